@@ -1,0 +1,45 @@
+"""Task families for meta-reinforcement learning.
+
+    family = make_family("half_cheetah_vel", goal_high=3.0)
+    env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
+"""
+
+import gymnasium
+
+from envs.base import (
+    SPLITS,
+    BatchEnv,
+    Scene,
+    SimulationDiverged,
+    TaskError,
+    TaskFamily,
+)
+from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
+from envs.point import PointNav
+from envs.registry import FAMILIES, family_class, make_family
+from envs.rendering import RenderingUnavailable
+
+__all__ = [
+    "FAMILIES",
+    "SPLITS",
+    "BatchEnv",
+    "HalfCheetahDir",
+    "HalfCheetahVel",
+    "PointNav",
+    "RenderingUnavailable",
+    "Scene",
+    "SimulationDiverged",
+    "TaskError",
+    "TaskFamily",
+    "family_class",
+    "make_family",
+]
+
+for _family in FAMILIES.values():
+    gymnasium.register(
+        f"metarl/{_family.__name__}-v0",
+        entry_point="envs.gymnasium:make",
+        max_episode_steps=_family.horizon,
+        # Gymnasium's users expect actions in the actuators' own range, up to 1.
+        kwargs={"family": _family.name, "action_scale": 1.0},
+    )

@@ -1,0 +1,198 @@
+"""The contract of a task family.
+
+A *task family* is a distribution over tasks that share their spaces and their horizon. A task is a
+row of numbers (a goal, a direction, a scale). A family makes *batch environments*: N episodes, each
+under a task of its own, stepped together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from gymnasium.spaces import Box
+
+SPLITS = ("train", "validation", "test")
+"""The named task sets of every family."""
+
+
+class TaskError(ValueError):
+    """A task that is not in its family's task space."""
+
+
+class SimulationDiverged(RuntimeError):
+    """Some episodes reached a state that is not finite or that the physics engine gave up on.
+
+    Attributes:
+        ids: the episodes, (n,) integers into the batch.
+    """
+
+    def __init__(self, ids: np.ndarray, reason: str) -> None:
+        self.ids = np.asarray(ids)
+        self.reason = reason
+        super().__init__(f"episodes {self.ids.tolist()} of the batch diverged: {reason}")
+
+
+class Scene(Protocol):
+    """Draws an episode."""
+
+    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Return the picture, (height, width, 3) uint8, of the last of the `states`, (t, k)."""
+        ...
+
+    def close(self) -> None:
+        """Free what drawing holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskFamily(ABC):
+    """A distribution of tasks. The dataclass fields of a family are the `env` keys of a config."""
+
+    horizon: int
+    """Length of an episode in control steps."""
+
+    name: ClassVar[str]
+    """The name under which configs and the command line know the family."""
+    source: ClassVar[str]
+    """Where the task was published."""
+    finite_horizon: ClassVar[bool] = True
+    """Whether nothing beyond the horizon counts (its value is 0). If false, the horizon only cuts
+    an endless task short, and the value of the last state is bootstrapped."""
+    splits_are_disjoint: ClassVar[bool] = True
+    """Whether the task sets have no task in common. Not possible where tasks are few."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon: expected at least 1, got {self.horizon}")
+
+    @property
+    @abstractmethod
+    def observation_space(self) -> Box:
+        """The space of one observation, (obs_dim,)."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> Box:
+        """The space of one action, (action_dim,). Actions beyond it are clipped into it."""
+
+    @property
+    @abstractmethod
+    def task_space(self) -> Box:
+        """The space of one task, (task_dim,)."""
+
+    @abstractmethod
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        """Draw tasks from the distribution, (num_tasks, task_dim) float64."""
+
+    @abstractmethod
+    def make_batch(self, num_episodes: int, num_threads: int = 1) -> BatchEnv:
+        """Make an environment of `num_episodes` episodes, stepped on `num_threads` threads."""
+
+    @abstractmethod
+    def make_scene(self, width: int, height: int) -> Scene:
+        """Make what draws this family's episodes, in pictures of this many pixels."""
+
+    @abstractmethod
+    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+        """Say in a few words how a drawn `state`, (k,), stands against the `task`, (task_dim,)."""
+
+    def tasks(self, split: str, num_tasks: int) -> np.ndarray:
+        """Return the first tasks of a fixed set, (num_tasks, task_dim).
+
+        Task number i of a split is always the same, however many are asked for. Training draws its
+        tasks from the distribution by its own seed; no draw of a continuous task space meets a
+        validation or test task. The train split is for evaluating on tasks like the trained ones.
+
+        Raises:
+            ValueError: if the split is unknown.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+        # The last word of the counter keeps these streams apart from those of training runs.
+        key = [SPLITS.index(split), 0]
+        streams = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))
+        rows = [self.sample_tasks(np.random.Generator(stream), 1) for stream in streams]
+        return np.concatenate(rows)
+
+    def task_hash(self, tasks: np.ndarray) -> str:
+        """Return a fingerprint, 16 hex digits, of the tasks, (n, task_dim), and their family."""
+        settings = json.dumps({"family": self.name, **asdict(self)}, sort_keys=True)
+        content = settings.encode() + np.ascontiguousarray(tasks, np.float64).tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Return the task as a row, (task_dim,) float64.
+
+        Raises:
+            TaskError: if it has the wrong size or lies outside the task space.
+        """
+        row = np.atleast_1d(np.asarray(task, np.float64))
+        low, high = self.task_space.low.astype(np.float64), self.task_space.high.astype(np.float64)
+        if row.shape != low.shape:
+            raise TaskError(
+                f"a task of {self.name} has {low.size} number(s), got {row.size}: {row.tolist()}"
+            )
+        if not np.all((row >= low) & (row <= high)):
+            raise TaskError(
+                f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "
+                f"got {row.tolist()} (nearest: {np.clip(row, low, high).tolist()})"
+            )
+        return row
+
+
+class BatchEnv(ABC):
+    """N episodes of one family, each under its own task, stepped together.
+
+    Attributes:
+        family: the task family.
+        num_episodes: N.
+        num_threads: how many threads step the physics; the results do not depend on it.
+        physics_seconds: time spent in the physics engine so far.
+    """
+
+    def __init__(self, family: TaskFamily, num_episodes: int, num_threads: int) -> None:
+        self.family = family
+        self.num_episodes = num_episodes
+        self.num_threads = num_threads
+        self.physics_seconds = 0.0
+
+    @abstractmethod
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Begin N episodes and return their first observations, (N, obs_dim).
+
+        Args:
+            tasks: the task of each episode, (N, task_dim).
+            rngs: a random stream for each episode, from which alone it draws its initial state.
+        """
+
+    @abstractmethod
+    def step(
+        self, action: np.ndarray, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Advance the episodes by one control step.
+
+        Args:
+            action: (N, action_dim).
+            ids: the episodes to step, (n,) integers; None for all. The others keep their state.
+
+        Returns:
+            obs (N, obs_dim), reward (N,) and terminated (N,) bool, fresh arrays. The rows of
+            episodes that were not stepped mean nothing.
+
+        Raises:
+            SimulationDiverged: if an episode's state is no longer finite.
+        """
+
+    @abstractmethod
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        """Do the dynamics of `step` alone: the speed limit that `step` is measured against."""
+
+    @abstractmethod
+    def drawn_state(self, episode: int) -> np.ndarray:
+        """Return what a `Scene` needs to draw an episode as it stands, (k,)."""

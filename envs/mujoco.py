@@ -1,0 +1,198 @@
+"""The family contract fulfilled on `mujoco.batch`: N simulations of one model in C++ threads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.spaces import Box
+from mujoco.batch import Batch, SimulationError
+
+from envs.base import BatchEnv, SimulationDiverged, TaskFamily
+from envs.rendering import MujocoScene
+
+GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+# MuJoCo calls a simulation unstable, and resets it, when a position, velocity or acceleration
+# passes mjMAXVAL; so it bounds every observation.
+MAX_VALUE = float(mujoco.mjMAXVAL)
+UNSTABLE = [
+    mujoco.mjtWarning.mjWARN_BADQPOS.value,
+    mujoco.mjtWarning.mjWARN_BADQVEL.value,
+    mujoco.mjtWarning.mjWARN_BADQACC.value,
+]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MuJoCo from printing, and from leaving MUJOCO_LOG.TXT in the current folder."""
+    config = mujoco.MjLogConfig.get()
+    before = config.logto_console, config.logto_file
+    config.logto_console = config.logto_file = False
+    mujoco.MjLogConfig.set(config)
+    try:
+        yield
+    finally:
+        config.logto_console, config.logto_file = before
+        mujoco.MjLogConfig.set(config)
+
+
+@functools.cache
+def load_model(file: str) -> mujoco.MjModel:
+    """Load one of Gymnasium's MuJoCo models. The model is shared: do not write to it."""
+    with quiet():
+        return mujoco.MjModel.from_xml_path(str(GYMNASIUM_ASSETS / file))
+
+
+@dataclass(frozen=True)
+class MujocoFamily(TaskFamily):
+    """A family on a MuJoCo model. Subclasses write the task once, vectorised over N simulations."""
+
+    action_scale: float = 10.0
+    """The policy action that drives an actuator to its limit. With 10 the initial policy, of
+    standard deviation 1, uses a tenth of the range; this decides whether anything is learned."""
+
+    model_file: ClassVar[str]
+    """The model, a file among Gymnasium's MuJoCo assets."""
+    frame_skip: ClassVar[int]
+    """Physics steps per control step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.action_scale > 0:
+            raise ValueError(f"action_scale: expected more than 0, got {self.action_scale}")
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The compiled model, shared."""
+        return load_model(self.model_file)
+
+    @property
+    def dt(self) -> float:
+        """Seconds of simulated time per control step."""
+        return self.model.opt.timestep * self.frame_skip
+
+    @property
+    @abstractmethod
+    def obs_dim(self) -> int:
+        """How many numbers `observe` returns."""
+
+    @property
+    def observation_space(self) -> Box:
+        return Box(-MAX_VALUE, MAX_VALUE, (self.obs_dim,), np.float64)
+
+    @property
+    def action_space(self) -> Box:
+        return Box(-self.action_scale, self.action_scale, (self.model.nu,), np.float32)
+
+    def control(self, action: np.ndarray) -> np.ndarray:
+        """Map policy actions, (N, action_dim), onto the actuators' range, float64."""
+        low, high = self.model.actuator_ctrlrange.T
+        share = np.clip(np.asarray(action, np.float64) / self.action_scale, -1.0, 1.0)
+        return (high + low) / 2 + share * ((high - low) / 2)
+
+    @abstractmethod
+    def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the initial qpos (nq,) and qvel (nv,) of one episode."""
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> np.ndarray:
+        """Return the observations, (N, obs_dim), a fresh array."""
+
+    @abstractmethod
+    def position(self, batch: Batch) -> np.ndarray:
+        """Return the position, (N, ...), whose change over a step `reward` looks at, a copy."""
+
+    @abstractmethod
+    def reward(
+        self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
+    ) -> np.ndarray:
+        """Return the rewards, (N,).
+
+        Args:
+            batch: the simulations after the step.
+            tasks: (N, task_dim).
+            velocity: the change of `position` over the control step per second, (N, ...).
+            control: what the actuators were told, (N, action_dim).
+        """
+
+    def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        """Return which episodes have reached a terminal state, (N,) bool. By default none."""
+        return np.zeros(len(tasks), bool)
+
+    def make_batch(self, num_episodes: int, num_threads: int = 1) -> MujocoBatchEnv:
+        return MujocoBatchEnv(self, num_episodes, num_threads)
+
+    def make_scene(self, width: int, height: int) -> MujocoScene:
+        return MujocoScene(self.model, width, height)
+
+
+class MujocoBatchEnv(BatchEnv):
+    """N simulations of a family's model, bit-identical at any number of threads."""
+
+    family: MujocoFamily
+
+    def __init__(self, family: MujocoFamily, num_episodes: int, num_threads: int = 1) -> None:
+        super().__init__(family, num_episodes, num_threads)
+        self.batch = Batch(family.model, num_episodes, num_threads)
+        self._ctrl = self.batch.bind("ctrl")
+
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        self.tasks = np.asarray(tasks, np.float64)
+        # Stages are computed once, after the states are written.
+        self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        states = [self.family.initial_state(rng) for rng in rngs]
+        self.batch.bind("qpos")[:] = [qpos for qpos, _ in states]
+        self.batch.bind("qvel")[:] = [qvel for _, qvel in states]
+        self.batch.forward()
+        return self.family.observe(self.batch)
+
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        self._ctrl[:] = self.family.control(action)
+        start = time.perf_counter()
+        try:
+            with quiet():
+                self.batch.step(ids, nstep=self.family.frame_skip)
+        except SimulationError as error:
+            raise SimulationDiverged(error.ids, str(error)) from error
+        self.physics_seconds += time.perf_counter() - start
+        self._check_stable()
+
+    def step(
+        self, action: np.ndarray, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        family, batch = self.family, self.batch
+        before = family.position(batch)
+        self.advance(action, ids)
+        velocity = (family.position(batch) - before) / family.dt
+        reward = family.reward(batch, self.tasks, velocity, self._ctrl)
+        return family.observe(batch), reward, family.terminated(batch, self.tasks)
+
+    def _check_stable(self) -> None:
+        # (N, kinds of warning, (last info, count)) -> (N,)
+        unstable = self.batch.warning[:, UNSTABLE, 1].any(axis=1)
+        if unstable.any():
+            ids = np.flatnonzero(unstable)
+            raise SimulationDiverged(
+                ids, "MuJoCo found a position, velocity or acceleration that is NaN or huge"
+            )
+
+    def set_state(self, episode: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Set the positions, (nq,), and velocities, (nv,), of one episode."""
+        self.batch.bind("qpos")[episode] = qpos
+        self.batch.bind("qvel")[episode] = qvel
+        self.batch.forward(np.array([episode]))
+
+    def drawn_state(self, episode: int) -> np.ndarray:
+        return np.concatenate(
+            [self.batch.bind("qpos")[episode], self.batch.bind("qvel")[episode]]
+        )

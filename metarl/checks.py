@@ -1,0 +1,31 @@
+"""The errors a user's input can cause."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user gave is wrong; the message says what, and what was expected."""
+
+
+class ConfigError(UserError):
+    """A config has a wrong key or value."""
+
+
+def check(condition: bool, field: str, expected: str, value: Any) -> None:
+    """Refuse a field's value.
+
+    Raises:
+        ConfigError: naming the field, what was expected and what was given, if `condition` is false.
+    """
+    if not condition:
+        raise ConfigError(f"{field}: expected {expected}, got {value!r}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ' (nearest: ...)' with the known name most like `name`, or '' if none is."""
+    near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
+    return f" (nearest: {near[0]})" if near else ""

@@ -1,0 +1,47 @@
+"""Episodes: the one container that goes between the rollouts and the learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes of B tasks, E each, of up to T steps. After an episode has ended its rows are 0.
+
+    Attributes:
+        obs: (B, E, T, obs_dim) float32, before each action.
+        action: (B, E, T, action_dim) float32, as the policy chose it.
+        reward: (B, E, T) float32.
+        mask: (B, E, T) bool, whether the step took place.
+        last_obs: (B, E, obs_dim) float32, after the last step.
+        terminated: (B, E) bool, whether the episode ended in a terminal state.
+        bootstrap: (B, E) bool, whether a time limit cut an endless task short, so that the value of
+            `last_obs` counts. False for terminated episodes and for finite-horizon tasks.
+        tasks: (B, task_dim) float64.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    mask: np.ndarray
+    last_obs: np.ndarray
+    terminated: np.ndarray
+    bootstrap: np.ndarray
+    tasks: np.ndarray
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The undiscounted return of each episode, (B, E) float64."""
+        return self.reward.sum(axis=2, dtype=np.float64)
+
+    @property
+    def num_steps(self) -> int:
+        """How many environment steps were taken."""
+        return int(self.mask.sum())
+
+    def rows(self, start: int, stop: int) -> Episodes:
+        """Return the episodes of tasks `start` to `stop`."""
+        return Episodes(**{name: array[start:stop] for name, array in vars(self).items()})

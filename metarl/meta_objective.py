@@ -1,0 +1,203 @@
+"""The meta-objective of MAML, its gradient and its curvature, through the adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from metarl.adaptation import InnerConfig, adapt, stack
+from metarl.experience import Experience
+from metarl.objectives import likelihood_ratio, mean_kl
+from metarl.parallel import ChunkPool
+from metarl.policies import GaussianMLP, Normal, Params
+
+
+@dataclass(frozen=True)
+class TaskChunk:
+    """Some tasks of a meta-batch: what they went through, and where it led.
+
+    Attributes:
+        params: the adapted parameters, stacked (b, ...).
+        trail: the experience of each adaptation step that led there.
+        after: the experience played by the adapted parameters; None until it was.
+    """
+
+    params: Params
+    trail: tuple[Experience, ...] = ()
+    after: Experience | None = None
+
+
+def flatten(params: Params) -> Tensor:
+    """Concatenate parameters into one vector, (P,)."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """Cut a vector, (P,), into the shapes of `like`."""
+    pieces = vector.split([value.numel() for value in like.values()])
+    return {
+        name: piece.view_as(value)
+        for (name, value), piece in zip(like.items(), pieces, strict=True)
+    }
+
+
+class LinearMap:
+    """The Jacobian of some outputs with respect to some inputs, at the point of a graph.
+
+    Both products run over graphs that were built once. The product with a tangent differentiates
+    the pullback, which is linear in its cotangents, with respect to them.
+    """
+
+    def __init__(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        self._outputs, self._inputs = list(outputs), list(inputs)
+        self._cotangents = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+        self._pullback = torch.autograd.grad(
+            self._outputs,
+            self._inputs,
+            self._cotangents,
+            create_graph=True,
+            materialize_grads=True,
+        )
+
+    def pushforward(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return J @ tangents, shaped like the outputs."""
+        return torch.autograd.grad(
+            self._pullback,
+            self._cotangents,
+            tangents,
+            retain_graph=True,
+            materialize_grads=True,
+        )
+
+    def pullback(self, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return J^T @ cotangents, shaped like the inputs."""
+        return torch.autograd.grad(
+            self._outputs, self._inputs, cotangents, retain_graph=True, materialize_grads=True
+        )
+
+
+class MetaObjective:
+    """The mean over tasks of the surrogate after adaptation, as a function of meta-parameters.
+
+    The adaptation is done over, from the experience it was first done with, at whatever
+    meta-parameters are asked for (Finn et al. 2017, algorithm 3).
+    """
+
+    def __init__(
+        self,
+        policy: GaussianMLP,
+        inner: InnerConfig,
+        params: Params,
+        chunks: Sequence[TaskChunk],
+        pool: ChunkPool,
+    ) -> None:
+        """Set the objective up around the meta-parameters that the chunks were adapted from."""
+        self._policy, self._inner, self._params, self._pool = policy, inner, params, pool
+        self._chunks = list(chunks)
+        self._num_tasks = sum(len(chunk.after.obs) for chunk in chunks if chunk.after is not None)
+        self._old: list[Normal] = []
+
+    def _adapted(self, params: Params, chunk: TaskChunk, differentiable: bool) -> Params:
+        num_tasks = len(chunk.trail[0].obs) if chunk.trail else len(chunk.after.obs)
+        start = stack(params, num_tasks)
+        return adapt(self._policy, start, chunk.trail, self._inner, differentiable)
+
+    def _leaves(self, params: Params) -> Params:
+        return {name: value.detach().requires_grad_() for name, value in params.items()}
+
+    def loss_and_gradient(self) -> tuple[float, Tensor]:
+        """Return the loss at the old meta-parameters and its gradient, (P,)."""
+
+        def work(chunk: TaskChunk) -> tuple[Tensor, Tensor, Normal]:
+            leaves = self._leaves(self._params)
+            adapted = self._adapted(leaves, chunk, differentiable=True)
+            new = self._policy(adapted, chunk.after.obs)
+            loss = likelihood_ratio(new, chunk.after).sum()
+            gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+            flat = torch.cat([piece.reshape(-1) for piece in gradient])
+            return loss.detach(), flat, Normal(new.mean.detach(), new.log_std.detach())
+
+        losses, gradients, self._old = zip(*self._pool.map(work, self._chunks), strict=True)
+        return float(sum(losses)) / self._num_tasks, sum(gradients) / self._num_tasks
+
+    def evaluate(self, vector: Tensor) -> tuple[float, float]:
+        """Return loss and KL(old || new) of the adapted policies at meta-parameters (P,).
+
+        The old policies are those that `loss_and_gradient` met.
+        """
+        params = unflatten(vector, self._params)
+
+        def work(item: tuple[TaskChunk, Normal]) -> tuple[Tensor, Tensor]:
+            chunk, old = item
+            adapted = self._adapted(params, chunk, differentiable=False)
+            with torch.no_grad():
+                new = self._policy(adapted, chunk.after.obs)
+                loss = likelihood_ratio(new, chunk.after).sum()
+                return loss, mean_kl(old, new, chunk.after.weight).sum()
+
+        pairs = list(zip(self._chunks, self._old, strict=True))
+        losses, kls = zip(*self._pool.map(work, pairs), strict=True)
+        return float(sum(losses)) / self._num_tasks, float(sum(kls)) / self._num_tasks
+
+    def fisher(self, fraction: float = 1.0) -> Callable[[Tensor], Tensor]:
+        """Return v -> F v, the Hessian of the mean KL at the old meta-parameters times v, (P,).
+
+        KL(old || new) and its gradient vanish at the old parameters, so its Hessian is exactly
+        J^T F J with J the Jacobian of the adapted policies' means and log stds with respect to the
+        meta-parameters, through the adaptation, and F the Fisher matrix of the Gaussians.
+
+        Args:
+            fraction: the share of the steps that the product uses.
+        """
+        stride = max(1, round(1 / fraction))
+
+        def build(chunk: TaskChunk) -> FisherChunk:
+            thin = replace(
+                chunk,
+                trail=tuple(experience.every(stride) for experience in chunk.trail),
+                after=chunk.after.every(stride),
+            )
+            leaves = self._leaves(self._params)
+            adapted = self._adapted(leaves, thin, differentiable=True)
+            return FisherChunk(self._policy, leaves, adapted, thin)
+
+        parts = self._pool.map(build, self._chunks)
+
+        def product(vector: Tensor) -> Tensor:
+            tangent = unflatten(vector, self._params)
+            products = self._pool.map(lambda part: part.product(tangent), parts)
+            return sum(products) / self._num_tasks
+
+        return product
+
+
+class FisherChunk:
+    """One chunk's part of the Fisher-vector product, over graphs that are built once."""
+
+    def __init__(
+        self, policy: GaussianMLP, leaves: Params, adapted: Params, chunk: TaskChunk
+    ) -> None:
+        self._adaptation = LinearMap(list(adapted.values()), list(leaves.values()))
+        # The Fisher matrix is taken at the parameters that all the data led to.
+        start = {name: value.detach().requires_grad_() for name, value in chunk.params.items()}
+        self._normal = policy(start, chunk.after.obs)
+        self._outputs = LinearMap(
+            [self._normal.mean, self._normal.log_std], list(start.values())
+        )
+        self._weight = chunk.after.weight[..., None]
+
+    def product(self, tangent: Params) -> Tensor:
+        """Return the sum over the chunk's tasks of F v, (P,)."""
+        adapted = self._adaptation.pushforward(list(tangent.values()))
+        mean, log_std = self._outputs.pushforward(adapted)
+        with torch.no_grad():
+            by_mean, by_log_std = self._normal.fisher_product(mean, log_std)
+            cotangents = [
+                by_mean * self._weight,
+                (by_log_std * self._weight).sum(1, keepdim=True),
+            ]
+        pulled = self._adaptation.pullback(self._outputs.pullback(cotangents))
+        return torch.cat([piece.reshape(-1) for piece in pulled])

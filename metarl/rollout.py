@@ -1,0 +1,125 @@
+"""The only closed loop of an agent and its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from envs import BatchEnv, SimulationDiverged
+from metarl.episodes import Episodes
+from metarl.stopwatch import Stopwatch
+
+
+class Actor(Protocol):
+    """What acts for B tasks, E episodes each, by the agent's states of those tasks."""
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        """Draw the random numbers of one episode, (T, noise_dim)."""
+        ...
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Choose actions, (B, E, action_dim), at obs (B, E, obs_dim) with noise (B, E, ...)."""
+        ...
+
+
+class EpisodeDiverged(RuntimeError):
+    """An episode reached a state or a reward that is not finite."""
+
+
+def collect(
+    env: BatchEnv,
+    actor: Actor,
+    tasks: np.ndarray,
+    rngs: Sequence[np.random.Generator],
+    clock: Stopwatch,
+    watch: Callable[[BatchEnv], None] | None = None,
+) -> Episodes:
+    """Play the same number of episodes of each task, all together.
+
+    Args:
+        env: a batch environment of B * E episodes.
+        actor: acts for the B tasks.
+        tasks: (B, task_dim).
+        rngs: the random streams of the episodes, task by task, B * E of them.
+        clock: takes the times of `policy` and `environment`.
+        watch: called at the beginning and after each step, to look at the environment.
+
+    Raises:
+        EpisodeDiverged: naming task, episode and step.
+    """
+    family, num_tasks = env.family, len(tasks)
+    horizon, num_episodes = family.horizon, env.num_episodes // num_tasks
+    shape = (num_tasks, num_episodes)
+    with clock("reset"):
+        obs = env.reset(np.repeat(tasks, num_episodes, axis=0), rngs)
+        # (B, E, T, noise_dim)
+        noise = np.stack([actor.noise(rng, horizon) for rng in rngs])
+        noise = noise.reshape(*shape, horizon, -1)
+
+        # Filled step by step, so the steps lead; transposed at the end.
+        obs_dim, action_dim = family.observation_space.shape[0], family.action_space.shape[0]
+        all_obs = np.zeros((horizon + 1, *shape, obs_dim), np.float32)
+        all_action = np.zeros((horizon, *shape, action_dim), np.float32)
+        all_reward = np.zeros((horizon, *shape), np.float32)
+        mask = np.zeros((horizon, *shape), bool)
+        terminated = np.zeros(shape, bool)
+        all_obs[0] = obs.reshape(*shape, -1)
+        last_obs = all_obs[0].copy()
+
+    if watch is not None:
+        watch(env)
+    for step in range(horizon):
+        active = ~terminated
+        if not active.any():
+            break
+        with clock("policy"):
+            # Ended episodes are acted for too: the shape of a matrix product decides its rounding,
+            # and an episode's end must not change the others' results.
+            action = actor.act(all_obs[step], noise[:, :, step])
+        with clock("environment"):
+            ids = None if active.all() else np.flatnonzero(active)
+            try:
+                obs, reward, ended = env.step(action.reshape(-1, action_dim), ids)
+            except SimulationDiverged as error:
+                raise diverged(error.ids, step, num_episodes, tasks, error.reason) from error
+        finite = np.isfinite(reward) & np.isfinite(obs).all(axis=1)
+        if not finite.all() and (bad := np.flatnonzero(~finite & active.ravel())).size:
+            raise diverged(bad, step, num_episodes, tasks, "an observation or reward is not finite")
+        all_action[step][active] = action[active]
+        all_reward[step][active] = reward.reshape(shape)[active]
+        mask[step] = active
+        last_obs[active] = obs.reshape(*shape, -1)[active]
+        terminated |= active & ended.reshape(shape)
+        all_obs[step + 1] = np.where(terminated[..., None], 0, last_obs)
+        if watch is not None:
+            watch(env)
+
+    endless = not family.finite_horizon
+    return Episodes(
+        obs=episode_major(all_obs[:-1]),
+        action=episode_major(all_action),
+        reward=episode_major(all_reward),
+        mask=episode_major(mask),
+        last_obs=last_obs,
+        terminated=terminated,
+        bootstrap=~terminated & endless,
+        tasks=np.asarray(tasks, np.float64),
+    )
+
+
+def episode_major(array: np.ndarray) -> np.ndarray:
+    """Turn (T, B, E, ...) into (B, E, T, ...), contiguous."""
+    return np.ascontiguousarray(np.moveaxis(array, 0, 2))
+
+
+def diverged(
+    ids: np.ndarray, step: int, num_episodes: int, tasks: np.ndarray, reason: str
+) -> EpisodeDiverged:
+    """Describe the first of the diverged episodes, `ids` into the batch, by task and step."""
+    task, episode = divmod(int(ids[0]), num_episodes)
+    others = f" (and {len(ids) - 1} more episodes)" if len(ids) > 1 else ""
+    return EpisodeDiverged(
+        f"task {task} {tasks[task].tolist()}, episode {episode}, step {step}: {reason}{others}"
+    )

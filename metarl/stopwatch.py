@@ -1,0 +1,36 @@
+"""Where the time of an iteration goes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+
+class Stopwatch:
+    """Adds up the seconds spent in named phases.
+
+    Attributes:
+        seconds: by phase.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._synchronize = device is not None and device.type == "cuda"
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to `phase`."""
+        start = time.perf_counter()
+        yield
+        if self._synchronize:
+            torch.cuda.synchronize()
+        self.seconds[phase] += time.perf_counter() - start
+
+    def restart(self) -> dict[str, float]:
+        """Return the seconds by phase, and begin anew."""
+        seconds, self.seconds = dict(self.seconds), defaultdict(float)
+        return seconds

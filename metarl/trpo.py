@@ -1,0 +1,136 @@
+"""Trust-region policy optimisation (Schulman et al. 2015) on a flat vector of parameters.
+
+Nothing here knows of tasks: the objective, its gradient and its curvature are functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarl.checks import check
+
+
+@dataclass(frozen=True)
+class TRPOConfig:
+    """The outer update: trust-region policy optimisation."""
+
+    max_kl: float = 0.01
+    """Largest mean KL divergence from the old to the new adapted policies."""
+    cg_steps: int = 10
+    """Conjugate-gradient steps for the search direction."""
+    cg_damping: float = 1e-5
+    """Added to the diagonal of the Fisher matrix."""
+    line_search_steps: int = 15
+    """How many step sizes the line search tries."""
+    line_search_shrink: float = 0.8
+    """The factor from one step size to the next."""
+    fisher_fraction: float = 1.0
+    """Share of the steps that the Fisher-vector products use. They only shape the direction: the
+    gradient, and the line search's objective and KL, always use all steps."""
+
+    def __post_init__(self) -> None:
+        check(self.max_kl > 0, "max_kl", "more than 0", self.max_kl)
+        check(self.cg_steps >= 1, "cg_steps", "at least 1", self.cg_steps)
+        check(self.cg_damping >= 0, "cg_damping", "at least 0", self.cg_damping)
+        check(self.line_search_steps >= 1, "line_search_steps", "at least 1", self.line_search_steps)
+        shrink = self.line_search_shrink
+        check(0 < shrink < 1, "line_search_shrink", "between 0 and 1", shrink)
+        fraction = self.fisher_fraction
+        check(0 < fraction <= 1, "fisher_fraction", "more than 0, at most 1", fraction)
+
+
+@dataclass(frozen=True)
+class LineSearch:
+    """What a line search found.
+
+    Attributes:
+        step: what to add to the parameters, 0 if no step was accepted.
+        accepted: whether a step was.
+        tried: how many step sizes were tried.
+        improvement: the actual improvement of the objective.
+        expected: the improvement that the gradient predicted for the accepted (or last) step.
+        kl: KL divergence of the accepted step.
+    """
+
+    step: Tensor
+    accepted: bool
+    tried: int
+    improvement: float
+    expected: float
+    kl: float
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float = 1e-10
+) -> Tensor:
+    """Solve A x = target by conjugate gradients, given x -> A x with A positive definite.
+
+    Stops after `steps`, or when the squared residual falls below `tolerance` times that of the
+    start.
+    """
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    direction = target.clone()
+    square = residual @ residual
+    enough = tolerance * square
+    for _ in range(steps):
+        if square <= enough:
+            break
+        image = product(direction)
+        size = square / (direction @ image)
+        solution = solution + size * direction
+        residual = residual - size * image
+        next_square = residual @ residual
+        direction = residual + (next_square / square) * direction
+        square = next_square
+    return solution
+
+
+def full_step(
+    gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig
+) -> Tensor:
+    """Return the step to the border of the trust region, along -F^-1 gradient.
+
+    Its length solves 1/2 s F s = max_kl (Schulman et al. 2015, appendix C).
+    """
+
+    def damped(vector: Tensor) -> Tensor:
+        return product(vector) + config.cg_damping * vector
+
+    direction = conjugate_gradient(damped, -gradient, config.cg_steps)
+    curvature = direction @ damped(direction)
+    if not curvature > 0:
+        return torch.zeros_like(gradient)  # no gradient, or a direction that is not finite
+    return direction * torch.sqrt(2 * config.max_kl / curvature)
+
+
+def line_search(
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    loss: float,
+    gradient: Tensor,
+    step: Tensor,
+    config: TRPOConfig,
+) -> LineSearch:
+    """Shrink a step until it improves the loss within the trust region.
+
+    Args:
+        evaluate: step -> (loss, KL divergence from the old policies) with all the data.
+        loss: the loss without a step.
+        gradient: of the loss.
+        step: the longest step to try.
+        config: the trust region, and how to shrink.
+    """
+    slope = float(gradient @ step)
+    if slope < 0:
+        for tried in range(1, config.line_search_steps + 1):
+            scale = config.line_search_shrink ** (tried - 1)
+            new_loss, kl = evaluate(scale * step)
+            if new_loss < loss and kl <= config.max_kl:
+                expected = -scale * slope
+                return LineSearch(scale * step, True, tried, loss - new_loss, expected, kl)
+    tried = config.line_search_steps if slope < 0 else 0
+    return LineSearch(torch.zeros_like(step), False, tried, 0.0, 0.0, 0.0)
