@@ -16,6 +16,10 @@ from envs.base import BatchEnv, SimulationDiverged, TaskFamily
 MAX_STEP = 0.1  # how far the point moves in one step, per axis
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 
+RECENT = 15  # positions whose trail is drawn strongly
+PAPER, GRID, START = "#f7f7f5", "#e4e4e0", "#888888"
+TRAIL, OLD_TRAIL, GOAL, REACHED = "#2a6fbb", "#a9c5e3", "#c0392b", "#2e8b57"
+
 
 @dataclass(frozen=True)
 class PointNav(TaskFamily):
@@ -97,7 +101,10 @@ class PointBatchEnv(BatchEnv):
 
 
 class PointScene:
-    """Draws the trajectory of a point, and its goal. A state is a position, (2,)."""
+    """Draws the trajectory of a point, and its goal. A state is a position, (2,).
+
+    The goal turns green when reached. A point that has left the picture is a ring at its edge.
+    """
 
     def __init__(self, width: int, height: int, extent: float) -> None:
         self._size = width, height
@@ -109,18 +116,22 @@ class PointScene:
 
     def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return the picture of the positions so far, (t, 2), and the goal, (2,)."""
-        picture = Image.new("RGB", self._size, "#f7f7f5")
+        picture = Image.new("RGB", self._size, PAPER)
         canvas = ImageDraw.Draw(picture)
         for line in np.linspace(-1.0, 1.0, 9):
             x, y = self._pixel(np.array([line, line]))
-            canvas.line([(x, 0), (x, self._size[1])], fill="#e4e4e0")
-            canvas.line([(0, y), (self._size[0], y)], fill="#e4e4e0")
+            canvas.line([(x, 0), (x, self._size[1])], fill=GRID)
+            canvas.line([(0, y), (self._size[0], y)], fill=GRID)
         path = [self._pixel(state) for state in states]
         if len(path) > 1:
-            canvas.line(path, fill="#2a6fbb", width=3, joint="curve")
-        canvas.circle(self._pixel(np.zeros(2)), 4, fill="#888888")
-        canvas.circle(self._pixel(task), 9, outline="#c0392b", width=3)
-        canvas.circle(path[-1], 6, fill="#2a6fbb")
+            canvas.line(path, fill=OLD_TRAIL, width=3, joint="curve")
+            canvas.line(path[-RECENT:], fill=TRAIL, width=3, joint="curve")
+        canvas.circle(self._pixel(np.zeros(2)), 5, fill=START)
+        reached = (np.abs(states[-1] - task) < GOAL_RADIUS).all()
+        canvas.circle(self._pixel(task), 12, outline=REACHED if reached else GOAL, width=4)
+        inside = np.clip(path[-1], 9, np.array(self._size) - 10)
+        visible = np.array_equal(inside, path[-1])
+        canvas.circle(tuple(inside), 8, fill=TRAIL if visible else PAPER, outline=TRAIL, width=3)
         return np.asarray(picture)
 
     def close(self) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import sys
 
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
+
+LIGHTEN = 0.6  # how far the colours of floor and sky are drawn towards white
+PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
+DISTANCE = 3.3  # of the camera, in radii of the robot
+ELEVATION = -12.0  # of the camera, degrees
+BLUE = np.array([0.165, 0.435, 0.733, 1.0], np.float32)  # of the marks on the floor
 
 
 class RenderingUnavailable(RuntimeError):
@@ -46,21 +53,93 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
         ) from error
 
 
+def drawable(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return a copy to draw: light, matt and quick to render, on a floor of 1 m squares."""
+    model = copy.copy(model)
+    for texture in np.flatnonzero(model.tex_type != mujoco.mjtTexture.mjTEXTURE_CUBE):
+        start, pixels = model.tex_adr[texture], model.tex_height[texture] * model.tex_width[texture]
+        colours = model.tex_data[start : start + pixels * model.tex_nchannel[texture]]
+        colours[:] = 255 - (1 - LIGHTEN) * (255.0 - colours)
+    for floor in floors(model):
+        if (material := model.geom_matid[floor]) >= 0:
+            model.geom_rgba[floor, :3] = model.mat_rgba[material, :3] = 1
+            model.mat_texuniform[material] = False
+            model.mat_texrepeat[material] = 2 * model.geom_size[floor, :2] / PERIOD
+    model.light_diffuse[:] *= 0.6
+    model.vis.headlight.ambient[:] = 0.35
+    # Without a GPU, mirrors and fine shadows would take most of the time.
+    model.mat_reflectance[:] = 0
+    model.vis.quality.shadowsize = 512
+    return model
+
+
+def floors(model: mujoco.MjModel) -> np.ndarray:
+    """Return which geoms are planes, (n,)."""
+    return np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+
+
 class MujocoScene:
-    """Draws a model in a given state. A state is qpos and qvel, (nq + nv,)."""
+    """Draws a model in a given state, seen from the side. A state is qpos and qvel, (nq + nv,).
+
+    The camera follows the robot; marks on the floor tell its distance from the origin along x.
+    """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        self._model = model
+        self._model = model = drawable(model)
         self._data = mujoco.MjData(model)
+        mujoco.mj_forward(model, self._data)
+        robot = model.geom_bodyid > 0
+        centre = self._data.subtree_com[1]
+        distance = np.linalg.norm(self._data.geom_xpos[robot] - centre, axis=1)
+        radius = (distance + model.geom_rbound[robot]).max()
+        # Shadows reach this far: little, so that their few pixels are small.
+        model.vis.map.shadowclip = 2 * radius / model.stat.extent
+
+        self._camera = mujoco.MjvCamera()
+        self._camera.lookat[:] = centre
+        self._camera.distance = DISTANCE * radius
+        self._camera.azimuth, self._camera.elevation = 90.0, ELEVATION
+        # Half of the width that the camera sees at the robot, m, and a little more.
+        slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
+        self._sight = 1.2 * slope * self._camera.distance
         self._renderer = make_renderer(model, width, height)
 
     def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return the picture of the last of the states, (t, nq + nv)."""
-        nq = self._model.nq
-        self._data.qpos[:], self._data.qvel[:] = states[-1][:nq], states[-1][nq:]
-        mujoco.mj_forward(self._model, self._data)
-        self._renderer.update_scene(self._data, camera="track")
+        model, data, nq = self._model, self._data, self._model.nq
+        data.qpos[:], data.qvel[:] = states[-1][:nq], states[-1][nq:]
+        mujoco.mj_forward(model, data)
+        x, y = position = data.subtree_com[1][:2]
+        # Floor and lights go along, by whole repeats of the pattern, so that they have no end.
+        shift = PERIOD * np.round(position / PERIOD)
+        data.geom_xpos[floors(model), :2] += shift
+        data.light_xpos[:, :2] += shift
+        self._camera.lookat[:2] = position
+        self._renderer.update_scene(data, self._camera)
+        for metre in range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1):
+            self._mark(metre, y)
         return self._renderer.render()
+
+    def _mark(self, metre: int, y: float) -> None:
+        """Mark a distance on the floor, between the robot, at `y`, and the camera."""
+        line, label = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_LABEL
+        self._add(line, [metre, y - 0.3, 0.0], [0.02 if metre else 0.05, 0.3, 0.002])
+        self._add(label, [metre, y - 0.8, 0.0], text=f"{metre} m" if metre else "start")
+
+    def _add(
+        self,
+        kind: mujoco.mjtGeom,
+        position: list[float],
+        size: list[float] | None = None,
+        text: str = "",
+    ) -> None:
+        """Add to the scene what the model does not have."""
+        scene = self._renderer.scene
+        geom = scene.geoms[scene.ngeom]
+        upright = np.eye(3).ravel()
+        mujoco.mjv_initGeom(geom, kind, np.array(size or [0.1] * 3), position, upright, BLUE)
+        geom.label = text
+        scene.ngeom += 1
 
     def close(self) -> None:
         """Free the OpenGL context."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from envs import BatchEnv, SimulationDiverged
 from metarl.episodes import Episodes
 from metarl.stopwatch import Stopwatch
+from metarl.streams import Purpose, stream
+
+if TYPE_CHECKING:
+    from metarl.agents import MetaAgent
 
 
 class Actor(Protocol):
@@ -107,6 +111,66 @@ def collect(
         bootstrap=~terminated & endless,
         tasks=np.asarray(tasks, np.float64),
     )
+
+
+def adaptation(
+    agent: MetaAgent,
+    env: BatchEnv,
+    tasks: np.ndarray,
+    steps: int,
+    *,
+    seed: int,
+    purpose: Purpose,
+    iteration: int = 0,
+    lrs: Sequence[float] | None = None,
+    clock: Stopwatch,
+    watch: Callable[[BatchEnv], None] | None = None,
+) -> Iterator[tuple[Any, Episodes]]:
+    """Let an agent meet tasks for the first time: play, adapt, play, adapt, ..., play.
+
+    Every task starts from the meta-parameters, whatever was met before.
+
+    Args:
+        agent: a meta-agent.
+        env: a batch environment of B * E episodes.
+        tasks: (B, task_dim).
+        steps: how many times to adapt.
+        seed, purpose, iteration: the address of the random streams.
+        lrs: the step size of each adaptation; None for the configured one.
+        clock: takes the times.
+        watch: as in `collect`.
+
+    Yields:
+        The agent's states and the episodes that they played, `steps` + 1 times.
+    """
+    num_tasks, num_episodes = len(tasks), env.num_episodes // len(tasks)
+    state = agent.initial_state(num_tasks)
+    for phase in range(steps + 1):
+        with clock("reset"):
+            rngs = episode_streams(seed, purpose, num_tasks, num_episodes, iteration, phase)
+        with clock("policy"):
+            actor = agent.actor(state)
+        episodes = collect(env, actor, tasks, rngs, clock, watch)
+        yield state, episodes
+        if phase < steps:
+            with clock("adaptation"):
+                state = agent.adapt(state, episodes, lrs[phase] if lrs else None)
+
+
+def episode_streams(
+    seed: int,
+    purpose: Purpose,
+    num_tasks: int,
+    num_episodes: int,
+    iteration: int = 0,
+    phase: int = 0,
+) -> list[np.random.Generator]:
+    """Return a random stream for each episode, task by task."""
+    return [
+        stream(seed, purpose, iteration=iteration, phase=phase, task=task, episode=episode)
+        for task in range(num_tasks)
+        for episode in range(num_episodes)
+    ]
 
 
 def episode_major(array: np.ndarray) -> np.ndarray:

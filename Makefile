@@ -1,0 +1,53 @@
+# Everything runs from a virtual environment in $(VENV), which `make install` sets up.
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## Create the virtual environment with every dependency
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "metarl needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+		echo "Name a newer one, for example: make install PYTHON=python3.12"; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## Train, evaluate and film a small example (safe to repeat)
+	$(BIN)/metarl train half_cheetah_dir/demo --out $(DEMO) --continue
+	$(BIN)/metarl evaluate $(DEMO) --split test --tasks 40 --episodes 20 --steps 3 --against random
+	$(BIN)/metarl render $(DEMO) --task 1 --steps 1 --out $(DEMO)/videos/forward.mp4
+	$(BIN)/metarl render $(DEMO) --task -1 --steps 1 --out $(DEMO)/videos/backward.mp4
+	@echo
+	@echo "run:    $(DEMO)"
+	@echo "figure: $(DEMO)/evaluation/test.png"
+	@echo "videos: $(DEMO)/videos/forward.mp4"
+	@echo "        $(DEMO)/videos/backward.mp4"
+
+test: install  ## Run the quick tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: install  ## Run the tests that train for a minute or more
+	$(BIN)/python -m pytest -n 2 -m slow
+
+check: install  ## Lint, check the formatting and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install  ## Format the code and apply the linter's safe fixes
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+clean:  ## Remove caches and built packages (keeps runs/ and the environment)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find metarl envs tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,76 @@
+"""Checkpoints: written whole or not at all, read without running anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from metarl.checks import UserError
+from metarl.policies import Params
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run as it stood after some iterations.
+
+    Attributes:
+        iteration: how many iterations were done.
+        env_steps: how many environment steps they took.
+        best_return: the return after adaptation that `best.pt` was saved for.
+        params: the meta-parameters, on the CPU.
+    """
+
+    iteration: int
+    env_steps: int
+    best_return: float
+    params: Params
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, either the old or the new one is there, whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **asdict(checkpoint)}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        UserError: if it is missing, damaged, or of a format that is not known here.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a whole checkpoint, perhaps cut short ({reason})") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise UserError(f"{path}: not a checkpoint of metarl")
+    if content.pop("format") != FORMAT:
+        raise UserError(f"{path}: expected checkpoint format {FORMAT}; written by another version?")
+    try:
+        return Checkpoint(**content)
+    except TypeError as error:
+        raise UserError(f"{path}: not a checkpoint of metarl ({error})") from error

@@ -1,0 +1,326 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+from metarl.checks import ConfigError, UserError, nearest
+
+EPILOG = "Every command has a --help. Documentation: README.md"
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses bad flags in one line, naming the nearest."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = "unrecognized arguments: "
+        if message.startswith(unknown):
+            flag = message.removeprefix(unknown).split()[0]
+            near = nearest(flag.partition("=")[0], self._option_string_actions)
+            message = f"{flag}: unknown flag or argument{near}; see {self.prog} --help"
+        raise UserError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 2 for wrong input, 1 for failed work."""
+    try:
+        check_rendering_library()
+        words = list(sys.argv[1:] if argv is None else argv)
+        args = make_parser(words).parse_args(words)
+        return args.run(args)
+    except UserError as error:
+        return complain(error, 2)
+    except BrokenPipeError:
+        return 1
+
+
+def complain(error: object, code: int) -> int:
+    """Print one line of error and return the exit code."""
+    print(f"metarl: error: {error}", file=sys.stderr)
+    return code
+
+
+def check_rendering_library() -> None:
+    """MuJoCo cannot even be imported where MUJOCO_GL names a library that is missing.
+
+    Raises:
+        UserError: saying which variable and which package help.
+    """
+    try:
+        import mujoco  # noqa: F401
+    except (ImportError, AttributeError, RuntimeError) as error:
+        backend = os.environ.get("MUJOCO_GL", "")
+        if not backend:
+            raise
+        raise UserError(
+            f"MUJOCO_GL={backend}: MuJoCo cannot load that OpenGL library ({error}); unset "
+            "MUJOCO_GL, or install it (Debian and Ubuntu: libegl1 for egl, libosmesa6 for osmesa)"
+        ) from error
+
+
+def make_parser(words: Sequence[str]) -> Parser:
+    """Make the parser. The flags of `train` and `bench` depend on the config among the words."""
+    parser = Parser(prog="metarl", description="Meta-reinforcement learning.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=metadata.version("metarl-torch"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    command = commands.add_parser("train", help="meta-train", description=train.__doc__)
+    command.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file, or a name")
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run's folder")
+    command.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with --out if it exists, and do nothing if it is finished",
+    )
+    command.add_argument("--dry-run", action="store_true", help="check and print the config only")
+    add_config_flags(command, words)
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("evaluate", help="measure adaptation", description=evaluate.__doc__)
+    add_run_flags(command)
+    command.add_argument("--split", default="test", help="train, validation or test (default)")
+    command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
+    command.add_argument("--episodes", type=int, default=20, help="per task and step (default 20)")
+    command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")
+    command.add_argument("--against", default="", metavar="LIST", help="baselines: random")
+    command.add_argument(
+        "--inner-lr-schedule",
+        default="constant",
+        metavar="NAME",
+        help="constant (default), or halving: half the step size after the first step",
+    )
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("render", help="film adaptation", description=render.__doc__)
+    add_run_flags(command)
+    command.add_argument("--task", type=float, nargs="+", help="the task; default: a test task")
+    command.add_argument("--episodes", type=int, default=20, help="to adapt from (default 20)")
+    command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help=".mp4 or .gif")
+    command.add_argument("--width", type=int, default=480, help="of a panel, pixels (default 480)")
+    command.add_argument("--height", type=int, default=360, help="of a panel, pixels (default 360)")
+    command.set_defaults(run=render)
+
+    command = commands.add_parser("bench", help="time an iteration", description=bench.__doc__)
+    command.add_argument("config", metavar="CONFIG", help="a YAML file, or a name")
+    command.add_argument("--repeats", type=int, default=3, help="timed iterations (default 3)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_config_flags(command, words)
+    command.set_defaults(run=bench)
+
+    command = commands.add_parser("list", help="show what there is", description=show_list.__doc__)
+    command.add_argument("what", choices=("families", "configs", "runs"))
+    command.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of runs")
+    command.set_defaults(run=show_list)
+    return parser
+
+
+def add_run_flags(command: argparse.ArgumentParser) -> None:
+    """Add what all commands on a finished or running run take."""
+    command.add_argument("directory", type=Path, metavar="RUN", help="the run's folder")
+    command.add_argument(
+        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or a number"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
+
+
+def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Add a flag for every key of a config, with the fields' docstrings as help."""
+    if words[:1] != [command.prog.split()[-1]]:
+        return
+    from metarl.config import build_family, config_keys, read_config
+    from metarl.schema import type_name
+
+    family = None
+    named = next((word for word in words[1:] if not word.startswith("-")), None)
+    if named and "--resume" not in words:
+        family = type(build_family(read_config(named).get("env")))
+    group = command.add_argument_group("config", "values that replace those of the file")
+    for key in config_keys(family):
+        default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
+        flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
+        group.add_argument(
+            *sorted(flags),
+            dest=key.path,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=f"{key.doc} {type_name(key.type).capitalize()}{default}.".replace("%", "%%"),
+        )
+
+
+def plain_text(value: Any) -> str:
+    """Write a default as a user would."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def config_of(args: argparse.Namespace) -> Any:
+    """Return the config that a command line asks for."""
+    import yaml
+
+    from metarl.config import config_keys, load_config, read_config, build_family
+
+    family = type(build_family(read_config(args.config).get("env")))
+    given = vars(args)
+    overrides = {}
+    for key in config_keys(family):
+        if key.path in given:
+            text = given[key.path]
+            try:
+                overrides[key.path] = text if key.type is str else yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"--{key.path}: not readable: {text!r}") from error
+    return load_config(args.config, **overrides)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Meta-train a config into a run's folder, or go on with an interrupted run."""
+    from metarl.rollout import EpisodeDiverged
+    from metarl.runs import Run
+    from metarl.train import Interrupted, default_directory, resume
+    from metarl.train import train as start
+
+    if (args.config is None) == (args.resume is None):
+        raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
+    try:
+        if args.resume:
+            run = resume(args.resume)
+        else:
+            config = config_of(args)
+            directory = args.out or default_directory(config)
+            if args.dry_run:
+                return dry_run(config, directory)
+            if args.go_on and directory.exists():
+                found = Run.open(directory)
+                state = found.latest()
+                if state and state.iteration >= found.config.iterations:
+                    print(f"{directory} is finished already")
+                    return 0
+                run = resume(directory)
+            else:
+                run = start(config, directory)
+    except Interrupted as interruption:
+        print(interruption)
+        return 128 + interruption.signal
+    except (EpisodeDiverged, FloatingPointError) as error:
+        return complain(f"training stopped: {error}", 1)
+    print(f"finished: {run.directory}\nevaluate it with: metarl evaluate {run.directory}")
+    return 0
+
+
+def dry_run(config: Any, directory: Path) -> int:
+    """Check everything that can be checked without working, and print the config."""
+    from metarl.agents import make_agent
+
+    make_agent(config)
+    phases = config.inner_steps + 1
+    steps = config.num_tasks * config.num_episodes * config.env.horizon * phases
+    print(config.to_yaml(), end="")
+    print(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
+    if directory.exists():
+        raise UserError(f"{directory}: exists already; choose another folder with --out")
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure the return before and after adaptation on held-out tasks."""
+    from metarl.report import evaluate_run, evaluation_table
+    from metarl.rollout import EpisodeDiverged
+
+    against = [name for name in args.against.split(",") if name]
+    try:
+        results, files = evaluate_run(
+            args.directory,
+            checkpoint=args.checkpoint,
+            split=args.split,
+            tasks=args.tasks,
+            episodes=args.episodes,
+            steps=args.steps,
+            schedule=args.inner_lr_schedule,
+            seed=args.seed,
+            against=against,
+        )
+    except EpisodeDiverged as error:
+        return complain(f"evaluation stopped: {error}", 1)
+    print_table(evaluation_table(results))
+    for path in files:
+        print(path)
+    return 0
+
+
+def render(args: argparse.Namespace) -> int:
+    """Film the same agent before and after each adaptation step, side by side."""
+    from envs import RenderingUnavailable, TaskError
+    from metarl.evaluate import load
+    from metarl.rollout import EpisodeDiverged
+    from metarl.runs import Run
+    from metarl.video import adaptation_video
+
+    family = Run.open(args.directory).config.env
+    try:
+        task = family.tasks("test", 1)[0] if args.task is None else family.check_task(args.task)
+    except TaskError as error:
+        raise UserError(f"--task: {error}") from error
+    agent = load(args.directory, args.checkpoint)
+    try:
+        info = adaptation_video(
+            agent,
+            family,
+            task,
+            steps=args.steps,
+            out=args.out,
+            seed=args.seed,
+            num_episodes=args.episodes,
+            width=args.width,
+            height=args.height,
+        )
+    except (RenderingUnavailable, EpisodeDiverged) as error:
+        return complain(error, 1)
+    print(info)
+    return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time one meta-iteration by its parts, and the physics limit beside it."""
+    from metarl.bench import bench as measure
+    from metarl.bench import bench_table, write_json
+
+    config = config_of(args)
+    result = measure(config, args.repeats)
+    print_table(bench_table(result))
+    if args.json:
+        write_json(result, args.json)
+    return 0
+
+
+def show_list(args: argparse.Namespace) -> int:
+    """List the task families, the configs, or the runs."""
+    from metarl import listing
+
+    tables = {
+        "families": listing.families,
+        "configs": listing.configs,
+        "runs": lambda: listing.runs(args.runs),
+    }
+    print_table(tables[args.what]())
+    return 0
+
+
+def print_table(table: Any) -> None:
+    """Print a table: as wide as the terminal, or as wide as it needs where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)

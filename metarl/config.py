@@ -1,0 +1,191 @@
+"""The config of an experiment: a frozen dataclass, read from YAML and from command-line flags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from envs import TaskFamily, family_class
+from metarl.adaptation import InnerConfig
+from metarl.checks import ConfigError, check, nearest
+from metarl.experience import ReturnConfig
+from metarl.policies import PolicyConfig
+from metarl.schema import build, keys, plain
+from metarl.streams import MAX_SEED
+from metarl.trpo import TRPOConfig
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto` is online if you are logged in and offline otherwise; `metrics.jsonl` is always
+    written."""
+    project: str = "metarl"
+    """Project name."""
+    entity: str | None = None
+    """User or team; null for your default one."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    env: TaskFamily
+    """The task family, and its fields."""
+    method: str = "maml_trpo"
+    """Label in tables and figures."""
+    iterations: int = 500
+    """Meta-iterations to train for."""
+    num_tasks: int = 40
+    """Tasks per meta-batch."""
+    num_episodes: int = 20
+    """Episodes per task, before and after each adaptation step."""
+    inner_steps: int = 1
+    """Adaptation steps in training."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "cpu"
+    """Where the learner computes: cpu or cuda (or cuda:1, ...)."""
+    threads: int = 0
+    """Threads for physics and learner, 0 for one per core. No influence on the results."""
+    checkpoint_every: int = 10
+    """Iterations from one checkpoint to the next."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: TRPOConfig = field(default_factory=TRPOConfig)
+    returns: ReturnConfig = field(default_factory=ReturnConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "num_tasks", "num_episodes", "inner_steps", "checkpoint_every"):
+            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
+        check(0 <= self.threads <= 1024, "threads", "between 0 and 1024", self.threads)
+        kind, _, number = self.device.partition(":")
+        known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
+        check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+
+    @property
+    def num_threads(self) -> int:
+        """How many threads to use."""
+        if self.threads:
+            return self.threads
+        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as nested dicts and lists."""
+        values = plain(self)
+        return {**values, "env": {"family": self.env.name, **values["env"]}}
+
+    def to_yaml(self) -> str:
+        """Return all values, defaults included, as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
+    """Read a config by path or by name, such as `half_cheetah_vel/maml_trpo`.
+
+    Args:
+        name: a YAML file, or the name of a config that comes with the package.
+        overrides: values that replace those of the file, by key. A key of a section is given as
+            `**{"inner.lr": 0.2}`.
+
+    Raises:
+        ConfigError: naming the file or the key, what was expected, and the nearest valid value.
+    """
+    return make_config(read_config(name), str(name), overrides)
+
+
+def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:
+    """Check the plain values of a config, with some replaced.
+
+    Args:
+        data: nested, as read from YAML.
+        source: what to call them in an error.
+        overrides: values by dotted key.
+
+    Raises:
+        ConfigError: naming the source and the key.
+    """
+    data = {**data}
+    for path, value in overrides.items():
+        section, _, key = path.rpartition(".")
+        if section:
+            data[section] = {**(data.get(section) or {}), key: value}
+        else:
+            data[path] = value
+    try:
+        if "env" in data and not isinstance(data["env"], TaskFamily):
+            data["env"] = build_family(data["env"])
+        return build(Config, data)
+    except ConfigError as error:
+        path = str(error).partition(":")[0]
+        origin = "--" + path.replace("_", "-") if path in overrides else source
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def build_family(data: Any) -> TaskFamily:
+    """Make a task family from the keys of a config's `env`: `family` and the family's fields."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("family"), str):
+        raise ConfigError("env.family: expected the name of a task family (metarl list families)")
+    values = {**data}
+    try:
+        cls = family_class(values.pop("family"))
+    except ValueError as error:
+        raise ConfigError(f"env.family: {error}") from error
+    return build(cls, values, "env")
+
+
+def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the plain values of a config by path or by name.
+
+    Raises:
+        ConfigError: if there is none, or it is not YAML with keys and values.
+    """
+    path = find_config(name)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"{path}: expected keys with values, got {data!r}")
+    return {"method": path.stem, **data}
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """Return the file of a config given by path or by name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = config_names()
+    short = path.with_suffix("").as_posix().removeprefix("configs/")
+    if short in known:
+        return known[short]
+    raise ConfigError(f"{name}: no such config{nearest(short, known)}; see metarl list configs")
+
+
+def config_names() -> dict[str, Path]:
+    """Return the configs that come with the package, by name."""
+    # An installed wheel holds them inside the package, a clone beside it.
+    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
+    files = sorted(folder.glob("*/*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def config_keys(family: type[TaskFamily] | None = None) -> list:
+    """List the keys of a config (`schema.Key`), those of a family's fields among them."""
+    listed = [key for key in keys(Config) if key.path != "env"]
+    return listed + (list(keys(family, "env.")) if family else [])
+
+

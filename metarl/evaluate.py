@@ -1,0 +1,169 @@
+"""Few-episode adaptation on held-out tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs import SPLITS, TaskFamily
+from metarl.agents import MetaAgent, make_agent
+from metarl.checks import UserError, check, nearest
+from metarl.parallel import keep_freed_memory, single_threaded_torch
+from metarl.rollout import adaptation
+from metarl.runs import Run, provenance
+from metarl.statistics import interquartile_mean, mean_interval
+from metarl.stopwatch import Stopwatch
+from metarl.streams import Purpose, stream
+
+SCHEDULES = ("constant", "halving")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What adaptation to some tasks came to.
+
+    Attributes:
+        family: name of the task family.
+        method: label of the method.
+        split: name of the task set.
+        task_hash: fingerprint of family and tasks.
+        tasks: (B, task_dim).
+        returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
+    """
+
+    family: str
+    method: str
+    split: str
+    task_hash: str
+    tasks: np.ndarray
+    returns: np.ndarray
+
+    @property
+    def by_task(self) -> np.ndarray:
+        """Mean return of each task after each step, (B, steps + 1)."""
+        return self.returns.mean(axis=2)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over tasks after each step, (steps + 1,)."""
+        return self.by_task.mean(axis=0)
+
+    @property
+    def interval(self) -> np.ndarray:
+        """Bootstrap 95% interval of `mean` over tasks, (steps + 1, 2)."""
+        rng = stream(0, Purpose.BOOTSTRAP)
+        return np.array([mean_interval(values, rng) for values in self.by_task.T])
+
+    @property
+    def iqm(self) -> np.ndarray:
+        """Interquartile mean over tasks after each step, (steps + 1,)."""
+        return np.array([interquartile_mean(values) for values in self.by_task.T])
+
+    @property
+    def worse(self) -> np.ndarray:
+        """Share of the tasks whose return is below that before adaptation, (steps + 1,)."""
+        return (self.by_task < self.by_task[:, :1]).mean(axis=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of a result file."""
+        return {
+            "family": self.family,
+            "method": self.method,
+            "split": self.split,
+            "task_hash": self.task_hash,
+            "tasks": self.tasks.tolist(),
+            "returns": self.returns.tolist(),
+            "mean": self.mean.tolist(),
+            "interval": self.interval.tolist(),
+            "iqm": self.iqm.tolist(),
+            "worse": self.worse.tolist(),
+            "provenance": provenance(),
+        }
+
+
+def evaluate(
+    agent: MetaAgent,
+    family: TaskFamily,
+    *,
+    split: str = "test",
+    tasks: int = 40,
+    episodes: int = 20,
+    steps: int = 3,
+    lrs: Sequence[float] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    method: str = "",
+) -> Evaluation:
+    """Adapt to tasks of a fixed set, each from the meta-parameters.
+
+    The same seed gives every method the same tasks, initial states and action noise.
+
+    Args:
+        agent: a meta-agent.
+        family: the task family.
+        split: the name of the task set.
+        tasks: how many of its tasks.
+        episodes: per task, before and after each step; adaptation sees those of the step before.
+        steps: adaptation steps.
+        lrs: the step size of each; None for the agent's own.
+        seed: of the episodes.
+        threads: for the physics; no influence on the result.
+        method: label.
+
+    Raises:
+        ConfigError: if a count is too small.
+        UserError: if the split is unknown.
+    """
+    for name, count, least in (("tasks", tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
+        check(count >= least, name, f"at least {least}", count)
+    if split not in SPLITS:
+        known = ", ".join(SPLITS)
+        raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}: expected one of {known}")
+    rows = family.tasks(split, tasks)
+    keep_freed_memory()
+    with single_threaded_torch():
+        phases = adaptation(
+            agent,
+            family.make_batch(tasks * episodes, threads),
+            rows,
+            steps,
+            seed=seed,
+            purpose=Purpose.EVALUATION_EPISODES,
+            lrs=lrs,
+            clock=Stopwatch(),
+        )
+        returns = np.stack([played.returns for _, played in phases], axis=1)
+    return Evaluation(family.name, method, split, family.task_hash(rows), rows, returns)
+
+
+def step_sizes(schedule: str, lr: float, steps: int) -> list[float]:
+    """Return the step size of each adaptation step.
+
+    `halving` is the MAML paper's: the configured one at the first step and half of it afterwards.
+
+    Raises:
+        UserError: if the schedule is unknown.
+    """
+    if schedule not in SCHEDULES:
+        known = ", ".join(SCHEDULES)
+        hint = nearest(schedule, SCHEDULES)
+        raise UserError(f"unknown schedule {schedule!r}{hint}: expected one of {known}")
+    return [lr if schedule == "constant" or step == 0 else lr / 2 for step in range(steps)]
+
+
+def load(directory: str | Path, checkpoint: str = "latest") -> MetaAgent:
+    """Load the agent of a run.
+
+    Args:
+        directory: the run's folder.
+        checkpoint: `latest`, `best`, or an iteration.
+
+    Raises:
+        UserError: if the run or the checkpoint is missing or damaged.
+    """
+    run = Run.open(Path(directory))
+    return make_agent(run.config, run.load(checkpoint).params)

@@ -1,0 +1,72 @@
+"""What a user sees of a training run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from metarl.runs import Run
+
+
+class Progress:
+    """Shows each iteration's returns, with the time to go."""
+
+    def __init__(self, run: Run, start: int) -> None:
+        self._total = run.config.iterations
+        self._start = start
+        self._console = Console()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(run.directory.name, total=self._total, completed=start)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
+        """Show one iteration."""
+        done = metrics["iteration"]
+        line = (
+            f"return {metrics['return_before']:8.1f} -> {metrics['return_after']:8.1f}"
+            f"  kl {metrics['outer_kl']:.4f}"
+            f"  {timings['env_steps_per_second'] / 1000:5.1f}k steps/s"
+        )
+        self._bar.update(self._task, completed=done, description=line)
+        if not self._console.is_terminal:
+            elapsed = time.perf_counter() - self._began
+            left = elapsed / (done - self._start) * (self._total - done)
+            print(
+                f"iteration {done}/{self._total}  {line}  "
+                f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
+                flush=True,
+            )
+
+
+def clock_time(seconds: float) -> str:
+    """Write a duration as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"

@@ -1,0 +1,194 @@
+"""The only training loop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from metarl.agents import MetaAgent, make_agent
+from metarl.checkpoint import Checkpoint
+from metarl.checks import UserError
+from metarl.config import Config
+from metarl.parallel import keep_freed_memory, single_threaded_torch
+from metarl.progress import Progress
+from metarl.rollout import adaptation
+from metarl.runs import Run
+from metarl.stopwatch import Stopwatch
+from metarl.streams import Purpose, stream
+from metarl.tracking import Tracker, start_tracker
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and saved what it had.
+
+    Attributes:
+        signal: the signal that asked.
+    """
+
+    def __init__(self, run: Run, iteration: int, signal_number: int) -> None:
+        self.signal = signal_number
+        super().__init__(
+            f"stopped after iteration {iteration}; go on with: "
+            f"metarl train --resume {run.directory}"
+        )
+
+
+def train(config: Config, out: str | Path | None = None) -> Run:
+    """Meta-train from the beginning.
+
+    Args:
+        config: the experiment.
+        out: the run's folder, which must not exist; by default runs/FAMILY-METHOD-seedN.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: if the folder exists, or the device does not.
+        Interrupted: on SIGINT or SIGTERM, after saving.
+    """
+    agent = make_agent(config)
+    directory = Path(out) if out else default_directory(config)
+    run = Run.create(config, directory)
+    return _train(run, agent, Checkpoint(0, 0, -np.inf, agent.params))
+
+
+def resume(directory: str | Path) -> Run:
+    """Go on with an interrupted run, as if it had never been.
+
+    Raises:
+        UserError: if there is no such run, it is finished, or its checkpoint is damaged.
+        Interrupted: on SIGINT or SIGTERM, after saving.
+    """
+    run = Run.open(Path(directory))
+    state = run.latest()
+    if state is None:  # interrupted before the first checkpoint
+        agent = make_agent(run.config)
+        return _train(run, agent, Checkpoint(0, 0, -np.inf, agent.params))
+    if state.iteration >= run.config.iterations:
+        raise UserError(f"{run.directory}: finished already ({state.iteration} iterations)")
+    return _train(run, make_agent(run.config, state.params), state)
+
+
+def default_directory(config: Config) -> Path:
+    """Return where a run goes if the user does not say."""
+    return Path("runs") / f"{config.env.name}-{config.method}-seed{config.seed}"
+
+
+def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
+    config = run.config
+    keep_freed_memory()
+    run.rewind(state.iteration)
+    env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
+    clock = Stopwatch(agent.device)
+    tracker = start_tracker(run)
+    returns = [line["return_after"] for line in run.metrics()]
+    with single_threaded_torch(), stop_signals() as stop, Progress(run, state.iteration) as show:
+        for iteration in range(state.iteration, config.iterations):
+            start = time.perf_counter()
+            metrics = meta_iteration(config, agent, env, iteration, clock)
+            seconds = time.perf_counter() - start
+            returns.append(metrics["return_after"])
+
+            done = iteration + 1
+            env_steps = state.env_steps + metrics.pop("steps")
+            metrics = {"iteration": done, "env_steps": env_steps, **metrics}
+            timings = {
+                "iteration": done,
+                "seconds": seconds,
+                "env_steps_per_second": (env_steps - state.env_steps) / seconds,
+                **{f"seconds/{phase}": spent for phase, spent in clock.restart().items()},
+            }
+            run.log(metrics, timings)
+            tracker.log({**metrics, **timings})
+            show(metrics, timings)
+
+            due = done % config.checkpoint_every == 0 or done == config.iterations
+            # The mean over the last checkpoint's worth of iterations is less a matter of luck
+            # than that of one meta-batch.
+            recent = float(np.mean(returns[-config.checkpoint_every :]))
+            best = due and recent > state.best_return
+            best_return = recent if best else state.best_return
+            state = Checkpoint(done, env_steps, best_return, cpu(agent))
+            if due or stop:
+                run.save(state, best=best, keep=due)
+            if due:
+                tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
+            if stop and done < config.iterations:
+                tracker.finish()
+                raise Interrupted(run, done, stop[0])
+    tracker.finish()
+    return run
+
+
+def meta_iteration(
+    config: Config, agent: MetaAgent, env: Any, iteration: int, clock: Stopwatch
+) -> dict[str, Any]:
+    """Sample tasks, play before and after each adaptation, and update the meta-parameters.
+
+    Returns:
+        The metrics of the iteration: `steps` taken, returns averaged over episodes and tasks, and
+        the diagnostics of the update.
+    """
+    rng = stream(config.seed, Purpose.TASKS, iteration=iteration)
+    tasks = config.env.sample_tasks(rng, config.num_tasks)
+    phases = list(
+        adaptation(
+            agent,
+            env,
+            tasks,
+            config.inner_steps,
+            seed=config.seed,
+            purpose=Purpose.TRAIN_EPISODES,
+            iteration=iteration,
+            clock=clock,
+        )
+    )
+    before, after = phases[0][1], phases[-1][1]
+    diagnostics = agent.update(*phases[-1], clock)
+    return {
+        "steps": sum(episodes.num_steps for _, episodes in phases),
+        "return_before": float(before.returns.mean()),
+        "return_after": float(after.returns.mean()),
+        "adaptation_gain": float(after.returns.mean() - before.returns.mean()),
+        **diagnostics,
+    }
+
+
+def cpu(agent: MetaAgent) -> dict[str, Any]:
+    """Return the agent's meta-parameters on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in agent.params.items()}
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that an iteration is finished and saved; a second one kills.
+
+    Yields:
+        The signals that came.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        print("\nfinishing the iteration, then saving; once more to stop at once", flush=True)
+        for again in previous:
+            signal.signal(again, signal.SIG_DFL)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where Python does not allow handlers
+        yield came
+        return
+    try:
+        yield came
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
