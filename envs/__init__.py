@@ -1,7 +1,7 @@
 """Task families for meta-reinforcement learning.
 
-    family = make_family("half_cheetah_vel", goal_high=3.0)
-    env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
+family = make_family("half_cheetah_vel", goal_high=3.0)
+env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 """
 
 import gymnasium

@@ -1,5 +1,8 @@
 """The family contract fulfilled on `mujoco.batch`: N simulations of one model in C++ threads."""
 
+# The names of MuJoCo's bindings are compiled, without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import contextlib
@@ -153,7 +156,8 @@ class MujocoBatchEnv(BatchEnv):
         states = [self.family.initial_state(rng) for rng in rngs]
         self.batch.bind("qpos")[:] = [qpos for qpos, _ in states]
         self.batch.bind("qvel")[:] = [qvel for _, qvel in states]
-        self.batch.forward()
+        with quiet():
+            self.batch.forward()
         return self.family.observe(self.batch)
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
@@ -190,9 +194,8 @@ class MujocoBatchEnv(BatchEnv):
         """Set the positions, (nq,), and velocities, (nv,), of one episode."""
         self.batch.bind("qpos")[episode] = qpos
         self.batch.bind("qvel")[episode] = qvel
-        self.batch.forward(np.array([episode]))
+        with quiet():
+            self.batch.forward(np.array([episode]))
 
     def drawn_state(self, episode: int) -> np.ndarray:
-        return np.concatenate(
-            [self.batch.bind("qpos")[episode], self.batch.bind("qvel")[episode]]
-        )
+        return np.concatenate([self.batch.bind("qpos")[episode], self.batch.bind("qvel")[episode]])

@@ -43,7 +43,7 @@ class PointNav(TaskFamily):
 
     @property
     def observation_space(self) -> Box:
-        limit = self.horizon * MAX_STEP
+        limit = (self.horizon + 1) * MAX_STEP  # a step more than can be walked, for rounding
         return Box(-limit, limit, (2,), np.float64)
 
     @property
@@ -92,8 +92,8 @@ class PointBatchEnv(BatchEnv):
         lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
         if lost.size:
             raise SimulationDiverged(lost, "the position is not finite")
-        reward = -np.linalg.norm(offset, axis=1)
-        reached = (np.abs(offset) < GOAL_RADIUS).all(axis=1)
+        reward: np.ndarray = -np.linalg.norm(offset, axis=1)
+        reached: np.ndarray = np.all(np.abs(offset) < GOAL_RADIUS, axis=1)
         return self.position.copy(), reward, reached
 
     def drawn_state(self, episode: int) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Offscreen rendering of MuJoCo models, with or without a display."""
 
+# The names of MuJoCo's bindings are compiled, without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import copy

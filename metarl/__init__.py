@@ -1,0 +1,53 @@
+"""Meta-reinforcement learning: agents that learn a new task from a few episodes.
+
+config = metarl.load_config("half_cheetah_vel/maml_trpo", seed=1)
+run = metarl.train(config)
+agent = metarl.load(run.directory)
+result = metarl.evaluate(agent, config.env, split="test", tasks=40, steps=3)
+result.returns  # (tasks, steps + 1, episodes)
+metarl.render(agent, config.env, task=[1.5], steps=3, out="adaptation.mp4")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metarl.checks import ConfigError, UserError
+    from metarl.config import Config, load_config
+    from metarl.evaluation import Evaluation, evaluate, load
+    from metarl.training import resume, train
+    from metarl.video import adaptation_video as render
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Evaluation",
+    "UserError",
+    "evaluate",
+    "load",
+    "load_config",
+    "render",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "Config": "metarl.config:Config",
+    "ConfigError": "metarl.checks:ConfigError",
+    "Evaluation": "metarl.evaluation:Evaluation",
+    "UserError": "metarl.checks:UserError",
+    "evaluate": "metarl.evaluation:evaluate",
+    "load": "metarl.evaluation:load",
+    "load_config": "metarl.config:load_config",
+    "render": "metarl.video:adaptation_video",
+    "resume": "metarl.training:resume",
+    "train": "metarl.training:train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: torch, MuJoCo and W&B take seconds, and `metarl --version` needs none.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -20,7 +20,7 @@ from metarl.rollout import episode_streams
 from metarl.runs import encode
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
-from metarl.train import meta_iteration
+from metarl.training import meta_iteration
 
 SAMPLING = ("reset", "policy", "environment")
 LIMIT_STEPS = 50  # control steps per measurement of the physics limit

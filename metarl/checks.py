@@ -19,7 +19,7 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
     """Refuse a field's value.
 
     Raises:
-        ConfigError: naming the field, what was expected and what was given, if `condition` is false.
+        ConfigError: if `condition` is false; names the field, what was expected and the value.
     """
     if not condition:
         raise ConfigError(f"{field}: expected {expected}, got {value!r}")

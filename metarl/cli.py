@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
@@ -20,12 +22,17 @@ class Parser(argparse.ArgumentParser):
     """Refuses bad flags in one line, naming the nearest."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = "unrecognized arguments: "
-        if message.startswith(unknown):
-            flag = message.removeprefix(unknown).split()[0]
-            near = nearest(flag.partition("=")[0], self._option_string_actions)
-            message = f"{flag}: unknown flag or argument{near}; see {self.prog} --help"
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            choices = wrong[2].replace("'", "").split(", ")
+            near = nearest(wrong[1], choices)
+            message = f"unknown word {wrong[1]!r}{near}: expected one of {', '.join(choices)}"
         raise UserError(message)
+
+    def refuse(self, unknown: str) -> NoReturn:
+        """Refuse a word that no flag and no argument of this command takes."""
+        near = nearest(unknown.partition("=")[0], self._option_string_actions)
+        self.error(f"{unknown}: unknown flag or argument{near}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_rendering_library()
         words = list(sys.argv[1:] if argv is None else argv)
-        args = make_parser(words).parse_args(words)
+        args, unknown = make_parser(words).parse_known_args(words)
+        if unknown:
+            args.parser.refuse(unknown[0])
         return args.run(args)
     except UserError as error:
         return complain(error, 2)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         return 1
 
@@ -83,9 +94,11 @@ def make_parser(words: Sequence[str]) -> Parser:
     )
     command.add_argument("--dry-run", action="store_true", help="check and print the config only")
     add_config_flags(command, words)
-    command.set_defaults(run=train)
+    command.set_defaults(run=train, parser=command)
 
-    command = commands.add_parser("evaluate", help="measure adaptation", description=evaluate.__doc__)
+    command = commands.add_parser(
+        "evaluate", help="measure adaptation", description=evaluate.__doc__
+    )
     add_run_flags(command)
     command.add_argument("--split", default="test", help="train, validation or test (default)")
     command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
@@ -98,7 +111,7 @@ def make_parser(words: Sequence[str]) -> Parser:
         metavar="NAME",
         help="constant (default), or halving: half the step size after the first step",
     )
-    command.set_defaults(run=evaluate)
+    command.set_defaults(run=evaluate, parser=command)
 
     command = commands.add_parser("render", help="film adaptation", description=render.__doc__)
     add_run_flags(command)
@@ -108,19 +121,19 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help=".mp4 or .gif")
     command.add_argument("--width", type=int, default=480, help="of a panel, pixels (default 480)")
     command.add_argument("--height", type=int, default=360, help="of a panel, pixels (default 360)")
-    command.set_defaults(run=render)
+    command.set_defaults(run=render, parser=command)
 
     command = commands.add_parser("bench", help="time an iteration", description=bench.__doc__)
     command.add_argument("config", metavar="CONFIG", help="a YAML file, or a name")
     command.add_argument("--repeats", type=int, default=3, help="timed iterations (default 3)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     add_config_flags(command, words)
-    command.set_defaults(run=bench)
+    command.set_defaults(run=bench, parser=command)
 
     command = commands.add_parser("list", help="show what there is", description=show_list.__doc__)
     command.add_argument("what", choices=("families", "configs", "runs"))
     command.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of runs")
-    command.set_defaults(run=show_list)
+    command.set_defaults(run=show_list, parser=command)
     return parser
 
 
@@ -134,18 +147,22 @@ def add_run_flags(command: argparse.ArgumentParser) -> None:
 
 
 def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Add a flag for every key of a config, with the fields' docstrings as help."""
+    """Add a flag for every key of a config, with the fields' docstrings as help.
+
+    The keys of `env` are those of the family of the config among the words, and whatever else the
+    words call an `env` key, for the config's own check to refuse.
+    """
     if words[:1] != [command.prog.split()[-1]]:
         return
-    from metarl.config import build_family, config_keys, read_config
-    from metarl.schema import type_name
+    from metarl.config import config_keys
+    from metarl.schema import Key, type_name
 
-    family = None
-    named = next((word for word in words[1:] if not word.startswith("-")), None)
-    if named and "--resume" not in words:
-        family = type(build_family(read_config(named).get("env")))
+    keys = config_keys(named_family(words[1:]))
+    called = (word[2:].partition("=")[0].replace("-", "_") for word in words)
+    others = {path for path in called if path.startswith("env.")} - {key.path for key in keys}
+    keys += [Key(path, str, MISSING, "") for path in sorted(others)]
     group = command.add_argument_group("config", "values that replace those of the file")
-    for key in config_keys(family):
+    for key in keys:
         default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
         flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
         group.add_argument(
@@ -157,29 +174,41 @@ def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> 
         )
 
 
+def named_family(words: Sequence[str]) -> Any:
+    """Return the class of the task family of the first config among the words, None without one."""
+    from metarl.config import build_family, read_config
+
+    for word in words:
+        with contextlib.suppress(ConfigError):
+            return type(build_family(read_config(word).get("env")))
+    return None
+
+
 def plain_text(value: Any) -> str:
     """Write a default as a user would."""
     if isinstance(value, tuple):
         return "[" + ", ".join(map(str, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def config_of(args: argparse.Namespace) -> Any:
     """Return the config that a command line asks for."""
     import yaml
 
-    from metarl.config import config_keys, load_config, read_config, build_family
+    from metarl.config import config_keys, load_config
 
-    family = type(build_family(read_config(args.config).get("env")))
-    given = vars(args)
+    keys = {key.path: key for key in config_keys(named_family([args.config]))}
     overrides = {}
-    for key in config_keys(family):
-        if key.path in given:
-            text = given[key.path]
-            try:
-                overrides[key.path] = text if key.type is str else yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"--{key.path}: not readable: {text!r}") from error
+    for path, text in vars(args).items():
+        if path not in keys and not path.startswith("env."):
+            continue
+        try:
+            is_text = path in keys and keys[path].type is str
+            overrides[path] = text if is_text else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--{path}: not readable: {text!r}") from error
     return load_config(args.config, **overrides)
 
 
@@ -187,8 +216,8 @@ def train(args: argparse.Namespace) -> int:
     """Meta-train a config into a run's folder, or go on with an interrupted run."""
     from metarl.rollout import EpisodeDiverged
     from metarl.runs import Run
-    from metarl.train import Interrupted, default_directory, resume
-    from metarl.train import train as start
+    from metarl.training import Interrupted, default_directory, resume
+    from metarl.training import train as start
 
     if (args.config is None) == (args.resume is None):
         raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
@@ -234,7 +263,7 @@ def dry_run(config: Any, directory: Path) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure the return before and after adaptation on held-out tasks."""
-    from metarl.report import evaluate_run, evaluation_table
+    from metarl.report import evaluate_run, evaluation_table, evaluation_title
     from metarl.rollout import EpisodeDiverged
 
     against = [name for name in args.against.split(",") if name]
@@ -252,6 +281,7 @@ def evaluate(args: argparse.Namespace) -> int:
         )
     except EpisodeDiverged as error:
         return complain(f"evaluation stopped: {error}", 1)
+    print(evaluation_title(results))
     print_table(evaluation_table(results))
     for path in files:
         print(path)
@@ -261,7 +291,7 @@ def evaluate(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """Film the same agent before and after each adaptation step, side by side."""
     from envs import RenderingUnavailable, TaskError
-    from metarl.evaluate import load
+    from metarl.evaluation import load
     from metarl.rollout import EpisodeDiverged
     from metarl.runs import Run
     from metarl.video import adaptation_video

@@ -15,7 +15,7 @@ from metarl.adaptation import InnerConfig
 from metarl.checks import ConfigError, check, nearest
 from metarl.experience import ReturnConfig
 from metarl.policies import PolicyConfig
-from metarl.schema import build, keys, plain
+from metarl.schema import Key, build, keys, plain
 from metarl.streams import MAX_SEED
 from metarl.trpo import TRPOConfig
 
@@ -129,9 +129,10 @@ def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any])
             data["env"] = build_family(data["env"])
         return build(Config, data)
     except ConfigError as error:
-        path = str(error).partition(":")[0]
-        origin = "--" + path.replace("_", "-") if path in overrides else source
-        raise ConfigError(f"{origin}: {error}") from None
+        path, _, reason = str(error).partition(": ")
+        if path in overrides:
+            raise ConfigError(f"--{path.replace('_', '-')}: {reason}") from None
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def build_family(data: Any) -> TaskFamily:
@@ -183,9 +184,7 @@ def config_names() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
-def config_keys(family: type[TaskFamily] | None = None) -> list:
-    """List the keys of a config (`schema.Key`), those of a family's fields among them."""
+def config_keys(family: type[TaskFamily] | None = None) -> list[Key]:
+    """List the keys of a config, those of a family's fields among them."""
     listed = [key for key in keys(Config) if key.path != "env"]
     return listed + (list(keys(family, "env.")) if family else [])
-
-

@@ -95,9 +95,7 @@ def make_experience(
     values, last_values = baseline_values(
         obs, last_obs, reward, mask, bootstrap, config.discount, config.ridge
     )
-    advantage = advantages(
-        reward, mask, values, last_values, config.discount, config.gae_lambda
-    )
+    advantage = advantages(reward, mask, values, last_values, config.discount, config.gae_lambda)
     explained = explained_variance(
         discounted_sums(reward.double(), config.discount) * mask, values, mask
     )

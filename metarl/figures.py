@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from metarl.checkpoint import write_atomically
-from metarl.evaluate import Evaluation
+from metarl.evaluation import Evaluation
 
 COLOURS = ("#2a6fbb", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from envs import FAMILIES
+from envs import FAMILIES, make_family
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.runs import Run
@@ -26,7 +26,7 @@ def families() -> Table:
     """List the task families."""
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
     for name, cls in FAMILIES.items():
-        family = cls()
+        family = make_family(name)
         low, high = (
             np.array2string(bound, separator=", ")
             for bound in (family.task_space.low, family.task_space.high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,18 +17,22 @@ from metarl.policies import GaussianMLP, Normal, Params
 
 
 @dataclass(frozen=True)
-class TaskChunk:
-    """Some tasks of a meta-batch: what they went through, and where it led.
+class MetaChunk:
+    """Some tasks of a meta-batch: what adapted them, where it led, and what they then played.
 
     Attributes:
-        params: the adapted parameters, stacked (b, ...).
-        trail: the experience of each adaptation step that led there.
-        after: the experience played by the adapted parameters; None until it was.
+        trail: the experience of each adaptation step.
+        adapted: the adapted parameters, stacked (b, ...).
+        after: the experience played by the adapted parameters.
     """
 
-    params: Params
-    trail: tuple[Experience, ...] = ()
-    after: Experience | None = None
+    trail: tuple[Experience, ...]
+    adapted: Params
+    after: Experience
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.after.obs)
 
 
 def flatten(params: Params) -> Tensor:
@@ -42,6 +47,11 @@ def unflatten(vector: Tensor, like: Params) -> Params:
         name: piece.view_as(value)
         for (name, value), piece in zip(like.items(), pieces, strict=True)
     }
+
+
+def total(tensors: Sequence[Tensor]) -> Tensor:
+    """Add tensors up in their order, so that the rounding is always the same."""
+    return functools.reduce(torch.add, tensors)
 
 
 class LinearMap:
@@ -91,18 +101,17 @@ class MetaObjective:
         policy: GaussianMLP,
         inner: InnerConfig,
         params: Params,
-        chunks: Sequence[TaskChunk],
+        chunks: Sequence[MetaChunk],
         pool: ChunkPool,
     ) -> None:
         """Set the objective up around the meta-parameters that the chunks were adapted from."""
         self._policy, self._inner, self._params, self._pool = policy, inner, params, pool
         self._chunks = list(chunks)
-        self._num_tasks = sum(len(chunk.after.obs) for chunk in chunks if chunk.after is not None)
+        self._num_tasks = sum(chunk.num_tasks for chunk in chunks)
         self._old: list[Normal] = []
 
-    def _adapted(self, params: Params, chunk: TaskChunk, differentiable: bool) -> Params:
-        num_tasks = len(chunk.trail[0].obs) if chunk.trail else len(chunk.after.obs)
-        start = stack(params, num_tasks)
+    def _adapted(self, params: Params, chunk: MetaChunk, differentiable: bool) -> Params:
+        start = stack(params, chunk.num_tasks)
         return adapt(self._policy, start, chunk.trail, self._inner, differentiable)
 
     def _leaves(self, params: Params) -> Params:
@@ -111,7 +120,7 @@ class MetaObjective:
     def loss_and_gradient(self) -> tuple[float, Tensor]:
         """Return the loss at the old meta-parameters and its gradient, (P,)."""
 
-        def work(chunk: TaskChunk) -> tuple[Tensor, Tensor, Normal]:
+        def work(chunk: MetaChunk) -> tuple[Tensor, Tensor, Normal]:
             leaves = self._leaves(self._params)
             adapted = self._adapted(leaves, chunk, differentiable=True)
             new = self._policy(adapted, chunk.after.obs)
@@ -120,8 +129,11 @@ class MetaObjective:
             flat = torch.cat([piece.reshape(-1) for piece in gradient])
             return loss.detach(), flat, Normal(new.mean.detach(), new.log_std.detach())
 
-        losses, gradients, self._old = zip(*self._pool.map(work, self._chunks), strict=True)
-        return float(sum(losses)) / self._num_tasks, sum(gradients) / self._num_tasks
+        results = self._pool.map(work, self._chunks)
+        self._old = [old for _, _, old in results]
+        loss = total([loss for loss, _, _ in results])
+        gradient = total([gradient for _, gradient, _ in results])
+        return float(loss) / self._num_tasks, gradient / self._num_tasks
 
     def evaluate(self, vector: Tensor) -> tuple[float, float]:
         """Return loss and KL(old || new) of the adapted policies at meta-parameters (P,).
@@ -130,7 +142,7 @@ class MetaObjective:
         """
         params = unflatten(vector, self._params)
 
-        def work(item: tuple[TaskChunk, Normal]) -> tuple[Tensor, Tensor]:
+        def work(item: tuple[MetaChunk, Normal]) -> tuple[Tensor, Tensor]:
             chunk, old = item
             adapted = self._adapted(params, chunk, differentiable=False)
             with torch.no_grad():
@@ -139,8 +151,9 @@ class MetaObjective:
                 return loss, mean_kl(old, new, chunk.after.weight).sum()
 
         pairs = list(zip(self._chunks, self._old, strict=True))
-        losses, kls = zip(*self._pool.map(work, pairs), strict=True)
-        return float(sum(losses)) / self._num_tasks, float(sum(kls)) / self._num_tasks
+        results = self._pool.map(work, pairs)
+        loss, kl = total([loss for loss, _ in results]), total([kl for _, kl in results])
+        return float(loss) / self._num_tasks, float(kl) / self._num_tasks
 
     def fisher(self, fraction: float = 1.0) -> Callable[[Tensor], Tensor]:
         """Return v -> F v, the Hessian of the mean KL at the old meta-parameters times v, (P,).
@@ -154,7 +167,7 @@ class MetaObjective:
         """
         stride = max(1, round(1 / fraction))
 
-        def build(chunk: TaskChunk) -> FisherChunk:
+        def build(chunk: MetaChunk) -> FisherChunk:
             thin = replace(
                 chunk,
                 trail=tuple(experience.every(stride) for experience in chunk.trail),
@@ -169,7 +182,7 @@ class MetaObjective:
         def product(vector: Tensor) -> Tensor:
             tangent = unflatten(vector, self._params)
             products = self._pool.map(lambda part: part.product(tangent), parts)
-            return sum(products) / self._num_tasks
+            return total(products) / self._num_tasks
 
         return product
 
@@ -178,15 +191,13 @@ class FisherChunk:
     """One chunk's part of the Fisher-vector product, over graphs that are built once."""
 
     def __init__(
-        self, policy: GaussianMLP, leaves: Params, adapted: Params, chunk: TaskChunk
+        self, policy: GaussianMLP, leaves: Params, adapted: Params, chunk: MetaChunk
     ) -> None:
         self._adaptation = LinearMap(list(adapted.values()), list(leaves.values()))
         # The Fisher matrix is taken at the parameters that all the data led to.
-        start = {name: value.detach().requires_grad_() for name, value in chunk.params.items()}
+        start = {name: value.detach().requires_grad_() for name, value in chunk.adapted.items()}
         self._normal = policy(start, chunk.after.obs)
-        self._outputs = LinearMap(
-            [self._normal.mean, self._normal.log_std], list(start.values())
-        )
+        self._outputs = LinearMap([self._normal.mean, self._normal.log_std], list(start.values()))
         self._weight = chunk.after.weight[..., None]
 
     def product(self, tangent: Params) -> Tensor:

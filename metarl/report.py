@@ -10,7 +10,7 @@ from rich.table import Table
 from metarl.agents import MetaAgent, make_agent
 from metarl.checkpoint import write_atomically
 from metarl.checks import UserError, nearest
-from metarl.evaluate import Evaluation, evaluate, step_sizes
+from metarl.evaluation import Evaluation, evaluate, step_sizes
 from metarl.figures import adaptation_curve
 from metarl.runs import Run, encode
 from metarl.tracking import start_tracker
@@ -109,14 +109,18 @@ def rows(results: Mapping[str, Evaluation]) -> list[list]:
     ]
 
 
+def evaluation_title(results: Mapping[str, Evaluation]) -> str:
+    """Say what was evaluated."""
+    first = next(iter(results.values()))
+    return (
+        f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
+        f"{first.returns.shape[2]} episodes per step"
+    )
+
+
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
     """Return the evaluations as a table for the terminal."""
-    first = next(iter(results.values()))
-    table = Table(
-        title=f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
-        f"{first.returns.shape[2]} episodes per step",
-        title_justify="left",
-    )
+    table = Table()
     for column in ("method", "steps", "return", "95% interval", "IQM", "tasks made worse"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for label, step, mean, low, high, iqm, worse in rows(results):

@@ -113,7 +113,7 @@ def advantages(
 
 
 def standardize(advantage: Tensor, mask: Tensor) -> Tensor:
-    """Shift and scale each task's advantages, (B, E, T), to mean 0 and variance 1 over its steps."""
+    """Give each task's advantages, (B, E, T), mean 0 and variance 1 over its steps."""
     count = mask.sum((1, 2), keepdim=True)
     mean = advantage.sum((1, 2), keepdim=True) / count
     centred = (advantage - mean) * mask

@@ -57,7 +57,8 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
-        return value if isinstance(value, kind) else build(typing.cast(type, kind), value, path)
+        cls = typing.cast(type, kind)
+        return value if isinstance(value, cls) else build(cls, value, path)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None

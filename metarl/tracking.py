@@ -77,7 +77,7 @@ class WandbTracker:
         self._run.log(dict(metrics))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        self._run.log({name: wandb.Table(columns=columns, data=rows)})
+        self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
 
     def image(self, name: str, path: Path) -> None:
         self._run.log({name: wandb.Image(str(path))})

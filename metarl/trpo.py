@@ -28,7 +28,7 @@ class TRPOConfig:
     """How many step sizes the line search tries."""
     line_search_shrink: float = 0.8
     """The factor from one step size to the next."""
-    fisher_fraction: float = 1.0
+    fisher_fraction: float = 0.125
     """Share of the steps that the Fisher-vector products use. They only shape the direction: the
     gradient, and the line search's objective and KL, always use all steps."""
 
@@ -36,7 +36,9 @@ class TRPOConfig:
         check(self.max_kl > 0, "max_kl", "more than 0", self.max_kl)
         check(self.cg_steps >= 1, "cg_steps", "at least 1", self.cg_steps)
         check(self.cg_damping >= 0, "cg_damping", "at least 0", self.cg_damping)
-        check(self.line_search_steps >= 1, "line_search_steps", "at least 1", self.line_search_steps)
+        check(
+            self.line_search_steps >= 1, "line_search_steps", "at least 1", self.line_search_steps
+        )
         shrink = self.line_search_shrink
         check(0 < shrink < 1, "line_search_shrink", "between 0 and 1", shrink)
         fraction = self.fisher_fraction
@@ -90,9 +92,7 @@ def conjugate_gradient(
     return solution
 
 
-def full_step(
-    gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig
-) -> Tensor:
+def full_step(gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig) -> Tensor:
     """Return the step to the border of the trust region, along -F^-1 gradient.
 
     Its length solves 1/2 s F s = max_kl (Schulman et al. 2015, appendix C).

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
-import imageio_ffmpeg
 import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageDraw, ImageFont
 
 from envs import BatchEnv, Scene, TaskFamily
@@ -21,28 +23,24 @@ from metarl.agents import MetaAgent
 from metarl.checks import UserError, check
 from metarl.rollout import adaptation
 from metarl.stopwatch import Stopwatch
-from metarl.streams import Purpose
+from metarl.streams import MAX_SEED, Purpose
 
 MAX_COLUMNS = 4
+HOLD = 1.5  # seconds for which the last frame stays
 GIF_FPS = 20  # at most: a GIF is large, and players do not keep up with much more
 GIF_COLOURS = 128
-HOLD = 1.5  # seconds for which the last frame stays
 
 PAPER, INK, MUTED, RAIL = "#ffffff", "#1d2430", "#5b6470", "#d9dde3"
 BEFORE, AFTER = "#5b6470", "#1f5f9f"
 
+font = cache(ImageFont.load_default)  # by size in pixels; the font comes with Pillow
+
+Size: TypeAlias = tuple[int, int]  # width and height, pixels
+
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What was filmed.
-
-    Attributes:
-        path: the file.
-        width, height: of the whole frame, pixels.
-        num_frames: frames in the file.
-        fps: frames per second.
-        mean_returns: over all episodes, before adaptation and after each step.
-    """
+    """A file of frames of `width` x `height` pixels, and the mean returns phase by phase."""
 
     path: Path
     width: int
@@ -51,24 +49,19 @@ class VideoInfo:
     fps: float
     mean_returns: tuple[float, ...]
 
+    def __str__(self) -> str:
+        returns = ", ".join(f"{title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns))
+        return f"{self.path} (mean return {returns})"
+
 
 @dataclass(frozen=True)
 class Panel:
-    """One episode, and what is written above it.
+    """A phase: states (steps + 1, k) and reward (steps,) of its first episode; the mean return."""
 
-    Attributes:
-        title: the phase of adaptation.
-        colour: of the title's bar.
-        states: (steps + 1, k), as a scene draws them.
-        reward: (steps,).
-        terminated: whether the episode ended before the horizon.
-    """
-
-    title: str
-    colour: str
     states: np.ndarray
     reward: np.ndarray
     terminated: bool
+    mean_return: float
 
 
 def adaptation_video(
@@ -77,7 +70,7 @@ def adaptation_video(
     task: Sequence[float] | np.ndarray,
     *,
     steps: int,
-    out: str | os.PathLike[str],
+    out: str | Path,
     seed: int = 0,
     num_episodes: int = 20,
     width: int = 480,
@@ -87,14 +80,12 @@ def adaptation_video(
     """Film the first episode of each phase of adaptation, side by side and in step.
 
     Args:
-        agent: a meta-agent of the family.
-        family: the task family.
-        task: (task_dim,).
-        steps: how many times to adapt; there are `steps` + 1 panels.
+        agent, family, task: who is filmed, and where; a task is (task_dim,).
+        steps: how many times to adapt, for `steps` + 1 panels.
         out: the file, .mp4 or .gif. It appears when it is complete; its folder is made.
         seed: of the episodes.
         num_episodes: episodes per phase, on all of which the agent adapts.
-        width, height: of one panel's picture, pixels.
+        width, height: of the picture in a panel, pixels.
         fps: control steps per second; by default the simulation's own time, or 20 without physics.
             A GIF leaves steps out where there are too many for it.
 
@@ -106,197 +97,153 @@ def adaptation_video(
     out = Path(out)
     check(out.suffix in (".mp4", ".gif"), "out", "a file ending in .mp4 or .gif", str(out))
     check(steps >= 0, "steps", "at least 0", steps)
+    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
-    check(min(width, height) >= 64, "width and height", "at least 64", (width, height))
+    check(min(width, height) >= 96, "width and height", "at least 96", (width, height))
     if fps is None:
         fps = 1 / family.dt if isinstance(family, MujocoFamily) else 20.0
     check(fps > 0, "fps", "more than 0", fps)
     task = family.check_task(task)
     with complete_file(out) as path, contextlib.closing(family.make_scene(width, height)) as scene:
-        panels, mean_returns = play(agent, family, task, steps, seed, num_episodes)
-        film = Film(family, task, scene, panels, width, height)
+        panels = play(agent, family, task, steps, seed, num_episodes)
+        film = Film(family, task, scene, panels, (width, height))
         save = save_mp4 if out.suffix == ".mp4" else save_gif
         num_frames, fps = save(film, path, fps)
-    return VideoInfo(out, *film.size, num_frames, fps, mean_returns)
+    return VideoInfo(out, *film.size, num_frames, fps, tuple(p.mean_return for p in panels))
 
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes `path` at the end of the block, if that comes.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
-    # The suffix stays, for it says the format.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Give a path to write to, which becomes `path` when the block has ended without an error."""
+    check(not path.is_dir(), "out", "a file", f"the folder {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
+        folder = TemporaryDirectory(prefix=".video-", dir=path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"out: cannot write {path}: {error}") from error
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with folder:
+        partial_file = Path(folder.name) / path.name
+        yield partial_file
+        partial_file.replace(path)
 
 
 def play(
     agent: MetaAgent, family: TaskFamily, task: np.ndarray, steps: int, seed: int, num_episodes: int
-) -> tuple[list[Panel], tuple[float, ...]]:
-    """Adapt to the task, and return each phase's first episode and mean return."""
+) -> list[Panel]:
+    """Adapt to the task, and return the panel of each phase."""
     states: list[np.ndarray] = []
 
     def watch(env: BatchEnv) -> None:
         states.append(env.drawn_state(0))
 
-    panels, mean_returns = [], []
+    env, use = family.make_batch(num_episodes), Purpose.EVALUATION_EPISODES
     phases = adaptation(
-        agent,
-        family.make_batch(num_episodes),
-        task[None],
-        steps,
-        seed=seed,
-        purpose=Purpose.EVALUATION_EPISODES,
-        clock=Stopwatch(),
-        watch=watch,
+        agent, env, task[None], steps, seed=seed, purpose=use, clock=Stopwatch(), watch=watch
     )
-    for phase, (_, episodes) in enumerate(phases):
+    panels = []
+    for _, episodes in phases:
         length = int(episodes.mask[0, 0].sum())
-        title = f"after {phase} step{'s' * (phase > 1)}" if phase else "before adaptation"
-        panels.append(
-            Panel(
-                title,
-                AFTER if phase else BEFORE,
-                np.stack(states[: length + 1]),
-                episodes.reward[0, 0, :length],
-                bool(episodes.terminated[0, 0]),
-            )
-        )
-        mean_returns.append(float(episodes.returns.mean()))
+        shown, reward = np.stack(states[: length + 1]), episodes.reward[0, 0, :length]
+        ended, mean = bool(episodes.terminated[0, 0]), float(episodes.returns.mean())
+        panels.append(Panel(shown, reward, ended, mean))
         states.clear()
-    return panels, tuple(mean_returns)
+    return panels
 
 
-@dataclass(frozen=True)
+def title(phase: int) -> str:
+    """Name the phase after this many adaptation steps."""
+    return f"after {phase} step{'s' * (phase > 1)}" if phase else "before adaptation"
+
+
 class Film:
-    """The frames of a video, by number. Pictures are `width` x `height`, with text around them."""
+    """The frames of a video, by number.
 
-    family: TaskFamily
-    task: np.ndarray
-    scene: Scene
-    panels: Sequence[Panel]
-    width: int
-    height: int
+    Attributes:
+        num_frames: one more than the steps of the longest episode.
+        size: width and height of a frame, even as H.264 wants them.
+    """
 
-    @property
-    def num_frames(self) -> int:
-        """One more than the steps of the longest episode."""
-        return max(len(panel.states) for panel in self.panels)
-
-    @property
-    def line(self) -> int:
-        """Height of a line of text, pixels."""
-        return self.width // 14
-
-    @property
-    def columns(self) -> int:
-        """Panels per row, rows being as even as can be."""
-        return math.ceil(len(self.panels) / math.ceil(len(self.panels) / MAX_COLUMNS))
-
-    @property
-    def cell(self) -> tuple[int, int]:
-        """Width and height of a panel with the gap beside and below it."""
-        gap = max(2, self.width // 80)
-        return self.width + gap, self.height + 4 * self.line + gap
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the frame, even as H.264 wants them."""
-        (width, height), rows = self.cell, math.ceil(len(self.panels) / self.columns)
-        strip = self.width // 60
-        # The gap beside the last column goes, and at most one pixel more comes.
-        return (self.columns * width - (width - self.width)) // 2 * 2, (rows * height + strip) // 2 * 2
+    def __init__(
+        self, family: TaskFamily, task: np.ndarray, scene: Scene, panels: list[Panel], picture: Size
+    ) -> None:
+        self._family, self._task, self._scene, self._panels = family, task, scene, panels
+        self._picture = width, height = picture
+        self._line = width // 14  # height of a line of text
+        gap, self._strip = max(2, width // 80), max(4, width // 60)
+        self._cell = width + gap, height + 4 * self._line + gap
+        rows = math.ceil(len(panels) / MAX_COLUMNS)
+        self._columns = math.ceil(len(panels) / rows)
+        total = self._columns * self._cell[0] - gap, rows * self._cell[1] + self._strip
+        self.size = total[0] + total[0] % 2, total[1] + total[1] % 2
+        self.num_frames = max(len(panel.states) for panel in panels)
 
     def frame(self, step: int) -> Image.Image:
         """Draw all panels as they stand after `step` control steps."""
         frame = Image.new("RGB", self.size, PAPER)
-        for i, panel in enumerate(self.panels):
-            row, column = divmod(i, self.columns)
-            frame.paste(self.draw(panel, step), (column * self.cell[0], row * self.cell[1]))
+        for i, panel in enumerate(self._panels):
+            row, column = divmod(i, self._columns)
+            corner = column * self._cell[0], row * self._cell[1]
+            frame.paste(self._draw(i, panel, step), corner)
         (width, height), canvas = self.size, ImageDraw.Draw(frame)
-        top, done = height - max(4, self.width // 60), step / max(1, self.num_frames - 1)
-        canvas.rectangle((0, top, width, height), RAIL)
-        canvas.rectangle((0, top, width * done, height), AFTER)
+        for right, colour in ((width, RAIL), (width * step / (self.num_frames - 1), AFTER)):
+            canvas.rectangle((0, height - self._strip, right, height), colour)
         return frame
 
-    def draw(self, panel: Panel, step: int) -> Image.Image:
+    def _draw(self, phase: int, panel: Panel, step: int) -> Image.Image:
         """Draw one panel: title, picture, and how the episode stands."""
-        now, line, width = min(step, len(panel.states) - 1), self.line, self.width
-        states, bar = panel.states[: now + 1], round(1.35 * line)
-        image = Image.new("RGB", (width, self.height + 4 * line), PAPER)
+        (width, height), line = self._picture, self._line
+        now, bar = min(step, len(panel.states) - 1), round(1.35 * line)
+        states = panel.states[: now + 1]
+        image = Image.new("RGB", (width, height + 4 * line), PAPER)
         canvas = ImageDraw.Draw(image)
-        canvas.rectangle((0, 0, width, bar), panel.colour)
-        write(canvas, panel.title, (width / 2, bar / 2), PAPER, "mm", width)
-        image.paste(Image.fromarray(self.scene.draw(states, self.task)), (0, bar))
-        if panel.terminated and len(states) == len(panel.states):
+        left, middle, right = 0.35 * line, width / 2, width - 0.35 * line
+
+        def write(text: str, x: float, y: float, fill: str, room: float = right - left) -> None:
+            size = 0.8 * line
+            size *= min(1.0, room / font(round(size)).getlength(text))
+            anchor = {left: "lm", middle: "mm", right: "rm"}[x]
+            canvas.text((x, y), text, fill, font(max(4, int(size))), anchor)
+
+        canvas.rectangle((0, 0, width, bar), AFTER if phase else BEFORE)
+        write(title(phase), middle, bar / 2, PAPER)
+        image.paste(Image.fromarray(self._scene.draw(states, self._task)), (0, bar))
+        if panel.terminated and now == len(panel.states) - 1:
             canvas.rectangle((0, bar, width, bar + 1.2 * line), INK)
-            write(canvas, f"ended at step {now}", (width / 2, bar + 0.6 * line), PAPER, "mm", width)
-        left, right = line / 3, width - line / 3
-        first, second = bar + self.height + 0.7 * line, bar + self.height + 1.85 * line
-        write(canvas, self.family.describe(states[-1], self.task), (left, first), INK, "lm", width)
-        count = f"step {now} / {self.family.horizon}"
-        write(canvas, count, (left, second), MUTED, "lm", width, share=0.5)
-        total = f"return {panel.reward[:now].sum():.1f}"
-        write(canvas, total, (right, second), INK, "rm", width, share=0.5)
+            write(f"ended at step {now}", middle, bar + 0.6 * line, PAPER)
+        upper, lower, half = bar + height + 0.7 * line, bar + height + 1.85 * line, 0.45 * width
+        write(self._family.describe(states[-1], self._task), left, upper, INK)
+        write(f"step {now} / {self._family.horizon}", left, lower, MUTED, half)
+        write(f"return {panel.reward[:now].sum():.1f}", right, lower, INK, half)
         return image
 
 
 def save_mp4(film: Film, path: Path, fps: float) -> tuple[int, float]:
     """Encode as H.264 that browsers play; return the number of frames and their rate."""
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        film.size,
-        fps=fps,
-        codec="libx264",
-        pix_fmt_out="yuv420p",
-        macro_block_size=2,
-        quality=None,
-        output_params=["-crf", "20", "-movflags", "+faststart"],
-    )
-    held = round(HOLD * fps)
-    with contextlib.closing(writer):
-        writer.send(None)
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*film.size)]
+    target = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"]
+    source += ["-r", str(fps), "-i", "-"]
+    command = [get_ffmpeg_exe(), "-v", "error", *source, *target, str(path)]
+    frame, held = b"", round(HOLD * fps)
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
         for step in range(film.num_frames):
             frame = film.frame(step).tobytes()
-            writer.send(frame)
-        for _ in range(held):
-            writer.send(frame)
+            process.stdin.write(frame)
+        process.stdin.writelines([frame] * held)
+    if process.returncode:
+        raise RuntimeError(f"ffmpeg could not encode the video (exit code {process.returncode})")
     return film.num_frames + held, fps
 
 
 def save_gif(film: Film, path: Path, fps: float) -> tuple[int, float]:
     """Write a GIF of every n-th step; return the number of frames and their rate."""
-    stride, last = math.ceil(fps / GIF_FPS), film.num_frames - 1
+    stride, last = math.ceil(fps / GIF_FPS - 1e-6), film.num_frames - 1
     steps = [*range(0, last, stride), last]
-    sample = np.vstack([film.frame(step) for step in (0, last // 2, last)])
+    sample = np.vstack([np.asarray(film.frame(step)) for step in (0, last // 2, last)])
     palette = Image.fromarray(sample).quantize(GIF_COLOURS)
-
-    def frames() -> Iterator[Image.Image]:
-        for step in steps:
-            yield film.frame(step).quantize(palette=palette, dither=Image.Dither.NONE)
-
-    # A GIF counts in hundredths of a second; rounding the times does not add up.
+    images = (film.frame(i).quantize(palette=palette, dither=Image.Dither.NONE) for i in steps)
+    # A GIF counts in hundredths of a second; the errors of rounding do not add up.
     times = [round(100 * step / fps) for step in [*steps, last + HOLD * fps]]
-    images = frames()
-    next(images).save(
-        path,
-        save_all=True,
-        append_images=images,
-        duration=[10 * (b - a) for a, b in pairwise(times)],
-        loop=0,
-    )
+    duration = [10 * (end - start) for start, end in pairwise(times)]
+    next(images).save(path, save_all=True, append_images=images, duration=duration, loop=0)
     return len(steps), fps / stride

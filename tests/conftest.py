@@ -21,10 +21,6 @@ from metarl.streams import Purpose, stream
 from metarl.trpo import TRPOConfig
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: a learning test, up to a minute or so")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> Iterator[None]:
     """Torch as in training: single-threaded, threads are over chunks of tasks."""

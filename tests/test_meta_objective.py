@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.adaptation import InnerConfig, sgd_step, stack
 from metarl.experience import Experience
-from metarl.meta_objective import LinearMap, MetaObjective, TaskChunk, flatten, unflatten
+from metarl.meta_objective import LinearMap, MetaChunk, MetaObjective, flatten, unflatten
 from metarl.parallel import ChunkPool
 from metarl.policies import GaussianMLP, Normal, Params
 
@@ -31,9 +31,9 @@ class Problem:
     policy: GaussianMLP
     params: Params
     inner: InnerConfig
-    chunks: list[TaskChunk]
+    chunks: list[MetaChunk]
 
-    def objective(self, chunks: list[TaskChunk] | None = None) -> MetaObjective:
+    def objective(self, chunks: list[MetaChunk] | None = None) -> MetaObjective:
         return MetaObjective(
             self.policy, self.inner, self.params, chunks or self.chunks, ChunkPool(1)
         )
@@ -47,12 +47,12 @@ class Problem:
         """Adapt to each task: its new and old policies at the data after, and these data."""
         found = []
         for chunk in self.chunks:
-            for task in range(len(chunk.after.obs)):
+            for task in range(chunk.num_tasks):
                 params = unflatten(vector, self.params)
                 for experience in chunk.trail:
                     params = self._plain_step(params, only(experience, task))
                 after = only(chunk.after, task)
-                old = {name: value[task : task + 1] for name, value in chunk.params.items()}
+                old = {name: value[task : task + 1] for name, value in chunk.adapted.items()}
                 old_normal = self.policy(old, after.obs)
                 found.append((self.policy(stack(params, 1), after.obs), old_normal, after))
         return found
@@ -87,7 +87,7 @@ def make_problem(tiny_policy, tiny_params, invent) -> Callable[..., Problem]:
                 trail.append(invent(tiny_policy, params, rng))
                 params = sgd_step(tiny_policy, params, trail[-1], inner, inner.lr)
             after = invent(tiny_policy, params, rng)
-            chunks.append(TaskChunk(params, tuple(trail), after))
+            chunks.append(MetaChunk(tuple(trail), params, after))
         return Problem(tiny_policy, tiny_params, inner, chunks)
 
     return make
@@ -126,7 +126,7 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
     problem = make_problem(steps, first_order=True)
     expected = torch.zeros_like(problem.old)
     for chunk in problem.chunks:
-        leaves = {name: value.detach().requires_grad_() for name, value in chunk.params.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in chunk.adapted.items()}
         log_prob = problem.policy(leaves, chunk.after.obs).log_prob(chunk.after.action)
         loss = -(log_prob * chunk.after.advantage * chunk.after.weight).sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
@@ -140,16 +140,14 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
 def test_the_two_inner_surrogates_differ_in_the_meta_gradient(make_problem):
     """They adapt alike, but only the likelihood ratio credits the policy before adaptation."""
     ratio, log = (make_problem(1, surrogate) for surrogate in SURROGATES)
-    assert_close(log.chunks[0].params["weight0"], ratio.chunks[0].params["weight0"], rel=1e-12)
+    assert_close(log.chunks[0].adapted["weight0"], ratio.chunks[0].adapted["weight0"], rel=1e-12)
     gradients = [problem.objective().loss_and_gradient()[1] for problem in (ratio, log)]
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 0.01
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_evaluate_is_the_ratio_surrogate_and_the_kl_from_old_to_new(
-    make_problem, steps, surrogate
-):
+def test_evaluate_is_the_ratio_surrogate_and_the_kl_from_old_to_new(make_problem, steps, surrogate):
     """Of the adapted policies, at meta-parameters away from the old ones; not KL(new || old)."""
     problem = make_problem(steps, surrogate)
     objective = problem.objective()
@@ -226,13 +224,13 @@ def test_chunks_do_not_change_the_objective(make_problem):
     """Chunks of two and one tasks, against one task each: alike up to rounding."""
     problem = make_problem(1)
     split = [
-        TaskChunk(
-            {name: value[task : task + 1] for name, value in chunk.params.items()},
+        MetaChunk(
             tuple(only(experience, task) for experience in chunk.trail),
+            {name: value[task : task + 1] for name, value in chunk.adapted.items()},
             only(chunk.after, task),
         )
         for chunk in problem.chunks
-        for task in range(len(chunk.after.obs))
+        for task in range(chunk.num_tasks)
     ]
     vector = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     whole, parts = problem.objective(), problem.objective(split)

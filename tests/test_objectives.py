@@ -39,7 +39,7 @@ def expectation(policy: GaussianMLP, params: Params) -> Experience:
     action = torch.from_numpy(mean + std * nodes).reshape(1, -1, 1)
     obs = torch.zeros_like(action)
     log_prob = policy(params, obs).log_prob(action)
-    reward = -(action[..., 0] - GOAL) ** 2
+    reward = -((action[..., 0] - GOAL) ** 2)
     return Experience(
         obs, action, reward, torch.from_numpy(weights / weights.sum())[None], log_prob
     )
@@ -105,7 +105,5 @@ def test_mean_kl_averages_by_weight(tiny_policy, tiny_params, invent):
     old = tiny_policy(params, experience.obs)
     shifted = {name: value + 0.1 for name, value in params.items()}
     new = tiny_policy(shifted, experience.obs)
-    expected = [
-        old.kl(new)[task][experience.weight[task] > 0].mean().item() for task in range(2)
-    ]
+    expected = [old.kl(new)[task][experience.weight[task] > 0].mean().item() for task in range(2)]
     assert mean_kl(old, new, experience.weight).tolist() == pytest.approx(expected, rel=1e-12)

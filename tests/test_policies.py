@@ -101,7 +101,9 @@ def test_the_network_is_what_it_says():
     """One hidden unit, worked by hand: mean = 2 tanh(3 x + 1) - 1, std = e^0.5."""
     policy = GaussianMLP(PolicyConfig(hidden=(1,)), 1, 1)
     values = {"weight0": 3.0, "bias0": 1.0, "weight1": 2.0, "bias1": -1.0, "log_std": 0.5}
-    params = {name: torch.tensor([[[value]]], dtype=torch.float64) for name, value in values.items()}
+    params = {
+        name: torch.tensor([[[value]]], dtype=torch.float64) for name, value in values.items()
+    }
     normal = policy(params, torch.tensor([[[0.2]]], dtype=torch.float64))
     assert float(normal.mean) == pytest.approx(2 * math.tanh(1.6) - 1, rel=1e-14)
     assert float(normal.log_std) == 0.5

@@ -24,9 +24,11 @@ class MetaAgent(Protocol):
 
     Attributes:
         params: the meta-parameters.
+        device: where the learner computes.
     """
 
     params: Params
+    device: torch.device
 
     def initial_state(self, num_tasks: int) -> Any:
         """Return the states of B tasks of which nothing has been seen."""

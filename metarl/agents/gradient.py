@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from metarl.adaptation import InnerConfig, sgd_step, stack
 from metarl.episodes import Episodes
-from metarl.experience import ReturnConfig, make_experience
-from metarl.meta_objective import MetaObjective, TaskChunk, flatten, unflatten
+from metarl.experience import Experience, ReturnConfig, make_experience
+from metarl.meta_objective import MetaChunk, MetaObjective, flatten, unflatten
 from metarl.objectives import mean_kl
 from metarl.parallel import ChunkPool
 from metarl.policies import GaussianActor, GaussianMLP, Params
 from metarl.stopwatch import Stopwatch
 from metarl.trpo import TRPOConfig, full_step, line_search
+
+
+@dataclass(frozen=True)
+class TaskChunk:
+    """Some tasks: their parameters, stacked (b, ...), and the experience that led there."""
+
+    params: Params
+    trail: tuple[Experience, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,12 +136,12 @@ class GradientAgent:
             FloatingPointError: if the loss or its gradient is not finite.
         """
 
-        def digest(item: tuple[TaskChunk, Episodes]) -> tuple[TaskChunk, torch.Tensor]:
+        def digest(item: tuple[TaskChunk, Episodes]) -> tuple[MetaChunk, torch.Tensor]:
             chunk, part = item
             after, explained = make_experience(
                 part, self.policy, chunk.params, self.returns, self.device
             )
-            return replace(chunk, after=after), explained
+            return MetaChunk(chunk.trail, chunk.params, after), explained
 
         with clock("advantages"):
             digested = self._pool.map(digest, self._split(state, episodes))
@@ -168,13 +176,13 @@ class GradientAgent:
             "explained_variance": float(explained),
         }
 
-    def _inner_kl(self, chunks: Sequence[TaskChunk]) -> float:
+    def _inner_kl(self, chunks: Sequence[MetaChunk]) -> float:
         """KL(before || after all adaptation), averaged over the first episodes and the tasks."""
 
         @torch.no_grad()
-        def work(chunk: TaskChunk) -> torch.Tensor:
+        def work(chunk: MetaChunk) -> torch.Tensor:
             first = chunk.trail[0]
             before = self.policy(stack(self.params, len(first.obs)), first.obs)
-            return mean_kl(before, self.policy(chunk.params, first.obs), first.weight)
+            return mean_kl(before, self.policy(chunk.adapted, first.obs), first.weight)
 
         return float(torch.cat(self._pool.map(work, chunks)).mean())

@@ -22,7 +22,9 @@ from metarl.rollout import adaptation
 from metarl.runs import Run
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
-from metarl.tracking import Tracker, start_tracker
+from metarl.tracking import start_tracker
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
@@ -183,7 +185,9 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(again, signal.SIG_DFL)
 
     try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {
+            number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
     except ValueError:  # not in the main thread, where Python does not allow handlers
         yield came
         return

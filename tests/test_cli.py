@@ -1,0 +1,232 @@
+"""The command line, as a user meets it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import metarl.bench
+from envs import RenderingUnavailable
+from metarl.cli import main
+
+TINY = [
+    "--iterations=2",
+    "--num-tasks=2",
+    "--num-episodes=3",
+    "--env.horizon=8",
+    "--policy.hidden=[8]",
+    "--tracking.mode=disabled",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", "point_nav/maml_trpo", *TINY, "--out", str(directory)]) == 0
+    return directory
+
+
+def output(capsys, *words):
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    out = tmp_path / "run"
+    code, text, _ = output(capsys, "train", "point_nav/maml_trpo", *TINY, "--out", out)
+    assert code == 0
+    assert re.search(r"iteration 2/2 .* steps/s .* ETA 0:00:00", text)
+    assert f"metarl evaluate {out}" in text
+
+
+def test_evaluate_prints_a_table_and_names_its_files(run, capsys):
+    words = ("--tasks", 3, "--episodes", 2, "--steps", 1, "--against", "random")
+    code, text, _ = output(capsys, "evaluate", run, *words)
+    assert code == 0
+    assert "maml_trpo" in text
+    assert "random" in text
+    assert str(run / "evaluation" / "test.json") in text
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_render_writes_a_film(run, tmp_path, capsys, suffix):
+    out = tmp_path / f"film.{suffix}"
+    size = ("--width", 96, "--height", 96)
+    words = ("--task", 0.2, -0.3, "--steps", 1, "--episodes", 2, "--out", out, *size)
+    code, text, _ = output(capsys, "render", run, *words)
+    assert code == 0
+    assert out.stat().st_size > 0
+    assert str(out) in text
+
+
+def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(metarl.bench, "LIMIT_STEPS", 4)
+    out = tmp_path / "bench.json"
+    words = ("half_cheetah_vel/maml_trpo", *TINY, "--repeats", 1, "--json", out)
+    code, text, _ = output(capsys, "bench", *words)
+    assert code == 0
+    assert "physics limit" in text
+    result = json.loads(out.read_text())
+    assert set(result["phases"]) == {
+        *("physics", "policy inference", "other sampling", "adaptation", "advantages"),
+        *("surrogate gradient", "conjugate gradient", "line search"),
+    }
+    parts = sum(result["phases"].values())
+    assert 0.5 * result["iteration_seconds"] < parts <= 1.01 * result["iteration_seconds"]
+    assert result["physics_limit_steps_per_second"] > 0
+    assert result["sampling_steps_per_second"] > 0
+    assert result["physics_seconds"] > 0
+    assert result["peak_memory_bytes"] > 1e7
+
+
+def test_continue_starts_goes_on_and_stops(tmp_path, capsys):
+    words = ("train", "point_nav/maml_trpo", *TINY, "--out", tmp_path / "run", "--continue")
+    assert output(capsys, *words)[0] == 0
+    code, text, _ = output(capsys, *words)
+    assert code == 0
+    assert "finished already" in text
+
+
+def test_dry_run_prints_the_config_and_writes_nothing(tmp_path, capsys):
+    out = tmp_path / "run"
+    code, text, _ = output(
+        capsys, "train", "point_nav/maml_trpo", "--inner.lr", "0.25", "--dry-run", "--out", out
+    )
+    assert code == 0
+    assert "lr: 0.25" in text
+    assert not out.exists()
+
+
+def test_flags_may_stand_before_the_config(tmp_path, capsys):
+    words = ("--seed", 3, "--env.goal-high", 2.5, "half_cheetah_vel/maml_trpo", "--env.horizon=9")
+    code, text, _ = output(capsys, "train", *words, "--dry-run", "--out", tmp_path / "run")
+    assert code == 0
+    assert "seed: 3" in text
+    assert "goal_high: 2.5" in text
+    assert "horizon: 9" in text
+
+
+def test_list(run, capsys):
+    assert "half_cheetah_dir" in output(capsys, "list", "families")[1]
+    assert "point_nav/maml_trpo" in output(capsys, "list", "configs")[1]
+    assert "2/2" in output(capsys, "list", "runs", "--runs", run.parent)[1]
+
+
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "render", "bench", "list"])
+def test_help_works_everywhere(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    assert "usage: metarl" in capsys.readouterr().out
+
+
+def test_help_of_train_is_made_of_the_fields_docstrings(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "half_cheetah_vel/maml_trpo", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The largest goal velocity, m/s." in text
+    assert "--inner.first-order" in text
+    assert "Tasks per meta-batch." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train point_nav/maml_trop", "nearest: point_nav/maml_trpo"),
+        ("train point_nav/maml_trpo --inner.lrr 1", "nearest: --inner.lr"),
+        ("train point_nav/maml_trpo --inner.lr fast", "--inner.lr: expected number"),
+        ("train point_nav/maml_trpo --num-tasks -1", "--num-tasks: expected at least 1"),
+        ("train point_nav/maml_trpo --inner.surrogate dyce", "--inner.surrogate: expected one of"),
+        ("train point_nav/maml_trpo --device cuda:99", "cuda:99 is not available"),
+        ("train point_nav/maml_trpo --policy.hidden [1", "--policy.hidden: not readable"),
+        (
+            "train point_nav/maml_trpo --env.horizn 3",
+            "unknown key (nearest: horizon)",
+        ),
+        ("train", "expected either a CONFIG or --resume"),
+        ("train --resume {run}", "finished already"),
+        ("train --resume {run}/nowhere", "not a run's folder"),
+        ("train point_nav/maml_trpo --out {run}", "exists already"),
+        ("evaluate {run} --tasks -3", "tasks: expected at least 1"),
+        ("evaluate {run} --tasks many", "invalid int value: 'many'"),
+        ("evaluate {run} --split tests", "nearest: test"),
+        ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
+        ("evaluate {run}x", "not a run's folder"),
+        ("render {run} --task 1 --out a.mp4", "has 2 number(s), got 1"),
+        ("render {run} --task 1 1 --out a.mp4", "nearest: [0.5, 0.5]"),
+        ("render {run} --out a.avi", ".mp4 or .gif"),
+        ("evalute", "nearest: evaluate"),
+        ("list famlies", "nearest: families"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run, words, expected, capsys):
+    code, _, error = output(capsys, *words.format(run=run).split())
+    assert code == 2
+    assert expected in error
+    assert error.startswith("metarl: error: ")
+    assert error.count("\n") == 1
+
+
+def test_work_that_fails_is_exit_code_1(run, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise RenderingUnavailable("cannot render: set MUJOCO_GL=egl")
+
+    monkeypatch.setattr("envs.point.PointNav.make_scene", fail)
+    code, _, error = output(capsys, "render", run, "--out", tmp_path / "a.mp4")
+    assert code == 1
+    assert error == "metarl: error: cannot render: set MUJOCO_GL=egl\n"
+
+
+def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("envs.point.PointNav.goal_range", 0.5)
+    original = "envs.point.PointBatchEnv.advance"
+
+    def explode(self, action, ids=None):
+        self.position[4] = float("nan")
+
+    monkeypatch.setattr(original, explode)
+    code, _, error = output(
+        capsys, "train", "point_nav/maml_trpo", *TINY, "--out", tmp_path / "run"
+    )
+    assert code == 1
+    # Two tasks of three episodes: number 4 of the batch is the second episode of the second task.
+    assert re.search(r"training stopped: task 1 \[.*\], episode 1, step 0: .*not finite", error)
+
+
+def test_a_missing_opengl_library_names_variable_and_package(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "metarl", "list", "families"],
+        capture_output=True,
+        text=True,
+        env={"MUJOCO_GL": "nonsense", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "MUJOCO_GL=nonsense" in done.stderr
+    assert "libegl1" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
+    directory = tmp_path / "run"
+    command = [sys.executable, "-m", "metarl", "train", "point_nav/maml_trpo", *TINY]
+    process = subprocess.Popen(
+        [*command, "--iterations=100000", "--out", str(directory)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    metrics = directory / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"metarl train --resume {directory}" in text
+    assert (directory / "checkpoints" / "latest.pt").exists()

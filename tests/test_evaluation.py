@@ -1,0 +1,138 @@
+"""Evaluation: fixed tasks, every task from the meta-parameters, and honest figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+import metarl
+from envs import PointNav, make_family
+from metarl.agents import make_agent
+from metarl.checks import ConfigError, UserError
+from metarl.evaluation import Evaluation, evaluate, load, step_sizes
+from metarl.report import evaluate_run
+from metarl.training import train
+
+SMALL = {
+    "iterations": 2,
+    "num_tasks": 3,
+    "num_episodes": 4,
+    "env.horizon": 10,
+    "policy.hidden": [8],
+    "tracking.mode": "disabled",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = metarl.load_config("point_nav/maml_trpo", **SMALL)
+    return train(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_returns_have_a_row_per_task_step_and_episode(run):
+    result = evaluate(load(run.directory), run.config.env, tasks=5, episodes=3, steps=2)
+    assert result.returns.shape == (5, 3, 3)
+    assert np.array_equal(result.tasks, run.config.env.tasks("test", 5))
+
+
+def test_a_task_is_adapted_to_from_the_meta_parameters_whatever_came_before(run):
+    family = run.config.env
+    agent = load(run.directory)
+    many = evaluate(agent, family, tasks=5, episodes=3, steps=2)
+    again = evaluate(agent, family, tasks=5, episodes=3, steps=2)
+    few = evaluate(agent, family, tasks=2, episodes=3, steps=2)
+    assert np.array_equal(many.returns, again.returns)
+    assert np.array_equal(many.returns[:2], few.returns)
+
+
+def test_threads_do_not_change_the_result():
+    config = metarl.load_config("half_cheetah_dir/demo", **SMALL)
+    results = [
+        evaluate(make_agent(config), config.env, tasks=3, episodes=2, steps=1, threads=n).returns
+        for n in (1, 2)
+    ]
+    assert np.array_equal(*results)
+
+
+def test_statistics_of_known_returns():
+    returns = np.array([[[0.0, 2.0], [4.0, 4.0]], [[3.0, 3.0], [1.0, 1.0]]])  # (2, 2, 2)
+    family = PointNav()
+    result = Evaluation("point_nav", "m", "test", "hash", family.tasks("test", 2), returns)
+    assert result.by_task.tolist() == [[1.0, 4.0], [3.0, 1.0]]
+    assert result.mean.tolist() == [2.0, 2.5]
+    assert result.iqm.tolist() == [2.0, 2.5]
+    assert result.worse.tolist() == [0.0, 0.5]
+    assert result.interval.shape == (2, 2)
+    assert result.interval[0].tolist() == [1.0, 3.0]
+
+
+def test_the_paper_s_schedule_halves_after_the_first_step():
+    assert step_sizes("constant", 0.1, 3) == [0.1, 0.1, 0.1]
+    assert step_sizes("halving", 0.1, 3) == [0.1, 0.05, 0.05]
+    with pytest.raises(UserError, match="nearest: halving"):
+        step_sizes("halvign", 0.1, 3)
+
+
+def test_the_schedule_changes_only_later_steps(run):
+    agent, family = load(run.directory), run.config.env
+    lr = run.config.inner.lr
+    kwargs = {"tasks": 3, "episodes": 3, "steps": 2}
+    constant = evaluate(agent, family, lrs=step_sizes("constant", lr, 2), **kwargs)
+    halving = evaluate(agent, family, lrs=step_sizes("halving", lr, 2), **kwargs)
+    assert np.array_equal(constant.returns[:, :2], halving.returns[:, :2])
+    assert not np.array_equal(constant.returns[:, 2], halving.returns[:, 2])
+
+
+def test_result_file_holds_all_that_is_needed(run):
+    results, files = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
+    assert list(results) == ["maml_trpo", "random"]
+    assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
+    assert [file.name for file in files] == ["test.json", "test-random.json", "test.png"]
+    content = json.loads(files[0].read_text())
+    assert content["family"] == "point_nav"
+    assert content["method"] == "maml_trpo"
+    assert content["split"] == "test"
+    assert content["task_hash"] == run.config.env.task_hash(run.config.env.tasks("test", 4))
+    assert np.array(content["tasks"]).shape == (4, 2)
+    assert np.array(content["returns"]).shape == (4, 3, 3)
+    assert len(content["mean"]) == len(content["interval"]) == len(content["iqm"]) == 3
+    assert content["provenance"]["versions"]["mujoco"]
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_random_baseline_is_the_agent_before_training(run):
+    results, _ = evaluate_run(run.directory, tasks=2, episodes=2, steps=1, against=["random"])
+    fresh = evaluate(make_agent(run.config), run.config.env, tasks=2, episodes=2, steps=1)
+    assert np.array_equal(results["random"].returns, fresh.returns)
+    assert not np.array_equal(results["random"].returns, results["maml_trpo"].returns)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"tasks": 0}, "tasks: expected at least 1"),
+        ({"episodes": -1}, "episodes: expected at least 1"),
+        ({"steps": -1}, "steps: expected at least 0"),
+        ({"split": "tset"}, "nearest: test"),
+        ({"schedule": "haling"}, "nearest: halving"),
+        ({"against": ["randm"]}, "nearest: random"),
+        ({"checkpoint": "bset"}, "there is no such checkpoint"),
+    ],
+)
+def test_bad_requests_are_refused(run, wrong, expected):
+    with pytest.raises((UserError, ConfigError), match=expected):
+        evaluate_run(run.directory, **wrong)
+
+
+def test_load_takes_checkpoints_by_name(run):
+    for name in ("latest", "best", "2"):
+        assert load(run.directory, name).params.keys() == {
+            *("weight0", "bias0", "weight1", "bias1", "log_std")
+        }
+
+
+def test_a_trained_half_cheetah_is_made_of_the_same_parts():
+    family = make_family("half_cheetah_vel", horizon=5)
+    config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
+    result = evaluate(make_agent(config), family, tasks=2, episodes=2, steps=1)
+    assert np.isfinite(result.returns).all()

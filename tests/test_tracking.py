@@ -1,0 +1,77 @@
+"""W&B, for real: offline mode writes real run files."""
+
+import struct
+
+import pytest
+from wandb.proto import wandb_internal_pb2
+
+import metarl
+from metarl.runs import Run
+from metarl.tracking import NoTracker, start_tracker
+from metarl.training import train
+
+BLOCK = 32768  # W&B's run files are LevelDB logs
+
+
+def records(directory):
+    """Return the records that a run's W&B files hold."""
+    return [
+        record for path in directory.glob("wandb/offline-run-*/*.wandb") for record in read(path)
+    ]
+
+
+def read(path):
+    """Read a run file: a header of 7 bytes, then pieces of (checksum 4, length 2, kind 1, data)."""
+    content = path.read_bytes()
+    assert content.startswith(b":W&B")
+    position, pieces = 7, b""
+    while position + 7 <= len(content):
+        if BLOCK - position % BLOCK < 7:  # too short for a piece: padding
+            position += BLOCK - position % BLOCK
+            continue
+        length, kind = struct.unpack_from("<HB", content, position + 4)
+        pieces += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last piece of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(pieces)
+            yield record
+            pieces = b""
+
+
+def config(**overrides):
+    values = {"iterations": 2, "num_tasks": 2, "num_episodes": 3, "env.horizon": 6}
+    return metarl.load_config("point_nav/maml_trpo", **values, **overrides)
+
+
+@pytest.fixture
+def logged_out(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logged_out):
+    run = train(config(**{"checkpoint_every": 2}), tmp_path / "run")
+    found = records(run.directory)
+    kinds = [record.WhichOneof("record_type") for record in found]
+    logged = [record for record in found if record.WhichOneof("record_type") == "history"]
+    keys = {item.key or "/".join(item.nested_key) for item in logged[0].history.item}
+    assert len(logged) == 2
+    assert {"env_steps", "return_before", "return_after", "outer_kl", "seconds"} <= keys
+    assert "artifact" in kinds or any("artifact" in str(record.request) for record in found)
+    (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
+    assert "inner" in {update.key for update in started.run.config.update}
+    assert started.run.run_group == "point_nav/maml_trpo"
+
+
+def test_tracking_can_be_off(tmp_path):
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
+    assert isinstance(start_tracker(run), NoTracker)
+
+
+def test_tracking_does_not_change_the_result(tmp_path, logged_out):
+    tracked = train(config(), tmp_path / "a")
+    untracked = train(config(**{"tracking.mode": "disabled"}), tmp_path / "b")
+    assert tracked.metrics_file.read_bytes() == untracked.metrics_file.read_bytes()
