@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from metarl.checks import ConfigError, UserError, nearest
+from metarl.checks import UserError, nearest
 
 EPILOG = "Every command has a --help. Documentation: README.md"
 
@@ -93,7 +91,7 @@ def make_parser(words: Sequence[str]) -> Parser:
         help="go on with --out if it exists, and do nothing if it is finished",
     )
     command.add_argument("--dry-run", action="store_true", help="check and print the config only")
-    add_config_flags(command, words)
+    add_flags_of(words, command)
     command.set_defaults(run=train, parser=command)
 
     command = commands.add_parser(
@@ -127,7 +125,7 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("config", metavar="CONFIG", help="a YAML file, or a name")
     command.add_argument("--repeats", type=int, default=3, help="timed iterations (default 3)")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    add_config_flags(command, words)
+    add_flags_of(words, command)
     command.set_defaults(run=bench, parser=command)
 
     command = commands.add_parser("list", help="show what there is", description=show_list.__doc__)
@@ -146,74 +144,17 @@ def add_run_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
 
 
-def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Add a flag for every key of a config, with the fields' docstrings as help.
+def add_flags_of(words: Sequence[str], command: argparse.ArgumentParser) -> None:
+    """Add the flags of a config, if the words call this command: finding them takes a moment."""
+    if words[:1] == [command.prog.split()[-1]]:
+        from metarl.flags import add_config_flags
 
-    The keys of `env` are those of the family of the config among the words, and whatever else the
-    words call an `env` key, for the config's own check to refuse.
-    """
-    if words[:1] != [command.prog.split()[-1]]:
-        return
-    from metarl.config import config_keys
-    from metarl.schema import Key, type_name
-
-    keys = config_keys(named_family(words[1:]))
-    called = (word[2:].partition("=")[0].replace("-", "_") for word in words)
-    others = {path for path in called if path.startswith("env.")} - {key.path for key in keys}
-    keys += [Key(path, str, MISSING, "") for path in sorted(others)]
-    group = command.add_argument_group("config", "values that replace those of the file")
-    for key in keys:
-        default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
-        flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
-        group.add_argument(
-            *sorted(flags),
-            dest=key.path,
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help=f"{key.doc} {type_name(key.type).capitalize()}{default}.".replace("%", "%%"),
-        )
-
-
-def named_family(words: Sequence[str]) -> Any:
-    """Return the class of the task family of the first config among the words, None without one."""
-    from metarl.config import build_family, read_config
-
-    for word in words:
-        with contextlib.suppress(ConfigError):
-            return type(build_family(read_config(word).get("env")))
-    return None
-
-
-def plain_text(value: Any) -> str:
-    """Write a default as a user would."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
-
-
-def config_of(args: argparse.Namespace) -> Any:
-    """Return the config that a command line asks for."""
-    import yaml
-
-    from metarl.config import config_keys, load_config
-
-    keys = {key.path: key for key in config_keys(named_family([args.config]))}
-    overrides = {}
-    for path, text in vars(args).items():
-        if path not in keys and not path.startswith("env."):
-            continue
-        try:
-            is_text = path in keys and keys[path].type is str
-            overrides[path] = text if is_text else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{path}: not readable: {text!r}") from error
-    return load_config(args.config, **overrides)
+        add_config_flags(command, words[1:])
 
 
 def train(args: argparse.Namespace) -> int:
     """Meta-train a config into a run's folder, or go on with an interrupted run."""
+    from metarl.flags import config_of
     from metarl.rollout import EpisodeDiverged
     from metarl.runs import Run
     from metarl.training import Interrupted, default_directory, resume
@@ -324,6 +265,7 @@ def bench(args: argparse.Namespace) -> int:
     """Time one meta-iteration by its parts, and the physics limit beside it."""
     from metarl.bench import bench as measure
     from metarl.bench import bench_table, write_json
+    from metarl.flags import config_of
 
     config = config_of(args)
     result = measure(config, args.repeats)

@@ -47,13 +47,12 @@ def test_each_part_of_an_address_matters(address, part):
 
 
 def test_hundreds_of_neighbouring_streams_do_not_overlap():
-    """No 64-bit word occurs twice in 486 streams, so none is a shifted copy of another."""
-    parts = itertools.product(range(3), list(Purpose)[:2], range(3), range(3), range(3), range(3))
+    """No 64-bit word occurs twice in them, so none is a shifted copy of another."""
     names = ("seed", "purpose", "iteration", "phase", "task", "episode")
-    drawn = np.concatenate(
-        [words(200, **dict(zip(names, address, strict=True))) for address in parts]
-    )
-    assert len(np.unique(drawn)) == len(drawn) == 486 * 200
+    parts = itertools.product(range(2), Purpose, range(2), range(6), range(2), range(3))
+    drawn = [words(100, **dict(zip(names, address, strict=True))) for address in parts]
+    assert len(drawn) == 2 * len(Purpose) * 2 * 6 * 2 * 3
+    assert len(np.unique(drawn)) == 100 * len(drawn)
 
 
 def test_a_stream_does_not_depend_on_what_was_drawn_before():

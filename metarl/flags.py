@@ -1,0 +1,71 @@
+"""The keys of a config as command-line flags."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from dataclasses import MISSING
+from typing import Any
+
+import yaml
+
+from envs import TaskFamily
+from metarl.checks import ConfigError
+from metarl.config import Config, build_family, config_keys, load_config, read_config
+from metarl.schema import Key, type_name
+
+
+def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Add a flag for every key of a config, with the fields' docstrings as help.
+
+    The keys of `env` are those of the family of the config among the words, and whatever else the
+    words call an `env` key, for the config's own check to refuse.
+    """
+    keys = config_keys(named_family(words))
+    called = (word[2:].partition("=")[0].replace("-", "_") for word in words)
+    others = {path for path in called if path.startswith("env.")} - {key.path for key in keys}
+    keys += [Key(path, str, MISSING, "") for path in sorted(others)]
+    group = command.add_argument_group("config", "values that replace those of the file")
+    for key in keys:
+        default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
+        flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
+        group.add_argument(
+            *sorted(flags),
+            dest=key.path,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=f"{key.doc} {type_name(key.type).capitalize()}{default}.".replace("%", "%%"),
+        )
+
+
+def named_family(words: Sequence[str]) -> type[TaskFamily] | None:
+    """Return the class of the task family of the first config among the words, None without one."""
+    for word in words:
+        with contextlib.suppress(ConfigError):
+            return type(build_family(read_config(word).get("env")))
+    return None
+
+
+def plain_text(value: Any) -> str:
+    """Write a default as a user would."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """Return the config that a command line asks for."""
+    keys = {key.path: key for key in config_keys(named_family([args.config]))}
+    overrides = {}
+    for path, text in vars(args).items():
+        if path not in keys and not path.startswith("env."):
+            continue
+        try:
+            is_text = path in keys and keys[path].type is str
+            overrides[path] = text if is_text else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--{path}: not readable: {text!r}") from error
+    return load_config(args.config, **overrides)
