@@ -39,7 +39,6 @@ for _family in FAMILIES.values():
     gymnasium.register(
         f"metarl/{_family.__name__}-v0",
         entry_point="envs.gymnasium:make",
-        max_episode_steps=_family.horizon,
         # Gymnasium's users expect actions in the actuators' own range, up to 1.
         kwargs={"family": _family.name, "action_scale": 1.0},
     )

@@ -110,8 +110,10 @@ class TaskFamily(ABC):
         validation or test task. The train split is for evaluating on tasks like the trained ones.
 
         Raises:
-            ValueError: if the split is unknown.
+            ValueError: if the split is unknown or no task is asked for.
         """
+        if num_tasks < 1:
+            raise ValueError(f"num_tasks: expected at least 1, got {num_tasks}")
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
         # The last word of the counter keeps these streams apart from those of training runs.
@@ -132,12 +134,10 @@ class TaskFamily(ABC):
         Raises:
             TaskError: if it has the wrong size or lies outside the task space.
         """
-        row = np.atleast_1d(np.asarray(task, np.float64))
+        row = np.atleast_1d(np.array(task, np.float64))
         low, high = self.task_space.low.astype(np.float64), self.task_space.high.astype(np.float64)
         if row.shape != low.shape:
-            raise TaskError(
-                f"a task of {self.name} has {low.size} number(s), got {row.size}: {row.tolist()}"
-            )
+            raise TaskError(f"a task of {self.name} has {low.size} number(s), got {row.tolist()}")
         if not np.all((row >= low) & (row <= high)):
             raise TaskError(
                 f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "

@@ -60,11 +60,13 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return obs, {"task": self.task.copy()}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one control step. The time limit is Gymnasium's TimeLimit wrapper's."""
+        """Advance by one control step; truncated after `family.horizon` of them."""
         assert self.task is not None, "call reset() before step()"
         obs, reward, terminated = self.batch_env.step(np.asarray(action)[None])
         self._states.append(self.batch_env.drawn_state(0))
-        return obs[0], float(reward[0]), bool(terminated[0]), False, {"task": self.task.copy()}
+        truncated = len(self._states) > self.family.horizon
+        info = {"task": self.task.copy()}
+        return obs[0], float(reward[0]), bool(terminated[0]), truncated, info
 
     def render(self) -> np.ndarray | None:
         """Return the picture of the episode as it stands, (height, width, 3) uint8."""

@@ -13,7 +13,6 @@ from metarl.policies import GaussianMLP, Params
 from metarl.returns import (
     advantages,
     baseline_values,
-    discounted_sums,
     explained_variance,
     standardize,
 )
@@ -92,16 +91,17 @@ def make_experience(
             episodes.bootstrap,
         )
     )
+    reward = reward * mask
     values, last_values = baseline_values(
         obs, last_obs, reward, mask, bootstrap, config.discount, config.ridge
     )
     advantage = advantages(reward, mask, values, last_values, config.discount, config.gae_lambda)
-    explained = explained_variance(
-        discounted_sums(reward.double(), config.discount) * mask, values, mask
-    )
+    # With lambda = 1 an advantage is the return, with its bootstrap, less the value.
+    returns = values + advantages(reward, mask, values, last_values, config.discount, 1.0)
+    explained = explained_variance(returns, values, mask)
     if config.standardize:
         advantage = standardize(advantage, mask)
-    weight = mask / mask.sum((1, 2), keepdim=True)
+    weight = mask.double() / mask.sum((1, 2), keepdim=True)
 
     dtype = next(iter(params.values())).dtype
     flat_obs = obs.flatten(1, 2).to(dtype)

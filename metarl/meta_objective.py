@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.adaptation import InnerConfig, adapt, stack
 from metarl.experience import Experience
 from metarl.objectives import likelihood_ratio, mean_kl
-from metarl.parallel import ChunkPool
+from metarl.parallel import ChunkPool, long_lived_memory
 from metarl.policies import GaussianMLP, Normal, Params
 
 
@@ -177,7 +177,8 @@ class MetaObjective:
             adapted = self._adapted(leaves, thin, differentiable=True)
             return FisherChunk(self._policy, leaves, adapted, thin)
 
-        parts = self._pool.map(build, self._chunks)
+        with long_lived_memory():
+            parts = self._pool.map(build, self._chunks)
 
         def product(vector: Tensor) -> Tensor:
             tangent = unflatten(vector, self._params)

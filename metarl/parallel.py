@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,15 @@ R = TypeVar("R")
 
 # mallopt's names for its parameters (malloc.h)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+KEEP, OWN_PAGES = 1 << 30, 1 << 17  # bytes
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    return libc if hasattr(libc, "mallopt") else None
+
+
+LIBC = _glibc()
 
 
 class ChunkPool:
@@ -55,11 +63,26 @@ def keep_freed_memory() -> None:
 
     Large tensors are otherwise mapped anew, page by page, at every operation. No effect elsewhere.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(ctypes.util.find_library("c"))
-    if hasattr(libc, "mallopt"):
-        # One arena for all threads, since only the main one honours the trim threshold.
-        libc.mallopt(M_ARENA_MAX, 1)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    # One arena for all threads, since only the main one honours the trim threshold.
+    _mallopt(M_ARENA_MAX, 1)
+    _mallopt(M_TRIM_THRESHOLD, KEEP)
+    _mallopt(M_MMAP_THRESHOLD, KEEP)
+
+
+@contextlib.contextmanager
+def long_lived_memory() -> Iterator[None]:
+    """Give each large block its own pages, for building what is kept while much else is freed.
+
+    In the common heap the blocks that stay would leave holes between them: glibc cannot fill the
+    hole of an aligned block with another of the same size, and four fifths of the memory were lost.
+    """
+    _mallopt(M_MMAP_THRESHOLD, OWN_PAGES)
+    try:
+        yield
+    finally:
+        _mallopt(M_MMAP_THRESHOLD, KEEP)
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    if LIBC is not None:
+        LIBC.mallopt(parameter, value)

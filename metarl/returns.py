@@ -19,21 +19,20 @@ def discounted_sums(values: Tensor, factor: float) -> Tensor:
     return values @ weight
 
 
-def time_features(obs: Tensor, time: Tensor, horizon: int) -> Tensor:
+def linear_features(obs: Tensor, time: Tensor) -> Tensor:
     """Features of the linear baseline: obs, obs^2, t, t^2, t^3, 1 (Duan et al. 2016, section 5).
 
     Bounded: observations are clipped and time is counted in horizons, so no polynomial can blow up.
 
     Args:
         obs: (..., obs_dim).
-        time: steps since the episode began, (...).
-        horizon: the length of an episode.
+        time: the share of the horizon that has passed, (...).
 
     Returns:
         (..., 2 * obs_dim + 4) float64.
     """
     clipped = obs.double().clamp(-OBS_LIMIT, OBS_LIMIT)
-    t = (time.double() / horizon)[..., None].expand(*obs.shape[:-1], 1)
+    t = time.double()[..., None]
     return torch.cat([clipped, clipped**2, t, t**2, t**3, torch.ones_like(t)], -1)
 
 
@@ -51,7 +50,9 @@ def baseline_values(
     The weights w minimise the squared error of w . f(s_t) against the discounted return from t on.
     Where a time limit cut an endless task short at length n, the return goes on with the value of
     the last state, so that w . (f(s_t) - discount^(n - t) f(s_n)) is fitted to the rewards seen:
-    still one linear least-squares problem. Solved by normal equations in float64 with a ridge.
+    still one linear least-squares problem. Such a task's values do not depend on time, so its time
+    features are 0: discount^-t would solve that problem too, whatever the rewards. Solved by normal
+    equations in float64 with a ridge.
 
     Args:
         obs: (B, E, T, obs_dim); last_obs: (B, E, obs_dim); reward, mask: (B, E, T).
@@ -67,15 +68,17 @@ def baseline_values(
     steps = torch.arange(horizon, device=obs.device)
     length = mask.sum(-1)  # (B, E)
     valid = mask[..., None].double()
-    features = time_features(obs, steps.expand(mask.shape), horizon) * valid  # (B, E, T, F)
-    last_features = time_features(last_obs, length, horizon) * bootstrap[..., None]  # (B, E, F)
-    target = discounted_sums(reward.double(), discount)  # (B, E, T)
+    timed = ~bootstrap.any(1)[:, None]  # (B, 1)
+    time = (steps / horizon * timed)[:, None].expand(mask.shape)
+    features = linear_features(obs, time) * valid  # (B, E, T, F)
+    # (B, E, F); used only where the value of the last state counts, and there time is 0
+    last_features = linear_features(last_obs, torch.zeros_like(length)) * bootstrap[..., None]
+    target = discounted_sums(reward.double() * mask, discount)  # (B, E, T)
 
-    regressor = features
-    if bootstrap.any():
-        remaining = (length[..., None] - steps).clamp(min=0).double()  # (B, E, T)
-        tail = (discount**remaining)[..., None] * last_features[:, :, None]
-        regressor = features - tail * valid
+    # discount^(n - t) f(s_n), 0 where nothing follows the last state
+    remaining = (length[..., None] - steps).clamp(min=0).double()  # (B, E, T)
+    tail = (discount**remaining)[..., None] * last_features[:, :, None]
+    regressor = features - tail * valid
     # Normal equations over a task's steps: (B, E * T, F) -> (B, F, F)
     design = regressor.flatten(1, 2)
     count = length.sum(-1).double()[:, None, None]

@@ -29,8 +29,9 @@ class TRPOConfig:
     line_search_shrink: float = 0.8
     """The factor from one step size to the next."""
     fisher_fraction: float = 0.125
-    """Share of the steps that the Fisher-vector products use. They only shape the direction: the
-    gradient, and the line search's objective and KL, always use all steps."""
+    """Share of the steps that the Fisher-vector products use: one step in round(1 / share). They
+    only shape the direction: the gradient, and the line search's objective and KL, always use all
+    steps."""
 
     def __post_init__(self) -> None:
         check(self.max_kl > 0, "max_kl", "more than 0", self.max_kl)
@@ -125,12 +126,13 @@ def line_search(
         config: the trust region, and how to shrink.
     """
     slope = float(gradient @ step)
-    if slope < 0:
-        for tried in range(1, config.line_search_steps + 1):
-            scale = config.line_search_shrink ** (tried - 1)
-            new_loss, kl = evaluate(scale * step)
-            if new_loss < loss and kl <= config.max_kl:
-                expected = -scale * slope
-                return LineSearch(scale * step, True, tried, loss - new_loss, expected, kl)
-    tried = config.line_search_steps if slope < 0 else 0
-    return LineSearch(torch.zeros_like(step), False, tried, 0.0, 0.0, 0.0)
+    nothing = torch.zeros_like(step)
+    if not slope < 0:
+        return LineSearch(nothing, False, 0, 0.0, 0.0, 0.0)
+    scale = 1.0
+    for tried in range(1, config.line_search_steps + 1):
+        scale = config.line_search_shrink ** (tried - 1)
+        new_loss, kl = evaluate(scale * step)
+        if new_loss < loss and kl <= config.max_kl:
+            return LineSearch(scale * step, True, tried, loss - new_loss, -scale * slope, kl)
+    return LineSearch(nothing, False, config.line_search_steps, 0.0, -scale * slope, 0.0)

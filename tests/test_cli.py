@@ -157,7 +157,7 @@ def test_help_of_train_is_made_of_the_fields_docstrings(capsys):
         ("evaluate {run} --split tests", "nearest: test"),
         ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
         ("evaluate {run}x", "not a run's folder"),
-        ("render {run} --task 1 --out a.mp4", "has 2 number(s), got 1"),
+        ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
         ("render {run} --task 1 1 --out a.mp4", "nearest: [0.5, 0.5]"),
         ("render {run} --out a.avi", ".mp4 or .gif"),
         ("evalute", "nearest: evaluate"),

@@ -10,8 +10,8 @@ from metarl.returns import (
     baseline_values,
     discounted_sums,
     explained_variance,
+    linear_features,
     standardize,
-    time_features,
 )
 
 RIDGE = 1e-5
@@ -114,9 +114,9 @@ def test_lambda_zero_is_the_one_step_error():
 # --- the linear baseline ---
 
 
-def test_time_features_by_hand():
+def test_linear_features_by_hand():
     """obs, obs^2, t, t^2, t^3, 1, with t in horizons and observations within +-10."""
-    features = time_features(torch.tensor([[3.0, -1e6]]), torch.tensor([2]), horizon=4)
+    features = linear_features(torch.tensor([[3.0, -1e6]]), torch.tensor([0.5]))
     assert features.tolist() == [[3, -10, 9, 100, 0.5, 0.25, 0.125, 1]]
     assert features.dtype == torch.float64
 

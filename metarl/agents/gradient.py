@@ -93,7 +93,7 @@ class GradientAgent:
         Args:
             state: of B tasks; unchanged.
             episodes: of the same tasks.
-            lr: step size, the configured one by default.
+            lr: step size, for evaluation; the configured one by default. `update` knows only that.
         """
 
         def work(item: tuple[TaskChunk, Episodes]) -> TaskChunk:
@@ -101,9 +101,8 @@ class GradientAgent:
             experience, _ = make_experience(
                 part, self.policy, chunk.params, self.returns, self.device
             )
-            adapted = sgd_step(
-                self.policy, chunk.params, experience, self.inner, lr or self.inner.lr
-            )
+            step_size = self.inner.lr if lr is None else lr
+            adapted = sgd_step(self.policy, chunk.params, experience, self.inner, step_size)
             return TaskChunk(adapted, (*chunk.trail, experience))
 
         return GradientState(tuple(self._pool.map(work, self._split(state, episodes))))
@@ -181,6 +180,8 @@ class GradientAgent:
 
         @torch.no_grad()
         def work(chunk: MetaChunk) -> torch.Tensor:
+            if not chunk.trail:
+                return torch.zeros(chunk.num_tasks, device=self.device)
             first = chunk.trail[0]
             before = self.policy(stack(self.params, len(first.obs)), first.obs)
             return mean_kl(before, self.policy(chunk.adapted, first.obs), first.weight)
