@@ -142,6 +142,14 @@ def add_run_flags(command: argparse.ArgumentParser) -> None:
         "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or a number"
     )
     command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
+    command.add_argument(
+        "--device", default=argparse.SUPPRESS, help="cpu or cuda (default: the run's)"
+    )
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what a command on a run replaces in the run's config."""
+    return {"device": args.device} if "device" in args else {}
 
 
 def add_flags_of(words: Sequence[str], command: argparse.ArgumentParser) -> None:
@@ -219,6 +227,7 @@ def evaluate(args: argparse.Namespace) -> int:
             schedule=args.inner_lr_schedule,
             seed=args.seed,
             against=against,
+            **overrides_of(args),
         )
     except EpisodeDiverged as error:
         return complain(f"evaluation stopped: {error}", 1)
@@ -242,7 +251,7 @@ def render(args: argparse.Namespace) -> int:
         task = family.tasks("test", 1)[0] if args.task is None else family.check_task(args.task)
     except TaskError as error:
         raise UserError(f"--task: {error}") from error
-    agent = load(args.directory, args.checkpoint)
+    agent = load(args.directory, args.checkpoint, **overrides_of(args))
     try:
         info = adaptation_video(
             agent,
@@ -268,6 +277,8 @@ def bench(args: argparse.Namespace) -> int:
     from metarl.flags import config_of
 
     config = config_of(args)
+    if args.json and not args.json.resolve().parent.is_dir():
+        raise UserError(f"--json: there is no folder {args.json.resolve().parent}")
     result = measure(config, args.repeats)
     print_table(bench_table(result))
     if args.json:

@@ -57,6 +57,9 @@ class Config:
     """Where the learner computes: cpu or cuda (or cuda:1, ...)."""
     threads: int = 0
     """Threads for physics and learner, 0 for one per core. No influence on the results."""
+    tasks_per_chunk: int = 0
+    """Tasks that the learner works on at once, 0 for the device's best: all on a GPU, one on each
+    thread of a CPU, where they fit the cache. Changes the results by rounding only."""
     checkpoint_every: int = 10
     """Iterations from one checkpoint to the next."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -69,6 +72,7 @@ class Config:
         for name in ("iterations", "num_tasks", "num_episodes", "inner_steps", "checkpoint_every"):
             check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
+        check(self.tasks_per_chunk >= 0, "tasks_per_chunk", "at least 0", self.tasks_per_chunk)
         check(0 <= self.threads <= 1024, "threads", "between 0 and 1024", self.threads)
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))

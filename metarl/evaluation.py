@@ -17,7 +17,7 @@ from metarl.rollout import adaptation
 from metarl.runs import Run, provenance
 from metarl.statistics import interquartile_mean, mean_interval
 from metarl.stopwatch import Stopwatch
-from metarl.streams import Purpose, stream
+from metarl.streams import MAX_SEED, Purpose, stream
 
 SCHEDULES = ("constant", "halving")
 
@@ -120,6 +120,7 @@ def evaluate(
     """
     for name, count, least in (("tasks", tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
         check(count >= least, name, f"at least {least}", count)
+    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     if split not in SPLITS:
         known = ", ".join(SPLITS)
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}: expected one of {known}")
@@ -155,15 +156,16 @@ def step_sizes(schedule: str, lr: float, steps: int) -> list[float]:
     return [lr if schedule == "constant" or step == 0 else lr / 2 for step in range(steps)]
 
 
-def load(directory: str | Path, checkpoint: str = "latest") -> MetaAgent:
+def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> MetaAgent:
     """Load the agent of a run.
 
     Args:
         directory: the run's folder.
         checkpoint: `latest`, `best`, or an iteration.
+        overrides: values that replace those of the run's config, such as device="cpu".
 
     Raises:
         UserError: if the run or the checkpoint is missing or damaged.
     """
-    run = Run.open(Path(directory))
+    run = Run.open(Path(directory), **overrides)
     return make_agent(run.config, run.load(checkpoint).params)

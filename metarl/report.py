@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -29,6 +30,7 @@ def evaluate_run(
     schedule: str = "constant",
     seed: int = 0,
     against: Sequence[str] = (),
+    **overrides: Any,
 ) -> tuple[dict[str, Evaluation], list[Path]]:
     """Evaluate a run and its baselines on the same tasks, and write what came out.
 
@@ -38,12 +40,13 @@ def evaluate_run(
         split, tasks, episodes, steps, seed: as in `evaluate`.
         schedule: of the step sizes, `constant` or `halving`.
         against: baselines; `random` adapts from the parameters that the training began with.
+        overrides: values that replace those of the run's config, such as device="cpu".
 
     Returns:
         The evaluations by label, and the files written.
 
     Raises:
-        UserError: if something asked for does not exist.
+        UserError: if something asked for does not exist, or the results cannot be written.
     """
     for name in against:
         if name not in BASELINES:
@@ -51,13 +54,18 @@ def evaluate_run(
             raise UserError(
                 f"--against: unknown baseline {name!r}{nearest(name, BASELINES)}: expected {known}"
             )
-    run = Run.open(directory)
+    run = Run.open(directory, **overrides)
     config = run.config
     lrs = step_sizes(schedule, config.inner.lr, max(steps, 0))
     agents: dict[str, MetaAgent] = {
         config.method: make_agent(config, run.load(checkpoint).params),
         **{name: make_agent(config) for name in against},
     }
+    folder = run.directory / "evaluation"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error})") from error
     results = {
         label: evaluate(
             agent,
@@ -73,18 +81,13 @@ def evaluate_run(
         )
         for label, agent in agents.items()
     }
-    folder = run.directory / "evaluation"
-    try:
-        folder.mkdir(exist_ok=True)
-        files = []
-        for label, result in results.items():
-            suffix = "" if label == config.method else f"-{label}"
-            files.append(folder / f"{split}{suffix}.json")
-            write_atomically(files[-1], encode(result.to_dict()))
-        files.append(folder / f"{split}.png")
-        adaptation_curve(results, files[-1])
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error})") from error
+    files = []
+    for label, result in results.items():
+        suffix = "" if label == config.method else f"-{label}"
+        files.append(folder / f"{split}{suffix}.json")
+        write_atomically(files[-1], encode(result.to_dict()))
+    files.append(folder / f"{split}.png")
+    adaptation_curve(results, files[-1])
     track(run, split, results, files[-1])
     return results, files
 

@@ -54,8 +54,12 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, directory: Path) -> Run:
+    def open(cls, directory: Path, **overrides: Any) -> Run:
         """Open an existing run's folder.
+
+        Args:
+            directory: the folder.
+            overrides: values that replace those of its config, such as device="cpu".
 
         Raises:
             UserError: if there is no run in it.
@@ -67,7 +71,7 @@ class Run:
             raise UserError(
                 f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
             )
-        return cls(directory, make_config(read_config(path), str(path), {}))
+        return cls(directory, make_config(read_config(path), str(path), overrides))
 
     @property
     def checkpoints(self) -> Path:

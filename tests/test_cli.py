@@ -156,6 +156,13 @@ def test_help_of_train_is_made_of_the_fields_docstrings(capsys):
         ("evaluate {run} --tasks many", "invalid int value: 'many'"),
         ("evaluate {run} --split tests", "nearest: test"),
         ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
+        ("evaluate {run} --seed -1", "seed: expected between 0"),
+        ("evaluate {run} --device gpu", "--device: expected cpu, cuda or cuda:NUMBER"),
+        ("evaluate {run} --device cuda:99", "cuda:99 is not available"),
+        ("render {run} --steps -1 --out a.mp4", "steps: expected at least 0"),
+        ("render {run} --seed -1 --out a.mp4", "seed: expected between 0"),
+        ("bench point_nav/maml_trpo --repeats 0", "repeats: expected at least 1"),
+        ("bench point_nav/maml_trpo --json {run}/nowhere/a.json", "there is no folder"),
         ("evaluate {run}x", "not a run's folder"),
         ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
         ("render {run} --task 1 1 --out a.mp4", "nearest: [0.5, 0.5]"),
@@ -169,6 +176,18 @@ def test_wrong_input_is_one_line_and_exit_code_2(run, words, expected, capsys):
     assert code == 2
     assert expected in error
     assert error.startswith("metarl: error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate {run}", "render {run} --out {run}/a.mp4"])
+def test_a_truncated_checkpoint_is_refused(tmp_path, capsys, command):
+    directory = tmp_path / "run"
+    assert output(capsys, "train", "point_nav/maml_trpo", *TINY, "--out", directory)[0] == 0
+    path = directory / "checkpoints" / "latest.pt"
+    path.write_bytes(path.read_bytes()[:-200])
+    code, _, error = output(capsys, *command.format(run=directory).split())
+    assert code == 2
+    assert "latest.pt: not a whole checkpoint" in error
     assert error.count("\n") == 1
 
 

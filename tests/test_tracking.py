@@ -6,6 +6,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 import metarl
+from metarl.report import evaluate_run
 from metarl.runs import Run
 from metarl.tracking import NoTracker, start_tracker
 from metarl.training import train
@@ -41,7 +42,7 @@ def read(path):
 
 def config(**overrides):
     values = {"iterations": 2, "num_tasks": 2, "num_episodes": 3, "env.horizon": 6}
-    return metarl.load_config("point_nav/maml_trpo", **values, **overrides)
+    return metarl.load_config("point_nav/maml_trpo", **{**values, **overrides})
 
 
 @pytest.fixture
@@ -64,6 +65,19 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
     assert "inner" in {update.key for update in started.run.config.update}
     assert started.run.run_group == "point_nav/maml_trpo"
+
+
+def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
+    run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
+    evaluate_run(run.directory, tasks=2, episodes=2, steps=1, **{"tracking.mode": "offline"})
+    assert list(run.directory.glob("wandb/offline-run-*/files/media/**/*.png"))
+    keys = {
+        item.key or item.nested_key[0]
+        for record in records(run.directory)
+        if record.WhichOneof("record_type") == "history"
+        for item in record.history.item
+    }
+    assert {"evaluation/test", "evaluation/test curve"} <= keys
 
 
 def test_tracking_can_be_off(tmp_path):

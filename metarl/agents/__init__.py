@@ -71,6 +71,7 @@ def make_agent(config: Config, params: Params | None = None) -> GradientAgent:
         config.returns,
         device,
         config.num_threads,
+        config.tasks_per_chunk or None,
     )
 
 
