@@ -16,7 +16,7 @@ from envs.base import (
 )
 from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
 from envs.point import PointNav
-from envs.registry import FAMILIES, family_class, make_family
+from envs.registry import FAMILIES, family_class, family_name, make_family
 from envs.rendering import RenderingUnavailable
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "TaskError",
     "TaskFamily",
     "family_class",
+    "family_name",
     "make_family",
 ]
 

@@ -40,6 +40,12 @@ def family_class(name: str) -> type[TaskFamily]:
     return family
 
 
+def family_name(family: TaskFamily) -> str:
+    """Return the name by which `family_class` finds a family's class."""
+    cls = type(family)
+    return cls.name if FAMILIES.get(cls.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
+
+
 def make_family(name: str, **fields: Any) -> TaskFamily:
     """Make a family by name, with its fields set as given."""
     return family_class(name)(**fields)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from envs import TaskFamily, family_class
+from envs import TaskFamily, family_class, family_name
 from metarl.adaptation import InnerConfig
 from metarl.checks import ConfigError, check, nearest
 from metarl.experience import ReturnConfig
@@ -89,7 +89,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return all values as nested dicts and lists."""
         values = plain(self)
-        return {**values, "env": {"family": self.env.name, **values["env"]}}
+        return {**values, "env": {"family": family_name(self.env), **values["env"]}}
 
     def to_yaml(self) -> str:
         """Return all values, defaults included, as YAML."""

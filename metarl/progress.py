@@ -28,13 +28,14 @@ class Progress:
         self._console = Console()
         self._bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
+            expand=True,
         )
         self._task = self._bar.add_task(run.directory.name, total=self._total, completed=start)
 
@@ -49,17 +50,14 @@ class Progress:
     def __call__(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Show one iteration."""
         done = metrics["iteration"]
-        line = (
-            f"return {metrics['return_before']:8.1f} -> {metrics['return_after']:8.1f}"
-            f"  kl {metrics['outer_kl']:.4f}"
-            f"  {timings['env_steps_per_second'] / 1000:5.1f}k steps/s"
-        )
-        self._bar.update(self._task, completed=done, description=line)
+        returns = f"return {metrics['return_before']:.1f} -> {metrics['return_after']:.1f}"
+        rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
+        self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             left = elapsed / (done - self._start) * (self._total - done)
             print(
-                f"iteration {done}/{self._total}  {line}  "
+                f"iteration {done}/{self._total}  {returns}  kl {metrics['outer_kl']:.4f}  {rate}  "
                 f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
                 flush=True,
             )

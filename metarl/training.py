@@ -17,8 +17,9 @@ from metarl.checkpoint import Checkpoint
 from metarl.checks import UserError
 from metarl.config import Config
 from metarl.parallel import keep_freed_memory, single_threaded_torch
+from metarl.policies import Params
 from metarl.progress import Progress
-from metarl.rollout import adaptation
+from metarl.rollout import EpisodeDiverged, adaptation
 from metarl.runs import Run
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
@@ -55,11 +56,11 @@ def train(config: Config, out: str | Path | None = None) -> Run:
     Raises:
         UserError: if the folder exists, or the device does not.
         Interrupted: on SIGINT or SIGTERM, after saving.
+        EpisodeDiverged, FloatingPointError: if numbers stop being finite, after saving.
     """
     agent = make_agent(config)
-    directory = Path(out) if out else default_directory(config)
-    run = Run.create(config, directory)
-    return _train(run, agent, Checkpoint(0, 0, -np.inf, agent.params))
+    run = Run.create(config, Path(out) if out else default_directory(config))
+    return _train(run, agent, beginning(agent))
 
 
 def resume(directory: str | Path) -> Run:
@@ -73,7 +74,7 @@ def resume(directory: str | Path) -> Run:
     state = run.latest()
     if state is None:  # interrupted before the first checkpoint
         agent = make_agent(run.config)
-        return _train(run, agent, Checkpoint(0, 0, -np.inf, agent.params))
+        return _train(run, agent, beginning(agent))
     if state.iteration >= run.config.iterations:
         raise UserError(f"{run.directory}: finished already ({state.iteration} iterations)")
     return _train(run, make_agent(run.config, state.params), state)
@@ -82,6 +83,11 @@ def resume(directory: str | Path) -> Run:
 def default_directory(config: Config) -> Path:
     """Return where a run goes if the user does not say."""
     return Path("runs") / f"{config.env.name}-{config.method}-seed{config.seed}"
+
+
+def beginning(agent: MetaAgent) -> Checkpoint:
+    """Return the state of a run that has not begun."""
+    return Checkpoint(0, 0, -np.inf, params_on_cpu(agent))
 
 
 def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
@@ -95,7 +101,12 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
     with single_threaded_torch(), stop_signals() as stop, Progress(run, state.iteration) as show:
         for iteration in range(state.iteration, config.iterations):
             start = time.perf_counter()
-            metrics = meta_iteration(config, agent, env, iteration, clock)
+            try:
+                metrics = meta_iteration(config, agent, env, iteration, clock)
+            except (EpisodeDiverged, FloatingPointError):
+                run.save(state, best=False, keep=False)
+                tracker.finish()
+                raise
             seconds = time.perf_counter() - start
             returns.append(metrics["return_after"])
 
@@ -118,7 +129,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
             recent = float(np.mean(returns[-config.checkpoint_every :]))
             best = due and recent > state.best_return
             best_return = recent if best else state.best_return
-            state = Checkpoint(done, env_steps, best_return, cpu(agent))
+            state = Checkpoint(done, env_steps, best_return, params_on_cpu(agent))
             if due or stop:
                 run.save(state, best=best, keep=due)
             if due:
@@ -164,7 +175,7 @@ def meta_iteration(
     }
 
 
-def cpu(agent: MetaAgent) -> dict[str, Any]:
+def params_on_cpu(agent: MetaAgent) -> Params:
     """Return the agent's meta-parameters on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in agent.params.items()}
 

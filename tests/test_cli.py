@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 import metarl.bench
 from envs import RenderingUnavailable
+from envs.point import PointBatchEnv
 from metarl.cli import main
+from metarl.runs import Run
 
 TINY = [
     "--iterations=2",
@@ -111,6 +114,18 @@ def test_flags_may_stand_before_the_config(tmp_path, capsys):
     assert "horizon: 9" in text
 
 
+def test_a_users_own_family_is_trained_resumed_and_evaluated(tmp_path):
+    (tmp_path / "my_tasks.py").write_text(
+        "from envs import PointNav\n\n\nclass MyNav(PointNav):\n    name = 'my_nav'\n"
+    )
+    (tmp_path / "mine.yaml").write_text("env: {family: 'my_tasks:MyNav'}\n")
+    for words in (["train", "mine.yaml", *TINY, "--out", "run"], ["evaluate", "run", "--tasks=2"]):
+        command = [Path(sys.executable).parent / "metarl", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "my_nav: 2 test tasks" in done.stdout
+
+
 def test_list(run, capsys):
     assert "half_cheetah_dir" in output(capsys, "list", "families")[1]
     assert "point_nav/maml_trpo" in output(capsys, "list", "configs")[1]
@@ -202,19 +217,22 @@ def test_work_that_fails_is_exit_code_1(run, tmp_path, capsys, monkeypatch):
 
 
 def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("envs.point.PointNav.goal_range", 0.5)
-    original = "envs.point.PointBatchEnv.advance"
+    calls = []
+    advance = PointBatchEnv.advance
 
     def explode(self, action, ids=None):
-        self.position[4] = float("nan")
+        advance(self, action, ids)
+        calls.append(1)
+        if len(calls) == 20:  # the fourth step of the second iteration: 2 x 8 steps are the first
+            self.position[4] = float("nan")
 
-    monkeypatch.setattr(original, explode)
-    code, _, error = output(
-        capsys, "train", "point_nav/maml_trpo", *TINY, "--out", tmp_path / "run"
-    )
+    monkeypatch.setattr(PointBatchEnv, "advance", explode)
+    out = tmp_path / "run"
+    code, _, error = output(capsys, "train", "point_nav/maml_trpo", *TINY, "--out", out)
     assert code == 1
     # Two tasks of three episodes: number 4 of the batch is the second episode of the second task.
-    assert re.search(r"training stopped: task 1 \[.*\], episode 1, step 0: .*not finite", error)
+    assert re.search(r"training stopped: task 1 \[.*\], episode 1, step 3: .*not finite", error)
+    assert len(Run.open(out).metrics()) == Run.open(out).load().iteration == 1
 
 
 def test_a_missing_opengl_library_names_variable_and_package(tmp_path):
