@@ -165,8 +165,7 @@ def train(args: argparse.Namespace) -> int:
     """Meta-train a config into a run's folder, or go on with an interrupted run."""
     from metarl.flags import config_of
     from metarl.rollout import EpisodeDiverged
-    from metarl.runs import Run
-    from metarl.training import Interrupted, default_directory, resume
+    from metarl.training import Interrupted, default_directory, resume, start_or_resume
     from metarl.training import train as start
 
     if (args.config is None) == (args.resume is None):
@@ -179,15 +178,7 @@ def train(args: argparse.Namespace) -> int:
             directory = args.out or default_directory(config)
             if args.dry_run:
                 return dry_run(config, directory)
-            if args.go_on and directory.exists():
-                found = Run.open(directory)
-                state = found.latest()
-                if state and state.iteration >= found.config.iterations:
-                    print(f"{directory} is finished already")
-                    return 0
-                run = resume(directory)
-            else:
-                run = start(config, directory)
+            run = (start_or_resume if args.go_on else start)(config, directory)
     except Interrupted as interruption:
         print(interruption)
         return 128 + interruption.signal

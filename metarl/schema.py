@@ -113,6 +113,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return found
+
+
 def keys(cls: type, prefix: str = "") -> Iterator[Key]:
     """List the leaves of a schema, depth first."""
     docs, types_by_name = field_docs(cls), hints(cls)

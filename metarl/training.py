@@ -21,6 +21,7 @@ from metarl.policies import Params
 from metarl.progress import Progress
 from metarl.rollout import EpisodeDiverged, adaptation
 from metarl.runs import Run
+from metarl.schema import flat
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
 from metarl.tracking import start_tracker
@@ -78,6 +79,29 @@ def resume(directory: str | Path) -> Run:
     if state.iteration >= run.config.iterations:
         raise UserError(f"{run.directory}: finished already ({state.iteration} iterations)")
     return _train(run, make_agent(run.config, state.params), state)
+
+
+def start_or_resume(config: Config, out: str | Path) -> Run:
+    """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
+
+    Raises:
+        UserError: if the folder holds a run of another config.
+        Interrupted: on SIGINT or SIGTERM, after saving.
+    """
+    directory = Path(out)
+    if not directory.exists():
+        return train(config, directory)
+    run = Run.open(directory)
+    begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
+    for key in sorted(wanted.keys() | begun.keys()):
+        if wanted.get(key) != begun.get(key):
+            raise UserError(
+                f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
+                "choose another folder with --out"
+            )
+    state = run.latest()
+    finished = state is not None and state.iteration >= config.iterations
+    return run if finished else resume(directory)
 
 
 def default_directory(config: Config) -> Path:

@@ -92,7 +92,11 @@ def test_continue_starts_goes_on_and_stops(tmp_path, capsys):
     assert output(capsys, *words)[0] == 0
     code, text, _ = output(capsys, *words)
     assert code == 0
-    assert "finished already" in text
+    assert "iteration" not in text
+    assert "finished: " in text
+    code, _, error = output(capsys, *words, "--seed", 5)
+    assert code == 2
+    assert "was begun with seed = 0, not 5" in error
 
 
 def test_dry_run_prints_the_config_and_writes_nothing(tmp_path, capsys):
