@@ -33,6 +33,8 @@ class Evaluation:
         task_hash: fingerprint of family and tasks.
         tasks: (B, task_dim).
         returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
+        step_sizes: of the adaptation steps where they were given, None for the agent's own.
+        seed: of the episodes.
     """
 
     family: str
@@ -41,6 +43,8 @@ class Evaluation:
     task_hash: str
     tasks: np.ndarray
     returns: np.ndarray
+    step_sizes: tuple[float, ...] | None = None
+    seed: int = 0
 
     @property
     def by_task(self) -> np.ndarray:
@@ -76,6 +80,8 @@ class Evaluation:
             "split": self.split,
             "task_hash": self.task_hash,
             "tasks": self.tasks.tolist(),
+            "step_sizes": self.step_sizes,
+            "seed": self.seed,
             "returns": self.returns.tolist(),
             "mean": self.mean.tolist(),
             "interval": self.interval.tolist(),
@@ -138,7 +144,16 @@ def evaluate(
             clock=Stopwatch(),
         )
         returns = np.stack([played.returns for _, played in phases], axis=1)
-    return Evaluation(family.name, method, split, family.task_hash(rows), rows, returns)
+    return Evaluation(
+        family=family.name,
+        method=method,
+        split=split,
+        task_hash=family.task_hash(rows),
+        tasks=rows,
+        returns=returns,
+        step_sizes=tuple(lrs) if lrs is not None else None,
+        seed=seed,
+    )
 
 
 def step_sizes(schedule: str, lr: float, steps: int) -> list[float]:

@@ -85,7 +85,8 @@ def evaluate_run(
     for label, result in results.items():
         suffix = "" if label == config.method else f"-{label}"
         files.append(folder / f"{split}{suffix}.json")
-        write_atomically(files[-1], encode(result.to_dict()))
+        source = "untrained" if label in against else checkpoint
+        write_atomically(files[-1], encode({**result.to_dict(), "checkpoint": source}))
     files.append(folder / f"{split}.png")
     adaptation_curve(results, files[-1])
     track(run, split, results, files[-1])

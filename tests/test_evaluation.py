@@ -96,6 +96,8 @@ def test_result_file_holds_all_that_is_needed(run):
     assert np.array(content["tasks"]).shape == (4, 2)
     assert np.array(content["returns"]).shape == (4, 3, 3)
     assert len(content["mean"]) == len(content["interval"]) == len(content["iqm"]) == 3
+    assert content["step_sizes"] == [0.5, 0.5]
+    assert (content["seed"], content["checkpoint"]) == (0, "latest")
     assert content["provenance"]["versions"]["mujoco"]
     assert files[2].read_bytes().startswith(b"\x89PNG")
 
