@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,7 +84,9 @@ class WandbTracker:
         self._run.log({name: wandb.Image(str(path))})
 
     def artifact(self, name: str, path: Path) -> None:
-        artifact = wandb.Artifact(f"{self._run.name}-{name}", type=name)
+        # W&B allows only these characters in an artifact's name.
+        allowed = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{self._run.name}-{name}")
+        artifact = wandb.Artifact(allowed, type=name)
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 

@@ -54,7 +54,7 @@ def logged_out(monkeypatch, tmp_path):
 
 
 def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logged_out):
-    run = train(config(**{"checkpoint_every": 2}), tmp_path / "run")
+    run = train(config(**{"checkpoint_every": 2}), tmp_path / "a run (mine)")
     found = records(run.directory)
     kinds = [record.WhichOneof("record_type") for record in found]
     logged = [record for record in found if record.WhichOneof("record_type") == "history"]
