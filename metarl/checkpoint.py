@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from metarl.checks import UserError
-from metarl.policies import Params
 
 FORMAT = 1
 
@@ -24,13 +24,13 @@ class Checkpoint:
         iteration: how many iterations were done.
         env_steps: how many environment steps they took.
         best_return: the return after adaptation that `best.pt` was saved for.
-        params: the meta-parameters, on the CPU.
+        agent: what the agent has learned, on the CPU (`MetaAgent.state_dict`).
     """
 
     iteration: int
     env_steps: int
     best_return: float
-    params: Params
+    agent: dict[str, Tensor]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

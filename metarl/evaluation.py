@@ -183,4 +183,4 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
         UserError: if the run or the checkpoint is missing or damaged.
     """
     run = Run.open(Path(directory), **overrides)
-    return make_agent(run.config, run.load(checkpoint).params)
+    return make_agent(run.config, run.load(checkpoint).agent)

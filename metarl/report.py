@@ -58,7 +58,7 @@ def evaluate_run(
     config = run.config
     lrs = step_sizes(schedule, config.inner.lr, max(steps, 0))
     agents: dict[str, MetaAgent] = {
-        config.method: make_agent(config, run.load(checkpoint).params),
+        config.method: make_agent(config, run.load(checkpoint).agent),
         **{name: make_agent(config) for name in against},
     }
     folder = run.directory / "evaluation"

@@ -17,7 +17,6 @@ from metarl.checkpoint import Checkpoint
 from metarl.checks import UserError
 from metarl.config import Config
 from metarl.parallel import keep_freed_memory, single_threaded_torch
-from metarl.policies import Params
 from metarl.progress import Progress
 from metarl.rollout import EpisodeDiverged, adaptation
 from metarl.runs import Run
@@ -78,7 +77,7 @@ def resume(directory: str | Path) -> Run:
         return _train(run, agent, beginning(agent))
     if state.iteration >= run.config.iterations:
         raise UserError(f"{run.directory}: finished already ({state.iteration} iterations)")
-    return _train(run, make_agent(run.config, state.params), state)
+    return _train(run, make_agent(run.config, state.agent), state)
 
 
 def start_or_resume(config: Config, out: str | Path) -> Run:
@@ -111,7 +110,7 @@ def default_directory(config: Config) -> Path:
 
 def beginning(agent: MetaAgent) -> Checkpoint:
     """Return the state of a run that has not begun."""
-    return Checkpoint(0, 0, -np.inf, params_on_cpu(agent))
+    return Checkpoint(0, 0, -np.inf, agent.state_dict())
 
 
 def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
@@ -153,7 +152,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
             recent = float(np.mean(returns[-config.checkpoint_every :]))
             best = due and recent > state.best_return
             best_return = recent if best else state.best_return
-            state = Checkpoint(done, env_steps, best_return, params_on_cpu(agent))
+            state = Checkpoint(done, env_steps, best_return, agent.state_dict())
             if due or stop:
                 run.save(state, best=best, keep=due)
             if due:
@@ -197,11 +196,6 @@ def meta_iteration(
         "adaptation_gain": float(after.returns.mean() - before.returns.mean()),
         **diagnostics,
     }
-
-
-def params_on_cpu(agent: MetaAgent) -> Params:
-    """Return the agent's meta-parameters on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in agent.params.items()}
 
 
 @contextmanager

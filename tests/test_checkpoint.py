@@ -17,7 +17,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     checkpoint.save(path, STATE)
     loaded = checkpoint.load(path)
     assert (loaded.iteration, loaded.env_steps, loaded.best_return) == (3, 1200, -1.5)
-    assert torch.equal(loaded.params["weight0"], STATE.params["weight0"])
+    assert torch.equal(loaded.agent["weight0"], STATE.agent["weight0"])
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
@@ -52,7 +52,7 @@ class Malicious:
 def test_a_pickle_in_place_of_a_checkpoint_executes_nothing(tmp_path, capsys):
     bare, wrapped = tmp_path / "bare.pt", tmp_path / "wrapped.pt"
     bare.write_bytes(pickle.dumps(Malicious(), protocol=2))
-    torch.save({"format": 1, "params": Malicious()}, wrapped)
+    torch.save({"format": 1, "agent": Malicious()}, wrapped)
     for path in (bare, wrapped):
         with pytest.raises(UserError, match=path.name):
             checkpoint.load(path)

@@ -127,10 +127,17 @@ def test_bad_requests_are_refused(run, wrong, expected):
 
 
 def test_load_takes_checkpoints_by_name(run):
-    for name in ("latest", "best", "2"):
-        assert load(run.directory, name).params.keys() == {
-            *("weight0", "bias0", "weight1", "bias1", "log_std")
-        }
+    names = {f"params.{name}" for name in ("weight0", "bias0", "weight1", "bias1", "log_std")}
+    for checkpoint in ("latest", "best", "2"):
+        assert load(run.directory, checkpoint).state_dict().keys() == names
+
+
+def test_a_checkpoint_that_does_not_fit_the_config_is_refused(run):
+    expected = r"params\.bias0 has the shape \[1, 8\], expected \[1, 9\]"
+    with pytest.raises(UserError, match=expected):
+        load(run.directory, **{"policy.hidden": [9]})
+    with pytest.raises(UserError, match="does not fit the config"):
+        load(run.directory, **{"policy.hidden": [8, 8]})
 
 
 def test_a_trained_half_cheetah_is_made_of_the_same_parts():

@@ -30,7 +30,7 @@ def test_maml_trpo_learns_to_adapt(tmp_path, surrogate):
     run = train(config, tmp_path / "run")
     untrained, trained = (
         evaluate(agent, config.env, tasks=40, episodes=10, steps=1, threads=2).mean
-        for agent in (make_agent(config), make_agent(config, run.load().params))
+        for agent in (make_agent(config), make_agent(config, run.load().agent))
     )
     assert trained[1] > untrained[1] + 10, "training improves the return after adaptation"
     assert trained[1] > trained[0] + 8, "adapting improves it"

@@ -34,11 +34,11 @@ def tiny(name="point_nav/maml_trpo", **overrides):
 
 def outcome(directory):
     """Everything of a run that must not depend on how it came about."""
-    params = {
+    checkpoints = {
         path.name: torch.load(path, weights_only=True)
         for path in sorted((directory / "checkpoints").glob("*.pt"))
     }
-    return (directory / "metrics.jsonl").read_bytes(), params
+    return (directory / "metrics.jsonl").read_bytes(), checkpoints
 
 
 def assert_same_outcome(first, second):
@@ -48,11 +48,11 @@ def assert_same_outcome(first, second):
     assert checkpoints.keys() == other_checkpoints.keys()
     for name, content in checkpoints.items():
         other = other_checkpoints[name]
-        assert {k: v for k, v in content.items() if k != "params"} == {
-            k: v for k, v in other.items() if k != "params"
+        assert {k: v for k, v in content.items() if k != "agent"} == {
+            k: v for k, v in other.items() if k != "agent"
         }
-        for key, value in content["params"].items():
-            assert torch.equal(value, other["params"][key]), (name, key)
+        for key, value in content["agent"].items():
+            assert torch.equal(value, other["agent"][key]), (name, key)
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.agents.gradient import GradientAgent
-from metarl.checks import ConfigError
+from metarl.checks import ConfigError, UserError
 from metarl.config import Config
 from metarl.episodes import Episodes
-from metarl.policies import GaussianMLP, Params
+from metarl.policies import GaussianMLP
 from metarl.rollout import Actor
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
@@ -23,11 +25,9 @@ class MetaAgent(Protocol):
     """All that training, evaluation and rendering know of a method.
 
     Attributes:
-        params: the meta-parameters.
         device: where the learner computes.
     """
 
-    params: Params
     device: torch.device
 
     def initial_state(self, num_tasks: int) -> Any:
@@ -46,12 +46,21 @@ class MetaAgent(Protocol):
         """Improve the meta-parameters from adapted states and the episodes they then played."""
         ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that was learned, copied to the CPU: what a checkpoint holds."""
+        ...
 
-def make_agent(config: Config, params: Params | None = None) -> GradientAgent:
-    """Make the agent of a config, with the initial meta-parameters of its seed unless given.
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what another agent of the same config has learned."""
+        ...
+
+
+def make_agent(config: Config, state: Mapping[str, Tensor] | None = None) -> MetaAgent:
+    """Make the agent of a config, as its seed initialises it or with what a checkpoint holds.
 
     Raises:
         ConfigError: if the device is not there.
+        UserError: if the checkpoint does not fit the config.
     """
     device = torch.device(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -61,11 +70,9 @@ def make_agent(config: Config, params: Params | None = None) -> GradientAgent:
         )
     env = config.env
     policy = GaussianMLP(config.policy, _size(env.observation_space), _size(env.action_space))
-    if params is None:
-        params = policy.init(stream(config.seed, Purpose.INITIALISE))
-    return GradientAgent(
+    agent = GradientAgent(
         policy,
-        params,
+        policy.init(stream(config.seed, Purpose.INITIALISE)),
         config.inner,
         config.outer,
         config.returns,
@@ -73,6 +80,27 @@ def make_agent(config: Config, params: Params | None = None) -> GradientAgent:
         config.num_threads,
         config.tasks_per_chunk or None,
     )
+    if state is not None:
+        check_fits(state, agent.state_dict())
+        agent.load_state_dict(state)
+    return agent
+
+
+def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint whose tensors are not those of the config's agent.
+
+    Raises:
+        UserError: naming a tensor that differs.
+    """
+    for name in sorted(state.keys() | expected.keys()):
+        found, wanted = (
+            list(each[name].shape) if name in each else "none" for each in (state, expected)
+        )
+        if found != wanted:
+            raise UserError(
+                f"the checkpoint does not fit the config: {name} has the shape {found}, "
+                f"expected {wanted}"
+            )
 
 
 def _size(space: Any) -> int:

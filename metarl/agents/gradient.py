@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.adaptation import InnerConfig, sgd_step, stack
 from metarl.episodes import Episodes
@@ -135,7 +136,7 @@ class GradientAgent:
             FloatingPointError: if the loss or its gradient is not finite.
         """
 
-        def digest(item: tuple[TaskChunk, Episodes]) -> tuple[MetaChunk, torch.Tensor]:
+        def digest(item: tuple[TaskChunk, Episodes]) -> tuple[MetaChunk, Tensor]:
             chunk, part = item
             after, explained = make_experience(
                 part, self.policy, chunk.params, self.returns, self.device
@@ -175,11 +176,19 @@ class GradientAgent:
             "explained_variance": float(explained),
         }
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the meta-parameters, copied to the CPU."""
+        return {f"params.{name}": value.cpu().clone() for name, value in self.params.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the meta-parameters of another agent with the same policy."""
+        self.params = {name: state[f"params.{name}"].to(self.device) for name in self.params}
+
     def _inner_kl(self, chunks: Sequence[MetaChunk]) -> float:
         """KL(before || after all adaptation), averaged over the first episodes and the tasks."""
 
         @torch.no_grad()
-        def work(chunk: MetaChunk) -> torch.Tensor:
+        def work(chunk: MetaChunk) -> Tensor:
             if not chunk.trail:
                 return torch.zeros(chunk.num_tasks, device=self.device)
             first = chunk.trail[0]
