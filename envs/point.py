@@ -29,8 +29,10 @@ class PointNav(TaskFamily):
     """Length of an episode in control steps."""
     goal_range: float = 0.5
     """Goals are uniform in the square of this half width around the start."""
-    action_scale: float = 0.1
-    """The policy action that moves the point by the largest step, 0.1 per axis."""
+    action_scale: float = 1.0
+    """The policy action that moves the point by the largest step, 0.1 per axis. MAML's code
+    normalises actions so that it is 1; with 0.1, as in some others, an initial policy of standard
+    deviation 1 hardly ever makes a smaller step."""
 
     name: ClassVar[str] = "point_nav"
     source: ClassVar[str] = "Finn et al. 2017 (MAML)"

@@ -155,7 +155,9 @@ class MetaObjective:
         loss, kl = total([loss for loss, _ in results]), total([kl for _, kl in results])
         return float(loss) / self._num_tasks, float(kl) / self._num_tasks
 
-    def fisher(self, fraction: float = 1.0) -> Callable[[Tensor], Tensor]:
+    def fisher(
+        self, fraction: float = 1.0, jacobian_fraction: float = 1.0
+    ) -> Callable[[Tensor], Tensor]:
         """Return v -> F v, the Hessian of the mean KL at the old meta-parameters times v, (P,).
 
         KL(old || new) and its gradient vanish at the old parameters, so its Hessian is exactly
@@ -163,14 +165,15 @@ class MetaObjective:
         meta-parameters, through the adaptation, and F the Fisher matrix of the Gaussians.
 
         Args:
-            fraction: the share of the steps that the product uses.
+            fraction: the share of the steps after adaptation that F uses.
+            jacobian_fraction: the share of the steps before it that J uses.
         """
-        stride = max(1, round(1 / fraction))
+        stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
 
         def build(chunk: MetaChunk) -> FisherChunk:
             thin = replace(
                 chunk,
-                trail=tuple(experience.every(stride) for experience in chunk.trail),
+                trail=tuple(experience.every(jacobian_stride) for experience in chunk.trail),
                 after=chunk.after.every(stride),
             )
             leaves = self._leaves(self._params)

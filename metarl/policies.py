@@ -13,12 +13,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from metarl.checks import check
 
 Params: TypeAlias = dict[str, Tensor]
 
 LOG_2PI = math.log(2 * math.pi)
+FEW_COLUMNS = 16
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class Normal:
         return mean * torch.exp(-2 * self.log_std), (2 * log_std).expand_as(mean)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x @ weight + bias of stacks: (B, N, in), (B, in, out) and (B, 1, out)."""
+    out = weight.shape[-1]
+    if x.device.type == "cpu" and out < FEW_COLUMNS:
+        # The CPU's library takes five times longer for 6 columns than for 16.
+        padding = (0, FEW_COLUMNS - out)
+        wide = torch.baddbmm(F.pad(bias, padding), x, F.pad(weight, padding))
+        return wide[..., :out]
+    return torch.baddbmm(bias, x, weight)
+
+
 class GaussianMLP:
     """A Gaussian policy over stacks of parameters: `weight0`, `bias0`, ..., `log_std`."""
 
@@ -108,8 +121,7 @@ class GaussianMLP:
         for layer in range(self.num_layers):
             if layer:
                 hidden = activation(hidden)
-            # (B, 1, out) + (B, N, in) @ (B, in, out)
-            hidden = torch.baddbmm(params[f"bias{layer}"], hidden, params[f"weight{layer}"])
+            hidden = linear(hidden, params[f"weight{layer}"], params[f"bias{layer}"])
         low, high = math.log(self.config.min_std), math.log(self.config.max_std)
         return Normal(hidden, params["log_std"].clamp(low, high))
 

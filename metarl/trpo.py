@@ -28,10 +28,13 @@ class TRPOConfig:
     """How many step sizes the line search tries."""
     line_search_shrink: float = 0.8
     """The factor from one step size to the next."""
-    fisher_fraction: float = 0.125
-    """Share of the steps that the Fisher-vector products use: one step in round(1 / share). They
-    only shape the direction: the gradient, and the line search's objective and KL, always use all
-    steps."""
+    fisher_fraction: float = 0.0625
+    """Share of the steps after adaptation that the Fisher-vector products use, one step in
+    round(1 / share). The products only shape the direction: the gradient, and the line search's
+    objective and KL, always use all steps."""
+    jacobian_fraction: float = 0.5
+    """Share of the steps before adaptation that the Fisher-vector products use. The Jacobian of the
+    adaptation is noisier than the Fisher matrix: a smaller share costs some of each step."""
 
     def __post_init__(self) -> None:
         check(self.max_kl > 0, "max_kl", "more than 0", self.max_kl)
@@ -42,8 +45,9 @@ class TRPOConfig:
         )
         shrink = self.line_search_shrink
         check(0 < shrink < 1, "line_search_shrink", "between 0 and 1", shrink)
-        fraction = self.fisher_fraction
-        check(0 < fraction <= 1, "fisher_fraction", "more than 0, at most 1", fraction)
+        for name in ("fisher_fraction", "jacobian_fraction"):
+            share = getattr(self, name)
+            check(0 < share <= 1, name, "more than 0, at most 1", share)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ SMALL = {
     "num_episodes": 10,
     "seed": 1,
     "env.horizon": 50,
-    "env.action_scale": 1.0,
     "policy.hidden": [32, 32],
     "tracking.mode": "disabled",
 }
@@ -42,7 +41,6 @@ def test_maml_trpo_learns_to_adapt(tmp_path, surrogate):
 def test_the_baseline_fits_better_as_returns_grow_apart(tmp_path):
     """On half_cheetah_dir, whose returns depend on the state once it runs."""
     values = {**SMALL, "iterations": 25, "num_episodes": 20}
-    del values["env.action_scale"]
     run = train(load_config("half_cheetah_dir/demo", **values), tmp_path / "run")
     explained = [line["explained_variance"] for line in run.metrics()]
     assert explained[0] > 0.1

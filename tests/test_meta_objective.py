@@ -196,28 +196,31 @@ def test_the_fisher_product_is_the_hessian_of_the_mean_kl(
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_the_fisher_matrix_is_symmetric_and_positive_semidefinite(make_problem, fraction):
-    matrix = dense(make_problem(2).objective().fisher(fraction), 34)
+    matrix = dense(make_problem(2).objective().fisher(fraction, fraction), 34)
     assert_close(matrix, matrix.T, rel=1e-13)
     eigenvalues = torch.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
     assert eigenvalues[-1] > 0
 
 
-@pytest.mark.parametrize(("fraction", "stride"), [(1.0, 1), (0.5, 2), (0.25, 4)])
-def test_a_fraction_is_every_so_many_steps_of_all_experience(make_problem, fraction, stride):
+@pytest.mark.parametrize(("fraction", "jacobian_fraction"), [(1, 1), (1 / 2, 1), (1, 1 / 4)])
+def test_fractions_are_every_so_many_steps(make_problem, fraction, jacobian_fraction):
+    """Of those after adaptation and of those before it, each by its own fraction."""
     problem = make_problem(2)
+    stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
     thinned = [
         replace(
             chunk,
-            trail=tuple(experience.every(stride) for experience in chunk.trail),
+            trail=tuple(experience.every(jacobian_stride) for experience in chunk.trail),
             after=chunk.after.every(stride),
         )
         for chunk in problem.chunks
     ]
     vector = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
-    product = problem.objective().fisher(fraction)(vector)
+    product = problem.objective().fisher(fraction, jacobian_fraction)(vector)
+    all_steps = stride == jacobian_stride == 1
     assert torch.equal(product, problem.objective(thinned).fisher()(vector))
-    assert torch.equal(product, problem.objective().fisher()(vector)) == (stride == 1)
+    assert torch.equal(product, problem.objective().fisher()(vector)) == all_steps
 
 
 def test_chunks_do_not_change_the_objective(make_problem):

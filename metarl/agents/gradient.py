@@ -154,7 +154,7 @@ class GradientAgent:
         if not (np.isfinite(loss) and bool(torch.isfinite(gradient).all())):
             raise FloatingPointError("the meta-gradient is not finite; nothing was updated")
         with clock("conjugate gradient"):
-            product = objective.fisher(self.outer.fisher_fraction)
+            product = objective.fisher(self.outer.fisher_fraction, self.outer.jacobian_fraction)
             step = full_step(gradient, product, self.outer)
             del product  # and with it the graphs
         vector = flatten(self.params)

@@ -17,9 +17,9 @@ from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
     "point_nav": {
-        "train": "1f2a20fe52bb1d7f",
-        "validation": "a64faaa194337d04",
-        "test": "74a4846b066f1b55",
+        "train": "2dcb2e56467c3881",
+        "validation": "5633f5333aa6c966",
+        "test": "c5982b7d312c0c93",
     },
     "half_cheetah_vel": {
         "train": "c62b1fc8c5dba974",

@@ -6,6 +6,8 @@ import pytest
 from envs import PointNav, SimulationDiverged
 from envs.point import GOAL_RADIUS, MAX_STEP
 
+METRES = PointNav(action_scale=MAX_STEP)  # actions are displacements
+
 
 def begin(family: PointNav, *goals: list[float]):
     """A batch environment at the start of an episode for each goal."""
@@ -17,7 +19,7 @@ def begin(family: PointNav, *goals: list[float]):
 
 def test_steps_by_hand():
     """The default scale, 0.1: the action is the step. Reward is minus the distance left."""
-    env = begin(PointNav(), [0.3, 0.4], [0.0, -0.1])
+    env = begin(METRES, [0.3, 0.4], [0.0, -0.1])
     obs, reward, terminated = env.step(np.array([[0.1, 0.05], [0.0, 0.05]]))
     np.testing.assert_allclose(obs, [[0.1, 0.05], [0.0, 0.05]], rtol=1e-15)
     np.testing.assert_allclose(reward, [-np.hypot(0.2, 0.35), -0.15], rtol=1e-15)
@@ -50,7 +52,7 @@ def test_the_action_scale_is_the_action_of_the_largest_step(scale):
 )
 def test_the_goal_is_reached_when_both_axes_are_close(offset, reached):
     assert GOAL_RADIUS == 0.01
-    env = begin(PointNav(), np.add([MAX_STEP, MAX_STEP], offset))
+    env = begin(METRES, np.add([MAX_STEP, MAX_STEP], offset))
     _, reward, terminated = env.step(np.array([[0.1, 0.1]]))
     assert terminated.tolist() == [reached]
     assert reward[0] == pytest.approx(-np.hypot(*offset), abs=1e-12)
@@ -58,13 +60,13 @@ def test_the_goal_is_reached_when_both_axes_are_close(offset, reached):
 
 def test_the_start_is_not_judged():
     """A goal at the start ends the episode only after a step that stays there."""
-    env = begin(PointNav(), [0.0, 0.0], [0.0, 0.0])
+    env = begin(METRES, [0.0, 0.0], [0.0, 0.0])
     _, _, terminated = env.step(np.array([[0.0, 0.0], [0.1, 0.0]]))
     assert terminated.tolist() == [True, False]
 
 
 def test_episodes_not_stepped_keep_their_state():
-    env = begin(PointNav(), [0.5, 0.5], [0.5, 0.5], [0.5, 0.5])
+    env = begin(METRES, [0.5, 0.5], [0.5, 0.5], [0.5, 0.5])
     env.step(np.full((3, 2), 0.1), np.array([0, 2]))
     assert [env.drawn_state(i).tolist() for i in range(3)] == [[0.1, 0.1], [0, 0], [0.1, 0.1]]
 
@@ -72,7 +74,7 @@ def test_episodes_not_stepped_keep_their_state():
 def test_results_are_fresh_arrays():
     """What a caller does to an observation does not move the point, nor does the next step change
     an observation given before."""
-    env = begin(PointNav(), [0.5, 0.5])
+    env = begin(METRES, [0.5, 0.5])
     first, _, _ = env.step(np.array([[0.1, 0.0]]))
     kept = first.copy()
     env.step(np.array([[0.1, 0.0]]))
@@ -82,7 +84,7 @@ def test_results_are_fresh_arrays():
 
 
 def test_an_action_that_is_not_a_number_diverges():
-    env = begin(PointNav(), [0.5, 0.5], [0.5, 0.5])
+    env = begin(METRES, [0.5, 0.5], [0.5, 0.5])
     with pytest.raises(SimulationDiverged) as caught:
         env.step(np.array([[0.1, 0.1], [0.1, np.nan]]))
     assert caught.value.ids.tolist() == [1]
