@@ -23,7 +23,7 @@ from metarl.streams import Purpose, stream
 from metarl.training import meta_iteration
 
 SAMPLING = ("reset", "policy", "environment")
-LIMIT_STEPS = 50  # control steps per measurement of the physics limit
+LIMIT_STEPS = 100  # control steps per measurement of the physics limit
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Bench:
 
 
 def bench(config: Config, repeats: int = 3) -> Bench:
-    """Run a few meta-iterations, with the physics limit measured before each.
+    """Run a few meta-iterations, with the physics limit measured before and after each.
 
     The first iteration warms up and does not count.
     """
@@ -72,6 +72,7 @@ def bench(config: Config, repeats: int = 3) -> Bench:
             env_steps = meta_iteration(config, agent, env, iteration, clock)["steps"]
             seconds.append(time.perf_counter() - start)
             phases.append(split_phases(clock.restart(), env.physics_seconds))
+        limits.append(physics_limit(env, config))
     median = {
         name: statistics.median(phase.get(name, 0.0) for phase in phases[1:]) for name in phases[-1]
     }
