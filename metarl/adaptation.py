@@ -11,7 +11,7 @@ import torch
 from metarl.checks import check
 from metarl.experience import Experience
 from metarl.objectives import INNER_SURROGATES
-from metarl.policies import GaussianMLP, Params
+from metarl.policies import GaussianMLP, Params, leaves
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def sgd_step(
     second_order = differentiable and not config.first_order
     with torch.enable_grad():
         if not differentiable:
-            params = {name: value.detach().requires_grad_() for name, value in params.items()}
+            params = leaves(params)
         loss = INNER_SURROGATES[config.surrogate](policy(params, experience.obs), experience)
         gradients = torch.autograd.grad(
             loss.sum(), list(params.values()), create_graph=second_order

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -33,24 +36,27 @@ class Checkpoint:
     agent: dict[str, Tensor]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the old or the new one is there, whole."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file so that, whatever happens, either the old or the new one is there, whole."""
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    """Write a checkpoint whole or not at all."""
+    with atomic_file(path) as file:
         torch.save({"format": FORMAT, **asdict(checkpoint)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load(path: Path) -> Checkpoint:

@@ -25,6 +25,18 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
         raise ConfigError(f"{field}: expected {expected}, got {value!r}")
 
 
+def check_known(name: str, names: Iterable[str], what: str) -> None:
+    """Refuse a name that is not one of those known.
+
+    Raises:
+        UserError: naming it as `what`, the nearest known name, and all of them.
+    """
+    names = list(names)
+    if name not in names:
+        known = ", ".join(names)
+        raise UserError(f"{what} {name!r}{nearest(name, names)}: expected one of {known}")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ' (nearest: ...)' with the known name most like `name`, or '' if none is."""
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from metarl.checks import UserError, nearest
+from metarl.checks import UserError, check_known, nearest
 
 EPILOG = "Every command has a --help. Documentation: README.md"
 
@@ -22,9 +22,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         if wrong:
-            choices = wrong[2].replace("'", "").split(", ")
-            near = nearest(wrong[1], choices)
-            message = f"unknown word {wrong[1]!r}{near}: expected one of {', '.join(choices)}"
+            check_known(wrong[1], wrong[2].replace("'", "").split(", "), "unknown word")
         raise UserError(message)
 
     def refuse(self, unknown: str) -> NoReturn:
@@ -233,17 +231,18 @@ def evaluate(args: argparse.Namespace) -> int:
 def render(args: argparse.Namespace) -> int:
     """Film the same agent before and after each adaptation step, side by side."""
     from envs import RenderingUnavailable, TaskError
-    from metarl.evaluation import load
+    from metarl.agents import make_agent
     from metarl.rollout import EpisodeDiverged
     from metarl.runs import Run
     from metarl.video import adaptation_video
 
-    family = Run.open(args.directory).config.env
+    run = Run.open(args.directory, **overrides_of(args))
+    family = run.config.env
     try:
         task = family.tasks("test", 1)[0] if args.task is None else family.check_task(args.task)
     except TaskError as error:
         raise UserError(f"--task: {error}") from error
-    agent = load(args.directory, args.checkpoint, **overrides_of(args))
+    agent = make_agent(run.config, run.load(args.checkpoint).agent)
     try:
         info = adaptation_video(
             agent,

@@ -125,7 +125,10 @@ def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any])
     for path, value in overrides.items():
         section, _, key = path.rpartition(".")
         if section:
-            data[section] = {**(data.get(section) or {}), key: value}
+            inside = data.get(section) or {}
+            if not isinstance(inside, Mapping):
+                raise ConfigError(f"{source}: {section}: expected keys with values, got {inside!r}")
+            data[section] = {**inside, key: value}
         else:
             data[path] = value
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
-from metarl.checks import UserError, check, nearest
+from metarl.checks import check, check_known
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
 from metarl.runs import Run, provenance
@@ -56,7 +57,7 @@ class Evaluation:
         """Mean over tasks after each step, (steps + 1,)."""
         return self.by_task.mean(axis=0)
 
-    @property
+    @functools.cached_property
     def interval(self) -> np.ndarray:
         """Bootstrap 95% interval of `mean` over tasks, (steps + 1, 2)."""
         rng = stream(0, Purpose.BOOTSTRAP)
@@ -127,9 +128,7 @@ def evaluate(
     for name, count, least in (("tasks", tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
         check(count >= least, name, f"at least {least}", count)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
-    if split not in SPLITS:
-        known = ", ".join(SPLITS)
-        raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}: expected one of {known}")
+    check_known(split, SPLITS, "unknown split")
     rows = family.tasks(split, tasks)
     keep_freed_memory()
     with single_threaded_torch():
@@ -164,10 +163,7 @@ def step_sizes(schedule: str, lr: float, steps: int) -> list[float]:
     Raises:
         UserError: if the schedule is unknown.
     """
-    if schedule not in SCHEDULES:
-        known = ", ".join(SCHEDULES)
-        hint = nearest(schedule, SCHEDULES)
-        raise UserError(f"unknown schedule {schedule!r}{hint}: expected one of {known}")
+    check_known(schedule, SCHEDULES, "unknown schedule")
     return [lr if schedule == "constant" or step == 0 else lr / 2 for step in range(steps)]
 
 

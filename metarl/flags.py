@@ -50,10 +50,10 @@ def named_family(words: Sequence[str]) -> type[TaskFamily] | None:
 def plain_text(value: Any) -> str:
     """Write a default as a user would."""
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+        return str(list(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from metarl.adaptation import InnerConfig, adapt, stack
 from metarl.experience import Experience
 from metarl.objectives import likelihood_ratio, mean_kl
 from metarl.parallel import ChunkPool, long_lived_memory
-from metarl.policies import GaussianMLP, Normal, Params
+from metarl.policies import GaussianMLP, Normal, Params, leaves
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,14 @@ class MetaChunk:
         return len(self.after.obs)
 
 
+def concatenate(tensors: Iterable[Tensor]) -> Tensor:
+    """Put the elements of tensors into one vector, (P,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
 def flatten(params: Params) -> Tensor:
-    """Concatenate parameters into one vector, (P,)."""
-    return torch.cat([value.reshape(-1) for value in params.values()])
+    """Put parameters into one vector, (P,)."""
+    return concatenate(params.values())
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
@@ -114,20 +119,20 @@ class MetaObjective:
         start = stack(params, chunk.num_tasks)
         return adapt(self._policy, start, chunk.trail, self._inner, differentiable)
 
-    def _leaves(self, params: Params) -> Params:
-        return {name: value.detach().requires_grad_() for name, value in params.items()}
-
     def loss_and_gradient(self) -> tuple[float, Tensor]:
         """Return the loss at the old meta-parameters and its gradient, (P,)."""
 
         def work(chunk: MetaChunk) -> tuple[Tensor, Tensor, Normal]:
-            leaves = self._leaves(self._params)
-            adapted = self._adapted(leaves, chunk, differentiable=True)
+            start = leaves(self._params)
+            adapted = self._adapted(start, chunk, differentiable=True)
             new = self._policy(adapted, chunk.after.obs)
             loss = likelihood_ratio(new, chunk.after).sum()
-            gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-            flat = torch.cat([piece.reshape(-1) for piece in gradient])
-            return loss.detach(), flat, Normal(new.mean.detach(), new.log_std.detach())
+            gradient = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
+            return (
+                loss.detach(),
+                concatenate(gradient),
+                Normal(new.mean.detach(), new.log_std.detach()),
+            )
 
         results = self._pool.map(work, self._chunks)
         self._old = [old for _, _, old in results]
@@ -176,9 +181,9 @@ class MetaObjective:
                 trail=tuple(experience.every(jacobian_stride) for experience in chunk.trail),
                 after=chunk.after.every(stride),
             )
-            leaves = self._leaves(self._params)
-            adapted = self._adapted(leaves, thin, differentiable=True)
-            return FisherChunk(self._policy, leaves, adapted, thin)
+            start = leaves(self._params)
+            adapted = self._adapted(start, thin, differentiable=True)
+            return FisherChunk(self._policy, start, adapted, thin)
 
         with long_lived_memory():
             parts = self._pool.map(build, self._chunks)
@@ -195,13 +200,13 @@ class FisherChunk:
     """One chunk's part of the Fisher-vector product, over graphs that are built once."""
 
     def __init__(
-        self, policy: GaussianMLP, leaves: Params, adapted: Params, chunk: MetaChunk
+        self, policy: GaussianMLP, start: Params, adapted: Params, chunk: MetaChunk
     ) -> None:
-        self._adaptation = LinearMap(list(adapted.values()), list(leaves.values()))
+        self._adaptation = LinearMap(list(adapted.values()), list(start.values()))
         # The Fisher matrix is taken at the parameters that all the data led to.
-        start = {name: value.detach().requires_grad_() for name, value in chunk.adapted.items()}
-        self._normal = policy(start, chunk.after.obs)
-        self._outputs = LinearMap([self._normal.mean, self._normal.log_std], list(start.values()))
+        end = leaves(chunk.adapted)
+        self._normal = policy(end, chunk.after.obs)
+        self._outputs = LinearMap([self._normal.mean, self._normal.log_std], list(end.values()))
         self._weight = chunk.after.weight[..., None]
 
     def product(self, tangent: Params) -> Tensor:
@@ -215,4 +220,4 @@ class FisherChunk:
                 (by_log_std * self._weight).sum(1, keepdim=True),
             ]
         pulled = self._adaptation.pullback(self._outputs.pullback(cotangents))
-        return torch.cat([piece.reshape(-1) for piece in pulled])
+        return concatenate(pulled)

@@ -23,6 +23,11 @@ LOG_2PI = math.log(2 * math.pi)
 FEW_COLUMNS = 16
 
 
+def leaves(params: Params) -> Params:
+    """Return the same parameters as leaves of new graphs, to differentiate with respect to."""
+    return {name: value.detach().requires_grad_() for name, value in params.items()}
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """The policy: a Gaussian whose mean is an MLP and whose std does not depend on the state."""

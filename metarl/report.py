@@ -10,7 +10,7 @@ from rich.table import Table
 
 from metarl.agents import MetaAgent, make_agent
 from metarl.checkpoint import write_atomically
-from metarl.checks import UserError, nearest
+from metarl.checks import UserError, check_known
 from metarl.evaluation import Evaluation, evaluate, step_sizes
 from metarl.figures import adaptation_curve
 from metarl.runs import Run, encode
@@ -49,11 +49,7 @@ def evaluate_run(
         UserError: if something asked for does not exist, or the results cannot be written.
     """
     for name in against:
-        if name not in BASELINES:
-            known = ", ".join(BASELINES)
-            raise UserError(
-                f"--against: unknown baseline {name!r}{nearest(name, BASELINES)}: expected {known}"
-            )
+        check_known(name, BASELINES, "--against: unknown baseline")
     run = Run.open(directory, **overrides)
     config = run.config
     lrs = step_sizes(schedule, config.inner.lr, max(steps, 0))

@@ -96,6 +96,13 @@ def test_files_that_are_not_configs_are_refused(tmp_path, text):
         load_config(path)
 
 
+def test_a_section_that_is_none_is_refused_also_where_a_key_of_it_is_replaced(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: {family: point_nav}\ninner: 3\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: inner: expected keys with values, got 3"):
+        load_config(path, **{"inner.lr": 0.1})
+
+
 def test_an_unknown_config_names_the_nearest():
     with pytest.raises(ConfigError, match="nearest: half_cheetah_vel/maml_trpo"):
         load_config("half_cheetah_vel/maml_trop")
