@@ -15,9 +15,11 @@ from envs.base import (
     TaskFamily,
 )
 from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
+from envs.observed import TaskObserved
 from envs.point import PointNav
-from envs.registry import FAMILIES, family_class, family_name, make_family
+from envs.registry import FAMILIES, family_class, family_name, family_settings, make_family
 from envs.rendering import RenderingUnavailable
+from envs.tabular import TabularMDP
 
 __all__ = [
     "FAMILIES",
@@ -29,17 +31,21 @@ __all__ = [
     "RenderingUnavailable",
     "Scene",
     "SimulationDiverged",
+    "TabularMDP",
     "TaskError",
     "TaskFamily",
+    "TaskObserved",
     "family_class",
     "family_name",
+    "family_settings",
     "make_family",
 ]
 
 for _family in FAMILIES.values():
+    # Gymnasium's users expect actions in the actuators' own range, up to 1.
+    _scale = {"action_scale": 1.0} if hasattr(_family, "action_scale") else {}
     gymnasium.register(
         f"metarl/{_family.__name__}-v0",
         entry_point="envs.gymnasium:make",
-        # Gymnasium's users expect actions in the actuators' own range, up to 1.
-        kwargs={"family": _family.name, "action_scale": 1.0},
+        kwargs={"family": _family.name, **_scale},
     )

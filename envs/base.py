@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 
 SPLITS = ("train", "validation", "test")
 """The named task sets of every family."""
@@ -78,13 +78,25 @@ class TaskFamily(ABC):
 
     @property
     @abstractmethod
-    def action_space(self) -> Box:
-        """The space of one action, (action_dim,). Actions beyond it are clipped into it."""
+    def action_space(self) -> Box | Discrete:
+        """The space of one action: a Box, (action_dim,), into which actions beyond it are clipped,
+        or a Discrete space that starts at 0."""
 
     @property
     @abstractmethod
     def task_space(self) -> Box:
         """The space of one task, (task_dim,)."""
+
+    @property
+    def action_dim(self) -> int:
+        """How many numbers a row of an action array has: 1, the index, where it is Discrete."""
+        space = self.action_space
+        return 1 if isinstance(space, Discrete) else space.shape[0]
+
+    @property
+    def frames_per_second(self) -> float:
+        """How many control steps a second of a video shows by default."""
+        return 20.0
 
     @abstractmethod
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
@@ -168,7 +180,9 @@ class BatchEnv(ABC):
 
         Args:
             tasks: the task of each episode, (N, task_dim).
-            rngs: a random stream for each episode, from which alone it draws its initial state.
+            rngs: a random stream for each episode, from which alone it draws its initial state and
+                the noise of all its steps. Drawn here and now, neither depends on which other
+                episodes are stepped, or on threads.
         """
 
     @abstractmethod
@@ -178,7 +192,7 @@ class BatchEnv(ABC):
         """Advance the episodes by one control step.
 
         Args:
-            action: (N, action_dim).
+            action: (N, action_dim); of a Discrete space the indices, as floats.
             ids: the episodes to step, (n,) integers; None for all. The others keep their state.
 
         Returns:
@@ -187,6 +201,7 @@ class BatchEnv(ABC):
 
         Raises:
             SimulationDiverged: if an episode's state is no longer finite.
+            ValueError: if the index of a Discrete action is not a whole number in range.
         """
 
     @abstractmethod
@@ -196,3 +211,24 @@ class BatchEnv(ABC):
     @abstractmethod
     def drawn_state(self, episode: int) -> np.ndarray:
         """Return what a `Scene` needs to draw an episode as it stands, (k,)."""
+
+    def action_indices(self, action: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
+        """Return the indices, (n,) integers, of the stepped episodes' Discrete actions, (N, 1).
+
+        Raises:
+            ValueError: if the shape is another, or an index is not a whole number in range.
+        """
+        assert isinstance(self.family.action_space, Discrete)
+        if np.shape(action) != (self.num_episodes, 1):
+            raise ValueError(
+                f"action: expected the shape {(self.num_episodes, 1)}, got {np.shape(action)}"
+            )
+        index = np.asarray(action, np.float64)[slice(None) if ids is None else ids, 0]
+        last = self.family.action_space.n - 1
+        # NaN is not in range, and an infinity is beyond it.
+        wrong = ~((index >= 0) & (index <= last) & (index == np.floor(index)))
+        if wrong.any():
+            raise ValueError(
+                f"action: expected a whole number from 0 to {last}, got {float(index[wrong][0])}"
+            )
+        return index.astype(np.int64)

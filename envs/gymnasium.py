@@ -13,7 +13,7 @@ from envs.mujoco import MujocoBatchEnv, MujocoFamily
 from envs.registry import make_family
 
 
-class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
     """One task: the family's batch environment with N = 1, so that it can never drift from it.
 
     Attributes:
@@ -33,18 +33,16 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.observation_space = family.observation_space
         self.action_space = family.action_space
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.frames_per_second}
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": round(family.frames_per_second),
+        }
         self._fixed_task = None if task is None else family.check_task(task)
         self.task = self._fixed_task
         self.batch_env = family.make_batch(1)
         self._size = width, height
         self._scene = None
         self._states: list[np.ndarray] = []
-
-    @property
-    def frames_per_second(self) -> int:
-        """How many control steps a second of the environment's time has."""
-        return 20
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -59,10 +57,15 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._states = [self.batch_env.drawn_state(0)]
         return obs, {"task": self.task.copy()}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one control step; truncated after `family.horizon` of them."""
+    def step(
+        self, action: np.ndarray | np.integer | int
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance by one control step; truncated after `family.horizon` of them.
+
+        The action is (action_dim,), or the index itself where the space is Discrete.
+        """
         assert self.task is not None, "call reset() before step()"
-        obs, reward, terminated = self.batch_env.step(np.asarray(action)[None])
+        obs, reward, terminated = self.batch_env.step(np.atleast_1d(action)[None])
         self._states.append(self.batch_env.drawn_state(0))
         truncated = len(self._states) > self.family.horizon
         info = {"task": self.task.copy()}
@@ -90,10 +93,6 @@ class MujocoTaskEnv(TaskEnv):
     batch_env: MujocoBatchEnv
 
     @property
-    def frames_per_second(self) -> int:
-        return round(1 / self.family.dt)
-
-    @property
     def dt(self) -> float:
         """Seconds of simulated time per control step."""
         return self.family.dt
@@ -115,7 +114,7 @@ def make(
     height: int = 480,
     **fields: Any,
 ) -> TaskEnv:
-    """Entry point of the registered environments: `fields` are those of the family."""
+    """Entry point of the registered environments: `fields` are as for `make_family`."""
     made = make_family(family, **fields)
     kind = MujocoTaskEnv if isinstance(made, MujocoFamily) else TaskEnv
     return kind(made, task, render_mode, width, height)

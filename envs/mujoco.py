@@ -85,6 +85,10 @@ class MujocoFamily(TaskFamily):
         return self.model.opt.timestep * self.frame_skip
 
     @property
+    def frames_per_second(self) -> float:
+        return 1 / self.dt
+
+    @property
     @abstractmethod
     def obs_dim(self) -> int:
         """How many numbers `observe` returns."""

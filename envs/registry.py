@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from dataclasses import asdict
 from typing import Any
 
 from envs.base import TaskFamily
 from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
+from envs.observed import TaskObserved
 from envs.point import PointNav
+from envs.tabular import TabularMDP
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    family.name: family for family in (PointNav, HalfCheetahVel, HalfCheetahDir)
+    family.name: family for family in (PointNav, TabularMDP, HalfCheetahVel, HalfCheetahDir)
 }
 
 
@@ -30,22 +33,46 @@ def family_class(name: str) -> type[TaskFamily]:
             f"unknown family {name!r}{hint}: expected one of {', '.join(FAMILIES)}, "
             "or your own as package.module:Class"
         )
-    module_name, _, class_name = name.partition(":")
-    try:
-        family = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import the family {name!r}: {error}") from error
+    family = import_object(name)
     if not (isinstance(family, type) and issubclass(family, TaskFamily)):
         raise ValueError(f"{name!r} is not a subclass of envs.TaskFamily")
     return family
 
 
+def import_object(name: str) -> Any:
+    """Return what is called `package.module:name`.
+
+    Raises:
+        ValueError: if it cannot be imported.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot import {name!r}: {error}") from error
+
+
 def family_name(family: TaskFamily) -> str:
-    """Return the name by which `family_class` finds a family's class."""
-    cls = type(family)
+    """Return the name by which `family_class` finds a family's class, wrapped or not."""
+    cls = type(unwrapped(family))
     return cls.name if FAMILIES.get(cls.name) is cls else f"{cls.__module__}:{cls.__qualname__}"
 
 
-def make_family(name: str, **fields: Any) -> TaskFamily:
-    """Make a family by name, with its fields set as given."""
-    return family_class(name)(**fields)
+def family_settings(family: TaskFamily) -> dict[str, Any]:
+    """Return what `make_family` needs, besides the name, to make the same family again."""
+    observed = {"observe_task": True} if isinstance(family, TaskObserved) else {}
+    return {**asdict(unwrapped(family)), **observed}
+
+
+def make_family(name: str, *, observe_task: bool = False, **fields: Any) -> TaskFamily:
+    """Make a family by name, with its fields set as given.
+
+    With `observe_task` every observation shows the task too: see `TaskObserved`.
+    """
+    family = family_class(name)(**fields)
+    return TaskObserved(family) if observe_task else family
+
+
+def unwrapped(family: TaskFamily) -> TaskFamily:
+    """Return the family whose tasks `TaskObserved` shows, or the family itself."""
+    return family.family if isinstance(family, TaskObserved) else family

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gymnasium.spaces import Discrete
 from rich.table import Table
 
 from envs import BatchEnv
@@ -107,8 +108,9 @@ def physics_limit(env: BatchEnv, config: Config) -> float:
     rng = stream(config.seed, Purpose.BENCHMARK)
     tasks = config.env.sample_tasks(rng, env.num_episodes)
     env.reset(tasks, episode_streams(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
-    shape = (LIMIT_STEPS, env.num_episodes, *config.env.action_space.shape)
-    actions = rng.standard_normal(shape)
+    space, shape = config.env.action_space, (LIMIT_STEPS, env.num_episodes, config.env.action_dim)
+    discrete = isinstance(space, Discrete)
+    actions = rng.integers(space.n, size=shape) if discrete else rng.standard_normal(shape)
     start = time.perf_counter()
     for action in actions:
         env.advance(action)

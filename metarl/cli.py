@@ -101,7 +101,12 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
     command.add_argument("--episodes", type=int, default=20, help="per task and step (default 20)")
     command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")
-    command.add_argument("--against", default="", metavar="LIST", help="baselines: random")
+    command.add_argument(
+        "--against",
+        default="",
+        metavar="LIST",
+        help="baselines: random, or the folders of other runs",
+    )
     command.add_argument(
         "--inner-lr-schedule",
         default="constant",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from envs import TaskFamily, family_class, family_name
-from metarl.adaptation import InnerConfig
+from envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.checks import ConfigError, check, nearest
 from metarl.experience import ReturnConfig
+from metarl.inner import InnerConfig
+from metarl.outer import OuterConfig
+from metarl.outer.trpo import TRPOConfig
 from metarl.policies import PolicyConfig
-from metarl.schema import Key, build, keys, plain
+from metarl.schema import Key, build, convert, keys, plain
 from metarl.streams import MAX_SEED
-from metarl.trpo import TRPOConfig
 
 PACKAGE = Path(__file__).parent
 
@@ -50,7 +51,7 @@ class Config:
     num_episodes: int = 20
     """Episodes per task, before and after each adaptation step."""
     inner_steps: int = 1
-    """Adaptation steps in training."""
+    """Adaptation steps in training; 0 trains one policy for all tasks."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"
@@ -64,19 +65,66 @@ class Config:
     """Iterations from one checkpoint to the next."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
-    outer: TRPOConfig = field(default_factory=TRPOConfig)
+    outer: OuterConfig = field(default_factory=TRPOConfig)
     returns: ReturnConfig = field(default_factory=ReturnConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "num_tasks", "num_episodes", "inner_steps", "checkpoint_every"):
+        for name in ("iterations", "num_tasks", "num_episodes", "checkpoint_every"):
             check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        check(self.inner_steps >= 0, "inner_steps", "at least 0", self.inner_steps)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
         check(self.tasks_per_chunk >= 0, "tasks_per_chunk", "at least 0", self.tasks_per_chunk)
         check(0 <= self.threads <= 1024, "threads", "between 0 and 1024", self.threads)
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Refuse parts of a method that make no sense together."""
+        inner, outer = self.inner, self.outer.update
+
+        def refuse(condition: bool, key: str, value: Any, reason: str) -> None:
+            if condition:
+                raise ConfigError(f"{key}: {value} makes no sense here: {reason}")
+
+        refuse(
+            inner.adapts == "head" and not self.policy.hidden,
+            "inner.adapts",
+            inner.adapts,
+            "policy.hidden is [], so the policy has no layers below its head to share",
+        )
+        refuse(
+            inner.exploration > 0 and self.num_tasks == 1,
+            "inner.exploration",
+            inner.exploration,
+            "num_tasks is 1, and it compares the tasks of a meta-batch",
+        )
+        if outer == "reptile":
+            reason = "outer.update reptile differentiates nothing through the adaptation"
+            for key, usual in (
+                ("adapts", "all"),
+                ("rule", "sgd"),
+                ("exploration", 0.0),
+                ("first_order", False),
+            ):
+                value = getattr(inner, key)
+                refuse(value != usual, f"inner.{key}", value, f"{reason}; expected {usual}")
+            refuse(
+                "dice" in inner.surrogate,
+                "inner.surrogate",
+                inner.surrogate,
+                f"{reason}, and the second derivatives are all that dice is for",
+            )
+        if self.inner_steps == 0:
+            reason = "with inner_steps 0 no adaptation takes place that could teach it anything"
+            refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
+            refuse(inner.exploration > 0, "inner.exploration", inner.exploration, reason)
+            coded = inner.adapts in ("context", "latent")
+            refuse(coded, "inner.adapts", inner.adapts, reason)
+            start_kl = getattr(self.outer, "start_kl_weight", 0.0)
+            refuse(start_kl > 0, "outer.start_kl_weight", start_kl, "there is no policy before")
 
     @property
     def num_threads(self) -> int:
@@ -88,8 +136,9 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as nested dicts and lists."""
-        values = plain(self)
-        return {**values, "env": {"family": family_name(self.env), **values["env"]}}
+        env = {"family": family_name(self.env), **plain(family_settings(self.env))}
+        values = {field.name: plain(getattr(self, field.name)) for field in fields(self)[1:]}
+        return {"env": env, **values}
 
     def to_yaml(self) -> str:
         """Return all values, defaults included, as YAML."""
@@ -151,7 +200,9 @@ def build_family(data: Any) -> TaskFamily:
         cls = family_class(values.pop("family"))
     except ValueError as error:
         raise ConfigError(f"env.family: {error}") from error
-    return build(cls, values, "env")
+    observe_task = convert(bool, values.pop("observe_task", False), "env.observe_task")
+    family = build(cls, values, "env")
+    return TaskObserved(family) if observe_task else family
 
 
 def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -191,7 +242,15 @@ def config_names() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
-def config_keys(family: type[TaskFamily] | None = None) -> list[Key]:
-    """List the keys of a config, those of a family's fields among them."""
-    listed = [key for key in keys(Config) if key.path != "env"]
-    return listed + (list(keys(family, "env.")) if family else [])
+OBSERVE_TASK = Key(
+    "env.observe_task", bool, False, "Whether observations tell the task: what an oracle would see."
+)
+
+
+def config_keys(config: Config | None = None) -> list[Key]:
+    """List the keys of a config: with the fields of its own family and outer update, if given."""
+    listed = [key for key in keys(Config, like=config) if key.path != "env"]
+    if config is None:
+        return listed
+    family = family_class(family_name(config.env))
+    return [*listed, *keys(family, "env."), OBSERVE_TASK]

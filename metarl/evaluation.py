@@ -34,7 +34,7 @@ class Evaluation:
         task_hash: fingerprint of family and tasks.
         tasks: (B, task_dim).
         returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
-        step_sizes: of the adaptation steps where they were given, None for the agent's own.
+        step_scales: factor on each adaptation step.
         seed: of the episodes.
     """
 
@@ -44,7 +44,7 @@ class Evaluation:
     task_hash: str
     tasks: np.ndarray
     returns: np.ndarray
-    step_sizes: tuple[float, ...] | None = None
+    step_scales: tuple[float, ...] = ()
     seed: int = 0
 
     @property
@@ -81,7 +81,7 @@ class Evaluation:
             "split": self.split,
             "task_hash": self.task_hash,
             "tasks": self.tasks.tolist(),
-            "step_sizes": self.step_sizes,
+            "step_scales": self.step_scales,
             "seed": self.seed,
             "returns": self.returns.tolist(),
             "mean": self.mean.tolist(),
@@ -100,7 +100,7 @@ def evaluate(
     tasks: int = 40,
     episodes: int = 20,
     steps: int = 3,
-    lrs: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None,
     seed: int = 0,
     threads: int = 1,
     method: str = "",
@@ -116,7 +116,7 @@ def evaluate(
         tasks: how many of its tasks.
         episodes: per task, before and after each step; adaptation sees those of the step before.
         steps: adaptation steps.
-        lrs: the step size of each; None for the agent's own.
+        scales: a factor on each step; None for 1.
         seed: of the episodes.
         threads: for the physics; no influence on the result.
         method: label.
@@ -131,6 +131,8 @@ def evaluate(
     check_known(split, SPLITS, "unknown split")
     rows = family.tasks(split, tasks)
     keep_freed_memory()
+    scales = tuple(scales) if scales is not None else (1.0,) * steps
+    check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)
     with single_threaded_torch():
         phases = adaptation(
             agent,
@@ -139,7 +141,7 @@ def evaluate(
             steps,
             seed=seed,
             purpose=Purpose.EVALUATION_EPISODES,
-            lrs=lrs,
+            scales=scales,
             clock=Stopwatch(),
         )
         returns = np.stack([played.returns for _, played in phases], axis=1)
@@ -150,21 +152,21 @@ def evaluate(
         task_hash=family.task_hash(rows),
         tasks=rows,
         returns=returns,
-        step_sizes=tuple(lrs) if lrs is not None else None,
+        step_scales=scales,
         seed=seed,
     )
 
 
-def step_sizes(schedule: str, lr: float, steps: int) -> list[float]:
-    """Return the step size of each adaptation step.
+def step_scales(schedule: str, steps: int) -> list[float]:
+    """Return the factor on each adaptation step.
 
-    `halving` is the MAML paper's: the configured one at the first step and half of it afterwards.
+    `halving` is the MAML paper's: the whole step at first and half of it afterwards.
 
     Raises:
         UserError: if the schedule is unknown.
     """
     check_known(schedule, SCHEDULES, "unknown schedule")
-    return [lr if schedule == "constant" or step == 0 else lr / 2 for step in range(steps)]
+    return [1.0 if schedule == "constant" or step == 0 else 0.5 for step in range(steps)]
 
 
 def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> MetaAgent:

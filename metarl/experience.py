@@ -9,12 +9,14 @@ from torch import Tensor
 
 from metarl.checks import check
 from metarl.episodes import Episodes
-from metarl.policies import GaussianMLP, Params
+from metarl.params import Params
+from metarl.policies import MLPPolicy
 from metarl.returns import (
     advantages,
     baseline_values,
     explained_variance,
-    standardize,
+    is_last,
+    moments,
 )
 
 
@@ -39,7 +41,7 @@ class ReturnConfig:
 
 @dataclass(frozen=True)
 class Experience:
-    """The steps of B tasks, N = E * T each.
+    """The steps of B tasks, N = E * T each, episode by episode.
 
     An average over a task's steps is the sum of `weight * x`: every step that took place counts
     the same, however its episode ended, and every task counts the same in the meta-objective.
@@ -50,6 +52,11 @@ class Experience:
         advantage: (B, N).
         weight: (B, N), 1 / (steps of the task) where a step took place and 0 elsewhere.
         log_prob: (B, N), of the policy that acted.
+        reward: (B, N), discounted to the start of the episode, in the units of the advantage.
+            The last one holds the value of what follows it, where that counts.
+        value: (B, N), the baseline in the same units: with lambda = 1, the sum of the rewards from
+            a step on, less its value, is the discounted advantage.
+        horizon: T.
     """
 
     obs: Tensor
@@ -57,21 +64,34 @@ class Experience:
     advantage: Tensor
     weight: Tensor
     log_prob: Tensor
+    reward: Tensor
+    value: Tensor
+    horizon: int
 
-    def every(self, stride: int) -> Experience:
-        """Return every `stride`-th step, with weights that sum to one again."""
+    def by_episode(self, x: Tensor) -> Tensor:
+        """Shape a number per step, (B, N), as (B, E, T), with 0 where no step took place."""
+        return torch.where(self.weight > 0, x, 0).unflatten(1, (-1, self.horizon))
+
+    def every(self, stride: int, whole_episodes: bool = False) -> Experience:
+        """Return every `stride`-th step, or episode, with weights that sum to one again."""
         if stride == 1:
             return self
-        obs, action, advantage, weight, log_prob = (
-            value[:, ::stride].contiguous() for value in vars(self).values()
-        )
+
+        def thin(x: Tensor) -> Tensor:
+            if whole_episodes:
+                return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
+            return x[:, ::stride].contiguous()
+
+        tensors = {name: x for name, x in vars(self).items() if name != "horizon"}
+        thinned = {name: thin(x) for name, x in tensors.items()}
+        weight = thinned.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        return Experience(obs, action, advantage, weight, log_prob)
+        return Experience(**thinned, weight=weight, horizon=self.horizon)
 
 
 def make_experience(
     episodes: Episodes,
-    policy: GaussianMLP,
+    policy: MLPPolicy,
     params: Params,
     config: ReturnConfig,
     device: torch.device,
@@ -99,20 +119,30 @@ def make_experience(
     # With lambda = 1 an advantage is the return, with its bootstrap, less the value.
     returns = values + advantages(reward, mask, values, last_values, config.discount, 1.0)
     explained = explained_variance(returns, values, mask)
+    shift, scale = 0.0, 1.0
     if config.standardize:
-        advantage = standardize(advantage, mask)
-    weight = mask.double() / mask.sum((1, 2), keepdim=True)
+        mean, std = moments(advantage, mask)
+        shift, scale = mean, std + 1e-8
+        advantage = (advantage - shift) / scale * mask
+    ending = config.discount * last_values[..., None] * is_last(mask)
+    to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()
+
+    def flat(x: Tensor) -> Tensor:
+        return x.flatten(1, 2).to(dtype)
 
     dtype = next(iter(params.values())).dtype
-    flat_obs = obs.flatten(1, 2).to(dtype)
-    action = torch.from_numpy(episodes.action).to(device).flatten(1, 2).to(dtype)
+    flat_obs = flat(obs)
+    action = flat(torch.from_numpy(episodes.action).to(device))
     with torch.no_grad():
         log_prob = policy(params, flat_obs).log_prob(action)
     experience = Experience(
         obs=flat_obs,
         action=action,
-        advantage=advantage.flatten(1).to(dtype),
-        weight=weight.flatten(1).to(dtype),
+        advantage=flat(advantage),
+        weight=flat(mask.double() / mask.sum((1, 2), keepdim=True)),
         log_prob=log_prob,
+        reward=flat((reward + ending) * to_start / scale),
+        value=flat((values + shift) * to_start / scale * mask),
+        horizon=mask.shape[-1],
     )
     return experience, explained

@@ -10,21 +10,23 @@ from typing import Any
 
 import yaml
 
-from envs import TaskFamily
 from metarl.checks import ConfigError
-from metarl.config import Config, build_family, config_keys, load_config, read_config
+from metarl.config import Config, config_keys, load_config
 from metarl.schema import Key, type_name
+
+OPEN = ("env.", "outer.")
+"""Sections whose keys depend on a choice."""
 
 
 def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Add a flag for every key of a config, with the fields' docstrings as help.
 
-    The keys of `env` are those of the family of the config among the words, and whatever else the
-    words call an `env` key, for the config's own check to refuse.
+    The keys of `env` and `outer` are those of the config among the words, and whatever else the
+    words call so: another choice has other keys, and the config's own check refuses wrong ones.
     """
-    keys = config_keys(named_family(words))
+    keys = config_keys(named_config(words))
     called = (word[2:].partition("=")[0].replace("-", "_") for word in words)
-    others = {path for path in called if path.startswith("env.")} - {key.path for key in keys}
+    others = {path for path in called if path.startswith(OPEN)} - {key.path for key in keys}
     keys += [Key(path, str, MISSING, "") for path in sorted(others)]
     group = command.add_argument_group("config", "values that replace those of the file")
     for key in keys:
@@ -39,11 +41,11 @@ def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> 
         )
 
 
-def named_family(words: Sequence[str]) -> type[TaskFamily] | None:
-    """Return the class of the task family of the first config among the words, None without one."""
+def named_config(words: Sequence[str]) -> Config | None:
+    """Return the first config among the words, None without one that is valid."""
     for word in words:
         with contextlib.suppress(ConfigError):
-            return type(build_family(read_config(word).get("env")))
+            return load_config(word)
     return None
 
 
@@ -58,10 +60,10 @@ def plain_text(value: Any) -> str:
 
 def config_of(args: argparse.Namespace) -> Config:
     """Return the config that a command line asks for."""
-    keys = {key.path: key for key in config_keys(named_family([args.config]))}
+    keys = {key.path: key for key in config_keys(named_config([args.config]))}
     overrides = {}
     for path, text in vars(args).items():
-        if path not in keys and not path.startswith("env."):
+        if path not in keys and not path.startswith(OPEN):
             continue
         try:
             is_text = path in keys and keys[path].type is str

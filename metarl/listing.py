@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from rich.table import Table
 
 from envs import FAMILIES, make_family
@@ -27,8 +28,9 @@ def families() -> Table:
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
     for name, cls in FAMILIES.items():
         family = make_family(name)
+        space = family.action_space
         low, high = (
-            np.array2string(bound, separator=", ")
+            np.array2string(bound, separator=", ", threshold=6, edgeitems=1)
             for bound in (family.task_space.low, family.task_space.high)
         )
         made.add_row(
@@ -36,7 +38,7 @@ def families() -> Table:
             f"{low} to {high}",
             str(family.horizon),
             str(family.observation_space.shape[0]),
-            str(family.action_space.shape[0]),
+            f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim),
             family.source,
             (cls.__doc__ or "").splitlines()[0],
         )

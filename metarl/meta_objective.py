@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from metarl.adaptation import InnerConfig, adapt, stack
+from metarl.adaptation import InnerLoop, TaskState
+from metarl.distributions import Distribution
 from metarl.experience import Experience
-from metarl.objectives import likelihood_ratio, mean_kl
+from metarl.linear_map import LinearMap
+from metarl.objectives import Surrogate, exploration, likelihood_ratio, mean_kl
 from metarl.parallel import ChunkPool, long_lived_memory
-from metarl.policies import GaussianMLP, Normal, Params, leaves
+from metarl.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.policies import MLPPolicy
 
 
 @dataclass(frozen=True)
@@ -22,143 +25,210 @@ class MetaChunk:
 
     Attributes:
         trail: the experience of each adaptation step.
-        adapted: the adapted parameters, stacked (b, ...).
+        task: where the adaptation led, of b tasks.
+        adapted: the policy's parameters there, stacked (b, ...).
         after: the experience played by the adapted parameters.
+        score: how good their returns are among those of the meta-batch, (b,).
     """
 
     trail: tuple[Experience, ...]
+    task: TaskState
     adapted: Params
     after: Experience
+    score: Tensor
 
     @property
     def num_tasks(self) -> int:
         return len(self.after.obs)
 
 
-def concatenate(tensors: Iterable[Tensor]) -> Tensor:
-    """Put the elements of tensors into one vector, (P,)."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+@dataclass(frozen=True)
+class MetaGradient:
+    """The meta-objective at some meta-parameters.
 
-
-def flatten(params: Params) -> Tensor:
-    """Put parameters into one vector, (P,)."""
-    return concatenate(params.values())
-
-
-def unflatten(vector: Tensor, like: Params) -> Params:
-    """Cut a vector, (P,), into the shapes of `like`."""
-    pieces = vector.split([value.numel() for value in like.values()])
-    return {
-        name: piece.view_as(value)
-        for (name, value), piece in zip(like.items(), pieces, strict=True)
-    }
-
-
-def total(tensors: Sequence[Tensor]) -> Tensor:
-    """Add tensors up in their order, so that the rounding is always the same."""
-    return functools.reduce(torch.add, tensors)
-
-
-class LinearMap:
-    """The Jacobian of some outputs with respect to some inputs, at the point of a graph.
-
-    Both products run over graphs that were built once. The product with a tangent differentiates
-    the pullback, which is linear in its cotangents, with respect to them.
+    Attributes:
+        loss: with all its terms.
+        gradient: (P,).
+        kl: KL(old || new) of the adapted policies.
+        start_kl: the same of the policies before each adaptation step, summed over the steps; 0
+            where the objective does not look at them.
     """
 
-    def __init__(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-        self._outputs, self._inputs = list(outputs), list(inputs)
-        self._cotangents = [torch.zeros_like(output, requires_grad=True) for output in outputs]
-        self._pullback = torch.autograd.grad(
-            self._outputs,
-            self._inputs,
-            self._cotangents,
-            create_graph=True,
-            materialize_grads=True,
-        )
-
-    def pushforward(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return J @ tangents, shaped like the outputs."""
-        return torch.autograd.grad(
-            self._pullback,
-            self._cotangents,
-            tangents,
-            retain_graph=True,
-            materialize_grads=True,
-        )
-
-    def pullback(self, cotangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return J^T @ cotangents, shaped like the inputs."""
-        return torch.autograd.grad(
-            self._outputs, self._inputs, cotangents, retain_graph=True, materialize_grads=True
-        )
+    loss: float
+    gradient: Tensor
+    kl: float
+    start_kl: float
 
 
 class MetaObjective:
-    """The mean over tasks of the surrogate after adaptation, as a function of meta-parameters.
+    """The mean over tasks of a surrogate after adaptation, as a function of the meta-parameters.
 
     The adaptation is done over, from the experience it was first done with, at whatever
     meta-parameters are asked for (Finn et al. 2017, algorithm 3).
+
+    Attributes:
+        meta: the old meta-parameters, from which the chunks were adapted.
+        vector: the same as a vector, (P,).
     """
 
     def __init__(
         self,
-        policy: GaussianMLP,
-        inner: InnerConfig,
-        params: Params,
+        policy: MLPPolicy,
+        inner: InnerLoop,
+        surrogate: Surrogate,
+        meta: Params,
         chunks: Sequence[MetaChunk],
         pool: ChunkPool,
+        *,
+        exploration_weight: float = 0.0,
+        whole_episodes: bool = False,
     ) -> None:
-        """Set the objective up around the meta-parameters that the chunks were adapted from."""
-        self._policy, self._inner, self._params, self._pool = policy, inner, params, pool
-        self._chunks = list(chunks)
+        """Set the objective up around the old meta-parameters.
+
+        Args:
+            policy, inner, surrogate: how the adaptation was done.
+            meta: the old meta-parameters.
+            chunks: of the meta-batch.
+            pool: works on the chunks.
+            exploration_weight: of E-MAML's term.
+            whole_episodes: whether the surrogate needs them.
+        """
+        self._policy, self._inner, self._surrogate = policy, inner, surrogate
+        self.meta, self.vector = meta, flatten(meta)
+        self._pool, self._chunks = pool, list(chunks)
+        self._exploration, self._whole_episodes = exploration_weight, whole_episodes
         self._num_tasks = sum(chunk.num_tasks for chunk in chunks)
-        self._old: list[Normal] = []
+        self._old: list[list[Distribution]] = []  # what `_played` gave, of each chunk
 
-    def _adapted(self, params: Params, chunk: MetaChunk, differentiable: bool) -> Params:
-        start = stack(params, chunk.num_tasks)
-        return adapt(self._policy, start, chunk.trail, self._inner, differentiable)
+    def _stages(self, meta: Params, chunk: MetaChunk, differentiable: bool) -> list[Params]:
+        """Adapt, and return the policy's parameters before, between and after the steps."""
 
-    def loss_and_gradient(self) -> tuple[float, Tensor]:
-        """Return the loss at the old meta-parameters and its gradient, (P,)."""
+        def loss_on(experience: Experience) -> Callable[[Params], Tensor]:
+            return lambda params: self._surrogate(self._policy(params, experience.obs), experience)
 
-        def work(chunk: MetaChunk) -> tuple[Tensor, Tensor, Normal]:
-            start = leaves(self._params)
-            adapted = self._adapted(start, chunk, differentiable=True)
-            new = self._policy(adapted, chunk.after.obs)
-            loss = likelihood_ratio(new, chunk.after).sum()
+        losses = [loss_on(experience) for experience in chunk.trail]
+        stages = self._inner.stages(meta, losses, chunk.num_tasks, differentiable=differentiable)
+        return [self._inner.params(meta, stage) for stage in stages]
+
+    def _played(
+        self, stages: Sequence[Params], chunk: MetaChunk, trail: bool = False
+    ) -> list[Distribution]:
+        """Return policies at what they played: the adapted ones, last, and all others if needed."""
+        pairs = list(zip(stages, (*chunk.trail, chunk.after), strict=True))
+        needed = pairs if trail or self._exploration else pairs[-1:]
+        return [self._policy(params, experience.obs) for params, experience in needed]
+
+    def _loss(self, policies: Sequence[Distribution], chunk: MetaChunk, outer: Surrogate) -> Tensor:
+        """Return the loss of each task, (b,)."""
+        loss = outer(policies[-1], chunk.after)
+        if self._exploration:
+            for policy, experience in zip(policies[:-1], chunk.trail, strict=True):
+                loss = loss + self._exploration * exploration(policy, experience, chunk.score)
+        return loss
+
+    def gradient(
+        self,
+        vector: Tensor | None = None,
+        outer: Surrogate = likelihood_ratio,
+        kl_weight: float = 0.0,
+        start_kl_weight: float = 0.0,
+    ) -> MetaGradient:
+        """Return the loss and its gradient with respect to the meta-parameters.
+
+        Args:
+            vector: the meta-parameters, (P,); None for the old ones.
+            outer: the surrogate after adaptation.
+            kl_weight: of KL(old || new) of the adapted policies, added to the loss.
+            start_kl_weight: of the same of the policies before each adaptation step.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite.
+        """
+        meta = self.meta if vector is None else unflatten(vector, self.meta)
+
+        def work(
+            item: tuple[MetaChunk, list[Distribution] | None],
+        ) -> tuple[Tensor, Tensor, list[Distribution]]:
+            chunk, old = item
+            start = leaves(meta)
+            stages = self._stages(start, chunk, differentiable=True)
+            policies = self._played(stages, chunk, trail=start_kl_weight > 0)
+            if old is None:
+                old = [policy.detach() for policy in policies]
+            kl = mean_kl(old[-1], policies[-1], chunk.after.weight)
+            start_kl = torch.zeros_like(kl)
+            for before, policy, played in zip(old[:-1], policies[:-1], chunk.trail, strict=False):
+                start_kl = start_kl + mean_kl(before, policy, played.weight)
+            loss = self._loss(policies, chunk, outer)
+            loss = (loss + kl_weight * kl + start_kl_weight * start_kl).sum()
             gradient = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
-            return (
-                loss.detach(),
-                concatenate(gradient),
-                Normal(new.mean.detach(), new.log_std.detach()),
-            )
+            numbers = torch.stack([loss, kl.sum(), start_kl.sum()]).detach()
+            return numbers, concatenate(gradient), old
 
-        results = self._pool.map(work, self._chunks)
+        known: Sequence[list[Distribution] | None]
+        if vector is None:
+            known = [None] * len(self._chunks)  # a by-product of what follows
+        else:
+            known = self._old_policies(start_kl_weight > 0)
+        results = self._pool.map(work, list(zip(self._chunks, known, strict=True)))
         self._old = [old for _, _, old in results]
-        loss = total([loss for loss, _, _ in results])
-        gradient = total([gradient for _, gradient, _ in results])
-        return float(loss) / self._num_tasks, gradient / self._num_tasks
+        loss, kl, start_kl = (total([n for n, _, _ in results]) / self._num_tasks).tolist()
+        gradient = total([gradient for _, gradient, _ in results]) / self._num_tasks
+        check_finite(gradient, loss)
+        return MetaGradient(loss, gradient, kl, start_kl)
+
+    def _old_policies(self, trail: bool = False) -> list[list[Distribution]]:
+        """Return what `_played` gives at the old meta-parameters, of each chunk."""
+
+        @torch.no_grad()
+        def work(chunk: MetaChunk) -> list[Distribution]:
+            stages = self._stages(self.meta, chunk, differentiable=False)
+            return self._played(stages, chunk, trail)
+
+        wanted = len(self._chunks[0].trail) + 1 if trail else 1
+        if not self._old or len(self._old[0]) < wanted:
+            self._old = self._pool.map(work, self._chunks)
+        return self._old
 
     def evaluate(self, vector: Tensor) -> tuple[float, float]:
-        """Return loss and KL(old || new) of the adapted policies at meta-parameters (P,).
+        """Return loss and KL(old || new) of the adapted policies at meta-parameters (P,)."""
+        meta = unflatten(vector, self.meta)
 
-        The old policies are those that `loss_and_gradient` met.
-        """
-        params = unflatten(vector, self._params)
-
-        def work(item: tuple[MetaChunk, Normal]) -> tuple[Tensor, Tensor]:
+        def work(item: tuple[MetaChunk, list[Distribution]]) -> Tensor:
             chunk, old = item
-            adapted = self._adapted(params, chunk, differentiable=False)
+            stages = self._stages(meta, chunk, differentiable=False)
             with torch.no_grad():
-                new = self._policy(adapted, chunk.after.obs)
-                loss = likelihood_ratio(new, chunk.after).sum()
-                return loss, mean_kl(old, new, chunk.after.weight).sum()
+                policies = self._played(stages, chunk)
+                loss = self._loss(policies, chunk, likelihood_ratio).sum()
+                kl = mean_kl(old[-1], policies[-1], chunk.after.weight).sum()
+                return torch.stack([loss, kl])
 
-        pairs = list(zip(self._chunks, self._old, strict=True))
-        results = self._pool.map(work, pairs)
-        loss, kl = total([loss for loss, _ in results]), total([kl for _, kl in results])
-        return float(loss) / self._num_tasks, float(kl) / self._num_tasks
+        pairs = list(zip(self._chunks, self._old_policies(), strict=True))
+        loss, kl = (total(self._pool.map(work, pairs)) / self._num_tasks).tolist()
+        return loss, kl
+
+    def displacement(self) -> Tensor:
+        """Return how far a further step on the data after adaptation is from the start, (P,).
+
+        The mean over tasks of adapted less old parameters, nothing differentiated (Reptile, Nichol
+        et al. 2018, algorithm 2). Where all parameters adapt.
+
+        Raises:
+            FloatingPointError: if it is not finite.
+        """
+
+        def work(chunk: MetaChunk) -> Tensor:
+            after = chunk.after
+            moved = self._inner.step(
+                self.meta,
+                chunk.task,
+                lambda params: self._surrogate(self._policy(params, after.obs), after),
+            ).variables
+            return concatenate((moved[name] - value).sum(0) for name, value in self.meta.items())
+
+        way = total(self._pool.map(work, self._chunks)) / self._num_tasks
+        check_finite(way)
+        return way
 
     def fisher(
         self, fraction: float = 1.0, jacobian_fraction: float = 1.0
@@ -166,58 +236,61 @@ class MetaObjective:
         """Return v -> F v, the Hessian of the mean KL at the old meta-parameters times v, (P,).
 
         KL(old || new) and its gradient vanish at the old parameters, so its Hessian is exactly
-        J^T F J with J the Jacobian of the adapted policies' means and log stds with respect to the
-        meta-parameters, through the adaptation, and F the Fisher matrix of the Gaussians.
+        J^T F J with J the Jacobian of the adapted policies' outputs with respect to the
+        meta-parameters, through the adaptation, and F the Fisher matrix of the distributions.
 
         Args:
             fraction: the share of the steps after adaptation that F uses.
-            jacobian_fraction: the share of the steps before it that J uses.
+            jacobian_fraction: the share of the steps (or episodes) before it that J uses.
         """
         stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
 
         def build(chunk: MetaChunk) -> FisherChunk:
             thin = replace(
                 chunk,
-                trail=tuple(experience.every(jacobian_stride) for experience in chunk.trail),
+                trail=tuple(
+                    experience.every(jacobian_stride, self._whole_episodes)
+                    for experience in chunk.trail
+                ),
                 after=chunk.after.every(stride),
             )
-            start = leaves(self._params)
-            adapted = self._adapted(start, thin, differentiable=True)
+            start = leaves(self.meta)
+            adapted = self._stages(start, thin, differentiable=True)[-1]
             return FisherChunk(self._policy, start, adapted, thin)
 
         with long_lived_memory():
             parts = self._pool.map(build, self._chunks)
 
         def product(vector: Tensor) -> Tensor:
-            tangent = unflatten(vector, self._params)
+            tangent = unflatten(vector, self.meta)
             products = self._pool.map(lambda part: part.product(tangent), parts)
             return total(products) / self._num_tasks
 
         return product
 
 
+def check_finite(gradient: Tensor, loss: float = 0.0) -> None:
+    """Refuse to go on with numbers that are none."""
+    if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
+        raise FloatingPointError("the meta-gradient is not finite; nothing was updated")
+
+
 class FisherChunk:
     """One chunk's part of the Fisher-vector product, over graphs that are built once."""
 
-    def __init__(
-        self, policy: GaussianMLP, start: Params, adapted: Params, chunk: MetaChunk
-    ) -> None:
+    def __init__(self, policy: MLPPolicy, start: Params, adapted: Params, chunk: MetaChunk) -> None:
         self._adaptation = LinearMap(list(adapted.values()), list(start.values()))
         # The Fisher matrix is taken at the parameters that all the data led to.
         end = leaves(chunk.adapted)
-        self._normal = policy(end, chunk.after.obs)
-        self._outputs = LinearMap([self._normal.mean, self._normal.log_std], list(end.values()))
-        self._weight = chunk.after.weight[..., None]
+        self._policy = policy(end, chunk.after.obs)
+        self._outputs = LinearMap(list(self._policy.outputs), list(end.values()))
+        self._weight = chunk.after.weight
 
     def product(self, tangent: Params) -> Tensor:
         """Return the sum over the chunk's tasks of F v, (P,)."""
         adapted = self._adaptation.pushforward(list(tangent.values()))
-        mean, log_std = self._outputs.pushforward(adapted)
+        directions = self._outputs.pushforward(adapted)
         with torch.no_grad():
-            by_mean, by_log_std = self._normal.fisher_product(mean, log_std)
-            cotangents = [
-                by_mean * self._weight,
-                (by_log_std * self._weight).sum(1, keepdim=True),
-            ]
+            cotangents = self._policy.fisher_product(directions, self._weight)
         pulled = self._adaptation.pullback(self._outputs.pullback(cotangents))
         return concatenate(pulled)

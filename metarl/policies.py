@@ -7,35 +7,39 @@ task, and acts on observations (B, N, obs_dim).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.checks import check
+from metarl.distributions import Categorical, Distribution, Normal
+from metarl.params import Params
 
-Params: TypeAlias = dict[str, Tensor]
-
-LOG_2PI = math.log(2 * math.pi)
 FEW_COLUMNS = 16
-
-
-def leaves(params: Params) -> Params:
-    """Return the same parameters as leaves of new graphs, to differentiate with respect to."""
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """The policy: a Gaussian whose mean is an MLP and whose std does not depend on the state."""
+    """The policy, an MLP. Where actions are continuous it is a Gaussian whose standard deviation
+    does not depend on the state; where they are discrete it is categorical."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Sizes of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
+    initialisation: Literal["glorot", "orthogonal"] = "glorot"
+    """Initial weights: uniform by Glorot and Bengio 2010, or orthogonal matrices. Biases are 0."""
+    hidden_gain: float = 1.0
+    """Factor on the initial weights of the hidden layers."""
+    output_gain: float = 1.0
+    """Factor on the initial weights of the last layer."""
     init_std: float = 1.0
     """Standard deviation at initialisation."""
     min_std: float = 1e-6
@@ -46,42 +50,12 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check(all(size >= 1 for size in self.hidden), "hidden", "sizes of at least 1", self.hidden)
+        for name in ("hidden_gain", "output_gain"):
+            check(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
         check(self.min_std > 0, "min_std", "more than 0", self.min_std)
         check(self.max_std > self.min_std, "max_std", "more than min_std", self.max_std)
         inside = self.min_std <= self.init_std <= self.max_std
         check(inside, "init_std", "between min_std and max_std", self.init_std)
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Diagonal Gaussians: mean (B, N, A) and log standard deviation (B, 1, A)."""
-
-    mean: Tensor
-    log_std: Tensor
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Log density of actions (B, N, A), summed over action dimensions: (B, N)."""
-        score = (action - self.mean) * torch.exp(-self.log_std)
-        log_scale = self.log_std + 0.5 * LOG_2PI
-        return -0.5 * score.square().sum(-1) - log_scale.sum(-1)
-
-    def kl(self, other: Normal) -> Tensor:
-        """KL(self || other), summed over action dimensions: (B, N)."""
-        ratio = torch.exp(2 * (self.log_std - other.log_std))
-        shift = ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
-        return (other.log_std - self.log_std + 0.5 * (ratio + shift - 1)).sum(-1)
-
-    def entropy(self) -> Tensor:
-        """Differential entropy: (B, 1)."""
-        return (self.log_std + 0.5 * (LOG_2PI + 1)).sum(-1)
-
-    def fisher_product(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply a direction (mean, log_std) with the Fisher matrix in these coordinates.
-
-        The Fisher matrix of a Gaussian is diag(1 / std^2) for the mean and 2 for the log std.
-        Returns the products before the sum over N: (B, N, A) each.
-        """
-        return mean * torch.exp(-2 * self.log_std), (2 * log_std).expand_as(mean)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -95,68 +69,174 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight)
 
 
-class GaussianMLP:
-    """A Gaussian policy over stacks of parameters: `weight0`, `bias0`, ..., `log_std`."""
+def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Draw a uniform matrix, (fan_in, fan_out), by Glorot and Bengio 2010."""
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return rng.uniform(-bound, bound, (fan_in, fan_out))
 
-    def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int) -> None:
+
+def orthogonal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Draw a matrix, (fan_in, fan_out), with orthonormal rows or columns, the fewer of them."""
+    tall = rng.standard_normal((max(fan_in, fan_out), min(fan_in, fan_out)))
+    q, r = np.linalg.qr(tall)
+    q = q * np.sign(np.diag(r))  # without this, not uniform over the orthogonal matrices
+    return q if fan_in >= fan_out else q.T
+
+
+INITIALISATIONS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+    "glorot": glorot,
+    "orthogonal": orthogonal,
+}
+
+
+class MLPPolicy(ABC):
+    """A policy over stacks of parameters: `weight0`, `bias0`, `weight1`, ...
+
+    Attributes:
+        sizes: of the layers, from the observation to the outputs.
+    """
+
+    def __init__(self, config: PolicyConfig, obs_dim: int, num_outputs: int) -> None:
         self.config = config
-        self.sizes = (obs_dim, *config.hidden, action_dim)
-        self.action_dim = action_dim
+        self.sizes = (obs_dim, *config.hidden, num_outputs)
 
     @property
     def num_layers(self) -> int:
         return len(self.sizes) - 1
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """The names of the last layer's parameters, and of others that belong to the outputs."""
+        return (f"weight{self.num_layers - 1}", f"bias{self.num_layers - 1}")
+
     def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
-        """Draw initial parameters, unstacked: Glorot-uniform weights, biases 0."""
+        """Draw initial parameters, unstacked."""
         params: Params = {}
+        draw = INITIALISATIONS[self.config.initialisation]
         for layer, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            bound = math.sqrt(6 / (fan_in + fan_out))
-            weight = rng.uniform(-bound, bound, (fan_in, fan_out))
+            last = layer == self.num_layers - 1
+            gain = self.config.output_gain if last else self.config.hidden_gain
+            weight = np.ascontiguousarray(gain * draw(rng, fan_in, fan_out))
             params[f"weight{layer}"] = torch.from_numpy(weight).to(dtype)
             params[f"bias{layer}"] = torch.zeros(1, fan_out, dtype=dtype)
-        log_std = math.log(self.config.init_std)
-        params["log_std"] = torch.full((1, self.action_dim), log_std, dtype=dtype)
         return params
 
-    def __call__(self, params: Params, obs: Tensor) -> Normal:
-        """Return the action distributions of stacked `params` at `obs`, (B, N, obs_dim)."""
+    def forward(self, params: Params, obs: Tensor) -> Tensor:
+        """Return the outputs, (B, N, num_outputs), at `obs`, (B, N, obs_dim)."""
         activation = torch.tanh if self.config.activation == "tanh" else torch.relu
         hidden = obs
         for layer in range(self.num_layers):
             if layer:
                 hidden = activation(hidden)
             hidden = linear(hidden, params[f"weight{layer}"], params[f"bias{layer}"])
+        return hidden
+
+    @abstractmethod
+    def __call__(self, params: Params, obs: Tensor) -> Distribution:
+        """Return the action distributions of stacked `params` at `obs`, (B, N, obs_dim)."""
+
+    @abstractmethod
+    def actor(self, params: Params) -> MLPActor:
+        """Return what acts by stacked `params` during rollouts."""
+
+
+class GaussianMLP(MLPPolicy):
+    """Continuous actions: a Gaussian whose mean is the MLP, and a parameter `log_std`."""
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return (*super().head, "log_std")
+
+    def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        log_std = math.log(self.config.init_std)
+        constant = torch.full((1, self.sizes[-1]), log_std, dtype=dtype)
+        return {**super().init(rng, dtype), "log_std": constant}
+
+    def __call__(self, params: Params, obs: Tensor) -> Normal:
         low, high = math.log(self.config.min_std), math.log(self.config.max_std)
-        return Normal(hidden, params["log_std"].clamp(low, high))
+        return Normal(self.forward(params, obs), params["log_std"].clamp(low, high))
 
     def actor(self, params: Params) -> GaussianActor:
-        """Return what acts by stacked `params` during rollouts."""
         return GaussianActor(self, params)
 
 
-class GaussianActor:
+class CategoricalMLP(MLPPolicy):
+    """Discrete actions: the MLP gives their logits."""
+
+    def __call__(self, params: Params, obs: Tensor) -> Categorical:
+        return Categorical(self.forward(params, obs))
+
+    def actor(self, params: Params) -> CategoricalActor:
+        return CategoricalActor(self, params)
+
+
+def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> MLPPolicy:
+    """Make the policy for a family's spaces.
+
+    Raises:
+        TypeError: if the action space is neither Box nor Discrete.
+    """
+    obs_dim = int(np.prod(obs_space.shape))
+    if isinstance(action_space, Discrete):
+        return CategoricalMLP(config, obs_dim, int(action_space.n))
+    if isinstance(action_space, Box):
+        return GaussianMLP(config, obs_dim, int(np.prod(action_space.shape)))
+    raise TypeError(f"no policy for the action space {action_space}: expected Box or Discrete")
+
+
+class MLPActor(ABC):
     """Acts by a stack of parameters in NumPy, float32: faster than torch at these sizes."""
 
-    def __init__(self, policy: GaussianMLP, params: Params) -> None:
-        arrays = {name: value.detach().cpu().float().numpy() for name, value in params.items()}
+    def __init__(self, policy: MLPPolicy, params: Params) -> None:
+        self._arrays = {
+            name: value.detach().cpu().float().numpy() for name, value in params.items()
+        }
         layers = range(policy.num_layers)
-        self._layers = [(arrays[f"weight{layer}"], arrays[f"bias{layer}"]) for layer in layers]
+        self._layers = [
+            (self._arrays[f"weight{layer}"], self._arrays[f"bias{layer}"]) for layer in layers
+        ]
         self._relu = policy.config.activation == "relu"
-        low, high = math.log(policy.config.min_std), math.log(policy.config.max_std)
-        self._std = np.exp(np.clip(arrays["log_std"], low, high))  # (B, 1, A)
-        self._action_dim = policy.action_dim
+        self._num_outputs = policy.sizes[-1]
 
-    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        """Draw the noise of one episode, (T, action_dim) float32."""
-        return rng.standard_normal((horizon, self._action_dim), dtype=np.float32)
-
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Choose actions, (B, E, action_dim) float32, at obs (B, E, obs_dim) float32."""
+    def forward(self, obs: np.ndarray) -> np.ndarray:
+        """Return the outputs, (B, E, num_outputs), at obs (B, E, obs_dim) float32."""
         hidden = obs
         for layer, (weight, bias) in enumerate(self._layers):
             if layer:
                 np.maximum(hidden, 0, out=hidden) if self._relu else np.tanh(hidden, out=hidden)
             hidden = hidden @ weight
             hidden += bias
-        return hidden + self._std * noise
+        return hidden
+
+    @abstractmethod
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        """Draw the noise of one episode, (T, num_outputs) float32."""
+
+    @abstractmethod
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Choose actions, (B, E, action_dim) float32, at obs (B, E, obs_dim) float32."""
+
+
+class GaussianActor(MLPActor):
+    """Draws from the Gaussians."""
+
+    def __init__(self, policy: GaussianMLP, params: Params) -> None:
+        super().__init__(policy, params)
+        low, high = math.log(policy.config.min_std), math.log(policy.config.max_std)
+        self._std = np.exp(np.clip(self._arrays["log_std"], low, high))  # (B, 1, A)
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        return rng.standard_normal((horizon, self._num_outputs), dtype=np.float32)
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        return self.forward(obs) + self._std * noise
+
+
+class CategoricalActor(MLPActor):
+    """Draws an index from the softmax of the logits, as the largest of logits + Gumbel noise."""
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        return rng.gumbel(size=(horizon, self._num_outputs)).astype(np.float32)
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        return (self.forward(obs) + noise).argmax(-1, keepdims=True).astype(np.float32)

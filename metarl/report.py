@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from torch import Tensor
 
-from metarl.agents import MetaAgent, make_agent
+from metarl.agents import make_agent
 from metarl.checkpoint import write_atomically
-from metarl.checks import UserError, check_known
-from metarl.evaluation import Evaluation, evaluate, step_sizes
+from metarl.checks import UserError
+from metarl.config import Config
+from metarl.evaluation import Evaluation, evaluate, step_scales
 from metarl.figures import adaptation_curve
 from metarl.runs import Run, encode
 from metarl.tracking import start_tracker
 
-BASELINES = ("random",)
+RANDOM = "random"
+"""The baseline that adapts from the parameters that the training began with."""
 
 
 def evaluate_run(
@@ -39,7 +43,8 @@ def evaluate_run(
         checkpoint: which of its checkpoints.
         split, tasks, episodes, steps, seed: as in `evaluate`.
         schedule: of the step sizes, `constant` or `halving`.
-        against: baselines; `random` adapts from the parameters that the training began with.
+        against: baselines: `random` adapts from the parameters that the training began with; the
+            folder of another run stands for its latest checkpoint.
         overrides: values that replace those of the run's config, such as device="cpu".
 
     Returns:
@@ -48,15 +53,16 @@ def evaluate_run(
     Raises:
         UserError: if something asked for does not exist, or the results cannot be written.
     """
-    for name in against:
-        check_known(name, BASELINES, "--against: unknown baseline")
     run = Run.open(directory, **overrides)
     config = run.config
-    lrs = step_sizes(schedule, config.inner.lr, max(steps, 0))
-    agents: dict[str, MetaAgent] = {
-        config.method: make_agent(config, run.load(checkpoint).agent),
-        **{name: make_agent(config) for name in against},
-    }
+    scales = step_scales(schedule, max(steps, 0))
+    contestants = {config.method: Contestant(config, run.load(checkpoint).agent, checkpoint)}
+    for name in against:
+        label, contestant = baseline(name, run, overrides)
+        if label in contestants:  # two runs of one method
+            label = Path(name).name
+        contestants[label] = contestant
+    agents = {label: make_agent(each.config, each.state) for label, each in contestants.items()}
     folder = run.directory / "evaluation"
     try:
         folder.mkdir(exist_ok=True)
@@ -64,29 +70,64 @@ def evaluate_run(
         raise UserError(f"{folder}: cannot be written ({error})") from error
     results = {
         label: evaluate(
-            agent,
-            config.env,
+            agents[label],
+            contestant.config.env,
             split=split,
             tasks=tasks,
             episodes=episodes,
             steps=steps,
-            lrs=lrs,
+            scales=scales,
             seed=seed,
             threads=config.num_threads,
             method=label,
         )
-        for label, agent in agents.items()
+        for label, contestant in contestants.items()
     }
     files = []
     for label, result in results.items():
         suffix = "" if label == config.method else f"-{label}"
         files.append(folder / f"{split}{suffix}.json")
-        source = "untrained" if label in against else checkpoint
-        write_atomically(files[-1], encode({**result.to_dict(), "checkpoint": source}))
+        source = {"checkpoint": contestants[label].source}
+        write_atomically(files[-1], encode({**result.to_dict(), **source}))
     files.append(folder / f"{split}.png")
     adaptation_curve(results, files[-1])
     track(run, split, results, files[-1])
     return results, files
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a comparison: a config, what was learned (None for nothing), and from where."""
+
+    config: Config
+    state: Mapping[str, Tensor] | None
+    source: str
+
+
+def baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[str, Contestant]:
+    """Return the label of a baseline of a run, and the baseline.
+
+    Raises:
+        UserError: if there is none of that name, or it was trained on other tasks.
+    """
+    if name == RANDOM:
+        return RANDOM, Contestant(run.config, None, "untrained")
+    if not Path(name).is_dir():
+        raise UserError(f"--against: {name}: expected {RANDOM} or the folder of a run")
+    other = Run.open(Path(name), **overrides)
+    hashes = [each.env.task_hash(each.env.tasks("test", 1)) for each in (run.config, other.config)]
+    if hashes[0] != hashes[1]:
+        raise UserError(
+            f"--against: {name}: its tasks ({describe(other.config)}) are not those of "
+            f"{run.directory} ({describe(run.config)})"
+        )
+    return other.config.method, Contestant(other.config, other.load().agent, f"{name} latest")
+
+
+def describe(config: Config) -> str:
+    """Say which family of tasks a config has, with its settings."""
+    settings = (f"{key} {value}" for key, value in config.to_dict()["env"].items())
+    return ", ".join(settings)
 
 
 def track(run: Run, split: str, results: Mapping[str, Evaluation], figure: Path) -> None:

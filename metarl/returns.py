@@ -19,6 +19,11 @@ def discounted_sums(values: Tensor, factor: float) -> Tensor:
     return values @ weight
 
 
+def discounted_prefixes(values: Tensor, factor: float) -> Tensor:
+    """Return the sums over s <= t of factor^(t - s) * values_s for every t. Shapes (..., T)."""
+    return discounted_sums(values.flip(-1), factor).flip(-1)
+
+
 def linear_features(obs: Tensor, time: Tensor) -> Tensor:
     """Features of the linear baseline: obs, obs^2, t, t^2, t^3, 1 (Duan et al. 2016, section 5).
 
@@ -89,6 +94,11 @@ def baseline_values(
     return (features @ weights)[..., 0], (last_features[:, :, None] @ weights)[:, :, 0, 0]
 
 
+def is_last(mask: Tensor) -> Tensor:
+    """Return where the last step of each episode is, (..., T) bool."""
+    return mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
+
+
 def advantages(
     reward: Tensor,
     mask: Tensor,
@@ -108,20 +118,21 @@ def advantages(
         discount, gae_lambda: per step.
     """
     following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], -1)
-    is_last = mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
-    following = torch.where(is_last, last_values[..., None], following)
+    following = torch.where(is_last(mask), last_values[..., None], following)
     # delta_t = r_t + discount V(s_{t+1}) - V(s_t)
     delta = torch.where(mask, reward.double() + discount * following - values, 0.0)
     return discounted_sums(delta, discount * gae_lambda) * mask
 
 
-def standardize(advantage: Tensor, mask: Tensor) -> Tensor:
-    """Give each task's advantages, (B, E, T), mean 0 and variance 1 over its steps."""
+def moments(advantage: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each task's advantages over its steps, (B, 1, 1) each.
+
+    Shapes (B, E, T).
+    """
     count = mask.sum((1, 2), keepdim=True)
-    mean = advantage.sum((1, 2), keepdim=True) / count
-    centred = (advantage - mean) * mask
-    std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
-    return centred / (std + 1e-8)
+    mean = (advantage * mask).sum((1, 2), keepdim=True) / count
+    variance = ((advantage - mean) * mask).square().sum((1, 2), keepdim=True) / count
+    return mean, variance.sqrt()
 
 
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def collect(
         noise = noise.reshape(*shape, horizon, -1)
 
         # Filled step by step, so the steps lead; transposed at the end.
-        obs_dim, action_dim = family.observation_space.shape[0], family.action_space.shape[0]
+        obs_dim, action_dim = family.observation_space.shape[0], family.action_dim
         all_obs = np.zeros((horizon + 1, *shape, obs_dim), np.float32)
         all_action = np.zeros((horizon, *shape, action_dim), np.float32)
         all_reward = np.zeros((horizon, *shape), np.float32)
@@ -122,7 +122,7 @@ def adaptation(
     seed: int,
     purpose: Purpose,
     iteration: int = 0,
-    lrs: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None,
     clock: Stopwatch,
     watch: Callable[[BatchEnv], None] | None = None,
 ) -> Iterator[tuple[Any, Episodes]]:
@@ -136,7 +136,7 @@ def adaptation(
         tasks: (B, task_dim).
         steps: how many times to adapt.
         seed, purpose, iteration: the address of the random streams.
-        lrs: the step size of each adaptation; None for the configured one.
+        scales: a factor on the step of each adaptation; None for 1.
         clock: takes the times.
         watch: as in `collect`.
 
@@ -154,7 +154,7 @@ def adaptation(
         yield state, episodes
         if phase < steps:
             with clock("adaptation"):
-                state = agent.adapt(state, episodes, lrs[phase] if lrs else None)
+                state = agent.adapt(state, episodes, scales[phase] if scales else 1.0)
 
 
 def episode_streams(

@@ -8,8 +8,8 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from metarl.checks import ConfigError, nearest
@@ -62,8 +62,10 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (inner,) = [arg for arg in args if arg is not type(None)]
-        return convert(inner, value, path)
+        members = [arg for arg in args if arg is not type(None)]
+        if len(members) > 1:
+            return build_choice(members, value, path)
+        return convert(members[0], value, path)
     if origin is Literal:
         if value not in args:
             hint = nearest(str(value), [str(arg) for arg in args])
@@ -79,6 +81,37 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{path}: expected {type_name(kind)}, got {value!r}")
+
+
+def build_choice(members: Sequence[type], value: Any, path: str) -> Any:
+    """Make one of several dataclasses: their first field, a `Literal`, tells which.
+
+    Raises:
+        ConfigError: as `build`, and if it tells of none of them.
+    """
+    if isinstance(value, tuple(members)):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: expected keys with values, got {value!r}")
+    tag, tags = choices(members)
+    name = value.get(tag, next(iter(tags)))
+    if not isinstance(name, str) or name not in tags:
+        hint = nearest(str(name), tags)
+        expected = "one of " + ", ".join(tags)
+        raise ConfigError(f"{path}.{tag}: expected {expected}, got {name!r}{hint}")
+    try:
+        return build(tags[name], value, path)
+    except ConfigError as error:
+        # The same key may well be known where another member is chosen.
+        raise ConfigError(
+            str(error).replace("unknown key", f"unknown key where {path}.{tag} is {name}")
+        ) from None
+
+
+def choices(members: Sequence[type]) -> tuple[str, dict[str, type]]:
+    """Return the name of the field that tells dataclasses apart, and them by its value."""
+    tag = fields(members[0])[0].name
+    return tag, {typing.get_args(hints(member)[tag])[0]: member for member in members}
 
 
 def _number(value: Any) -> float | None:
@@ -122,15 +155,29 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def keys(cls: type, prefix: str = "") -> Iterator[Key]:
-    """List the leaves of a schema, depth first."""
+def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
+    """List the leaves of a schema, depth first.
+
+    Args:
+        cls: a dataclass.
+        prefix: of the paths.
+        like: an instance, whose choices are made where there are some; by default the first ones.
+    """
     docs, types_by_name = field_docs(cls), hints(cls)
     for field in fields(cls):
-        kind = types_by_name[field.name]
-        if is_dataclass(kind) and not inspect.isabstract(kind):
-            yield from keys(typing.cast(type, kind), f"{prefix}{field.name}.")
+        kind, path = types_by_name[field.name], prefix + field.name
+        chosen = getattr(like, field.name, None)
+        members = [typing.cast(type, arg) for arg in typing.get_args(kind) if is_dataclass(arg)]
+        if members:
+            tag, tags = choices(members)
+            member = type(chosen) if chosen is not None else members[0]
+            for key in keys(member, f"{path}.", chosen):
+                is_tag = key.path == f"{path}.{tag}"
+                yield replace(key, type=Literal[tuple(tags)]) if is_tag else key
+        elif is_dataclass(kind) and not inspect.isabstract(kind):
+            yield from keys(typing.cast(type, kind), f"{path}.", chosen)
         else:
-            yield Key(prefix + field.name, kind, default_of(field), docs.get(field.name, ""))
+            yield Key(path, kind, default_of(field), docs.get(field.name, ""))
 
 
 def default_of(field: Any) -> Any:

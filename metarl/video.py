@@ -18,7 +18,6 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageDraw, ImageFont
 
 from envs import BatchEnv, Scene, TaskFamily
-from envs.mujoco import MujocoFamily
 from metarl.agents import MetaAgent
 from metarl.checks import UserError, check
 from metarl.rollout import adaptation
@@ -101,7 +100,7 @@ def adaptation_video(
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
     check(min(width, height) >= 96, "width and height", "at least 96", (width, height))
     if fps is None:
-        fps = 1 / family.dt if isinstance(family, MujocoFamily) else 20.0
+        fps = family.frames_per_second
     check(fps > 0, "fps", "more than 0", fps)
     task = family.check_task(task)
     with complete_file(out) as path, contextlib.closing(family.make_scene(width, height)) as scene:

@@ -3,10 +3,53 @@
 import pytest
 import yaml
 
-from envs import FAMILIES
+from envs import FAMILIES, PointNav, TabularMDP, TaskObserved
+from metarl.agents import make_agent
 from metarl.checks import ConfigError
 from metarl.config import Config, config_keys, config_names, load_config, make_config
-from metarl.schema import field_docs
+from metarl.inner import InnerConfig
+from metarl.outer.gradient import GradientConfig
+from metarl.outer.ppo import PPOConfig
+from metarl.outer.reptile import ReptileConfig
+from metarl.outer.trpo import TRPOConfig
+from metarl.schema import field_docs, flat
+
+UPDATES = {
+    "trpo": TRPOConfig,
+    "ppo": PPOConfig,
+    "gradient": GradientConfig,
+    "reptile": ReptileConfig,
+}
+
+# What makes a method the method it is; all else in its configs is a setting.
+METHODS = {
+    "maml_trpo": {},
+    "fomaml": {"inner.first_order": True},
+    "anil": {"inner.adapts": "head"},
+    "cavia": {"inner.adapts": "context"},
+    "leo": {"inner.adapts": "latent"},
+    "meta_sgd": {"inner.rule": "meta_sgd"},
+    "layer_step_sizes": {"inner.rule": "layer_step_sizes"},
+    "meta_lstm": {"inner.rule": "meta_lstm"},
+    "dice_maml": {"inner.surrogate": "dice"},
+    "loaded_dice_maml": {"inner.surrogate": "loaded_dice"},
+    "emaml": {"inner.surrogate": "log_likelihood", "inner.exploration": 1.0},
+    "maml_ppo": {"outer.update": "ppo", "outer.start_kl_weight": 0.0},
+    "promp": {"outer.update": "ppo", "outer.start_kl_weight": 5e-4},
+    "reptile": {"outer.update": "reptile"},
+    "pretrained": {"inner_steps": 0},
+    "oracle": {"inner_steps": 0, "env.observe_task": True},
+}
+USUAL = {
+    "inner_steps": 1,
+    "inner.adapts": "all",
+    "inner.rule": "sgd",
+    "inner.surrogate": "likelihood_ratio",
+    "inner.exploration": 0.0,
+    "inner.first_order": False,
+    "outer.update": "trpo",
+    "env.observe_task": False,
+}
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -17,10 +60,34 @@ def test_every_config_matches_the_schema_and_survives_a_round_trip(name):
     assert name.startswith(config.env.name + "/")
 
 
-@pytest.mark.parametrize("family", FAMILIES.values())
-def test_every_key_is_documented(family):
-    for key in config_keys(family):
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
+    """It sets what makes that method, and nothing that makes another."""
+    config = load_config(name)
+    stem = name.partition("/")[2]
+    method = "maml_trpo" if stem == "demo" else stem
+    assert config.method == method
+    values = {"env.observe_task": False, **flat(config.to_dict())}
+    expected = {**USUAL, **METHODS[method]}
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_every_method_has_a_config_for_point_nav():
+    named = {name.partition("/")[2] for name in config_names() if name.startswith("point_nav/")}
+    assert named == METHODS.keys()
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_key_is_documented(family, update):
+    data = {"env": {"family": family}, "outer": {"update": update}}
+    listed = config_keys(make_config(data, "test", {}))
+    for key in listed:
         assert key.doc, key.path
+    paths = [key.path for key in listed]
+    assert len(set(paths)) == len(paths)
+    config = make_config(data, "test", {})
+    assert set(flat(config.to_dict())) - {"env.family"} <= set(paths)
 
 
 def test_docstrings_of_inherited_fields_are_found():
@@ -77,6 +144,222 @@ def test_bad_values_are_refused_by_name(key, value, expected):
         load_config("half_cheetah_vel/maml_trpo", **{key: value})
     assert expected in str(error.value)
     assert key.split(".")[0] in str(error.value).replace("-", "_")
+
+
+# --- the outer update, by its key `update` ---
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_the_outer_update_is_chosen_by_its_key(tmp_path, update):
+    """With the defaults of its own; the round trip through YAML keeps the choice."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"env: {{family: point_nav}}\nouter: {{update: {update}}}\n")
+    config = load_config(path)
+    assert config.outer == UPDATES[update]()
+    assert make_config(yaml.safe_load(config.to_yaml()), "resolved", {}) == config
+    assert load_config("point_nav/maml_trpo", **{"outer.update": update}).outer == config.outer
+
+
+def test_without_the_key_it_is_trpo():
+    config = load_config("point_nav/maml_trpo", **{"outer.max_kl": 0.05})
+    assert config.outer == TRPOConfig(max_kl=0.05)
+    assert load_config("point_nav/maml_trpo", outer={}).outer == TRPOConfig()
+
+
+@pytest.mark.parametrize(
+    ("outer", "expected"),
+    [
+        (
+            {"update": "pop"},
+            "outer.update: expected one of trpo, ppo, gradient, reptile, got 'pop' (nearest: ppo)",
+        ),
+        ({"update": None}, "outer.update: expected one of trpo, ppo, gradient, reptile, got None"),
+        (
+            {"update": "ppo", "max_kl": 0.1},
+            "outer.max_kl: unknown key where outer.update is ppo",
+        ),
+        (
+            {"update": "ppo", "epohcs": 3},
+            "outer.epohcs: unknown key where outer.update is ppo (nearest: epochs)",
+        ),
+        ({"epochs": 3}, "outer.epochs: unknown key where outer.update is trpo"),
+        ({"update": "reptile", "optimizer": "adma"}, "outer.optimizer: expected one of sgd, adam"),
+        ({"update": "gradient", "lr": "fast"}, "outer.lr: expected number, got 'fast'"),
+        ({"update": "gradient", "lr": -1}, "outer.lr: expected more than 0"),
+        (
+            {"update": "ppo", "kl_target": 0.1},
+            "outer.kl_weight: expected more than 0, as it adapts",
+        ),
+        (3, "outer: expected keys with values, got 3"),
+        ("ppo", "outer: expected keys with values, got 'ppo'"),
+        (None, "outer: expected keys with values, got None"),
+    ],
+)
+def test_a_bad_outer_update_is_refused_by_name(tmp_path, outer, expected):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"env": {"family": "point_nav"}, "outer": outer}))
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert f"mine.yaml: {expected}" in str(error.value)
+
+
+@pytest.mark.parametrize("update", [["ppo"], {"ppo": 1}])
+def test_an_outer_update_that_is_no_name_is_refused(update):
+    with pytest.raises(ConfigError, match=r"outer\.update: expected one of trpo"):
+        load_config("point_nav/maml_trpo", **{"outer.update": update})
+
+
+# --- parts that make no sense together ---
+
+
+def refusal(**values) -> str:
+    """Why a config is refused."""
+    with pytest.raises(ConfigError) as error:
+        load_config("point_nav/maml_trpo", **values)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("inner.lr", 0.0, "expected more than 0"),
+        ("inner.code_size", 0, "expected at least 1"),
+        ("inner.dice_decay", 1.5, "expected between 0 and 1"),
+        ("inner.dice_decay", -0.1, "expected between 0 and 1"),
+        ("inner.exploration", -1.0, "expected at least 0"),
+        ("inner_steps", -1, "expected at least 0"),
+        ("inner.adapts", "heads", "(nearest: head)"),
+        ("inner.rule", "meta-sgd", "(nearest: meta_sgd)"),
+    ],
+)
+def test_bad_settings_of_the_inner_loop_are_refused(key, value, expected):
+    assert expected in refusal(**{key: value})
+
+
+def test_gates_are_shares():
+    message = refusal(**{"inner.rule": "meta_lstm", "inner.lr": 1.0})
+    assert "less than 1, as the gates of meta_lstm are shares, got 1.0" in message
+    assert load_config("point_nav/maml_trpo", **{"inner.lr": 1.0}).inner.lr == 1.0
+    assert InnerConfig(rule="meta_lstm", lr=0.999).lr == 0.999
+
+
+@pytest.mark.parametrize("surrogate", ["dice", "loaded_dice"])
+def test_dice_needs_second_derivatives(surrogate):
+    message = refusal(**{"inner.surrogate": surrogate, "inner.first_order": True})
+    assert "likelihood_ratio or log_likelihood with first_order" in message
+    assert f"all that dice is for, got '{surrogate}'" in message
+    assert InnerConfig(surrogate=surrogate).surrogate == surrogate
+    assert InnerConfig(surrogate="log_likelihood", first_order=True).first_order
+
+
+def test_a_head_needs_a_body():
+    message = refusal(**{"inner.adapts": "head", "policy.hidden": []})
+    assert "inner.adapts: head makes no sense here: policy.hidden is []" in message
+    values = {"inner.adapts": "context", "policy.hidden": []}
+    assert load_config("point_nav/maml_trpo", **values).policy.hidden == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("inner.adapts", "head", "; expected all"),
+        ("inner.adapts", "context", "; expected all"),
+        ("inner.rule", "meta_sgd", "; expected sgd"),
+        ("inner.exploration", 1.0, "; expected 0.0"),
+        ("inner.first_order", True, "; expected False"),
+        ("inner.surrogate", "dice", ", and the second derivatives are all that dice is for"),
+        ("inner.surrogate", "loaded_dice", ", and the second derivatives are all that dice is for"),
+    ],
+)
+def test_reptile_differentiates_nothing(key, value, reason):
+    values = {key: value, **needed(key)}
+    message = refusal(**{"outer.update": "reptile", **values})
+    expected = f"{value} makes no sense here: outer.update reptile differentiates nothing through"
+    assert expected in message
+    assert message.endswith(reason)
+    assert load_config("point_nav/maml_trpo", **{**values, "outer.update": "ppo"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("inner.rule", "meta_sgd"),
+        ("inner.rule", "meta_lstm"),
+        ("inner.exploration", 1.0),
+        ("inner.adapts", "context"),
+        ("inner.adapts", "latent"),
+    ],
+)
+def test_without_adaptation_there_is_nothing_to_learn_it_from(key, value):
+    values = {key: value, **needed(key)}
+    message = refusal(**{"inner_steps": 0, **values})
+    assert f"{value} makes no sense here: with inner_steps 0 no adaptation takes place" in message
+    assert load_config("point_nav/maml_trpo", **values).inner_steps == 1
+
+
+def needed(key: str) -> dict[str, str]:
+    """What else a value of the key asks for."""
+    return {"inner.surrogate": "log_likelihood"} if key == "inner.exploration" else {}
+
+
+@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "dice", "loaded_dice"])
+def test_the_exploration_credit_is_not_counted_twice(surrogate):
+    message = refusal(**{"inner.exploration": 1.0, "inner.surrogate": surrogate})
+    assert "surrogate: expected log_likelihood with exploration" in message
+
+
+def test_one_task_cannot_be_compared_with_others():
+    message = refusal(
+        **{"inner.exploration": 1.0, "inner.surrogate": "log_likelihood", "num_tasks": 1}
+    )
+    assert message.endswith("num_tasks is 1, and it compares the tasks of a meta-batch")
+
+
+def test_without_adaptation_there_is_no_policy_before_it():
+    values = {"outer.update": "ppo", "outer.start_kl_weight": 0.1}
+    message = refusal(inner_steps=0, **values)
+    expected = "--outer.start-kl-weight: 0.1 makes no sense here: there is no policy before"
+    assert expected in message
+    assert load_config("point_nav/maml_trpo", **values).outer.start_kl_weight == 0.1
+    values = {"inner_steps": 0, "inner.adapts": "head"}
+    assert load_config("point_nav/maml_trpo", **values).inner_steps == 0, "to fine-tune the head"
+
+
+# --- the oracle ---
+
+
+def test_observe_task_wraps_the_family(tmp_path):
+    """By YAML and by override, kept by a round trip; false is as if it were not there."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: {family: point_nav, horizon: 7, observe_task: true}\n")
+    config = load_config(path)
+    assert config.env == TaskObserved(PointNav(horizon=7))
+    assert make_config(yaml.safe_load(config.to_yaml()), "resolved", {}) == config
+    assert "observe_task: true" in config.to_yaml()
+    plain = load_config("point_nav/maml_trpo")
+    for value, env in ((True, TaskObserved(plain.env)), (False, plain.env)):
+        assert load_config("point_nav/maml_trpo", **{"env.observe_task": value}).env == env
+    assert load_config("point_nav/oracle", **{"env.observe_task": False}).env == plain.env
+    with pytest.raises(ConfigError, match=r"env\.observe_task: expected true or false, got 1"):
+        make_config({"env": {"family": "point_nav", "observe_task": 1}}, "test", {})
+
+
+@pytest.mark.parametrize("name", [name for name in config_names() if name.endswith("/oracle")])
+def test_an_oracles_agent_sees_the_task(name):
+    config = load_config(name, **{"policy.hidden": [4]})
+    assert isinstance(config.env, TaskObserved)
+    family = config.env.family
+    inputs = family.observation_space.shape[0] + family.task_space.shape[0]
+    assert make_agent(config).meta["weight0"].shape == (inputs, 4)
+
+
+def test_a_discrete_family_makes_a_categorical_agent():
+    data = {"env": {"family": "tabular_mdp", "num_states": 3, "num_actions": 4}}
+    config = make_config(data, "test", {"policy.hidden": [5]})
+    assert config.env == TabularMDP(num_states=3, num_actions=4)
+    agent = make_agent(config)
+    assert agent.policy.sizes == (3, 5, 4)
+    assert "log_std" not in agent.meta
 
 
 def test_an_error_in_a_file_names_the_file_and_the_key(tmp_path):

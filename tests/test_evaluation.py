@@ -9,7 +9,7 @@ import metarl
 from envs import PointNav, make_family
 from metarl.agents import make_agent
 from metarl.checks import ConfigError, UserError
-from metarl.evaluation import Evaluation, evaluate, load, step_sizes
+from metarl.evaluation import Evaluation, evaluate, load, step_scales
 from metarl.report import evaluate_run
 from metarl.training import train
 
@@ -67,20 +67,36 @@ def test_statistics_of_known_returns():
 
 
 def test_the_paper_s_schedule_halves_after_the_first_step():
-    assert step_sizes("constant", 0.1, 3) == [0.1, 0.1, 0.1]
-    assert step_sizes("halving", 0.1, 3) == [0.1, 0.05, 0.05]
+    assert step_scales("constant", 3) == [1.0, 1.0, 1.0]
+    assert step_scales("halving", 3) == [1.0, 0.5, 0.5]
     with pytest.raises(UserError, match="nearest: halving"):
-        step_sizes("halvign", 0.1, 3)
+        step_scales("halvign", 3)
 
 
 def test_the_schedule_changes_only_later_steps(run):
     agent, family = load(run.directory), run.config.env
-    lr = run.config.inner.lr
     kwargs = {"tasks": 3, "episodes": 3, "steps": 2}
-    constant = evaluate(agent, family, lrs=step_sizes("constant", lr, 2), **kwargs)
-    halving = evaluate(agent, family, lrs=step_sizes("halving", lr, 2), **kwargs)
+    constant = evaluate(agent, family, scales=step_scales("constant", 2), **kwargs)
+    halving = evaluate(agent, family, scales=step_scales("halving", 2), **kwargs)
     assert np.array_equal(constant.returns[:, :2], halving.returns[:, :2])
     assert not np.array_equal(constant.returns[:, 2], halving.returns[:, 2])
+
+
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], []])
+def test_there_is_a_scale_for_each_step(run, scales):
+    with pytest.raises(ConfigError, match="scales: expected one for each of the 2 steps"):
+        evaluate(load(run.directory), run.config.env, tasks=2, steps=2, scales=scales)
+
+
+def test_scales_of_one_are_the_default(run):
+    kwargs = {"tasks": 2, "episodes": 2, "steps": 2}
+    agent, family = load(run.directory), run.config.env
+    default, ones, zeros = (
+        evaluate(agent, family, scales=scales, **kwargs) for scales in (None, [1, 1], [0, 0])
+    )
+    assert np.array_equal(default.returns, ones.returns)
+    assert not np.array_equal(default.returns, zeros.returns)
+    assert default.step_scales == (1.0, 1.0)
 
 
 def test_result_file_holds_all_that_is_needed(run):
@@ -96,7 +112,7 @@ def test_result_file_holds_all_that_is_needed(run):
     assert np.array(content["tasks"]).shape == (4, 2)
     assert np.array(content["returns"]).shape == (4, 3, 3)
     assert len(content["mean"]) == len(content["interval"]) == len(content["iqm"]) == 3
-    assert content["step_sizes"] == [0.5, 0.5]
+    assert content["step_scales"] == [1.0, 1.0]
     assert (content["seed"], content["checkpoint"]) == (0, "latest")
     assert content["provenance"]["versions"]["mujoco"]
     assert files[2].read_bytes().startswith(b"\x89PNG")
@@ -109,6 +125,38 @@ def test_the_random_baseline_is_the_agent_before_training(run):
     assert not np.array_equal(results["random"].returns, results["maml_trpo"].returns)
 
 
+def train_another(tmp_path, folder, config="point_nav/reptile", **overrides):
+    return train(metarl.load_config(config, **{**SMALL, **overrides}), tmp_path / folder).directory
+
+
+def test_another_run_is_a_baseline_on_the_same_tasks_and_episodes(run, tmp_path):
+    """By its folder; under its method, or under the folder's name where that is taken."""
+    reptile = train_another(tmp_path, "reptile-run")
+    twin = train_another(tmp_path, "twin", "point_nav/maml_trpo", seed=5)
+    settings = {"tasks": 3, "episodes": 2, "steps": 1}
+    results, files = evaluate_run(run.directory, against=[str(reptile), str(twin)], **settings)
+    assert list(results) == ["maml_trpo", "reptile", "twin"]
+    for label, directory in (("reptile", reptile), ("twin", twin)):
+        alone = evaluate(load(directory), run.config.env, **settings)
+        assert np.array_equal(results[label].returns, alone.returns)
+        assert results[label].task_hash == results["maml_trpo"].task_hash
+    names = [file.name for file in files]
+    assert names == ["test.json", "test-reptile.json", "test-twin.json", "test.png"]
+    assert json.loads(files[1].read_text())["checkpoint"] == f"{reptile} latest"
+
+
+def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):
+    oracle = train_another(tmp_path, "oracle", "point_nav/oracle")
+    results, _ = evaluate_run(run.directory, against=[str(oracle)], tasks=2, episodes=2, steps=1)
+    assert np.array_equal(results["oracle"].tasks, results["maml_trpo"].tasks)
+
+
+def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
+    other = train_another(tmp_path, "other", **{"env.goal_range": 0.4})
+    with pytest.raises(UserError, match=r"other: its tasks .*goal_range 0\.4.* are not those of"):
+        evaluate_run(run.directory, against=[str(other)])
+
+
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
@@ -117,7 +165,7 @@ def test_the_random_baseline_is_the_agent_before_training(run):
         ({"steps": -1}, "steps: expected at least 0"),
         ({"split": "tset"}, "nearest: test"),
         ({"schedule": "haling"}, "nearest: halving"),
-        ({"against": ["randm"]}, "nearest: random"),
+        ({"against": ["randm"]}, "--against: randm: expected random or the folder of a run"),
         ({"checkpoint": "bset"}, "there is no such checkpoint"),
     ],
 )

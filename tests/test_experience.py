@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.adaptation import stack
 from metarl.episodes import Episodes
 from metarl.experience import Experience, ReturnConfig, make_experience
+from metarl.params import stack
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,8 @@ def test_weights_are_as_precise_as_the_parameters(dtype, episodes, digest):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_everything_has_the_type_of_the_parameters(dtype, episodes, digest):
-    assert {value.dtype for value in vars(digest(episodes, dtype)).values()} == {dtype}
+    tensors = {name: x for name, x in vars(digest(episodes, dtype)).items() if name != "horizon"}
+    assert {x.dtype for x in tensors.values()} == {dtype}
 
 
 def test_log_prob_is_that_of_the_policy_that_acted(episodes, digest, tiny_policy, tiny_params):
@@ -78,7 +79,7 @@ def test_log_prob_is_that_of_the_policy_that_acted(episodes, digest, tiny_policy
 
 
 def test_steps_after_the_end_have_no_influence(episodes, digest):
-    """Whatever stands there, advantages and weights are the same to the bit."""
+    """Whatever stands there, all but what stood there is the same to the bit, and 0 there."""
     after_end = ~episodes.mask
     soiled = replace(
         episodes,
@@ -87,8 +88,9 @@ def test_steps_after_the_end_have_no_influence(episodes, digest):
         reward=np.where(after_end, np.float32(7), episodes.reward),
     )
     clean_result, soiled_result = digest(episodes), digest(soiled)
-    assert torch.equal(clean_result.weight, soiled_result.weight)
-    assert torch.equal(clean_result.advantage, soiled_result.advantage)
+    for name in ("weight", "advantage", "reward", "value"):
+        assert torch.equal(getattr(clean_result, name), getattr(soiled_result, name)), name
+        assert not getattr(clean_result, name).reshape(2, 2, 4)[after_end].any(), name
 
 
 def test_advantages_are_standardised_per_task_only_if_asked(episodes, digest):
@@ -104,10 +106,153 @@ def test_advantages_are_standardised_per_task_only_if_asked(episodes, digest):
         assert abs(float(values.mean())) > 0.01
 
 
+def test_equal_advantages_are_standardised_to_zero(episodes, digest):
+    """Not to NaN: a task without rewards."""
+    experience = digest(replace(episodes, reward=np.zeros_like(episodes.reward)))
+    for name in ("advantage", "reward", "value"):
+        assert not getattr(experience, name).any(), name
+
+
+# --- rewards and values in the units of the advantage ---
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("truncated", ["none", "all", "some"])
+def test_rewards_to_come_less_the_value_are_the_discounted_advantage(
+    episodes, digest, truncated, discount, standardize
+):
+    """With lambda = 1, at every step, in episodes that end early, late, or are cut short."""
+    cut = {
+        "none": np.zeros((2, 2), bool),
+        "all": np.ones((2, 2), bool),
+        "some": np.array([[True, False], [False, True]]),
+    }[truncated]
+    episodes = replace(episodes, bootstrap=cut, terminated=~cut)
+    experience = digest(episodes, discount=discount, standardize=standardize, ridge=0.1)
+    reward, value, advantage = (
+        x.reshape(2, 2, 4) for x in (experience.reward, experience.value, experience.advantage)
+    )
+    to_come = reward.flip(-1).cumsum(-1).flip(-1)
+    discounted = discount ** torch.arange(4).double() * advantage
+    took_place = torch.from_numpy(episodes.mask)
+    torch.testing.assert_close(
+        (to_come - value)[took_place], discounted[took_place], rtol=1e-10, atol=1e-12
+    )
+    assert bool(advantage[took_place].any())
+
+
+def test_rewards_and_values_by_hand(digest):
+    """One step of reward 1 to nothing, and two of 2 and 4 whose last state counts; discount 1/2.
+
+    All observations are 0, and a task with a truncated episode has no time features: every state
+    has the same value v.
+    """
+    mask = np.array([[[True, False], [True, True]]] * 2)
+    episodes = Episodes(
+        obs=np.zeros((2, 2, 2, 3), np.float32),
+        action=np.zeros((2, 2, 2, 2), np.float32),
+        reward=np.float32([[[1, 0], [2, 4]]] * 2),
+        mask=mask,
+        last_obs=np.zeros((2, 2, 3), np.float32),
+        terminated=~mask[..., -1],
+        bootstrap=mask[..., -1],
+        tasks=np.zeros((2, 1)),
+    )
+    experience = digest(episodes, discount=0.5, standardize=False)
+    # value = v, v / 2: then the reward at the end holds half the value of the last state, v too
+    value = experience.value[0].reshape(2, 2)
+    v = float(value[0, 0])
+    assert abs(v) > 0.1
+    assert value.tolist() == [[v, 0], [v, v / 2]]
+    assert experience.reward[0].tolist() == pytest.approx([1, 0, 2, 0.5 * (4 + 0.5 * v)])
+
+
+def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, digest):
+    """And values shifted by their mean and divided by it: the units of the advantage."""
+    raw, standardised = (digest(episodes, ridge=1.0, standardize=flag) for flag in (False, True))
+    for task in range(2):
+        valid = torch.from_numpy(episodes.mask[task].ravel())
+        advantage = raw.advantage[task][valid]
+        mean, std = advantage.mean(), advantage.std(correction=0)
+        to_start = (0.99 ** torch.arange(4).double()).repeat(2)[valid]
+        torch.testing.assert_close(
+            standardised.reward[task][valid], raw.reward[task][valid] / std, rtol=1e-6, atol=1e-9
+        )
+        expected = (raw.value[task][valid] + mean * to_start) / std
+        torch.testing.assert_close(standardised.value[task][valid], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.9])
+def test_lambda_shapes_the_advantage_only(episodes, digest, gae_lambda):
+    """Rewards and values are not of the advantage, whatever lambda is."""
+    plain = digest(episodes, standardize=False)
+    shaped = digest(episodes, standardize=False, gae_lambda=gae_lambda)
+    assert not torch.allclose(plain.advantage, shaped.advantage, rtol=1e-3)
+    assert torch.equal(plain.reward, shaped.reward)
+    assert torch.equal(plain.value, shaped.value)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_explained_variance_is_of_the_returns(episodes, tiny_policy, tiny_params, gae_lambda):
+    """The share of the discounted returns' variance that the baseline explains, whatever lambda
+    is."""
+    settings = ReturnConfig(gae_lambda=gae_lambda, ridge=0.1, standardize=False)
+    params = stack(tiny_params, 2)
+    played, explained = make_experience(episodes, tiny_policy, params, settings, CPU)
+    to_start = 0.99 ** torch.arange(4).double()
+    for task in range(2):
+        valid = torch.from_numpy(episodes.mask[task])
+        reward, value = (x[task].reshape(2, 4) / to_start for x in (played.reward, played.value))
+        returns = torch.stack(
+            [(reward[:, t:] * 0.99 ** torch.arange(4 - t).double()).sum(1) for t in range(4)], 1
+        )
+        left = (returns - value)[valid].var(correction=0) / returns[valid].var(correction=0)
+        assert float(explained[task]) == pytest.approx(1 - float(left), rel=1e-9)
+
+
+# --- some of the steps, or episodes ---
+
+
+def test_by_episode_is_zero_where_no_step_took_place(episodes, digest):
+    experience = digest(episodes)
+    numbers = torch.arange(1.0, 17.0).double().reshape(2, 8)
+    expected = numbers.reshape(2, 2, 4) * torch.from_numpy(episodes.mask)
+    assert torch.equal(experience.by_episode(numbers), expected)
+
+
+def test_every_takes_each_stride_th_episode_if_they_are_to_stay_whole(episodes, digest):
+    """Episodes 0 of two, with 4 of 7 and 1 of 3 steps."""
+    experience = digest(episodes)
+    thin = experience.every(2, whole_episodes=True)
+    for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
+        assert torch.equal(getattr(thin, name), getattr(experience, name)[:, :4]), name
+    expected = torch.tensor([[1 / 4] * 4, [1, 0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(thin.weight, expected)
+    assert thin.horizon == 4
+    assert thin.by_episode(thin.log_prob).shape == (2, 1, 4)
+    assert experience.every(1, whole_episodes=True) is experience
+
+
+def test_whole_episodes_are_taken_from_the_first_on(episodes, digest):
+    """Of three episodes every second one: the first and the third."""
+    three = Episodes(
+        **{
+            name: array if name == "tasks" else np.concatenate([array, array[:, :1]], axis=1)
+            for name, array in vars(episodes).items()
+        }
+    )
+    experience = digest(three)
+    thin = experience.every(2, whole_episodes=True)
+    kept = [*range(4), *range(8, 12)]
+    assert torch.equal(thin.obs, experience.obs[:, kept])
+    torch.testing.assert_close(thin.weight.sum(1), torch.ones(2).double())
+
+
 def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, digest):
     experience = digest(episodes)
     thin = experience.every(3)  # steps 0, 3 and 6 of 8; of the second task step 6 did not happen
-    for name in ("obs", "action", "advantage", "log_prob"):
+    for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
         assert torch.equal(getattr(thin, name), getattr(experience, name)[:, [0, 3, 6]])
     torch.testing.assert_close(
         thin.weight, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]], dtype=torch.float64)
@@ -118,6 +263,6 @@ def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, digest
 def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, digest):
     """Not NaN."""
     weight = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).double()
-    steps = {name: value[:, :2] for name, value in vars(digest(episodes)).items()}
-    thin = Experience(**{**steps, "weight": weight}).every(2)
+    steps = {name: x[:, :2] for name, x in vars(digest(episodes)).items() if name != "horizon"}
+    thin = Experience(**{**steps, "weight": weight}, horizon=2).every(2)
     assert thin.weight.tolist() == [[0.0], [1.0]]

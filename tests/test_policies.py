@@ -1,68 +1,23 @@
-"""metarl.policies: the Gaussian policy, as torch functions and as the NumPy actor."""
+"""metarl.policies: as torch functions of stacked parameters, and as NumPy actors."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Independent, kl_divergence
-from torch.distributions import Normal as TorchNormal
+from gymnasium.spaces import Box, Discrete, MultiBinary
 
-from metarl.adaptation import stack
-from metarl.policies import GaussianMLP, Normal, PolicyConfig
-
-
-@pytest.fixture
-def pair():
-    """Two Gaussians, (2 tasks, 5 steps, 3 action dimensions), and actions, float64."""
-    rng = np.random.default_rng(0)
-
-    def normal():
-        mean, log_std = rng.standard_normal((2, 5, 3)), 0.3 * rng.standard_normal((2, 1, 3))
-        return Normal(torch.from_numpy(mean), torch.from_numpy(log_std))
-
-    return normal(), normal(), torch.from_numpy(rng.standard_normal((2, 5, 3)))
-
-
-def as_torch(normal: Normal) -> Independent:
-    """Torch's own diagonal Gaussian: Independent sums over action dimensions."""
-    return Independent(TorchNormal(normal.mean, normal.log_std.exp()), 1)
-
-
-def test_log_prob_is_the_sum_over_action_dimensions(pair):
-    normal, _, action = pair
-    expected = TorchNormal(normal.mean, normal.log_std.exp()).log_prob(action).sum(-1)
-    assert torch.allclose(normal.log_prob(action), expected, rtol=1e-12)
-
-
-def test_kl_equals_torch_distributions(pair):
-    """KL(self || other), which is not KL(other || self)."""
-    one, other, _ = pair
-    expected = kl_divergence(as_torch(one), as_torch(other))
-    assert torch.allclose(one.kl(other), expected, rtol=1e-12)
-    assert not torch.allclose(other.kl(one), expected, rtol=1e-3)
-    assert torch.equal(one.kl(one), torch.zeros(2, 5).double())
-
-
-def test_entropy_equals_torch_distributions(pair):
-    normal, _, _ = pair
-    expected = as_torch(normal).entropy()
-    assert torch.allclose(normal.entropy().expand(2, 5), expected, rtol=1e-12)
-
-
-def test_fisher_product_is_the_hessian_of_kl(pair):
-    """At other = self, in the coordinates mean and log std."""
-    normal, direction, _ = pair
-    mean, log_std = normal.mean[0, 0], normal.log_std[0, 0]
-
-    def kl(coordinates: torch.Tensor) -> torch.Tensor:
-        other = Normal(coordinates[:3], coordinates[3:])
-        return Normal(mean, log_std).kl(other)
-
-    hessian = torch.autograd.functional.hessian(kl, torch.cat([mean, log_std]))
-    by_mean, by_log_std = normal.fisher_product(direction.mean, direction.log_std)
-    expected = hessian @ torch.cat([direction.mean[0, 0], direction.log_std[0, 0]])
-    assert torch.allclose(torch.cat([by_mean[0, 0], by_log_std[0, 0]]), expected, rtol=1e-12)
+from metarl.checks import ConfigError
+from metarl.params import stack
+from metarl.policies import (
+    CategoricalMLP,
+    GaussianMLP,
+    PolicyConfig,
+    glorot,
+    linear,
+    make_policy,
+    orthogonal,
+)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -162,3 +117,197 @@ def test_noise_is_the_streams_standard_normal():
     assert np.array_equal(noise, actor.noise(np.random.default_rng(5), 400))
     assert abs(noise.mean()) < 0.15
     assert abs(noise.std() - 1) < 0.1
+
+
+# --- initialisation ---
+
+
+@pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 50), (50, 30), (7, 7), (1, 4), (4, 1)])
+def test_orthogonal_matrices_have_orthonormal_rows_or_columns(fan_in, fan_out):
+    """The fewer of them."""
+    matrix = orthogonal(np.random.default_rng(0), fan_in, fan_out)
+    assert matrix.shape == (fan_in, fan_out)
+    product = matrix.T @ matrix if fan_in >= fan_out else matrix @ matrix.T
+    np.testing.assert_allclose(product, np.eye(min(fan_in, fan_out)), atol=1e-12)
+
+
+def test_orthogonal_matrices_are_uniform_over_signs():
+    """QR alone fixes them: every entry, and the determinant, has either sign as often."""
+    rng = np.random.default_rng(0)
+    draws = np.stack([orthogonal(rng, 2, 2) for _ in range(2000)])
+    assert np.abs(np.sign(draws).mean(0)).max() < 0.08  # 3.5 standard deviations
+    assert abs(np.linalg.det(draws).mean()) < 0.08
+
+
+@pytest.mark.parametrize("initialisation", ["glorot", "orthogonal"])
+def test_gains_are_factors_on_the_initial_weights(initialisation):
+    """The hidden gain on all layers but the last, which has the output gain. The draws stay."""
+    plain, scaled = (
+        GaussianMLP(PolicyConfig(hidden=(6, 5), initialisation=initialisation, **gains), 4, 2).init(
+            np.random.default_rng(0), torch.float64
+        )
+        for gains in ({}, {"hidden_gain": 2.0, "output_gain": 0.25})
+    )
+    for name, factor in (("weight0", 2.0), ("weight1", 2.0), ("weight2", 0.25)):
+        assert torch.equal(scaled[name], factor * plain[name])
+    for name in ("bias0", "bias1", "bias2", "log_std"):
+        assert torch.equal(scaled[name], plain[name])
+
+
+def test_the_configured_initialisation_is_drawn_layer_by_layer():
+    for name, draw in (("glorot", glorot), ("orthogonal", orthogonal)):
+        config = PolicyConfig(hidden=(5,), initialisation=name)
+        params = CategoricalMLP(config, 3, 4).init(np.random.default_rng(3), torch.float64)
+        rng = np.random.default_rng(3)
+        for layer, (fan_in, fan_out) in enumerate([(3, 5), (5, 4)]):
+            assert np.array_equal(params[f"weight{layer}"].numpy(), draw(rng, fan_in, fan_out))
+            assert params[f"weight{layer}"].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("hidden_gain", 0.0, "hidden_gain: expected more than 0"),
+        ("output_gain", -1.0, "output_gain: expected more than 0"),
+        ("hidden", (8, 0), "hidden: expected sizes of at least 1"),
+    ],
+)
+def test_bad_policy_settings_are_refused(field, value, expected):
+    with pytest.raises(ConfigError, match=expected):
+        PolicyConfig(**{field: value})
+
+
+@pytest.mark.parametrize("out", [1, 15, 16, 17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_is_a_product_and_a_shift_however_wide(out, dtype):
+    """Few columns are padded: neither values nor gradients see it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
+
+    inputs = draw(2, 5, 3), draw(2, 3, out), draw(2, 1, out)
+    x, weight, bias = inputs
+    result, expected = linear(*inputs), x @ weight + bias
+    assert result.shape == (2, 5, out)
+    torch.testing.assert_close(result, expected)
+    for one, other in zip(
+        torch.autograd.grad(result.square().sum(), inputs),
+        torch.autograd.grad(expected.square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+# --- which policy for which actions ---
+
+
+def test_the_policy_follows_from_the_action_space():
+    obs = Box(-1, 1, (3,))
+    gaussian = make_policy(PolicyConfig(hidden=(4,)), obs, Box(-1, 1, (2,)))
+    categorical = make_policy(PolicyConfig(hidden=(4,)), obs, Discrete(5))
+    assert isinstance(gaussian, GaussianMLP)
+    assert isinstance(categorical, CategoricalMLP)
+    assert (gaussian.sizes, categorical.sizes) == ((3, 4, 2), (3, 4, 5))
+    with pytest.raises(TypeError, match="expected Box or Discrete"):
+        make_policy(PolicyConfig(), obs, MultiBinary(2))
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 6)])
+def test_the_head_is_the_last_layer_and_what_belongs_to_the_outputs(hidden):
+    config, last = PolicyConfig(hidden=hidden), len(hidden)
+    gaussian, categorical = GaussianMLP(config, 3, 2), CategoricalMLP(config, 3, 2)
+    assert gaussian.head == (f"weight{last}", f"bias{last}", "log_std")
+    assert categorical.head == (f"weight{last}", f"bias{last}")
+    assert gaussian.num_layers == categorical.num_layers == last + 1
+
+
+def test_the_initial_std_leaves_the_weights_as_they_are():
+    """A Gaussian and a categorical policy draw the same network from the same stream."""
+    config = PolicyConfig(hidden=(4,), init_std=0.5)
+    gaussian, categorical = (
+        cls(config, 3, 2).init(np.random.default_rng(0)) for cls in (GaussianMLP, CategoricalMLP)
+    )
+    assert set(gaussian) - set(categorical) == {"log_std"}
+    assert all(torch.equal(gaussian[name], value) for name, value in categorical.items())
+
+
+# --- discrete actions ---
+
+
+@pytest.fixture
+def categorical() -> tuple[CategoricalMLP, dict[str, torch.Tensor]]:
+    """Four actions, and the parameters of two tasks."""
+    rng = np.random.default_rng(0)
+    policy = CategoricalMLP(PolicyConfig(hidden=(6,)), 3, 4)
+    singles = [policy.init(rng) for _ in range(2)]
+    return policy, {name: torch.stack([s[name] for s in singles]) for name in singles[0]}
+
+
+def test_the_network_gives_the_logits():
+    """One hidden unit, worked by hand: (2, -1) tanh(3 x + 1) + (0.5, 0)."""
+    policy = CategoricalMLP(PolicyConfig(hidden=(1,)), 1, 2)
+    values = {"weight0": [[3.0]], "bias0": [[1.0]], "weight1": [[2.0, -1.0]], "bias1": [[0.5, 0]]}
+    params = {name: torch.tensor([value]).double() for name, value in values.items()}
+    logits = policy(params, torch.tensor([[[0.2]]], dtype=torch.float64)).logits[0, 0].tolist()
+    hidden = math.tanh(1.6)
+    assert logits == pytest.approx([2 * hidden + 0.5, -hidden], rel=1e-14)
+
+
+def test_the_categorical_actor_picks_the_largest_of_logits_and_noise(categorical):
+    """The index, as a float32, of each task's own network."""
+    policy, params = categorical
+    rng = np.random.default_rng(1)
+    obs = rng.standard_normal((2, 50, 3)).astype(np.float32)
+    logits = policy(params, torch.from_numpy(obs)).logits.numpy()
+    actor = policy.actor(params)
+    greedy = actor.act(obs, np.zeros((2, 50, 4), np.float32))
+    assert greedy.shape == (2, 50, 1)
+    assert greedy.dtype == np.float32
+    assert np.array_equal(greedy[..., 0], logits.argmax(-1))
+    assert len(np.unique(greedy)) > 1
+    noise = 3 * rng.standard_normal((2, 50, 4)).astype(np.float32)
+    assert np.array_equal(actor.act(obs, noise)[..., 0], (logits + noise).argmax(-1))
+
+
+def test_the_categorical_actor_draws_from_the_softmax(categorical):
+    """Chi-square over 20,000 draws at one observation: with 3 degrees of freedom it is above 16.3
+    in one of a thousand cases; a stream that is fixed stays what it is."""
+    policy, params = categorical
+    params = {name: 2 * value for name, value in params.items()}  # far from uniform
+    actor, draws = policy.actor(params), 20_000
+    obs = np.tile(np.float32([0.5, -1.0, 2.0]), (2, draws, 1))
+    noise = np.stack([actor.noise(np.random.default_rng(seed), draws) for seed in (0, 1)])
+    assert noise.shape == (2, draws, 4)
+    assert noise.dtype == np.float32
+    action = actor.act(obs, noise)[..., 0].astype(int)
+    probs = policy(params, torch.from_numpy(obs[:, :1])).logits.softmax(-1)[:, 0].numpy()
+    assert np.abs(probs - 0.25).max() > 0.1
+    for task in range(2):
+        expected = draws * probs[task].astype(np.float64)
+        counts = np.bincount(action[task], minlength=4)
+        assert ((counts - expected) ** 2 / expected).sum() < 16.3
+
+
+def test_the_noise_of_an_episode_is_its_streams(categorical):
+    policy, params = categorical
+    actor = policy.actor(params)
+    first, again, other = (actor.noise(np.random.default_rng(seed), 9) for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_actors_actions_are_likely_by_the_torch_policy(activation):
+    """The mean log-probability of what it draws is minus the entropy, to sampling error."""
+    policy = CategoricalMLP(PolicyConfig(hidden=(6,), activation=activation), 3, 4)
+    params = stack(policy.init(np.random.default_rng(0)), 1)
+    params = {name: 2 * value for name, value in params.items()}
+    rng = np.random.default_rng(2)
+    obs = rng.standard_normal((1, 5000, 3)).astype(np.float32)
+    actor = policy.actor(params)
+    action = actor.act(obs, actor.noise(rng, 5000)[None])
+    distribution = policy(params, torch.from_numpy(obs))
+    log_prob = distribution.log_prob(torch.from_numpy(action))
+    surprise = -(log_prob + distribution.entropy())
+    assert abs(float(surprise.mean())) < 4 * float(surprise.std()) / math.sqrt(5000)

@@ -8,10 +8,12 @@ from torch import Tensor
 from metarl.returns import (
     advantages,
     baseline_values,
+    discounted_prefixes,
     discounted_sums,
     explained_variance,
+    is_last,
     linear_features,
-    standardize,
+    moments,
 )
 
 RIDGE = 1e-5
@@ -59,6 +61,22 @@ def test_discounted_sums_equal_the_recursion():
         following = values[..., step] + 0.97 * following
         expected[..., step] = following
     torch.testing.assert_close(discounted_sums(values, 0.97), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_discounted_prefixes_by_hand():
+    """1; 2 + 0.5 * 1; 3 + 0.5 * 2.5."""
+    assert discounted_prefixes(rows([1, 2, 3]), 0.5).tolist() == [[[1.0, 2.5, 4.25]]]
+
+
+@pytest.mark.parametrize(("factor", "sums"), [(0.0, [1, 2, 3]), (1.0, [1, 3, 6])])
+def test_discounted_prefixes_at_the_ends_of_the_range(factor, sums):
+    assert discounted_prefixes(rows([1, 2, 3]), factor).tolist() == [[sums]]
+
+
+def test_the_last_step_of_each_episode():
+    """Of four episodes, of all, two, one and no steps."""
+    mask = torch.tensor([[[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]]]).bool()
+    assert is_last(mask).int().tolist() == [[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]]
 
 
 # --- generalised advantage estimation, discount 0.5, values 4, 2, 8 and a last value of 6 ---
@@ -222,7 +240,7 @@ def test_masked_steps_have_no_influence(endless, soiled):
     def estimate(obs: Tensor, reward: Tensor) -> tuple[Tensor, ...]:
         values, last_values = baseline_values(obs, last_obs, reward, mask, cut, 0.9, RIDGE)
         advantage = advantages(reward, mask, values, last_values, 0.9, 0.8)
-        return values, advantage, standardize(advantage, mask), last_values
+        return values, advantage, last_values, *moments(advantage, mask)
 
     clean = estimate(obs, reward)
     if soiled == "obs":
@@ -230,27 +248,28 @@ def test_masked_steps_have_no_influence(endless, soiled):
     else:
         again = estimate(obs, torch.where(mask, reward, -55.0))
     assert all(torch.equal(one, other) for one, other in zip(clean, again, strict=True))
-    assert not any(result[~mask].any() for result in clean[:3])
+    assert not any(result[~mask].any() for result in clean[:2])
 
 
-# --- standardisation and diagnostics ---
+# --- moments and diagnostics ---
 
 
-def test_standardize_over_the_steps_that_took_place():
-    """Mean 0 and variance 1 of each task's valid steps; the others stay 0."""
+def test_moments_are_over_the_steps_that_took_place():
+    """Mean and standard deviation of each task's valid steps, whatever stands in the others."""
     _, _, _, mask = random_batch(num_tasks=3)
-    advantage = (5 + 3 * torch.randn(mask.shape, dtype=torch.float64)) * mask
-    result = standardize(advantage, mask)
+    advantage = 5 + 3 * torch.randn(mask.shape, dtype=torch.float64)
+    mean, std = moments(advantage, mask)
+    assert mean.shape == std.shape == (3, 1, 1)
     for task in range(3):
-        valid = result[task][mask[task]]
-        assert float(valid.mean()) == pytest.approx(0, abs=1e-12)
-        assert float(valid.var(correction=0)) == pytest.approx(1, rel=1e-6)
-    assert not result[~mask].any()
+        valid = advantage[task][mask[task]]
+        assert float(mean[task]) == pytest.approx(float(valid.mean()), rel=1e-12)
+        assert float(std[task]) == pytest.approx(float(valid.std(correction=0)), rel=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_standardize_makes_equal_advantages_zero(value):
-    assert standardize(rows([value, value]), torch.ones(1, 1, 2).bool()).tolist() == [[[0, 0]]]
+def test_moments_of_equal_numbers(value):
+    mean, std = moments(rows([value, value]), torch.ones(1, 1, 2).bool())
+    assert (mean.item(), std.item()) == (value, 0.0)
 
 
 def test_explained_variance_by_hand():

@@ -8,8 +8,8 @@ import pytest
 from envs import HalfCheetahVel, PointNav
 from envs.mujoco import MujocoBatchEnv
 from envs.point import PointBatchEnv
-from metarl.adaptation import stack
 from metarl.episodes import Episodes
+from metarl.params import stack
 from metarl.policies import GaussianMLP, PolicyConfig
 from metarl.rollout import EpisodeDiverged, collect
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import torch
 
 import metarl
 from envs import PointNav
+from metarl.agents import make_agent
 from metarl.checks import UserError
+from metarl.config import config_names, make_config
+from metarl.evaluation import evaluate, load
 from metarl.runs import Run
 from metarl.training import Interrupted, resume, train
 
@@ -185,3 +189,75 @@ def test_a_damaged_checkpoint_stops_a_resumption_by_name(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"latest\.pt: not a whole checkpoint"):
         resume(run.directory)
+
+
+# --- every method ---
+
+POINT_NAV = [name for name in config_names() if name.startswith("point_nav/")]
+
+
+def killed_after_first_iteration(finished, directory):
+    """A copy of a run's folder, with checkpoints at each iteration, as if killed in the second."""
+    shutil.copytree(finished, directory)
+    checkpoints = directory / "checkpoints"
+    first = checkpoints / "iteration-000001.pt"
+    for path in checkpoints.iterdir():
+        if path.name in ("latest.pt", "best.pt"):
+            shutil.copy(first, path)
+        elif path != first:
+            path.unlink()
+
+
+@pytest.mark.parametrize("name", POINT_NAV)
+def test_every_method_trains_resumes_and_evaluates(tmp_path, name):
+    """Two iterations: on one thread, on two, and with a break after the first, all alike to the
+    bit; finite figures; and an evaluation of what was learned, which is not what it began with."""
+    config, two_threads = (
+        tiny(name, iterations=2, checkpoint_every=1, tasks_per_chunk=2, threads=n) for n in (1, 2)
+    )
+    run = train(config, tmp_path / "run")
+    lines = run.metrics()
+    assert len(lines) == 2
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+
+    assert_same_outcome(train(two_threads, tmp_path / "two").directory, run.directory)
+    killed_after_first_iteration(run.directory, tmp_path / "killed")
+    assert Run.open(tmp_path / "killed").latest().iteration == 1
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", run.directory)
+
+    trained, fresh = load(run.directory), make_agent(config)
+    result = evaluate(trained, config.env, tasks=3, episodes=2, steps=2)
+    assert np.isfinite(result.returns).all()
+    assert result.returns.shape == (3, 3, 2)
+    before = fresh.state_dict()
+    changed = [key for key, x in trained.state_dict().items() if not torch.equal(x, before[key])]
+    assert "params.weight0" in changed
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_has_an_agent(name):
+    """Of the sizes it is trained with."""
+    agent = make_agent(metarl.load_config(name))
+    assert all(x.isfinite().all() for x in agent.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"outer.fisher_fraction": 1.0},  # so few steps need all
+        {"inner.adapts": "context", "inner.surrogate": "dice", "outer.update": "gradient"},
+        {"inner.rule": "meta_lstm", "outer.update": "ppo"},
+    ],
+)
+def test_discrete_actions_train(tmp_path, settings):
+    """On tabular_mdp, with a categorical policy."""
+    data = {"env": {"family": "tabular_mdp", "num_states": 4, "num_actions": 3}}
+    config = make_config(data, "test", {**TINY, "iterations": 2, **settings})
+    run = train(config, tmp_path / "run")
+    for line in run.metrics():
+        assert np.isfinite(list(line.values())).all()
+        assert "policy_std" not in line
+        assert line["outer_kl"] > 0
+    result = evaluate(load(run.directory), config.env, tasks=3, episodes=2, steps=1)
+    assert np.isfinite(result.returns).all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,8 @@ from metarl.agents.gradient import GradientAgent
 from metarl.checks import ConfigError, UserError
 from metarl.config import Config
 from metarl.episodes import Episodes
-from metarl.policies import GaussianMLP
+from metarl.inner import make_inner_loop
+from metarl.policies import make_policy
 from metarl.rollout import Actor
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
@@ -38,8 +38,11 @@ class MetaAgent(Protocol):
         """Return what plays episodes by these states."""
         ...
 
-    def adapt(self, state: Any, episodes: Episodes, lr: float | None = None) -> Any:
-        """Return the states after the episodes that `state` played. `state` stays as it is."""
+    def adapt(self, state: Any, episodes: Episodes, scale: float = 1.0) -> Any:
+        """Return the states after the episodes that `state` played. `state` stays as it is.
+
+        `scale` is a factor on the step, for agents that adapt in steps.
+        """
         ...
 
     def update(self, state: Any, episodes: Episodes, clock: Stopwatch) -> dict[str, float]:
@@ -69,10 +72,13 @@ def make_agent(config: Config, state: Mapping[str, Tensor] | None = None) -> Met
             f"({torch.cuda.device_count()} CUDA devices found); expected cpu"
         )
     env = config.env
-    policy = GaussianMLP(config.policy, _size(env.observation_space), _size(env.action_space))
+    policy = make_policy(config.policy, env.observation_space, env.action_space)
+    loop = make_inner_loop(config.inner, policy, config.inner_steps)
+    rng = stream(config.seed, Purpose.INITIALISE)
     agent = GradientAgent(
         policy,
-        policy.init(stream(config.seed, Purpose.INITIALISE)),
+        loop.init(policy.init(rng), rng),
+        loop,
         config.inner,
         config.outer,
         config.returns,
@@ -101,7 +107,3 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> N
                 f"the checkpoint does not fit the config: {name} has the shape {found}, "
                 f"expected {wanted}"
             )
-
-
-def _size(space: Any) -> int:
-    return int(np.prod(space.shape))

@@ -1,4 +1,4 @@
-"""MAML and kin: a task's state is its adapted parameters."""
+"""MAML and kin: a task's state is where its adaptation by gradient steps stands."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.adaptation import InnerConfig, sgd_step, stack
+from metarl.adaptation import InnerLoop, TaskState
 from metarl.episodes import Episodes
 from metarl.experience import Experience, ReturnConfig, make_experience
-from metarl.meta_objective import MetaChunk, MetaObjective, flatten, unflatten
-from metarl.objectives import mean_kl
+from metarl.inner import InnerConfig
+from metarl.meta_objective import MetaChunk, MetaObjective
+from metarl.objectives import EPISODIC, inner_surrogate, mean_kl
+from metarl.outer import OuterConfig
 from metarl.parallel import ChunkPool
-from metarl.policies import GaussianActor, GaussianMLP, Params
+from metarl.params import Params, flatten, unflatten
+from metarl.policies import MLPActor, MLPPolicy
 from metarl.stopwatch import Stopwatch
-from metarl.trpo import TRPOConfig, full_step, line_search
 
 
 @dataclass(frozen=True)
 class TaskChunk:
-    """Some tasks: their parameters, stacked (b, ...), and the experience that led there."""
+    """Some tasks: where their adaptation stands, and the experience that led there.
 
+    Attributes:
+        task: of b tasks.
+        params: the policy's parameters there, stacked (b, ...).
+        trail: the experience of each step.
+    """
+
+    task: TaskState
     params: Params
     trail: tuple[Experience, ...] = ()
 
@@ -36,18 +45,19 @@ class GradientState:
 
 
 class GradientAgent:
-    """Adapts by policy-gradient steps; learns the parameters to adapt from by MAML-TRPO.
+    """Adapts by policy-gradient steps; learns the parameters, and the rule, to adapt by.
 
     Attributes:
-        params: the meta-parameters.
+        meta: the meta-parameters: the policy's, and those of what adapts and of the rule.
     """
 
     def __init__(
         self,
-        policy: GaussianMLP,
+        policy: MLPPolicy,
         params: Params,
+        loop: InnerLoop,
         inner: InnerConfig,
-        outer: TRPOConfig,
+        outer: OuterConfig,
         returns: ReturnConfig,
         device: torch.device,
         num_threads: int = 1,
@@ -57,16 +67,19 @@ class GradientAgent:
 
         Args:
             policy: the policy.
-            params: initial meta-parameters, unstacked.
+            params: initial meta-parameters, unstacked, as `loop.init` gives them.
+            loop: the inner loop.
             inner, outer, returns: settings.
             device: where the learner computes.
             num_threads: how many chunks of tasks are worked on at once; no influence on results.
             tasks_per_chunk: None for the device's best: all at once on a GPU, one by one on a CPU,
                 where a chunk should fit the cache.
         """
-        self.policy, self.inner, self.outer, self.returns = policy, inner, outer, returns
+        self.policy, self.loop, self.inner, self.returns = policy, loop, inner, returns
         self.device = device
-        self.params = {name: value.to(device) for name, value in params.items()}
+        self.meta = {name: value.to(device) for name, value in params.items()}
+        self.outer = outer.make(flatten(self.meta))
+        self._surrogate = inner_surrogate(inner.surrogate, inner.dice_decay)
         on_cpu = device.type == "cpu"
         self._pool = ChunkPool(num_threads if on_cpu else 1)
         self._tasks_per_chunk = tasks_per_chunk or (1 if on_cpu else None)
@@ -74,37 +87,38 @@ class GradientAgent:
     def initial_state(self, num_tasks: int) -> GradientState:
         """Every task starts from the meta-parameters."""
         size = self._tasks_per_chunk or num_tasks
-        starts = range(0, num_tasks, size)
-        return GradientState(
-            tuple(TaskChunk(stack(self.params, min(size, num_tasks - s))) for s in starts)
-        )
+        sizes = [min(size, num_tasks - start) for start in range(0, num_tasks, size)]
+        return GradientState(tuple(self._chunk(self.loop.start(self.meta, b)) for b in sizes))
 
-    def actor(self, state: GradientState) -> GaussianActor:
+    def _chunk(self, task: TaskState, trail: tuple[Experience, ...] = ()) -> TaskChunk:
+        return TaskChunk(task, self.loop.params(self.meta, task), trail)
+
+    def actor(self, state: GradientState) -> MLPActor:
         """Return what plays episodes by the states of the tasks."""
-        names = self.params.keys()
+        names = state.chunks[0].params
         return self.policy.actor(
             {name: torch.cat([chunk.params[name] for chunk in state.chunks]) for name in names}
         )
 
-    def adapt(
-        self, state: GradientState, episodes: Episodes, lr: float | None = None
-    ) -> GradientState:
+    def adapt(self, state: GradientState, episodes: Episodes, scale: float = 1.0) -> GradientState:
         """Take one gradient step per task on the episodes that its state played.
 
         Args:
             state: of B tasks; unchanged.
             episodes: of the same tasks.
-            lr: step size, for evaluation; the configured one by default. `update` knows only that.
+            scale: factor on the step, for evaluation. `update` knows only 1.
         """
 
         def work(item: tuple[TaskChunk, Episodes]) -> TaskChunk:
             chunk, part = item
-            experience, _ = make_experience(
-                part, self.policy, chunk.params, self.returns, self.device
+            played, _ = make_experience(part, self.policy, chunk.params, self.returns, self.device)
+            task = self.loop.step(
+                self.meta,
+                chunk.task,
+                lambda params: self._surrogate(self.policy(params, played.obs), played),
+                scale=scale,
             )
-            step_size = self.inner.lr if lr is None else lr
-            adapted = sgd_step(self.policy, chunk.params, experience, self.inner, step_size)
-            return TaskChunk(adapted, (*chunk.trail, experience))
+            return self._chunk(task, (*chunk.trail, played))
 
         return GradientState(tuple(self._pool.map(work, self._split(state, episodes))))
 
@@ -112,7 +126,7 @@ class GradientAgent:
         self, state: GradientState, episodes: Episodes
     ) -> Sequence[tuple[TaskChunk, Episodes]]:
         """Pair the chunks of a state with their tasks' episodes."""
-        sizes = [len(chunk.params["log_std"]) for chunk in state.chunks]
+        sizes = [chunk.task.num_tasks for chunk in state.chunks]
         stops = np.cumsum(sizes).tolist()
         return [
             (chunk, episodes.rows(stop - size, stop))
@@ -122,7 +136,7 @@ class GradientAgent:
     def update(
         self, state: GradientState, episodes: Episodes, clock: Stopwatch
     ) -> dict[str, float]:
-        """Improve the meta-parameters by one MAML-TRPO step (Finn et al. 2017, algorithm 3).
+        """Improve the meta-parameters by one outer update.
 
         Args:
             state: the adapted states of a meta-batch.
@@ -135,54 +149,59 @@ class GradientAgent:
         Raises:
             FloatingPointError: if the loss or its gradient is not finite.
         """
+        with clock("advantages"):
+            chunks, explained = self._digest(state, episodes)
+        objective = MetaObjective(
+            self.policy,
+            self.loop,
+            self._surrogate,
+            self.meta,
+            chunks,
+            self._pool,
+            exploration_weight=self.inner.exploration,
+            whole_episodes=self.inner.surrogate in EPISODIC,
+        )
+        vector, diagnostics = self.outer.step(objective, clock)
+        inner_kl = self._inner_kl(chunks)
+        self.meta = unflatten(vector, self.meta)
+        found = {**diagnostics, "inner_kl": inner_kl, "explained_variance": explained}
+        if "log_std" in self.meta:
+            found["policy_std"] = float(self.meta["log_std"].exp().mean())
+        rates = [value for name, value in self.meta.items() if name.startswith("lr:")]
+        if rates:
+            found["mean_inner_lr"] = float(torch.cat([rate.flatten() for rate in rates]).mean())
+        return found
 
-        def digest(item: tuple[TaskChunk, Episodes]) -> tuple[MetaChunk, Tensor]:
-            chunk, part = item
+    def _digest(self, state: GradientState, episodes: Episodes) -> tuple[list[MetaChunk], float]:
+        """Return the meta-batch in chunks, and the baseline's mean explained variance."""
+        returns = torch.from_numpy(episodes.returns.mean(1))  # (B,)
+        scores = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+        parts = self._split(state, episodes)
+        sizes = [chunk.task.num_tasks for chunk, _ in parts]
+
+        def work(item: tuple[tuple[TaskChunk, Episodes], Tensor]) -> tuple[MetaChunk, Tensor]:
+            (chunk, part), score = item
             after, explained = make_experience(
                 part, self.policy, chunk.params, self.returns, self.device
             )
-            return MetaChunk(chunk.trail, chunk.params, after), explained
+            score = score.to(after.advantage)
+            return MetaChunk(chunk.trail, chunk.task, chunk.params, after, score), explained
 
-        with clock("advantages"):
-            digested = self._pool.map(digest, self._split(state, episodes))
-        chunks = [chunk for chunk, _ in digested]
-        explained = torch.cat([explained for _, explained in digested]).mean()
-
-        objective = MetaObjective(self.policy, self.inner, self.params, chunks, self._pool)
-        with clock("surrogate gradient"):
-            loss, gradient = objective.loss_and_gradient()
-        if not (np.isfinite(loss) and bool(torch.isfinite(gradient).all())):
-            raise FloatingPointError("the meta-gradient is not finite; nothing was updated")
-        with clock("conjugate gradient"):
-            product = objective.fisher(self.outer.fisher_fraction, self.outer.jacobian_fraction)
-            step = full_step(gradient, product, self.outer)
-            del product  # and with it the graphs
-        vector = flatten(self.params)
-        with clock("line search"):
-            search = line_search(
-                lambda step: objective.evaluate(vector + step), loss, gradient, step, self.outer
-            )
-        inner_kl = self._inner_kl(chunks)
-        self.params = unflatten(vector + search.step, self.params)
-        return {
-            "inner_kl": inner_kl,
-            "outer_kl": search.kl,
-            "improvement": search.improvement,
-            "expected_improvement": search.expected,
-            "line_search_steps": search.tried,
-            "line_search_rejected": float(not search.accepted),
-            "gradient_norm": float(gradient.norm()),
-            "policy_std": float(self.params["log_std"].exp().mean()),
-            "explained_variance": float(explained),
-        }
+        digested = self._pool.map(work, list(zip(parts, scores.split(sizes), strict=True)))
+        explained = torch.cat([explained for _, explained in digested])
+        return [chunk for chunk, _ in digested], float(explained.mean())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the meta-parameters, copied to the CPU."""
-        return {f"params.{name}": value.cpu().clone() for name, value in self.params.items()}
+        """Return meta-parameters and the outer update's state, copied to the CPU."""
+        params = {f"params.{name}": value.cpu().clone() for name, value in self.meta.items()}
+        outer = {f"outer.{name}": value for name, value in self.outer.state_dict().items()}
+        return {**params, **outer}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the meta-parameters of another agent with the same policy."""
-        self.params = {name: state[f"params.{name}"].to(self.device) for name in self.params}
+        """Take over what another agent of the same config has learned."""
+        self.meta = {name: state[f"params.{name}"].to(self.device) for name in self.meta}
+        names = self.outer.state_dict()
+        self.outer.load_state_dict({name: state[f"outer.{name}"] for name in names})
 
     def _inner_kl(self, chunks: Sequence[MetaChunk]) -> float:
         """KL(before || after all adaptation), averaged over the first episodes and the tasks."""
@@ -192,7 +211,8 @@ class GradientAgent:
             if not chunk.trail:
                 return torch.zeros(chunk.num_tasks, device=self.device)
             first = chunk.trail[0]
-            before = self.policy(stack(self.params, len(first.obs)), first.obs)
+            start = self.loop.params(self.meta, self.loop.start(self.meta, chunk.num_tasks))
+            before = self.policy(start, first.obs)
             return mean_kl(before, self.policy(chunk.adapted, first.obs), first.weight)
 
         return float(torch.cat(self._pool.map(work, chunks)).mean())

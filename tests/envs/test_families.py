@@ -9,6 +9,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs import FAMILIES, SPLITS, RenderingUnavailable, TaskError, TaskFamily, make_family
@@ -20,6 +21,11 @@ GOLDEN_HASHES = {
         "train": "2dcb2e56467c3881",
         "validation": "5633f5333aa6c966",
         "test": "c5982b7d312c0c93",
+    },
+    "tabular_mdp": {
+        "train": "69f6cc6138a2cfd9",
+        "validation": "653c026cdb1a00f4",
+        "test": "0576f86045435bb1",
     },
     "half_cheetah_vel": {
         "train": "c62b1fc8c5dba974",
@@ -53,6 +59,14 @@ def make_env(family):
     yield make
     for env in made:
         env.close()
+
+
+def random_actions(family: TaskFamily, rng: np.random.Generator, num: int) -> np.ndarray:
+    """(num, action_dim), for the batch environment; of a Box also some beyond it."""
+    space, shape = family.action_space, (num, family.action_dim)
+    if isinstance(space, Discrete):
+        return rng.integers(space.n, size=shape).astype(np.float32)
+    return rng.uniform(-2, 2, shape) * space.high
 
 
 # --- as a Gymnasium environment ---
@@ -91,19 +105,20 @@ def test_without_a_render_mode_there_is_no_picture(make_env):
 def test_one_environment_equals_a_batch_of_one(family, make_env):
     """The same numbers for the same stream, task and actions."""
     task = family.tasks("test", 1)
-    env = make_env(task=task[0], action_scale=family.action_scale)
+    env = make_env(task=task[0], **dataclasses.asdict(family))
     batch_env = family.make_batch(1)
     obs, _ = env.reset(seed=3)
     rng, _ = gymnasium.utils.seeding.np_random(3)
     assert np.array_equal(obs, batch_env.reset(task, [rng])[0])
     env.action_space.seed(0)
-    for _ in range(10):
+    for step in range(min(10, family.horizon)):
         action = env.action_space.sample()
         obs, reward, terminated, truncated, info = env.step(action)
-        batch_obs, batch_reward, batch_terminated = batch_env.step(action[None])
+        row = np.reshape(action, (1, family.action_dim))
+        batch_obs, batch_reward, batch_terminated = batch_env.step(row)
         assert np.array_equal(obs, batch_obs[0])
         assert (reward, terminated) == (batch_reward[0], batch_terminated[0])
-        assert not truncated
+        assert truncated == (step == family.horizon - 1)
         assert np.array_equal(info["task"], task[0])
 
 
@@ -129,7 +144,7 @@ def test_without_a_task_every_episode_draws_one(family, make_env):
 
 def test_the_task_matters(family, make_env):
     """Two tasks reward the same actions differently."""
-    lowest, highest = family.task_space.low, family.task_space.high
+    lowest, *_, highest = sorted(family.tasks("test", 20).tolist())
     rewards = []
     for task in (lowest, highest):
         env = make_env(task=task)
@@ -153,7 +168,7 @@ def test_the_time_limit_is_the_horizon(family):
     """Of the registered environment: truncated, not terminated."""
     env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=family.tasks("test", 1)[0])
     env.reset(seed=0)
-    still = np.zeros(env.action_space.shape, np.float32)
+    still = np.zeros_like(env.action_space.sample())
     ends = [env.step(still)[2:4] for _ in range(family.horizon)]
     env.close()
     assert ends == [*[(False, False)] * (family.horizon - 1), (False, True)]
@@ -191,8 +206,7 @@ def test_observations_and_tasks_lie_in_their_spaces(family):
     for _ in range(5):
         assert obs.shape == (50, *family.observation_space.shape)
         assert all(family.observation_space.contains(row) for row in obs)
-        action = actions.uniform(-2, 2, (50, *family.action_space.shape))
-        obs, reward, terminated = env.step(action * family.action_space.high)
+        obs, reward, terminated = env.step(random_actions(family, actions, 50))
         assert reward.shape == terminated.shape == (50,)
         assert terminated.dtype == bool
 
@@ -269,3 +283,8 @@ def test_every_field_of_a_family_is_documented_and_has_a_default(family):
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(family))
     assert type(family).__doc__
     assert family.source
+
+
+def test_a_family_and_its_action_space_agree_on_the_size_of_an_action(family):
+    action = family.action_space.sample()
+    assert family.action_dim == np.size(action)

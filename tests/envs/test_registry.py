@@ -2,7 +2,38 @@
 
 import pytest
 
-from envs import make_family
+from envs import (
+    FAMILIES,
+    HalfCheetahVel,
+    PointNav,
+    TaskObserved,
+    family_name,
+    family_settings,
+    make_family,
+)
+
+
+class OwnNav(PointNav):
+    """A user's family, which has PointNav's name but is not registered."""
+
+
+@pytest.mark.parametrize("observe_task", [False, True])
+@pytest.mark.parametrize("name", [*FAMILIES, f"{__name__}:OwnNav"])
+def test_name_and_settings_make_the_family_again(name, observe_task):
+    family = make_family(name, observe_task=observe_task, horizon=7)
+    assert isinstance(family, TaskObserved) == observe_task
+    assert family_name(family) == name
+    settings = family_settings(family)
+    assert settings["horizon"] == 7
+    assert ("observe_task" in settings) == observe_task
+    assert make_family(name, **settings) == family
+
+
+def test_settings_are_the_fields():
+    fields = {"horizon": 200, "action_scale": 10.0, "goal_low": 0.0, "goal_high": 3.0}
+    family = HalfCheetahVel(goal_high=3.0)
+    assert family_settings(family) == fields
+    assert family_settings(TaskObserved(family)) == {**fields, "observe_task": True}
 
 
 @pytest.mark.parametrize(
@@ -25,9 +56,9 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:Nav", "cannot import the family 'no_such_module:Nav'"),
-        ("envs:NoSuchFamily", "cannot import the family 'envs:NoSuchFamily'"),
-        (":PointNav", "cannot import the family ':PointNav'"),
+        ("no_such_module:Nav", "cannot import 'no_such_module:Nav'"),
+        ("envs:NoSuchFamily", "cannot import 'envs:NoSuchFamily'"),
+        (":PointNav", "cannot import ':PointNav'"),
         ("envs:TaskError", "'envs:TaskError' is not a subclass of envs.TaskFamily"),
         ("envs:FAMILIES", "'envs:FAMILIES' is not a subclass of envs.TaskFamily"),
     ],

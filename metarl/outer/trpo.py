@@ -1,23 +1,28 @@
 """Trust-region policy optimisation (Schulman et al. 2015) on a flat vector of parameters.
 
-Nothing here knows of tasks: the objective, its gradient and its curvature are functions.
+Nothing but the class at the end knows of tasks: the rest works on functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from metarl.checks import check
+from metarl.meta_objective import MetaObjective
+from metarl.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
 class TRPOConfig:
     """The outer update: trust-region policy optimisation."""
 
+    update: Literal["trpo"] = "trpo"
+    """How the meta-parameters are updated."""
     max_kl: float = 0.01
     """Largest mean KL divergence from the old to the new adapted policies."""
     cg_steps: int = 10
@@ -48,6 +53,9 @@ class TRPOConfig:
         for name in ("fisher_fraction", "jacobian_fraction"):
             share = getattr(self, name)
             check(0 < share <= 1, name, "more than 0, at most 1", share)
+
+    def make(self, vector: Tensor) -> TRPO:
+        return TRPO(self)
 
 
 @dataclass(frozen=True)
@@ -140,3 +148,41 @@ def line_search(
         if new_loss < loss and kl <= config.max_kl:
             return LineSearch(scale * step, True, tried, loss - new_loss, -scale * slope, kl)
     return LineSearch(nothing, False, config.line_search_steps, 0.0, -scale * slope, 0.0)
+
+
+class TRPO:
+    """Steps of MAML-TRPO (Finn et al. 2017, algorithm 3)."""
+
+    def __init__(self, config: TRPOConfig) -> None:
+        self.config = config
+
+    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+        config, old = self.config, objective.vector
+        with clock("surrogate gradient"):
+            found = objective.gradient()
+        with clock("conjugate gradient"):
+            product = objective.fisher(config.fisher_fraction, config.jacobian_fraction)
+            step = full_step(found.gradient, product, config)
+            del product  # and with it the graphs
+        with clock("line search"):
+            search = line_search(
+                lambda step: objective.evaluate(old + step),
+                found.loss,
+                found.gradient,
+                step,
+                config,
+            )
+        return old + search.step, {
+            "outer_kl": search.kl,
+            "improvement": search.improvement,
+            "expected_improvement": search.expected,
+            "line_search_steps": search.tried,
+            "line_search_rejected": float(not search.accepted),
+            "gradient_norm": float(found.gradient.norm()),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing is kept from one step to the next."""

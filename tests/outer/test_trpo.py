@@ -1,9 +1,10 @@
-"""metarl.trpo: conjugate gradients, the step to the border, the line search."""
+"""metarl.outer.trpo: conjugate gradients, the step to the border, the line search."""
 
 import pytest
 import torch
 
-from metarl.trpo import TRPOConfig, conjugate_gradient, full_step, line_search
+from metarl.meta_objective import MetaGradient
+from metarl.outer.trpo import TRPOConfig, conjugate_gradient, full_step, line_search
 
 
 def spd_matrix(size: int, seed: int) -> torch.Tensor:
@@ -170,3 +171,55 @@ def test_a_whole_step_on_a_quadratic_with_known_solution(reach, tried, length):
     improvement = kl_at_minimum * (2 * length - length**2)
     assert search.improvement == pytest.approx(improvement, rel=1e-6)
     assert search.kl == pytest.approx(kl_at_minimum * length**2, rel=1e-6)
+
+
+class Quadratic:
+    """An objective 1/2 x A x - b x whose Fisher matrix is A, which notes the fractions it is asked
+    for."""
+
+    def __init__(self, vector: torch.Tensor) -> None:
+        self.vector, self.matrix, self.target = vector, spd_matrix(6, 0), torch.ones(6).double()
+        self.fractions = None
+
+    def loss(self, x: torch.Tensor) -> float:
+        return float(0.5 * x @ self.matrix @ x - self.target @ x)
+
+    def gradient(self) -> MetaGradient:
+        gradient = self.matrix @ self.vector - self.target
+        return MetaGradient(self.loss(self.vector), gradient, 0.0, 0.0)
+
+    def fisher(self, fraction: float, jacobian_fraction: float):
+        self.fractions = fraction, jacobian_fraction
+        return lambda x: self.matrix @ x
+
+    def evaluate(self, x: torch.Tensor) -> tuple[float, float]:
+        step = x - self.vector
+        return self.loss(x), float(0.5 * step @ self.matrix @ step)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.7])
+def test_a_step_of_the_update(clock, start):
+    """From where the meta-parameters are, to the border of the trust region or just inside, with
+    the diagnostics of the search."""
+    config = TRPOConfig(max_kl=0.01, cg_damping=0.0, fisher_fraction=0.25, jacobian_fraction=0.5)
+    objective = Quadratic(torch.full((6,), start, dtype=torch.float64))
+    update = config.make(objective.vector)
+    new, found = update.step(objective, clock)
+    assert objective.fractions == (0.25, 0.5)
+    loss, kl = objective.evaluate(new)
+    before = objective.gradient()
+    assert found == {
+        "outer_kl": pytest.approx(kl),
+        "improvement": pytest.approx(before.loss - loss),
+        "expected_improvement": pytest.approx(float(-before.gradient @ (new - objective.vector))),
+        "line_search_steps": pytest.approx(1, abs=1),
+        "line_search_rejected": 0.0,
+        "gradient_norm": pytest.approx(float(before.gradient.norm())),
+    }
+    assert found["improvement"] > 0
+    # the border, or, where rounding puts it outside, the next try
+    assert 0.63 * 0.01 < kl <= 0.01
+    natural = -torch.linalg.solve(objective.matrix, before.gradient)
+    step = new - objective.vector
+    torch.testing.assert_close(step / step.norm(), natural / natural.norm(), rtol=0, atol=1e-4)
+    assert update.state_dict() == {}

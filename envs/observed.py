@@ -1,0 +1,107 @@
+"""The oracle's view of a family: every observation shows the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from envs.base import BatchEnv, Scene, TaskFamily
+
+
+@dataclass(frozen=True)
+class TaskObserved(TaskFamily):
+    """A family whose observations are followed by the task. All else, the task sets and their
+    hashes included, is the family's: an agent that is told the task is compared on the same tasks
+    with those that have to find it out."""
+
+    horizon: int = field(init=False)
+    """Length of an episode in control steps, the family's."""
+    family: TaskFamily
+    """The family whose tasks are shown."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.family, TaskObserved):
+            raise ValueError("family: its tasks are observed already")
+        for name in ("horizon", "name", "source", "finite_horizon", "splits_are_disjoint"):
+            # What is frozen is set this way; these shadow the class variables.
+            object.__setattr__(self, name, getattr(self.family, name))
+        super().__post_init__()
+
+    @property
+    def observation_space(self) -> Box:
+        obs, task = self.family.observation_space, self.family.task_space
+        low, high = np.append(obs.low, task.low), np.append(obs.high, task.high)
+        return Box(low, high, dtype=np.float64)
+
+    @property
+    def action_space(self) -> Box | Discrete:
+        return self.family.action_space
+
+    @property
+    def task_space(self) -> Box:
+        return self.family.task_space
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.family.frames_per_second
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        return self.family.sample_tasks(rng, num_tasks)
+
+    def tasks(self, split: str, num_tasks: int) -> np.ndarray:
+        return self.family.tasks(split, num_tasks)
+
+    def task_hash(self, tasks: np.ndarray) -> str:
+        return self.family.task_hash(tasks)
+
+    def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
+        return self.family.check_task(task)
+
+    def make_batch(self, num_episodes: int, num_threads: int = 1) -> TaskObservedBatchEnv:
+        return TaskObservedBatchEnv(self, num_episodes, num_threads)
+
+    def make_scene(self, width: int, height: int) -> Scene:
+        return self.family.make_scene(width, height)
+
+    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+        return self.family.describe(state, task)
+
+
+class TaskObservedBatchEnv(BatchEnv):
+    """N episodes of the wrapped family, `batch_env`, with the tasks added to what is observed."""
+
+    family: TaskObserved
+
+    def __init__(self, family: TaskObserved, num_episodes: int, num_threads: int = 1) -> None:
+        self.batch_env = family.family.make_batch(num_episodes, num_threads)
+        super().__init__(family, num_episodes, num_threads)
+
+    @property
+    def physics_seconds(self) -> float:
+        return self.batch_env.physics_seconds
+
+    @physics_seconds.setter
+    def physics_seconds(self, seconds: float) -> None:
+        self.batch_env.physics_seconds = seconds
+
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        self.tasks = np.asarray(tasks, np.float64)
+        return self._with_tasks(self.batch_env.reset(tasks, rngs))
+
+    def step(
+        self, action: np.ndarray, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        obs, reward, terminated = self.batch_env.step(action, ids)
+        return self._with_tasks(obs), reward, terminated
+
+    def _with_tasks(self, obs: np.ndarray) -> np.ndarray:
+        return np.concatenate([obs, self.tasks], axis=1)
+
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        self.batch_env.advance(action, ids)
+
+    def drawn_state(self, episode: int) -> np.ndarray:
+        return self.batch_env.drawn_state(episode)

@@ -1,0 +1,206 @@
+"""Finite Markov decision processes, drawn at random. No physics engine needed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from PIL import Image, ImageColor, ImageDraw
+
+from envs.base import BatchEnv, TaskError, TaskFamily
+
+TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding
+
+PAPER, WORST, BEST = "#f7f7f5", "#ffffff", "#2a6fbb"
+VISITED, CURRENT = "#1d2430", "#c0392b"
+
+
+@dataclass(frozen=True)
+class TabularMDP(TaskFamily):
+    """Explore and exploit a finite MDP whose mean rewards and transitions are drawn at random.
+
+    A task is the mean rewards, (S, A), standard normal around 1, followed by the probabilities of
+    the next state, (S, A, S), each row uniform over all distributions. Every episode begins in
+    state 0. States are observed one-hot.
+    """
+
+    horizon: int = 10
+    """Length of an episode in control steps."""
+    num_states: int = 10
+    """S, the number of states."""
+    num_actions: int = 5
+    """A, the number of actions."""
+    reward_std: float = 1.0
+    """Standard deviation of the Gaussian noise on each reward; 0 for none."""
+
+    name: ClassVar[str] = "tabular_mdp"
+    source: ClassVar[str] = "Duan et al. 2016 (RL2)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("num_states", "num_actions"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
+        if not self.reward_std >= 0:
+            raise ValueError(f"reward_std: expected at least 0, got {self.reward_std}")
+
+    @property
+    def observation_space(self) -> Box:
+        return Box(0.0, 1.0, (self.num_states,), np.float64)
+
+    @property
+    def action_space(self) -> Discrete:
+        return Discrete(self.num_actions)
+
+    @property
+    def task_space(self) -> Box:
+        pairs = self.num_states * self.num_actions
+        sizes = [pairs, pairs * self.num_states]
+        return Box(
+            np.repeat([-np.inf, 0.0], sizes), np.repeat([np.inf, 1.0], sizes), None, np.float64
+        )
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        pairs = self.num_states * self.num_actions
+        rewards = rng.normal(1.0, 1.0, (num_tasks, pairs))
+        transitions = rng.dirichlet(np.ones(self.num_states), (num_tasks, pairs))
+        return np.concatenate([rewards, transitions.reshape(num_tasks, -1)], axis=1)
+
+    def tables(self, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take tasks, (..., task_dim), apart: mean rewards (..., S, A), and the probabilities
+        (..., S, A, S) of the next state, in the last axis."""
+        shape = (*np.shape(tasks)[:-1], self.num_states, self.num_actions)
+        rewards, transitions = np.split(tasks, [self.num_states * self.num_actions], axis=-1)
+        return rewards.reshape(shape), transitions.reshape(*shape, self.num_states)
+
+    def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
+        row = np.atleast_1d(np.array(task, np.float64))
+        if row.shape != self.task_space.shape:
+            size = self.task_space.shape[0]
+            raise TaskError(f"a task of {self.name} has {size} numbers, got the shape {row.shape}")
+        rewards, transitions = self.tables(row)
+        if not np.isfinite(rewards).all():
+            raise TaskError(f"the mean rewards of a task of {self.name} are finite numbers")
+        sums = transitions.sum(axis=-1)
+        # NaN in a row makes its sum NaN, which is not close to 1.
+        fine = (transitions >= 0).all(axis=-1) & (np.abs(sums - 1) <= TOLERANCE)
+        if not fine.all():
+            state, action = np.argwhere(~fine)[0]
+            raise TaskError(
+                f"in a task of {self.name} the probabilities of the next state are not negative "
+                f"and add up to 1, but for state {state} and action {action} they are "
+                f"{transitions[state, action].tolist()}"
+            )
+        return row
+
+    def make_batch(self, num_episodes: int, num_threads: int = 1) -> TabularBatchEnv:
+        return TabularBatchEnv(self, num_episodes, num_threads)
+
+    def make_scene(self, width: int, height: int) -> TabularScene:
+        return TabularScene(self, width, height)
+
+    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+        rewards, _ = self.tables(task)
+        here = int(state[0])
+        return f"state {here}, best action's mean reward {rewards[here].max():+.1f}"
+
+
+class TabularBatchEnv(BatchEnv):
+    """N walks through MDPs.
+
+    The noise of an episode is drawn at its reset, for `horizon` steps. An episode that is stepped
+    beyond them, as only a measurement of speed does, meets the same noise again.
+    """
+
+    family: TabularMDP
+
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        horizon = self.family.horizon
+        self.rewards, transitions = self.family.tables(np.asarray(tasks, np.float64))
+        cumulative = transitions.cumsum(axis=-1)
+        # The end is 1 exactly, so that a number below 1 always falls to a state.
+        self.cumulative = cumulative / cumulative[..., -1:]  # (N, S, A, S)
+        # Noise of the rewards is drawn even where it is not used: it changes nothing else.
+        noise = [(rng.random(horizon), rng.standard_normal(horizon)) for rng in rngs]
+        self.uniforms, self.normals = np.stack(noise, axis=1)  # (N, T) each
+        self.state = np.zeros(self.num_episodes, np.int64)
+        self.action = np.full(self.num_episodes, -1)  # none so far
+        self.steps_taken = np.zeros(self.num_episodes, np.int64)
+        return self._observe()
+
+    def _observe(self) -> np.ndarray:
+        return np.eye(self.family.num_states)[self.state]
+
+    def _stepped(self, ids: np.ndarray | None) -> np.ndarray:
+        return np.arange(self.num_episodes) if ids is None else ids
+
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        start = time.perf_counter()
+        rows, index = self._stepped(ids), self.action_indices(action, ids)
+        uniform = self.uniforms[rows, self.steps_taken[rows] % self.family.horizon]
+        cumulative = self.cumulative[rows, self.state[rows], index]  # (n, S)
+        self.state[rows] = (cumulative <= uniform[:, None]).sum(axis=1)
+        self.action[rows] = index
+        self.steps_taken[rows] += 1
+        self.physics_seconds += time.perf_counter() - start
+
+    def step(
+        self, action: np.ndarray, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        before, steps_before = self.state.copy(), self.steps_taken % self.family.horizon
+        self.advance(action, ids)
+        rows = self._stepped(ids)
+        noise = self.family.reward_std * self.normals[rows, steps_before[rows]]
+        reward = np.zeros(self.num_episodes)
+        reward[rows] = self.rewards[rows, before[rows], self.action[rows]] + noise
+        return self._observe(), reward, np.zeros(self.num_episodes, bool)
+
+    def drawn_state(self, episode: int) -> np.ndarray:
+        return np.array([self.state[episode], self.action[episode]])
+
+
+class TabularScene:
+    """Draws the mean rewards as a table of states (columns) and actions (rows), the darker the
+    better, and the episode in it. A drawn state is the state and the action that led to it, (2,).
+
+    The current state has a red frame. A dot is an action taken; it grows with each time.
+    """
+
+    def __init__(self, family: TabularMDP, width: int, height: int) -> None:
+        self._family, self._size = family, (width, height)
+        self._cell = min(width / (family.num_states + 1), height / (family.num_actions + 1))
+
+    def _box(self, state: int, action: int, num_actions: int = 1) -> tuple[float, ...]:
+        """Return left, top, right and bottom, pixels, of the cells of `num_actions` actions."""
+        cell, (width, height) = self._cell, self._size
+        left = width / 2 + cell * (state - self._family.num_states / 2)
+        top = height / 2 + cell * (action - self._family.num_actions / 2)
+        return left, top, left + cell, top + cell * num_actions
+
+    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
+        """Return the picture of the states so far, (t, 2), and the task, (task_dim,)."""
+        rewards, _ = self._family.tables(task)
+        shade = (rewards - rewards.min()) / max(np.ptp(rewards), 1e-9)  # (S, A), from 0 to 1
+        worst, best = (np.array(ImageColor.getrgb(colour)) for colour in (WORST, BEST))
+        colours = np.rint(worst + shade[..., None] * (best - worst)).astype(int)
+        picture = Image.new("RGB", self._size, PAPER)
+        canvas = ImageDraw.Draw(picture)
+        for state, action in np.ndindex(rewards.shape):
+            canvas.rectangle(self._box(state, action), tuple(colours[state, action]), PAPER)
+        taken = np.zeros(rewards.shape, int)
+        np.add.at(taken, (states[:-1, 0], states[1:, 1]), 1)
+        for state, action in np.argwhere(taken):
+            left, top, right, bottom = self._box(state, action)
+            radius = self._cell * min(0.4, 0.12 * math.sqrt(taken[state, action]))
+            canvas.circle(((left + right) / 2, (top + bottom) / 2), radius, VISITED)
+        frame = self._box(states[-1, 0], 0, self._family.num_actions)
+        canvas.rectangle(frame, outline=CURRENT, width=max(2, round(self._cell / 12)))
+        return np.asarray(picture)
+
+    def close(self) -> None:
+        """Nothing to free."""

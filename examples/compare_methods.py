@@ -1,0 +1,116 @@
+"""Train every method of a family with a few seeds, evaluate it, and print the table.
+
+    python examples/compare_methods.py point_nav
+
+What is trained already is not trained again: stop it at any time and start it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl.config import config_names, load_config
+from metarl.report import evaluate_run
+from metarl.statistics import mean_interval
+from metarl.streams import Purpose, stream
+from metarl.training import start_or_resume
+
+EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
+REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
+
+
+def main() -> None:
+    """Train, evaluate, tabulate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("family", help="a folder of configs, such as point_nav")
+    parser.add_argument("--iterations", type=int, default=40, help="with one inner step")
+    parser.add_argument("--num-tasks", type=int, default=20, help="per meta-batch")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of runs")
+    args = parser.parse_args()
+
+    methods = [name for name in config_names() if name.startswith(f"{args.family}/")]
+    settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
+    jobs = [(name, seed) for seed in range(args.seeds) for name in methods]
+    folders = {job: args.out / f"{job[0].replace('/', '-')}-seed{job[1]}" for job in jobs}
+    args.out.mkdir(parents=True, exist_ok=True)
+    work = [(name, {**settings[name], "seed": seed}, folders[name, seed]) for name, seed in jobs]
+    if args.jobs == 1:
+        for job in work:
+            train_and_evaluate(*job)
+    else:
+        with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+            for done in [pool.submit(train_and_evaluate, *job) for job in work]:
+                done.result()
+
+    rows = []
+    for name in methods:
+        flags = (f"--{key.replace('_', '-')} {value}" for key, value in settings[name].items())
+        command = " ".join(["metarl train", name, *flags])
+        rows.append(row(name, command, [folders[name, seed] for seed in range(args.seeds)]))
+    reference = folders[f"{args.family}/{REFERENCE}", 0]
+    rows.append(row("/random", "", [reference], "-random"))
+    print("\n".join(table(rows)))
+
+
+def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
+    """Return the settings of a training that takes as many env steps as that of any method."""
+    # Without adaptation an iteration plays half of the episodes.
+    factor = 1 if load_config(name).inner_steps else 2
+    return {"num_tasks": num_tasks, "iterations": factor * iterations}
+
+
+def train_and_evaluate(name: str, settings: dict[str, int], folder: Path) -> None:
+    """Bring one run to its end, unless it is there, and evaluate it."""
+    fixed = {"threads": 1, "tracking.mode": "disabled"}
+    config = load_config(name, **settings, **fixed)
+    log = folder.with_name(f"{folder.name}.log")
+    with log.open("a") as file, contextlib.redirect_stdout(file):
+        start_or_resume(config, folder)
+        against = ["random"] if name.endswith(f"/{REFERENCE}") else []
+        evaluate_run(folder, against=against, **EVALUATION)
+    print("done:", folder, file=sys.stderr, flush=True)
+
+
+def row(
+    name: str, command: str, folders: Sequence[Path], suffix: str = ""
+) -> tuple[str, np.ndarray, str]:
+    """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
+    files = [folder / "evaluation" / f"test{suffix}.json" for folder in folders]
+    returns = [np.mean(json.loads(file.read_text())["returns"], axis=2) for file in files]
+    return name.split("/")[1], np.stack(returns), command
+
+
+def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
+    """Return the lines of a Markdown table, the best return after one step first."""
+    lines = [
+        "| Method | 0 | 1 | 95% interval | by seed | 2 | 3 | Command |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, returns, command in sorted(rows, key=lambda each: -each[1][..., 1].mean()):
+        by_seed = returns.mean(1)  # (S, K + 1)
+        low, high = mean_interval(returns[..., 1].mean(0), stream(0, Purpose.BOOTSTRAP))
+        means = [f"{value:.1f}" for value in by_seed.mean(0)]
+        seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
+        code = f"`{command}`" if command else "untrained"
+        lines.append(
+            f"| {name} | {means[0]} | **{means[1]}** | {low:.1f} to {high:.1f} | {seeds} | "
+            f"{means[2]} | {means[3]} | {code} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The estimators: the project's own code, on enumerated or on played data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from examples.estimators.data import (
+    DataSets,
+    complete_experience,
+    played_experience,
+)
+from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_reward
+from metarl.adaptation import SGD, InnerLoop
+from metarl.distributions import Distribution
+from metarl.experience import Experience
+from metarl.meta_objective import MetaChunk, MetaObjective
+from metarl.objectives import Surrogate, inner_surrogate, likelihood_ratio
+from metarl.parallel import ChunkPool
+from metarl.params import Params
+from metarl.rollout import collect
+from metarl.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate the meta-gradient.
+
+    Attributes:
+        name: in the report.
+        surrogate: of the inner loop, as configs name it.
+        decay: of `loaded_dice`.
+        first_order: whether the inner gradient is taken for a constant.
+        exploration: whether E-MAML's term is added.
+    """
+
+    name: str
+    surrogate: str
+    decay: float = 1.0
+    first_order: bool = False
+    exploration: bool = False
+
+    def gradient(
+        self,
+        problem: Problem,
+        chunk: MetaChunk,
+        outer: Surrogate = likelihood_ratio,
+        num_episodes: int = 0,
+    ) -> Tensor:
+        """Return the project's meta-gradient of a meta-batch, (P,), of J, not of the loss.
+
+        Args:
+            problem: the problem.
+            chunk: the meta-batch.
+            outer: the surrogate after adaptation.
+            num_episodes: E of the data that adapted, for E-MAML's term. It averages ∇ log p(D) over
+                E T steps, while the score is a return, T times the J that it stands for.
+        """
+        objective = MetaObjective(
+            problem.policy,
+            InnerLoop(SGD(problem.lr), first_order=self.first_order),
+            inner_surrogate(self.surrogate, self.decay),
+            problem.meta,
+            [chunk],
+            ChunkPool(1),
+            exploration_weight=float(num_episodes) if self.exploration else 0.0,
+        )
+        return -objective.gradient(outer=outer).gradient
+
+
+ESTIMATORS = (
+    Estimator("first order (FOMAML)", "likelihood_ratio", first_order=True),
+    Estimator("log_likelihood", "log_likelihood"),
+    Estimator("likelihood_ratio (default)", "likelihood_ratio"),
+    Estimator("loaded_dice, decay 0", "loaded_dice", decay=0.0),
+    Estimator("loaded_dice, decay 0.5", "loaded_dice", decay=0.5),
+    Estimator("loaded_dice, decay 0.9", "loaded_dice", decay=0.9),
+    Estimator("loaded_dice, decay 1", "loaded_dice", decay=1.0),
+    Estimator("dice", "dice"),
+    Estimator("log_likelihood + exploration (E-MAML)", "log_likelihood", exploration=True),
+)
+FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO, *_, DICE, E_MAML = ESTIMATORS
+
+
+def adapt(
+    problem: Problem,
+    before: Experience,
+    after: Callable[[Params], Experience],
+    score: Callable[[Experience], Tensor] | None = None,
+) -> MetaChunk:
+    """Adapt to each task of `before` by one step, and let `after` gather what comes then.
+
+    With discount 1 the step is the same for all surrogates.
+    """
+    num_tasks, inner = len(before.obs), InnerLoop(SGD(problem.lr))
+    task = inner.adapt(
+        problem.meta,
+        [lambda params: likelihood_ratio(problem.policy(params, before.obs), before)],
+        num_tasks,
+    )
+    params = inner.params(problem.meta, task)
+    later = after(params)
+    scores = torch.zeros(num_tasks, dtype=torch.float64) if score is None else score(later)
+    return MetaChunk((before,), task, params, later, scores)
+
+
+def limit_chunk(problem: Problem, baseline: Baseline | None) -> MetaChunk:
+    """Return one task with all trajectories before and after adaptation."""
+    before = complete_experience(problem, problem.stacked(problem.vector), baseline)
+    return adapt(problem, before, lambda params: complete_experience(problem, params, baseline))
+
+
+def limit_gradient(
+    problem: Problem, estimator: Estimator, baseline: Baseline | None = None
+) -> Tensor:
+    """Return what the mean of an estimator becomes with infinitely many episodes, (P,).
+
+    E-MAML's term is a covariance over data sets and cannot be had from all trajectories at once,
+    but its mean is ∇V_E, which becomes ∇V.
+    """
+    if estimator.exploration:
+        return exact_gradient(problem)
+    return estimator.gradient(problem, limit_chunk(problem, baseline))
+
+
+def limit_bias(problem: Problem, estimator: Estimator, baseline: Baseline) -> float:
+    """Return the relative bias on infinitely many episodes."""
+    return relative_bias(limit_gradient(problem, estimator, baseline), exact_gradient(problem))
+
+
+def mean_gradient(sets: DataSets, estimator: Estimator, baseline: bool = True) -> Tensor:
+    """Return the exact mean of an estimator over all data sets before adaptation, (P,).
+
+    What is played after adaptation is all trajectories.
+    """
+    problem = sets.problem
+    share = sets.probability(problem.vector) * len(sets.index)  # the objective divides by B
+
+    def weighted(policy: Distribution, experience: Experience) -> Tensor:
+        return share * likelihood_ratio(policy, experience)
+
+    params = problem.stacked(problem.vector, len(sets.index))
+    before = played_experience(problem, params, sets.episodes, baseline)
+    chunk = adapt(problem, before, lambda params: complete_experience(problem, params))
+    returns = mean_reward(problem, chunk.adapted) * problem.family.horizon
+    chunk = replace(chunk, score=share * returns)
+    return estimator.gradient(problem, chunk, weighted, sets.index.shape[1])
+
+
+def play(
+    problem: Problem,
+    params: Params,
+    num_episodes: int,
+    rng: np.random.Generator,
+    baseline: bool = True,
+) -> Experience:
+    """Play episodes of the task by each of a stack of policies."""
+    tasks = np.repeat(problem.task[None], len(params["weight0"]), axis=0)
+    env = problem.family.make_batch(len(tasks) * num_episodes)
+    # All episodes draw from one stream, one after the other.
+    rngs = [rng] * env.num_episodes
+    episodes = collect(env, problem.policy.actor(params), tasks, rngs, Stopwatch())
+    return played_experience(problem, params, episodes, baseline)
+
+
+def sampled_chunk(
+    problem: Problem,
+    num_tasks: int,
+    num_episodes: int,
+    rng: np.random.Generator,
+    baseline: bool = True,
+) -> MetaChunk:
+    """Play a meta-batch of `num_tasks` times the same task, adapt, and play again."""
+
+    def score(experience: Experience) -> Tensor:
+        """The mean return, less that of the other tasks: such a baseline leaves no bias."""
+        returns = experience.reward.sum(1) / num_episodes  # (B,)
+        return (returns - returns.mean()) * num_tasks / max(num_tasks - 1, 1)
+
+    before = play(problem, problem.stacked(problem.vector, num_tasks), num_episodes, rng, baseline)
+    return adapt(
+        problem, before, lambda params: play(problem, params, num_episodes, rng, baseline), score
+    )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Estimates of a gradient, each the mean over a meta-batch of `num_tasks`: (n, P)."""
+
+    gradients: Tensor
+    num_tasks: int
+
+    @property
+    def mean(self) -> Tensor:
+        return self.gradients.mean(0)
+
+    @property
+    def noise(self) -> float:
+        """The root mean square distance of `mean` from the true mean."""
+        return float((self.gradients.var(0).sum() / len(self.gradients)).sqrt())
+
+    @property
+    def task_std(self) -> float:
+        """The same of the estimate from a single task."""
+        return self.noise * math.sqrt(len(self.gradients) * self.num_tasks)
+
+
+def sample(
+    problem: Problem,
+    estimators: Sequence[Estimator],
+    num_batches: int,
+    num_tasks: int,
+    num_episodes: int,
+    rng: np.random.Generator,
+    baseline: bool = True,
+) -> list[Sample]:
+    """Let all estimators see the same meta-batches."""
+    gradients: list[list[Tensor]] = [[] for _ in estimators]
+    for _ in range(num_batches):
+        chunk = sampled_chunk(problem, num_tasks, num_episodes, rng, baseline)
+        for found, estimator in zip(gradients, estimators, strict=True):
+            found.append(estimator.gradient(problem, chunk, num_episodes=num_episodes))
+    return [Sample(torch.stack(found), num_tasks) for found in gradients]
+
+
+def relative_bias(estimate: Tensor, exact: Tensor) -> float:
+    return float((estimate - exact).norm() / exact.norm())
+
+
+def cosine(estimate: Tensor, exact: Tensor) -> float:
+    return float(estimate @ exact / (estimate.norm() * exact.norm()))

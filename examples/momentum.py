@@ -1,0 +1,40 @@
+"""An adaptation rule of one's own: gradient descent with momentum, whose strength is learned.
+
+metarl train point_nav/maml_trpo --inner.rule examples.momentum:Momentum --inner-steps 2
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from metarl.params import Params
+
+
+class Momentum:
+    """x' = x - lr * m with m = gradient + strength * m of the step before; strength begins at 0."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def init(self, variables: Params) -> Params:
+        """Return the rule's meta-parameters: one strength for each tensor."""
+        return {f"momentum:{name}": value.new_zeros(()) for name, value in variables.items()}
+
+    def step(
+        self,
+        meta: Params,
+        variables: Params,
+        memory: Params,
+        gradient: Params,
+        loss: Tensor,
+        index: int,
+    ) -> tuple[Params, Params]:
+        """Take one step; what is remembered is m."""
+        momentum = {
+            name: gradient[name] + meta[f"momentum:{name}"] * memory[name]
+            if memory
+            else gradient[name]
+            for name in variables
+        }
+        stepped = {name: value - self.lr * momentum[name] for name, value in variables.items()}
+        return stepped, momentum

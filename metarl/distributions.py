@@ -1,0 +1,111 @@
+"""Action distributions of stacks of tasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Distribution(Protocol):
+    """The distributions of B tasks at N observations each."""
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors that it is made of."""
+        ...
+
+    def detach(self) -> Distribution:
+        """Return the same distributions without their graph."""
+        ...
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density or probability of actions (B, N, action_dim): (B, N)."""
+        ...
+
+    def kl(self, other: Distribution) -> Tensor:
+        """KL(self || other): (B, N)."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """Entropy, (B, N) or, where it does not depend on the observation, (B, 1)."""
+        ...
+
+    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+        """Multiply directions, shaped like `outputs`, with the Fisher matrix of the outputs.
+
+        The matrix is the sum over observations of `weight`, (B, N), times that of each.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Diagonal Gaussians: mean (B, N, A) and log standard deviation (B, 1, A)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        return self.mean, self.log_std
+
+    def detach(self) -> Normal:
+        return Normal(self.mean.detach(), self.log_std.detach())
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        score = (action - self.mean) * torch.exp(-self.log_std)
+        log_scale = self.log_std + 0.5 * LOG_2PI
+        return -0.5 * score.square().sum(-1) - log_scale.sum(-1)
+
+    def kl(self, other: Normal) -> Tensor:
+        ratio = torch.exp(2 * (self.log_std - other.log_std))
+        shift = ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
+        return (other.log_std - self.log_std + 0.5 * (ratio + shift - 1)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (self.log_std + 0.5 * (LOG_2PI + 1)).sum(-1)
+
+    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+        # diag(1 / std^2) for the mean, and 2 for the log std
+        mean, log_std = directions
+        by_mean = mean * torch.exp(-2 * self.log_std) * weight[..., None]
+        by_log_std = 2 * log_std * weight[..., None].sum(1, keepdim=True)
+        return by_mean, by_log_std
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Distributions over A actions: logits (B, N, A). An action is its index, (B, N, 1)."""
+
+    logits: Tensor
+
+    @property
+    def outputs(self) -> tuple[Tensor]:
+        return (self.logits,)
+
+    def detach(self) -> Categorical:
+        return Categorical(self.logits.detach())
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.logits.log_softmax(-1).gather(-1, action.long())[..., 0]
+
+    def kl(self, other: Categorical) -> Tensor:
+        own, others = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
+        return (own.exp() * (own - others)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        log_prob = self.logits.log_softmax(-1)
+        return -(log_prob.exp() * log_prob).sum(-1)
+
+    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+        # diag(p) - p p^T
+        (direction,) = directions
+        prob = self.logits.softmax(-1)
+        centred = direction - (prob * direction).sum(-1, keepdim=True)
+        return (prob * centred * weight[..., None],)

@@ -1,0 +1,38 @@
+"""Outer updates: how the meta-parameters follow from a meta-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from metarl.meta_objective import MetaObjective
+from metarl.outer.gradient import GradientConfig
+from metarl.outer.ppo import PPOConfig
+from metarl.outer.reptile import ReptileConfig
+from metarl.outer.trpo import TRPOConfig
+from metarl.stopwatch import Stopwatch
+
+OuterConfig: TypeAlias = TRPOConfig | PPOConfig | GradientConfig | ReptileConfig
+"""A config's choice, by its key `update`. To add one, write it like these and name it here."""
+
+
+class OuterUpdate(Protocol):
+    """What a config's `make` gives."""
+
+    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+        """Return new meta-parameters, (P,), and diagnostics: `outer_kl`, `gradient_norm`, ...
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a checkpoint must hold for the next step to be the same."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what another update of the same config held."""
+        ...

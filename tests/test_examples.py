@@ -1,0 +1,81 @@
+"""The examples of docs/extending.md do what it says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarl.adaptation import SGD, InnerLoop
+from metarl.config import load_config
+from metarl.training import train
+
+ROOT = Path(__file__).parent.parent
+TINY = {"iterations": 2, "num_tasks": 3, "num_episodes": 4, "tracking.mode": "disabled"}
+
+
+def test_a_rule_of_ones_own_is_found_by_name_and_learned(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    rule = {"inner.rule": "examples.momentum:Momentum", "inner_steps": 2, "env.horizon": 10}
+    config = load_config("point_nav/maml_trpo", **TINY, **rule)
+    run = train(config, tmp_path / "run")
+    strength = run.load().agent["params.momentum:weight0"]
+    assert strength.shape == ()
+    assert float(strength) != 0
+
+
+def test_the_momentum_example_is_gradient_descent_at_first_and_remembers(monkeypatch):
+    """f(x) = x^2 / 2 from x = 1, lr 0.1, strength 0.5: x = 0.9, then m = 0.9 + 0.5 * 1."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.momentum import Momentum
+
+    start = {"x": torch.ones(1, dtype=torch.float64)}
+    loop = InnerLoop(Momentum(0.1))
+    meta = loop.init(start)
+
+    def run(loop, meta):
+        loss = lambda params: 0.5 * params["x"].square().sum(1)  # noqa: E731
+        return loop.adapt(meta, [loss, loss], num_tasks=1).variables["x"].item()
+
+    sgd = InnerLoop(SGD(0.1))
+    assert run(loop, meta) == run(sgd, sgd.init(start))
+    strong = {**meta, "momentum:x": torch.tensor(0.5, dtype=torch.float64)}
+    assert run(loop, strong) == pytest.approx(0.9 - 0.1 * (0.9 + 0.5))
+
+
+def test_the_yaml_of_extending_md_is_a_config(tmp_path):
+    """The one YAML block of the page, as it stands."""
+    text = (ROOT / "docs/extending.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "anil_ppo.yaml"
+    path.write_text(block)
+    config = load_config(path)
+    assert (config.inner.adapts, config.inner.rule, config.outer.update) == (
+        "head",
+        "meta_sgd",
+        "ppo",
+    )
+
+
+def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
+    """A tiny table of two methods; a second call trains nothing and prints the same."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples import compare_methods
+
+    names = {"point_nav/maml_trpo": None, "point_nav/pretrained": None}
+    monkeypatch.setattr(compare_methods, "config_names", lambda: names)
+    monkeypatch.setattr(compare_methods, "EVALUATION", {"tasks": 2, "episodes": 2})
+    words = "compare point_nav --iterations 1 --num-tasks 2 --seeds 1 --jobs 1 --out"
+    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
+    compare_methods.main()
+    first = capsys.readouterr().out
+    lines = [line for line in first.splitlines() if line.startswith("| ")]
+    assert {line.split(" | ")[0] for line in lines[1:]} == {
+        "| maml_trpo",
+        "| pretrained",
+        "| random",
+    }
+    assert "--iterations 2" in next(line for line in lines if "pretrained" in line)
+    shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
+    compare_methods.main()
+    assert capsys.readouterr().out == first

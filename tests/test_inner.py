@@ -1,0 +1,52 @@
+"""metarl.inner: from a config's settings to the inner loop. tests/test_config.py has refusals."""
+
+import pytest
+
+from metarl.inner import InnerConfig, make_inner_loop, make_rule, make_space
+from metarl.policies import CategoricalMLP, PolicyConfig
+from metarl.rules import SGD, LayerStepSizes, MetaLSTM, MetaSGD
+from metarl.spaces import AllParameters, Context, Head, Latent
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sgd", SGD(0.3)),
+        ("meta_sgd", MetaSGD(0.3)),
+        ("layer_step_sizes", LayerStepSizes(0.3, 4)),
+        ("meta_lstm", MetaLSTM(0.3)),
+    ],
+)
+def test_the_rule_of_a_config(name, expected):
+    rule = make_rule(InnerConfig(rule=name, lr=0.3), 4)
+    assert type(rule) is type(expected)
+    assert vars(rule) == vars(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("all", AllParameters()),
+        ("head", Head(("weight1", "bias1", "log_std"))),
+        ("context", Context(3)),
+        ("latent", Latent(3)),
+    ],
+)
+def test_the_space_of_a_config(name, expected, tiny_policy):
+    space = make_space(InnerConfig(adapts=name, code_size=3), tiny_policy)
+    assert type(space) is type(expected)
+    assert vars(space) == vars(expected)
+
+
+def test_the_head_of_a_discrete_policy_is_its_last_layer():
+    policy = CategoricalMLP(PolicyConfig(hidden=(4, 4)), 3, 2)
+    assert make_space(InnerConfig(adapts="head"), policy).names == ("weight2", "bias2")
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_loop_of_a_config(first_order, tiny_policy):
+    inner = InnerConfig(adapts="latent", rule="meta_sgd", lr=0.2, first_order=first_order)
+    loop = make_inner_loop(inner, tiny_policy, 2)
+    assert isinstance(loop.space, Latent)
+    assert isinstance(loop.rule, MetaSGD)
+    assert loop.first_order == first_order

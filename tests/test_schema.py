@@ -1,0 +1,105 @@
+"""metarl.schema: a choice of dataclasses, told apart by their first field."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Literal
+
+import pytest
+
+from metarl.checks import ConfigError
+from metarl.schema import build, flat, keys, plain
+
+
+@dataclass(frozen=True)
+class Circle:
+    shape: Literal["circle"] = "circle"
+    """Which shape."""
+    radius: float = 1.0
+    """Its size."""
+
+
+@dataclass(frozen=True)
+class Square:
+    shape: Literal["square"] = "square"
+    """Which shape."""
+    side: float = 2.0
+    """The length of an edge."""
+    filled: bool = False
+    """Whether it is drawn solid."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where one of two shapes is drawn."""
+
+    title: str
+    """What it is called."""
+    drawn: Circle | Square = field(default_factory=Circle)
+    """What is in it."""
+    frame: Circle | None = None
+    """What is around it."""
+
+
+def test_the_first_field_tells_which():
+    assert build(Picture, {"title": "a"}) == Picture("a", Circle())
+    assert build(Picture, {"title": "a", "drawn": {}}) == Picture("a", Circle())
+    assert build(Picture, {"title": "a", "drawn": {"radius": 3}}).drawn == Circle(radius=3.0)
+    square = {"side": 4, "shape": "square", "filled": True}
+    assert build(Picture, {"title": "a", "drawn": square}).drawn == Square(side=4.0, filled=True)
+    assert build(Picture, {"title": "a", "drawn": Square()}).drawn == Square()
+
+
+def test_an_optional_dataclass_is_no_choice():
+    assert build(Picture, {"title": "a", "frame": None}).frame is None
+    assert build(Picture, {"title": "a", "frame": {"radius": 2}}).frame == Circle(radius=2.0)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ({"shape": "sqare"}, "drawn.shape: expected one of circle, square, got 'sqare' (nearest: "),
+        ({"shape": 7}, "drawn.shape: expected one of circle, square, got 7"),
+        ({"side": 1.0}, "drawn.side: unknown key where drawn.shape is circle"),
+        (
+            {"shape": "square", "sid": 1.0},
+            "drawn.sid: unknown key where drawn.shape is square (nearest: side)",
+        ),
+        ({"shape": "square", "side": "long"}, "drawn.side: expected number, got 'long'"),
+        ({"shape": "square", "filled": 1}, "drawn.filled: expected true or false, got 1"),
+        ("square", "drawn: expected keys with values, got 'square'"),
+        (["square"], "drawn: expected keys with values, got ['square']"),
+    ],
+)
+def test_a_bad_choice_is_refused_by_its_path(drawn, expected):
+    with pytest.raises(ConfigError) as error:
+        build(Picture, {"title": "a", "drawn": drawn})
+    assert str(error.value).startswith(expected)
+
+
+def test_what_is_built_is_written_and_built_again():
+    picture = Picture("a", Square(side=5.0))
+    values = plain(picture)
+    assert values == {
+        "title": "a",
+        "drawn": {"shape": "square", "side": 5.0, "filled": False},
+        "frame": None,
+    }
+    assert build(Picture, values) == picture
+    assert flat(values)["drawn.side"] == 5.0
+
+
+def test_keys_are_those_of_the_choice():
+    """By default of the first one; the key that tells has all choices for its type."""
+    first, square = (
+        {key.path: key for key in keys(Picture, like=like)}
+        for like in (None, Picture("a", Square(side=5.0)))
+    )
+    assert list(first) == ["title", "drawn.shape", "drawn.radius", "frame.shape", "frame.radius"]
+    assert list(square)[:4] == ["title", "drawn.shape", "drawn.side", "drawn.filled"]
+    for listed, default in ((first, "circle"), (square, "square")):
+        assert listed["drawn.shape"].type == Literal["circle", "square"]
+        assert listed["drawn.shape"].default == default
+        assert listed["title"].default is MISSING
+    assert square["drawn.side"].doc == "The length of an edge."
+    assert square["drawn.side"].default == 2.0, "that of the class, not of the instance"
