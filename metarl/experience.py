@@ -128,7 +128,9 @@ def make_experience(
     to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()
 
     def flat(x: Tensor) -> Tensor:
-        return x.flatten(1, 2).to(dtype)
+        # A copy, aligned alike in every process, which NumPy's memory is not: the rounding of a
+        # matrix product may depend on it.
+        return x.flatten(1, 2).to(dtype, copy=True)
 
     dtype = next(iter(params.values())).dtype
     flat_obs = flat(obs)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from gymnasium.spaces import Discrete
+from rich.markup import escape
 from rich.table import Table
 
 from envs import FAMILIES, make_family
@@ -35,7 +36,7 @@ def families() -> Table:
         )
         made.add_row(
             name,
-            f"{low} to {high}",
+            escape(f"{low} to {high}"),
             str(family.horizon),
             str(family.observation_space.shape[0]),
             f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim),

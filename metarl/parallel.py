@@ -35,7 +35,9 @@ class ChunkPool:
     """
 
     def __init__(self, num_threads: int) -> None:
-        self._executor = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+        # Without this, a thread's first matrix products are rounded as those of two threads are.
+        single = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
 
     def map(self, function: Callable[[T], R], chunks: Sequence[T]) -> list[R]:
         """Return the results in the order of the chunks."""

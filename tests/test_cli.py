@@ -136,7 +136,6 @@ def test_list(run, capsys):
     assert "2/2" in output(capsys, "list", "runs", "--runs", run.parent)[1]
 
 
-@pytest.mark.xfail(strict=True, reason="rich takes [inf, ..., 1.] for markup and drops it")
 def test_list_shows_both_ends_of_a_task_space(capsys):
     assert "] to [inf" in " ".join(output(capsys, "list", "families")[1].split())
 
