@@ -13,7 +13,7 @@ from metarl.adaptation import InnerLoop, TaskState
 from metarl.distributions import Distribution
 from metarl.experience import Experience
 from metarl.linear_map import LinearMap
-from metarl.objectives import Surrogate, exploration, likelihood_ratio, mean_kl
+from metarl.objectives import Surrogate, exploration, likelihood_ratio, loss_on, mean_kl
 from metarl.parallel import ChunkPool, long_lived_memory
 from metarl.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.policies import MLPPolicy
@@ -102,11 +102,7 @@ class MetaObjective:
 
     def _stages(self, meta: Params, chunk: MetaChunk, differentiable: bool) -> list[Params]:
         """Adapt, and return the policy's parameters before, between and after the steps."""
-
-        def loss_on(experience: Experience) -> Callable[[Params], Tensor]:
-            return lambda params: self._surrogate(self._policy(params, experience.obs), experience)
-
-        losses = [loss_on(experience) for experience in chunk.trail]
+        losses = [loss_on(played, self._policy, self._surrogate) for played in chunk.trail]
         stages = self._inner.stages(meta, losses, chunk.num_tasks, differentiable=differentiable)
         return [self._inner.params(meta, stage) for stage in stages]
 
@@ -218,12 +214,8 @@ class MetaObjective:
         """
 
         def work(chunk: MetaChunk) -> Tensor:
-            after = chunk.after
-            moved = self._inner.step(
-                self.meta,
-                chunk.task,
-                lambda params: self._surrogate(self._policy(params, after.obs), after),
-            ).variables
+            loss = loss_on(chunk.after, self._policy, self._surrogate)
+            moved = self._inner.step(self.meta, chunk.task, loss).variables
             return concatenate((moved[name] - value).sum(0) for name, value in self.meta.items())
 
         way = total(self._pool.map(work, self._chunks)) / self._num_tasks

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from metarl.distributions import Distribution
 from metarl.experience import Experience
+from metarl.params import Params
+from metarl.policies import MLPPolicy
 from metarl.returns import discounted_prefixes
 
 Surrogate: TypeAlias = Callable[[Distribution, Experience], Tensor]
@@ -112,6 +114,13 @@ def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:
         "loaded_dice": loaded_dice(decay),
     }
     return surrogates[name]
+
+
+def loss_on(
+    experience: Experience, policy: MLPPolicy, surrogate: Surrogate
+) -> Callable[[Params], Tensor]:
+    """Return a surrogate at some experience as a function of the policy's stacked parameters."""
+    return lambda params: surrogate(policy(params, experience.obs), experience)
 
 
 def mean_kl(old: Distribution, new: Distribution, weight: Tensor) -> Tensor:

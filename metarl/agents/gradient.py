@@ -14,7 +14,7 @@ from metarl.episodes import Episodes
 from metarl.experience import Experience, ReturnConfig, make_experience
 from metarl.inner import InnerConfig
 from metarl.meta_objective import MetaChunk, MetaObjective
-from metarl.objectives import EPISODIC, inner_surrogate, mean_kl
+from metarl.objectives import EPISODIC, inner_surrogate, loss_on, mean_kl
 from metarl.outer import OuterConfig
 from metarl.parallel import ChunkPool
 from metarl.params import Params, flatten, unflatten
@@ -112,12 +112,8 @@ class GradientAgent:
         def work(item: tuple[TaskChunk, Episodes]) -> TaskChunk:
             chunk, part = item
             played, _ = make_experience(part, self.policy, chunk.params, self.returns, self.device)
-            task = self.loop.step(
-                self.meta,
-                chunk.task,
-                lambda params: self._surrogate(self.policy(params, played.obs), played),
-                scale=scale,
-            )
+            loss = loss_on(played, self.policy, self._surrogate)
+            task = self.loop.step(self.meta, chunk.task, loss, scale=scale)
             return self._chunk(task, (*chunk.trail, played))
 
         return GradientState(tuple(self._pool.map(work, self._split(state, episodes))))
