@@ -14,6 +14,7 @@ from envs import TaskFamily, TaskObserved, family_class, family_name, family_set
 from metarl.checks import ConfigError, check, nearest
 from metarl.experience import ReturnConfig
 from metarl.inner import InnerConfig
+from metarl.objectives import EPISODIC
 from metarl.outer import OuterConfig
 from metarl.outer.trpo import TRPOConfig
 from metarl.policies import PolicyConfig
@@ -112,7 +113,7 @@ class Config:
                 value = getattr(inner, key)
                 refuse(value != usual, f"inner.{key}", value, f"{reason}; expected {usual}")
             refuse(
-                "dice" in inner.surrogate,
+                inner.surrogate in EPISODIC,
                 "inner.surrogate",
                 inner.surrogate,
                 f"{reason}, and the second derivatives are all that dice is for",

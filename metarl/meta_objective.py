@@ -156,7 +156,11 @@ class MetaObjective:
             for before, policy, played in zip(old[:-1], policies[:-1], chunk.trail, strict=False):
                 start_kl = start_kl + mean_kl(before, policy, played.weight)
             loss = self._loss(policies, chunk, outer)
-            loss = (loss + kl_weight * kl + start_kl_weight * start_kl).sum()
+            # What has no weight is kept out of the graph, which costs a backward pass.
+            for weight, divergence in ((kl_weight, kl), (start_kl_weight, start_kl)):
+                if weight:
+                    loss = loss + weight * divergence
+            loss = loss.sum()
             gradient = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
             numbers = torch.stack([loss, kl.sum(), start_kl.sum()]).detach()
             return numbers, concatenate(gradient), old
