@@ -1,6 +1,7 @@
 """W&B, for real: offline mode writes real run files."""
 
 import struct
+import time
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -15,10 +16,23 @@ BLOCK = 32768  # W&B's run files are LevelDB logs
 
 
 def records(directory):
-    """Return the records that a run's W&B files hold."""
+    """Return the records that a run's W&B files hold.
+
+    W&B's own process writes them, and may still do so a moment after `finish` has returned.
+    """
     return [
-        record for path in directory.glob("wandb/offline-run-*/*.wandb") for record in read(path)
+        record for path in directory.glob("wandb/offline-run-*/*.wandb") for record in ended(path)
     ]
+
+
+def ended(path, seconds=30):
+    """Read a run file once its last record, which says that the run has ended, is there."""
+    for _ in range(10 * seconds):
+        found = list(read(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has not ended within {seconds} s")
 
 
 def read(path):
