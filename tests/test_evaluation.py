@@ -198,9 +198,7 @@ def test_a_trained_half_cheetah_is_made_of_the_same_parts():
 def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():
     family = make_family("half_cheetah_dir", horizon=5)
     agent = make_agent(metarl.load_config("half_cheetah_dir/maml_trpo", **SMALL))
-    with pytest.raises(
-        UserError, match="split: half_cheetah_dir has no split 'ood': it"
-    ):
+    with pytest.raises(UserError, match="split: half_cheetah_dir has no split 'ood': it"):
         evaluate(agent, family, split="ood", tasks=2)
 
 
