@@ -14,6 +14,7 @@ from envs.base import (
     TaskError,
     TaskFamily,
 )
+from envs.external import Environment, ExternalFamily, GymnasiumFamily, MetaWorld, WorkerError
 from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
 from envs.observed import TaskObserved
 from envs.point import PointNav
@@ -25,8 +26,12 @@ __all__ = [
     "FAMILIES",
     "SPLITS",
     "BatchEnv",
+    "Environment",
+    "ExternalFamily",
+    "GymnasiumFamily",
     "HalfCheetahDir",
     "HalfCheetahVel",
+    "MetaWorld",
     "PointNav",
     "RenderingUnavailable",
     "Scene",
@@ -35,6 +40,7 @@ __all__ = [
     "TaskError",
     "TaskFamily",
     "TaskObserved",
+    "WorkerError",
     "family_class",
     "family_name",
     "family_settings",

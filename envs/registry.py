@@ -8,13 +8,22 @@ from dataclasses import asdict
 from typing import Any
 
 from envs.base import TaskFamily
+from envs.external import GymnasiumFamily, MetaWorld
 from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
 from envs.observed import TaskObserved
 from envs.point import PointNav
 from envs.tabular import TabularMDP
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    family.name: family for family in (PointNav, TabularMDP, HalfCheetahVel, HalfCheetahDir)
+    family.name: family
+    for family in (
+        PointNav,
+        TabularMDP,
+        HalfCheetahVel,
+        HalfCheetahDir,
+        GymnasiumFamily,
+        MetaWorld,
+    )
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
-from metarl.checks import check, check_known
+from metarl.checks import UserError, check, check_known
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
 from metarl.runs import Run, provenance
@@ -36,6 +36,8 @@ class Evaluation:
         returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
         step_scales: factor on each adaptation step.
         seed: of the episodes.
+        success: (B, steps + 1, episodes) bool, whether the episodes succeeded; None where the
+            environment knows no success.
     """
 
     family: str
@@ -46,6 +48,12 @@ class Evaluation:
     returns: np.ndarray
     step_scales: tuple[float, ...] = ()
     seed: int = 0
+    success: np.ndarray | None = None
+
+    @property
+    def success_rate(self) -> np.ndarray | None:
+        """Share of the episodes that succeeded after each step, (steps + 1,), if that is known."""
+        return None if self.success is None else self.success.mean(axis=(0, 2))
 
     @property
     def by_task(self) -> np.ndarray:
@@ -88,6 +96,7 @@ class Evaluation:
             "interval": self.interval.tolist(),
             "iqm": self.iqm.tolist(),
             "worse": self.worse.tolist(),
+            **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
             "provenance": provenance(),
         }
 
@@ -129,7 +138,10 @@ def evaluate(
         check(count >= least, name, f"at least {least}", count)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check_known(split, SPLITS, "unknown split")
-    rows = family.tasks(split, tasks)
+    try:
+        rows = family.tasks(split, tasks)
+    except ValueError as error:  # a benchmark may have fewer
+        raise UserError(str(error)) from error
     keep_freed_memory()
     scales = tuple(scales) if scales is not None else (1.0,) * steps
     check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)
@@ -144,7 +156,9 @@ def evaluate(
             scales=scales,
             clock=Stopwatch(),
         )
-        returns = np.stack([played.returns for _, played in phases], axis=1)
+        played = [(episodes.returns, episodes.success) for _, episodes in phases]
+    returns = np.stack([each for each, _ in played], axis=1)
+    successes = [success for _, success in played if success is not None]
     return Evaluation(
         family=family.name,
         method=method,
@@ -154,6 +168,7 @@ def evaluate(
         returns=returns,
         step_scales=scales,
         seed=seed,
+        success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
     )
 
 
