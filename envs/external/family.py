@@ -141,7 +141,7 @@ class GymnasiumFamily(ExternalFamily):
 
     horizon: int = 200
     """Length of an episode in control steps; the environment's own time limit is taken off."""
-    id: str = "cartpole.py:CartPole"
+    env_id: str = "cartpole.py:CartPole"
     """A Gymnasium id such as CartPole-v1, or package.module:Class, or path/to/file.py:Class (or a
     function). cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
     parameters: Mapping[str, tuple[float, float]] = field(
@@ -182,7 +182,7 @@ class GymnasiumFamily(ExternalFamily):
 
     @property
     def environment(self) -> Environment:
-        return Environment(locate(self.id), tuple(self.parameters), self.route, self.kwargs)
+        return Environment(locate(self.env_id), tuple(self.parameters), self.route, self.kwargs)
 
     @property
     def task_space(self) -> Box:

@@ -56,7 +56,7 @@ class MetaWorld(ExternalFamily):
     """Length of an episode in control steps, at most 500."""
     benchmark: Benchmark = "ML1"
     """ML1: goals of one environment; ML10, ML45: 10 or 45 environments to train on, 5 to test."""
-    task: str = "reach-v3"
+    env_name: str = "reach-v3"
     """The environment of ML1; the others have their own."""
     goal_seed: int = 42
     """Seed by which Meta-World draws the goals of its tasks: 50 for each environment."""
@@ -71,9 +71,9 @@ class MetaWorld(ExternalFamily):
         if self.benchmark not in get_args(Benchmark):
             known = ", ".join(get_args(Benchmark))
             raise ValueError(f"benchmark: expected one of {known}, got {self.benchmark!r}")
-        if self.task not in NAMES:
-            near = difflib.get_close_matches(self.task, NAMES, 3, cutoff=0.3)
-            raise ValueError(f"task: unknown {self.task!r} (nearest: {', '.join(near)})")
+        if self.env_name not in NAMES:
+            near = difflib.get_close_matches(self.env_name, NAMES, 3, cutoff=0.3)
+            raise ValueError(f"env_name: unknown {self.env_name!r} (nearest: {', '.join(near)})")
         if not 0 <= self.goal_seed < 2**31:
             raise ValueError(f"goal_seed: expected between 0 and 2^31, got {self.goal_seed}")
 
@@ -103,12 +103,14 @@ class MetaWorld(ExternalFamily):
         Raises:
             WorkerError: if Meta-World is not installed.
         """
-        task = self.task if self.benchmark == "ML1" else "all"
-        return load_table(self.interpreter, self.benchmark, task, self.goal_seed)
+        env_name = self.env_name if self.benchmark == "ML1" else "all"
+        return load_table(self.interpreter, self.benchmark, env_name, self.goal_seed)
 
     def tasks(self, split: str, num_tasks: int) -> np.ndarray:
         if num_tasks < 1 or split not in SPLITS:
             return super().tasks(split, num_tasks)
+        if split not in self.table:
+            raise ValueError(f"split: {self.name} has no {split} tasks")
         rows = self.table[split]
         if num_tasks > len(rows):
             raise ValueError(
@@ -138,7 +140,7 @@ class MetaWorld(ExternalFamily):
 
 
 @cache
-def load_table(python: str, benchmark: str, task: str, seed: int) -> dict[str, np.ndarray]:
+def load_table(python: str, benchmark: str, env_name: str, seed: int) -> dict[str, np.ndarray]:
     """Return a benchmark's tasks by split; the first time, Meta-World draws them (ML45: minutes).
 
     Raises:
@@ -150,9 +152,9 @@ def load_table(python: str, benchmark: str, task: str, seed: int) -> dict[str, n
             "own (it pins an older MuJoCo): run metarl setup metaworld, or set env.python"
         )
     version = REQUIREMENTS.read_text().split("metaworld==")[1].split()[0]
-    file = home() / f"metaworld-{version}-tasks" / f"{benchmark}-{task}-{seed}.json"
+    file = home() / f"metaworld-{version}-tasks" / f"{benchmark}-{env_name}-{seed}.json"
     if not file.is_file():
-        command = [python, "-I", str(PROGRAM), benchmark, task, str(seed)]
+        command = [python, "-I", str(PROGRAM), benchmark, env_name, str(seed)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=variables(python)
         )

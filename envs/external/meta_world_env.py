@@ -91,10 +91,10 @@ def rows(names: list[str], tasks: list[Any]) -> list[list[float]]:
     return found
 
 
-def benchmark_tasks(benchmark: str, task: str, seed: int) -> dict[str, list[list[float]]]:
+def benchmark_tasks(benchmark: str, env_name: str, seed: int) -> dict[str, list[list[float]]]:
     """Return the rows of the train, validation and test tasks."""
     names = sorted(metaworld.ALL_V3_ENVIRONMENTS)
-    words = [task] if benchmark == "ML1" else []
+    words = [env_name] if benchmark == "ML1" else []
     make = getattr(metaworld, benchmark)
     own, other = make(*words, seed=seed), make(*words, seed=seed + VALIDATION)
     return {

@@ -311,6 +311,14 @@ def short(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def where(error: BaseException) -> list[str]:
+    """Return the end of an error's traceback, without our own part of it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return "".join(traceback.format_tb(trace)).splitlines()[-TRACEBACK_LINES:]
+
+
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:
     """Carry out commands until there are no more."""
     worker = Worker()
@@ -325,8 +333,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
         except Refused as error:
             answer = {"refused": str(error)}
         except Exception as error:
-            lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
-            answer = {"raised": short(error), "traceback": lines}
+            answer = {"raised": short(error), "traceback": where(error)}
         answers.write(json.dumps(answer).encode() + b"\n")
         if picture is not None:
             answers.write(picture.tobytes())

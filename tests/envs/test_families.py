@@ -12,11 +12,22 @@ import pytest
 from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
-from envs import FAMILIES, SPLITS, RenderingUnavailable, TaskError, TaskFamily, make_family
+from envs import (
+    FAMILIES,
+    SPLITS,
+    ExternalFamily,
+    RenderingUnavailable,
+    TaskError,
+    TaskFamily,
+    WorkerError,
+    make_family,
+)
 from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
+    "gymnasium": {},
+    "metaworld": {},
     "point_nav": {
         "train": "2dcb2e56467c3881",
         "validation": "5633f5333aa6c966",
@@ -42,9 +53,22 @@ GOLDEN_HASHES = {
 here makes these results incomparable."""
 
 
-@pytest.fixture(params=FAMILIES)
+# Meta-World's hidden goals are observed as zeros, of which Gymnasium warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*maximum and minimum values are equal")
+
+
+# Each environment of Meta-World takes a while to make.
+SLOW = {"metaworld": [pytest.mark.slow]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=SLOW.get(name, [])) for name in FAMILIES])
 def family(request) -> TaskFamily:
-    return make_family(request.param)
+    made = make_family(request.param)
+    try:
+        made.observation_space  # noqa: B018
+    except WorkerError as error:
+        pytest.skip(f"its environment is not installed here: {error}")
+    return made
 
 
 @pytest.fixture
@@ -78,10 +102,12 @@ def test_gymnasiums_checker_has_no_complaints(family, make_env, given):
     env = make_env(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):  # whose bounds are not ours to choose
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env, skip_render_check=True)
 
 
-def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
+def test_gymnasiums_checker_has_no_complaints_about_rendering(family, make_env):
     env = make_env(render_mode="rgb_array", width=64, height=48)
     try:
         env.reset(seed=0)
@@ -93,6 +119,8 @@ def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
     assert picture.std() > 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env)
 
 
@@ -143,15 +171,16 @@ def test_without_a_task_every_episode_draws_one(family, make_env):
 
 
 def test_the_task_matters(family, make_env):
-    """Two tasks reward the same actions differently."""
+    """Two tasks answer the same actions with other rewards or observations."""
     lowest, *_, highest = sorted(family.tasks("test", 20).tolist())
-    rewards = []
+    answers = []
     for task in (lowest, highest):
         env = make_env(task=task)
         env.reset(seed=0)
         env.action_space.seed(0)
-        rewards.append([env.step(env.action_space.sample())[1] for _ in range(3)])
-    assert not np.allclose(*rewards)
+        steps = [env.step(env.action_space.sample()) for _ in range(3)]
+        answers.append([np.append(obs, reward) for obs, reward, *_ in steps])
+    assert not np.allclose(*answers)
 
 
 @pytest.mark.parametrize("how", ["make", "options"])
@@ -166,12 +195,14 @@ def test_a_wrong_task_is_refused(family, make_env, how):
 
 def test_the_time_limit_is_the_horizon(family):
     """Of the registered environment: truncated, not terminated."""
-    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=family.tasks("test", 1)[0])
+    short = min(family.horizon, 5)  # before any episode ends by itself
+    task = family.tasks("test", 1)[0]
+    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=task, horizon=short)
     env.reset(seed=0)
     still = np.zeros_like(env.action_space.sample())
-    ends = [env.step(still)[2:4] for _ in range(family.horizon)]
+    ends = [env.step(still)[2:4] for _ in range(short)]
     env.close()
-    assert ends == [*[(False, False)] * (family.horizon - 1), (False, True)]
+    assert ends == [*[(False, False)] * (short - 1), (False, True)]
 
 
 def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
@@ -236,11 +267,12 @@ def test_a_task_set_is_fixed(family, split):
 
 def test_task_sets_have_no_task_in_common(family):
     """Where the task space allows it, which the family says."""
-    sets = [{tuple(task) for task in family.tasks(split, 100)} for split in SPLITS]
+    most = 50 if family.name == "metaworld" else 100  # all goals of ML1
+    sets = [{tuple(task) for task in family.tasks(split, most)} for split in SPLITS]
     overlap = sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
     assert bool(overlap) == (not family.splits_are_disjoint)
     if family.splits_are_disjoint:
-        assert [len(tasks) for tasks in sets] == [100, 100, 100]
+        assert [len(tasks) for tasks in sets] == [most] * 3
 
 
 def test_an_unknown_task_set_is_refused(family):
@@ -255,7 +287,7 @@ def test_task_sets_and_hashes_stay_what_they_are(family):
 
 def test_the_hash_tells_tasks_and_settings_apart(family):
     tasks = family.tasks("test", 5)
-    other_settings = dataclasses.replace(family, horizon=family.horizon + 1)
+    other_settings = dataclasses.replace(family, horizon=family.horizon - 1)
     hashes = {
         family.task_hash(tasks),
         family.task_hash(tasks[:4]),
@@ -280,7 +312,7 @@ def test_sampling_uses_only_the_given_generator(family):
 
 
 def test_every_field_of_a_family_is_documented_and_has_a_default(family):
-    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(family))
+    type(family)()
     assert type(family).__doc__
     assert family.source
 
