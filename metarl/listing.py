@@ -10,7 +10,7 @@ from gymnasium.spaces import Discrete
 from rich.markup import escape
 from rich.table import Table
 
-from envs import FAMILIES, make_family
+from envs import FAMILIES, TaskFamily, WorkerError, make_family
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.runs import Run
@@ -29,7 +29,7 @@ def families() -> Table:
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
     for name, cls in FAMILIES.items():
         family = make_family(name)
-        space = family.action_space
+        obs, action = spaces(family)
         low, high = (
             np.array2string(bound, separator=", ", threshold=6, edgeitems=1)
             for bound in (family.task_space.low, family.task_space.high)
@@ -38,12 +38,22 @@ def families() -> Table:
             name,
             escape(f"{low} to {high}"),
             str(family.horizon),
-            str(family.observation_space.shape[0]),
-            f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim),
+            obs,
+            action,
             family.source,
             (cls.__doc__ or "").splitlines()[0],
         )
     return made
+
+
+def spaces(family: TaskFamily) -> tuple[str, str]:
+    """Write the sizes of observation and action, or ? where the environment is not there."""
+    try:
+        obs, action = family.observation_space, family.action_space
+    except WorkerError:
+        return "?", "?"
+    is_index = isinstance(action, Discrete)
+    return str(obs.shape[0]), f"1 of {action.n}" if is_index else str(action.shape[0])
 
 
 def configs() -> Table:

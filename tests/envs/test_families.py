@@ -12,11 +12,22 @@ import pytest
 from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
-from envs import FAMILIES, SPLITS, RenderingUnavailable, TaskError, TaskFamily, make_family
+from envs import (
+    FAMILIES,
+    SPLITS,
+    ExternalFamily,
+    RenderingUnavailable,
+    TaskError,
+    TaskFamily,
+    WorkerError,
+    make_family,
+)
 from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
+    "gymnasium": {},
+    "metaworld": {},
     "point_nav": {
         "train": "631d781e876ce1fc",
         "validation": "6d62614f5134bb0b",
@@ -90,9 +101,22 @@ GOLDEN_HASHES = {
 here makes these results incomparable."""
 
 
-@pytest.fixture(params=FAMILIES)
+# Meta-World's hidden goals are observed as zeros, of which Gymnasium warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*maximum and minimum values are equal")
+
+
+# Each environment of Meta-World takes a while to make.
+SLOW = {"metaworld": [pytest.mark.slow]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=SLOW.get(name, [])) for name in FAMILIES])
 def family(request) -> TaskFamily:
-    return make_family(request.param)
+    made = make_family(request.param)
+    try:
+        made.observation_space  # noqa: B018
+    except WorkerError as error:
+        pytest.skip(f"its environment is not installed here: {error}")
+    return made
 
 
 @pytest.fixture
@@ -126,10 +150,12 @@ def test_gymnasiums_checker_has_no_complaints(family, make_env, given):
     env = make_env(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):  # whose bounds are not ours to choose
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env, skip_render_check=True)
 
 
-def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
+def test_gymnasiums_checker_has_no_complaints_about_rendering(family, make_env):
     env = make_env(render_mode="rgb_array", width=64, height=48)
     try:
         env.reset(seed=0)
@@ -141,6 +167,8 @@ def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
     assert picture.std() > 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env)
 
 
@@ -191,15 +219,16 @@ def test_without_a_task_every_episode_draws_one(family, make_env):
 
 
 def test_the_task_matters(family, make_env):
-    """Two tasks reward the same actions differently."""
+    """Two tasks answer the same actions with other rewards or observations."""
     lowest, *_, highest = sorted(family.tasks("test", 20).tolist())
-    rewards = []
+    answers = []
     for task in (lowest, highest):
         env = make_env(task=task)
         env.reset(seed=0)
         env.action_space.seed(0)
-        rewards.append([env.step(env.action_space.sample())[1] for _ in range(3)])
-    assert not np.allclose(*rewards)
+        steps = [env.step(env.action_space.sample()) for _ in range(3)]
+        answers.append([np.append(obs, reward) for obs, reward, *_ in steps])
+    assert not np.allclose(*answers)
 
 
 @pytest.mark.parametrize("how", ["make", "options"])
@@ -214,13 +243,14 @@ def test_a_wrong_task_is_refused(family, make_env, how):
 
 def test_the_time_limit_is_the_horizon(family):
     """Of the registered environment: truncated, not terminated."""
-    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=family.tasks("test", 1)[0])
+    short = min(family.horizon, 5)  # before any episode ends by itself
+    task = family.tasks("test", 1)[0]
+    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=task, horizon=short)
     env.reset(seed=0)
     still = np.zeros_like(env.action_space.sample())
-    ends = [env.step(still)[2:4] for _ in range(family.horizon)]
+    ends = [env.step(still)[2:4] for _ in range(short)]
     env.close()
-    assert [truncated for _, truncated in ends] == [*[False] * (family.horizon - 1), True]
-    assert not ends[0][0]  # later a robot may have fallen
+    assert ends == [*[(False, False)] * (short - 1), (False, True)]
 
 
 def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
@@ -301,11 +331,12 @@ def test_tasks_out_of_distribution_are_beyond_the_others(family):
 
 def test_task_sets_have_no_task_in_common(family):
     """Where the task space allows it, which the family says."""
-    sets = [{tuple(task) for task in family.tasks(split, 100)} for split in family.splits]
+    most = 50 if family.name == "metaworld" else 100  # all goals of ML1
+    sets = [{tuple(task) for task in family.tasks(split, most)} for split in family.splits]
     overlap = sum(len(tasks) for tasks in sets) > len(set().union(*sets))
     assert overlap == (not family.splits_are_disjoint)
     if family.splits_are_disjoint:
-        assert {len(tasks) for tasks in sets} == {100}
+        assert {len(tasks) for tasks in sets} == {most}
 
 
 def test_an_unknown_task_set_is_refused(family):
@@ -320,7 +351,7 @@ def test_task_sets_and_hashes_stay_what_they_are(family):
 
 def test_the_hash_tells_tasks_and_settings_apart(family):
     tasks = family.tasks("test", 5)
-    other_settings = dataclasses.replace(family, horizon=family.horizon + 1)
+    other_settings = dataclasses.replace(family, horizon=family.horizon - 1)
     hashes = {
         family.task_hash(tasks),
         family.task_hash(tasks[:4]),
@@ -345,7 +376,7 @@ def test_sampling_uses_only_the_given_generator(family):
 
 
 def test_every_field_of_a_family_is_documented_and_has_a_default(family):
-    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(family))
+    type(family)()
     assert type(family).__doc__
     assert family.source
 
