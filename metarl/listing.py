@@ -1,16 +1,19 @@
-"""What `metarl list` shows."""
+"""What `metarl list` and `metarl check-env` show."""
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from rich.markup import escape
 from rich.table import Table
 
-from envs import FAMILIES, make_family
+from envs import FAMILIES, TaskFamily, make_family
+from envs.contract import Check
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.runs import Run
@@ -29,21 +32,32 @@ def families() -> Table:
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
     for name, cls in FAMILIES.items():
         family = make_family(name)
-        space = family.action_space
-        low, high = (
-            np.array2string(bound, separator=", ", threshold=6, edgeitems=1)
-            for bound in (family.task_space.low, family.task_space.high)
-        )
         made.add_row(
             name,
-            escape(f"{low} to {high}"),
+            escape(space_text(family.task_space)),
             str(family.horizon),
             str(family.observation_space.shape[0]),
-            f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim),
+            action_text(family),
             family.source,
-            (cls.__doc__ or "").splitlines()[0],
+            escape((cls.__doc__ or "").splitlines()[0]),
         )
     return made
+
+
+def space_text(space: Box) -> str:
+    """Write the bounds of a vector, those of neighbours that share them once: 6 x [0, 1]."""
+    bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
+    runs = [(low, high, len(list(run))) for (low, high), run in itertools.groupby(bounds)]
+    return ", ".join(
+        (f"{number} x " if number > 1 else "") + f"[{low:g}, {high:g}]"
+        for low, high, number in runs
+    )
+
+
+def action_text(family: TaskFamily) -> str:
+    """Write how many numbers an action has, or of how many it is one."""
+    space = family.action_space
+    return f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim)
 
 
 def configs() -> Table:
@@ -83,6 +97,23 @@ def runs(folder: Path) -> Table:
             f"{size(path.parent) / 1e6:.1f} MB",
         )
     return made
+
+
+def checks(results: Sequence[Check]) -> Table:
+    """List what came of the checks of a task family."""
+    made = table("check", "outcome", "reason")
+    styles = {"pass": "green", "FAIL": "bold red", "skipped": "yellow"}
+    for result in results:
+        outcome = f"[{styles[result.outcome]}]{result.outcome}[/]"
+        made.add_row(result.name, outcome, escape(result.reason))
+    return made
+
+
+def verdict(name: str, results: Sequence[Check]) -> str:
+    """Count the outcomes in one line."""
+    counts = Counter(result.outcome for result in results)
+    told = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
+    return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in told if counts[key])
 
 
 def age(seconds: float) -> str:
