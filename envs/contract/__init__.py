@@ -19,7 +19,7 @@ from envs.base import TaskFamily
 from envs.contract import batches, declared, learnable, shown, tasks
 from envs.contract.playing import Skipped, Violation
 
-__all__ = ["CHECKS", "Check", "Skipped", "Violation", "check_family"]
+__all__ = ["CHECKS", "Check", "Skipped", "Violation", "check_family", "run_check"]
 
 CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "availability": declared.availability,
@@ -63,17 +63,19 @@ def check_family(family: TaskFamily) -> list[Check]:
     """Check a family against its contract: one result per entry of `CHECKS`, in that order."""
     done: list[Check] = []
     missing = ""
-    for name, function in CHECKS.items():
+    for name in CHECKS:
         if missing:
             done.append(Check(name, "skipped", f"it relies on: {missing}"))
             continue
-        done.append(_run(name, function, family))
+        done.append(run_check(name, family))
         if name in FOUNDATIONS and done[-1].outcome != "pass":
             missing = name
     return done
 
 
-def _run(name: str, function: Callable[[TaskFamily], str], family: TaskFamily) -> Check:
+def run_check(name: str, family: TaskFamily) -> Check:
+    """Make one of the `CHECKS` by its name, and say what came of it."""
+    function = CHECKS[name]
     try:
         remark = function(family)
         # A check's docstring says what holds for a family that passes.
@@ -83,6 +85,8 @@ def _run(name: str, function: Callable[[TaskFamily], str], family: TaskFamily) -
     except Violation as reason:
         return Check(name, "FAIL", str(reason))
     except Exception as error:  # whatever a family of the user's raises is a finding
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        # The innermost place that is not a library's: where the family has called it.
+        frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
         return Check(name, "FAIL", f"raised {type(error).__name__}: {error} ({place})")

@@ -19,6 +19,8 @@ from envs.contract.playing import (
     watched_globals,
 )
 
+RESULTS = ("obs", "reward", "terminated")  # what a step returns
+
 
 def _begin(family: TaskFamily, num_episodes: int) -> tuple[BatchEnv, np.ndarray]:
     """A batch environment, and its first observations."""
@@ -28,7 +30,7 @@ def _begin(family: TaskFamily, num_episodes: int) -> tuple[BatchEnv, np.ndarray]
 
 
 def results_of_step(family: TaskFamily) -> str:
-    """Shapes, dtypes and values of observations, rewards and ends."""
+    """Observations, rewards and ends have the promised shapes, dtypes and ranges."""
     num_episodes = 3
     env, obs = _begin(family, num_episodes)
     _expect_observations(family, obs, np.ones(num_episodes, bool), "reset")
@@ -138,15 +140,24 @@ def episodes_randomness(family: TaskFamily) -> str:
 
 
 def fresh_arrays(family: TaskFamily) -> str:
-    """What is returned is the caller's: it never changes, and may be written to."""
+    """What is returned is the caller's, and so is what is given: neither is changed."""
+    _expect_results_stay(family)
+    _expect_results_are_not_read(family)
+    tasks, acts = some_tasks(family, 2), some_actions(family, 2)
+    kept = tasks.copy(), acts.copy()
+    play(family.make_batch(2), tasks, acts, streams(range(2)))
+    expect(np.array_equal(tasks, kept[0]), "reset writes into the tasks it is given; copy them")
+    expect(np.array_equal(acts, kept[1]), "step writes into the actions it is given; copy them")
+    return ""
+
+
+def _expect_results_stay(family: TaskFamily) -> None:
+    """Refuse results that change when the environment goes on."""
     env, first = _begin(family, 2)
-    acts, names = some_actions(family, 2), ("obs", "reward", "terminated")
     held = [("the obs of reset", first, first.copy())]
-    for step, (_, result) in enumerate(step_through(env, acts)):
-        held += [
-            (f"{name} of step {step}", value, value.copy())
-            for name, value in zip(names, result, strict=True)
-        ]
+    for step, (_, result) in enumerate(step_through(env, some_actions(family, 2))):
+        named = zip(RESULTS, result, strict=True)
+        held += [(f"{name} of step {step}", value, value.copy()) for name, value in named]
         state = env.drawn_state(0)
         held.append((f"drawn_state after step {step}", state, np.array(state)))
     env.reset(some_tasks(family, 2, seed=1), streams(range(2), seed=1))
@@ -156,23 +167,21 @@ def fresh_arrays(family: TaskFamily) -> str:
             f"{name} changed when the environment went on; return a copy",
         )
 
-    tasks, given = some_tasks(family, 2), acts.copy()
-    kept = tasks.copy()
+
+def _expect_results_are_not_read(family: TaskFamily) -> None:
+    """Refuse an environment that goes on from results that a caller wrote into."""
     (quiet, _), (scribbled, first) = _begin(family, 2), _begin(family, 2)
+    acts = some_actions(family, 2)
     first[:] = 7
-    pairs = zip(step_through(quiet, acts), step_through(scribbled, given), strict=True)
+    pairs = zip(step_through(quiet, acts), step_through(scribbled, acts.copy()), strict=True)
     for step, ((live, result), (_, written)) in enumerate(pairs):
-        for name, ours, theirs in zip(names, result, written, strict=True):
+        for name, ours, theirs in zip(RESULTS, result, written, strict=True):
             expect(
                 np.array_equal(ours[live], theirs[live]),
                 f"{name} of step {step} depends on what the caller wrote into earlier results; "
                 "return copies",
             )
         written[0][:] = written[1][:] = 7
-    play(family.make_batch(2), tasks, given, streams(range(2)))
-    expect(np.array_equal(acts, given), "step writes into the actions that it is given; copy them")
-    expect(np.array_equal(tasks, kept), "reset writes into the tasks that it is given; copy them")
-    return ""
 
 
 def batch_equals_single(family: TaskFamily) -> str:
@@ -211,9 +220,7 @@ def subsets(family: TaskFamily) -> str:
                 np.array_equal(before[others], drawn_states(parts)[others], equal_nan=True),
                 f"step(action, ids={ids.tolist()}) changes episodes that are not in ids",
             )
-            for name, ours, theirs in zip(
-                ("obs", "reward", "terminated"), result, got, strict=True
-            ):
+            for name, ours, theirs in zip(RESULTS, result, got, strict=True):
                 expect(
                     np.array_equal(ours[ids], theirs[ids]),
                     f"{name} of step {step} differs when only the episodes {ids.tolist()} are "

@@ -34,7 +34,9 @@ def declaration(family: TaskFamily) -> str:
     for name in ("name", "source"):
         text = getattr(family, name, None)
         expect(isinstance(text, str) and text, f"{name}: expected a text, got {text!r}; set it")
-    expect((cls.__doc__ or "").strip(), f"{cls.__name__} has no docstring; say what is to be done")
+    doc = (cls.__doc__ or "").strip()
+    generated = doc.startswith(f"{cls.__name__}(")  # by the dataclass decorator
+    expect(doc and not generated, f"{cls.__name__} has no docstring; say what is to be done")
     fields = {field.name for field in dataclasses.fields(family)}
     own = {
         name

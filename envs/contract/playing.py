@@ -179,5 +179,5 @@ def watched_globals(seed: int) -> Iterator[None]:
 
 
 def _numpy_state() -> tuple[bytes, int]:
-    state = np.random.get_state(legacy=True)
-    return np.asarray(state[1]).tobytes(), int(state[2])
+    state = np.random.get_state(legacy=False)["state"]
+    return state["key"].tobytes(), state["pos"]

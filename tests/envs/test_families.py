@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import warnings
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs import FAMILIES, SPLITS, RenderingUnavailable, TaskError, TaskFamily, make_family
+from envs.contract import check_family
 from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
@@ -61,12 +60,14 @@ def make_env(family):
         env.close()
 
 
-def random_actions(family: TaskFamily, rng: np.random.Generator, num: int) -> np.ndarray:
-    """(num, action_dim), for the batch environment; of a Box also some beyond it."""
-    space, shape = family.action_space, (num, family.action_dim)
-    if isinstance(space, Discrete):
-        return rng.integers(space.n, size=shape).astype(np.float32)
-    return rng.uniform(-2, 2, shape) * space.high
+def test_a_family_keeps_the_contract(family):
+    """Nothing is skipped but what cannot be had here: a family's package, or OpenGL."""
+    checks = check_family(family)
+    if checks[0].outcome == "skipped":
+        pytest.skip(checks[0].reason)
+    assert [check for check in checks if check.outcome == "FAIL"] == []
+    assert {check.name for check in checks if check.outcome == "skipped"} <= {"pictures"}
+    assert all(check.reason for check in checks)
 
 
 # --- as a Gymnasium environment ---
@@ -142,18 +143,6 @@ def test_without_a_task_every_episode_draws_one(family, make_env):
     assert all(np.array_equal(family.check_task(task), task) for task in drawn)
 
 
-def test_the_task_matters(family, make_env):
-    """Two tasks reward the same actions differently."""
-    lowest, *_, highest = sorted(family.tasks("test", 20).tolist())
-    rewards = []
-    for task in (lowest, highest):
-        env = make_env(task=task)
-        env.reset(seed=0)
-        env.action_space.seed(0)
-        rewards.append([env.step(env.action_space.sample())[1] for _ in range(3)])
-    assert not np.allclose(*rewards)
-
-
 @pytest.mark.parametrize("how", ["make", "options"])
 def test_a_wrong_task_is_refused(family, make_env, how):
     """Of a wrong size, outside the task space, or not a number; the message names the family."""
@@ -192,55 +181,7 @@ def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
     assert env.dt == pytest.approx(1 / env.metadata["render_fps"])
 
 
-# --- spaces and batches ---
-
-
-def test_observations_and_tasks_lie_in_their_spaces(family):
-    tasks = family.sample_tasks(np.random.default_rng(0), 50)
-    assert tasks.shape == (50, *family.task_space.shape)
-    assert tasks.dtype == np.float64
-    assert all(family.task_space.contains(task) for task in tasks)
-    env = family.make_batch(50)
-    obs = env.reset(tasks, [np.random.default_rng(i) for i in range(50)])
-    actions = np.random.default_rng(0)
-    for _ in range(5):
-        assert obs.shape == (50, *family.observation_space.shape)
-        assert all(family.observation_space.contains(row) for row in obs)
-        obs, reward, terminated = env.step(random_actions(family, actions, 50))
-        assert reward.shape == terminated.shape == (50,)
-        assert terminated.dtype == bool
-
-
-def test_a_batch_uses_only_the_given_streams(family):
-    """The same streams give the same episodes, whatever the global generators do."""
-    tasks = family.tasks("train", 3)
-    observed = []
-    for _ in range(2):
-        env = family.make_batch(3)
-        observed.append(env.reset(tasks, [np.random.default_rng(i) for i in range(3)]))
-        np.random.random(5)  # noqa: NPY002
-    assert np.array_equal(*observed)
-
-
 # --- tasks ---
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_task_set_is_fixed(family, split):
-    """The same at each call, and the beginning of any longer set."""
-    tasks = family.tasks(split, 12)
-    assert np.array_equal(tasks, family.tasks(split, 12))
-    assert np.array_equal(tasks[:5], family.tasks(split, 5))
-    assert all(np.array_equal(family.check_task(task), task) for task in tasks)
-
-
-def test_task_sets_have_no_task_in_common(family):
-    """Where the task space allows it, which the family says."""
-    sets = [{tuple(task) for task in family.tasks(split, 100)} for split in SPLITS]
-    overlap = sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
-    assert bool(overlap) == (not family.splits_are_disjoint)
-    if family.splits_are_disjoint:
-        assert [len(tasks) for tasks in sets] == [100, 100, 100]
 
 
 def test_an_unknown_task_set_is_refused(family):
@@ -267,24 +208,7 @@ def test_the_hash_tells_tasks_and_settings_apart(family):
     assert dataclasses.replace(family).task_hash(tasks.copy()) in hashes
 
 
-def test_sampling_uses_only_the_given_generator(family):
-    """The same state gives the same tasks, and no global generator is touched."""
-    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    one, other = (family.sample_tasks(np.random.default_rng(4), 20) for _ in range(2))
-    family.tasks("train", 3)
-    after = np.random.get_state()[1], random.getstate()  # noqa: NPY002
-    assert np.array_equal(one, other)
-    assert not np.array_equal(one, family.sample_tasks(np.random.default_rng(5), 20))
-    assert np.array_equal(before[0], after[0])
-    assert before[1] == after[1]
-
-
 def test_every_field_of_a_family_is_documented_and_has_a_default(family):
     assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(family))
     assert type(family).__doc__
     assert family.source
-
-
-def test_a_family_and_its_action_space_agree_on_the_size_of_an_action(family):
-    action = family.action_space.sample()
-    assert family.action_dim == np.size(action)
