@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 from envs.base import BatchEnv, TaskFamily
 from envs.contract.playing import (
     Violation,
     drawn_states,
     expect,
+    finite_bounds,
     play,
     record,
     some_actions,
@@ -93,10 +94,10 @@ def _expect_observations(family: TaskFamily, obs: np.ndarray, live: np.ndarray, 
 
 def actions(family: TaskFamily) -> str:
     """Actions beyond a Box act as clipped into it; a wrong index of a Discrete one is refused."""
-    space, tasks = family.action_space, some_tasks(family, 2)
+    space, tasks, env = family.action_space, some_tasks(family, 2), family.make_batch(2)
     if isinstance(space, Discrete):
         for wrong in (space.n, -1, 0.5, np.nan):
-            env, _ = _begin(family, 2)
+            env.reset(tasks, streams(range(2)))
             try:
                 env.step(np.full((2, 1), wrong))
             except ValueError:
@@ -105,12 +106,13 @@ def actions(family: TaskFamily) -> str:
                 f"the action {wrong} of {space} was taken; refuse it (BatchEnv.action_indices)"
             )
         return ""
-    middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
-    beyond = middle + 3 * (some_actions(family, 2) - middle)
-    beyond[0] = middle + np.array([[-2], [2]]) * half
+    low, high = finite_bounds(space)
+    beyond = some_actions(family, 2)
+    beyond[0] = [low - (high - low), high + (high - low)]
+    beyond[1:] += np.sign(beyond[1:]) * (high - low)
     recordings = [
-        play(family.make_batch(2), tasks, each, streams(range(2)))
-        for each in (beyond, np.clip(beyond, space.low, space.high).astype(beyond.dtype))
+        play(env, tasks, each.astype(np.float32), streams(range(2)))
+        for each in (beyond, np.clip(beyond, space.low, space.high))
     ]
     found = recordings[0].difference(recordings[1])
     expect(not found, f"actions beyond the box do not act as clipped into it ({found}); clip them")
@@ -126,16 +128,16 @@ def episodes_randomness(family: TaskFamily) -> str:
     found = recordings[0].difference(recordings[1])
     expect(not found, f"the same streams gave other episodes ({found}); draw from nothing else")
 
+    tasks, acts, rngs = some_tasks(family, 3), some_actions(family, 3), streams(range(3))
     env = family.make_batch(3)
-    rngs = streams(range(3))
-    env.reset(some_tasks(family, 3), rngs)
+    env.reset(tasks, rngs)
     after_reset = [rng.bit_generator.state for rng in rngs]
-    list(step_through(env, some_actions(family, 3)))
+    list(step_through(env, acts))
     expect(
         after_reset == [rng.bit_generator.state for rng in rngs],
         "step draws from the streams that reset was given; draw the noise of all steps in reset",
     )
-    other = record(family, seed=1)
+    other = play(env, tasks, acts, streams(range(3), seed=1))
     return "" if other.difference(recordings[0]) else "the streams make no difference"
 
 
@@ -189,8 +191,9 @@ def batch_equals_single(family: TaskFamily) -> str:
     num_episodes = 3
     tasks, acts = some_tasks(family, num_episodes), some_actions(family, num_episodes)
     together = play(family.make_batch(num_episodes), tasks, acts, streams(range(num_episodes)))
+    single = family.make_batch(1)
     for i in range(num_episodes):
-        alone = play(family.make_batch(1), tasks[[i]], acts[:, [i]], streams([i]))
+        alone = play(single, tasks[[i]], acts[:, [i]], streams([i]))
         found = together.of([i]).difference(alone)
         expect(
             not found,
@@ -242,10 +245,9 @@ def reset_leaves_nothing(family: TaskFamily) -> str:
     """An episode does not depend on what the environment did before."""
     used, _ = _begin(family, 3)
     acts = some_actions(family, 3, seed=1)
-    if isinstance(family.action_space, Discrete):
-        list(step_through(used, acts))
-    else:
-        list(step_through(used, np.broadcast_to(family.action_space.high, acts.shape)))
+    if isinstance(family.action_space, Box):
+        acts[:] = finite_bounds(family.action_space)[1]  # steadily one way, which leads further
+    list(step_through(used, acts))
     again = play(used, some_tasks(family, 3), some_actions(family, 3), streams(range(3)))
     found = record(family).difference(again)
     expect(not found, f"an episode after another is another ({found}); set all state in reset")

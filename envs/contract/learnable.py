@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from envs.base import TaskFamily
+from envs.base import BatchEnv, TaskFamily
 from envs.contract.playing import (
+    NUM_STEPS,
     Recording,
     Skipped,
     Violation,
@@ -27,12 +30,12 @@ def task_effect(family: TaskFamily) -> str:
     """Two tasks reward, move or end the same actions differently."""
     tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
     expect(len(tasks) > 1, f"the {NUM_TASKS} tasks that were drawn are all the same")
+    env = family.make_batch(len(tasks))
     for seed in range(4):
-        num_steps = 8 if seed == 0 else PATIENCE
-        actions = some_actions(family, 1, num_steps, seed)
+        actions = some_actions(family, 1, NUM_STEPS if seed == 0 else PATIENCE, seed)
         if seed > 1:
             actions[:] = actions[0]  # steadily one way, which leads further
-        recording = _under_equal_conditions(family, tasks, actions)
+        recording = _under_equal_conditions(env, tasks, actions)
         differing = [
             name
             for name in ("reward", "terminated", "obs", "state")
@@ -47,11 +50,10 @@ def task_effect(family: TaskFamily) -> str:
 
 
 def _under_equal_conditions(
-    family: TaskFamily, tasks: np.ndarray, actions: np.ndarray, stream: int = 0
+    env: BatchEnv, tasks: np.ndarray, actions: np.ndarray, stream: int = 0
 ) -> Recording:
     """Play tasks, (N, task_dim), with the same stream and the same actions, (T, 1, action_dim)."""
     rngs = [streams([stream])[0] for _ in tasks]
-    env = family.make_batch(len(tasks))
     return play(env, tasks, np.repeat(actions, len(tasks), axis=1), rngs)
 
 
@@ -65,18 +67,21 @@ def hidden_task(family: TaskFamily) -> str:
     if isinstance(family, TaskObserved):
         raise Skipped("observe_task shows the task on purpose")
     tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
-    actions = some_actions(family, 1)
-    played = [
-        _under_equal_conditions(family, tasks, actions, stream) for stream in range(NUM_STREAMS)
-    ]
+    env, actions = family.make_batch(len(tasks)), some_actions(family, 1)
+    actions[:] = actions[0]  # so that nothing but the episode itself changes from step to step
+    played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_STREAMS)]
     first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
     if not _same_for_all(first):
         _expect_not_proportional(first, tasks)
         return "the first observations differ between tasks, but none is a coordinate of the task"
-    for recording in played:
-        if not _moves_alike(recording):
+    for recording in map(_common_steps, played):
+        if _same_for_all(recording.obs):
+            continue
+        if not _same_for_all(recording.state):
             return "the task changes the motion, so it shows there"
-        _expect_seen_alike(recording)
+        if not _state_moves(recording):
+            return "the first observation; drawn_state does not tell whether the motion differs"
+        _refuse_difference(recording.obs)
     return ""
 
 
@@ -94,18 +99,28 @@ def _expect_not_proportional(first: np.ndarray, tasks: np.ndarray) -> None:
         )
 
 
-def _moves_alike(recording: Recording) -> bool:
-    """Whether the state of all episodes is the same for as long as they last."""
-    num_steps = int(recording.live.all(axis=1).sum())
-    return _same_for_all(recording.state[: num_steps + 1])
+def _common_steps(recording: Recording) -> Recording:
+    """The beginning of a recording, up to the first end of an episode."""
+    steps = int(recording.live.all(axis=1).sum())
+    return replace(recording, state=recording.state[: steps + 1], obs=recording.obs[: steps + 1])
 
 
-def _expect_seen_alike(recording: Recording) -> None:
-    num_steps = int(recording.live.all(axis=1).sum())
-    for step, obs in enumerate(recording.obs[: num_steps + 1]):
-        differing = np.flatnonzero((obs != obs[0]).any(axis=0))
-        if differing.size:
-            raise Violation(
-                f"the tasks move alike, but number {differing[0]} of the observation after step "
-                f"{step} depends on the task; leave it out, or there is nothing to adapt to"
-            )
+def _state_moves(recording: Recording) -> bool:
+    """Whether what is drawn changes with what is observed: then it tells the motion.
+
+    Not from the first step, at which the action may have become known.
+    """
+    state, obs = recording.state[1:, 0], recording.obs[1:, 0]
+    return all(
+        np.array_equal(obs[i], obs[i + 1]) or not np.array_equal(state[i], state[i + 1])
+        for i in range(len(obs) - 1)
+    )
+
+
+def _refuse_difference(obs: np.ndarray) -> None:
+    """Refuse observations, (T + 1, N, obs_dim), where the first of them differ."""
+    step, _, number = np.argwhere(obs != obs[:, :1])[0]
+    raise Violation(
+        f"the tasks move alike, but number {number} of the observation after step {step} depends "
+        "on the task; leave it out, or there is nothing to adapt to"
+    )

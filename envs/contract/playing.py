@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 from envs.base import BatchEnv, TaskFamily
 
@@ -141,7 +141,13 @@ def some_actions(
     shape = (min(num_steps, family.horizon), num_episodes, family.action_dim)
     if isinstance(space, Discrete):
         return rng.integers(space.n, size=shape).astype(np.float32)
-    return rng.uniform(space.low, space.high, shape).astype(np.float32)
+    return rng.uniform(*finite_bounds(space), shape).astype(np.float32)
+
+
+def finite_bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return low and high of a Box of actions, -1 and 1 where it has no bound."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
 
 
 def record(

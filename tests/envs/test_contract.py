@@ -287,7 +287,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("spaces", spaces(observation_space=Discrete(3)), "observation_space: expected a Box"),
     ("spaces", spaces(task_space=Box(0, 1, (2, 1))), "task_space: expected one axis"),
     ("spaces", spaces(task_space=Box(0, 9, (2,), np.int64)), "expected a floating dtype"),
-    ("spaces", spaces(action_space=Box(-np.inf, np.inf, (2,))), "expected finite bounds"),
+    ("spaces", spaces(action_space=Box(0, 0, (2,))), "expected low below high"),
     ("spaces", spaces(action_space=Discrete(3, start=1)), "expected to start at 0, got 1"),
     ("spaces", spaces(action_dim=3), "action_dim: expected 2"),
     ("spaces", spaces(frames_per_second=0.0), "frames_per_second: expected more than 0"),
@@ -462,6 +462,42 @@ def test_the_globals_are_left_as_they_were():
     run_check("sampling's randomness", PointNav())
     run_check("episodes' randomness", begins_at(lambda *_: np.random.random()))
     assert (np.random.random(), random.random()) == expected
+
+
+class Opaque(PointBatchEnv):
+    """The task is a wind, which the first observation cannot show; nor does what is drawn."""
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        return obs + self.tasks, reward, terminated
+
+    def drawn_state(self, episode):
+        return np.array([1.0])
+
+
+def test_where_what_is_drawn_does_not_move_only_the_first_observation_is_judged():
+    check = run_check("hidden task", nav(Opaque))
+    assert check.outcome == "pass"
+    assert "drawn_state does not tell" in check.reason
+
+
+class Few(PointNav):
+    """Has three tasks of each set only."""
+
+    def tasks(self, split, num_tasks):
+        if num_tasks > 3:
+            raise ValueError(f"there are 3 tasks, not {num_tasks}")
+        return super().tasks(split, num_tasks)
+
+
+def test_a_family_may_have_few_tasks_of_a_set():
+    assert run_check("task sets", Few()).outcome == "pass"
+
+
+def test_actions_may_be_without_bounds():
+    family = spaces(action_space=Box(-np.inf, np.inf, (2,), np.float32))
+    assert run_check("spaces", family).outcome == "pass"
+    assert run_check("results of step", family).outcome == "pass"
 
 
 class Short(PointBatchEnv):
