@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from envs import FAMILIES, TaskFamily, make_family
-from envs.contract import Check
+from envs.contract import UNAVAILABLE, Check
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.runs import Run
@@ -30,18 +31,28 @@ def table(*columns: str) -> Table:
 def families() -> Table:
     """List the task families."""
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
+    for column in made.columns[:-1]:
+        column.no_wrap = True
     for name, cls in FAMILIES.items():
         family = make_family(name)
+        try:
+            sizes = str(family.observation_space.shape[0]), action_text(family)
+        except UNAVAILABLE:
+            sizes = "?", "?"
         made.add_row(
             name,
             escape(space_text(family.task_space)),
             str(family.horizon),
-            str(family.observation_space.shape[0]),
-            action_text(family),
+            *sizes,
             family.source,
-            escape((cls.__doc__ or "").splitlines()[0]),
+            escape(summary(cls)),
         )
     return made
+
+
+def summary(cls: type) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
 
 
 def space_text(space: Box) -> str:

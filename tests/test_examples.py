@@ -1,6 +1,8 @@
 """The examples of docs/extending.md do what it says."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,17 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
     compare_methods.main()
     assert capsys.readouterr().out == first
+
+
+def test_the_benchmark_of_families_prints_a_markdown_table():
+    few = ["--episodes=4", "--steps=2", "--repeats=1", "--threads=1", "--more=2000"]
+    command = [sys.executable, ROOT / "examples/bench_families.py", "point_nav", *few]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    head, ruler, row = done.stdout.splitlines()[-3:]
+    assert head.count("|") == ruler.count("|") == row.count("|") == 6
+    name, rate, limit, share, memory = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name == "`point_nav`"
+    rates = [float(number.replace(",", "")) for number in (rate, limit)]
+    assert float(share) == pytest.approx(rates[0] / rates[1], abs=0.01)
+    assert float(memory) < 100

@@ -17,9 +17,10 @@ from typing import Literal
 
 from envs.base import TaskFamily
 from envs.contract import batches, declared, learnable, shown, tasks
-from envs.contract.playing import Skipped, Violation
+from envs.contract.declared import UNAVAILABLE
+from envs.contract.playing import Skipped, Violation, first_line
 
-__all__ = ["CHECKS", "Check", "Skipped", "Violation", "check_family", "run_check"]
+__all__ = ["CHECKS", "UNAVAILABLE", "Check", "check_family", "run_check"]
 
 CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "availability": declared.availability,
@@ -81,12 +82,12 @@ def run_check(name: str, family: TaskFamily) -> Check:
         # A check's docstring says what holds for a family that passes.
         return Check(name, "pass", remark or (function.__doc__ or "").strip())
     except Skipped as reason:
-        return Check(name, "skipped", str(reason))
+        return Check(name, "skipped", first_line(reason))
     except Violation as reason:
-        return Check(name, "FAIL", str(reason))
+        return Check(name, "FAIL", first_line(reason))
     except Exception as error:  # whatever a family of the user's raises is a finding
         frames = traceback.extract_tb(error.__traceback__)
         # The innermost place that is not a library's: where the family has called it.
         frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-        return Check(name, "FAIL", f"raised {type(error).__name__}: {error} ({place})")
+        return Check(name, "FAIL", f"raised {type(error).__name__}: {first_line(error)} ({place})")

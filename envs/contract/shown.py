@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from envs.contract.playing import (
     Skipped,
     Violation,
     expect,
+    first_line,
     some_actions,
     some_tasks,
     step_through,
@@ -78,15 +78,10 @@ def gymnasium_checker(family: TaskFamily) -> str:
         try:
             check_env(env, skip_render_check=True)
         except Exception as error:  # the checker calls the family, which may raise anything
-            raise Violation(f"check_env: {type(error).__name__}: {_first_line(error)}") from error
+            raise Violation(f"check_env: {type(error).__name__}: {first_line(error)}") from error
         finally:
             env.close()
-    return f"it warns: {_first_line(caught[0].message)}" if caught else ""
-
-
-def _first_line(message: object) -> str:
-    plain = re.sub(r"\x1b\[\d+m", "", str(message))  # without colours
-    return plain.strip().partition("\n")[0]
+    return f"it warns: {first_line(caught[0].message)}" if caught else ""
 
 
 @dataclass(frozen=True)
@@ -104,8 +99,8 @@ class Speed:
 
 def measure_speed(
     family: TaskFamily,
-    num_episodes: int = 64,
-    num_steps: int = 10,
+    num_episodes: int = 32,
+    num_steps: int = 5,
     num_threads: int = 1,
     repeats: int = 3,
 ) -> Speed:
