@@ -3,8 +3,8 @@
     python examples/bench_families.py
     python examples/bench_families.py point_nav half_cheetah_vel --threads 2
 
-prints a Markdown table. Each figure is taken in a process of its own, one after another: run it on a
-machine that does nothing else. Speeds are the best of a few rounds under random actions, `step`
+prints a Markdown table. Each figure is taken in a process of its own, one after another: run it on
+a machine that does nothing else. Speeds are the best of a few rounds under random actions, `step`
 (closed loop: observations and rewards included) and `advance` (the physics limit) by turns on the
 same episodes. Memory is what a process with all its workers holds more for each further simulation.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from envs import FAMILIES, make_family
 from envs.contract import UNAVAILABLE
-from envs.contract.playing import play, some_actions, some_tasks, streams
+from envs.contract.playing import some_actions, some_tasks, step_through, streams
 from envs.contract.shown import Speed, measure_speed
 
 MEMORY_STEPS = 3  # control steps until the memory that stepping needs is in use
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="control steps per round")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the physics")
-    parser.add_argument("--more", type=int, default=400, help="simulations whose memory is told")
+    parser.add_argument("--more", type=int, default=2000, help="simulations whose memory is told")
     args = parser.parse_args()
 
     print(f"{args.episodes} episodes at a time on {args.threads} threads:\n")
@@ -79,9 +79,11 @@ def speed_of(name: str, num_episodes: int, num_steps: int, threads: int, repeats
 def memory_with(name: str, num_episodes: int, threads: int) -> int:
     """Return the bytes in use with a batch environment of this size in the middle of episodes."""
     family = make_family(name)
-    env = family.make_batch(num_episodes, threads)
-    actions = some_actions(family, num_episodes, MEMORY_STEPS)
-    play(env, some_tasks(family, num_episodes), actions, streams(range(num_episodes)))
+    env, actions = family.make_batch(num_episodes, threads), some_actions(family, num_episodes)
+    # One stream for all: nothing but the environment shall grow with the number of episodes.
+    env.reset(some_tasks(family, num_episodes), streams([0]) * num_episodes)
+    for _ in step_through(env, actions[:MEMORY_STEPS]):
+        pass
     return resident_bytes()
 
 
