@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from metarl.checks import UserError, check_known, nearest
+from metarl.checks import UserError
+from metarl.parser import Parser, add_flags_of, add_run_flags
 
 EPILOG = "Every command has a --help. Documentation: README.md"
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses bad flags in one line, naming the nearest."""
-
-    def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        if wrong:
-            check_known(wrong[1], wrong[2].replace("'", "").split(", "), "unknown word")
-        raise UserError(message)
-
-    def refuse(self, unknown: str) -> NoReturn:
-        """Refuse a word that no flag and no argument of this command takes."""
-        near = nearest(unknown.partition("=")[0], self._option_string_actions)
-        self.error(f"{unknown}: unknown flag or argument{near}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +65,7 @@ def check_rendering_library() -> None:
 
 
 def make_parser(words: Sequence[str]) -> Parser:
-    """Make the parser. The flags of `train` and `bench` depend on the config among the words."""
+    """Make the parser. The flags of some commands depend on the config or family in the words."""
     parser = Parser(prog="metarl", description="Meta-reinforcement learning.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=metadata.version("metarl-torch"))
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
@@ -144,6 +129,15 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("what", choices=("metaworld",))
     command.set_defaults(run=setup, parser=command)
 
+    command = commands.add_parser(
+        "check-env", help="check a task family", description=check_env.__doc__
+    )
+    command.add_argument(
+        "target", metavar="TARGET", help="a family's name, or package.module:Class"
+    )
+    add_flags_of(words, command)
+    command.set_defaults(run=check_env, parser=command)
+
     command = commands.add_parser("list", help="show what there is", description=show_list.__doc__)
     command.add_argument("what", choices=("families", "configs", "runs"))
     command.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of runs")
@@ -151,29 +145,9 @@ def make_parser(words: Sequence[str]) -> Parser:
     return parser
 
 
-def add_run_flags(command: argparse.ArgumentParser) -> None:
-    """Add what all commands on a finished or running run take."""
-    command.add_argument("directory", type=Path, metavar="RUN", help="the run's folder")
-    command.add_argument(
-        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or a number"
-    )
-    command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    command.add_argument(
-        "--device", default=argparse.SUPPRESS, help="cpu or cuda (default: the run's)"
-    )
-
-
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what a command on a run replaces in the run's config."""
     return {"device": args.device} if "device" in args else {}
-
-
-def add_flags_of(words: Sequence[str], command: argparse.ArgumentParser) -> None:
-    """Add the flags of a config, if the words call this command: finding them takes a moment."""
-    if words[:1] == [command.prog.split()[-1]]:
-        from metarl.flags import add_config_flags
-
-        add_config_flags(command, words[1:])
 
 
 def train(args: argparse.Namespace) -> int:
@@ -301,6 +275,20 @@ def setup(args: argparse.Namespace) -> int:
 
     make()
     return 0
+
+
+def check_env(args: argparse.Namespace) -> int:
+    """Check that a task family keeps the contract that training relies on."""
+    from envs.contract import check_family
+    from metarl.flags import family_of
+    from metarl.listing import checks, verdict
+
+    results = check_family(family_of(args))
+    print_table(checks(results))
+    print(verdict(args.target, results))
+    # Where everything was skipped, nothing is known.
+    outcomes = {result.outcome for result in results}
+    return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
 
 
 def show_list(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -205,6 +206,9 @@ def build_family(data: Any) -> TaskFamily:
         cls = family_class(values.pop("family"))
     except ValueError as error:
         raise ConfigError(f"env.family: {error}") from error
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise ConfigError(f"env.family: {data['family']} does not define {missing}")
     observe_task = convert(bool, values.pop("observe_task", False), "env.observe_task")
     family = build(cls, values, "env")
     return TaskObserved(family) if observe_task else family
@@ -257,5 +261,9 @@ def config_keys(config: Config | None = None) -> list[Key]:
     listed = [key for key in keys(Config, like=config) if key.path != "env"]
     if config is None:
         return listed
-    family = family_class(family_name(config.env))
-    return [*listed, *keys(family, "env."), OBSERVE_TASK]
+    return [*listed, *family_keys(family_class(family_name(config.env)))]
+
+
+def family_keys(family: type[TaskFamily] | None) -> list[Key]:
+    """List the keys of a config's `env` besides `family`; none without a family."""
+    return [*keys(family, "env."), OBSERVE_TASK] if family else []

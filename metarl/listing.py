@@ -1,16 +1,20 @@
-"""What `metarl list` shows."""
+"""What `metarl list` and `metarl check-env` show."""
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from rich.markup import escape
 from rich.table import Table
 
-from envs import FAMILIES, TaskFamily, WorkerError, make_family
+from envs import FAMILIES, TaskFamily, make_family
+from envs.contract import UNAVAILABLE, Check
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.runs import Run
@@ -27,33 +31,44 @@ def table(*columns: str) -> Table:
 def families() -> Table:
     """List the task families."""
     made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
+    for column in made.columns[:-1]:
+        column.no_wrap = True
     for name, cls in FAMILIES.items():
         family = make_family(name)
-        obs, action = spaces(family)
-        low, high = (
-            np.array2string(bound, separator=", ", threshold=6, edgeitems=1)
-            for bound in (family.task_space.low, family.task_space.high)
-        )
+        try:
+            sizes = str(family.observation_space.shape[0]), action_text(family)
+        except UNAVAILABLE:
+            sizes = "?", "?"
         made.add_row(
             name,
-            escape(f"{low} to {high}"),
+            escape(space_text(family.task_space)),
             str(family.horizon),
-            obs,
-            action,
+            *sizes,
             family.source,
-            (cls.__doc__ or "").splitlines()[0],
+            escape(summary(cls)),
         )
     return made
 
 
-def spaces(family: TaskFamily) -> tuple[str, str]:
-    """Write the sizes of observation and action, or ? where the environment is not there."""
-    try:
-        obs, action = family.observation_space, family.action_space
-    except WorkerError:
-        return "?", "?"
-    is_index = isinstance(action, Discrete)
-    return str(obs.shape[0]), f"1 of {action.n}" if is_index else str(action.shape[0])
+def summary(cls: type) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
+
+
+def space_text(space: Box) -> str:
+    """Write the bounds of a vector, those of neighbours that share them once: 6 x [0, 1]."""
+    bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
+    runs = [(low, high, len(list(run))) for (low, high), run in itertools.groupby(bounds)]
+    return ", ".join(
+        (f"{number} x " if number > 1 else "") + f"[{low:g}, {high:g}]"
+        for low, high, number in runs
+    )
+
+
+def action_text(family: TaskFamily) -> str:
+    """Write how many numbers an action has, or of how many it is one."""
+    space = family.action_space
+    return f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim)
 
 
 def configs() -> Table:
@@ -93,6 +108,23 @@ def runs(folder: Path) -> Table:
             f"{size(path.parent) / 1e6:.1f} MB",
         )
     return made
+
+
+def checks(results: Sequence[Check]) -> Table:
+    """List what came of the checks of a task family."""
+    made = table("check", "outcome", "reason")
+    styles = {"pass": "green", "FAIL": "bold red", "skipped": "yellow"}
+    for result in results:
+        outcome = f"[{styles[result.outcome]}]{result.outcome}[/]"
+        made.add_row(result.name, outcome, escape(result.reason))
+    return made
+
+
+def verdict(name: str, results: Sequence[Check]) -> str:
+    """Count the outcomes in one line."""
+    counts = Counter(result.outcome for result in results)
+    told = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
+    return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in told if counts[key])
 
 
 def age(seconds: float) -> str:

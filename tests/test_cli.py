@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import metarl.bench
-from envs import RenderingUnavailable
+from envs import FAMILIES, RenderingUnavailable
+from envs.contract import CHECKS
 from envs.point import PointBatchEnv
 from metarl.cli import main
 from metarl.runs import Run
@@ -136,11 +137,69 @@ def test_list(run, capsys):
     assert "2/2" in output(capsys, "list", "runs", "--runs", run.parent)[1]
 
 
-def test_list_shows_both_ends_of_a_task_space(capsys):
-    assert "] to [inf" in " ".join(output(capsys, "list", "families")[1].split())
+def test_list_of_families_is_readable_without_a_terminal(capsys):
+    """A family's columns but the last stand on one line of 160 characters, whole."""
+    _, text, _ = output(capsys, "list", "families")
+    assert max(map(len, text.splitlines())) <= 160
+    rows = {line.split()[0]: line for line in text.splitlines() if not line.startswith(" ")}
+    assert set(FAMILIES) < set(rows)
+    for name, cls in FAMILIES.items():
+        assert cls.source in rows[name]
+    assert "50 x [-inf, inf], 500 x [0, 1]" in rows["tabular_mdp"]
 
 
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "render", "bench", "list"])
+def test_check_env_prints_a_line_for_each_check(capsys):
+    code, text, _ = output(capsys, "check-env", "point_nav", "--env.horizon", 1)
+    assert code == 0
+    lines = {line[:23].strip(): line[23:] for line in text.splitlines()}
+    assert set(CHECKS) < set(lines)
+    assert lines["threads"].startswith("pass ")
+    assert lines["gymnasium"].startswith("skipped ")
+    assert text.splitlines()[-1] == f"point_nav: {len(CHECKS) - 1} passed, 1 skipped"
+
+
+def test_check_env_of_a_users_family_that_breaks_the_contract(tmp_path):
+    """Exit code 1, and what is wrong with it."""
+    (tmp_path / "my_tasks.py").write_text(
+        "from dataclasses import dataclass\n\nfrom envs import PointNav\n\n\n"
+        "@dataclass(frozen=True)\nclass MyNav(PointNav):\n    size: float = 1.0\n\n"
+        "    def sample_tasks(self, rng, num_tasks):\n"
+        "        return self.size * super().sample_tasks(rng, num_tasks)\n"
+    )
+    command = [Path(sys.executable).parent / "metarl", "check-env", "my_tasks:MyNav"]
+    for size, expected in ((0.5, "1 failed"), (3, "2 failed")):
+        done = subprocess.run(
+            [*command, "--env.size", str(size)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 1, done.stderr
+        assert re.search(r"declaration +FAIL +MyNav has no docstring", done.stdout)
+        assert expected in done.stdout.splitlines()[-1]
+    assert re.search(r"sampled tasks +FAIL .*not in the task space", done.stdout)
+
+
+def test_check_env_fails_where_nothing_could_be_checked(capsys, monkeypatch):
+    def fail(*_):
+        raise ImportError("no module named 'robots'")
+
+    monkeypatch.setattr("envs.point.PointNav.make_batch", fail)
+    code, text, _ = output(capsys, "check-env", "point_nav")
+    assert code == 1
+    assert "robots" in text
+    assert text.splitlines()[-1] == f"point_nav: {len(CHECKS)} skipped"
+
+
+def test_help_of_check_env_shows_the_fields_of_the_family(capsys):
+    with pytest.raises(SystemExit):
+        main(["check-env", "half_cheetah_vel", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--env.goal-high VALUE" in text
+    assert "--env.observe-task VALUE" in text
+    assert "--outer" not in text
+
+
+@pytest.mark.parametrize(
+    "command", ["", "train", "evaluate", "render", "bench", "check-env", "list"]
+)
 def test_help_works_everywhere(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])
@@ -247,6 +306,16 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, capsys, flags, lines
         ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
         ("render {run} --task 1 1 --out a.mp4", "nearest: [0.5, 0.5]"),
         ("render {run} --out a.avi", ".mp4 or .gif"),
+        ("check-env", "required: TARGET"),
+        ("check-env half_cheetah_vell", "unknown family 'half_cheetah_vell' (nearest: half_"),
+        ("check-env no_such_module:Nav", "error: cannot import 'no_such_module:Nav'"),
+        ("check-env envs:TaskFamily", "envs:TaskFamily does not define action_space, describe"),
+        ("check-env point_nav --env.horizn 3", "--env.horizn: unknown key (nearest: horizon)"),
+        ("check-env point_nav --env.horizon few", "--env.horizon: expected whole number"),
+        ("check-env point_nav --env.horizon [1", "--env.horizon: not readable"),
+        ("check-env point_nav --env.horizon 0", "--env.horizon: expected at least 1, got 0"),
+        ("check-env point_nav --env.family x", "--env.family: unknown flag"),
+        ("check-env point_nav --seed 1", "--seed: unknown flag"),
         ("evalute", "nearest: evaluate"),
         ("list famlies", "nearest: families"),
     ],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import warnings
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs import (
@@ -22,6 +20,7 @@ from envs import (
     WorkerError,
     make_family,
 )
+from envs.contract import check_family
 from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
@@ -133,12 +132,14 @@ def make_env(family):
         env.close()
 
 
-def random_actions(family: TaskFamily, rng: np.random.Generator, num: int) -> np.ndarray:
-    """(num, action_dim), for the batch environment; of a Box also some beyond it."""
-    space, shape = family.action_space, (num, family.action_dim)
-    if isinstance(space, Discrete):
-        return rng.integers(space.n, size=shape).astype(np.float32)
-    return rng.uniform(-2, 2, shape) * space.high
+def test_a_family_keeps_the_contract(family):
+    """Nothing is skipped but what cannot be had here: a family's package, or OpenGL."""
+    checks = check_family(family)
+    if checks[0].outcome == "skipped":
+        pytest.skip(checks[0].reason)
+    assert [check for check in checks if check.outcome == "FAIL"] == []
+    assert {check.name for check in checks if check.outcome == "skipped"} <= {"pictures"}
+    assert all(check.reason for check in checks)
 
 
 # --- as a Gymnasium environment ---
@@ -218,19 +219,6 @@ def test_without_a_task_every_episode_draws_one(family, make_env):
     assert all(np.array_equal(family.check_task(task), task) for task in drawn)
 
 
-def test_the_task_matters(family, make_env):
-    """Two tasks answer the same actions with other rewards or observations."""
-    lowest, *_, highest = sorted(family.tasks("test", 20).tolist())
-    answers = []
-    for task in (lowest, highest):
-        env = make_env(task=task)
-        env.reset(seed=0)
-        env.action_space.seed(0)
-        steps = [env.step(env.action_space.sample()) for _ in range(3)]
-        answers.append([np.append(obs, reward) for obs, reward, *_ in steps])
-    assert not np.allclose(*answers)
-
-
 @pytest.mark.parametrize("how", ["make", "options"])
 def test_a_wrong_task_is_refused(family, make_env, how):
     """Of a wrong size, outside the task space, or not a number; the message names the family."""
@@ -271,46 +259,7 @@ def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
     assert env.metadata["render_fps"] == round(1 / env.dt)
 
 
-# --- spaces and batches ---
-
-
-def test_observations_and_tasks_lie_in_their_spaces(family):
-    tasks = family.sample_tasks(np.random.default_rng(0), 50)
-    assert tasks.shape == (50, *family.task_space.shape)
-    assert tasks.dtype == np.float64
-    assert all(family.task_space.contains(task) for task in tasks)
-    env = family.make_batch(50)
-    obs = env.reset(tasks, [np.random.default_rng(i) for i in range(50)])
-    actions = np.random.default_rng(0)
-    for _ in range(5):
-        assert obs.shape == (50, *family.observation_space.shape)
-        assert all(family.observation_space.contains(row) for row in obs)
-        obs, reward, terminated = env.step(random_actions(family, actions, 50))
-        assert reward.shape == terminated.shape == (50,)
-        assert terminated.dtype == bool
-
-
-def test_a_batch_uses_only_the_given_streams(family):
-    """The same streams give the same episodes, whatever the global generators do."""
-    tasks = family.tasks("train", 3)
-    observed = []
-    for _ in range(2):
-        env = family.make_batch(3)
-        observed.append(env.reset(tasks, [np.random.default_rng(i) for i in range(3)]))
-        np.random.random(5)  # noqa: NPY002
-    assert np.array_equal(*observed)
-
-
 # --- tasks ---
-
-
-def test_a_task_set_is_fixed(family):
-    """The same at each call, and the beginning of any longer set."""
-    for split in family.splits:
-        tasks = family.tasks(split, 12)
-        assert np.array_equal(tasks, family.tasks(split, 12))
-        assert np.array_equal(tasks[:5], family.tasks(split, 5))
-        assert all(np.array_equal(family.check_task(task), task) for task in tasks)
 
 
 def test_tasks_out_of_distribution_are_beyond_the_others(family):
@@ -327,16 +276,6 @@ def test_tasks_out_of_distribution_are_beyond_the_others(family):
         assert outside.contains(task)
         assert not family.in_distribution(task)
     assert all(family.in_distribution(task) for task in family.tasks("test", 50))
-
-
-def test_task_sets_have_no_task_in_common(family):
-    """Where the task space allows it, which the family says."""
-    most = 50 if family.name == "metaworld" else 100  # all goals of ML1
-    sets = [{tuple(task) for task in family.tasks(split, most)} for split in family.splits]
-    overlap = sum(len(tasks) for tasks in sets) > len(set().union(*sets))
-    assert overlap == (not family.splits_are_disjoint)
-    if family.splits_are_disjoint:
-        assert {len(tasks) for tasks in sets} == {most}
 
 
 def test_an_unknown_task_set_is_refused(family):
@@ -363,24 +302,7 @@ def test_the_hash_tells_tasks_and_settings_apart(family):
     assert dataclasses.replace(family).task_hash(tasks.copy()) in hashes
 
 
-def test_sampling_uses_only_the_given_generator(family):
-    """The same state gives the same tasks, and no global generator is touched."""
-    before = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    one, other = (family.sample_tasks(np.random.default_rng(4), 20) for _ in range(2))
-    family.tasks("train", 3)
-    after = np.random.get_state()[1], random.getstate()  # noqa: NPY002
-    assert np.array_equal(one, other)
-    assert not np.array_equal(one, family.sample_tasks(np.random.default_rng(5), 20))
-    assert np.array_equal(before[0], after[0])
-    assert before[1] == after[1]
-
-
 def test_every_field_of_a_family_is_documented_and_has_a_default(family):
     type(family)()
     assert type(family).__doc__
     assert family.source
-
-
-def test_a_family_and_its_action_space_agree_on_the_size_of_an_action(family):
-    action = family.action_space.sample()
-    assert family.action_dim == np.size(action)

@@ -1,0 +1,93 @@
+"""Does a task family keep the contract of `envs.TaskFamily` and `envs.BatchEnv`?
+
+for check in check_family(MyFamily()):
+    print(check.name, check.outcome, check.reason)
+
+Each check is a function of the family. It returns a remark ('' for none) if the family passes, and
+raises `Violation` or `Skipped` with the reason otherwise.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from envs.base import TaskFamily
+from envs.contract import batches, declared, learnable, shown, tasks
+from envs.contract.declared import UNAVAILABLE
+from envs.contract.playing import Skipped, Violation, first_line
+
+__all__ = ["CHECKS", "UNAVAILABLE", "Check", "check_family", "run_check"]
+
+CHECKS: dict[str, Callable[[TaskFamily], str]] = {
+    "availability": declared.availability,
+    "declaration": declared.declaration,
+    "spaces": declared.spaces,
+    "sampled tasks": tasks.sampled_tasks,
+    "results of step": batches.results_of_step,
+    "sampling's randomness": tasks.sampling_randomness,
+    "task sets": tasks.task_sets,
+    "task effect": learnable.task_effect,
+    "hidden task": learnable.hidden_task,
+    "actions": batches.actions,
+    "episodes' randomness": batches.episodes_randomness,
+    "fresh arrays": batches.fresh_arrays,
+    "batch equals single": batches.batch_equals_single,
+    "subsets": batches.subsets,
+    "threads": batches.threads,
+    "reset": batches.reset_leaves_nothing,
+    "advance": batches.advance_is_step,
+    "description": shown.description,
+    "pictures": shown.pictures,
+    "gymnasium": shown.gymnasium_checker,
+    "speed": shown.speed_of_step,
+}
+"""The checks by name, in an order in which each relies only on those above it."""
+
+FOUNDATIONS = ("availability", "spaces", "sampled tasks", "results of step")
+"""Checks without which the ones below them can say nothing."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came of one check: what holds, or why it failed or was skipped."""
+
+    name: str
+    outcome: Literal["pass", "FAIL", "skipped"]
+    reason: str
+
+
+def check_family(family: TaskFamily) -> list[Check]:
+    """Check a family against its contract: one result per entry of `CHECKS`, in that order."""
+    done: list[Check] = []
+    missing = ""
+    for name in CHECKS:
+        if missing:
+            done.append(Check(name, "skipped", f"it relies on: {missing}"))
+            continue
+        done.append(run_check(name, family))
+        if name in FOUNDATIONS and done[-1].outcome != "pass":
+            missing = name
+    return done
+
+
+def run_check(name: str, family: TaskFamily) -> Check:
+    """Make one of the `CHECKS` by its name, and say what came of it."""
+    function = CHECKS[name]
+    try:
+        remark = function(family)
+        # A check's docstring says what holds for a family that passes.
+        return Check(name, "pass", remark or (function.__doc__ or "").strip())
+    except Skipped as reason:
+        return Check(name, "skipped", first_line(reason))
+    except Violation as reason:
+        return Check(name, "FAIL", first_line(reason))
+    except Exception as error:  # whatever a family of the user's raises is a finding
+        frames = traceback.extract_tb(error.__traceback__)
+        # The innermost place that is not a library's: where the family has called it.
+        frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+        return Check(name, "FAIL", f"raised {type(error).__name__}: {first_line(error)} ({place})")

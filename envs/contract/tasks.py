@@ -1,0 +1,117 @@
+"""Checks of how a family draws its tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import numpy as np
+
+from envs.base import SPLITS, TaskFamily
+from envs.contract.playing import Violation, expect, some_tasks, watched_globals
+
+REQUIRED_SPLITS = ("train", "validation", "test")
+"""The task sets that a family cannot do without."""
+SET_SIZES = (50, 10, 1)  # tasks of each set that are compared, where it has so many
+
+
+def sampled_tasks(family: TaskFamily) -> str:
+    """Sampled tasks are float64 rows of the task space that `check_task` takes as they are."""
+    for num_tasks in (1, 20):
+        tasks = some_tasks(family, num_tasks)
+        expected = (num_tasks, *family.task_space.shape)
+        shape = np.shape(tasks)
+        expect(shape == expected, f"sample_tasks: expected the shape {expected}, got {shape}")
+        expect(
+            tasks.dtype == np.float64,
+            f"sample_tasks: expected float64, got {np.dtype(tasks.dtype)}",
+        )
+        for task in tasks:
+            expect(
+                family.task_space.contains(task),
+                f"sample_tasks drew {_brief(task)}, which is not in the task space; widen the "
+                "space or narrow the distribution",
+            )
+            _expect_accepted(family, task)
+    return ""
+
+
+def _expect_accepted(family: TaskFamily, task: np.ndarray) -> None:
+    checked = family.check_task(task)
+    expect(
+        np.array_equal(checked, task),
+        f"check_task: expected the task {_brief(task)} as it is, got {_brief(checked)}",
+    )
+
+
+def _brief(task: np.ndarray) -> str:
+    return np.array2string(np.asarray(task), threshold=6, edgeitems=2, separator=", ")
+
+
+def sampling_randomness(family: TaskFamily) -> str:
+    """Tasks depend on the given generator, and on nothing else."""
+    drawn = []
+    for seed in (1, 2):  # of the global generators, which must not matter
+        with watched_globals(seed):
+            drawn.append(some_tasks(family, 20))
+            family.tasks("train", 3)
+    expect(
+        np.array_equal(*drawn),
+        "the same generator gave other tasks; draw from nothing but the generator that is given",
+    )
+    expect(
+        not np.array_equal(drawn[0], some_tasks(family, 20, seed=1)),
+        "two generators gave the same 20 tasks; draw them from the generator that is given",
+    )
+    return ""
+
+
+def task_sets(family: TaskFamily) -> str:
+    """The task sets are fixed, begin alike at any size, and are disjoint if the family says so."""
+    sets, absent = {}, []
+    for split in SPLITS:
+        try:
+            sets[split] = _largest_set(family, split)
+        except ValueError as error:
+            expect(split not in REQUIRED_SPLITS, f"tasks({split!r}, ...) raised: {error}")
+            absent.append(split)
+    for split, tasks in sets.items():
+        again, fewer = family.tasks(split, len(tasks)), min(5, len(tasks))
+        expect(np.array_equal(tasks, again), f"the {split} tasks differ from one call to the next")
+        expect(
+            np.array_equal(tasks[:fewer], family.tasks(split, fewer)),
+            f"the first {fewer} of {len(tasks)} {split} tasks are not those of a set of {fewer}; "
+            "task number i must not depend on how many are asked for",
+        )
+        for task in tasks:
+            _expect_accepted(family, task)
+    for wrong in (("no_such_split", 3), ("test", 0)):
+        try:
+            family.tasks(*wrong)
+        except ValueError:
+            continue
+        raise Violation(f"tasks{wrong}: expected a ValueError")
+    return _disjoint(family, sets) + (f"no {', '.join(absent)} tasks" if absent else "")
+
+
+def _largest_set(family: TaskFamily, split: str) -> np.ndarray:
+    """The first tasks of a set: a benchmark may have fewer than one would like."""
+    for size in SET_SIZES[:-1]:
+        with contextlib.suppress(ValueError):
+            return family.tasks(split, size)
+    return family.tasks(split, SET_SIZES[-1])
+
+
+def _disjoint(family: TaskFamily, sets: dict[str, np.ndarray]) -> str:
+    """Refuse common tasks if there are to be none; return a remark."""
+    rows = {split: {task.tobytes() for task in tasks} for split, tasks in sets.items()}
+    common = [pair for pair in itertools.combinations(rows, 2) if rows[pair[0]] & rows[pair[1]]]
+    if family.splits_are_disjoint:
+        expect(
+            not common,
+            f"{' and '.join(common[0]) if common else ''} have tasks in common; draw them apart, "
+            "or set splits_are_disjoint = False where tasks are few",
+        )
+    elif not common:
+        return "splits_are_disjoint is False, but their first tasks are; "
+    return ""

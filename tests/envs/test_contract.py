@@ -1,0 +1,529 @@
+"""envs.contract: every check passes the registered families, and fails a family that breaks it."""
+
+# Some of the broken families here draw from the legacy generators.
+# ruff: noqa: NPY002
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from envs import (
+    PointNav,
+    RenderingUnavailable,
+    SimulationDiverged,
+    TabularMDP,
+    TaskFamily,
+    TaskObserved,
+)
+from envs.contract import CHECKS, check_family, run_check
+from envs.contract.shown import measure_speed
+from envs.point import PointBatchEnv
+from envs.tabular import TabularBatchEnv
+
+
+def nav(batch: Callable[..., Any] = PointBatchEnv, /, **members: Any) -> TaskFamily:
+    """PointNav with another batch environment, or with some of its members replaced."""
+
+    def make_batch(self, num_episodes, num_threads=1):
+        return batch(self, num_episodes, num_threads)
+
+    members = {"__doc__": "Walk.", "make_batch": make_batch, **members}
+    return type("Nav", (PointNav,), members)()
+
+
+def mdp(batch: type[TabularBatchEnv]) -> TaskFamily:
+    """TabularMDP with another batch environment."""
+
+    def make_batch(self, num_episodes, num_threads=1):
+        return batch(self, num_episodes, num_threads)
+
+    return type("MDP", (TabularMDP,), {"__doc__": "Explore.", "make_batch": make_batch})()
+
+
+def results(change: Callable[..., Any]) -> TaskFamily:
+    """PointNav whose `step` returns what `change` makes of (env, obs, reward, terminated)."""
+
+    class Env(PointBatchEnv):
+        def step(self, action, ids=None):
+            return change(self, *super().step(action, ids))
+
+    return nav(Env)
+
+
+def drawing(sample: Callable[..., Any]) -> TaskFamily:
+    """PointNav that samples its tasks by `sample(rng, num_tasks)`."""
+    return nav(sample_tasks=lambda self, rng, num_tasks: sample(rng, num_tasks))
+
+
+def spaces(**members: Any) -> TaskFamily:
+    """PointNav with other spaces."""
+    return nav(**{name: property(lambda _, value=value: value) for name, value in members.items()})
+
+
+# --- broken families, by what is wrong with them ---
+
+
+class Uninitialised(PointBatchEnv):
+    def __init__(self, family, num_episodes, num_threads):
+        super().__init__(family, num_episodes, 1)
+
+
+class Untyped(PointNav):
+    """Its field is none: the class is not decorated."""
+
+    wind: float = 0.1
+
+
+@dataclass(frozen=True)
+class Mute(PointNav):
+    speed: float = 1.0
+    kind: ClassVar[str] = "without a docstring"
+
+
+@dataclass(frozen=True)
+class Forgetful(PointNav):
+    """Its fields do not stay what they were set to."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "goal_range", self.goal_range * 2)
+
+
+class DrawsInStep(PointBatchEnv):
+    def reset(self, tasks, rngs):
+        self.rngs = rngs
+        return super().reset(tasks, rngs)
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        return obs, reward + [rng.normal() for rng in self.rngs], terminated
+
+
+def begins_at(start: Callable[..., Any]) -> TaskFamily:
+    """PointNav whose episodes begin where `start(env, rngs)` says, (N, 2)."""
+
+    class Env(PointBatchEnv):
+        def reset(self, tasks, rngs):
+            super().reset(tasks, rngs)
+            self.position[:] = start(self, rngs)
+            return self.position.copy()
+
+    return nav(Env)
+
+
+class Leaks(PointBatchEnv):
+    """Observes half of the offset to the goal: an affine function of the task."""
+
+    def reset(self, tasks, rngs):
+        return (super().reset(tasks, rngs) - tasks) / 2
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        return (obs - self.tasks) / 2, reward, terminated
+
+
+class ReturnsViews(PointBatchEnv):
+    def step(self, action, ids=None):
+        _, reward, terminated = super().step(action, ids)
+        return self.position, reward, terminated
+
+
+class LendsItsState(PointBatchEnv):
+    """Moves on in a new array, but reads on from the one it returned."""
+
+    def advance(self, action, ids=None):
+        self.position = self.position.copy()
+        super().advance(action, ids)
+
+    def step(self, action, ids=None):
+        _, reward, terminated = super().step(action, ids)
+        return self.position, reward, terminated
+
+
+class DrawsViews(PointBatchEnv):
+    def drawn_state(self, episode):
+        return self.position[episode]
+
+
+class ClipsInPlace(PointBatchEnv):
+    def advance(self, action, ids=None):
+        np.clip(action, -0.5, 0.5, out=action)
+        super().advance(action, ids)
+
+
+class KeepsTasks(PointBatchEnv):
+    def reset(self, tasks, rngs):
+        tasks[:] = np.round(tasks, 1)
+        return super().reset(tasks, rngs)
+
+
+class Unclipped(PointBatchEnv):
+    def advance(self, action, ids=None):
+        rows = slice(None) if ids is None else ids
+        self.position[rows] += 0.1 * np.asarray(action, np.float64)[rows]
+        self.physics_seconds += 1e-6
+
+
+class TakesAnyIndex(TabularBatchEnv):
+    def action_indices(self, action, ids=None):
+        index = np.nan_to_num(np.asarray(action)[slice(None) if ids is None else ids, 0])
+        return index.astype(np.int64) % self.family.num_actions
+
+
+class IgnoresIds(PointBatchEnv):
+    def advance(self, action, ids=None):
+        super().advance(action)
+
+
+class MindsUnstepped(PointBatchEnv):
+    """The actions of all episodes reward each, whether they are stepped or not."""
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        return obs, reward - np.abs(action).mean(), terminated
+
+
+class Inert(PointBatchEnv):
+    """Goes on with the last episode's velocity."""
+
+    velocity = 0.0
+
+    def advance(self, action, ids=None):
+        super().advance(action, ids)
+        self.position += 0.01 * self.velocity
+        self.velocity = np.mean(action)
+
+
+class Lazy(PointBatchEnv):
+    """Moves in `step`, but not in `advance`."""
+
+    def step(self, action, ids=None):
+        super().advance(action, ids)
+        return super().step(np.zeros_like(action), ids)
+
+    def advance(self, action, ids=None):
+        super().advance(0 * action, ids)
+
+
+class Untimed(PointBatchEnv):
+    def advance(self, action, ids=None):
+        super().advance(action, ids)
+        self.physics_seconds = 0.0
+
+
+class Slow(PointBatchEnv):
+    """Costly physics, and ten times as costly observations."""
+
+    def advance(self, action, ids=None):
+        super().advance(action, ids)
+        time.sleep(1e-5 * self.num_episodes)
+
+    def step(self, action, ids=None):
+        time.sleep(1e-4 * self.num_episodes)
+        return super().step(action, ids)
+
+
+class Blank:
+    """A scene that draws the picture it is made with."""
+
+    def __init__(self, picture):
+        self.picture = picture
+
+    def draw(self, states, task):
+        return self.picture
+
+    def close(self):
+        pass
+
+
+def pictured(picture: np.ndarray) -> TaskFamily:
+    """PointNav that draws this picture."""
+    return nav(make_scene=lambda *_: Blank(picture))
+
+
+def fail(error: Exception) -> Callable[..., Any]:
+    """A method that raises."""
+
+    def method(*_):
+        raise error
+
+    return method
+
+
+def uniform(rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+    """PointNav's own distribution."""
+    return rng.uniform(-0.5, 0.5, (num_tasks, 2))
+
+
+def in_a_row(env: PointBatchEnv) -> np.ndarray:
+    """Places that depend on the episode's number in its batch, (N, 2)."""
+    return 0.1 * np.arange(env.num_episodes)[:, None] * np.ones(2)
+
+
+def by_size(self, split, num_tasks):
+    """Tasks that depend on how many are asked for."""
+    if split == "no_such_split" or num_tasks < 1:
+        raise ValueError
+    return uniform(np.random.default_rng([num_tasks, len(split)]), num_tasks)
+
+
+SPEED = Box(-1.0, 1.0, (2,), np.float32)
+NUMBERS = np.arange(2 * 48 * 64 * 3)
+
+BROKEN: list[tuple[str, TaskFamily, str]] = [
+    ("availability", nav(Uninitialised), "expected num_threads to be 2, got 1"),
+    ("declaration", Untyped(), "wind: no field of the dataclass; put @dataclass"),
+    ("declaration", Mute(), "Mute has no docstring"),
+    ("declaration", nav(source=""), "source: expected a text, got ''"),
+    ("declaration", Forgetful(), "made again from its fields, the family is another"),
+    ("declaration", nav(task_hash=lambda *_: "0" * 16), "task_hash: expected the same for"),
+    ("spaces", spaces(observation_space=Discrete(3)), "observation_space: expected a Box"),
+    ("spaces", spaces(task_space=Box(0, 1, (2, 1))), "task_space: expected one axis"),
+    ("spaces", spaces(task_space=Box(0, 9, (2,), np.int64)), "expected a floating dtype"),
+    ("spaces", spaces(action_space=Box(0, 0, (2,))), "expected low below high"),
+    ("spaces", spaces(action_space=Discrete(3, start=1)), "expected to start at 0, got 1"),
+    ("spaces", spaces(action_dim=3), "action_dim: expected 2"),
+    ("spaces", spaces(frames_per_second=0.0), "frames_per_second: expected more than 0"),
+    ("sampled tasks", drawing(lambda rng, _: uniform(rng, 1)[0]), "expected the shape (1, 2)"),
+    ("sampled tasks", drawing(lambda *a: uniform(*a).astype("f")), "got float32"),
+    ("sampled tasks", drawing(lambda *a: 3 + uniform(*a)), "not in the task space"),
+    ("sampled tasks", nav(check_task=lambda _, task: task.round(1)), "check_task: expected"),
+    ("results of step", results(lambda env, *r: (*r, {})), "expected (obs, reward, terminated)"),
+    ("results of step", results(lambda env, o, r, t: (o, r[:, None], t)), "got (3, 1)"),
+    ("results of step", results(lambda env, o, r, t: (o, r * np.nan, t)), "episode 0 is nan"),
+    ("results of step", results(lambda env, o, r, t: (o, r.astype(int), t)), "got int64"),
+    ("results of step", results(lambda env, o, r, t: (o, r, t * 1.0)), "expected bool"),
+    ("results of step", results(lambda env, o, r, t: (o, list(r), t)), "numpy array"),
+    ("results of step", results(lambda env, o, r, t: (o[0], r, t)), "obs: expected the shape"),
+    ("results of step", results(lambda env, o, r, t: (o + 99, r, t)), "widen it, or clip"),
+    ("results of step", results(lambda env, o, r, t: (o * np.nan, r, t)), "is nan"),
+    ("results of step", spaces(observation_space=Box(-9, 9, (2,))), "expected float32"),
+    (
+        "results of step",
+        nav(type("Env", (PointBatchEnv,), {"drawn_state": lambda self, _: self.position})),
+        "drawn_state: expected one axis",
+    ),
+    (
+        "results of step",
+        results(fail(SimulationDiverged(np.array([1]), "lost"))),
+        "raised SimulationDiverged: episodes [1] of the batch diverged: lost (test_contract.py",
+    ),
+    (
+        "sampling's randomness",
+        drawing(lambda rng, n: uniform(np.random, n)),
+        "it uses np.random's global generator",
+    ),
+    (
+        "sampling's randomness",
+        drawing(lambda rng, n: uniform(rng, n) * random.random()),
+        "it uses random's global generator",
+    ),
+    (
+        "sampling's randomness",
+        drawing(lambda rng, n: uniform(np.random.default_rng(), n)),
+        "the same generator gave other tasks",
+    ),
+    (
+        "sampling's randomness",
+        drawing(lambda rng, n: uniform(np.random.default_rng(0), n)),
+        "two generators gave the same 20 tasks",
+    ),
+    ("task sets", nav(tasks=by_size), "are not those of a set of 5"),
+    ("task sets", drawing(lambda _, n: uniform(np.random.default_rng(), n)), "differ from one"),
+    ("task sets", drawing(lambda rng, n: rng.choice([-0.1, 0.1], (n, 2))), "tasks in common"),
+    (
+        "task sets",
+        nav(tasks=lambda self, s, n: PointNav().tasks("test", n or 1)),
+        "'no_such_split'",
+    ),
+    ("task sets", nav(tasks=fail(ValueError("none"))), "tasks('train', ...) raised: none"),
+    ("task effect", results(lambda env, o, r, t: (o, 0 * r, 0 * t > 0)), "use the tasks that"),
+    ("task effect", drawing(lambda rng, n: np.zeros((n, 2))), "are all the same"),
+    ("hidden task", nav(Leaks), "number 0 of the first observation tells number 0 of the task"),
+    (
+        "hidden task",
+        results(lambda env, o, r, t: (o + env.tasks**3, r, t)),
+        "number 0 of the observation after step 1 depends on the task",
+    ),
+    ("actions", nav(Unclipped), "do not act as clipped into it (state of episode 0 after 1 steps"),
+    ("actions", mdp(TakesAnyIndex), "the action 5 of Discrete(5) was taken"),
+    ("episodes' randomness", begins_at(lambda *_: np.random.random()), "np.random's global"),
+    ("episodes' randomness", begins_at(lambda *_: time.perf_counter() % 1), "gave other episodes"),
+    ("episodes' randomness", nav(DrawsInStep), "step draws from the streams"),
+    ("fresh arrays", nav(ReturnsViews), "obs of step 0 changed"),
+    ("fresh arrays", nav(DrawsViews), "drawn_state after step 0 changed"),
+    ("fresh arrays", nav(LendsItsState), "depends on what the caller wrote"),
+    ("fresh arrays", nav(ClipsInPlace), "step writes into the actions"),
+    ("fresh arrays", nav(KeepsTasks), "reset writes into the tasks"),
+    (
+        "batch equals single",
+        results(lambda env, o, r, t: (o, r - r.mean(), t)),
+        "episode 0 of 3 alone is another (reward of episode 0 after 1 steps",
+    ),
+    ("batch equals single", begins_at(lambda env, _: in_a_row(env)), "episode 1 of 3 alone"),
+    ("subsets", nav(IgnoresIds), "step(action, ids=[1, 3]) changes episodes"),
+    ("subsets", nav(MindsUnstepped), "reward of step 0 differs when only the episodes [1, 3]"),
+    ("threads", results(lambda env, o, r, t: (o, r / env.num_threads, t)), "2 threads give"),
+    ("reset", nav(Inert), "an episode after another is another"),
+    ("advance", nav(Lazy), "advance leads to another drawn_state than step"),
+    ("advance", nav(Untimed), "physics_seconds is still 0"),
+    ("description", nav(describe=lambda *_: ""), "expected a few words on one line, got ''"),
+    ("description", nav(describe=lambda *_: "a\nb"), "expected a few words on one line"),
+    ("description", nav(describe=fail(KeyError("x"))), "raised KeyError: 'x' (test_contract.py"),
+    ("pictures", pictured(np.zeros((64, 48, 3), np.uint8)), "expected the shape (48, 64, 3)"),
+    ("pictures", pictured(np.zeros((48, 64, 3))), "expected uint8, got float64"),
+    ("pictures", pictured(np.zeros((48, 64, 3), np.uint8)), "one colour only"),
+    ("gymnasium", begins_at(lambda *_: time.perf_counter() % 1), "check_env: AssertionError"),
+    ("speed", nav(Slow), "of the physics limit"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "reason"), BROKEN, ids=[f"{name}: {text}" for name, _, text in BROKEN]
+)
+def test_a_broken_family_fails_the_check_that_is_about_it(name, family, reason):
+    check = run_check(name, family)
+    assert check.outcome == "FAIL"
+    assert reason in check.reason
+    assert "\n" not in check.reason
+
+
+def test_every_check_is_shown_to_fail():
+    assert {name for name, *_ in BROKEN} == set(CHECKS)
+
+
+def test_what_relies_on_a_failed_check_is_skipped_and_says_so():
+    checks = check_family(results(lambda env, o, r, t: (o, r[:, None], t)))
+    outcomes = {check.name: check.outcome for check in checks}
+    assert outcomes["sampled tasks"] == "pass"
+    assert outcomes["results of step"] == "FAIL"
+    after = checks[list(CHECKS).index("results of step") + 1 :]
+    assert {(check.outcome, check.reason) for check in after} == {
+        ("skipped", "it relies on: results of step")
+    }
+
+
+def test_a_family_whose_package_is_missing_is_skipped_with_the_reason():
+    checks = check_family(nav(make_batch=fail(ImportError("no module named 'robots'"))))
+    assert {check.outcome for check in checks} == {"skipped"}
+    assert "robots" in checks[0].reason
+
+
+def test_where_nothing_can_be_drawn_pictures_are_skipped_with_the_reason():
+    check = run_check("pictures", nav(make_scene=fail(RenderingUnavailable("set MUJOCO_GL"))))
+    assert (check.outcome, check.reason) == ("skipped", "set MUJOCO_GL")
+
+
+@pytest.mark.parametrize("family", [PointNav(), TabularMDP(num_states=2)])
+def test_a_family_that_shows_the_task_on_purpose_passes(family):
+    checks = check_family(TaskObserved(family))
+    assert [check for check in checks if check.outcome == "FAIL"] == []
+    hidden = next(check for check in checks if check.name == "hidden task")
+    assert (hidden.outcome, hidden.reason) == (
+        "skipped",
+        "observe_task shows the task on purpose",
+    )
+
+
+def test_an_episode_of_one_step_passes():
+    checks = check_family(PointNav(horizon=1))
+    assert [check for check in checks if check.outcome == "FAIL"] == []
+    assert next(check for check in checks if check.name == "gymnasium").outcome == "skipped"
+
+
+class Heavy(PointBatchEnv):
+    """The task is the friction; how the point first stands depends on it, but not as a line."""
+
+    def reset(self, tasks, rngs):
+        super().reset(tasks, rngs)
+        self.position[:] = np.sin(9 * tasks) * [[rng.uniform(0.1, 0.2)] for rng in rngs]
+        return self.position.copy()
+
+
+def test_a_first_observation_that_depends_on_the_task_otherwise_passes_with_a_remark():
+    check = run_check("hidden task", nav(Heavy))
+    assert check.outcome == "pass"
+    assert "the first observations differ between tasks" in check.reason
+
+
+def test_the_globals_are_left_as_they_were():
+    np.random.seed(3)
+    random.seed(3)
+    expected = np.random.random(), random.random()
+    np.random.seed(3)
+    random.seed(3)
+    run_check("sampling's randomness", PointNav())
+    run_check("episodes' randomness", begins_at(lambda *_: np.random.random()))
+    assert (np.random.random(), random.random()) == expected
+
+
+class Opaque(PointBatchEnv):
+    """The task is a wind, which the first observation cannot show; nor does what is drawn."""
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        return obs + self.tasks, reward, terminated
+
+    def drawn_state(self, episode):
+        return np.array([1.0])
+
+
+def test_where_what_is_drawn_does_not_move_only_the_first_observation_is_judged():
+    check = run_check("hidden task", nav(Opaque))
+    assert check.outcome == "pass"
+    assert "drawn_state does not tell" in check.reason
+
+
+class Few(PointNav):
+    """Has three tasks of each set only."""
+
+    def tasks(self, split, num_tasks):
+        if num_tasks > 3:
+            raise ValueError(f"there are 3 tasks, not {num_tasks}")
+        return super().tasks(split, num_tasks)
+
+
+def test_a_family_may_have_few_tasks_of_a_set():
+    assert run_check("task sets", Few()).outcome == "pass"
+
+
+def test_actions_may_be_without_bounds():
+    family = spaces(action_space=Box(-np.inf, np.inf, (2,), np.float32))
+    assert run_check("spaces", family).outcome == "pass"
+    assert run_check("results of step", family).outcome == "pass"
+
+
+class Short(PointBatchEnv):
+    """The first episode ends at its first step, and may not be stepped again."""
+
+    def reset(self, tasks, rngs):
+        self.ended = False
+        return super().reset(tasks, rngs)
+
+    def advance(self, action, ids=None):
+        if self.ended:
+            assert ids is not None
+            assert 0 not in ids
+        self.ended = True
+        super().advance(action, ids)
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        terminated[0] = True
+        return obs, reward, terminated
+
+
+def test_ended_episodes_are_not_stepped_again():
+    """By any check: in this family each would raise."""
+    family = nav(Short)
+    checks = (check for check in check_family(family) if check.outcome == "FAIL")
+    # The first of a batch is another episode than alone, which this family pays for elsewhere.
+    assert {check.name for check in checks} <= {"batch equals single", "subsets"}
+    assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0

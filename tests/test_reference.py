@@ -1,0 +1,69 @@
+"""metarl.reference: docs/tasks.md is what the code says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from envs import FAMILIES, PointNav
+from metarl.reference import NOT_HERE, ends_early, facts, page, section
+from metarl.schema import field_docs, keys
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_is_what_the_command_prints():
+    printed = page()
+    if NOT_HERE in printed:
+        pytest.skip("a family is not available here, so its sizes are not known")
+    message = "docs/tasks.md is stale: python -m metarl.reference > docs/tasks.md"
+    assert (ROOT / "docs/tasks.md").read_text(encoding="utf-8") == printed, message
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_there_with_all_its_fields_and_what_they_mean(name):
+    text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8").split(f"\n## {name}\n")[1]
+    text = text.split("\n## ")[0]
+    docs = field_docs(FAMILIES[name])
+    for key in keys(FAMILIES[name]):
+        assert docs[key.path]
+        assert f"\n| `{key.path}` |" in text
+
+
+@dataclass(frozen=True)
+class Falling(PointNav):
+    """Ends where it says."""
+
+    def terminated(self):
+        """When the point has fallen
+        off the table."""
+
+
+def test_what_ends_an_episode_is_in_the_words_of_the_code():
+    assert ends_early(Falling) == "When the point has fallen off the table."
+    assert ends_early(FAMILIES["half_cheetah_dir"]) == "never"
+    assert ends_early(PointNav) == "if the text above says so"
+
+
+def test_a_family_that_is_not_available_is_listed_without_its_sizes():
+    class Absent(PointNav):
+        """Walk elsewhere."""
+
+        @property
+        def observation_space(self):
+            raise ImportError("no module named 'elsewhere'")
+
+        def tasks(self, split, num_tasks):
+            raise ImportError("no module named 'elsewhere'")
+
+    text = section(Absent())
+    assert "Walk elsewhere." in text
+    assert f"| **Observation** | {NOT_HERE} numbers |" in text
+    assert dict(facts(Absent()))["Task sets"] == NOT_HERE
+
+
+def test_bars_do_not_break_the_tables():
+    assert r"-\|position" not in section(PointNav())  # outside of tables they stay
+    assert "reward -|position - goal|" in section(PointNav())
