@@ -25,7 +25,11 @@ from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
-    "gymnasium": {},
+    "gymnasium": {
+        "train": "65ea569bc3ee852b",
+        "validation": "8f10eeff9300e05d",
+        "test": "d165d61025694ad0",
+    },
     "metaworld": {},
     "point_nav": {
         "train": "631d781e876ce1fc",
