@@ -20,6 +20,7 @@ from envs.external import Environment, ExternalFamily, GymnasiumFamily, MetaWorl
 from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from envs.humanoid import HumanoidDir
 from envs.observed import TaskObserved
+from envs.perturbed import Perturbed
 from envs.point import PointNav
 from envs.registry import FAMILIES, family_class, family_name, family_settings, make_family
 from envs.rendering import RenderingUnavailable
@@ -41,6 +42,7 @@ __all__ = [
     "HopperParams",
     "HumanoidDir",
     "MetaWorld",
+    "Perturbed",
     "PointNav",
     "RenderingUnavailable",
     "Scene",
