@@ -126,13 +126,21 @@ class TaskFamily(ABC):
         return bool(((task >= low) & (task <= high)).all())
 
     def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
-        """Draw tasks out of distribution, (num_tasks, task_dim): evenly from `ood_space`."""
+        """Draw tasks out of distribution, (num_tasks, task_dim): evenly from `ood_space`.
+
+        Raises:
+            RuntimeError: if hardly any task there is out of distribution.
+        """
         rows: list[np.ndarray] = []
-        while len(rows) < num_tasks:
+        for _ in range(1000 * num_tasks):
             row = rng.uniform(self.ood_space.low, self.ood_space.high)
             if not self.in_distribution(row):
                 rows.append(row)
-        return np.stack(rows)
+            if len(rows) == num_tasks:
+                return np.stack(rows)
+        raise RuntimeError(
+            f"{self.name}: in_distribution accepts nearly all tasks of ood_space; make that larger"
+        )
 
     @abstractmethod
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> BatchEnv:

@@ -22,7 +22,7 @@ from metarl.report import evaluate_run
 from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
 
-EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
+EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         command = " ".join(["metarl train", name, *flags])
         rows.append(row(name, command, [folders[name, seed] for seed in range(args.seeds)]))
     reference = folders[f"{args.family}/{REFERENCE}", 0]
-    rows.append(row("/random", "", [reference], "-random"))
+    rows.append(row("/random", "", [reference]))
     print("\n".join(table(rows)))
 
 
@@ -69,13 +69,13 @@ def evaluate_job(job: Job) -> None:
     evaluate_run(job.folder, against=against, **EVALUATION)
 
 
-def row(
-    name: str, command: str, folders: Sequence[Path], suffix: str = ""
-) -> tuple[str, np.ndarray, str]:
+def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
     """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
-    files = [folder / "evaluation" / f"test{suffix}.json" for folder in folders]
-    returns = [np.mean(json.loads(file.read_text())["returns"], axis=2) for file in files]
-    return name.split("/")[1], np.stack(returns), command
+    method, returns = name.split("/")[1], []
+    for folder in folders:
+        content = json.loads((folder / "evaluation" / "paper-test.json").read_text())
+        returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
+    return method, np.stack(returns), command
 
 
 def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:

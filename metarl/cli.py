@@ -88,6 +88,12 @@ def make_parser(words: Sequence[str]) -> Parser:
         "evaluate", help="measure adaptation", description=evaluate.__doc__
     )
     add_run_flags(command)
+    command.add_argument(
+        "--protocol",
+        default="paper",
+        metavar="NAME",
+        help="paper (default), few_episode, ood, robust or continual: see docs/evaluation.md",
+    )
     command.add_argument("--split", default="test", help="train, validation, test (default) or ood")
     command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
     command.add_argument("--episodes", type=int, default=20, help="per task and step (default 20)")
@@ -100,9 +106,9 @@ def make_parser(words: Sequence[str]) -> Parser:
     )
     command.add_argument(
         "--inner-lr-schedule",
-        default="constant",
+        default="halving",
         metavar="NAME",
-        help="constant (default), or halving: half the step size after the first step",
+        help="halving (default): half the step size after the first step; or constant",
     )
     command.set_defaults(run=evaluate, parser=command)
 
@@ -200,6 +206,7 @@ def evaluate(args: argparse.Namespace) -> int:
     try:
         results, files = evaluate_run(
             args.directory,
+            protocol=args.protocol,
             checkpoint=args.checkpoint,
             split=args.split,
             tasks=args.tasks,

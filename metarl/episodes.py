@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,13 @@ class Episodes:
 
     def rows(self, start: int, stop: int) -> Episodes:
         """Return the episodes of tasks `start` to `stop`."""
-        arrays = vars(self).items()
-        known = {name: array[start:stop] for name, array in arrays if array is not None}
-        return Episodes(**known)
+        return self._map(lambda array: array[start:stop], self.tasks[start:stop])
+
+    def first(self, number: int) -> Episodes:
+        """Return the first episodes of each task."""
+        return self._map(lambda array: array[:, :number], self.tasks)
+
+    def _map(self, cut: Callable[[np.ndarray], np.ndarray], tasks: np.ndarray) -> Episodes:
+        """Cut all that is known of the episodes; `tasks` are those that are left."""
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        return Episodes(**{**{name: cut(array) for name, array in arrays.items()}, "tasks": tasks})

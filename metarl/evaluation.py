@@ -15,7 +15,7 @@ from metarl.agents import MetaAgent, make_agent
 from metarl.checks import UserError, check, check_known
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
-from metarl.runs import Run, provenance
+from metarl.runs import Run
 from metarl.statistics import interquartile_mean, mean_interval
 from metarl.stopwatch import Stopwatch
 from metarl.streams import MAX_SEED, Purpose, stream
@@ -29,19 +29,19 @@ class Evaluation:
 
     Attributes:
         family: name of the task family.
-        method: label of the method.
         split: name of the task set.
         task_hash: fingerprint of family and tasks.
         tasks: (B, task_dim).
-        returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
+        returns: undiscounted, (B, P, episodes), at the P points of `axis`.
         step_scales: factor on each adaptation step.
         seed: of the episodes.
-        success: (B, steps + 1, episodes) bool, whether the episodes succeeded; None where the
-            environment knows no success.
+        success: (B, P, episodes) bool, whether the episodes succeeded; None where the environment
+            knows no success.
+        axis: what the points count.
+        points: (P,).
     """
 
     family: str
-    method: str
     split: str
     task_hash: str
     tasks: np.ndarray
@@ -49,47 +49,54 @@ class Evaluation:
     step_scales: tuple[float, ...] = ()
     seed: int = 0
     success: np.ndarray | None = None
+    axis: str = "adaptation steps"
+    points: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            object.__setattr__(self, "points", tuple(range(self.returns.shape[1])))
 
     @property
     def success_rate(self) -> np.ndarray | None:
-        """Share of the episodes that succeeded after each step, (steps + 1,), if that is known."""
+        """Share of the episodes that succeeded at each point, (P,), if that is known."""
         return None if self.success is None else self.success.mean(axis=(0, 2))
 
     @property
     def by_task(self) -> np.ndarray:
-        """Mean return of each task after each step, (B, steps + 1)."""
+        """Mean return of each task at each point, (B, P)."""
         return self.returns.mean(axis=2)
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean over tasks after each step, (steps + 1,)."""
+        """Mean over tasks at each point, (P,)."""
         return self.by_task.mean(axis=0)
 
     @functools.cached_property
     def interval(self) -> np.ndarray:
-        """Bootstrap 95% interval of `mean` over tasks, (steps + 1, 2)."""
+        """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
         rng = stream(0, Purpose.BOOTSTRAP)
         return np.array([mean_interval(values, rng) for values in self.by_task.T])
 
     @property
     def iqm(self) -> np.ndarray:
-        """Interquartile mean over tasks after each step, (steps + 1,)."""
+        """Interquartile mean over tasks at each point, (P,)."""
         return np.array([interquartile_mean(values) for values in self.by_task.T])
 
     @property
     def worse(self) -> np.ndarray:
-        """Share of the tasks whose return is below that before adaptation, (steps + 1,)."""
+        """Share of the tasks whose return is below that before adaptation, (P,)."""
         return (self.by_task < self.by_task[:, :1]).mean(axis=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a result file."""
         return {
             "family": self.family,
-            "method": self.method,
             "split": self.split,
             "task_hash": self.task_hash,
             "tasks": self.tasks.tolist(),
             "step_scales": self.step_scales,
+            "axis": self.axis,
+            "points": self.points,
             "seed": self.seed,
             "returns": self.returns.tolist(),
             "mean": self.mean.tolist(),
@@ -97,7 +104,6 @@ class Evaluation:
             "iqm": self.iqm.tolist(),
             "worse": self.worse.tolist(),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
-            "provenance": provenance(),
         }
 
 
@@ -112,7 +118,6 @@ def evaluate(
     scales: Sequence[float] | None = None,
     seed: int = 0,
     threads: int = 1,
-    method: str = "",
 ) -> Evaluation:
     """Adapt to tasks of a fixed set, each from the meta-parameters.
 
@@ -128,20 +133,15 @@ def evaluate(
         scales: a factor on each step; None for 1.
         seed: of the episodes.
         threads: for the physics; no influence on the result.
-        method: label.
 
     Raises:
         ConfigError: if a count is too small.
         UserError: if the split is unknown, or not one of the family's.
     """
-    for name, count, least in (("tasks", tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
-        check(count >= least, name, f"at least {least}", count)
+    check(episodes >= 1, "episodes", "at least 1", episodes)
+    check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
-    check_known(split, SPLITS, "unknown split")
-    try:
-        rows = family.tasks(split, tasks)
-    except ValueError as error:  # of a split that the family does not have, or has less of
-        raise UserError(f"split: {error}") from error
+    rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
     scales = tuple(scales) if scales is not None else (1.0,) * steps
     check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)
@@ -161,7 +161,6 @@ def evaluate(
     successes = [success for _, success in played if success is not None]
     return Evaluation(
         family=family.name,
-        method=method,
         split=split,
         task_hash=family.task_hash(rows),
         tasks=rows,
@@ -170,6 +169,21 @@ def evaluate(
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
     )
+
+
+def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
+    """Return the first tasks of a task set, (num_tasks, task_dim).
+
+    Raises:
+        ConfigError: if the number is too small.
+        UserError: if the split is unknown, or the family does not have it, or not so many tasks.
+    """
+    check(num_tasks >= 1, "tasks", "at least 1", num_tasks)
+    check_known(split, SPLITS, "unknown split")
+    try:
+        return family.tasks(split, num_tasks)
+    except ValueError as error:
+        raise UserError(f"split: {error}") from error
 
 
 def step_scales(schedule: str, steps: int) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from metarl.agents import make_agent
 from metarl.checkpoint import write_atomically
-from metarl.checks import UserError
+from metarl.checks import UserError, check_known
 from metarl.config import Config
-from metarl.evaluation import Evaluation, evaluate, step_scales
-from metarl.figures import adaptation_curve
-from metarl.runs import Run, encode
+from metarl.evaluation import Evaluation
+from metarl.figures import draw
+from metarl.protocols import PROTOCOLS, Setting
+from metarl.runs import Run, encode, provenance
 from metarl.tracking import start_tracker
 
 RANDOM = "random"
@@ -26,12 +27,13 @@ RANDOM = "random"
 def evaluate_run(
     directory: Path,
     *,
+    protocol: str = "paper",
     checkpoint: str = "latest",
     split: str = "test",
     tasks: int = 40,
     episodes: int = 20,
     steps: int = 3,
-    schedule: str = "constant",
+    schedule: str = "halving",
     seed: int = 0,
     against: Sequence[str] = (),
     **overrides: Any,
@@ -40,22 +42,24 @@ def evaluate_run(
 
     Args:
         directory: the run's folder.
+        protocol: how, one of `metarl.protocols`.
         checkpoint: which of its checkpoints.
-        split, tasks, episodes, steps, seed: as in `evaluate`.
-        schedule: of the step sizes, `constant` or `halving`.
+        split, tasks, episodes, steps, schedule, seed: as in `metarl.protocols.Setting`.
         against: baselines: `random` adapts from the parameters that the training began with; the
             folder of another run stands for its latest checkpoint.
         overrides: values that replace those of the run's config, such as device="cpu".
 
     Returns:
-        The evaluations by label, and the files written.
+        The evaluations by method, and by part where the protocol has several; and the files
+        written: one with all results, one with the figure.
 
     Raises:
         UserError: if something asked for does not exist, or the results cannot be written.
     """
+    check_known(protocol, PROTOCOLS, "unknown protocol")
     run = Run.open(directory, **overrides)
     config = run.config
-    scales = step_scales(schedule, max(steps, 0))
+    setting = Setting(split, tasks, episodes, steps, schedule, seed, config.num_threads)
     contestants = {config.method: Contestant(config, run.load(checkpoint).agent, checkpoint)}
     for name in against:
         label, contestant = baseline(name, run, overrides)
@@ -68,30 +72,32 @@ def evaluate_run(
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error})") from error
-    results = {
-        label: evaluate(
-            agents[label],
-            contestant.config.env,
-            split=split,
-            tasks=tasks,
-            episodes=episodes,
-            steps=steps,
-            scales=scales,
-            seed=seed,
-            threads=config.num_threads,
-            method=label,
-        )
+    parts = {
+        label: PROTOCOLS[protocol](agents[label], contestant.config.env, setting)
         for label, contestant in contestants.items()
     }
-    files = []
-    for label, result in results.items():
-        suffix = "" if label == config.method else f"-{label}"
-        files.append(folder / f"{split}{suffix}.json")
-        source = {"checkpoint": contestants[label].source}
-        write_atomically(files[-1], encode({**result.to_dict(), **source}))
-    files.append(folder / f"{split}.png")
-    adaptation_curve(results, files[-1])
-    track(run, split, results, files[-1])
+    content = {
+        "protocol": protocol,
+        **{name: value for name, value in asdict(setting).items() if name != "threads"},
+        "methods": {
+            label: {
+                "checkpoint": contestants[label].source,
+                "parts": {part: result.to_dict() for part, result in results.items()},
+            }
+            for label, results in parts.items()
+        },
+        "provenance": provenance(),
+    }
+    stem = f"{protocol}-{split}"
+    files = [folder / f"{stem}.json", folder / f"{stem}.png"]
+    write_atomically(files[0], encode(content))
+    results = {
+        f"{label}, {part}" if part else label: result
+        for label, several in parts.items()
+        for part, result in several.items()
+    }
+    draw(protocol, results, files[1])
+    track(run, stem, results, files[1])
     return results, files
 
 
@@ -130,28 +136,28 @@ def describe(config: Config) -> str:
     return ", ".join(settings)
 
 
-def track(run: Run, split: str, results: Mapping[str, Evaluation], figure: Path) -> None:
+def track(run: Run, name: str, results: Mapping[str, Evaluation], figure: Path) -> None:
     """Send the table and the figure to W&B, if the run is tracked."""
     tracker = start_tracker(run, job="evaluate")
     columns = ["method", "step", "mean", "low", "high", "iqm", "worse", "success"]
     known = any(result.success is not None for result in results.values())
     columns = columns if known else columns[:-1]
     lines = [line[: len(columns)] for line in rows(results)]
-    tracker.table(f"evaluation/{split}", columns, lines)
-    tracker.image(f"evaluation/{split} curve", figure)
+    tracker.table(f"evaluation/{name}", columns, lines)
+    tracker.image(f"evaluation/{name} curve", figure)
     tracker.finish()
 
 
 def rows(results: Mapping[str, Evaluation]) -> list[list]:
-    """Return method, step, mean, interval, IQM, share of tasks made worse and success rate (None
+    """Return method, point, mean, interval, IQM, share of tasks made worse and success rate (None
     where unknown), line by line."""
     lines = []
     for label, result in results.items():
         columns = (result.mean, *result.interval.T, result.iqm, result.worse)
         rate = result.success_rate
-        for step, values in enumerate(zip(*columns, strict=True)):
-            success = None if rate is None else float(rate[step])
-            lines.append([label, step, *map(float, values), success])
+        for place, (point, *values) in enumerate(zip(result.points, *columns, strict=True)):
+            success = None if rate is None else float(rate[place])
+            lines.append([label, point, *map(float, values), success])
     return lines
 
 
@@ -160,25 +166,26 @@ def evaluation_title(results: Mapping[str, Evaluation]) -> str:
     first = next(iter(results.values()))
     return (
         f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
-        f"{first.returns.shape[2]} episodes per step"
+        f"{first.returns.shape[2]} episodes each"
     )
 
 
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
     """Return the evaluations as a table for the terminal."""
     table = Table()
-    columns = ["method", "steps", "return", "95% interval", "IQM", "tasks made worse"]
+    axis = next(iter(results.values())).axis
+    columns = ["method", axis, "return", "95% interval", "IQM", "tasks made worse"]
     succeeds = any(result.success is not None for result in results.values())
     for column in [*columns, *["success"] * succeeds]:
         table.add_column(column, justify="left" if column == "method" else "right")
-    for label, step, mean, low, high, iqm, worse, success in rows(results):
+    for label, point, mean, low, high, iqm, worse, success in rows(results):
         table.add_row(
-            label if step == 0 else "",
-            str(step),
+            label if point == 0 else "",
+            str(point),
             f"{mean:.1f}",
             f"{low:.1f} to {high:.1f}",
             f"{iqm:.1f}",
-            f"{worse:.0%}" if step else "",
+            f"{worse:.0%}" if point else "",
             *([] if success is None else [f"{success:.0%}"]),
         )
     return table

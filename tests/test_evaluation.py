@@ -57,7 +57,7 @@ def test_threads_do_not_change_the_result():
 def test_statistics_of_known_returns():
     returns = np.array([[[0.0, 2.0], [4.0, 4.0]], [[3.0, 3.0], [1.0, 1.0]]])  # (2, 2, 2)
     family = PointNav()
-    result = Evaluation("point_nav", "m", "test", "hash", family.tasks("test", 2), returns)
+    result = Evaluation("point_nav", "test", "hash", family.tasks("test", 2), returns)
     assert result.by_task.tolist() == [[1.0, 4.0], [3.0, 1.0]]
     assert result.mean.tolist() == [2.0, 2.5]
     assert result.iqm.tolist() == [2.0, 2.5]
@@ -103,19 +103,31 @@ def test_result_file_holds_all_that_is_needed(run):
     results, files = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
     assert list(results) == ["maml_trpo", "random"]
     assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
-    assert [file.name for file in files] == ["test.json", "test-random.json", "test.png"]
+    assert [file.name for file in files] == ["paper-test.json", "paper-test.png"]
     content = json.loads(files[0].read_text())
-    assert content["family"] == "point_nav"
-    assert content["method"] == "maml_trpo"
-    assert content["split"] == "test"
-    assert content["task_hash"] == run.config.env.task_hash(run.config.env.tasks("test", 4))
-    assert np.array(content["tasks"]).shape == (4, 2)
-    assert np.array(content["returns"]).shape == (4, 3, 3)
-    assert len(content["mean"]) == len(content["interval"]) == len(content["iqm"]) == 3
-    assert content["step_scales"] == [1.0, 1.0]
-    assert (content["seed"], content["checkpoint"]) == (0, "latest")
+    assert (content["protocol"], content["split"], content["schedule"]) == (
+        "paper",
+        "test",
+        "halving",
+    )
+    assert (content["tasks"], content["episodes"], content["steps"], content["seed"]) == (
+        4,
+        3,
+        2,
+        0,
+    )
     assert content["provenance"]["versions"]["mujoco"]
-    assert files[2].read_bytes().startswith(b"\x89PNG")
+    assert list(content["methods"]) == ["maml_trpo", "random"]
+    assert content["methods"]["maml_trpo"]["checkpoint"] == "latest"
+    result = content["methods"]["maml_trpo"]["parts"][""]
+    assert result["family"] == "point_nav"
+    assert result["task_hash"] == run.config.env.task_hash(run.config.env.tasks("test", 4))
+    assert np.array(result["tasks"]).shape == (4, 2)
+    assert np.array(result["returns"]).shape == (4, 3, 3)
+    assert len(result["mean"]) == len(result["interval"]) == len(result["iqm"]) == 3
+    assert result["step_scales"] == [1.0, 0.5]
+    assert (result["axis"], result["points"]) == ("adaptation steps", [0, 1, 2])
+    assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_random_baseline_is_the_agent_before_training(run):
@@ -140,9 +152,9 @@ def test_another_run_is_a_baseline_on_the_same_tasks_and_episodes(run, tmp_path)
         alone = evaluate(load(directory), run.config.env, **settings)
         assert np.array_equal(results[label].returns, alone.returns)
         assert results[label].task_hash == results["maml_trpo"].task_hash
-    names = [file.name for file in files]
-    assert names == ["test.json", "test-reptile.json", "test-twin.json", "test.png"]
-    assert json.loads(files[1].read_text())["checkpoint"] == f"{reptile} latest"
+    written = json.loads(files[0].read_text())["methods"]
+    assert list(written) == ["maml_trpo", "reptile", "twin"]
+    assert written["reptile"]["checkpoint"] == f"{reptile} latest"
 
 
 def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):
@@ -165,6 +177,7 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"steps": -1}, "steps: expected at least 0"),
         ({"split": "tset"}, "nearest: test"),
         ({"schedule": "haling"}, "nearest: halving"),
+        ({"protocol": "few_episodes"}, "nearest: few_episode"),
         ({"against": ["randm"]}, "--against: randm: expected random or the folder of a run"),
         ({"checkpoint": "bset"}, "there is no such checkpoint"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.reproduce.published import BUDGETS, PUBLISHED, Published
-from metarl.checkpoint import write_atomically
-from metarl.figures import COLOURS
+from metarl.figures import COLOURS, finish, save
 from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
 
@@ -79,14 +77,10 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
         for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
             panel(axes, rows, PUBLISHED[family])
             axes.set_title(family)
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
+            finish(axes, legend=axes is all_axes[-1])
         all_axes[0].set_ylabel("return")
-        all_axes[-1].legend(frameon=False, fontsize=8)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=130)
         made.append(folder / f"reproduction-{name}.png")
-        write_atomically(made[-1], picture.getvalue())
+        save(figure, made[-1])
     return made
 
 

@@ -13,7 +13,7 @@ from examples.reproduce.published import PUBLISHED
 from metarl.agents import make_agent
 from metarl.checkpoint import write_atomically
 from metarl.evaluation import Evaluation, evaluate, step_scales
-from metarl.runs import Run, encode
+from metarl.runs import Run, encode, provenance
 
 STEPS = 3
 TASKS = 40
@@ -42,7 +42,10 @@ def measure(job: Job) -> None:
             validated = [by_paper(run, agent, factor, "validation") for factor in FACTORS]
             best = FACTORS[int(np.argmax([result.mean[1] for result in validated]))]
             results[f"{method}, best step"] = by_paper(run, agent, best)
-    content = {name: result.to_dict() for name, result in results.items()}
+    content = {
+        "methods": {name: result.to_dict() for name, result in results.items()},
+        "provenance": provenance(),
+    }
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, encode(content))
 
@@ -69,7 +72,8 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
         if not path.exists():
             continue
         run = Run.open(job.folder)
-        for method, result in json.loads(path.read_text()).items():
+        content = json.loads(path.read_text())
+        for method, result in content["methods"].items():
             row = found.setdefault(result["family"], {}).setdefault(
                 method,
                 {
@@ -80,8 +84,8 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
                     "curve": [],
                     "task_hash": result["task_hash"],
                     "step_scales": result["step_scales"],
-                    "versions": result["provenance"]["versions"],
-                    "processor": result["provenance"]["processor"],
+                    "versions": content["provenance"]["versions"],
+                    "processor": content["provenance"]["processor"],
                 },
             )
             by_task = np.mean(result["returns"], axis=2)  # (B, steps + 1)

@@ -72,3 +72,12 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
 def test_a_wrong_family_of_the_users_is_explained(name, message):
     with pytest.raises(ValueError, match=message):
         make_family(name)
+
+
+def test_a_family_that_calls_every_task_usual_has_none_out_of_distribution():
+    class Careless(PointNav):
+        def in_distribution(self, task):
+            return True
+
+    with pytest.raises(RuntimeError, match="point_nav: in_distribution accepts nearly all tasks"):
+        Careless().tasks("ood", 2)
