@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo reproduce test test-slow check format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo: install  ## Train, evaluate and film a small example (safe to repeat)
 	@echo "figure: $(DEMO)/evaluation/test.png"
 	@echo "videos: $(DEMO)/videos/forward.mp4"
 	@echo "        $(DEMO)/videos/backward.mp4"
+
+reproduce: install  ## Repeat the figure of the MAML paper: hours; stop and start it at will
+	$(BIN)/python -m examples.reproduce
 
 test: install  ## Run the quick tests
 	$(BIN)/python -m pytest -n 2

@@ -6,6 +6,7 @@ env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 
 import gymnasium
 
+from envs.ant import AntDir, AntGoal, AntVel
 from envs.base import (
     SPLITS,
     BatchEnv,
@@ -14,7 +15,9 @@ from envs.base import (
     TaskError,
     TaskFamily,
 )
-from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
+from envs.biped import HopperParams, WalkerParams, WalkerVel
+from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
+from envs.humanoid import HumanoidDir
 from envs.observed import TaskObserved
 from envs.point import PointNav
 from envs.registry import FAMILIES, family_class, family_name, family_settings, make_family
@@ -24,9 +27,15 @@ from envs.tabular import TabularMDP
 __all__ = [
     "FAMILIES",
     "SPLITS",
+    "AntDir",
+    "AntGoal",
+    "AntVel",
     "BatchEnv",
+    "HalfCheetahBody",
     "HalfCheetahDir",
     "HalfCheetahVel",
+    "HopperParams",
+    "HumanoidDir",
     "PointNav",
     "RenderingUnavailable",
     "Scene",
@@ -35,6 +44,8 @@ __all__ = [
     "TaskError",
     "TaskFamily",
     "TaskObserved",
+    "WalkerParams",
+    "WalkerVel",
     "family_class",
     "family_name",
     "family_settings",

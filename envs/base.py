@@ -11,18 +11,21 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Protocol
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-SPLITS = ("train", "validation", "test")
-"""The named task sets of every family."""
+SPLITS = ("train", "validation", "test", "ood")
+"""The named task sets of a family. Not every family has tasks out of distribution (`ood`)."""
+
+MARGIN = 1.5
+"""How many times as wide as the usual range that of the tasks out of distribution is."""
 
 
 class TaskError(ValueError):
-    """A task that is not in its family's task space."""
+    """A task that is in no task set of its family."""
 
 
 class SimulationDiverged(RuntimeError):
@@ -66,6 +69,8 @@ class TaskFamily(ABC):
     an endless task short, and the value of the last state is bootstrapped."""
     splits_are_disjoint: ClassVar[bool] = True
     """Whether the task sets have no task in common. Not possible where tasks are few."""
+    no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
+    """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -88,6 +93,19 @@ class TaskFamily(ABC):
         """The space of one task, (task_dim,)."""
 
     @property
+    def ood_space(self) -> Box:
+        """The space of the tasks out of distribution: the task space and a margin around it.
+
+        By default the task space itself: there are none.
+        """
+        return self.task_space
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The named task sets that the family has."""
+        return SPLITS if self.ood_space != self.task_space else SPLITS[:-1]
+
+    @property
     def action_dim(self) -> int:
         """How many numbers a row of an action array has: 1, the index, where it is Discrete."""
         space = self.action_space
@@ -101,6 +119,20 @@ class TaskFamily(ABC):
     @abstractmethod
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         """Draw tasks from the distribution, (num_tasks, task_dim) float64."""
+
+    def in_distribution(self, task: np.ndarray) -> bool:
+        """Say whether a task, (task_dim,), is one that `sample_tasks` could draw."""
+        low, high = self.task_space.low, self.task_space.high
+        return bool(((task >= low) & (task <= high)).all())
+
+    def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        """Draw tasks out of distribution, (num_tasks, task_dim): evenly from `ood_space`."""
+        rows: list[np.ndarray] = []
+        while len(rows) < num_tasks:
+            row = rng.uniform(self.ood_space.low, self.ood_space.high)
+            if not self.in_distribution(row):
+                rows.append(row)
+        return np.stack(rows)
 
     @abstractmethod
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> BatchEnv:
@@ -119,24 +151,35 @@ class TaskFamily(ABC):
 
         Task number i of a split is always the same, however many are asked for. Training draws its
         tasks from the distribution by its own seed; no draw of a continuous task space meets a
-        validation or test task. The train split is for evaluating on tasks like the trained ones.
+        validation or test task. The train split is for evaluating on tasks like the trained ones,
+        `ood` on tasks beyond the range of all the others.
 
         Raises:
-            ValueError: if the split is unknown or no task is asked for.
+            ValueError: if the split is unknown, the family does not have it, or no task is asked
+                for.
         """
         if num_tasks < 1:
             raise ValueError(f"num_tasks: expected at least 1, got {num_tasks}")
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+            raise ValueError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}")
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no split {split!r}: {self.no_ood_reason}")
         # The last word of the counter keeps these streams apart from those of training runs.
         key = [SPLITS.index(split), 0]
         streams = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))
-        rows = [self.sample_tasks(np.random.Generator(stream), 1) for stream in streams]
+        sample = self.sample_ood_tasks if split == "ood" else self.sample_tasks
+        rows = [sample(np.random.Generator(stream), 1) for stream in streams]
         return np.concatenate(rows)
 
     def task_hash(self, tasks: np.ndarray) -> str:
-        """Return a fingerprint, 16 hex digits, of the tasks, (n, task_dim), and their family."""
-        settings = json.dumps({"family": self.name, **asdict(self)}, sort_keys=True)
+        """Return a fingerprint, 16 hex digits, of the tasks, (n, task_dim), and their family.
+
+        Of its settings those count that are not the defaults, so that a field which the family did
+        not have before changes nothing.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        settings = json.dumps({"family": self.name, **changed}, sort_keys=True)
         content = settings.encode() + np.ascontiguousarray(tasks, np.float64).tobytes()
         return hashlib.sha256(content).hexdigest()[:16]
 
@@ -144,10 +187,11 @@ class TaskFamily(ABC):
         """Return the task as a row, (task_dim,) float64.
 
         Raises:
-            TaskError: if it has the wrong size or lies outside the task space.
+            TaskError: if it has the wrong size or lies outside the task space and the space of
+                the tasks out of distribution.
         """
         row = np.atleast_1d(np.array(task, np.float64))
-        low, high = self.task_space.low.astype(np.float64), self.task_space.high.astype(np.float64)
+        low, high = self.ood_space.low.astype(np.float64), self.ood_space.high.astype(np.float64)
         if row.shape != low.shape:
             raise TaskError(f"a task of {self.name} has {low.size} number(s), got {row.tolist()}")
         if not np.all((row >= low) & (row <= high)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from gymnasium.spaces import Box
 from mujoco.batch import Batch, SimulationError
 
 from envs.base import BatchEnv, SimulationDiverged, TaskFamily
-from envs.rendering import MujocoScene
+from envs.rendering import Mark, MujocoScene
 
 GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -49,17 +50,45 @@ def quiet() -> Iterator[None]:
         mujoco.MjLogConfig.set(config)
 
 
-@functools.cache
-def load_model(file: str) -> mujoco.MjModel:
-    """Load one of Gymnasium's MuJoCo models. The model is shared: do not write to it."""
+def load_spec(file: str) -> mujoco.MjSpec:
+    """Parse one of Gymnasium's MuJoCo models, to be changed before it is compiled."""
     with quiet():
-        return mujoco.MjModel.from_xml_path(str(GYMNASIUM_ASSETS / file))
+        return mujoco.MjSpec.from_file(str(GYMNASIUM_ASSETS / file))
+
+
+def compile_model(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Compile a model, without a word about what Gymnasium's models have that is deprecated."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return spec.compile()
+
+
+@functools.cache
+def load_model(file: str, contact_forces: bool = False) -> mujoco.MjModel:
+    """Compile one of Gymnasium's MuJoCo models. The model is shared: do not write to it.
+
+    Args:
+        file: its name.
+        contact_forces: whether MuJoCo computes the bodies' external forces, `cfrc_ext`. It does so
+            only for a sensor that needs them; one is added. It takes no part in the physics.
+    """
+    spec = load_spec(file)
+    if contact_forces:
+        site = spec.worldbody.first_body().add_site(name="contact_forces")
+        spec.add_sensor(
+            type=mujoco.mjtSensor.mjSENS_FORCE,
+            objtype=mujoco.mjtObj.mjOBJ_SITE,
+            objname=site.name,
+        )
+    return compile_model(spec)
 
 
 @dataclass(frozen=True)
 class MujocoFamily(TaskFamily):
     """A family on a MuJoCo model. Subclasses write the task once, vectorised over N simulations."""
 
+    horizon: int = 200
+    """Length of an episode in control steps."""
     action_scale: float = 10.0
     """The policy action that drives an actuator to its limit. With 10 the initial policy, of
     standard deviation 1, uses a tenth of the range; this decides whether anything is learned."""
@@ -68,6 +97,8 @@ class MujocoFamily(TaskFamily):
     """The model, a file among Gymnasium's MuJoCo assets."""
     frame_skip: ClassVar[int]
     """Physics steps per control step."""
+    camera_elevation: ClassVar[float] = -12.0
+    """How the camera looks at the robot, degrees: negative from above."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +109,23 @@ class MujocoFamily(TaskFamily):
     def model(self) -> mujoco.MjModel:
         """The compiled model, shared."""
         return load_model(self.model_file)
+
+    @property
+    def stage(self) -> int:
+        """The stages of MuJoCo's forward dynamics that are computed at the new state after a step.
+
+        By default none: then all that MuJoCo derives from positions and velocities describes the
+        state before the last physics step (or, with a Runge-Kutta integrator, within it), as it
+        does in Gymnasium's environments. What `observe` and `reward` look at must be current.
+        """
+        return mujoco.mjtStage.mjSTAGE_NONE.value
+
+    def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:
+        """Change the model of each simulation as its task, (N, task_dim), says. By default not."""
+
+    def task_model(self, task: np.ndarray) -> mujoco.MjModel:
+        """Return the model under a task, (task_dim,): by default the one of all tasks."""
+        return self.model
 
     @property
     def dt(self) -> float:
@@ -139,8 +187,17 @@ class MujocoFamily(TaskFamily):
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> MujocoBatchEnv:
         return MujocoBatchEnv(self, num_episodes, num_threads)
 
+    def floor_position(self, state: np.ndarray) -> tuple[float, float]:
+        """Return x and y, m, of the robot in a state, (nq + nv,); y is 0 if it moves along x."""
+        free = self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
+        return float(state[0]), float(state[1]) if free else 0.0
+
+    def marks(self, states: np.ndarray, task: np.ndarray) -> list[Mark]:
+        """Return what shows the goal in a scene, given the states so far, (t, nq + nv)."""
+        return []
+
     def make_scene(self, width: int, height: int) -> MujocoScene:
-        return MujocoScene(self.model, width, height)
+        return MujocoScene(self.task_model, self.marks, self.camera_elevation, width, height)
 
 
 class MujocoBatchEnv(BatchEnv):
@@ -152,9 +209,23 @@ class MujocoBatchEnv(BatchEnv):
         super().__init__(family, num_episodes, num_threads)
         self.batch = Batch(family.model, num_episodes, num_threads)
         self._ctrl = self.batch.bind("ctrl")
+        self._register_outputs()
+
+    def _register_outputs(self) -> None:
+        """Look once at all that the family looks at.
+
+        What MuJoCo derives from the state is copied out of it only from the moment on that it was
+        first asked for; a reset would otherwise observe zeros.
+        """
+        tasks = np.repeat(self.family.tasks("train", 1), self.num_episodes, axis=0)
+        velocity = self.family.position(self.batch)
+        self.family.observe(self.batch)
+        self.family.reward(self.batch, tasks, velocity, self._ctrl)
+        self.family.terminated(self.batch, tasks)
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         self.tasks = np.asarray(tasks, np.float64)
+        self.family.apply_task(self.batch, self.tasks)
         # Stages are computed once, after the states are written.
         self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         states = [self.family.initial_state(rng) for rng in rngs]
@@ -169,7 +240,7 @@ class MujocoBatchEnv(BatchEnv):
         start = time.perf_counter()
         try:
             with quiet():
-                self.batch.step(ids, nstep=self.family.frame_skip)
+                self.batch.step(ids, nstep=self.family.frame_skip, stage=self.family.stage)
         except SimulationError as error:
             raise SimulationDiverged(error.ids, str(error)) from error
         self.physics_seconds += time.perf_counter() - start

@@ -25,14 +25,21 @@ class TaskObserved(TaskFamily):
     def __post_init__(self) -> None:
         if isinstance(self.family, TaskObserved):
             raise ValueError("family: its tasks are observed already")
-        for name in ("horizon", "name", "source", "finite_horizon", "splits_are_disjoint"):
+        for name in (
+            "horizon",
+            "name",
+            "source",
+            "finite_horizon",
+            "splits_are_disjoint",
+            "no_ood_reason",
+        ):
             # What is frozen is set this way; these shadow the class variables.
             object.__setattr__(self, name, getattr(self.family, name))
         super().__post_init__()
 
     @property
     def observation_space(self) -> Box:
-        obs, task = self.family.observation_space, self.family.task_space
+        obs, task = self.family.observation_space, self.family.ood_space
         low, high = np.append(obs.low, task.low), np.append(obs.high, task.high)
         return Box(low, high, dtype=np.float64)
 
@@ -45,11 +52,21 @@ class TaskObserved(TaskFamily):
         return self.family.task_space
 
     @property
+    def ood_space(self) -> Box:
+        return self.family.ood_space
+
+    @property
     def frames_per_second(self) -> float:
         return self.family.frames_per_second
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return self.family.sample_tasks(rng, num_tasks)
+
+    def in_distribution(self, task: np.ndarray) -> bool:
+        return self.family.in_distribution(task)
+
+    def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        return self.family.sample_ood_tasks(rng, num_tasks)
 
     def tasks(self, split: str, num_tasks: int) -> np.ndarray:
         return self.family.tasks(split, num_tasks)

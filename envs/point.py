@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
-from envs.base import BatchEnv, SimulationDiverged, TaskFamily
+from envs.base import MARGIN, BatchEnv, SimulationDiverged, TaskFamily
 
-MAX_STEP = 0.1  # how far the point moves in one step, per axis
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
+NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded
 
 RECENT = 15  # positions whose trail is drawn strongly
 PAPER, GRID, START = "#f7f7f5", "#e4e4e0", "#888888"
@@ -23,29 +24,60 @@ TRAIL, OLD_TRAIL, GOAL, REACHED = "#2a6fbb", "#a9c5e3", "#c0392b", "#2e8b57"
 
 @dataclass(frozen=True)
 class PointNav(TaskFamily):
-    """Walk to a goal (x, y): reward -|position - goal|; ends at the goal."""
+    """Walk to a goal (x, y): reward -|position - goal|; ends at the goal.
+
+    PEARL's variant has `goal_range: 1`, `horizon: 20`, start_range 1 and ends_at_goal false; its
+    sparse one, and VariBAD's, `region: semicircle`, goal_range 1 and `reward: sparse`. ProMP's has
+    `region: corners`, goal_range 2, `reward: progress`, max_step 0.2 and start_range 0.2. Out of
+    distribution are goals around the square, in one 1.5 times as wide, or on the circle's other
+    half.
+    """
 
     horizon: int = 100
     """Length of an episode in control steps."""
+    region: Literal["square", "semicircle", "corners"] = "square"
+    """Where goals are: evenly in a square around the origin, evenly on the half of a circle where y
+    is positive, or at the corners of a square."""
     goal_range: float = 0.5
-    """Goals are uniform in the square of this half width around the start."""
+    """Half width of the square or radius of the circle."""
+    reward: Literal["distance", "sparse", "progress"] = "distance"
+    """Minus the distance to the goal; or 1 minus that distance within goal_radius of the goal and 0
+    elsewhere; or by how much the distance has shrunk where no other corner is nearer than the goal,
+    and 0 around the origin."""
+    goal_radius: float = 0.2
+    """How near to the goal a sparse reward is given."""
+    ends_at_goal: bool = True
+    """Whether the episode ends at the goal: where both axes are within 0.01."""
+    start_range: float = 0.0
+    """Episodes start evenly in the square of this half width around the origin."""
+    max_step: float = 0.1
+    """How far the point moves in one step, per axis."""
     action_scale: float = 1.0
-    """The policy action that moves the point by the largest step, 0.1 per axis. MAML's code
-    normalises actions so that it is 1; with 0.1, as in some others, an initial policy of standard
-    deviation 1 hardly ever makes a smaller step."""
+    """The policy action that moves the point by the largest step. MAML's code normalises actions
+    so that it is 1; with 0.1, as in some others, an initial policy of standard deviation 1 hardly
+    ever makes a smaller step."""
 
     name: ClassVar[str] = "point_nav"
     source: ClassVar[str] = "Finn et al. 2017 (MAML)"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("goal_range", "action_scale"):
+        for field in ("goal_range", "goal_radius", "max_step", "action_scale"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field}: expected more than 0, got {getattr(self, field)}")
+        if not self.start_range >= 0:
+            raise ValueError(f"start_range: expected at least 0, got {self.start_range}")
+        if self.reward == "progress" and self.region != "corners":
+            raise ValueError(f"reward: progress needs region corners, got region {self.region}")
+        if self.region == "corners":
+            # What is frozen is set this way; these shadow the class variables.
+            object.__setattr__(self, "splits_are_disjoint", False)
+            object.__setattr__(self, "no_ood_reason", "it has four goals only")
 
     @property
     def observation_space(self) -> Box:
-        limit = (self.horizon + 1) * MAX_STEP  # a step more than can be walked, for rounding
+        # A step more than can be walked, for rounding.
+        limit = self.start_range + (self.horizon + 1) * self.max_step
         return Box(-limit, limit, (2,), np.float64)
 
     @property
@@ -54,16 +86,35 @@ class PointNav(TaskFamily):
 
     @property
     def task_space(self) -> Box:
-        return Box(-self.goal_range, self.goal_range, (2,), np.float64)
+        low = 0.0 if self.region == "semicircle" else -self.goal_range
+        high = np.full(2, self.goal_range)
+        return Box(np.array([-self.goal_range, low]), high, dtype=np.float64)
+
+    @property
+    def ood_space(self) -> Box:
+        margin = MARGIN if self.region == "square" else 1.0
+        return Box(-margin * self.goal_range, margin * self.goal_range, (2,), np.float64)
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        if self.region == "corners":
+            return self.goal_range * rng.choice([-1.0, 1.0], (num_tasks, 2))
+        if self.region == "semicircle":
+            return self._on_circle(rng.uniform(0.0, math.pi, num_tasks))
         return rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2))
+
+    def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        if self.region == "semicircle":
+            return self._on_circle(rng.uniform(-math.pi, 0.0, num_tasks))
+        return super().sample_ood_tasks(rng, num_tasks)
+
+    def _on_circle(self, angle: np.ndarray) -> np.ndarray:
+        return self.goal_range * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> PointBatchEnv:
         return PointBatchEnv(self, num_episodes, num_threads)
 
     def make_scene(self, width: int, height: int) -> PointScene:
-        return PointScene(width, height, extent=1.6 * self.goal_range)
+        return PointScene(width, height, extent=1.6 * max(self.goal_range, self.start_range))
 
     def describe(self, state: np.ndarray, task: np.ndarray) -> str:
         return f"distance {np.linalg.norm(state - task):.2f}"
@@ -76,27 +127,41 @@ class PointBatchEnv(BatchEnv):
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         self.tasks = np.asarray(tasks, np.float64)
-        self.position = np.zeros((self.num_episodes, 2))
+        start = self.family.start_range
+        self.position = np.stack([rng.uniform(-start, start, 2) for rng in rngs])
         return self.position.copy()
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         start = time.perf_counter()
         rows = slice(None) if ids is None else ids
         share = np.asarray(action, np.float64)[rows] / self.family.action_scale
-        self.position[rows] += MAX_STEP * np.clip(share, -1.0, 1.0)
+        self.position[rows] += self.family.max_step * np.clip(share, -1.0, 1.0)
         self.physics_seconds += time.perf_counter() - start
 
     def step(
         self, action: np.ndarray, ids: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        before = np.linalg.norm(self.position - self.tasks, axis=1)
         self.advance(action, ids)
         offset = self.position - self.tasks
         lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
         if lost.size:
             raise SimulationDiverged(lost, "the position is not finite")
-        reward: np.ndarray = -np.linalg.norm(offset, axis=1)
+        reward = self._reward(before, np.linalg.norm(offset, axis=1))
         reached: np.ndarray = np.all(np.abs(offset) < GOAL_RADIUS, axis=1)
-        return self.position.copy(), reward, reached
+        return self.position.copy(), reward, reached & self.family.ends_at_goal
+
+    def _reward(self, before: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Return the rewards, (N,), given the distances to the goal before and after the step."""
+        family = self.family
+        if family.reward == "distance":
+            return -distance
+        if family.reward == "sparse":
+            return np.where(distance <= family.goal_radius, 1 - distance, 0.0)
+        # No corner is nearer than the goal where the position has the goal's signs.
+        nearest = (self.position * self.tasks >= 0).all(axis=1)
+        neutral = np.abs(self.position).sum(axis=1) < NEUTRAL
+        return np.where(nearest & ~neutral, before - distance, 0.0)
 
     def drawn_state(self, episode: int) -> np.ndarray:
         return self.position[episode].copy()

@@ -7,14 +7,31 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
+from envs.ant import AntDir, AntGoal, AntVel
 from envs.base import TaskFamily
-from envs.half_cheetah import HalfCheetahDir, HalfCheetahVel
+from envs.biped import HopperParams, WalkerParams, WalkerVel
+from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
+from envs.humanoid import HumanoidDir
 from envs.observed import TaskObserved
 from envs.point import PointNav
 from envs.tabular import TabularMDP
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    family.name: family for family in (PointNav, TabularMDP, HalfCheetahVel, HalfCheetahDir)
+    family.name: family
+    for family in (
+        PointNav,
+        TabularMDP,
+        HalfCheetahVel,
+        HalfCheetahDir,
+        HalfCheetahBody,
+        AntVel,
+        AntDir,
+        AntGoal,
+        HumanoidDir,
+        WalkerVel,
+        WalkerParams,
+        HopperParams,
+    )
 }
 
 

@@ -9,6 +9,8 @@ import copy
 import math
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -17,8 +19,8 @@ from mujoco.rendering.classic import gl_context
 LIGHTEN = 0.6  # how far the colours of floor and sky are drawn towards white
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 DISTANCE = 3.3  # of the camera, in radii of the robot
-ELEVATION = -12.0  # of the camera, degrees
-BLUE = np.array([0.165, 0.435, 0.733, 1.0], np.float32)  # of the marks on the floor
+BLUE = (0.165, 0.435, 0.733, 1.0)  # of the marks on the floor
+RED = (0.753, 0.224, 0.169, 1.0)  # of goals
 
 
 class RenderingUnavailable(RuntimeError):
@@ -81,14 +83,79 @@ def floors(model: mujoco.MjModel) -> np.ndarray:
     return np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Something drawn into a scene that the model does not have.
+
+    Attributes:
+        kind: the shape, one of MuJoCo's.
+        position: of its centre; of an arrow its foot. (3,), m.
+        size: as in MuJoCo's models for the shape (a cylinder's radius and half height), (3,), m.
+        heading: where its x axis (an arrow's tip) points in the plane, radians from x.
+        colour: red, green, blue, opacity.
+        text: a label.
+    """
+
+    kind: mujoco.mjtGeom
+    position: Sequence[float] | np.ndarray
+    size: Sequence[float] = (0.1, 0.1, 0.1)
+    heading: float = 0.0
+    colour: Sequence[float] = RED
+    text: str = ""
+
+    def add_to(self, scene: mujoco.MjvScene) -> None:
+        """Add the mark to what a renderer draws."""
+        geom = scene.geoms[scene.ngeom]
+        cos, sin = math.cos(self.heading), math.sin(self.heading)
+        if self.kind == mujoco.mjtGeom.mjGEOM_ARROW:  # points along its z axis
+            frame = [0.0, -sin, cos, 0.0, cos, sin, -1.0, 0.0, 0.0]
+        else:
+            frame = [cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0]
+        position, colour = np.array(self.position, float), np.array(self.colour, np.float32)
+        mujoco.mjv_initGeom(geom, self.kind, np.array(self.size), position, np.array(frame), colour)
+        geom.label = self.text
+        scene.ngeom += 1
+
+
 class MujocoScene:
     """Draws a model in a given state, seen from the side. A state is qpos and qvel, (nq + nv,).
 
     The camera follows the robot; marks on the floor tell its distance from the origin along x.
     """
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        self._model = model = drawable(model)
+    def __init__(
+        self,
+        task_model: Callable[[np.ndarray], mujoco.MjModel],
+        marks: Callable[[np.ndarray, np.ndarray], Sequence[Mark]],
+        elevation: float,
+        width: int,
+        height: int,
+    ) -> None:
+        """Draw the model that `task_model` gives for a task, and `marks` of states and task.
+
+        The camera looks from `elevation` degrees; pictures have `width` x `height` pixels.
+        """
+        self._task_model, self._marks, self._elevation = task_model, marks, elevation
+        self._size = width, height
+        self._task: list[float] | None = None
+        self._drawn: mujoco.MjModel | None = None
+        self._renderer: mujoco.Renderer | None = None
+
+    def _renderer_of(self, task: np.ndarray) -> mujoco.Renderer:
+        """Return the renderer of a task's model: the last one, if the model is the same."""
+        if self._renderer is not None and self._task == task.tolist():
+            return self._renderer
+        model, self._task = self._task_model(task), task.tolist()
+        if self._renderer is not None and model is self._drawn:
+            return self._renderer
+        self.close()
+        self._drawn, self._model = model, drawable(model)
+        self._renderer = self._make_renderer(self._model)
+        return self._renderer
+
+    def _make_renderer(self, model: mujoco.MjModel) -> mujoco.Renderer:
+        """Make a renderer, and the camera, light and simulation that go with it."""
+        width, height = self._size
         self._data = mujoco.MjData(model)
         mujoco.mj_forward(model, self._data)
         robot = model.geom_bodyid > 0
@@ -101,14 +168,15 @@ class MujocoScene:
         self._camera = mujoco.MjvCamera()
         self._camera.lookat[:] = centre
         self._camera.distance = DISTANCE * radius
-        self._camera.azimuth, self._camera.elevation = 90.0, ELEVATION
+        self._camera.azimuth, self._camera.elevation = 90.0, self._elevation
         # Half of the width that the camera sees at the robot, m, and a little more.
         slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
         self._sight = 1.2 * slope * self._camera.distance
-        self._renderer = make_renderer(model, width, height)
+        return make_renderer(model, width, height)
 
     def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
         """Return the picture of the last of the states, (t, nq + nv)."""
+        renderer = self._renderer_of(task)
         model, data, nq = self._model, self._data, self._model.nq
         data.qpos[:], data.qvel[:] = states[-1][:nq], states[-1][nq:]
         mujoco.mj_forward(model, data)
@@ -118,32 +186,23 @@ class MujocoScene:
         data.geom_xpos[floors(model), :2] += shift
         data.light_xpos[:, :2] += shift
         self._camera.lookat[:2] = position
-        self._renderer.update_scene(data, self._camera)
-        for metre in range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1):
-            self._mark(metre, y)
-        return self._renderer.render()
-
-    def _mark(self, metre: int, y: float) -> None:
-        """Mark a distance on the floor, between the robot, at `y`, and the camera."""
-        line, label = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_LABEL
-        self._add(line, [metre, y - 0.3, 0.0], [0.02 if metre else 0.05, 0.3, 0.002])
-        self._add(label, [metre, y - 0.8, 0.0], text=f"{metre} m" if metre else "start")
-
-    def _add(
-        self,
-        kind: mujoco.mjtGeom,
-        position: list[float],
-        size: list[float] | None = None,
-        text: str = "",
-    ) -> None:
-        """Add to the scene what the model does not have."""
-        scene = self._renderer.scene
-        geom = scene.geoms[scene.ngeom]
-        upright = np.eye(3).ravel()
-        mujoco.mjv_initGeom(geom, kind, np.array(size or [0.1] * 3), position, upright, BLUE)
-        geom.label = text
-        scene.ngeom += 1
+        renderer.update_scene(data, self._camera)
+        seen = range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1)
+        for mark in (*distances(seen, y), *self._marks(states, task)):
+            mark.add_to(renderer.scene)
+        return renderer.render()
 
     def close(self) -> None:
         """Free the OpenGL context."""
-        self._renderer.close()
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def distances(metres: Iterable[int], y: float) -> Iterator[Mark]:
+    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera."""
+    for metre in metres:
+        size = (0.02 if metre else 0.05, 0.3, 0.002)
+        yield Mark(mujoco.mjtGeom.mjGEOM_BOX, (metre, y - 0.3, 0.0), size, colour=BLUE)
+        text = f"{metre} m" if metre else "start"
+        yield Mark(mujoco.mjtGeom.mjGEOM_LABEL, (metre, y - 0.8, 0.0), colour=BLUE, text=text)

@@ -1,6 +1,6 @@
 """Train every method of a family with a few seeds, evaluate it, and print the table.
 
-    python examples/compare_methods.py point_nav
+    python -m examples.compare_methods point_nav
 
 What is trained already is not trained again: stop it at any time and start it anew.
 """
@@ -8,23 +8,19 @@ What is trained already is not trained again: stop it at any time and start it a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.many_runs import Job, finish_all
 from metarl.config import config_names, load_config
 from metarl.report import evaluate_run
 from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
-from metarl.training import start_or_resume
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
@@ -43,17 +39,12 @@ def main() -> None:
 
     methods = [name for name in config_names() if name.startswith(f"{args.family}/")]
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
-    jobs = [(name, seed) for seed in range(args.seeds) for name in methods]
-    folders = {job: args.out / f"{job[0].replace('/', '-')}-seed{job[1]}" for job in jobs}
-    args.out.mkdir(parents=True, exist_ok=True)
-    work = [(name, {**settings[name], "seed": seed}, folders[name, seed]) for name, seed in jobs]
-    if args.jobs == 1:
-        for job in work:
-            train_and_evaluate(*job)
-    else:
-        with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
-            for done in [pool.submit(train_and_evaluate, *job) for job in work]:
-                done.result()
+    pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
+    folders = {pair: args.out / f"{pair[0].replace('/', '-')}-seed{pair[1]}" for pair in pairs}
+    jobs = [
+        Job(name, {**settings[name], "seed": seed}, folders[name, seed]) for name, seed in pairs
+    ]
+    finish_all(jobs, args.jobs, evaluate_job)
 
     rows = []
     for name in methods:
@@ -72,16 +63,10 @@ def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
     return {"num_tasks": num_tasks, "iterations": factor * iterations}
 
 
-def train_and_evaluate(name: str, settings: dict[str, int], folder: Path) -> None:
-    """Bring one run to its end, unless it is there, and evaluate it."""
-    fixed = {"threads": 1, "tracking.mode": "disabled"}
-    config = load_config(name, **settings, **fixed)
-    log = folder.with_name(f"{folder.name}.log")
-    with log.open("a") as file, contextlib.redirect_stdout(file):
-        start_or_resume(config, folder)
-        against = ["random"] if name.endswith(f"/{REFERENCE}") else []
-        evaluate_run(folder, against=against, **EVALUATION)
-    print("done:", folder, file=sys.stderr, flush=True)
+def evaluate_job(job: Job) -> None:
+    """Evaluate a run; the reference's also before it had learned anything."""
+    against = ["random"] if job.name.endswith(f"/{REFERENCE}") else []
+    evaluate_run(job.folder, against=against, **EVALUATION)
 
 
 def row(

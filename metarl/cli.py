@@ -82,7 +82,7 @@ def make_parser(words: Sequence[str]) -> Parser:
         "evaluate", help="measure adaptation", description=evaluate.__doc__
     )
     add_run_flags(command)
-    command.add_argument("--split", default="test", help="train, validation or test (default)")
+    command.add_argument("--split", default="test", help="train, validation, test (default) or ood")
     command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
     command.add_argument("--episodes", type=int, default=20, help="per task and step (default 20)")
     command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
-from metarl.checks import check, check_known
+from metarl.checks import UserError, check, check_known
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
 from metarl.runs import Run, provenance
@@ -123,13 +123,16 @@ def evaluate(
 
     Raises:
         ConfigError: if a count is too small.
-        UserError: if the split is unknown.
+        UserError: if the split is unknown, or not one of the family's.
     """
     for name, count, least in (("tasks", tasks, 1), ("episodes", episodes, 1), ("steps", steps, 0)):
         check(count >= least, name, f"at least {least}", count)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check_known(split, SPLITS, "unknown split")
-    rows = family.tasks(split, tasks)
+    try:
+        rows = family.tasks(split, tasks)
+    except ValueError as error:
+        raise UserError(f"split: {error}") from error
     keep_freed_memory()
     scales = tuple(scales) if scales is not None else (1.0,) * steps
     check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)

@@ -13,7 +13,7 @@ from dataclasses import MISSING
 
 from gymnasium.spaces import Box, Discrete
 
-from envs import FAMILIES, SPLITS, TaskFamily, make_family
+from envs import FAMILIES, TaskFamily, make_family
 from envs.contract import UNAVAILABLE
 from envs.mujoco import MujocoFamily
 from metarl.flags import plain_text
@@ -87,6 +87,8 @@ def facts(family: TaskFamily) -> Iterator[tuple[str, str]]:
     yield "Gymnasium id", f"`metarl/{type(family).__name__}-v0`"
     yield "Source", family.source
     yield "Task", numbers(family.task_space)
+    if family.ood_space != family.task_space:
+        yield "Task out of distribution", f"{numbers(family.ood_space)}, but not in distribution"
     yield "Task sets", task_sets(family)
     step = f" of {family.dt:g} s" if isinstance(family, MujocoFamily) else ""
     beyond = "nothing beyond counts" if family.finite_horizon else "the last state's value counts"
@@ -99,17 +101,9 @@ def facts(family: TaskFamily) -> Iterator[tuple[str, str]]:
 
 def task_sets(family: TaskFamily) -> str:
     """Write which task sets there are, and whether they share tasks."""
-    known = []
-    for split in SPLITS:
-        try:
-            family.tasks(split, 1)
-        except UNAVAILABLE:
-            return NOT_HERE
-        except ValueError:  # not every family has tasks out of distribution
-            continue
-        known.append(split)
     shared = "no task in common" if family.splits_are_disjoint else "the same tasks in several"
-    return f"{', '.join(known)}; {shared}"
+    absent = "" if "ood" in family.splits else f"; no ood: {family.no_ood_reason}"
+    return f"{', '.join(family.splits)}; {shared}{absent}"
 
 
 def ends_early(cls: type[TaskFamily]) -> str:

@@ -193,3 +193,19 @@ def test_a_trained_half_cheetah_is_made_of_the_same_parts():
     config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
     result = evaluate(make_agent(config), family, tasks=2, episodes=2, steps=1)
     assert np.isfinite(result.returns).all()
+
+
+def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():
+    family = make_family("half_cheetah_dir", horizon=5)
+    agent = make_agent(metarl.load_config("half_cheetah_dir/maml_trpo", **SMALL))
+    with pytest.raises(UserError, match="split: half_cheetah_dir has no split 'ood': it"):
+        evaluate(agent, family, split="ood", tasks=2)
+
+
+def test_tasks_out_of_distribution_are_evaluated_like_any_others():
+    config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
+    result = evaluate(
+        make_agent(config), config.env, split="ood", tasks=3, episodes=2, steps=1, seed=0
+    )
+    assert result.tasks.min() > 2
+    assert result.returns.shape == (3, 2, 2)

@@ -1,5 +1,6 @@
 """The examples of docs/extending.md do what it says."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,53 @@ def test_the_benchmark_of_families_prints_a_markdown_table():
     rates = [float(number.replace(",", "")) for number in (rate, limit)]
     assert float(share) == pytest.approx(rates[0] / rates[1], abs=0.01)
     assert float(memory) < 100
+
+
+def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    """Tiny runs: what is missing is trained, evaluated as in the paper, and put beside it."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.many_runs import Job, finish_all
+    from examples.reproduce import __main__ as reproduce
+    from examples.reproduce import measure
+
+    tiny = {**TINY, "env.horizon": 10}
+    del tiny["tracking.mode"]
+    monkeypatch.setattr(measure, "TASKS", 2)
+    monkeypatch.setattr(measure, "FACTORS", (0.0, 1.0))
+
+    def plan(families, seeds, folder):
+        names = [
+            ("point_nav/maml_trpo", 0),
+            ("point_nav/pretrained", 0),
+            ("point_nav/maml_trpo", 1),
+        ]
+        return [
+            Job(name, {**tiny, "seed": seed}, folder / f"{name.split('/')[1]}-{seed}")
+            for name, seed in names
+        ]
+
+    monkeypatch.setattr(reproduce, "plan", plan)
+    words = ["reproduce", "--jobs", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    finish_all(plan([], 0, tmp_path / "runs")[:1], 1, measure.measure)  # as if stopped after it
+    metrics = tmp_path / "runs" / "maml_trpo-0" / "metrics.jsonl"
+    before = metrics.stat().st_mtime_ns
+    reproduce.main()
+    assert metrics.stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
+    assert list(rows) == [
+        "maml_trpo",
+        "random",
+        "random, best step",
+        "pretrained",
+        "pretrained, best step",
+    ]
+    assert rows["maml_trpo"]["seeds"] == [0, 1]
+    assert len(rows["maml_trpo"]["curve"][0]) == tiny["iterations"]
+    returns = torch.tensor(rows["maml_trpo"]["returns"])
+    assert returns.shape == (2, 2, 4)
+    assert f"| {returns[..., 1].mean():.1f} (" in printed
+    assert "| paper, MAML* | -40.4 | -11.7 | -3.33 | -3.23 |" in printed.replace("*paper", "paper")
+    assert (tmp_path / "reproduction-adaptation.png").stat().st_size > 10_000
+    assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000

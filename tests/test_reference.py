@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from envs import FAMILIES, PointNav
-from metarl.reference import NOT_HERE, ends_early, facts, page, section
+from metarl.reference import NOT_HERE, ends_early, page, section
 from metarl.schema import field_docs, keys
 
 ROOT = Path(__file__).parent.parent
@@ -55,13 +55,9 @@ def test_a_family_that_is_not_available_is_listed_without_its_sizes():
         def observation_space(self):
             raise ImportError("no module named 'elsewhere'")
 
-        def tasks(self, split, num_tasks):
-            raise ImportError("no module named 'elsewhere'")
-
     text = section(Absent())
     assert "Walk elsewhere." in text
     assert f"| **Observation** | {NOT_HERE} numbers |" in text
-    assert dict(facts(Absent()))["Task sets"] == NOT_HERE
 
 
 def test_bars_do_not_break_the_tables():

@@ -12,7 +12,6 @@ from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 
 from envs import (
-    SPLITS,
     HalfCheetahVel,
     PointNav,
     RenderingUnavailable,
@@ -105,17 +104,19 @@ def test_the_time_in_the_physics_is_that_of_the_wrapped_environment(family):
 def test_spaces(family):
     view = TaskObserved(family)
     (obs_dim,), (task_dim,) = family.observation_space.shape, family.task_space.shape
+    shown = family.ood_space
     space = view.observation_space
     assert space.shape == (obs_dim + task_dim,)
-    assert np.array_equal(space.low, [*family.observation_space.low, *family.task_space.low])
-    assert np.array_equal(space.high, [*family.observation_space.high, *family.task_space.high])
-    assert (view.action_space, view.task_space) == (family.action_space, family.task_space)
+    assert np.array_equal(space.low, [*family.observation_space.low, *shown.low])
+    assert np.array_equal(space.high, [*family.observation_space.high, *shown.high])
+    for name in ("action_space", "task_space", "ood_space", "splits"):
+        assert getattr(view, name) == getattr(family, name)
     assert view.action_dim == family.action_dim
 
 
 def test_the_tasks_and_what_is_said_of_them_are_the_familys(family):
     view = TaskObserved(family)
-    for split in SPLITS:
+    for split in family.splits:
         tasks = family.tasks(split, 3)
         assert np.array_equal(view.tasks(split, 3), tasks)
         assert view.task_hash(tasks) == family.task_hash(tasks)
@@ -130,6 +131,7 @@ def test_the_tasks_and_what_is_said_of_them_are_the_familys(family):
         "horizon",
         "finite_horizon",
         "splits_are_disjoint",
+        "no_ood_reason",
         "frames_per_second",
     ):
         assert getattr(view, name) == getattr(family, name)

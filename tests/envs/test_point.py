@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from envs import PointNav, SimulationDiverged
-from envs.point import GOAL_RADIUS, MAX_STEP
+from envs.point import GOAL_RADIUS
 
+MAX_STEP = 0.1
 METRES = PointNav(action_scale=MAX_STEP)  # actions are displacements
 
 
@@ -125,3 +126,85 @@ def test_the_scene_shows_path_and_goal():
     colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
     assert {(0x2A, 0x6F, 0xBB), (0xC0, 0x39, 0x2B)} <= colours
     assert family.describe(np.array([0.3, 0.0]), np.array([0.0, 0.4])) == "distance 0.50"
+
+
+# --- variants ---
+
+
+def walk(family: PointNav, goal: list[float], *positions: list[float]) -> list[float]:
+    """The rewards of a walk over given positions."""
+    env = begin(family, goal)
+    rewards = []
+    for position in positions:
+        step = np.subtract(position, env.drawn_state(0)) / family.max_step * family.action_scale
+        rewards.append(env.step(step[None])[1][0])
+        np.testing.assert_allclose(env.drawn_state(0), position, atol=1e-12)
+    return rewards
+
+
+def test_a_sparse_reward_is_given_near_the_goal_only():
+    """PEARL's and VariBAD's: 1 minus the distance within 0.2."""
+    family = PointNav(reward="sparse", max_step=2.0)
+    rewards = walk(family, [1.0, 0.0], [0.7, 0.0], [0.9, 0.0], [1.0, 0.19], [1.0, 0.21])
+    np.testing.assert_allclose(rewards, [0.0, 0.9, 0.81, 0.0], rtol=1e-12)
+
+
+def test_progress_is_rewarded_where_the_goals_corner_is_the_nearest():
+    """ProMP's: by how much the distance shrinks, nothing within 0.5 (L1) of the origin."""
+    family = PointNav(region="corners", goal_range=2.0, reward="progress", max_step=2.0)
+    rewards = walk(
+        family,
+        [2.0, -2.0],
+        [0.2, -0.2],  # near the origin
+        [0.5, -0.5],
+        [0.4, -0.4],  # back
+        [0.4, 0.4],  # nearer to another corner
+        [1.0, -1.0],  # from there
+    )
+    root = np.sqrt(2)
+    left = 1.0 * root
+    expected = [0, 0.3 * root, -0.1 * root, 0, np.hypot(1.6, 2.4) - left]
+    np.testing.assert_allclose(rewards, expected, atol=1e-12)
+
+
+def test_regions_of_goals():
+    rng = np.random.default_rng(0)
+    corners = PointNav(region="corners", goal_range=2.0)
+    assert {tuple(goal) for goal in corners.sample_tasks(rng, 60)} == {
+        (x, y) for x in (-2.0, 2.0) for y in (-2.0, 2.0)
+    }
+    assert not corners.splits_are_disjoint
+    assert corners.splits == ("train", "validation", "test")
+    half = PointNav(region="semicircle", goal_range=1.0)
+    upper, lower = half.sample_tasks(rng, 200), half.tasks("ood", 200)
+    for goals in (upper, lower):
+        np.testing.assert_allclose(np.linalg.norm(goals, axis=1), 1.0, rtol=1e-12)
+    assert upper[:, 1].min() >= 0 > lower[:, 1].max()
+    assert np.abs(PointNav().tasks("ood", 50)).max(axis=1).min() > 0.5
+
+
+def test_starts_are_drawn_from_the_episodes_streams():
+    family = PointNav(start_range=0.2)
+    env = family.make_batch(50)
+    starts = env.reset(np.zeros((50, 2)), [np.random.default_rng(i) for i in range(50)])
+    assert 0.15 < np.abs(starts).max() <= 0.2
+    again = env.reset(np.ones((50, 2)), [np.random.default_rng(i) for i in range(50)])
+    assert np.array_equal(starts, again)
+
+
+def test_an_episode_can_go_on_at_the_goal():
+    env = begin(PointNav(ends_at_goal=False), [0.0, 0.0])
+    assert env.step(np.zeros((1, 2)))[2].tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_step": 0.0}, "max_step: expected more than 0, got 0.0"),
+        ({"start_range": -1.0}, "start_range: expected at least 0, got -1.0"),
+        ({"reward": "progress"}, "progress needs region corners, got region square"),
+    ],
+)
+def test_a_variant_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PointNav(**fields)

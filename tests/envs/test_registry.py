@@ -30,7 +30,13 @@ def test_name_and_settings_make_the_family_again(name, observe_task):
 
 
 def test_settings_are_the_fields():
-    fields = {"horizon": 200, "action_scale": 10.0, "goal_low": 0.0, "goal_high": 3.0}
+    fields = {
+        "horizon": 200,
+        "action_scale": 10.0,
+        "observe_torso": False,
+        "goal_low": 0.0,
+        "goal_high": 3.0,
+    }
     family = HalfCheetahVel(goal_high=3.0)
     assert family_settings(family) == fields
     assert family_settings(TaskObserved(family)) == {**fields, "observe_task": True}

@@ -1,0 +1,51 @@
+"""Bring many runs to their end, a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from metarl.config import load_config
+from metarl.training import start_or_resume
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: the name of its config, values that replace some of it, and its folder."""
+
+    name: str
+    settings: dict[str, Any]
+    folder: Path
+
+
+def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -> None:
+    """Train each run, unless it is there, and do `then` with it, `processes` runs at a time.
+
+    What is done already is not done again: stop it at any time and start it anew. What a run prints
+    goes to a file beside its folder.
+    """
+    for job in jobs:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+    if processes == 1:
+        for job in jobs:
+            finish(job, then)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for done in [pool.submit(finish, job, then) for job in jobs]:
+            done.result()
+
+
+def finish(job: Job, then: Callable[[Job], None]) -> None:
+    """Bring one run to its end, on one thread, and do `then` with it."""
+    config = load_config(job.name, **job.settings, **{"threads": 1, "tracking.mode": "disabled"})
+    log = job.folder.with_name(f"{job.folder.name}.log")
+    with log.open("a") as file, contextlib.redirect_stdout(file):
+        start_or_resume(config, job.folder)
+        then(job)
+    print("done:", job.folder, file=sys.stderr, flush=True)

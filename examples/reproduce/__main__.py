@@ -1,0 +1,68 @@
+"""Reproduce the reinforcement-learning figure of the MAML paper (Finn et al. 2017, Figure 5).
+
+    python -m examples.reproduce
+
+Stop it at any time and start it anew: what is trained already is not trained again. Each row is
+also a command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN
+--inner-lr-schedule halving`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from examples.many_runs import Job, finish_all
+from examples.reproduce.figures import draw, table
+from examples.reproduce.measure import gather, measure
+from examples.reproduce.published import PUBLISHED
+from metarl.checkpoint import write_atomically
+from metarl.config import config_names
+from metarl.runs import encode
+
+BASELINES = ("oracle", "pretrained")
+METHODS = ("maml_trpo", "maml_trpo_tuned")
+
+
+def main() -> None:
+    """Train, evaluate, tabulate and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("families", nargs="*", default=list(PUBLISHED), help="default: all three")
+    parser.add_argument("--seeds", type=int, default=3, help="of the methods; baselines have one")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder of runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of results")
+    parser.add_argument("--gather", action="store_true", help="train nothing; use what is there")
+    args = parser.parse_args()
+    for family in args.families:
+        if family not in PUBLISHED:
+            parser.error(f"{family}: expected one of {', '.join(PUBLISHED)}")
+
+    jobs = plan(args.families, args.seeds, args.runs)
+    if not args.gather:
+        finish_all(jobs, args.jobs, measure)
+    results = gather(jobs)
+    if not results:
+        parser.error(f"{args.runs}: no finished run in it yet")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out / "reproduction.json", encode(results))
+    print("\n".join(table(results)))
+    print(*draw(results, args.out), sep="\n")
+
+
+def plan(families: list[str], seeds: int, folder: Path) -> list[Job]:
+    """Return the runs, in the order in which they tell the most: first a seed of everything."""
+    pairs = [(method, seed) for seed in range(seeds) for method in METHODS]
+    pairs[len(METHODS) : len(METHODS)] = [(baseline, 0) for baseline in BASELINES]
+    known = config_names()
+    return [
+        Job(name, {"seed": seed}, folder / f"{family}-{method}-seed{seed}")
+        for method, seed in pairs
+        for family in families
+        if (name := f"{family}/{method}") in known
+    ]
+
+
+if __name__ == "__main__":
+    main()

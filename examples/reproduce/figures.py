@@ -1,0 +1,119 @@
+"""The tables and figures of docs/reproduction.md."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from examples.reproduce.published import BUDGETS, PUBLISHED, Published
+from metarl.checkpoint import write_atomically
+from metarl.figures import COLOURS
+from metarl.statistics import mean_interval
+from metarl.streams import Purpose, stream
+
+SHOWN = ("maml_trpo", "maml_trpo_tuned", "pretrained", "pretrained, best step", "random")
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """Return the lines of a Markdown table: the paper's numbers above ours, family by family."""
+    lines = [
+        "| Family | | 0 | 1 | 2 | 3 | by seed, after 1 | env steps | hours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for family, rows in results.items():
+        lines += [f"| **{family}** | *{line}" for line in published_rows(family)]
+        for method, row in rows.items():
+            returns = np.array(row["returns"])  # (S, B, K + 1)
+            cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in means(returns)]
+            seeds = ", ".join(f"{value:.1f}" for value in returns.mean(axis=1)[:, 1])
+            steps = f"{max(row['env_steps']) / 1e6:.0f}M" if row["env_steps"] else "0"
+            hours = f"{np.mean(row['hours']):.1f}" if row["hours"] else ""
+            lines.append(
+                f"| | {label(method, row)} | {' | '.join(cells)} | {seeds} | {steps} | {hours} |"
+            )
+    return lines
+
+
+def published_rows(family: str) -> list[str]:
+    """Return the paper's rows of the table, less their first cell."""
+    paper = PUBLISHED[family]
+    ends = {"pretrained": paper.pretrained, "random": paper.random}
+    rows = [
+        f"paper, MAML* | {' | '.join(str(value) for value in paper.maml)} | | "
+        f"{BUDGETS[family] / 1e6:.0f}M | |",
+        f"paper, oracle* | {paper.oracle} | | | | | | |",
+    ]
+    for name, values in ends.items():
+        if values is not None:
+            rows.append(f"paper, {name}* | {values[0]} | | | {values[1]} | | | |")
+    return rows
+
+
+def label(method: str, row: dict[str, Any]) -> str:
+    """Name a row, with the factor on its step size where that was chosen."""
+    factor = row["step_scales"][0]
+    return f"{method} (x {factor:g})" if "best step" in method else method
+
+
+def means(returns: np.ndarray) -> list[tuple[float, float, float]]:
+    """Return mean and 95% interval after each step of returns, (S, B, K + 1).
+
+    Over seeds, where there are several: seeds are what a repetition draws anew. Over tasks for one.
+    """
+    units = returns.mean(axis=1) if len(returns) > 1 else returns[0]
+    rng = stream(0, Purpose.BOOTSTRAP)
+    return [(float(values.mean()), *mean_interval(values, rng)) for values in units.T]
+
+
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw the adaptation curves and the learning curves, and return the files."""
+    made = []
+    for name, panel in (("adaptation", adaptation), ("learning", learning)):
+        figure = Figure(figsize=(4.4 * len(results), 3.6), layout="constrained")
+        all_axes = figure.subplots(1, len(results), squeeze=False)[0]
+        for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
+            panel(axes, rows, PUBLISHED[family])
+            axes.set_title(family)
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        all_axes[0].set_ylabel("return")
+        all_axes[-1].legend(frameon=False, fontsize=8)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=130)
+        made.append(folder / f"reproduction-{name}.png")
+        write_atomically(made[-1], picture.getvalue())
+    return made
+
+
+def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
+    """Draw return against adaptation steps: ours in full lines, the paper's dashed."""
+    steps = range(len(paper.maml))
+    axes.plot(steps, paper.maml, "--", color=COLOURS[0], label="maml, paper")
+    axes.axhline(paper.oracle, linestyle="--", color="#999999", label="oracle, paper")
+    if "oracle" in rows:
+        mean = np.array(rows["oracle"]["returns"])[..., 0].mean()
+        axes.axhline(mean, color="#999999", label="oracle")
+    for method, colour in zip(SHOWN, COLOURS, strict=False):
+        if method in rows:
+            mean, low, high = np.transpose(means(np.array(rows[method]["returns"])))
+            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(steps, mean, marker="o", color=colour, label=method)
+    axes.set_xticks(steps)
+    axes.set_xlabel("adaptation steps")
+
+
+def learning(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
+    """Draw the training returns of each seed after one adaptation step, against env steps."""
+    axes.axhline(paper.maml[1], linestyle="--", color=COLOURS[0], label="1 step, paper, at the end")
+    for method, colour in zip(SHOWN, COLOURS, strict=False):
+        for number, points in enumerate(rows.get(method, {}).get("curve", [])):
+            steps, before, after = np.transpose(points)
+            name = "_" * (number > 0) + f"{method}, 1 step"  # one line of the legend for all seeds
+            axes.plot(steps / 1e6, after, color=colour, linewidth=1, label=name)
+            axes.plot(steps / 1e6, before, ":", color=colour, linewidth=0.8)
+    axes.set_xlabel("million env steps in training")

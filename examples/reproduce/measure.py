@@ -1,0 +1,111 @@
+"""Evaluate finished runs as the MAML paper did, and gather what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from examples.many_runs import Job
+from examples.reproduce.published import PUBLISHED
+from metarl.agents import make_agent
+from metarl.checkpoint import write_atomically
+from metarl.evaluation import Evaluation, evaluate, step_scales
+from metarl.runs import Run, encode
+
+STEPS = 3
+TASKS = 40
+FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""On the step size, among which the best for a baseline is found on validation tasks."""
+POINTS = 120  # of a learning curve in the results file
+
+
+def measure(job: Job) -> None:
+    """Evaluate a run, and what it is compared with, and write `evaluation/paper.json`.
+
+    Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
+    that is best after one step on validation tasks.
+    """
+    run = Run.open(job.folder)
+    path = run.directory / "evaluation" / "paper.json"
+    if path.exists():
+        return
+    agents = {run.config.method: make_agent(run.config, run.load().agent)}
+    if run.config.method == "maml_trpo" and run.config.seed == 0:
+        agents["random"] = make_agent(run.config)
+    results = {}
+    for method, agent in agents.items():
+        results[method] = by_paper(run, agent)
+        if method in ("pretrained", "random"):
+            validated = [by_paper(run, agent, factor, "validation") for factor in FACTORS]
+            best = FACTORS[int(np.argmax([result.mean[1] for result in validated]))]
+            results[f"{method}, best step"] = by_paper(run, agent, best)
+    content = {name: result.to_dict() for name, result in results.items()}
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, encode(content))
+
+
+def by_paper(run: Run, agent: Any, factor: float = 1.0, split: str = "test") -> Evaluation:
+    """Adapt as in the paper: a whole step at first, halves of it afterwards; all times `factor`."""
+    return evaluate(
+        agent,
+        run.config.env,
+        split=split,
+        tasks=TASKS,
+        episodes=PUBLISHED[run.config.env.name].episodes,
+        steps=STEPS,
+        scales=[factor * scale for scale in step_scales("halving", STEPS)],
+        threads=run.config.num_threads,
+    )
+
+
+def gather(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return the results of the runs that are finished: by family and method, over seeds."""
+    found: dict[str, Any] = {}
+    for job in jobs:
+        path = job.folder / "evaluation" / "paper.json"
+        if not path.exists():
+            continue
+        run = Run.open(job.folder)
+        for method, result in json.loads(path.read_text()).items():
+            row = found.setdefault(result["family"], {}).setdefault(
+                method,
+                {
+                    "seeds": [],
+                    "returns": [],
+                    "env_steps": [],
+                    "hours": [],
+                    "curve": [],
+                    "task_hash": result["task_hash"],
+                    "step_scales": result["step_scales"],
+                    "versions": result["provenance"]["versions"],
+                    "processor": result["provenance"]["processor"],
+                },
+            )
+            by_task = np.mean(result["returns"], axis=2)  # (B, steps + 1)
+            row["seeds"].append(run.config.seed)
+            row["returns"].append(np.round(by_task, 2).tolist())
+            if not method.startswith("random"):
+                row["env_steps"].append(run.metrics()[-1]["env_steps"])
+                row["hours"].append(round(sum(seconds(run)) / 3600, 2))
+                row["curve"].append(curve(run))
+    return found
+
+
+def seconds(run: Run) -> Iterator[float]:
+    """Say how long each iteration took."""
+    for line in run.timings_file.read_text().splitlines():
+        yield json.loads(line)["seconds"]
+
+
+def curve(run: Run) -> list[list[float]]:
+    """Return the learning curve at some points: env steps, return before, return after.
+
+    Each point is the mean over the iterations since the last.
+    """
+    names = ("env_steps", "return_before", "return_after")
+    rows = np.array([[line[name] for name in names] for line in run.metrics()])
+    groups = np.array_split(rows, min(POINTS, len(rows)))
+    return [[group[-1, 0], *np.round(group[:, 1:].mean(axis=0), 2)] for group in groups]

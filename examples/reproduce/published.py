@@ -1,0 +1,51 @@
+"""What the MAML paper's figure of reinforcement learning shows, and how it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUDGETS = {"point_nav": 16e6, "half_cheetah_dir": 32e6, "half_cheetah_vel": 76e6}
+"""Env steps in training behind the published figures, by family."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Returns of one family, from the result files in github.com/cbfinn/maml_rl.
+
+    Attributes:
+        maml: after 0, 1, 2, 3 adaptation steps, mean over 40 tasks.
+        oracle: of the policy that is told the task.
+        pretrained, random: after 0 and 3 steps; None where there are none.
+        episodes: played for each adaptation step.
+    """
+
+    maml: tuple[float, float, float, float]
+    oracle: float
+    pretrained: tuple[float, float] | None
+    random: tuple[float, float]
+    episodes: int
+
+
+PUBLISHED = {
+    "point_nav": Published(
+        maml=(-40.4, -11.7, -3.33, -3.23),
+        oracle=-2.29,
+        pretrained=None,
+        random=(-82.7, -46.8),
+        episodes=40,
+    ),
+    "half_cheetah_dir": Published(
+        maml=(-50.7, 293.2, 313.5, 315.7),
+        oracle=442.7,
+        pretrained=(-43.0, 19.6),
+        random=(-35.7, 86.2),
+        episodes=20,
+    ),
+    "half_cheetah_vel": Published(
+        maml=(-129.5, -78.6, -66.6, -60.8),
+        oracle=-54.5,
+        pretrained=(-158.0, -133.6),
+        random=(-254.8, -230.8),
+        episodes=20,
+    ),
+}
