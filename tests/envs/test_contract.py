@@ -514,6 +514,12 @@ def test_a_family_may_have_few_tasks_of_a_set():
     assert run_check("task sets", Few()).outcome == "pass"
 
 
+def test_a_family_may_reward_rarely():
+    """In most of the first episodes no task rewards anything."""
+    family = PointNav(region="semicircle", reward="sparse", goal_range=1.0, ends_at_goal=False)
+    assert run_check("task effect", family).outcome == "pass"
+
+
 def test_actions_may_be_without_bounds():
     family = spaces(action_space=Box(-np.inf, np.inf, (2,), np.float32))
     assert run_check("spaces", family).outcome == "pass"
