@@ -71,18 +71,21 @@ def hidden_task(family: TaskFamily) -> str:
     actions[:] = actions[0]  # so that nothing but the episode itself changes from step to step
     played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_STREAMS)]
     first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
+    remark = ""
     if not _same_for_all(first):
         _expect_not_proportional(first, tasks)
-        return "the first observations differ between tasks, but none is a coordinate of the task"
+        remark = "the first observations differ between tasks, but none is a coordinate of the task"
     for recording in map(_common_steps, played):
         if _same_for_all(recording.obs):
             continue
         if not _same_for_all(recording.state):
-            return "the task changes the motion, so it shows there"
+            return remark or "the task changes the motion, so it shows there"
         if not _state_moves(recording):
-            return "the first observation; drawn_state does not tell whether the motion differs"
+            return remark or (
+                "the first observation; drawn_state does not tell whether the motion differs"
+            )
         _refuse_difference(recording.obs)
-    return ""
+    return remark
 
 
 def _expect_not_proportional(first: np.ndarray, tasks: np.ndarray) -> None:
@@ -121,6 +124,6 @@ def _refuse_difference(obs: np.ndarray) -> None:
     """Refuse observations, (T + 1, N, obs_dim), where the first of them differ."""
     step, _, number = np.argwhere(obs != obs[:, :1])[0]
     raise Violation(
-        f"the tasks move alike, but number {number} of the observation after step {step} depends "
-        "on the task; leave it out, or there is nothing to adapt to"
+        f"the tasks move alike, but number {number} of the observation after {step} steps "
+        "depends on the task; leave it out, or there is nothing to adapt to"
     )
