@@ -16,6 +16,7 @@ from envs.base import (
     TaskFamily,
 )
 from envs.biped import HopperParams, WalkerParams, WalkerVel
+from envs.external import Environment, ExternalFamily, GymnasiumFamily, MetaWorld, WorkerError
 from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from envs.humanoid import HumanoidDir
 from envs.observed import TaskObserved
@@ -31,11 +32,15 @@ __all__ = [
     "AntGoal",
     "AntVel",
     "BatchEnv",
+    "Environment",
+    "ExternalFamily",
+    "GymnasiumFamily",
     "HalfCheetahBody",
     "HalfCheetahDir",
     "HalfCheetahVel",
     "HopperParams",
     "HumanoidDir",
+    "MetaWorld",
     "PointNav",
     "RenderingUnavailable",
     "Scene",
@@ -46,6 +51,7 @@ __all__ = [
     "TaskObserved",
     "WalkerParams",
     "WalkerVel",
+    "WorkerError",
     "family_class",
     "family_name",
     "family_settings",

@@ -210,7 +210,11 @@ class BatchEnv(ABC):
         num_episodes: N.
         num_threads: how many threads step the physics; the results do not depend on it.
         physics_seconds: time spent in the physics engine so far.
+        success: whether each episode has succeeded so far, (N,) bool; None where the environment
+            knows no success.
     """
+
+    success: np.ndarray | None = None
 
     def __init__(self, family: TaskFamily, num_episodes: int, num_threads: int) -> None:
         self.family = family

@@ -104,6 +104,10 @@ class TaskObservedBatchEnv(BatchEnv):
     def physics_seconds(self, seconds: float) -> None:
         self.batch_env.physics_seconds = seconds
 
+    @property
+    def success(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.batch_env.success
+
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         self.tasks = np.asarray(tasks, np.float64)
         return self._with_tasks(self.batch_env.reset(tasks, rngs))

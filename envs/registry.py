@@ -10,6 +10,7 @@ from typing import Any
 from envs.ant import AntDir, AntGoal, AntVel
 from envs.base import TaskFamily
 from envs.biped import HopperParams, WalkerParams, WalkerVel
+from envs.external import GymnasiumFamily, MetaWorld
 from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from envs.humanoid import HumanoidDir
 from envs.observed import TaskObserved
@@ -31,6 +32,8 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         WalkerVel,
         WalkerParams,
         HopperParams,
+        GymnasiumFamily,
+        MetaWorld,
     )
 }
 

@@ -32,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except RuntimeError as error:
+        from envs import WorkerError
+
+        if not isinstance(error, WorkerError):
+            raise
+        return complain(error, 1)
 
 
 def complain(error: object, code: int) -> int:
@@ -116,6 +122,12 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     add_flags_of(words, command)
     command.set_defaults(run=bench, parser=command)
+
+    command = commands.add_parser(
+        "setup", help="install what needs its own place", description=setup.__doc__
+    )
+    command.add_argument("what", choices=("metaworld",))
+    command.set_defaults(run=setup, parser=command)
 
     command = commands.add_parser(
         "check-env", help="check a task family", description=check_env.__doc__
@@ -253,6 +265,15 @@ def bench(args: argparse.Namespace) -> int:
     print_table(bench_table(result))
     if args.json:
         write_json(result, args.json)
+    return 0
+
+
+def setup(args: argparse.Namespace) -> int:
+    """Make a Python environment with Meta-World and what it needs, which does not fit beside ours,
+    in METARL_HOME (by default ~/.cache/metarl). Safe to repeat."""
+    from envs.external.meta_world_setup import setup as make
+
+    make()
     return 0
 
 

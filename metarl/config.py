@@ -174,14 +174,18 @@ def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any])
     """
     data = {**data}
     for path, value in overrides.items():
-        section, _, key = path.rpartition(".")
-        if section:
-            inside = data.get(section) or {}
-            if not isinstance(inside, Mapping):
-                raise ConfigError(f"{source}: {section}: expected keys with values, got {inside!r}")
-            data[section] = {**inside, key: value}
-        else:
-            data[path] = value
+        *sections, key = path.split(".")
+        inside = data
+        for depth, section in enumerate(sections, 1):
+            copied = inside.get(section) or {}
+            if not isinstance(copied, Mapping):
+                raise ConfigError(
+                    f"{source}: {'.'.join(sections[:depth])}: expected keys with values, "
+                    f"got {copied!r}"
+                )
+            inside[section] = {**copied}
+            inside = inside[section]
+        inside[key] = value
     try:
         if "env" in data and not isinstance(data["env"], TaskFamily):
             data["env"] = build_family(data["env"])

@@ -21,6 +21,8 @@ class Episodes:
         bootstrap: (B, E) bool, whether a time limit cut an endless task short, so that the value of
             `last_obs` counts. False for terminated episodes and for finite-horizon tasks.
         tasks: (B, task_dim) float64.
+        success: (B, E) bool, whether the episode succeeded at any step; None where the environment
+            knows no success.
     """
 
     obs: np.ndarray
@@ -31,6 +33,7 @@ class Episodes:
     terminated: np.ndarray
     bootstrap: np.ndarray
     tasks: np.ndarray
+    success: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray:
@@ -44,4 +47,6 @@ class Episodes:
 
     def rows(self, start: int, stop: int) -> Episodes:
         """Return the episodes of tasks `start` to `stop`."""
-        return Episodes(**{name: array[start:stop] for name, array in vars(self).items()})
+        arrays = vars(self).items()
+        known = {name: array[start:stop] for name, array in arrays if array is not None}
+        return Episodes(**known)

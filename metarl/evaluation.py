@@ -36,6 +36,8 @@ class Evaluation:
         returns: undiscounted, (B, steps + 1, episodes), after 0, 1, ... adaptation steps.
         step_scales: factor on each adaptation step.
         seed: of the episodes.
+        success: (B, steps + 1, episodes) bool, whether the episodes succeeded; None where the
+            environment knows no success.
     """
 
     family: str
@@ -46,6 +48,12 @@ class Evaluation:
     returns: np.ndarray
     step_scales: tuple[float, ...] = ()
     seed: int = 0
+    success: np.ndarray | None = None
+
+    @property
+    def success_rate(self) -> np.ndarray | None:
+        """Share of the episodes that succeeded after each step, (steps + 1,), if that is known."""
+        return None if self.success is None else self.success.mean(axis=(0, 2))
 
     @property
     def by_task(self) -> np.ndarray:
@@ -88,6 +96,7 @@ class Evaluation:
             "interval": self.interval.tolist(),
             "iqm": self.iqm.tolist(),
             "worse": self.worse.tolist(),
+            **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
             "provenance": provenance(),
         }
 
@@ -131,7 +140,7 @@ def evaluate(
     check_known(split, SPLITS, "unknown split")
     try:
         rows = family.tasks(split, tasks)
-    except ValueError as error:
+    except ValueError as error:  # of a split that the family does not have, or has less of
         raise UserError(f"split: {error}") from error
     keep_freed_memory()
     scales = tuple(scales) if scales is not None else (1.0,) * steps
@@ -147,7 +156,9 @@ def evaluate(
             scales=scales,
             clock=Stopwatch(),
         )
-        returns = np.stack([played.returns for _, played in phases], axis=1)
+        played = [(episodes.returns, episodes.success) for _, episodes in phases]
+    returns = np.stack([each for each, _ in played], axis=1)
+    successes = [success for _, success in played if success is not None]
     return Evaluation(
         family=family.name,
         method=method,
@@ -157,6 +168,7 @@ def evaluate(
         returns=returns,
         step_scales=scales,
         seed=seed,
+        success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
     )
 
 

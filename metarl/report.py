@@ -133,21 +133,26 @@ def describe(config: Config) -> str:
 def track(run: Run, split: str, results: Mapping[str, Evaluation], figure: Path) -> None:
     """Send the table and the figure to W&B, if the run is tracked."""
     tracker = start_tracker(run, job="evaluate")
-    columns = ["method", "step", "mean", "low", "high", "iqm", "worse"]
-    tracker.table(f"evaluation/{split}", columns, rows(results))
+    columns = ["method", "step", "mean", "low", "high", "iqm", "worse", "success"]
+    known = any(result.success is not None for result in results.values())
+    columns = columns if known else columns[:-1]
+    lines = [line[: len(columns)] for line in rows(results)]
+    tracker.table(f"evaluation/{split}", columns, lines)
     tracker.image(f"evaluation/{split} curve", figure)
     tracker.finish()
 
 
 def rows(results: Mapping[str, Evaluation]) -> list[list]:
-    """Return method, step, mean, interval, IQM and share of tasks made worse, line by line."""
-    return [
-        [label, step, float(mean), float(low), float(high), float(iqm), float(worse)]
-        for label, result in results.items()
-        for step, (mean, (low, high), iqm, worse) in enumerate(
-            zip(result.mean, result.interval, result.iqm, result.worse, strict=True)
-        )
-    ]
+    """Return method, step, mean, interval, IQM, share of tasks made worse and success rate (None
+    where unknown), line by line."""
+    lines = []
+    for label, result in results.items():
+        columns = (result.mean, *result.interval.T, result.iqm, result.worse)
+        rate = result.success_rate
+        for step, values in enumerate(zip(*columns, strict=True)):
+            success = None if rate is None else float(rate[step])
+            lines.append([label, step, *map(float, values), success])
+    return lines
 
 
 def evaluation_title(results: Mapping[str, Evaluation]) -> str:
@@ -162,9 +167,11 @@ def evaluation_title(results: Mapping[str, Evaluation]) -> str:
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
     """Return the evaluations as a table for the terminal."""
     table = Table()
-    for column in ("method", "steps", "return", "95% interval", "IQM", "tasks made worse"):
+    columns = ["method", "steps", "return", "95% interval", "IQM", "tasks made worse"]
+    succeeds = any(result.success is not None for result in results.values())
+    for column in [*columns, *["success"] * succeeds]:
         table.add_column(column, justify="left" if column == "method" else "right")
-    for label, step, mean, low, high, iqm, worse in rows(results):
+    for label, step, mean, low, high, iqm, worse, success in rows(results):
         table.add_row(
             label if step == 0 else "",
             str(step),
@@ -172,5 +179,6 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
             f"{low:.1f} to {high:.1f}",
             f"{iqm:.1f}",
             f"{worse:.0%}" if step else "",
+            *([] if success is None else [f"{success:.0%}"]),
         )
     return table

@@ -110,6 +110,7 @@ def collect(
         terminated=terminated,
         bootstrap=~terminated & endless,
         tasks=np.asarray(tasks, np.float64),
+        success=None if env.success is None else env.success.reshape(shape),
     )
 
 

@@ -56,6 +56,8 @@ def convert(kind: Any, value: Any, path: str) -> Any:
         ConfigError: if it does not fit.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if is_dataclass(kind):
         cls = typing.cast(type, kind)
         return value if isinstance(value, cls) else build(cls, value, path)
@@ -72,8 +74,14 @@ def convert(kind: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path}: expected {type_name(kind)}, got {value!r}{hint}")
         return value
     if origin is tuple:
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple) and (args[-1] is ... or len(value) == len(args)):
             return tuple(convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    elif origin is Mapping:
+        if isinstance(value, Mapping):
+            return {
+                convert(args[0], name, f"{path}: a name"): convert(args[1], item, f"{path}.{name}")
+                for name, item in value.items()
+            }
     elif kind is float:
         number = _number(value)
         if number is not None:
@@ -132,8 +140,17 @@ def type_name(kind: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join("null" if arg is type(None) else type_name(arg) for arg in args)
     if origin is tuple:
-        return f"a list of {type_name(args[0])}s"
-    names = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+        count = "" if args[-1] is ... else f"{len(args)} "
+        return f"a list of {count}{type_name(args[0])}s"
+    if origin is Mapping:
+        return f"names with {type_name(args[1])} each"
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        str: "text",
+        Any: "a value",
+    }
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
@@ -143,6 +160,8 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
     return value
 
 

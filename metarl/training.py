@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from envs import WorkerError
 from metarl.agents import MetaAgent, make_agent
 from metarl.checkpoint import Checkpoint
 from metarl.checks import UserError
@@ -57,6 +58,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         UserError: if the folder exists, or the device does not.
         Interrupted: on SIGINT or SIGTERM, after saving.
         EpisodeDiverged, FloatingPointError: if numbers stop being finite, after saving.
+        WorkerError: if an environment cannot be used, or fails (after saving).
     """
     agent = make_agent(config)
     run = Run.create(config, Path(out) if out else default_directory(config))
@@ -126,7 +128,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
             start = time.perf_counter()
             try:
                 metrics = meta_iteration(config, agent, env, iteration, clock)
-            except (EpisodeDiverged, FloatingPointError):
+            except (EpisodeDiverged, FloatingPointError, WorkerError):
                 run.save(state, best=False, keep=False)
                 tracker.finish()
                 raise
@@ -194,6 +196,11 @@ def meta_iteration(
         "return_before": float(before.returns.mean()),
         "return_after": float(after.returns.mean()),
         "adaptation_gain": float(after.returns.mean() - before.returns.mean()),
+        **{
+            f"success_{when}": float(episodes.success.mean())
+            for when, episodes in (("before", before), ("after", after))
+            if episodes.success is not None
+        },
         **diagnostics,
     }
 

@@ -304,7 +304,7 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, capsys, flags, lines
         ("bench point_nav/maml_trpo --json {run}/nowhere/a.json", "there is no folder"),
         ("evaluate {run}x", "not a run's folder"),
         ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
-        ("render {run} --task 1 1 --out a.mp4", "nearest: [0.5, 0.5]"),
+        ("render {run} --task 1 1 --out a.mp4", "nearest: [0.75, 0.75]"),
         ("render {run} --out a.avi", ".mp4 or .gif"),
         ("check-env", "required: TARGET"),
         ("check-env half_cheetah_vell", "unknown family 'half_cheetah_vell' (nearest: half_"),

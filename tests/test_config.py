@@ -1,5 +1,8 @@
 """Configs: read strictly, from files and from flags, with errors that help."""
 
+from collections.abc import Mapping
+from typing import get_origin
+
 import pytest
 import yaml
 
@@ -57,7 +60,8 @@ def test_every_config_matches_the_schema_and_survives_a_round_trip(name):
     config = load_config(name)
     again = make_config(yaml.safe_load(config.to_yaml()), "resolved", {})
     assert again == config
-    assert name.startswith(config.env.name + "/")
+    # The environments of the gymnasium family have folders of their own.
+    assert name.startswith(config.env.name) or config.env.name == "gymnasium"
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -88,7 +92,9 @@ def test_every_key_is_documented(family, update):
     paths = [key.path for key in listed]
     assert len(set(paths)) == len(paths)
     config = make_config(data, "test", {})
-    assert set(flat(config.to_dict())) - {"env.family"} <= set(paths)
+    values = flat(config.to_dict()).keys() - {"env.family"}
+    open_mappings = {key.path for key in listed if get_origin(key.type) is Mapping}
+    assert {path for path in values if path.rpartition(".")[0] not in open_mappings} <= set(paths)
 
 
 def test_docstrings_of_inherited_fields_are_found():

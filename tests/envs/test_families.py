@@ -10,12 +10,26 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import FAMILIES, RenderingUnavailable, TaskError, TaskFamily, make_family
+from envs import (
+    FAMILIES,
+    ExternalFamily,
+    RenderingUnavailable,
+    TaskError,
+    TaskFamily,
+    WorkerError,
+    make_family,
+)
 from envs.contract import check_family
 from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
+    "gymnasium": {
+        "train": "65ea569bc3ee852b",
+        "validation": "8f10eeff9300e05d",
+        "test": "d165d61025694ad0",
+    },
+    "metaworld": {},
     "point_nav": {
         "train": "631d781e876ce1fc",
         "validation": "6d62614f5134bb0b",
@@ -89,9 +103,22 @@ GOLDEN_HASHES = {
 here makes these results incomparable."""
 
 
-@pytest.fixture(params=FAMILIES)
+# Meta-World's hidden goals are observed as zeros, of which Gymnasium warns.
+pytestmark = pytest.mark.filterwarnings("ignore:.*maximum and minimum values are equal")
+
+
+# Each environment of Meta-World takes a while to make.
+SLOW = {"metaworld": [pytest.mark.slow]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=SLOW.get(name, [])) for name in FAMILIES])
 def family(request) -> TaskFamily:
-    return make_family(request.param)
+    made = make_family(request.param)
+    try:
+        made.observation_space  # noqa: B018
+    except WorkerError as error:
+        pytest.skip(f"its environment is not installed here: {error}")
+    return made
 
 
 @pytest.fixture
@@ -127,10 +154,12 @@ def test_gymnasiums_checker_has_no_complaints(family, make_env, given):
     env = make_env(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):  # whose bounds are not ours to choose
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env, skip_render_check=True)
 
 
-def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
+def test_gymnasiums_checker_has_no_complaints_about_rendering(family, make_env):
     env = make_env(render_mode="rgb_array", width=64, height=48)
     try:
         env.reset(seed=0)
@@ -142,6 +171,8 @@ def test_gymnasiums_checker_has_no_complaints_about_rendering(make_env):
     assert picture.std() > 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if isinstance(family, ExternalFamily):
+            warnings.filterwarnings("ignore", ".*A Box observation space m")
         check_env(env)
 
 
@@ -203,13 +234,14 @@ def test_a_wrong_task_is_refused(family, make_env, how):
 
 def test_the_time_limit_is_the_horizon(family):
     """Of the registered environment: truncated, not terminated."""
-    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=family.tasks("test", 1)[0])
+    short = min(family.horizon, 5)  # before any episode ends by itself
+    task = family.tasks("test", 1)[0]
+    env = gymnasium.make(f"metarl/{type(family).__name__}-v0", task=task, horizon=short)
     env.reset(seed=0)
     still = np.zeros_like(env.action_space.sample())
-    ends = [env.step(still)[2:4] for _ in range(family.horizon)]
+    ends = [env.step(still)[2:4] for _ in range(short)]
     env.close()
-    assert [truncated for _, truncated in ends] == [*[False] * (family.horizon - 1), True]
-    assert not ends[0][0]  # later a robot may have fallen
+    assert ends == [*[(False, False)] * (short - 1), (False, True)]
 
 
 def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
@@ -245,7 +277,7 @@ def test_task_sets_and_hashes_stay_what_they_are(family):
 
 def test_the_hash_tells_tasks_and_settings_apart(family):
     tasks = family.tasks("test", 5)
-    other_settings = dataclasses.replace(family, horizon=family.horizon + 1)
+    other_settings = dataclasses.replace(family, horizon=family.horizon - 1)
     hashes = {
         family.task_hash(tasks),
         family.task_hash(tasks[:4]),
@@ -258,6 +290,6 @@ def test_the_hash_tells_tasks_and_settings_apart(family):
 
 
 def test_every_field_of_a_family_is_documented_and_has_a_default(family):
-    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(family))
+    type(family)()
     assert type(family).__doc__
     assert family.source
