@@ -13,14 +13,14 @@ from dataclasses import MISSING
 
 from gymnasium.spaces import Box, Discrete
 
-from envs import FAMILIES, SPLITS, TaskFamily, make_family
-from envs.contract import UNAVAILABLE
+from envs import FAMILIES, ExternalFamily, TaskFamily, make_family
 from envs.mujoco import MujocoFamily
 from metarl.flags import plain_text
 from metarl.listing import action_text, space_text
 from metarl.schema import keys, type_name
 
-NOT_HERE = "(not known without what the family needs)"
+THEIRS = "as its environment has"
+"""Said of families whose environments this page must not need: they may not be installed."""
 
 HEAD = """\
 # Task families
@@ -64,10 +64,9 @@ def overview(families: list[TaskFamily]) -> Iterator[str]:
 
 def sizes(family: TaskFamily) -> tuple[str, str]:
     """Write how many numbers an observation and an action have."""
-    try:
-        return str(family.observation_space.shape[0]), action_text(family)
-    except UNAVAILABLE:
-        return NOT_HERE, NOT_HERE
+    if isinstance(family, ExternalFamily):
+        return THEIRS, THEIRS
+    return str(family.observation_space.shape[0]), action_text(family)
 
 
 def section(family: TaskFamily) -> str:
@@ -87,29 +86,25 @@ def facts(family: TaskFamily) -> Iterator[tuple[str, str]]:
     yield "Gymnasium id", f"`metarl/{type(family).__name__}-v0`"
     yield "Source", family.source
     yield "Task", numbers(family.task_space)
+    if family.ood_space != family.task_space:
+        yield "Task out of distribution", f"{numbers(family.ood_space)}, but not in distribution"
     yield "Task sets", task_sets(family)
     step = f" of {family.dt:g} s" if isinstance(family, MujocoFamily) else ""
     beyond = "nothing beyond counts" if family.finite_horizon else "the last state's value counts"
     yield "Horizon", f"{family.horizon} control steps{step}; {beyond}"
     yield "Ends early", ends_early(type(family))
-    observation, _ = sizes(family)
-    yield "Observation", f"{observation} numbers"
-    yield "Action", actions(family)
+    if isinstance(family, ExternalFamily):
+        yield "Observation and action", THEIRS
+    else:
+        yield "Observation", numbers(family.observation_space, with_bounds=False)
+        yield "Action", actions(family.action_space)
 
 
 def task_sets(family: TaskFamily) -> str:
     """Write which task sets there are, and whether they share tasks."""
-    known = []
-    for split in SPLITS:
-        try:
-            family.tasks(split, 1)
-        except UNAVAILABLE:
-            return NOT_HERE
-        except ValueError:  # not every family has tasks out of distribution
-            continue
-        known.append(split)
     shared = "no task in common" if family.splits_are_disjoint else "the same tasks in several"
-    return f"{', '.join(known)}; {shared}"
+    absent = "" if "ood" in family.splits else f"; no ood: {family.no_ood_reason}"
+    return f"{', '.join(family.splits)}; {shared}{absent}"
 
 
 def ends_early(cls: type[TaskFamily]) -> str:
@@ -123,22 +118,19 @@ def ends_early(cls: type[TaskFamily]) -> str:
     return " ".join(doc.split()) or f"where `{owner.__name__}.terminated` says so"
 
 
-def actions(family: TaskFamily) -> str:
-    """Write the action space."""
-    try:
-        space = family.action_space
-    except UNAVAILABLE:
-        return NOT_HERE
+def actions(space: Box | Discrete) -> str:
+    """Write an action space."""
     return f"one of {space.n}" if isinstance(space, Discrete) else numbers(space)
 
 
-def numbers(space: Box) -> str:
+def numbers(space: Box, with_bounds: bool = True) -> str:
     """Write how many numbers a vector has, and their bounds."""
     size, bounds = space.shape[0], space_text(space)
-    if size == 1:
-        return f"1 number in {bounds}"
+    count = f"{size} number{'s' * (size > 1)}"
+    if not with_bounds:
+        return count
     shared = bounds.removeprefix(f"{size} x ")
-    return f"{size} numbers{':' if shared == bounds else ' in'} {shared}"
+    return f"{count}{':' if size > 1 and shared == bounds else ' in'} {shared}"
 
 
 def row(*cells: str) -> str:

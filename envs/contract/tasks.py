@@ -68,13 +68,9 @@ def sampling_randomness(family: TaskFamily) -> str:
 
 def task_sets(family: TaskFamily) -> str:
     """The task sets are fixed, begin alike at any size, and are disjoint if the family says so."""
-    sets, absent = {}, []
-    for split in SPLITS:
-        try:
-            sets[split] = _largest_set(family, split)
-        except ValueError as error:
-            expect(split not in REQUIRED_SPLITS, f"tasks({split!r}, ...) raised: {error}")
-            absent.append(split)
+    missing = set(REQUIRED_SPLITS) - set(family.splits)
+    expect(not missing, f"splits: expected {', '.join(REQUIRED_SPLITS)} at least")
+    sets = {split: _largest_set(family, split) for split in family.splits}
     for split, tasks in sets.items():
         again, fewer = family.tasks(split, len(tasks)), min(5, len(tasks))
         expect(np.array_equal(tasks, again), f"the {split} tasks differ from one call to the next")
@@ -85,12 +81,23 @@ def task_sets(family: TaskFamily) -> str:
         )
         for task in tasks:
             _expect_accepted(family, task)
-    for wrong in (("no_such_split", 3), ("test", 0)):
+            expect(
+                family.in_distribution(task) == (split != "ood"),
+                f"the {split} task {_brief(task)}: in_distribution says "
+                f"{family.in_distribution(task)}; draw it elsewhere, or mend in_distribution",
+            )
+    absent = [split for split in SPLITS if split not in sets]
+    for wrong in (("no_such_split", 3), ("test", 0), *((split, 3) for split in absent)):
         try:
             family.tasks(*wrong)
         except ValueError:
             continue
         raise Violation(f"tasks{wrong}: expected a ValueError")
+    inside, outside = family.task_space, family.ood_space
+    expect(
+        (outside.low <= inside.low).all() and (outside.high >= inside.high).all(),
+        "ood_space: expected the task space and more",
+    )
     return _disjoint(family, sets) + (f"no {', '.join(absent)} tasks" if absent else "")
 
 

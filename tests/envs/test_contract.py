@@ -16,6 +16,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from envs import (
+    SPLITS,
     PointNav,
     RenderingUnavailable,
     SimulationDiverged,
@@ -267,6 +268,11 @@ def in_a_row(env: PointBatchEnv) -> np.ndarray:
     return 0.1 * np.arange(env.num_episodes)[:, None] * np.ones(2)
 
 
+def of_any_name(self, split, num_tasks):
+    """Takes a split that it does not know for the test tasks."""
+    return PointNav().tasks(split if split in SPLITS else "test", num_tasks)
+
+
 def by_size(self, split, num_tasks):
     """Tasks that depend on how many are asked for."""
     if split == "no_such_split" or num_tasks < 1:
@@ -274,8 +280,13 @@ def by_size(self, split, num_tasks):
     return uniform(np.random.default_rng([num_tasks, len(split)]), num_tasks)
 
 
-SPEED = Box(-1.0, 1.0, (2,), np.float32)
-NUMBERS = np.arange(2 * 48 * 64 * 3)
+def small_ood() -> TaskFamily:
+    """Has all its tasks, but those out of distribution, in a space that excludes the others."""
+    return nav(
+        ood_space=property(lambda _: Box(0.6, 0.7, (2,), np.float64)),
+        check_task=lambda _, task: task,
+    )
+
 
 BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("availability", nav(Uninitialised), "expected num_threads to be 2, got 1"),
@@ -338,19 +349,33 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("task sets", nav(tasks=by_size), "are not those of a set of 5"),
     ("task sets", drawing(lambda _, n: uniform(np.random.default_rng(), n)), "differ from one"),
     ("task sets", drawing(lambda rng, n: rng.choice([-0.1, 0.1], (n, 2))), "tasks in common"),
+    ("task sets", nav(tasks=of_any_name), "tasks('no_such_split', 3): expected a ValueError"),
+    ("task sets", nav(tasks=fail(ValueError("none"))), "raised ValueError: none (test_contract.py"),
+    ("task sets", nav(splits=("test",)), "splits: expected train, validation, test at least"),
     (
         "task sets",
-        nav(tasks=lambda self, s, n: PointNav().tasks("test", n or 1)),
-        "'no_such_split'",
+        nav(splits=SPLITS[:-1], tasks=lambda _, *a: PointNav().tasks(*a)),
+        "tasks('ood', 3): expected a ValueError",
     ),
-    ("task sets", nav(tasks=fail(ValueError("none"))), "tasks('train', ...) raised: none"),
+    (
+        "task sets",
+        nav(sample_ood_tasks=lambda _, *a: uniform(*a)),
+        "in_distribution says True; draw",
+    ),
+    ("task sets", nav(in_distribution=lambda *_: False), "in_distribution says False"),
+    ("task sets", small_ood(), "ood_space: expected the task space and more"),
     ("task effect", results(lambda env, o, r, t: (o, 0 * r, 0 * t > 0)), "use the tasks that"),
     ("task effect", drawing(lambda rng, n: np.zeros((n, 2))), "are all the same"),
     ("hidden task", nav(Leaks), "number 0 of the first observation tells number 0 of the task"),
     (
         "hidden task",
         results(lambda env, o, r, t: (o + env.tasks**3, r, t)),
-        "number 0 of the observation after step 1 depends on the task",
+        "number 0 of the observation after 1 steps depends on the task",
+    ),
+    (
+        "hidden task",
+        nav(type("Env", (Leaks,), {"reset": lambda *a: np.tanh(PointBatchEnv.reset(*a) + a[1])})),
+        "number 0 of the observation after 0 steps depends on the task",
     ),
     ("actions", nav(Unclipped), "do not act as clipped into it (state of episode 0 after 1 steps"),
     ("actions", mdp(TakesAnyIndex), "the action 5 of Discrete(5) was taken"),
@@ -492,6 +517,12 @@ class Few(PointNav):
 
 def test_a_family_may_have_few_tasks_of_a_set():
     assert run_check("task sets", Few()).outcome == "pass"
+
+
+def test_a_family_may_reward_rarely():
+    """In most of the first episodes no task rewards anything."""
+    family = PointNav(region="semicircle", reward="sparse", goal_range=1.0, ends_at_goal=False)
+    assert run_check("task effect", family).outcome == "pass"
 
 
 def test_actions_may_be_without_bounds():

@@ -12,7 +12,6 @@ from gymnasium.utils.env_checker import check_env
 
 from envs import (
     FAMILIES,
-    SPLITS,
     ExternalFamily,
     RenderingUnavailable,
     TaskError,
@@ -264,22 +263,6 @@ def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
 
 
 # --- tasks ---
-
-
-def test_tasks_out_of_distribution_are_beyond_the_others(family):
-    """Where the family has them; where not, it says why."""
-    assert set(SPLITS) - set(family.splits) <= {"ood"}
-    if "ood" not in family.splits:
-        with pytest.raises(ValueError, match=f"{family.name} has no split 'ood': "):
-            family.tasks("ood", 3)
-        return
-    inside, outside = family.task_space, family.ood_space
-    assert (outside.low <= inside.low).all()
-    assert (outside.high >= inside.high).all()
-    for task in family.tasks("ood", 50):
-        assert outside.contains(task)
-        assert not family.in_distribution(task)
-    assert all(family.in_distribution(task) for task in family.tasks("test", 50))
 
 
 def test_an_unknown_task_set_is_refused(family):
