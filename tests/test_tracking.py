@@ -91,7 +91,7 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    assert {"evaluation/test", "evaluation/test curve"} <= keys
+    assert {"evaluation/paper-test", "evaluation/paper-test curve"} <= keys
 
 
 def test_tracking_can_be_off(tmp_path):
