@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,3 +80,19 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
     compare_methods.main()
     assert capsys.readouterr().out == first
+
+
+def test_a_family_on_an_environment_of_gymnasiums_is_trained(tmp_path, monkeypatch):
+    """Its two lines of code reach the pendulum in the workers."""
+    monkeypatch.syspath_prepend(ROOT)
+    family = "examples.unknown_pendulum:UnknownPendulum"
+    config = load_config("point_nav/maml_trpo", **TINY, env={"family": family, "horizon": 10})
+    run = train(config, tmp_path / "run")
+    assert len(run.metrics()) == 2
+    tasks = config.env.tasks("test", 50)
+    assert tasks.min() < 0.7 < 1.5 < tasks.max()
+    env = config.env.make_batch(2)
+    streams = [np.random.default_rng(0) for _ in range(2)]
+    env.reset(np.array([[1.0, 1.0], [2.0, 0.5]]), streams)
+    obs, _, _ = env.step(np.full((2, 1), 0.5))
+    assert obs[0, 2] != obs[1, 2], "another angular velocity"

@@ -207,7 +207,7 @@ def test_an_environment_that_cannot_be_used_is_explained(fields, message):
 
 
 def test_an_observation_that_is_no_box_is_refused(walk):
-    with pytest.raises(WorkerError, match="observes Dict.*FlattenObservation"):
+    with pytest.raises(WorkerError, match=r"observes Dict.*FlattenObservation"):
         walk(cls="Unfit").observation_space  # noqa: B018
 
 

@@ -26,8 +26,16 @@ from envs.gymnasium import MujocoTaskEnv
 from envs.mujoco import MujocoFamily
 
 GOLDEN_HASHES = {
-    "gymnasium": {},
-    "metaworld": {},
+    "gymnasium": {
+        "train": "8ad7df753d742381",
+        "validation": "c8f8eb86e7bb5e4a",
+        "test": "c374cdc5693167a2",
+    },
+    "metaworld": {
+        "train": "83e319fcecff188d",
+        "validation": "999fa293a4979fa3",
+        "test": "e613ef40eca2ffe3",
+    },
     "point_nav": {
         "train": "2dcb2e56467c3881",
         "validation": "5633f5333aa6c966",
