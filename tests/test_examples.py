@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,3 +147,19 @@ def test_the_benchmark_of_families_prints_a_markdown_table():
     rates = [float(number.replace(",", "")) for number in (rate, limit)]
     assert float(share) == pytest.approx(rates[0] / rates[1], abs=0.01)
     assert float(memory) < 100
+
+
+def test_a_family_on_an_environment_of_gymnasiums_is_trained(tmp_path, monkeypatch):
+    """Its two lines of code reach the pendulum in the workers."""
+    monkeypatch.syspath_prepend(ROOT)
+    family = "examples.unknown_pendulum:UnknownPendulum"
+    config = load_config("point_nav/maml_trpo", **TINY, env={"family": family, "horizon": 10})
+    run = train(config, tmp_path / "run")
+    assert len(run.metrics()) == 2
+    tasks = config.env.tasks("test", 50)
+    assert tasks.min() < 0.7 < 1.5 < tasks.max()
+    env = config.env.make_batch(2)
+    streams = [np.random.default_rng(0) for _ in range(2)]
+    env.reset(np.array([[1.0, 1.0], [2.0, 0.5]]), streams)
+    obs, _, _ = env.step(np.full((2, 1), 0.5))
+    assert obs[0, 2] != obs[1, 2], "another angular velocity"

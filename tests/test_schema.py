@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from metarl.checks import ConfigError
-from metarl.schema import build, flat, keys, plain
+from metarl.schema import build, flat, keys, plain, type_name
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,46 @@ def test_keys_are_those_of_the_choice():
         assert listed["title"].default is MISSING
     assert square["drawn.side"].doc == "The length of an edge."
     assert square["drawn.side"].default == 2.0, "that of the class, not of the instance"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Mappings, whose keys are the author's."""
+
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value by name."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Anything by name."""
+
+
+def test_a_mapping_is_read_and_written():
+    values = {"ranges": {"length": [1, "2e-1"]}, "extras": {"a": [1, {"b": None}], "c": "text"}}
+    built = build(Ranges, values)
+    assert built.ranges == {"length": (1.0, 0.2)}
+    assert built.extras == values["extras"]
+    again = plain(built)
+    assert again == {"ranges": {"length": [1.0, 0.2]}, "extras": values["extras"]}
+    assert build(Ranges, again) == built
+    assert flat(again)["ranges.length"] == [1.0, 0.2]
+    listed = {key.path: key for key in keys(Ranges)}
+    assert list(listed) == ["ranges", "extras"]
+    assert listed["ranges"].default == {}
+    assert type_name(listed["ranges"].type) == "names with a list of 2 numbers each"
+    assert type_name(listed["extras"].type) == "names with a value each"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([1, 2], "at.ranges: expected names with a list of 2 numbers each, got [1, 2]"),
+        ({"length": 1}, "at.ranges.length: expected a list of 2 numbers, got 1"),
+        ({"length": [1]}, "at.ranges.length: expected a list of 2 numbers, got [1]"),
+        ({"length": [1, 2, 3]}, "at.ranges.length: expected a list of 2 numbers, got [1, 2, 3]"),
+        ({"length": [1, "x"]}, "at.ranges.length[1]: expected number, got 'x'"),
+        ({3: [1, 2]}, "at.ranges: a name: expected text, got 3"),
+    ],
+)
+def test_a_bad_mapping_is_refused_by_its_path(ranges, expected):
+    with pytest.raises(ConfigError) as error:
+        build(Ranges, {"ranges": ranges}, "at")
+    assert str(error.value) == expected

@@ -10,6 +10,7 @@ script, `python -I meta_world_env.py ML1 reach-v3 42`, it prints a benchmark's t
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from typing import Any
@@ -48,7 +49,12 @@ class MetaWorldEnv(gymnasium.Env):
         self.name, self.env = name, kept.pop() if kept else self.create(name)
 
     def create(self, name: str) -> Any:
-        drawn = {"render_mode": self.render_mode, "camera_name": CAMERA} if self.render_mode else {}
+        drawn = {}
+        if self.render_mode:
+            drawn = {"render_mode": self.render_mode, "camera_name": CAMERA}
+            display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+            if sys.platform.startswith("linux") and not display:
+                os.environ.setdefault("MUJOCO_GL", "egl")
         return metaworld.ALL_V3_ENVIRONMENTS[name](**drawn)
 
     def reset(
@@ -71,7 +77,7 @@ class MetaWorldEnv(gymnasium.Env):
         return self.env.step(action)
 
     def render(self) -> np.ndarray:
-        return self.env.render()
+        return np.rot90(self.env.render(), 2)  # the camera hangs upside down
 
     def close(self) -> None:
         self.env.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(__file__).with_name("worker.py")
+START = 60.0  # seconds, at least, to start Python and import what the environment needs
 FAREWELL = 2.0  # seconds that a worker has to end by itself
 LAST_WORDS = 20  # lines of stderr shown
 TALE = 0.2  # seconds for a hanging worker to write where it is
@@ -43,6 +44,7 @@ class WorkerProcess:
         self.last_words = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting = 0  # answers to come
+        self._patience = timeout
 
     @property
     def started(self) -> bool:
@@ -82,6 +84,7 @@ class WorkerProcess:
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._buffer, self._waiting = b"", 0
+        self._patience = max(self.timeout, START)
 
     def send(self, command: Mapping[str, Any]) -> None:
         """Send a command. That the worker is gone is noticed when its answer is waited for."""
@@ -108,6 +111,7 @@ class WorkerProcess:
                 self._read(progress)
             line, _, self._buffer = self._buffer.partition(b"\n")
             self._waiting -= 1
+            self._patience = self.timeout
             answer = json.loads(line)
             if "done" not in answer:
                 break
@@ -122,12 +126,12 @@ class WorkerProcess:
 
     def _read(self, progress: Callable[[], int]) -> None:
         since, done = self._sent, progress()
-        while not self._poll.poll(1000 * min(1.0, self.timeout / 4)):
+        while not self._poll.poll(1000 * min(1.0, self._patience / 4)):
             now = time.monotonic()
             if progress() != done:
                 since, done = now, progress()
-            elif now - since > self.timeout:
-                raise Lost(f"gave no answer for {self.timeout:g} s")
+            elif now - since > self._patience:
+                raise Lost(f"gave no answer for {self._patience:g} s")
         content = os.read(self._answers, 1 << 20)
         if not content:
             raise Lost(self._ending())

@@ -53,7 +53,7 @@ class Walk(gymnasium.Env):
 
 
 class Push(Walk):
-    action_space = Box(np.array([-1.0, 0.0, -np.inf]), np.array([1.0, 10.0, np.inf]), dtype=np.float64)
+    action_space = Box(np.array([-1, 0, -np.inf]), np.array([1, 10, np.inf]), dtype=np.float64)
 
 
 class Unfit(Walk):

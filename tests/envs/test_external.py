@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from envs import GymnasiumFamily, RenderingUnavailable, SimulationDiverged, WorkerError, make_family
+from envs import (
+    GymnasiumFamily,
+    RenderingUnavailable,
+    SimulationDiverged,
+    TaskObserved,
+    WorkerError,
+    make_family,
+)
+from metarl.evaluation import evaluate
+from metarl.report import evaluation_table
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 
@@ -207,7 +216,7 @@ def test_an_environment_that_cannot_be_used_is_explained(fields, message):
 
 
 def test_an_observation_that_is_no_box_is_refused(walk):
-    with pytest.raises(WorkerError, match="observes Dict.*FlattenObservation"):
+    with pytest.raises(WorkerError, match=r"observes Dict.*FlattenObservation"):
         walk(cls="Unfit").observation_space  # noqa: B018
 
 
@@ -266,3 +275,28 @@ def test_where_an_environment_runs_does_not_tell_its_tasks_apart():
     assert elsewhere.task_hash(tasks) == family.task_hash(tasks)
     other = make_family("gymnasium", parameters={**CARTPOLE, "gravity": (5.0, 14.0)})
     assert other.task_hash(tasks) != family.task_hash(tasks)
+
+
+# --- what is reported ---
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_the_success_rate_is_reported(walk, make_agent, observed):
+    """Walk succeeds further than 3 from the origin, as a strong pull alone ensures."""
+    family = walk(parameters={"pull": (2.0, 3.0)}, horizon=10)
+    family = TaskObserved(family) if observed else family
+    result = evaluate(make_agent(family), family, tasks=2, episodes=3, steps=1)
+    assert result.success is not None
+    assert result.success.shape == (2, 2, 3)
+    assert result.success_rate is not None
+    assert result.success_rate.tolist() == [1.0, 1.0]
+    assert result.to_dict()["success_rate"] == [1.0, 1.0]
+    assert evaluation_table({"maml": result}).columns[-1].header == "success"
+
+
+def test_where_success_is_unknown_nothing_is_said_of_it(make_agent):
+    family = GymnasiumFamily(horizon=5)
+    result = evaluate(make_agent(family), family, tasks=2, episodes=2, steps=1)
+    assert result.success is None
+    assert "success_rate" not in result.to_dict()
+    assert evaluation_table({"maml": result}).columns[-1].header == "tasks made worse"

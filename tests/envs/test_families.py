@@ -29,7 +29,11 @@ GOLDEN_HASHES = {
         "validation": "8f10eeff9300e05d",
         "test": "d165d61025694ad0",
     },
-    "metaworld": {},
+    "metaworld": {
+        "train": "d23bd9136286ec87",
+        "validation": "518e3d7101495616",
+        "test": "cc86bad21705b536",
+    },
     "point_nav": {
         "train": "631d781e876ce1fc",
         "validation": "6d62614f5134bb0b",
