@@ -1,6 +1,6 @@
 """A task family of one's own on an environment that is not: Gymnasium's Pendulum-v1.
 
-metarl train cartpole/maml_trpo --env.family examples.unknown_pendulum:UnknownPendulum
+metarl train point_nav/maml_trpo --env.family examples.unknown_pendulum:UnknownPendulum
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def test_shapes_and_types(run, family, tasks):
         "bootstrap": ((3, 2), bool),
         "tasks": (tasks.shape, np.float64),
     }
-    assert {name: (a.shape, a.dtype) for name, a in vars(episodes).items()} == expected
+    arrays = {name: array for name, array in vars(episodes).items() if array is not None}
+    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == expected
+    assert episodes.success is None
     assert episodes.mask.all()
     assert episodes.num_steps == 6 * family.horizon
     assert episodes.returns.shape == (3, 2)
