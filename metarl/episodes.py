@@ -54,7 +54,12 @@ class Episodes:
         """Return the first episodes of each task."""
         return self._map(lambda array: array[:, :number], self.tasks)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is known of the episodes, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
     def _map(self, cut: Callable[[np.ndarray], np.ndarray], tasks: np.ndarray) -> Episodes:
         """Cut all that is known of the episodes; `tasks` are those that are left."""
-        arrays = {name: array for name, array in vars(self).items() if array is not None}
-        return Episodes(**{**{name: cut(array) for name, array in arrays.items()}, "tasks": tasks})
+        cut_arrays = {name: cut(array) for name, array in self.arrays.items()}
+        return Episodes(**{**cut_arrays, "tasks": tasks})

@@ -221,3 +221,12 @@ def test_rows_of_episodes(run):
     assert np.array_equal(part.reward, episodes.reward[1:])
     assert np.array_equal(part.tasks, FAR[1:])
     assert_same(episodes.rows(0, 3), episodes)
+
+
+def test_first_episodes_of_each_task(run):
+    episodes = run(POINT, FAR)
+    part = episodes.first(1)
+    assert np.array_equal(part.reward, episodes.reward[:, :1])
+    assert np.array_equal(part.tasks, FAR)
+    assert part.success is None
+    assert_same(episodes.first(episodes.reward.shape[1]), episodes)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.base import TaskFamily
+from envs.base import MARGIN, TaskFamily
 from envs.external.batch import ExternalBatchEnv
 from envs.external.pool import Description, Environment, Pool, Route, describe
 from envs.external.scene import ExternalScene
@@ -136,7 +136,8 @@ class ExternalFamily(TaskFamily):
 class GymnasiumFamily(ExternalFamily):
     """Any Gymnasium environment, under tasks that set some of its parameters at random.
 
-    By default CartPole with poles of different lengths under different gravity.
+    By default CartPole with poles of different lengths under different gravity. Out of
+    distribution are tasks of which some parameter is beyond its range, above it by up to half.
     """
 
     horizon: int = 200
@@ -188,6 +189,12 @@ class GymnasiumFamily(ExternalFamily):
     def task_space(self) -> Box:
         low, high = np.array(list(self.parameters.values())).T
         return Box(low, high, dtype=np.float64)
+
+    @property
+    def ood_space(self) -> Box:
+        space = self.task_space
+        highest = space.low + MARGIN * (space.high - space.low)
+        return Box(space.low, highest, dtype=np.float64)
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         space = self.task_space

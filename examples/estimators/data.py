@@ -71,7 +71,7 @@ def complete_experience(
     params = {name: value.detach() for name, value in params.items()}
     num_tasks, all_episodes = len(params["weight0"]), trajectories(problem)
     episodes = Episodes(
-        **{name: np.repeat(array, num_tasks, axis=0) for name, array in vars(all_episodes).items()}
+        **{name: np.repeat(array, num_tasks, axis=0) for name, array in all_episodes.arrays.items()}
     )
     experience, _ = make_experience(episodes, problem.policy, params, problem.returns, CPU)
     horizon = problem.family.horizon
@@ -169,7 +169,7 @@ def data_sets(problem: Problem, num_episodes: int) -> DataSets:
     counts = (index[:, :, None] == np.arange(len(choices))).sum(1)  # (B, K)
     factorials = np.array([math.factorial(n) for n in range(num_episodes + 1)])
     orders = factorials[num_episodes] / factorials[counts].prod(1)
-    arrays = {name: array[0][index] for name, array in vars(single).items() if name != "tasks"}
+    arrays = {name: array[0][index] for name, array in single.arrays.items() if name != "tasks"}
     episodes = Episodes(**arrays, tasks=np.repeat(problem.task[None], len(index), axis=0))
     return DataSets(problem, episodes, torch.from_numpy(index), torch.from_numpy(orders))
 

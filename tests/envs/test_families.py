@@ -28,6 +28,7 @@ GOLDEN_HASHES = {
         "train": "65ea569bc3ee852b",
         "validation": "8f10eeff9300e05d",
         "test": "d165d61025694ad0",
+        "ood": "74a07fe46b8525ec",
     },
     "metaworld": {
         "train": "d23bd9136286ec87",
