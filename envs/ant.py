@@ -96,6 +96,7 @@ class Ant(MujocoFamily):
         return bonus
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        """where the torso's height leaves the range from `lowest` to `highest`"""
         height = batch.bind("qpos")[:, 2]
         return (height < self.lowest) | (height > self.highest)
 
@@ -143,7 +144,7 @@ class AntGoal(Ant):
     Goals fill the disk of radius 3 evenly and no episode ends early, as in ProMP, PEARL and
     VariBAD. MAML's tasks are `region: square`, [-3, 3]^2, with control_cost 0.005, alive_bonus 4.05
     and ends_early true. Out of distribution are the goals around
-    that region in the square of 1.5 times its width.
+    that region, in the square 1.5 times as wide.
     """
 
     control_cost: float = 0.1
@@ -187,6 +188,7 @@ class AntGoal(Ant):
         return inside and super().in_distribution(task)
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        """never, or with `ends_early` where the torso's height leaves its range"""
         return super().terminated(batch, tasks) & self.ends_early
 
     def reward(

@@ -47,6 +47,7 @@ class Biped(MujocoFamily):
         """Return which robots have not fallen, (N,) bool."""
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        """where the robot has fallen: its torso too low, too high or not upright"""
         return ~self.healthy(batch)
 
 

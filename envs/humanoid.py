@@ -78,5 +78,6 @@ class HumanoidDir(DirectionGoal):
         )
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        """where the torso's height leaves the range from 1 to 2 m"""
         height = batch.bind("qpos")[:, 2]
         return (height < LOWEST) | (height > HIGHEST)

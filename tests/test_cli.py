@@ -54,7 +54,7 @@ def test_evaluate_prints_a_table_and_names_its_files(run, capsys):
     assert code == 0
     assert "maml_trpo" in text
     assert "random" in text
-    assert str(run / "evaluation" / "test.json") in text
+    assert str(run / "evaluation" / "paper-test.json") in text
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
