@@ -122,6 +122,13 @@ def make_parser(words: Sequence[str]) -> Parser:
     command.add_argument("--height", type=int, default=360, help="of a panel, pixels (default 360)")
     command.set_defaults(run=render, parser=command)
 
+    command = commands.add_parser("report", help="write a page", description=report.__doc__)
+    command.add_argument("directories", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: the folder `report` in the first run"
+    )
+    command.set_defaults(run=report, parser=command)
+
     command = commands.add_parser("bench", help="time an iteration", description=bench.__doc__)
     command.add_argument("config", metavar="CONFIG", help="a YAML file, or a name")
     command.add_argument("--repeats", type=int, default=3, help="timed iterations (default 3)")
@@ -199,7 +206,7 @@ def dry_run(config: Any, directory: Path) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure the return before and after adaptation on held-out tasks."""
-    from metarl.report import evaluate_run, evaluation_table, evaluation_title
+    from metarl.comparison import evaluate_run, evaluation_table, evaluation_title
     from metarl.rollout import EpisodeDiverged
 
     against = [name for name in args.against.split(",") if name]
@@ -256,6 +263,15 @@ def render(args: argparse.Namespace) -> int:
     except (RenderingUnavailable, EpisodeDiverged) as error:
         return complain(error, 1)
     print(info)
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write one self-contained page about runs, the figures, and a model card of the first."""
+    from metarl.report import write_report
+
+    for path in write_report(args.directories, args.out):
+        print(path)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,21 @@ class Evaluation:
             "worse": self.worse.tolist(),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Make what a result file holds into an evaluation again (without `success`)."""
+        return cls(
+            family=content["family"],
+            split=content["split"],
+            task_hash=content["task_hash"],
+            tasks=np.array(content["tasks"]),
+            returns=np.array(content["returns"]),
+            step_scales=tuple(content["step_scales"]),
+            seed=content["seed"],
+            axis=content["axis"],
+            points=tuple(content["points"]),
+        )
 
 
 def evaluate(

@@ -9,8 +9,8 @@ import metarl
 from envs import PointNav, make_family
 from metarl.agents import make_agent
 from metarl.checks import ConfigError, UserError
+from metarl.comparison import evaluate_run
 from metarl.evaluation import Evaluation, evaluate, load, step_scales
-from metarl.report import evaluate_run
 from metarl.training import train
 
 SMALL = {

@@ -12,6 +12,7 @@ import metarl
 from envs import PointNav, TabularMDP
 from metarl.agents import make_agent
 from metarl.checks import ConfigError, UserError
+from metarl.comparison import evaluate_run, evaluation_table
 from metarl.evaluation import Evaluation, evaluate
 from metarl.protocols import (
     EXPERIENCE,
@@ -26,7 +27,6 @@ from metarl.protocols import (
     paper,
     robust,
 )
-from metarl.report import evaluate_run, evaluation_table
 from metarl.training import train
 
 FAMILY = PointNav(horizon=6)

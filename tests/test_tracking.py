@@ -7,7 +7,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 import metarl
-from metarl.report import evaluate_run
+from metarl.comparison import evaluate_run
 from metarl.runs import Run
 from metarl.tracking import NoTracker, start_tracker
 from metarl.training import train

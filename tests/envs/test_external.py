@@ -15,8 +15,8 @@ from envs import (
     WorkerError,
     make_family,
 )
+from metarl.comparison import evaluation_table
 from metarl.evaluation import evaluate
-from metarl.report import evaluation_table
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 

@@ -1,4 +1,4 @@
-"""What is made of a run afterwards: result files, tables and figures."""
+"""A run and its baselines, evaluated on the same tasks: result files, tables and figures."""
 
 from __future__ import annotations
 

@@ -1,0 +1,191 @@
+"""Reports: what is on the page, in a real browser where there is one, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import metarl
+from metarl.checks import UserError
+from metarl.comparison import evaluate_run
+from metarl.report import write_report
+from metarl.report.story import differences, pooled, read_stories
+from metarl.training import train
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+TINY = {
+    "iterations": 3,
+    "num_tasks": 2,
+    "num_episodes": 3,
+    "env.horizon": 6,
+    "policy.hidden": [8],
+    "tracking.mode": "disabled",
+}
+
+
+def make_run(folder, name="point_nav/maml_trpo", **overrides):
+    return train(metarl.load_config(name, **{**TINY, **overrides}), folder).directory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of one method, one of another whose label is no friend of HTML, evaluated."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = [
+        make_run(folder / "a0"),
+        make_run(folder / "a1", seed=1),
+        make_run(folder / "b", "point_nav/reptile", method="<script>alert(1)</script>"),
+    ]
+    for run in made:
+        evaluate_run(run, tasks=5, episodes=2, steps=1, against=["random"])
+    for protocol in ("continual", "robust", "few_episode", "ood"):
+        evaluate_run(made[0], protocol=protocol, tasks=5, episodes=2, steps=1)
+    (made[0] / "videos").mkdir()
+    (made[0] / "videos" / "film.mp4").write_bytes(b"not quite a film")
+    return made
+
+
+@pytest.fixture(scope="module")
+def files(runs):
+    return write_report(runs)
+
+
+@pytest.fixture(scope="module")
+def page(files):
+    return files[0].read_text()
+
+
+def test_the_page_stands_alone_and_its_figures_beside_it(files, runs, page):
+    folder = runs[0] / "report"
+    assert files[0] == folder / "report.html"
+    assert {"report.html", "model_card.md", "learning.svg", "learning.png"} <= {
+        file.name for file in files
+    }
+    assert all(file.parent == folder and file.stat().st_size > 0 for file in files)
+    assert sorted(folder.iterdir()) == sorted(files)
+    # Nothing is fetched: the only addresses are names, such as that of the SVG format.
+    fetched = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)
+    assert fetched == []
+    assert "url(http" not in page
+
+
+def test_labels_are_escaped(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_what_is_on_the_page(page):
+    for text in (
+        "paper-test",
+        "few_episode-test",
+        "continual-test",
+        "backward transfer",
+        "robust-test",
+        "ood-test",
+        "probability of improvement",
+        "outer.update",
+        "data:video/mp4;base64,",
+        "metarl evaluate runs/a0 --protocol paper --split test --tasks 5 --episodes 2 --steps 1",
+    ):
+        assert text in page, text
+    # learning, diagnostics, and what five evaluations are shown by
+    assert page.count("<svg") == 2 + 3 + 3 + 3 + 1 + 1
+
+
+def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
+    scores = pooled(read_stories(runs), "paper-test")
+    assert {name: values.shape for name, values in scores.items()} == {
+        "maml_trpo": (2, 5, 2),
+        "<script>alert(1)</script>": (1, 5, 2),
+        "random": (1, 5, 2),
+    }
+    returns = json.loads((runs[1] / "evaluation" / "paper-test.json").read_text())
+    second = returns["methods"]["maml_trpo"]["parts"][""]["mean"]
+    assert scores["maml_trpo"][1].mean(0).tolist() == pytest.approx(second)
+
+
+def test_configs_differ_where_they_do(runs):
+    found = differences(read_stories(runs))
+    assert found["seed"] == [0, 1, 0]
+    assert found["outer.update"] == ["trpo", "trpo", "reptile"]
+    assert "num_tasks" not in found
+
+
+def test_the_model_card_says_what_the_policy_is(files):
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert "# a0" in card
+    assert "`point_nav`" in card
+    assert "| maml_trpo | 2 |" in card
+    assert "inner.lr: 0.5" in card
+
+
+def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
+    files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
+    assert "None yet: metarl evaluate run" in files[0].read_text()
+
+
+def test_writing_again_replaces(runs, files):
+    assert write_report(runs)[0].read_text() == files[0].read_text()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [1200, 390], ids=["desk", "phone"])
+def test_a_browser_shows_it(files, tmp_path, width):
+    """No script is needed, nothing runs off a phone's screen, and every figure has its size."""
+    probe = tmp_path / "probe.html"
+    page = files[0].read_text()
+    # The page forbids scripts; the probe is a copy that allows one, to measure it.
+    page = re.sub(r"<meta http-equiv.*?>", "", page, flags=re.DOTALL)
+    script = """<script>document.title = JSON.stringify({
+        wide: document.documentElement.scrollWidth, screen: innerWidth,
+        svgs: [...document.querySelectorAll("figure svg")].map(e => e.clientWidth),
+        alerts: document.querySelectorAll("td script").length})</script></body>"""
+    probe.write_text(page.replace("</body>", script))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--window-size={width},2000", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
+    found = json.loads(title.replace("&quot;", '"'))
+    assert found["wide"] <= found["screen"]
+    assert len(found["svgs"]) == 13
+    assert min(found["svgs"]) > 200
+    assert found["alerts"] == 0
+
+
+def test_runs_of_different_families_are_refused(runs, tmp_path):
+    other = make_run(tmp_path / "other", "tabular_mdp/maml_trpo")
+    with pytest.raises(UserError, match=r"different families .*: point_nav, tabular_mdp"):
+        write_report([runs[0], other])
+
+
+def test_a_run_without_iterations_is_refused(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    (copy / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="copy: nothing was trained yet"):
+        write_report([copy])
+
+
+def test_a_file_that_is_no_result_is_named(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    (copy / "evaluation" / "mine.json").write_text('{"returns": [1]}')
+    with pytest.raises(UserError, match=r"mine\.json: not a result file"):
+        write_report([copy])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(runs, blocked / "report")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="not a run's folder"):
+        write_report([tmp_path])
