@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from examples.many_runs import Job, finish_all
-from metarl.config import config_names, load_config
 from metarl.comparison import evaluate_run
+from metarl.config import config_names, load_config
 from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
 

@@ -102,7 +102,7 @@ def make_parser(words: Sequence[str]) -> Parser:
         "--against",
         default="",
         metavar="LIST",
-        help="baselines: random, or the folders of other runs",
+        help="baselines: random, the folders of other runs, or methods (oracle) of runs beside it",
     )
     command.add_argument(
         "--inner-lr-schedule",

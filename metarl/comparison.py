@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl.agents import make_agent
 from metarl.checkpoint import write_atomically
-from metarl.checks import UserError, check_known
+from metarl.checks import UserError, check_known, nearest
 from metarl.config import Config
 from metarl.evaluation import Evaluation
 from metarl.figures import draw
@@ -46,7 +46,8 @@ def evaluate_run(
         checkpoint: which of its checkpoints.
         split, tasks, episodes, steps, schedule, seed: as in `metarl.protocols.Setting`.
         against: baselines: `random` adapts from the parameters that the training began with; the
-            folder of another run stands for its latest checkpoint.
+            folder of another run, or the method of a run beside this one, stands for its latest
+            checkpoint.
         overrides: values that replace those of the run's config, such as device="cpu".
 
     Returns:
@@ -118,16 +119,36 @@ def baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[str, Co
     """
     if name == RANDOM:
         return RANDOM, Contestant(run.config, None, "untrained")
-    if not Path(name).is_dir():
-        raise UserError(f"--against: {name}: expected {RANDOM} or the folder of a run")
-    other = Run.open(Path(name), **overrides)
+    folder = Path(name) if Path(name).is_dir() else beside(run, name)
+    other = Run.open(folder, **overrides)
     hashes = [each.env.task_hash(each.env.tasks("test", 1)) for each in (run.config, other.config)]
     if hashes[0] != hashes[1]:
         raise UserError(
             f"--against: {name}: its tasks ({describe(other.config)}) are not those of "
             f"{run.directory} ({describe(run.config)})"
         )
-    return other.config.method, Contestant(other.config, other.load().agent, f"{name} latest")
+    return other.config.method, Contestant(other.config, other.load().agent, f"{folder} latest")
+
+
+def beside(run: Run, method: str) -> Path:
+    """Find the run of a method, such as `oracle`, among those in the folder that a run is in.
+
+    Of several the one with the same seed, or else the first.
+
+    Raises:
+        UserError: if there is none.
+    """
+    others = [Run.open(path.parent) for path in sorted(run.directory.parent.glob("*/config.yaml"))]
+    others = [other for other in others if other.config.env.name == run.config.env.name]
+    found = [other for other in others if other.config.method == method]
+    if not found:
+        known = {RANDOM, *(other.config.method for other in others)}
+        raise UserError(
+            f"--against: {method}: expected {RANDOM}, the folder of a run, or the method of a run "
+            f"beside {run.directory}{nearest(method, known)}"
+        )
+    same = [other for other in found if other.config.seed == run.config.seed]
+    return (same or found)[0].directory
 
 
 def describe(config: Config) -> str:

@@ -23,6 +23,7 @@ from metarl.schema import Key, build, convert, keys, plain
 from metarl.streams import MAX_SEED
 
 PACKAGE = Path(__file__).parent
+SWEEPS = "sweeps"  # the folder of Weights & Biases' sweeps, among those of the configs
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def config_names() -> dict[str, Path]:
     # An installed wheel holds them inside the package, a clone beside it.
     folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
-    files = sorted(folder.glob("*/*.yaml"))
+    files = [path for path in sorted(folder.glob("*/*.yaml")) if path.parent.name != SWEEPS]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 

@@ -66,7 +66,8 @@ class WandbTracker:
             group=f"{config.env.name}/{config.method}",
             job_type=job,
             # Offline runs cannot be resumed; those of one id are merged when they are synced.
-            id=_run_id(run, job),
+            # A sweep's agent has given its run an id already.
+            id=None if "WANDB_SWEEP_ID" in os.environ else _run_id(run, job),
             resume="allow" if mode == "online" else None,
             config=config.to_dict(),
             settings=wandb.Settings(silent=True, console="off"),

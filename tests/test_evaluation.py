@@ -157,6 +157,17 @@ def test_another_run_is_a_baseline_on_the_same_tasks_and_episodes(run, tmp_path)
     assert written["reptile"]["checkpoint"] == f"{reptile} latest"
 
 
+def test_a_method_stands_for_its_run_beside_this_one(run):
+    """The one with the same seed, where there are several."""
+    for seed in (3, 0):
+        train_another(run.directory.parent, f"oracle-{seed}", "point_nav/oracle", seed=seed)
+    settings = {"tasks": 2, "episodes": 2, "steps": 1}
+    results, files = evaluate_run(run.directory, against=["oracle", "random"], **settings)
+    assert list(results) == ["maml_trpo", "oracle", "random"]
+    written = json.loads(files[0].read_text())["methods"]
+    assert written["oracle"]["checkpoint"] == f"{run.directory.parent / 'oracle-0'} latest"
+
+
 def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):
     oracle = train_another(tmp_path, "oracle", "point_nav/oracle")
     results, _ = evaluate_run(run.directory, against=[str(oracle)], tasks=2, episodes=2, steps=1)
@@ -178,7 +189,10 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"split": "tset"}, "nearest: test"),
         ({"schedule": "haling"}, "nearest: halving"),
         ({"protocol": "few_episodes"}, "nearest: few_episode"),
-        ({"against": ["randm"]}, "--against: randm: expected random or the folder of a run"),
+        (
+            {"against": ["randm"]},
+            r"--against: randm: expected random, the folder of a run.*: random",
+        ),
         ({"checkpoint": "bset"}, "there is no such checkpoint"),
     ],
 )

@@ -64,7 +64,7 @@ def on_one_grid(
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of each value and those before it, `width` of them where there are so many."""
+    """Return the mean of each value and those before it, at most `width` of them."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - width, 0)
