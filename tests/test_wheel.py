@@ -93,6 +93,8 @@ def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
     names = files_in(build(tmp_path, "--wheel"))
     for path in (REPO / "configs").rglob("*.yaml"):
         assert f"metarl/{path.relative_to(REPO).as_posix()}" in names
+    needed = {"metarl/report/page.html", "metarl/report/card.md"}
+    assert {*needed, "envs/external/meta_world_requirements.txt"} <= names.keys()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"metarl", "envs"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
