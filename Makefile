@@ -27,9 +27,11 @@ demo: install  ## Train, evaluate and film a small example (safe to repeat)
 	$(BIN)/metarl evaluate $(DEMO) --split test --tasks 40 --episodes 20 --steps 3 --against random
 	$(BIN)/metarl render $(DEMO) --task 1 --steps 1 --out $(DEMO)/videos/forward.mp4
 	$(BIN)/metarl render $(DEMO) --task -1 --steps 1 --out $(DEMO)/videos/backward.mp4
+	$(BIN)/metarl report $(DEMO)
 	@echo
 	@echo "run:    $(DEMO)"
-	@echo "figure: $(DEMO)/evaluation/test.png"
+	@echo "report: $(DEMO)/report/report.html"
+	@echo "figure: $(DEMO)/evaluation/paper-test.png"
 	@echo "videos: $(DEMO)/videos/forward.mp4"
 	@echo "        $(DEMO)/videos/backward.mp4"
 
