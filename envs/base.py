@@ -69,6 +69,9 @@ class TaskFamily(ABC):
     an endless task short, and the value of the last state is bootstrapped."""
     splits_are_disjoint: ClassVar[bool] = True
     """Whether the task sets have no task in common. Not possible where tasks are few."""
+    visible_task: ClassVar[tuple[int, ...]] = ()
+    """Which numbers of a task observations may show, such as the places of objects that are seen.
+    The others are what there is to adapt to."""
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 

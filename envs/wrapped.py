@@ -28,6 +28,7 @@ class FamilyWrapper(TaskFamily):
             "source",
             "finite_horizon",
             "splits_are_disjoint",
+            "visible_task",
             "no_ood_reason",
         ):
             # What is frozen is set this way; these shadow the class variables.

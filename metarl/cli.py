@@ -239,6 +239,7 @@ def render(args: argparse.Namespace) -> int:
     from metarl.agents import make_agent
     from metarl.rollout import EpisodeDiverged
     from metarl.runs import Run
+    from metarl.tracking import start_tracker
     from metarl.video import adaptation_video
 
     run = Run.open(args.directory, **overrides_of(args))
@@ -263,6 +264,9 @@ def render(args: argparse.Namespace) -> int:
     except (RenderingUnavailable, EpisodeDiverged) as error:
         return complain(error, 1)
     print(info)
+    tracker = start_tracker(run, job="render")
+    tracker.video(f"adaptation/{args.out.stem}", args.out)
+    tracker.finish()
     return 0
 
 

@@ -29,6 +29,10 @@ class Tracker(Protocol):
         """Take a picture."""
         ...
 
+    def video(self, name: str, path: Path) -> None:
+        """Take a film, .mp4 or .gif."""
+        ...
+
     def artifact(self, name: str, path: Path) -> None:
         """Take a file, as a version of the artifact of that name."""
         ...
@@ -46,6 +50,8 @@ class NoTracker:
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
 
     def image(self, name: str, path: Path) -> None: ...
+
+    def video(self, name: str, path: Path) -> None: ...
 
     def artifact(self, name: str, path: Path) -> None: ...
 
@@ -83,6 +89,10 @@ class WandbTracker:
 
     def image(self, name: str, path: Path) -> None:
         self._run.log({name: wandb.Image(str(path))})
+
+    def video(self, name: str, path: Path) -> None:
+        kind = "gif" if path.suffix == ".gif" else "mp4"
+        self._run.log({name: wandb.Video(str(path), format=kind)})
 
     def artifact(self, name: str, path: Path) -> None:
         # W&B allows only these characters in an artifact's name.

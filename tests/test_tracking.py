@@ -7,6 +7,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 import metarl
+from metarl.cli import main
 from metarl.comparison import evaluate_run
 from metarl.runs import Run
 from metarl.tracking import NoTracker, start_tracker
@@ -92,6 +93,14 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         for item in record.history.item
     }
     assert {"evaluation/paper-test", "evaluation/paper-test curve"} <= keys
+
+
+def test_a_film_is_tracked_too(tmp_path, logged_out, monkeypatch):
+    run = train(config(iterations=1, **{"tracking.mode": "offline"}), tmp_path / "run")
+    words = ["render", str(run.directory), "--out", str(tmp_path / "film.mp4"), "--steps", "1"]
+    assert main([*words, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
+    (film,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
+    assert film.read_bytes() == (tmp_path / "film.mp4").read_bytes()
 
 
 def test_tracking_can_be_off(tmp_path):

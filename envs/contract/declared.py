@@ -63,9 +63,10 @@ def declaration(family: TaskFamily) -> str:
 
 
 def _longer(family: TaskFamily) -> dict[str, object]:
-    """The fields of the same family with a longer horizon: its own, or that of a family in it."""
+    """The fields of the same family with another horizon: its own, or that of a family in it."""
     if {field.name: field.init for field in dataclasses.fields(family)}["horizon"]:
-        return {"horizon": family.horizon + 1}
+        # A shorter one, where that is possible: an environment may have a limit of its own.
+        return {"horizon": family.horizon - 1 or 2}
     inner = {
         field.name: getattr(family, field.name)
         for field in dataclasses.fields(family)

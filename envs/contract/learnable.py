@@ -73,8 +73,12 @@ def hidden_task(family: TaskFamily) -> str:
     first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
     remark = ""
     if not _same_for_all(first):
-        _expect_not_proportional(first, tasks)
+        _expect_not_proportional(first, tasks, family.visible_task)
         remark = "the first observations differ between tasks, but none is a coordinate of the task"
+        if family.visible_task:
+            return (
+                "observations show what the family calls visible of its tasks, and no more at first"
+            )
     for recording in map(_common_steps, played):
         if _same_for_all(recording.obs):
             continue
@@ -88,12 +92,16 @@ def hidden_task(family: TaskFamily) -> str:
     return remark
 
 
-def _expect_not_proportional(first: np.ndarray, tasks: np.ndarray) -> None:
-    """Refuse observations, (streams, N, obs_dim), with an affine function of a task coordinate."""
+def _expect_not_proportional(
+    first: np.ndarray, tasks: np.ndarray, visible: tuple[int, ...]
+) -> None:
+    """Refuse observations, (streams, N, obs_dim), with an affine function of a task coordinate that
+    is not visible."""
     obs = (first - first.mean(axis=1, keepdims=True)).reshape(-1, first.shape[-1])
     told = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (streams * N, task_dim)
     norms = np.outer(np.linalg.norm(obs, axis=0), np.linalg.norm(told, axis=0))
     correlation = np.abs(obs.T @ told) / np.where(norms > 0, norms, np.inf)
+    correlation[:, list(visible)] = 0
     where = np.argwhere(correlation > PROPORTIONAL)
     if len(where):
         raise Violation(

@@ -63,6 +63,7 @@ class MetaWorld(ExternalFamily):
 
     name: ClassVar[str] = "metaworld"
     source: ClassVar[str] = "Yu et al. 2019 (Meta-World), version 3"
+    visible_task: ClassVar[tuple[int, ...]] = (1, 2, 3)  # where the object is
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -558,3 +558,28 @@ def test_ended_episodes_are_not_stepped_again():
     # The first of a batch is another episode than alone, which this family pays for elsewhere.
     assert {check.name for check in checks} <= {"batch equals single", "subsets"}
     assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
+
+
+@pytest.mark.parametrize(("shown", "outcome"), [(0, "pass"), (1, "FAIL")])
+def test_numbers_of_a_task_may_be_visible(shown, outcome):
+    """Where the family says so, such as the place of an object that is seen."""
+
+    class Sees(PointNav):
+        visible_task = (0,)
+
+        @property
+        def observation_space(self):
+            return Box(-np.inf, np.inf, (3,), np.float64)
+
+        def make_batch(self, num_episodes, num_threads=1):
+            return SeesBatch(self, num_episodes, num_threads)
+
+    class SeesBatch(PointBatchEnv):
+        def reset(self, tasks, rngs):
+            return np.column_stack([super().reset(tasks, rngs), self.tasks[:, shown]])
+
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            return np.column_stack([obs, self.tasks[:, shown]]), reward, terminated
+
+    assert run_check("hidden task", Sees()).outcome == outcome
