@@ -19,8 +19,6 @@ from envs.goals import DirectionGoal, VelocityGoal
 from envs.mujoco import MujocoFamily, load_model
 from envs.rendering import Mark
 
-RESET_NOISE = 0.1
-
 
 @dataclass(frozen=True)
 class Ant(MujocoFamily):
@@ -44,6 +42,8 @@ class Ant(MujocoFamily):
 
     model_file: ClassVar[str] = "ant.xml"
     frame_skip: ClassVar[int] = 5
+    reset_noise: ClassVar[float] = 0.1
+    normal_velocities: ClassVar[bool] = True
     camera_elevation: ClassVar[float] = -30.0
     observe_position: ClassVar[bool] = False
     """Whether x and y are observed: where they matter to the reward."""
@@ -67,11 +67,6 @@ class Ant(MujocoFamily):
     @property
     def obs_dim(self) -> int:
         return 27 + 2 * self.observe_position + 78 * self.contact_forces
-
-    def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        model = self.model
-        qpos = model.qpos0 + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
-        return qpos, RESET_NOISE * rng.standard_normal(model.nv)
 
     def observe(self, batch: Batch) -> np.ndarray:
         start = 0 if self.observe_position else 2

@@ -13,7 +13,6 @@ from envs.goals import VelocityGoal
 from envs.mujoco import MujocoFamily
 from envs.params import RandomParams
 
-RESET_NOISE = 0.005
 CONTROL_COST = 0.001
 MAX_OBSERVED_VELOCITY = 10.0
 
@@ -23,15 +22,11 @@ class Biped(MujocoFamily):
     """What Walker2d and Hopper share: a planar robot that falls out of its episode."""
 
     frame_skip: ClassVar[int] = 4
+    reset_noise: ClassVar[float] = 0.005
 
     @property
     def obs_dim(self) -> int:
         return self.model.nq - 1 + self.model.nv
-
-    def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        model = self.model
-        qpos = model.qpos0 + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
-        return qpos, rng.uniform(-RESET_NOISE, RESET_NOISE, model.nv)
 
     def observe(self, batch: Batch) -> np.ndarray:
         # All but the x position, which no reward depends on.

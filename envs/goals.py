@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ class DirectionGoal(MujocoFamily):
         return f"speed {velocity[0]:+.1f} m/s, goal {'forward' if task[0] > 0 else 'backward'}"
 
 
+@functools.cache  # a film asks for every frame
 def robot_height(model: mujoco.MjModel) -> float:
     """Return how high a robot reaches as it starts, m."""
     data = mujoco.MjData(model)

@@ -17,7 +17,6 @@ from mujoco.batch import Batch
 from envs.goals import DirectionGoal, VelocityGoal
 from envs.mujoco import MujocoFamily, compile_model, load_model, load_spec
 
-RESET_NOISE = 0.1
 CONTROL_COST = 0.05
 
 
@@ -31,6 +30,8 @@ class HalfCheetah(MujocoFamily):
 
     model_file: ClassVar[str] = "half_cheetah.xml"
     frame_skip: ClassVar[int] = 5
+    reset_noise: ClassVar[float] = 0.1
+    normal_velocities: ClassVar[bool] = True
 
     @property
     def obs_dim(self) -> int:
@@ -41,11 +42,6 @@ class HalfCheetah(MujocoFamily):
         # The centre of mass is among what MuJoCo derives from the positions.
         stages = mujoco.mjtStage
         return (stages.mjSTAGE_POS if self.observe_torso else stages.mjSTAGE_NONE).value
-
-    def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        model = self.model
-        qpos = model.qpos0 + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
-        return qpos, RESET_NOISE * rng.standard_normal(model.nv)
 
     def observe(self, batch: Batch) -> np.ndarray:
         # All but the x position, which no reward depends on.

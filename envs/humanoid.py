@@ -15,7 +15,6 @@ from mujoco.batch import Batch
 from envs.goals import DirectionGoal
 from envs.mujoco import load_model
 
-RESET_NOISE = 0.01
 # PEARL has 0.25 times the way of the centre of mass per physics step's time, and 5 of them make a
 # control step.
 FORWARD_REWARD = 1.25
@@ -39,6 +38,7 @@ class HumanoidDir(DirectionGoal):
     plane: ClassVar[bool] = True
     model_file: ClassVar[str] = "humanoid.xml"
     frame_skip: ClassVar[int] = 5
+    reset_noise: ClassVar[float] = 0.01
     obs_dim: ClassVar[int] = 348
     camera_elevation: ClassVar[float] = -20.0
 
@@ -49,11 +49,6 @@ class HumanoidDir(DirectionGoal):
     @property
     def stage(self) -> int:
         return mujoco.mjtStage.mjSTAGE_ACC.value
-
-    def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        model = self.model
-        qpos = model.qpos0 + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
-        return qpos, rng.uniform(-RESET_NOISE, RESET_NOISE, model.nv)
 
     def observe(self, batch: Batch) -> np.ndarray:
         # Not the position, which no reward depends on, nor the world and the root's free joint.

@@ -97,6 +97,11 @@ class MujocoFamily(TaskFamily):
     """The model, a file among Gymnasium's MuJoCo assets."""
     frame_skip: ClassVar[int]
     """Physics steps per control step."""
+    reset_noise: ClassVar[float]
+    """How far episodes begin from the model's own state: positions evenly within this range, and
+    velocities too, or normally with this standard deviation."""
+    normal_velocities: ClassVar[bool] = False
+    """Whether initial velocities are normal."""
     camera_elevation: ClassVar[float] = -12.0
     """How the camera looks at the robot, degrees: negative from above."""
 
@@ -155,9 +160,13 @@ class MujocoFamily(TaskFamily):
         share = np.clip(np.asarray(action, np.float64) / self.action_scale, -1.0, 1.0)
         return (high + low) / 2 + share * ((high - low) / 2)
 
-    @abstractmethod
     def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw the initial qpos (nq,) and qvel (nv,) of one episode."""
+        model, noise = self.model, self.reset_noise
+        qpos = model.qpos0 + rng.uniform(-noise, noise, model.nq)
+        if self.normal_velocities:
+            return qpos, noise * rng.standard_normal(model.nv)
+        return qpos, rng.uniform(-noise, noise, model.nv)
 
     @abstractmethod
     def observe(self, batch: Batch) -> np.ndarray:

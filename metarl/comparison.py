@@ -16,7 +16,7 @@ from metarl.checks import UserError, check_known, nearest
 from metarl.config import Config
 from metarl.evaluation import Evaluation
 from metarl.figures import draw
-from metarl.protocols import PROTOCOLS, Setting
+from metarl.protocols import PROTOCOLS, Setting, part_label
 from metarl.runs import Run, encode, provenance
 from metarl.tracking import start_tracker
 
@@ -93,7 +93,7 @@ def evaluate_run(
     files = [folder / f"{stem}.json", folder / f"{stem}.png"]
     write_atomically(files[0], encode(content))
     results = {
-        f"{label}, {part}" if part else label: result
+        part_label(label, part): result
         for label, several in parts.items()
         for part, result in several.items()
     }

@@ -25,8 +25,7 @@ def draw(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
         results: by method, or `method, part`, on the same tasks.
         path: the file to write.
     """
-    panels = {"robust": robustness, "continual": forgetting_matrices}.get(protocol, curves)
-    save(panels(results), path)
+    save(PANELS.get(protocol, curves)(results), path)
 
 
 def curves(results: Mapping[str, Evaluation]) -> Figure:
@@ -88,6 +87,10 @@ def forgetting_matrices(results: Mapping[str, Evaluation]) -> Figure:
         axes.set_title(label, fontsize=9)
     all_axes[0].set_ylabel("tasks met")
     return figure
+
+
+PANELS = {"robust": robustness, "continual": forgetting_matrices}
+"""Protocols whose results have a figure of their own."""
 
 
 def title(result: Evaluation) -> str:

@@ -72,6 +72,11 @@ class Setting:
 Parts: TypeAlias = dict[str, Evaluation]
 
 
+def part_label(method: str, part: str) -> str:
+    """Name a part of a method's result."""
+    return f"{method}, {part}" if part else method
+
+
 def paper(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
     """A number of gradient steps, each from fresh episodes, the step halved after the first: the
     MAML paper's."""

@@ -25,7 +25,8 @@ def svg(figure: Figure) -> str:
     # The same figure gives the same text.
     with rc_context({"svg.hashsalt": "metarl", "svg.fonttype": "path"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    whole = text.getvalue()
+    return whole[whole.index("<svg") :]
 
 
 def learning_curves(stories: Sequence[Story]) -> Figure:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from metarl.checks import UserError
 from metarl.evaluation import Evaluation
-from metarl.figures import forgetting_matrices, robustness
-from metarl.protocols import forgetting
+from metarl.figures import PANELS
+from metarl.protocols import forgetting, part_label
 from metarl.report import figures
 from metarl.report.story import VIDEO_TYPES, Story, differences, pooled, read_stories
 from metarl.schema import flat
@@ -32,8 +32,6 @@ from metarl.statistics import (
 from metarl.streams import Purpose, stream
 
 PAGE, CARD = "report.html", "model_card.md"
-PANELS = {"robust": robustness, "continual": forgetting_matrices}
-"""Protocols whose results have a figure of their own."""
 MAX_SCATTERS = 3  # methods whose returns are drawn against the task
 MAX_VIDEO = 12 * 2**20  # bytes of a film that is taken into the page
 
@@ -168,7 +166,7 @@ def first_results(stories: Sequence[Story], name: str) -> dict[str, Evaluation]:
     found: dict[str, Evaluation] = {}
     for story in stories:
         for part, result in story.evaluations.get(name, {}).items():
-            found.setdefault(f"{story.method}, {part}" if part else story.method, result)
+            found.setdefault(part_label(story.method, part), result)
     return found
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from metarl.checks import UserError
 from metarl.evaluation import Evaluation
+from metarl.protocols import part_label
 from metarl.runs import Run
 from metarl.schema import flat
 
@@ -134,19 +135,14 @@ def pooled(stories: Sequence[Story], name: str) -> dict[str, np.ndarray]:
     found: dict[str, list[Evaluation]] = {}
     for story in stories:
         for part, result in story.evaluations.get(name, {}).items():
-            found.setdefault(label(story.method, part), []).append(result)
+            found.setdefault(part_label(story.method, part), []).append(result)
     for story in stories:
         for method, parts in story.baselines.get(name, {}).items():
             for part, result in parts.items():
-                found.setdefault(label(method, part), [result])
+                found.setdefault(part_label(method, part), [result])
     scores = {}
     for key, results in found.items():
         same = [each for each in results if each.task_hash == results[0].task_hash]
         same = [each for each in same if each.points == results[0].points]
         scores[key] = np.stack([each.by_task for each in same])
     return scores
-
-
-def label(method: str, part: str) -> str:
-    """Name a part of a method's result."""
-    return f"{method}, {part}" if part else method
