@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from envs import BatchEnv, SimulationDiverged
+from metarl.checks import UserError
 from metarl.episodes import Episodes
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
@@ -52,6 +53,7 @@ def collect(
 
     Raises:
         EpisodeDiverged: naming task, episode and step.
+        UserError: if the family's rewards have a wrong shape.
     """
     family, num_tasks = env.family, len(tasks)
     horizon, num_episodes = family.horizon, env.num_episodes // num_tasks
@@ -88,6 +90,11 @@ def collect(
                 obs, reward, ended = env.step(action.reshape(-1, action_dim), ids)
             except SimulationDiverged as error:
                 raise diverged(error.ids, step, num_episodes, tasks, error.reason) from error
+        if np.shape(reward) != (env.num_episodes,):
+            raise UserError(
+                f"{family.name}: its reward has the shape {np.shape(reward)}, expected "
+                f"{(env.num_episodes,)}, one for each episode; metarl check-env looks at the rest"
+            )
         finite = np.isfinite(reward) & np.isfinite(obs).all(axis=1)
         if not finite.all() and (bad := np.flatnonzero(~finite & active.ravel())).size:
             raise diverged(bad, step, num_episodes, tasks, "an observation or reward is not finite")

@@ -8,6 +8,7 @@ import pytest
 from envs import HalfCheetahVel, PointNav
 from envs.mujoco import MujocoBatchEnv
 from envs.point import PointBatchEnv
+from metarl.checks import UserError
 from metarl.episodes import Episodes
 from metarl.params import stack
 from metarl.policies import GaussianMLP, PolicyConfig
@@ -230,3 +231,19 @@ def test_first_episodes_of_each_task(run):
     assert np.array_equal(part.tasks, FAR)
     assert part.success is None
     assert_same(episodes.first(episodes.reward.shape[1]), episodes)
+
+
+def test_rewards_of_a_wrong_shape_are_refused(run):
+    class Column(PointNav):
+        def make_batch(self, num_episodes, num_threads=1):
+            return ColumnBatch(self, num_episodes, num_threads)
+
+    class ColumnBatch(PointBatchEnv):
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            return obs, reward[:, None], terminated
+
+    with pytest.raises(
+        UserError, match=r"its reward has the shape \(6, 1\), expected"
+    ):
+        run(Column(horizon=5), FAR)
