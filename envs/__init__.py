@@ -10,7 +10,6 @@ from envs.ant import AntDir, AntGoal, AntVel
 from envs.base import (
     SPLITS,
     BatchEnv,
-    Scene,
     SimulationDiverged,
     TaskError,
     TaskFamily,
@@ -24,6 +23,7 @@ from envs.perturbed import Perturbed
 from envs.point import PointNav
 from envs.registry import FAMILIES, family_class, family_name, family_settings, make_family
 from envs.rendering import RenderingUnavailable
+from envs.scenes import Scene
 from envs.tabular import TabularMDP
 
 __all__ = [

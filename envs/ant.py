@@ -192,7 +192,9 @@ class AntGoal(Ant):
         distance = np.abs(batch.bind("qpos")[:, :2] - tasks).sum(axis=1)
         return -distance + self.bonus(batch, control)
 
-    def marks(self, states: np.ndarray, task: np.ndarray) -> list[Mark]:
+    def marks(
+        self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
+    ) -> list[Mark]:
         """A disk on the floor, with a post."""
         x, y = task
         disk = Mark(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (0.35, 0.01, 0.0))

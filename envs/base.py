@@ -12,10 +12,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+
+from envs.scenes import Scene
 
 SPLITS = ("train", "validation", "test", "ood")
 """The named task sets of a family. Not every family has tasks out of distribution (`ood`)."""
@@ -39,18 +41,6 @@ class SimulationDiverged(RuntimeError):
         self.ids = np.asarray(ids)
         self.reason = reason
         super().__init__(f"episodes {self.ids.tolist()} of the batch diverged: {reason}")
-
-
-class Scene(Protocol):
-    """Draws an episode."""
-
-    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the picture, (height, width, 3) uint8, of the last of the `states`, (t, k)."""
-        ...
-
-    def close(self) -> None:
-        """Free what drawing holds."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,12 @@ class VelocityGoal(MujocoFamily):
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return rng.uniform(self.goal_low, self.goal_high, (num_tasks, 1))
 
-    def marks(self, states: np.ndarray, task: np.ndarray) -> list[Mark]:
+    def marks(
+        self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
+    ) -> list[Mark]:
         """A bar on the floor that moves at the goal velocity, from where the robot began."""
-        start, now = self.floor_position(states[0]), self.floor_position(states[-1])
-        x = start[0] + task[0] * self.dt * (len(states) - 1)
-        return [Mark(mujoco.mjtGeom.mjGEOM_BOX, (x, now[1], 0.005), (0.04, 1.0, 0.005))]
+        x, y = self.floor_position(start)[0] + task[0] * seconds, self.floor_position(state)[1]
+        return [Mark(mujoco.mjtGeom.mjGEOM_BOX, (x, y, 0.005), (0.04, 1.0, 0.005))]
 
     def describe(self, state: np.ndarray, task: np.ndarray) -> str:
         return f"speed {state[self.model.nq]:+.1f}, goal {task[0]:+.1f} m/s"
@@ -105,9 +106,11 @@ class DirectionGoal(MujocoFamily):
         """Return a task as an angle from the x axis, radians."""
         return float(task[0]) if self.plane else math.pi * (task[0] < 0)
 
-    def marks(self, states: np.ndarray, task: np.ndarray) -> list[Mark]:
+    def marks(
+        self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
+    ) -> list[Mark]:
         """An arrow over the robot."""
-        x, y = self.floor_position(states[-1])
+        x, y = self.floor_position(state)
         place = (x, y, robot_height(self.model) + 0.15)
         size = (0.04, 0.04, 1.2)
         return [Mark(mujoco.mjtGeom.mjGEOM_ARROW, place, size, self.heading(task))]

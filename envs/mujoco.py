@@ -201,12 +201,21 @@ class MujocoFamily(TaskFamily):
         free = self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
         return float(state[0]), float(state[1]) if free else 0.0
 
-    def marks(self, states: np.ndarray, task: np.ndarray) -> list[Mark]:
-        """Return what shows the goal in a scene, given the states so far, (t, nq + nv)."""
+    def marks(
+        self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
+    ) -> list[Mark]:
+        """Return what shows the goal in a scene.
+
+        Args:
+            start: the episode's first state, (nq + nv,).
+            state: the one now.
+            seconds: of simulated time since the first.
+            task: (task_dim,).
+        """
         return []
 
     def make_scene(self, width: int, height: int) -> MujocoScene:
-        return MujocoScene(self.task_model, self.marks, self.camera_elevation, width, height)
+        return MujocoScene(self, width, height)
 
 
 class MujocoBatchEnv(BatchEnv):

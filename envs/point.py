@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
 from envs.base import MARGIN, BatchEnv, SimulationDiverged, TaskFamily
+from envs.scenes import moment
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded
@@ -181,8 +182,14 @@ class PointScene:
         width, height = self._size
         return width / 2 + self._scale * position[0], height / 2 - self._scale * position[1]
 
-    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the picture of the positions so far, (t, 2), and the goal, (2,)."""
+    def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
+        """Return the picture of the positions, (t, 2), up to a moment, and the goal, (2,)."""
+        step, share = moment(states, time)
+        if share:
+            between = states[step] + share * (states[step + 1] - states[step])
+            states = np.vstack([states[: step + 1], between])
+        else:
+            states = states[: step + 1]
         picture = Image.new("RGB", self._size, PAPER)
         canvas = ImageDraw.Draw(picture)
         for line in np.linspace(-1.0, 1.0, 9):

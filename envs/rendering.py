@@ -9,16 +9,25 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
+from scipy.ndimage import gaussian_filter1d
+
+from envs.scenes import moment
+
+if TYPE_CHECKING:
+    from envs.mujoco import MujocoFamily
 
 LIGHTEN = 0.6  # how far the colours of floor and sky are drawn towards white
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 DISTANCE = 3.3  # of the camera, in radii of the robot
+CALM = 0.3  # s over which the camera evens out how the robot moves (standard deviation)
+MAX_PATHS = 16  # episodes whose camera paths are kept
 BLUE = (0.165, 0.435, 0.733, 1.0)  # of the marks on the floor
 RED = (0.753, 0.224, 0.169, 1.0)  # of goals
 
@@ -120,23 +129,14 @@ class Mark:
 class MujocoScene:
     """Draws a model in a given state, seen from the side. A state is qpos and qvel, (nq + nv,).
 
-    The camera follows the robot; marks on the floor tell its distance from the origin along x.
+    The camera follows the robot, more calmly than it moves; marks on the floor tell its distance
+    from the origin along x. Between two control steps the robot is drawn between their states.
     """
 
-    def __init__(
-        self,
-        task_model: Callable[[np.ndarray], mujoco.MjModel],
-        marks: Callable[[np.ndarray, np.ndarray], Sequence[Mark]],
-        elevation: float,
-        width: int,
-        height: int,
-    ) -> None:
-        """Draw the model that `task_model` gives for a task, and `marks` of states and task.
-
-        The camera looks from `elevation` degrees; pictures have `width` x `height` pixels.
-        """
-        self._task_model, self._marks, self._elevation = task_model, marks, elevation
-        self._size = width, height
+    def __init__(self, family: MujocoFamily, width: int, height: int) -> None:
+        """Draw the `task_model` and the `marks` of a family, in pictures of this many pixels."""
+        self._family, self._size = family, (width, height)
+        self._paths: dict[bytes, np.ndarray] = {}
         self._task: list[float] | None = None
         self._drawn: mujoco.MjModel | None = None
         self._renderer: mujoco.Renderer | None = None
@@ -145,7 +145,7 @@ class MujocoScene:
         """Return the renderer of a task's model: the last one, if the model is the same."""
         if self._renderer is not None and self._task == task.tolist():
             return self._renderer
-        model, self._task = self._task_model(task), task.tolist()
+        model, self._task = self._family.task_model(task), task.tolist()
         if self._renderer is not None and model is self._drawn:
             return self._renderer
         self.close()
@@ -168,19 +168,24 @@ class MujocoScene:
         self._camera = mujoco.MjvCamera()
         self._camera.lookat[:] = centre
         self._camera.distance = DISTANCE * radius
-        self._camera.azimuth, self._camera.elevation = 90.0, self._elevation
+        self._camera.azimuth, self._camera.elevation = 90.0, self._family.camera_elevation
         # Half of the width that the camera sees at the robot, m, and a little more.
         slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
         self._sight = 1.2 * slope * self._camera.distance
         return make_renderer(model, width, height)
 
-    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the picture of the last of the states, (t, nq + nv)."""
+    def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
+        """Return the picture of the states, (t, nq + nv), at a moment, under the task."""
         renderer = self._renderer_of(task)
-        model, data, nq = self._model, self._data, self._model.nq
-        data.qpos[:], data.qvel[:] = states[-1][:nq], states[-1][nq:]
+        step, share = moment(states, time)
+        path, state = self._path(states), states[step]
+        x, y = position = path[step]
+        if share:
+            x, y = position = position + share * (path[step + 1] - position)
+            state = between(self._model, state, states[step + 1], share)
+        model, data = self._model, self._data
+        data.qpos[:], data.qvel[:] = np.split(state, [model.nq])
         mujoco.mj_forward(model, data)
-        x, y = position = data.subtree_com[1][:2]
         # Floor and lights go along, by whole repeats of the pattern, so that they have no end.
         shift = PERIOD * np.round(position / PERIOD)
         data.geom_xpos[floors(model), :2] += shift
@@ -188,15 +193,48 @@ class MujocoScene:
         self._camera.lookat[:2] = position
         renderer.update_scene(data, self._camera)
         seen = range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1)
-        for mark in (*distances(seen, y), *self._marks(states, task)):
+        seconds = (step + share) * self._family.dt
+        marks = self._family.marks(states[0], state, seconds, task)
+        for mark in (*distances(seen, y), *marks):
             mark.add_to(renderer.scene)
         return renderer.render()
 
+    def _path(self, states: np.ndarray) -> np.ndarray:
+        """Return where the camera looks at each of the states, (t, 2), m on the floor."""
+        key = states.tobytes()
+        if key not in self._paths:
+            model, data = self._model, self._data
+            centres = np.empty((len(states), 2))
+            for centre, state in zip(centres, states, strict=True):
+                data.qpos[:] = state[: model.nq]
+                mujoco.mj_kinematics(model, data)
+                mujoco.mj_comPos(model, data)
+                centre[:] = data.subtree_com[1][:2]
+            if len(self._paths) == MAX_PATHS:
+                self._paths.pop(next(iter(self._paths)))
+            calm = CALM / self._family.dt
+            self._paths[key] = gaussian_filter1d(centres, calm, axis=0, mode="nearest")
+        return self._paths[key]
+
     def close(self) -> None:
         """Free the OpenGL context."""
+        self._paths.clear()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def between(
+    model: mujoco.MjModel, before: np.ndarray, after: np.ndarray, share: float
+) -> np.ndarray:
+    """Return the state, (nq + nv,), when a share of the way from one to the next is gone."""
+    state, nq = before + share * (after - before), model.nq
+    # Orientations are quaternions, which are not added but turned.
+    velocity, position = np.empty(model.nv), before[:nq].copy()
+    mujoco.mj_differentiatePos(model, velocity, 1.0, before[:nq], after[:nq])
+    mujoco.mj_integratePos(model, position, velocity, share)
+    state[:nq] = position
+    return state
 
 
 def distances(metres: Iterable[int], y: float) -> Iterator[Mark]:

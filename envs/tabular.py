@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image, ImageColor, ImageDraw
 
 from envs.base import BatchEnv, TaskError, TaskFamily
+from envs.scenes import moment
 
 TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding
 
@@ -182,8 +183,9 @@ class TabularScene:
         top = height / 2 + cell * (action - self._family.num_actions / 2)
         return left, top, left + cell, top + cell * num_actions
 
-    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the picture of the states so far, (t, 2), and the task, (task_dim,)."""
+    def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
+        """Return the picture of the states, (t, 2), up to a moment, and the task, (task_dim,)."""
+        states = states[: moment(states, time)[0] + 1]
         rewards, _ = self._family.tables(task)
         shade = (rewards - rewards.min()) / max(np.ptp(rewards), 1e-9)  # (S, A), from 0 to 1
         worst, best = (np.array(ImageColor.getrgb(colour)) for colour in (WORST, BEST))

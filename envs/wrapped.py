@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.base import BatchEnv, Scene, TaskFamily
+from envs.base import BatchEnv, TaskFamily
+from envs.scenes import Scene
 
 
 @dataclass(frozen=True)

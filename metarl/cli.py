@@ -114,12 +114,20 @@ def make_parser(words: Sequence[str]) -> Parser:
 
     command = commands.add_parser("render", help="film adaptation", description=render.__doc__)
     add_run_flags(command)
-    command.add_argument("--task", type=float, nargs="+", help="the task; default: a test task")
+    shown = command.add_mutually_exclusive_group()
+    shown.add_argument("--task", type=float, nargs="+", help="the task; default: a test task")
+    shown.add_argument(
+        "--tasks", type=int, default=1, metavar="N", help="the first N test tasks, as a grid"
+    )
     command.add_argument("--episodes", type=int, default=20, help="to adapt from (default 20)")
     command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help=".mp4 or .gif")
     command.add_argument("--width", type=int, default=480, help="of a panel, pixels (default 480)")
     command.add_argument("--height", type=int, default=360, help="of a panel, pixels (default 360)")
+    command.add_argument("--fps", type=float, help="frames per second (default: the control rate)")
+    command.add_argument(
+        "--preset", metavar="NAME", help="readme (a small .gif) or talk (1080p .mp4, 60 fps)"
+    )
     command.set_defaults(run=render, parser=command)
 
     command = commands.add_parser("report", help="write a page", description=report.__doc__)
@@ -245,9 +253,12 @@ def render(args: argparse.Namespace) -> int:
     run = Run.open(args.directory, **overrides_of(args))
     family = run.config.env
     try:
-        task = family.tasks("test", 1)[0] if args.task is None else family.check_task(args.task)
+        given = args.task is not None
+        task = family.check_task(args.task) if given else family.tasks("test", args.tasks)
     except TaskError as error:
         raise UserError(f"--task: {error}") from error
+    except ValueError as error:
+        raise UserError(f"--tasks: {error}") from error
     agent = make_agent(run.config, run.load(args.checkpoint).agent)
     try:
         info = adaptation_video(
@@ -260,10 +271,13 @@ def render(args: argparse.Namespace) -> int:
             num_episodes=args.episodes,
             width=args.width,
             height=args.height,
+            fps=args.fps,
+            preset=args.preset,
         )
     except (RenderingUnavailable, EpisodeDiverged) as error:
         return complain(error, 1)
     print(info)
+    print(info.speed)
     tracker = start_tracker(run, job="render")
     tracker.video(f"adaptation/{args.out.stem}", args.out)
     tracker.finish()

@@ -18,6 +18,7 @@ from metarl.inner import InnerConfig
 from metarl.objectives import EPISODIC
 from metarl.outer import OuterConfig
 from metarl.outer.trpo import TRPOConfig
+from metarl.parallel import available_cores
 from metarl.policies import PolicyConfig
 from metarl.schema import Key, build, convert, keys, plain
 from metarl.streams import MAX_SEED
@@ -132,10 +133,7 @@ class Config:
     @property
     def num_threads(self) -> int:
         """How many threads to use."""
-        if self.threads:
-            return self.threads
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return self.threads or available_cores()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as nested dicts and lists."""

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import metarl.bench
 from envs import FAMILIES, RenderingUnavailable
@@ -66,6 +67,15 @@ def test_render_writes_a_film(run, tmp_path, capsys, suffix):
     assert code == 0
     assert out.stat().st_size > 0
     assert str(out) in text
+
+
+def test_render_films_several_tasks_and_says_how_fast(run, tmp_path, capsys):
+    words = ("--tasks", 2, "--steps", 1, "--episodes", 2, "--preset", "readme", "--fps", 20)
+    code, text, _ = output(capsys, "render", run, *words, "--out", tmp_path / "a.gif")
+    assert code == 0
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.height > 2 * 180
+    assert re.search(r"\d+ frames of \d+ x \d+ in [0-9.]+ s: [0-9.]+ frames/s by 1 process", text)
 
 
 def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, capsys, monkeypatch):
@@ -306,6 +316,10 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, capsys, flags, lines
         ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
         ("render {run} --task 1 1 --out a.mp4", "nearest: [0.75, 0.75]"),
         ("render {run} --out a.avi", ".mp4 or .gif"),
+        ("render {run} --tasks 0 --out a.gif", "--tasks: num_tasks: expected at least 1, got 0"),
+        ("render {run} --tasks 2 --task 0 0 --out a.gif", "not allowed with argument"),
+        ("render {run} --preset tallk --out a.gif", "(nearest: talk)"),
+        ("render {run} --fps 60 --out a.gif", "fps: expected more than 0, at most 50 in .gif"),
         ("check-env", "required: TARGET"),
         ("check-env half_cheetah_vell", "unknown family 'half_cheetah_vell' (nearest: half_"),
         ("check-env no_such_module:Nav", "error: cannot import 'no_such_module:Nav'"),

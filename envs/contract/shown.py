@@ -55,6 +55,7 @@ def pictures(family: TaskFamily) -> str:
     states, task = _episode(family)
     try:
         scene = family.make_scene(WIDTH, HEIGHT)
+        scene.draw(states, task, 0.5)  # between two control steps
         picture = scene.draw(states, task)
     except RenderingUnavailable as error:
         raise Skipped(str(error)) from error

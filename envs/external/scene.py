@@ -10,6 +10,7 @@ from PIL import Image
 
 from envs.external.pool import Pool, WorkerError
 from envs.rendering import RenderingUnavailable
+from envs.scenes import moment
 
 if TYPE_CHECKING:
     from envs.external.family import ExternalFamily
@@ -46,20 +47,20 @@ class ExternalScene:
             self.close()
             raise RenderingUnavailable(f"cannot draw: {error}") from error
 
-    def draw(self, states: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Return the picture of the last of the states, (t, 1 + action_dim), under the task."""
+    def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
+        """Return the picture of the states, (t, 1 + action_dim), at a moment, under the task."""
         key = np.append(states[0, 0], task).tobytes()
         if key not in self._players:
             if len(self._players) == MAX_PLAYERS:
                 self._players.pop(next(iter(self._players))).pool.close()
             self._players[key] = Player(self._family.make_pool(1, 1, render=True), -1)
-        player, steps = self._players[key], len(states) - 1
+        player, steps = self._players[key], moment(states, time)[0]
         if player.steps == steps and player.picture is not None:
             return player.picture
         if not 0 <= player.steps <= steps:
             player.pool.reset(task[None], states[:1, 0].astype(np.int64))
             player.steps = 0
-        for state in states[player.steps + 1 :]:
+        for state in states[player.steps + 1 : steps + 1]:
             player.pool.step(state[None, 1:], np.ones(1, bool))
         player.steps, player.picture = steps, self._fit(player.pool.picture(0))
         return player.picture

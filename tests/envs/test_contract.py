@@ -237,7 +237,7 @@ class Blank:
     def __init__(self, picture):
         self.picture = picture
 
-    def draw(self, states, task):
+    def draw(self, states, task, time=None):
         return self.picture
 
     def close(self):

@@ -256,6 +256,8 @@ def test_a_picture_is_drawn_by_the_environment_itself(walk):
         assert picture.dtype == np.uint8
         white = (picture[30] > 127).all(axis=1).sum()
         assert white == pytest.approx(2 * (10 + count - 1), abs=1)
+        # There is nothing between two steps, and what comes later does not show.
+        assert np.array_equal(scene.draw(np.stack(states), task, min(count - 0.6, 4)), picture)
     scene.close()
     assert family.describe(states[0], task) == "pull 0.5"
 

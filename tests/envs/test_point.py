@@ -128,6 +128,14 @@ def test_the_scene_shows_path_and_goal():
     assert family.describe(np.array([0.3, 0.0]), np.array([0.0, 0.4])) == "distance 0.50"
 
 
+def test_between_two_steps_the_point_is_between_them():
+    scene, goal = PointNav().make_scene(120, 80), np.array([0.3, 0.3])
+    states = np.array([[0.0, 0.0], [0.2, 0.1], [0.3, -0.1]])
+    shown = scene.draw(states, goal, 1.5)
+    assert np.array_equal(shown, scene.draw(np.array([*states[:2], [0.25, 0.0]]), goal))
+    assert np.array_equal(scene.draw(states, goal, 1.0), scene.draw(states[:2], goal))
+
+
 # --- variants ---
 
 

@@ -335,6 +335,7 @@ def test_the_scene_shows_rewards_the_state_and_actions_taken():
     scene = TWO.make_scene(120, 90)  # cells of 30 pixels, the first at (30, 15)
     states = np.array([[0, -1], [1, 1], [1, 0]])
     picture = scene.draw(states, TWO_TASK)
+    assert np.array_equal(scene.draw(np.vstack([states, states]), TWO_TASK, 2.5), picture)
     scene.close()
     assert picture.shape == (90, 120, 3)
     assert picture.dtype == np.uint8
