@@ -103,12 +103,13 @@ class Evaluation:
             "interval": self.interval.tolist(),
             "iqm": self.iqm.tolist(),
             "worse": self.worse.tolist(),
+            **({} if self.success is None else {"success": self.success.tolist()}),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Make what a result file holds into an evaluation again (without `success`)."""
+        """Make what a result file holds into an evaluation again."""
         return cls(
             family=content["family"],
             split=content["split"],
@@ -117,6 +118,7 @@ class Evaluation:
             returns=np.array(content["returns"]),
             step_scales=tuple(content["step_scales"]),
             seed=content["seed"],
+            success=np.array(content["success"]) if "success" in content else None,
             axis=content["axis"],
             points=tuple(content["points"]),
         )

@@ -13,7 +13,7 @@ import metarl
 from metarl.checks import UserError
 from metarl.comparison import evaluate_run
 from metarl.report import write_report
-from metarl.report.story import differences, pooled, read_stories
+from metarl.report.story import differences, gathered, pooled, read_stories
 from metarl.training import train
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -97,7 +97,7 @@ def test_what_is_on_the_page(page):
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
-    scores = pooled(read_stories(runs), "paper-test")
+    scores = pooled(gathered(read_stories(runs), "paper-test"))
     assert {name: values.shape for name, values in scores.items()} == {
         "maml_trpo": (2, 5, 2),
         "<script>alert(1)</script>": (1, 5, 2),
@@ -176,6 +176,36 @@ def test_a_file_that_is_no_result_is_named(runs, tmp_path):
     (copy / "evaluation" / "mine.json").write_text('{"returns": [1]}')
     with pytest.raises(UserError, match=r"mine\.json: not a result file"):
         write_report([copy])
+
+
+def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
+    """Fewer tasks for one seed than for another would count as if they were the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[1], copy)
+    evaluate_run(copy, tasks=3, episodes=2, steps=1)
+    with pytest.raises(UserError, match=r"paper-test: a0 was evaluated on 5 tasks .*, copy on 3 t"):
+        write_report([runs[0], copy], tmp_path / "out")
+    evaluate_run(copy, tasks=5, episodes=2, steps=2)
+    with pytest.raises(UserError, match=r"1 adaptation steps, copy on 5 tasks .*, 2 adaptation st"):
+        write_report([runs[0], copy], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_success_rates_are_on_the_page(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    path = copy / "evaluation" / "paper-test.json"
+    content = json.loads(path.read_text())
+    (result,) = content["methods"]["maml_trpo"]["parts"].values()
+    won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
+    path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))
+    assert "success" not in write_report([copy], tmp_path / "out")[0].read_text()
+    result["success"] = won
+    path.write_text(json.dumps(content))
+    page, card = write_report([copy], tmp_path / "out")[:2]
+    for text in (page.read_text(), card.read_text()):
+        assert "success 40%" in text
+        assert "success 100%" in text
 
 
 def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tmp_path):

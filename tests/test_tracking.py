@@ -9,6 +9,7 @@ from wandb.proto import wandb_internal_pb2
 import metarl
 from metarl.cli import main
 from metarl.comparison import evaluate_run
+from metarl.report import write_report
 from metarl.runs import Run
 from metarl.tracking import NoTracker, start_tracker
 from metarl.training import train
@@ -101,6 +102,15 @@ def test_a_film_is_tracked_too(tmp_path, logged_out, monkeypatch):
     assert main([*words, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
     (film,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
     assert film.read_bytes() == (tmp_path / "film.mp4").read_bytes()
+
+
+def test_a_report_is_tracked_too(tmp_path, logged_out):
+    run = train(config(iterations=1, **{"tracking.mode": "offline"}), tmp_path / "run")
+    files = write_report([run.directory])
+    sent = run.directory.glob("wandb/offline-run-*/files/media/images/**/*.png")
+    figures = [path for path in files if path.suffix == ".png"]
+    assert {path.read_bytes() for path in sent} == {path.read_bytes() for path in figures}
+    assert len(figures) == 2
 
 
 def test_tracking_can_be_off(tmp_path):

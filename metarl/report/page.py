@@ -21,7 +21,8 @@ from metarl.evaluation import Evaluation
 from metarl.figures import PANELS
 from metarl.protocols import forgetting, part_label
 from metarl.report import figures
-from metarl.report.story import VIDEO_TYPES, Story, differences, pooled, read_stories
+from metarl.report.story import VIDEO_TYPES, Story, differences, gathered, pooled, read_stories
+from metarl.runs import Run
 from metarl.schema import flat
 from metarl.statistics import (
     improvement_interval,
@@ -30,6 +31,7 @@ from metarl.statistics import (
     probability_of_improvement,
 )
 from metarl.streams import Purpose, stream
+from metarl.tracking import start_tracker
 
 PAGE, CARD = "report.html", "model_card.md"
 MAX_SCATTERS = 3  # methods whose returns are drawn against the task
@@ -38,11 +40,12 @@ MAX_VIDEO = 12 * 2**20  # bytes of a film that is taken into the page
 
 @dataclass(frozen=True)
 class Line:
-    """A line of an evaluation's table: mean, interval and interquartile mean at each point."""
+    """A line of an evaluation's table: at each point mean, interval, interquartile mean, and the
+    share of episodes that succeeded (None where that is unknown)."""
 
     name: str
     seeds: int
-    cells: Sequence[tuple[float, float, float, float]]
+    cells: Sequence[tuple[float, float, float, float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,19 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
                 shutil.move(aside / name, out / name)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from error
-    return [out / name for name in names]
+    paths = [out / name for name in names]
+    track(stories[0].run, paths)
+    return paths
+
+
+def track(run: Run, files: Sequence[Path]) -> None:
+    """Send the figures and the page to W&B, if the run is tracked."""
+    tracker = start_tracker(run, job="report")
+    for path in files:
+        if path.suffix == ".png":
+            tracker.image(f"report/{path.stem}", path)
+    tracker.artifact("report", files[0])
+    tracker.finish()
 
 
 def evaluation_names(stories: Sequence[Story]) -> list[str]:
@@ -126,7 +141,8 @@ def evaluation_names(stories: Sequence[Story]) -> list[str]:
 
 def section(stories: Sequence[Story], name: str) -> Section:
     """Gather what one evaluation says."""
-    scores = pooled(stories, name)
+    seeds = gathered(stories, name)
+    scores = pooled(seeds)
     results = first_results(stories, name)
     shown = next(iter(results.values()))
     protocol = name.partition("-")[0]
@@ -144,7 +160,7 @@ def section(stories: Sequence[Story], name: str) -> Section:
         f"{shown.returns.shape[2]} episodes each",
         axis=shown.axis,
         points=shown.points,
-        lines=[line(key, values) for key, values in scores.items()],
+        lines=[line(key, values) for key, values in seeds.items()],
         improvements=[] if protocol in PANELS else improvements(scores),
         transfers=[transfer(key, each) for key, each in results.items()]
         if protocol == "continual"
@@ -170,14 +186,17 @@ def first_results(stories: Sequence[Story], name: str) -> dict[str, Evaluation]:
     return found
 
 
-def line(name: str, scores: np.ndarray) -> Line:
-    """Summarise the scores (S, B, P) of a method."""
+def line(name: str, seeds: Sequence[Evaluation]) -> Line:
+    """Summarise the results of a method's seeds."""
     rng = stream(0, Purpose.BOOTSTRAP)
-    cells = []
-    for values in np.moveaxis(scores, 2, 0):
+    rates = [result.success_rate for result in seeds if result.success_rate is not None]
+    success = np.mean(rates, axis=0).tolist() if rates else [None] * len(seeds[0].points)
+    scores, cells = np.stack([result.by_task for result in seeds]), []
+    for values, rate in zip(np.moveaxis(scores, 2, 0), success, strict=True):
         low, high = interval(values, rng)
-        cells.append((float(values.mean()), low, high, float(interquartile_mean(values.ravel()))))
-    return Line(name, len(scores), cells)
+        middle = float(interquartile_mean(values.ravel()))
+        cells.append((float(values.mean()), low, high, middle, rate))
+    return Line(name, len(seeds), cells)
 
 
 def improvements(

@@ -126,23 +126,44 @@ def differences(stories: Sequence[Story]) -> dict[str, list[Any]]:
     return {key: row for key, row in values.items() if any(each != row[0] for each in row)}
 
 
-def pooled(stories: Sequence[Story], name: str) -> dict[str, np.ndarray]:
-    """Return the scores (S, B, P) of each method, and part, in evaluations of one name.
+def gathered(stories: Sequence[Story], name: str) -> dict[str, list[Evaluation]]:
+    """Return the results of each method, and part, in evaluations of one name, seed by seed.
 
     Runs of one method are its seeds. Baselines that no run stands for come from the first run that
-    was compared with them. Only what was played on the tasks of the first is pooled.
+    was compared with them.
+
+    Raises:
+        UserError: if some were evaluated on other tasks, or after other amounts of experience.
     """
     found: dict[str, list[Evaluation]] = {}
+    first: dict[str, tuple[Story, Evaluation]] = {}  # by part
+
+    def add(story: Story, method: str, part: str, result: Evaluation) -> None:
+        other, expected = first.setdefault(part, (story, result))
+        if (result.task_hash, result.points) != (expected.task_hash, expected.points):
+            raise UserError(
+                f"{name}: {other.name} was evaluated on {extent(expected)}, {story.name} on "
+                f"{extent(result)}; evaluate both alike to put them together (metarl evaluate)"
+            )
+        found.setdefault(part_label(method, part), []).append(result)
+
     for story in stories:
         for part, result in story.evaluations.get(name, {}).items():
-            found.setdefault(part_label(story.method, part), []).append(result)
+            add(story, story.method, part, result)
     for story in stories:
         for method, parts in story.baselines.get(name, {}).items():
             for part, result in parts.items():
-                found.setdefault(part_label(method, part), [result])
-    scores = {}
-    for key, results in found.items():
-        same = [each for each in results if each.task_hash == results[0].task_hash]
-        same = [each for each in same if each.points == results[0].points]
-        scores[key] = np.stack([each.by_task for each in same])
-    return scores
+                if part_label(method, part) not in found:
+                    add(story, method, part, result)
+    return found
+
+
+def extent(result: Evaluation) -> str:
+    """Say what was evaluated, to tell it from others."""
+    last = result.points[-1]
+    return f"{len(result.tasks)} tasks (hash {result.task_hash}), {last} {result.axis}"
+
+
+def pooled(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
+    """Return the scores (S, B, P) of the seeds' results."""
+    return {name: np.stack([each.by_task for each in seeds]) for name, seeds in results.items()}

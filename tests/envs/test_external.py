@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from envs import (
     make_family,
 )
 from metarl.comparison import evaluation_table
-from metarl.evaluation import evaluate
+from metarl.evaluation import Evaluation, evaluate
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 
@@ -293,6 +295,8 @@ def test_the_success_rate_is_reported(walk, make_agent, observed):
     assert result.success_rate is not None
     assert result.success_rate.tolist() == [1.0, 1.0]
     assert result.to_dict()["success_rate"] == [1.0, 1.0]
+    again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert np.array_equal(again.success, result.success)
     assert evaluation_table({"maml": result}).columns[-1].header == "success"
 
 
