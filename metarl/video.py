@@ -29,7 +29,7 @@ from metarl.streams import MAX_SEED, Purpose
 HOLD = 1.5  # seconds for which the last frame stays
 MAX_FPS = {".mp4": 240, ".gif": 50}  # players of GIFs wait at least 2 hundredths of a second
 USUAL_FPS = {".mp4": 60, ".gif": 20}  # at most: a GIF is large
-GIF_COLOURS = 128
+GIF_COLOURS = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Preset:
 
 
 PRESETS = {
-    "readme": Preset(".gif", None, (240, 180), 10),
+    "readme": Preset(".gif", None, (180, 135), 8),
     "talk": Preset(".mp4", (1920, 1080), (0, 0), 60),
 }
 

@@ -260,8 +260,8 @@ def test_presets(film):
     assert (talk.width, talk.height, talk.fps) == (1920, 1080, 60)
     assert decode(talk.path)[0].shape[1:3] == (1080, 1920)
     small = film(out="a.gif", preset="readme")
-    assert small.width <= 500
-    assert small.fps == 10
+    assert small.width <= 370
+    assert small.fps == 8
 
 
 @pytest.mark.parametrize(
