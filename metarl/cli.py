@@ -190,7 +190,7 @@ def train(args: argparse.Namespace) -> int:
     except (EpisodeDiverged, FloatingPointError) as error:
         return complain(f"training stopped: {error}", 1)
     except StorageError as error:
-        remedy = f"when it can, go on with: metarl train --resume {directory}"
+        remedy = f"once it can be, go on with: metarl train --resume {directory}"
         return complain(f"training stopped: {error}; {remedy}", 1)
     print(f"finished: {run.directory}\nevaluate it with: metarl evaluate {run.directory}")
     return 0

@@ -13,7 +13,7 @@ from metarl.checks import StorageError, UserError
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path | str) -> Iterator[None]:
     """Let errors of the operating system name the file that could not be written.
 
     Raises:

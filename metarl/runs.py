@@ -203,11 +203,16 @@ class Run:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def rewind(self, iteration: int) -> None:
-        """Forget the metrics and timings of iterations that are not in the checkpoint.
+        """Forget the metrics and timings of iterations that are not in the checkpoint, and what a
+        killed process has left half-written.
 
         Raises:
             StorageError: if they cannot be written.
         """
+        for folder in (self.directory, self.checkpoints):
+            for path in folder.glob(".*.partial"):
+                with naming(path):
+                    path.unlink()
         for path in (self.metrics_file, self.timings_file):
             content = read(path)
             kept = b"".join(content.splitlines(keepends=True)[:iteration])
@@ -240,7 +245,7 @@ def is_vacant(directory: Path) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        return False
+        return not directory.exists()  # below a file nothing can be made, which is found out then
     return found <= BEGINNINGS and not any((directory / "checkpoints").glob("*"))
 
 

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from test_training import assert_same_outcome, tiny
 
+from examples.soak.trainer import CONTEXT
 from metarl.checks import UserError
 from metarl.cli import main
 from metarl.config import load_config
@@ -182,9 +182,6 @@ def test_a_report_beside_a_training_between_its_two_logs(stopped, tmp_path):
 
 
 # --- one process at a time ---
-
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["metarl.training", "metarl.cli"])
 
 
 @pytest.fixture
