@@ -203,16 +203,11 @@ class Run:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def rewind(self, iteration: int) -> None:
-        """Forget the metrics and timings of iterations that are not in the checkpoint, and what a
-        killed process has left half-written.
+        """Forget the metrics and timings of iterations that are not in the checkpoint.
 
         Raises:
             StorageError: if they cannot be written.
         """
-        for folder in (self.directory, self.checkpoints):
-            for path in folder.glob(".*.partial"):
-                with naming(path):
-                    path.unlink()
         for path in (self.metrics_file, self.timings_file):
             content = read(path)
             kept = b"".join(content.splitlines(keepends=True)[:iteration])
