@@ -13,9 +13,9 @@ from rich.table import Table
 
 from envs import BatchEnv
 from metarl.agents import make_agent
-from metarl.checkpoint import write_atomically
 from metarl.checks import UserError, check
 from metarl.config import Config
+from metarl.files import write_atomically
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import episode_streams
 from metarl.runs import encode

@@ -1,22 +1,22 @@
-"""Checkpoints: written whole or not at all, read without running anything."""
+"""Checkpoints: written whole or not at all, read without running anything, and checked."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
-import zipfile
-from collections.abc import Iterator
+import hashlib
+import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarl.checks import UserError
+from metarl.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
+CHECKED_SINCE = 2  # the first format with a checksum
 
 
 @dataclass(frozen=True)
@@ -36,47 +36,94 @@ class Checkpoint:
     agent: dict[str, Tensor]
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file so that, whatever happens, either the old or the new one is there, whole."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with atomic_file(path) as file:
-        file.write(content)
+class DamagedCheckpoint(UserError):
+    """A checkpoint is missing, cut short, or not what was once written."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all."""
-    with atomic_file(path) as file:
-        torch.save({"format": FORMAT, **asdict(checkpoint)}, file)
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    content = {"format": FORMAT, **asdict(checkpoint)}
+    # Not straight to the file: torch hides what the operating system says of a failed write.
+    packed = io.BytesIO()
+    torch.save({**content, "checksum": checksum(content)}, packed)
+    write_atomically(path, packed.getvalue())
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint of this format or an older one.
 
     Raises:
-        UserError: if it is missing, damaged, or of a format that is not known here.
+        DamagedCheckpoint: if it is missing, or not whole.
+        UserError: if it is not a checkpoint, or of a newer format.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint")
+        raise DamagedCheckpoint(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        stored = content.pop("checksum", None)
+        version = content["format"]
+        whole = stored == checksum(content) if stored or version >= CHECKED_SINCE else True
+    except Exception as error:  # damaged bytes make torch raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a whole checkpoint, perhaps cut short ({reason})") from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise UserError(f"{path}: not a checkpoint of metarl")
-    if content.pop("format") != FORMAT:
-        raise UserError(f"{path}: expected checkpoint format {FORMAT}; written by another version?")
+        raise DamagedCheckpoint(
+            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({reason})"
+        ) from error
+    if not whole:
+        raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")
     try:
-        return Checkpoint(**content)
-    except TypeError as error:
-        raise UserError(f"{path}: not a checkpoint of metarl ({error})") from error
+        if version > FORMAT:
+            raise UserError(
+                f"{path}: written by a newer metarl: format {version}, "
+                f"this one reads up to {FORMAT}"
+            )
+        for each in range(version, FORMAT):
+            content = MIGRATIONS[each](content)
+        del content["format"]
+        return _checked(Checkpoint(**content))
+    except (TypeError, KeyError) as error:
+        raise DamagedCheckpoint(f"{path}: not a checkpoint of metarl ({error})") from error
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 added the checksum, which `load` has dealt with."""
+    return content
+
+
+MIGRATIONS = {1: _from_1}
+"""What makes the content of a format that of the next one."""
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """Refuse, with a TypeError, fields of other types than those declared."""
+    for name, kind in (("iteration", int), ("env_steps", int), ("best_return", float)):
+        value = getattr(checkpoint, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
+    agent = checkpoint.agent
+    if not isinstance(agent, dict) or not all(isinstance(x, Tensor) for x in agent.values()):
+        raise TypeError("agent: expected tensors by name")
+    return checkpoint
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of names, types, shapes and values, whatever way they are stored.
+
+    Later formats keep to it, so that damage is told apart from a format that is too new.
+
+    Args:
+        content: tensors, plain numbers and texts, and mappings of such, by name.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(content.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name!r} {value.dtype} {list(value.shape)}\n".encode())
+            flat = value.detach().cpu().contiguous().flatten()  # at least one axis: view needs it
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        else:
+            plain = checksum(value) if isinstance(value, Mapping) else repr(value)
+            digest.update(f"{name!r} {type(value).__name__} {plain}\n".encode())
+    return digest.hexdigest()

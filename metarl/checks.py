@@ -1,8 +1,9 @@
-"""The errors a user's input can cause."""
+"""The errors a user's input or disk can cause, and warnings."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,15 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A config has a wrong key or value."""
+
+
+class StorageError(OSError):
+    """A file cannot be written, as the disk is full or the folder gone; the message names it."""
+
+
+def warn(message: str) -> None:
+    """Tell the user, on a line of stderr, of something that went wrong and is mended."""
+    print(f"metarl: warning: {message}", file=sys.stderr, flush=True)
 
 
 def check(condition: bool, field: str, expected: str, value: Any) -> None:

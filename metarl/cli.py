@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from metarl.checks import UserError
+from metarl.checks import StorageError, UserError
 from metarl.parser import Parser, add_flags_of, add_run_flags
 
 EPILOG = "Every command has a --help. Documentation: README.md"
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        return complain(error, 1)
     except RuntimeError as error:
         from envs import WorkerError
 
@@ -180,6 +182,7 @@ def train(args: argparse.Namespace) -> int:
 
     if (args.config is None) == (args.resume is None):
         raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
+    directory = args.resume
     try:
         if args.resume:
             run = resume(args.resume)
@@ -194,6 +197,9 @@ def train(args: argparse.Namespace) -> int:
         return 128 + interruption.signal
     except (EpisodeDiverged, FloatingPointError) as error:
         return complain(f"training stopped: {error}", 1)
+    except StorageError as error:
+        remedy = f"once it can be, go on with: metarl train --resume {directory}"
+        return complain(f"training stopped: {error}; {remedy}", 1)
     print(f"finished: {run.directory}\nevaluate it with: metarl evaluate {run.directory}")
     return 0
 
@@ -201,14 +207,14 @@ def train(args: argparse.Namespace) -> int:
 def dry_run(config: Any, directory: Path) -> int:
     """Check everything that can be checked without working, and print the config."""
     from metarl.agents import make_agent
+    from metarl.runs import check_vacant
 
     make_agent(config)
     phases = config.inner_steps + 1
     steps = config.num_tasks * config.num_episodes * config.env.horizon * phases
     print(config.to_yaml(), end="")
     print(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
-    if directory.exists():
-        raise UserError(f"{directory}: exists already; choose another folder with --out")
+    check_vacant(directory)
     return 0
 
 

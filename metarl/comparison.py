@@ -11,13 +11,14 @@ from rich.table import Table
 from torch import Tensor
 
 from metarl.agents import make_agent
-from metarl.checkpoint import write_atomically
 from metarl.checks import UserError, check_known, nearest
 from metarl.config import Config
 from metarl.evaluation import Evaluation
 from metarl.figures import draw
+from metarl.files import write_atomically
 from metarl.protocols import PROTOCOLS, Setting, part_label
-from metarl.runs import Run, encode, provenance
+from metarl.provenance import provenance
+from metarl.runs import Run, encode
 from metarl.tracking import start_tracker
 
 RANDOM = "random"

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.checkpoint import write_atomically
 from metarl.evaluation import Evaluation
+from metarl.files import write_atomically
 from metarl.protocols import STRENGTHS, forgetting
 
 COLOURS = ("#2a6fbb", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")

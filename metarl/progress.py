@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from metarl.files import naming
 from metarl.runs import Run
 
 
@@ -48,7 +49,11 @@ class Progress:
         self._bar.stop()
 
     def __call__(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
-        """Show one iteration."""
+        """Show one iteration.
+
+        Raises:
+            StorageError: if standard output is a file on a full disk, or a pipe that has ended.
+        """
         done = metrics["iteration"]
         returns = f"return {metrics['return_before']:.1f} -> {metrics['return_after']:.1f}"
         rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
@@ -56,11 +61,12 @@ class Progress:
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             left = elapsed / (done - self._start) * (self._total - done)
-            print(
-                f"iteration {done}/{self._total}  {returns}  kl {metrics['outer_kl']:.4f}  {rate}  "
-                f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
-                flush=True,
-            )
+            with naming("standard output"):
+                print(
+                    f"iteration {done}/{self._total}  {returns}  kl {metrics['outer_kl']:.4f}  "
+                    f"{rate}  {metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
+                    flush=True,
+                )
 
 
 def clock_time(seconds: float) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import platform
-import subprocess
+import os
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from metarl import checkpoint
-from metarl.checkpoint import Checkpoint, write_atomically
-from metarl.checks import UserError, nearest
-from metarl.config import Config, make_config, read_config
+from filelock import FileLock, Timeout
 
-PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
+from metarl import checkpoint
+from metarl.checkpoint import Checkpoint, DamagedCheckpoint
+from metarl.checks import StorageError, UserError, nearest, warn
+from metarl.config import Config, make_config, read_config
+from metarl.files import append_line, naming, read, sync, whole_lines, write_atomically
+from metarl.provenance import provenance
+
+LATEST = "latest.pt"
+# What a run's folder holds before it has a config.
+BEGINNINGS = {".lock", "checkpoints", "provenance.json"} | {
+    f".{name}.partial" for name in ("provenance.json", "config.yaml")
+}
 
 
 @dataclass(frozen=True)
@@ -34,23 +42,23 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, directory: Path) -> Run:
-        """Make a new run's folder.
+        """Make a new run's folder. Of several processes that try at once, one succeeds.
 
         Raises:
             UserError: if it exists or cannot be made.
         """
-        if directory.exists():
-            raise UserError(
-                f"{directory}: exists already; choose another folder with --out, or go on with "
-                f"metarl train --resume {directory}"
-            )
+        check_vacant(directory)
         run = cls(directory, config)
         try:
-            run.checkpoints.mkdir(parents=True)
-            write_atomically(directory / "config.yaml", config.to_yaml().encode())
-            write_atomically(directory / "provenance.json", encode(provenance()))
-        except OSError as error:
-            raise UserError(f"{directory}: cannot be written ({error})") from error
+            with naming(directory):
+                run.checkpoints.mkdir(parents=True, exist_ok=True)
+            with run.lock():
+                check_vacant(directory)
+                write_atomically(directory / "provenance.json", encode(provenance()))
+                # Last: it is what makes a folder a run's.
+                write_atomically(directory / "config.yaml", config.to_yaml().encode())
+        except StorageError as error:
+            raise UserError(str(error)) from error
         return run
 
     @classmethod
@@ -85,10 +93,83 @@ class Run:
     def timings_file(self) -> Path:
         return self.directory / "timings.jsonl"
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only process that trains this run. One that dies is rid of its lock at once.
+
+        Raises:
+            UserError: if another process is training it; says which.
+            StorageError: if the folder cannot be written.
+        """
+        path = self.directory / ".lock"
+        lock = FileLock(path, timeout=0)
+        with naming(path):
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"{self.directory}: {holder(path)} is training here; wait for it, stop it, or "
+                    "choose another folder with --out"
+                ) from None
+        try:
+            with naming(path):
+                path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
+            yield
+        finally:
+            lock.release()
+
     def latest(self) -> Checkpoint | None:
-        """Return the last checkpoint, None if training has not come to one yet."""
-        path = self.checkpoints / "latest.pt"
-        return checkpoint.load(path) if path.exists() else None
+        """Return the newest whole checkpoint, None if training has not come to one yet.
+
+        That is `latest.pt`. If it is missing or damaged, a warning names what is used instead.
+
+        Raises:
+            UserError: if none is whole, or it was written by a newer metarl.
+        """
+        found = self._newest(sys.maxsize)
+        return found[1] if found else None
+
+    def resumable(self) -> Checkpoint | None:
+        """Return the newest whole checkpoint whose iterations are all in metrics and timings, which
+        a power cut may have left shorter, and make it `latest.pt`. None as with `latest`.
+
+        Raises:
+            UserError: if there are checkpoints, but none like that.
+            StorageError: if `latest.pt` cannot be written.
+        """
+        found = self._newest(min(len(self.metrics()), len(self.timings())))
+        if found is None:
+            return None
+        path, state = found
+        if path.name != LATEST:
+            checkpoint.save(self.checkpoints / LATEST, state)
+        return state
+
+    def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
+        """Return the newest whole checkpoint of an iteration up to `recorded`, and its file."""
+        latest = self.checkpoints / LATEST
+        kept = sorted(self.checkpoints.glob("iteration-*.pt"), key=lambda path: -number_in(path))
+        if not kept and not latest.exists():
+            return None
+        problems, reached = [], 0
+        for path in (latest, *kept):
+            try:
+                state = checkpoint.load(path)
+            except DamagedCheckpoint as error:
+                problems.append(str(error))
+                continue
+            if state.iteration > recorded:
+                problems.append(
+                    f"{path}: of iteration {state.iteration}, but {self.metrics_file.name} or "
+                    f"{self.timings_file.name} has only {recorded} whole lines"
+                )
+                reached = max(reached, state.iteration)
+                continue
+            if problems:
+                lost = max(reached, len(self.metrics())) - state.iteration
+                warn(f"{'; '.join(problems)}; {path} is used instead (iterations lost: {lost})")
+            return path, state
+        raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name: latest, best, or an iteration's number.
@@ -96,6 +177,8 @@ class Run:
         Raises:
             UserError: if it is missing or damaged.
         """
+        if name == "latest" and (state := self.latest()) is not None:
+            return state
         stem = f"iteration-{int(name):06d}" if name.isdigit() else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():
@@ -105,75 +188,89 @@ class Run:
         return checkpoint.load(path)
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
-        """Write `latest`, and, if asked for, `best` and a copy that is kept."""
-        names = ["latest"] + ["best"] * best + [f"iteration-{state.iteration:06d}"] * keep
-        for name in reversed(names):  # `latest` last: it is what a resumed run goes by
+        """Write `latest`, and, if asked for, `best` and a copy that is kept.
+
+        Raises:
+            StorageError: if one cannot be written; the last `latest` is then whole.
+        """
+        # A checkpoint must not be on the disk before the lines that it goes with.
+        for path in (self.metrics_file, self.timings_file):
+            sync(path)
+        # `latest` last, as a resumed run goes by it; `best` first, as without a `latest` it goes by
+        # the copy, and would not write `best` again.
+        names = ["best"] * best + [f"iteration-{state.iteration:06d}"] * keep + ["latest"]
+        for name in names:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def rewind(self, iteration: int) -> None:
-        """Forget the metrics and timings of iterations that are not in the checkpoint."""
+        """Forget the metrics and timings of iterations that are not in the checkpoint.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
         for path in (self.metrics_file, self.timings_file):
-            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            write_atomically(path, b"".join(lines[:iteration]))
+            content = read(path)
+            kept = b"".join(content.splitlines(keepends=True)[:iteration])
+            if kept != content or not path.exists():
+                write_atomically(path, kept)
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
-        """Append the metrics and the timings of one iteration."""
+        """Append the metrics and the timings of one iteration to what `rewind` has left.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
         for path, values in ((self.metrics_file, metrics), (self.timings_file, timings)):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+            append_line(path, json.dumps(values))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of all iterations so far."""
-        if not self.metrics_file.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        """Return the metrics of all iterations so far, up to a line that is not whole."""
+        return whole_lines(self.metrics_file)
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Return the timings of all iterations so far, up to a line that is not whole."""
+        return whole_lines(self.timings_file)
+
+
+def is_vacant(directory: Path) -> bool:
+    """Return whether a new run may have a folder: none is there, or an empty one, or one whose
+    making was cut short."""
+    try:
+        found = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return not directory.exists()  # below a file nothing can be made, which is found out then
+    return found <= BEGINNINGS and not any((directory / "checkpoints").glob("*"))
+
+
+def check_vacant(directory: Path) -> None:
+    """Refuse a folder that a new run may not have.
+
+    Raises:
+        UserError: naming it.
+    """
+    if not is_vacant(directory):
+        raise UserError(
+            f"{directory}: exists already; choose another folder with --out, or go on with "
+            f"metarl train --resume {directory}"
+        )
+
+
+def holder(lock: Path) -> str:
+    """Name the process that holds a lock, as far as it has said."""
+    try:
+        return f"process {lock.read_text().strip() or '(of unknown number)'}"
+    except (OSError, ValueError):
+        return "another process"
+
+
+def number_in(path: Path) -> int:
+    """Return the number that a file's name ends with, -1 if there is none."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def encode(content: Any) -> bytes:
     """Return JSON for people and programs."""
     return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def provenance() -> dict[str, Any]:
-    """Say what made a result: versions, command, code and hardware."""
-    return {
-        "command": sys.argv,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "git": _git(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _git() -> dict[str, str] | None:
-    """The commit of the clone that runs, and what differs from it; None if it is not a clone."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-        return done.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD")}
-    except OSError:
-        return None

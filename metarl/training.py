@@ -20,11 +20,11 @@ from metarl.config import Config
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.progress import Progress
 from metarl.rollout import EpisodeDiverged, adaptation
-from metarl.runs import Run
+from metarl.runs import Run, is_vacant
 from metarl.schema import flat
 from metarl.stopwatch import Stopwatch
 from metarl.streams import Purpose, stream
-from metarl.tracking import start_tracker
+from metarl.tracking import Tracker, start_tracker
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,38 +59,38 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         Interrupted: on SIGINT or SIGTERM, after saving.
         EpisodeDiverged, FloatingPointError: if numbers stop being finite, after saving.
         WorkerError: if an environment cannot be used, or fails (after saving).
+        StorageError: if the run cannot be written; its last checkpoint is whole.
     """
     agent = make_agent(config)
     run = Run.create(config, Path(out) if out else default_directory(config))
-    return _train(run, agent, beginning(agent))
+    _go_on(run, agent)
+    return run
 
 
 def resume(directory: str | Path) -> Run:
     """Go on with an interrupted run, as if it had never been.
 
     Raises:
-        UserError: if there is no such run, it is finished, or its checkpoint is damaged.
+        UserError: if there is no such run, it is finished, another process is training it, or none
+            of its checkpoints is whole.
         Interrupted: on SIGINT or SIGTERM, after saving.
+        StorageError: if the run cannot be written; its last checkpoint is whole.
     """
     run = Run.open(Path(directory))
-    state = run.latest()
-    if state is None:  # interrupted before the first checkpoint
-        agent = make_agent(run.config)
-        return _train(run, agent, beginning(agent))
-    if state.iteration >= run.config.iterations:
-        raise UserError(f"{run.directory}: finished already ({state.iteration} iterations)")
-    return _train(run, make_agent(run.config, state.agent), state)
+    if not _go_on(run):
+        raise UserError(f"{run.directory}: finished already ({run.config.iterations} iterations)")
+    return run
 
 
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
 
     Raises:
-        UserError: if the folder holds a run of another config.
+        UserError: if the folder holds a run of another config, or another process is training it.
         Interrupted: on SIGINT or SIGTERM, after saving.
     """
     directory = Path(out)
-    if not directory.exists():
+    if is_vacant(directory):
         return train(config, directory)
     run = Run.open(directory)
     begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
@@ -100,9 +100,8 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
                 f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
                 "choose another folder with --out"
             )
-    state = run.latest()
-    finished = state is not None and state.iteration >= config.iterations
-    return run if finished else resume(directory)
+    _go_on(run)
+    return run
 
 
 def default_directory(config: Config) -> Path:
@@ -115,7 +114,22 @@ def beginning(agent: MetaAgent) -> Checkpoint:
     return Checkpoint(0, 0, -np.inf, agent.state_dict())
 
 
-def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
+def _go_on(run: Run, agent: MetaAgent | None = None) -> bool:
+    """Train what is left of a run; `agent` is that of its beginning. False if nothing is left."""
+    with run.lock():
+        state = run.resumable()
+        if state is None:
+            agent = agent or make_agent(run.config)
+            state = beginning(agent)
+        elif state.iteration < run.config.iterations:
+            agent = make_agent(run.config, state.agent)
+        else:
+            return False
+        _train(run, agent, state)
+    return True
+
+
+def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
     config = run.config
     keep_freed_memory()
     run.rewind(state.iteration)
@@ -123,14 +137,14 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
     clock = Stopwatch(agent.device)
     tracker = start_tracker(run)
     returns = [line["return_after"] for line in run.metrics()]
-    with single_threaded_torch(), stop_signals() as stop, Progress(run, state.iteration) as show:
+    show = Progress(run, state.iteration)
+    with ending(tracker), single_threaded_torch(), stop_signals() as stop, show:
         for iteration in range(state.iteration, config.iterations):
             start = time.perf_counter()
             try:
                 metrics = meta_iteration(config, agent, env, iteration, clock)
             except (EpisodeDiverged, FloatingPointError, WorkerError):
                 run.save(state, best=False, keep=False)
-                tracker.finish()
                 raise
             seconds = time.perf_counter() - start
             returns.append(metrics["return_after"])
@@ -160,10 +174,16 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> Run:
             if due:
                 tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
             if stop and done < config.iterations:
-                tracker.finish()
                 raise Interrupted(run, done, stop[0])
-    tracker.finish()
-    return run
+
+
+@contextmanager
+def ending(tracker: Tracker) -> Iterator[None]:
+    """Let a tracker finish, however training ends."""
+    try:
+        yield
+    finally:
+        tracker.finish()
 
 
 def meta_iteration(

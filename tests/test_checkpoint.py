@@ -1,14 +1,17 @@
 """Checkpoints: whole or absent, and safe to read."""
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from metarl import checkpoint
-from metarl.checkpoint import Checkpoint
-from metarl.checks import UserError
+from metarl.checkpoint import FORMAT, Checkpoint, DamagedCheckpoint, checksum
+from metarl.checks import StorageError, UserError
 
+GOLDEN = Path(__file__).parent / "golden"
 STATE = Checkpoint(3, 1200, -1.5, {"weight0": torch.arange(6.0).reshape(2, 3)})
 
 
@@ -59,15 +62,109 @@ def test_a_pickle_in_place_of_a_checkpoint_executes_nothing(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.pt"
     checkpoint.save(path, STATE)
     before = path.read_bytes()
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    (tmp_path / ".a.pt.partial").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"a\.pt: cannot be written \(No space left on device\)"):
         checkpoint.save(path, STATE)
     assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+def same(one, other):
+    plain, others = (replace(each, agent={}) for each in (one, other))
+    tensors = ((one.agent[name], other.agent[name]) for name in one.agent | other.agent)
+    return plain == others and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in tensors)
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path):
+    """One bit in every third byte: at least as many are noticed as there are bytes that matter."""
+    content = (GOLDEN / f"checkpoint-format{FORMAT}.pt").read_bytes()
+    whole = checkpoint.load(GOLDEN / f"checkpoint-format{FORMAT}.pt")
+    path, noticed = tmp_path / "a.pt", 0
+    for place in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            assert same(checkpoint.load(path), whole), place
+        except DamagedCheckpoint:
+            noticed += 1
+    assert noticed > len(content) / 3 / 4
+
+
+def store(path, **changes):
+    """Write a checkpoint with other content, and the checksum that goes with it."""
+    content = {"format": FORMAT, **vars(STATE), **changes}
+    torch.save({**content, "checksum": checksum(content)}, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": 4},
+        {"env_steps": 1201},
+        {"best_return": 1.5},
+        {"agent": {"weight0": STATE.agent["weight0"].double()}},
+        {"agent": {"weight0": STATE.agent["weight0"].reshape(3, 2)}},
+        {"agent": {"weight1": STATE.agent["weight0"]}},
+        {"agent": {}},
+        {"format": FORMAT + 1},
+    ],
+)
+def test_the_checksum_is_of_names_types_shapes_and_values(tmp_path, change):
+    path = tmp_path / "a.pt"
+    store(path)
+    assert same(checkpoint.load(path), STATE)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, **change}, path)
+    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: damaged, .* does not match its checksum"):
+        checkpoint.load(path)
+
+
+def test_the_checksum_does_not_depend_on_how_a_tensor_lies_in_memory():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    assert checksum({"x": tensor.T.contiguous().T}) == checksum({"x": tensor})
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT + 1))
+def test_each_format_since_the_first_is_read(version):
+    """Adam's moments among what two iterations of ProMP have learned."""
+    state = checkpoint.load(GOLDEN / f"checkpoint-format{version}.pt")
+    assert (state.iteration, state.env_steps) == (2, 144)
+    assert state.best_return == -1.9415838619073233
+    assert state.agent["outer.step"] == 10
+    assert len(state.agent["outer.exp_avg"]) == 19
+    assert same(state, checkpoint.load(GOLDEN / f"checkpoint-format{FORMAT}.pt"))
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    store(path, format=FORMAT + 1, future=torch.zeros(2))
+    expected = (
+        f"a.pt: written by a newer metarl: format {FORMAT + 1}, this one reads up to {FORMAT}"
+    )
+    with pytest.raises(UserError, match=expected) as refusal:
+        checkpoint.load(path)
+    assert not isinstance(refusal.value, DamagedCheckpoint)  # an older one must not take its place
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "two"},
+        {"format": 0},
+        {"iteration": "many"},
+        {"best_return": None},
+        {"agent": [1]},
+        {"agent": {"weight0": 1.0}},
+        {"surprise": 1},
+    ],
+)
+def test_content_of_another_kind_is_refused_whatever_its_checksum(tmp_path, change):
+    path = tmp_path / "a.pt"
+    store(path, **change)
+    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: not a "):
+        checkpoint.load(path)

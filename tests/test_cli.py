@@ -342,15 +342,23 @@ def test_wrong_input_is_one_line_and_exit_code_2(run, words, expected, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["evaluate {run}", "render {run} --out {run}/a.mp4"])
-def test_a_truncated_checkpoint_is_refused(tmp_path, capsys, command):
+@pytest.mark.parametrize("command", ["evaluate {run} --tasks 2", "render {run} --out {run}/a.gif"])
+def test_a_truncated_checkpoint_is_refused_or_replaced_by_the_one_before(tmp_path, capsys, command):
     directory = tmp_path / "run"
     assert output(capsys, "train", "point_nav/maml_trpo", *TINY, "--out", directory)[0] == 0
-    path = directory / "checkpoints" / "latest.pt"
-    path.write_bytes(path.read_bytes()[:-200])
-    code, _, error = output(capsys, *command.format(run=directory).split())
+    for name in ("latest", "best"):
+        path = directory / "checkpoints" / f"{name}.pt"
+        path.write_bytes(path.read_bytes()[:-200])
+    words = command.format(run=directory).split()
+    code, _, error = output(capsys, *words, "--checkpoint", "best")
     assert code == 2
-    assert "latest.pt: not a whole checkpoint" in error
+    assert "best.pt: not a whole checkpoint" in error
+    assert error.count("\n") == 1
+    code, _, error = output(capsys, *words)
+    assert code == 0
+    assert re.search(
+        r"metarl: warning: .*latest\.pt: not a whole .*iteration-000002\.pt is used", error
+    )
     assert error.count("\n") == 1
 
 

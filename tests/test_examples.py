@@ -12,6 +12,7 @@ import torch
 
 from metarl.adaptation import SGD, InnerLoop
 from metarl.config import load_config
+from metarl.runs import Run
 from metarl.training import train
 
 ROOT = Path(__file__).parent.parent
@@ -163,3 +164,44 @@ def test_a_family_on_an_environment_of_gymnasiums_is_trained(tmp_path, monkeypat
     env.reset(np.array([[1.0, 1.0], [2.0, 0.5]]), streams)
     obs, _, _ = env.step(np.full((2, 1), 0.5))
     assert obs[0, 2] != obs[1, 2], "another angular velocity"
+
+
+def test_the_soak_harms_runs_that_equal_their_twins(tmp_path, monkeypatch, capsys):
+    """One run, harmed until it is finished."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.soak import __main__ as soak
+
+    file = tmp_path / "soak.json"
+    words = ["soak", "--minutes=0", "--only=point_nav/maml_trpo", "--seed=1", f"--json={file}"]
+    monkeypatch.setattr("sys.argv", words)
+    assert soak.main() == 0, capsys.readouterr().out
+    assert "0 failures" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert result["runs"] == {"point_nav/maml_trpo": 1}
+    assert sum(result["faults"].values()) > 0
+    assert sum(result["endings"].values()) >= 1 + result["lives"] > 1
+    assert result["failures"] == []
+
+
+def test_the_soak_tells_runs_apart(tmp_path, monkeypatch):
+    """By the metrics, by any checkpoint, and by what is there."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.soak.trainer import fingerprint
+
+    config = load_config("point_nav/maml_trpo", **TINY, **{"env.horizon": 10})
+    run = train(config, tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(run.directory, other)
+    assert fingerprint(other) == fingerprint(run.directory)
+    state = run.load()
+    state.agent["params.log_std"] += 1e-6
+    changed = Run(other, config)
+    changed.save(state, best=False, keep=False)
+    assert fingerprint(other) != fingerprint(run.directory)
+    shutil.copytree(run.directory, other, dirs_exist_ok=True)
+    changed.metrics_file.write_bytes(run.metrics_file.read_bytes().replace(b"1", b"2"))
+    assert fingerprint(other) != fingerprint(run.directory)
+    shutil.copytree(run.directory, other, dirs_exist_ok=True)
+    assert fingerprint(other) == fingerprint(run.directory)
+    (changed.checkpoints / "best.pt").unlink()
+    assert fingerprint(other) != fingerprint(run.directory)

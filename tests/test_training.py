@@ -169,6 +169,7 @@ def test_kill_minus_nine_between_checkpoints_loses_nothing_for_good(tmp_path):
 def test_a_run_without_a_checkpoint_yet_starts_over(tmp_path, finished):
     directory = tmp_path / "run"
     run = Run.create(tiny(), directory)
+    run.rewind(0)
     run.log({"iteration": 1, "return_after": 0.0}, {"iteration": 1})
     resume(directory)
     assert_same_outcome(directory, finished.directory)
@@ -181,14 +182,6 @@ def test_an_existing_folder_and_a_finished_run_are_refused(finished, tmp_path):
         resume(finished.directory)
     with pytest.raises(UserError, match="not a run's folder"):
         resume(tmp_path / "nothing")
-
-
-def test_a_damaged_checkpoint_stops_a_resumption_by_name(tmp_path):
-    run = train(tiny(iterations=2), tmp_path / "run")
-    path = run.checkpoints / "latest.pt"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"latest\.pt: not a whole checkpoint"):
-        resume(run.directory)
 
 
 # --- every method ---

@@ -17,8 +17,8 @@ from examples.many_runs import Job, finish_all
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import gather, measure
 from examples.reproduce.published import PUBLISHED
-from metarl.checkpoint import write_atomically
 from metarl.config import config_names
+from metarl.files import write_atomically
 from metarl.runs import encode
 
 BASELINES = ("oracle", "pretrained")

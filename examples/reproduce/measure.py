@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
 from metarl.agents import make_agent
-from metarl.checkpoint import write_atomically
 from metarl.evaluation import Evaluation, evaluate, step_scales
-from metarl.runs import Run, encode, provenance
+from metarl.files import write_atomically
+from metarl.provenance import provenance
+from metarl.runs import Run, encode
 
 STEPS = 3
 TASKS = 40
@@ -93,15 +94,9 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
             row["returns"].append(np.round(by_task, 2).tolist())
             if not method.startswith("random"):
                 row["env_steps"].append(run.metrics()[-1]["env_steps"])
-                row["hours"].append(round(sum(seconds(run)) / 3600, 2))
+                row["hours"].append(round(sum(line["seconds"] for line in run.timings()) / 3600, 2))
                 row["curve"].append(curve(run))
     return found
-
-
-def seconds(run: Run) -> Iterator[float]:
-    """Say how long each iteration took."""
-    for line in run.timings_file.read_text().splitlines():
-        yield json.loads(line)["seconds"]
 
 
 def curve(run: Run) -> list[list[float]]:

@@ -58,13 +58,17 @@ def read_story(directory: Path) -> Story:
         UserError: if it is no run's folder, nothing was trained yet, or a file cannot be read.
     """
     run = Run.open(directory)
-    lines = run.metrics()
+    # Those of an iteration are written one after the other: it may have metrics alone so far.
+    pairs = list(zip(run.metrics(), run.timings(), strict=False))
+    lines = [metrics for metrics, _ in pairs]
     if not lines:
-        raise UserError(f"{directory}: nothing was trained yet (no line in metrics.jsonl)")
+        raise UserError(
+            f"{directory}: nothing was trained yet (no whole line in metrics.jsonl and "
+            "timings.jsonl)"
+        )
     names = {name: None for line in lines for name in line}  # in order
     metrics = {name: np.array([line.get(name, np.nan) for line in lines]) for name in names}
-    timings = [json.loads(line) for line in run.timings_file.read_text().splitlines()]
-    seconds = np.array([line["seconds"] for line in timings])
+    seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines = {}, {}
     for path in sorted((directory / "evaluation").glob("*.json")):
         for method, parts in read_results(path).items():
