@@ -158,4 +158,4 @@ def write_json(result: Bench, path: Path) -> None:
     try:
         write_atomically(path, encode(asdict(result)))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+        raise UserError(str(error)) from error

@@ -134,11 +134,17 @@ class Run:
         a power cut may have left shorter, and make it `latest.pt`. None as with `latest`.
 
         Raises:
-            UserError: if there are checkpoints, but none like that.
+            UserError: if there are checkpoints, but none like that, or there must have been some.
             StorageError: if `latest.pt` cannot be written.
         """
-        found = self._newest(min(len(self.metrics()), len(self.timings())))
+        played = len(self.metrics())
+        found = self._newest(min(played, len(self.timings())))
         if found is None:
+            if played > self.config.checkpoint_every:  # one was written before the last of these
+                raise UserError(
+                    f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
+                    f"{played} iterations; bring them back, or begin anew with --out"
+                )
             return None
         path, state = found
         if path.name != LATEST:

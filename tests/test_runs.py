@@ -164,6 +164,15 @@ def test_logs_that_no_checkpoint_fits_are_refused_by_name(stopped):
     assert Run.open(stopped).load().iteration == 4
 
 
+def test_checkpoints_that_have_vanished_do_not_mean_that_none_was_written(stopped, finished):
+    (stopped / "checkpoints").rename(stopped / "aside")
+    with pytest.raises(UserError, match=r"no checkpoint, but metrics\.jsonl has 5 iterations"):
+        resume(stopped)
+    (stopped / "aside").rename(stopped / "checkpoints")
+    resume(stopped)
+    assert_same_outcome(stopped, finished)
+
+
 def test_a_cut_off_last_line_breaks_nothing(stopped, finished, capsys, tmp_path):
     for name in ("metrics.jsonl", "timings.jsonl"):
         with (stopped / name).open("a") as file:
