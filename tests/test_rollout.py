@@ -243,7 +243,5 @@ def test_rewards_of_a_wrong_shape_are_refused(run):
             obs, reward, terminated = super().step(action, ids)
             return obs, reward[:, None], terminated
 
-    with pytest.raises(
-        UserError, match=r"its reward has the shape \(6, 1\), expected"
-    ):
+    with pytest.raises(UserError, match=r"its reward has the shape \(6, 1\), expected"):
         run(Column(horizon=5), FAR)
