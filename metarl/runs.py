@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from metarl import checkpoint
 from metarl.checkpoint import Checkpoint, write_atomically
 from metarl.checks import UserError, nearest
 from metarl.config import Config, make_config, read_config
+from metarl.failures import Failure, lines_of
 
 PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
 
@@ -85,6 +86,10 @@ class Run:
     def timings_file(self) -> Path:
         return self.directory / "timings.jsonl"
 
+    @property
+    def failures_file(self) -> Path:
+        return self.directory / "failures.jsonl"
+
     def latest(self) -> Checkpoint | None:
         """Return the last checkpoint, None if training has not come to one yet."""
         path = self.checkpoints / "latest.pt"
@@ -111,16 +116,38 @@ class Run:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def rewind(self, iteration: int) -> None:
-        """Forget the metrics and timings of iterations that are not in the checkpoint."""
+        """Forget metrics, timings and failures of iterations that are not in the checkpoint."""
         for path in (self.metrics_file, self.timings_file):
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
             write_atomically(path, b"".join(lines[:iteration]))
+        if self.failures_file.exists():
+            lines = self.failures_file.read_bytes().splitlines(keepends=True)
+            # A process that was killed may have written half a line.
+            whole = [line for line in lines if line.endswith(b"\n")]
+            kept = [line for line in whole if json.loads(line)["iteration"] <= iteration]
+            if kept:
+                write_atomically(self.failures_file, b"".join(kept))
+            else:
+                self.failures_file.unlink()
+
+    def record(self, iteration: int, failures: Sequence[Failure]) -> None:
+        """Append what went wrong in an iteration."""
+        if failures:
+            lines = lines_of(failures, iteration, self.config.on_failure)
+            with self.failures_file.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return all that went wrong so far, event by event."""
+        if not self.failures_file.exists():
+            return []
+        return [json.loads(line) for line in self.failures_file.read_text().splitlines()]
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Append the metrics and the timings of one iteration."""
         for path, values in ((self.metrics_file, metrics), (self.timings_file, timings)):
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of all iterations so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from metarl.checks import UserError
+from metarl.comparison import evaluation_remarks
 from metarl.evaluation import Evaluation
 from metarl.figures import PANELS
 from metarl.protocols import forgetting, part_label
@@ -33,6 +35,7 @@ from metarl.streams import Purpose, stream
 
 PAGE, CARD = "report.html", "model_card.md"
 MAX_SCATTERS = 3  # methods whose returns are drawn against the task
+MAX_EVENTS = 5  # of what went wrong in a run that are shown
 MAX_VIDEO = 12 * 2**20  # bytes of a film that is taken into the page
 
 
@@ -51,6 +54,7 @@ class Section:
 
     name: str
     about: str
+    remarks: Sequence[str]
     axis: str
     points: Sequence[int]
     lines: Sequence[Line]
@@ -96,6 +100,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         "drawings": {name: Markup(text) for name, text in drawings.items()},
         "videos": [video(path) for story in stories for path in story.videos],
         "commands": [command for story in stories for command in commands(story)],
+        "max_events": MAX_EVENTS,
         "config": flat(stories[0].run.config.to_dict()),
     }
     page = environment.get_template("page.html").render(material)
@@ -142,6 +147,7 @@ def section(stories: Sequence[Story], name: str) -> Section:
         name=name,
         about=f"{len(shown.tasks)} {shown.split} tasks (hash {shown.task_hash}), "
         f"{shown.returns.shape[2]} episodes each",
+        remarks=evaluation_remarks(results),
         axis=shown.axis,
         points=shown.points,
         lines=[line(key, values) for key, values in scores.items()],
@@ -225,5 +231,7 @@ def commands(story: Story) -> list[str]:
 def number(value: Any) -> str:
     """Write a number short."""
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return "-"
         return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

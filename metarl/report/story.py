@@ -26,7 +26,8 @@ class Story:
 
     Attributes:
         run: the run.
-        metrics: by name, (iterations,).
+        metrics: by name, (iterations,); NaN where there is none.
+        failures: what went wrong in training, event by event.
         hours: since the beginning, iteration by iteration, (iterations,), in training time.
         evaluations: by protocol and split, such as `paper-test`; of the run's own method by part.
         baselines: the same of other methods, by label and part.
@@ -36,6 +37,7 @@ class Story:
 
     run: Run
     metrics: Mapping[str, np.ndarray]
+    failures: Sequence[Mapping[str, Any]]
     hours: np.ndarray
     evaluations: Mapping[str, Mapping[str, Evaluation]]
     baselines: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]
@@ -45,6 +47,18 @@ class Story:
     @property
     def name(self) -> str:
         return self.run.directory.name
+
+    @property
+    def trouble(self) -> dict[str, int]:
+        """How often what went wrong, by name: only what did."""
+        kinds = [each["kind"] for each in self.failures]
+        skipped = int(np.nansum(self.metrics.get("skipped_update", np.zeros(1))))
+        counts = {
+            "episodes left out": kinds.count("episode"),
+            "updates skipped": skipped,
+            "warnings": kinds.count("warning"),
+        }
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def method(self) -> str:
@@ -62,7 +76,8 @@ def read_story(directory: Path) -> Story:
     if not lines:
         raise UserError(f"{directory}: nothing was trained yet (no line in metrics.jsonl)")
     names = {name: None for line in lines for name in line}  # in order
-    metrics = {name: np.array([line.get(name, np.nan) for line in lines]) for name in names}
+    # What is null or missing becomes NaN.
+    metrics = {name: np.array([line.get(name) for line in lines], np.float64) for name in names}
     timings = [json.loads(line) for line in run.timings_file.read_text().splitlines()]
     seconds = np.array([line["seconds"] for line in timings])
     evaluations, baselines = {}, {}
@@ -76,7 +91,8 @@ def read_story(directory: Path) -> Story:
     videos = [path for path in sorted(folder.glob("*")) if path.suffix in VIDEO_TYPES]
     provenance = json.loads((directory / "provenance.json").read_text())
     hours = np.cumsum(seconds) / 3600
-    return Story(run, metrics, hours, evaluations, baselines, videos, provenance)
+    failures = run.failures()
+    return Story(run, metrics, failures, hours, evaluations, baselines, videos, provenance)
 
 
 def read_results(path: Path) -> dict[str, dict[str, Evaluation]]:
@@ -130,7 +146,11 @@ def pooled(stories: Sequence[Story], name: str) -> dict[str, np.ndarray]:
     """Return the scores (S, B, P) of each method, and part, in evaluations of one name.
 
     Runs of one method are its seeds. Baselines that no run stands for come from the first run that
-    was compared with them. Only what was played on the tasks of the first is pooled.
+    was compared with them. Only what was played on the tasks of the first is pooled, without those
+    that one of the runs could not play to the end: all that share their tasks have the same B.
+
+    Raises:
+        UserError: if no task is left.
     """
     found: dict[str, list[Evaluation]] = {}
     for story in stories:
@@ -140,9 +160,15 @@ def pooled(stories: Sequence[Story], name: str) -> dict[str, np.ndarray]:
         for method, parts in story.baselines.get(name, {}).items():
             for part, result in parts.items():
                 found.setdefault(part_label(method, part), [result])
+    complete: dict[str, np.ndarray] = {}
+    for each in (each for results in found.values() for each in results):
+        complete[each.task_hash] = complete.get(each.task_hash, each.complete) & each.complete
     scores = {}
     for key, results in found.items():
-        same = [each for each in results if each.task_hash == results[0].task_hash]
+        hashed = results[0].task_hash
+        if not complete[hashed].any():
+            raise UserError(f"{name}: no task is left that every method has played to its end")
+        same = [each for each in results if each.task_hash == hashed]
         same = [each for each in same if each.points == results[0].points]
-        scores[key] = np.stack([each.by_task for each in same])
+        scores[key] = np.stack([each.by_task[complete[hashed]] for each in same])
     return scores
