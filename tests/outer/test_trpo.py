@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from metarl.meta_objective import MetaGradient
 from metarl.failures import NotFinite
+from metarl.meta_objective import MetaGradient
 from metarl.outer.trpo import TRPOConfig, conjugate_gradient, full_step, line_search
 
 
