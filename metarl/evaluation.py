@@ -60,8 +60,6 @@ class Evaluation:
     failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.failures and not self.complete.any():
-            raise EpisodeDiverged(self.failures, "; no task is left that was played to the end")
         if not self.points:
             object.__setattr__(self, "points", tuple(range(self.returns.shape[1])))
 
@@ -220,7 +218,7 @@ def evaluate(
         played = [(episodes.returns, episodes.success) for _, episodes in phases]
     returns = np.stack([each for each, _ in played], axis=1)
     successes = [success for _, success in played if success is not None]
-    return Evaluation(
+    result = Evaluation(
         family=family.name,
         split=split,
         task_hash=family.task_hash(rows),
@@ -231,6 +229,20 @@ def evaluate(
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
         failures=tuple(failures),
     )
+    check_complete(result)
+    return result
+
+
+def check_complete(result: Evaluation, sequence: int = 1) -> None:
+    """Refuse a result of which nothing is left.
+
+    Raises:
+        EpisodeDiverged: if no `sequence` tasks in a row are complete.
+    """
+    if not result.complete.reshape(-1, sequence).all(axis=1).any():
+        what = "sequence of tasks" if sequence > 1 else "task"
+        remark = f"; no {what} is left that was played to the end"
+        raise EpisodeDiverged(result.failures, remark)
 
 
 def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:

@@ -14,10 +14,17 @@ from gymnasium.spaces import Discrete
 
 from envs import Perturbed, TaskFamily
 from metarl.agents import MetaAgent
-from metarl.checks import check, check_known
+from metarl.checks import UserError, check, check_known
 from metarl.episodes import Episodes
-from metarl.evaluation import SCHEDULES, Evaluation, chosen_tasks, evaluate, step_scales
-from metarl.failures import EpisodeDiverged, Failure, OnFailure
+from metarl.evaluation import (
+    SCHEDULES,
+    Evaluation,
+    check_complete,
+    chosen_tasks,
+    evaluate,
+    step_scales,
+)
+from metarl.failures import Failure, OnFailure
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import collect, episode_streams
 from metarl.stopwatch import Stopwatch
@@ -124,20 +131,20 @@ def few_episode(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts
             # The same streams for each number of episodes: differences are due to the experience.
             after = play(adapted, played, 1, alive)
             returns.append(after.returns.reshape(len(rows), -1))
-    return {
-        "": Evaluation(
-            family=family.name,
-            split=setting.split,
-            task_hash=family.task_hash(rows),
-            tasks=rows,
-            returns=np.stack(returns, axis=1),
-            step_scales=(1.0,),
-            seed=setting.seed,
-            axis="episodes of experience",
-            points=(0, *EXPERIENCE),
-            failures=tuple(failures),
-        )
-    }
+    result = Evaluation(
+        family=family.name,
+        split=setting.split,
+        task_hash=family.task_hash(rows),
+        tasks=rows,
+        returns=np.stack(returns, axis=1),
+        step_scales=(1.0,),
+        seed=setting.seed,
+        axis="episodes of experience",
+        points=(0, *EXPERIENCE),
+        failures=tuple(failures),
+    )
+    check_complete(result)
+    return {"": result}
 
 
 def ood(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
@@ -202,7 +209,7 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             looks.append([episodes.returns for episodes in places])
         # (met, place, S, E) -> (S, place, met, E) -> (S * place, met, E)
         returns = np.transpose(looks, (2, 1, 0, 3)).reshape(number * SEQUENCE, SEQUENCE + 1, -1)
-        return Evaluation(
+        result = Evaluation(
             family=family.name,
             split=setting.split,
             task_hash=family.task_hash(sequences.reshape(number * SEQUENCE, -1)),
@@ -214,6 +221,8 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             points=tuple(range(SEQUENCE + 1)),
             failures=tuple(failures),
         )
+        check_complete(result, SEQUENCE)
+        return result
 
     with single_threaded_torch():
         return {"from the meta-parameters": meet(False), "going on": meet(True)}
@@ -271,14 +280,14 @@ def forgetting(result: Evaluation) -> Forgetting:
     """Compute it from a part of `continual`, over the sequences of which nothing was left out.
 
     Raises:
-        EpisodeDiverged: if there is none.
+        UserError: if there is none.
     """
     length = len(result.points) - 1
     # (S * L, L + 1) -> R (S, L + 1, L)
     matrix = np.swapaxes(result.by_task.reshape(-1, length, length + 1), 1, 2)
     matrix = matrix[np.isfinite(matrix).all(axis=(1, 2))]
     if not len(matrix):
-        raise EpisodeDiverged(result.failures, "; no sequence is left that was played to the end")
+        raise UserError(f"{result.family}: no sequence of tasks is left that was played to the end")
     met, last = matrix[:, 1:], matrix[:, -1]  # (S, L, L), (S, L)
     just_met = np.diagonal(met, axis1=1, axis2=2)  # (S, L)
     # The best on a task from when it was met until the end, the end left out.

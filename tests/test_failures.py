@@ -24,6 +24,7 @@ from metarl.failures import (
     EpisodeDiverged,
     Failure,
     NotFinite,
+    Watch,
     episode_failures,
 )
 from metarl.inner import InnerConfig
@@ -515,7 +516,7 @@ def test_a_gradient_that_is_not_finite_skips_the_update(tmp_path, outer, on_fail
 
 def test_an_adaptation_that_is_not_finite_costs_the_task(tmp_path):
     """Its policy's actions are none, so that no episode of it is left."""
-    config = faulty("large reward", 0.1, iterations=1, **{"returns.standardize": False})
+    config = faulty("large reward", 0.1, iterations=1, seed=2, **{"returns.standardize": False})
     run = train(config, tmp_path / "run")
     failures = run.failures()
     lost = {each["task_index"] for each in failures}
@@ -586,3 +587,100 @@ def test_without_failures_the_setting_changes_nothing(tmp_path):
         assert lines == expected
         assert not run.failures_file.exists()
         assert_same(run.load().agent, runs[0].load().agent)
+
+
+# --- warnings ---
+
+
+def warned(run: Run) -> list[tuple[int, str]]:
+    """The iterations and reasons of the warnings in a run's record."""
+    events = [each for each in run.failures() if each["kind"] == "warning"]
+    assert {each["handled"] for each in events} <= {"warned"}
+    return [(each["iteration"], each["reason"]) for each in events]
+
+
+def healthy(**overrides):
+    """A tiny config without faults, which stops where a number is not finite."""
+    return faulty(share=0.0, on_failure="stop", **overrides)
+
+
+def test_a_line_search_that_never_succeeds_is_warned_of_once(tmp_path, capsys):
+    """As steps are so short that rounding hides them; after a resumption too."""
+    settings = {"outer.max_kl": 1e-30, "outer.line_search_steps": 1, "iterations": 13}
+    run = train(healthy(**settings), tmp_path / "run")
+    assert all(line["line_search_rejected"] for line in run.metrics())
+    expected = [(10, "the line search has rejected every step 10 times in a row")]
+    assert warned(run) == expected
+    assert [line.get("warnings") for line in run.metrics()] == [None] * 9 + [1] * 4
+    output = capsys.readouterr().out
+    assert output.count("warning: iteration 10: the line search has rejected") == 1
+    assert output.count("(1 warnings)") == 4
+
+    whole = outcome(run)
+    for iteration in (8, 12):  # before it begins, and while it lasts
+        source = run.checkpoints / f"iteration-{iteration:06d}.pt"
+        (run.checkpoints / "latest.pt").write_bytes(source.read_bytes())
+        resume(run.directory)
+        assert outcome(run)[:2] == whole[:2]
+    assert capsys.readouterr().out.count("warning:") == 1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "what"),
+    [
+        ({"policy.min_std": 0.9999}, "the policy's std has collapsed in"),
+        ({"policy.max_std": 1.0001}, "the policy's std has exploded in"),
+    ],
+)
+def test_a_std_beyond_its_bounds_is_warned_of(tmp_path, bounds, what):
+    run = train(healthy(iterations=3, **bounds), tmp_path / "run")
+    assert [reason.startswith(what) for _, reason in warned(run)] == [True]
+    key = "std_collapsed" if "min_std" in str(bounds) else "std_exploded"
+    assert run.metrics()[-1][key] in (1.0, 2.0)
+    assert run.metrics()[-1]["warnings"] == 1
+
+
+@pytest.mark.parametrize("init_std", [1.0, 1e-6, 20.0])
+def test_a_std_has_gone_astray_by_a_factor_of_a_thousand(init_std):
+    """Or at a bound; not where it began, be it there."""
+    policy = GaussianMLP(PolicyConfig(hidden=(8,), init_std=init_std), 3, 2)
+    params = policy.init(np.random.default_rng(0))
+    start = params["log_std"]
+    assert policy.trouble([params, stack(params, 4)]) == {}
+    for factor, key, beyond in ((1e-4, "std_collapsed", 1e-6), (1e4, "std_exploded", 20.0)):
+        for each, count in ((factor, 1.0), (factor**0.5, 0.0)):
+            log_std = start.clone()
+            log_std[0, 1] += np.log(each)
+            at_bound = (init_std * each < beyond) if each < 1 else (init_std * each > beyond)
+            expected = {key: 1.0} if count or at_bound else {}
+            assert policy.trouble([{"log_std": start}, {"log_std": log_std}]) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [({"kl_target": 0.001, "kl_weight": 1e-9, "lr": 0.05}, "0.01"), ({"lr": 0.3}, "1")],
+)
+def test_a_divergence_far_beyond_its_limit_is_warned_of(tmp_path, settings, limit):
+    settings = {f"outer.{key}": value for key, value in settings.items()}
+    config = healthy(iterations=2, **{"outer.update": "ppo", "outer.epochs": 10, **settings})
+    run = train(config, tmp_path / "run")
+    (warning,) = warned(run)
+    assert re.fullmatch(rf"the KL divergence of an update, .*, is far beyond {limit}", warning[1])
+
+
+def test_a_warning_ends_and_begins_again():
+    watch = Watch(PPOConfig())
+    kls = [0.1, 2.0, 3.0, None, 0.1, 5.0]  # None: no update was made
+    metrics = [{} if kl is None else {"outer_kl": kl} for kl in kls]
+    begins = [[each.kind for each in watch(line)] for line in metrics]
+    assert begins == [[], ["warning"], [], [], [], ["warning"]]
+
+
+def test_a_skipped_update_is_neither_a_rejection_nor_a_success():
+    watch, events = Watch(TRPOConfig()), []
+    for i in range(12):
+        line = {} if i in (3, 4) else {"outer_kl": 0.0, "line_search_rejected": 1.0}
+        events += [(i, each.kind) for each in watch(line)]
+    assert events == [(11, "warning")]
+    watch({"outer_kl": 0.01, "line_search_rejected": 0.0})
+    assert watch.warnings == {}
