@@ -117,7 +117,7 @@ def collect(
             # Ended episodes are acted for too: the shape of a matrix product decides its rounding,
             # and an episode's end must not change the others' results.
             action = actor.act(all_obs[step], noise[:, :, step])
-        if not np.isfinite(action).all():
+        if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
             leave_out(np.flatnonzero(bad), step, "the policy's action is not finite")
             active &= ~out
@@ -140,8 +140,8 @@ def collect(
                 f"{family.name}: its reward has the shape {np.shape(reward)}, expected "
                 f"{(env.num_episodes,)}, one for each episode; metarl check-env looks at the rest"
             )
-        finite = in_range(reward) & in_range(obs).all(axis=1)
-        if not finite.all():
+        if not (all_in_range(reward) and all_in_range(obs)):
+            finite = in_range(reward) & in_range(obs).all(axis=1)
             bad = np.flatnonzero(~finite & active.ravel())
             leave_out(bad, step, "an observation or reward is not finite")
             active &= ~out
@@ -240,6 +240,11 @@ def episode_streams(
 def episode_major(array: np.ndarray) -> np.ndarray:
     """Turn (T, B, E, ...) into (B, E, T, ...), contiguous."""
     return np.ascontiguousarray(np.moveaxis(array, 0, 2))
+
+
+def all_in_range(array: np.ndarray) -> bool:
+    """Say whether all numbers are finite in 32 bits: much faster than one by one."""
+    return bool(array.min() >= -LARGEST and array.max() <= LARGEST)  # which NaN is not
 
 
 def in_range(array: np.ndarray) -> np.ndarray:
