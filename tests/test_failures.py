@@ -43,6 +43,7 @@ TASKS = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
 FAMILY = FaultyNav(horizon=6)
 TASK, EPISODE, STEP = 1, 2, 3  # what fails below: number 5 of three times three
 FAULTS = ["reward", "huge reward", "observation", "state"]
+REASONS = {"state": "the position is not finite"}
 
 # --- collecting ---
 
@@ -93,7 +94,7 @@ def test_an_episode_that_fails_changes_nothing_else(play, fault):
         failures: list[Failure] = []
         assert_only_one_is_out(play(env, failures=failures, phase=1), healthy)
         reason = failures[0].reason
-        assert "not finite" in reason
+        assert reason == REASONS.get(fault, "an observation or reward is not finite")
         task = tuple(TASKS[TASK])
         assert failures == [Failure("episode", reason, 1, TASK, task, EPISODE, STEP)]
         with pytest.raises(EpisodeDiverged, match=re.escape(f"{failures[0]}")) as caught:
@@ -309,6 +310,19 @@ def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
         np.testing.assert_allclose(played.advantage[:, :12], expected.advantage, rtol=1e-8)
         for name, value in ours.params.items():
             np.testing.assert_allclose(value, theirs.params[name], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
+def test_a_task_without_episodes_stays_where_it_is(make_agent, clock, tasks_per_chunk):
+    """There is nothing to adapt to; nor is anything NaN in what it did not experience."""
+    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
+    state, episodes = meta_batch(agent, clock, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
+    before, after = state.of_tasks(np.array([1])), agent.adapt(state, episodes)
+    (chunk,), (stepped,) = before.chunks, after.of_tasks(np.array([1])).chunks
+    assert_same(chunk.params, stepped.params)
+    experience = stepped.trail[-1]
+    assert all(torch.isfinite(x).all() for x in vars(experience).values() if torch.is_tensor(x))
+    assert not experience.weight.any()
 
 
 TOO_FAR = {
