@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -26,6 +26,10 @@ MARGIN = 1.5
 """How many times as wide as the usual range that of the tasks out of distribution is."""
 
 
+StepResult: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What a step gives: obs (N, obs_dim), reward (N,) and terminated (N,) bool."""
+
+
 class TaskError(ValueError):
     """A task that is in no task set of its family."""
 
@@ -35,11 +39,15 @@ class SimulationDiverged(RuntimeError):
 
     Attributes:
         ids: the episodes, (n,) integers into the batch.
+        reason: what happened to them.
+        result: what the step would have returned, with which the other episodes can go on; the rows
+            of those that diverged mean nothing. None where that is not known: then all are lost.
     """
 
-    def __init__(self, ids: np.ndarray, reason: str) -> None:
+    def __init__(self, ids: np.ndarray, reason: str, result: StepResult | None = None) -> None:
         self.ids = np.asarray(ids)
         self.reason = reason
+        self.result = result
         super().__init__(f"episodes {self.ids.tolist()} of the batch diverged: {reason}")
 
 
@@ -235,9 +243,7 @@ class BatchEnv(ABC):
         """
 
     @abstractmethod
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         """Advance the episodes by one control step.
 
         Args:
@@ -249,7 +255,9 @@ class BatchEnv(ABC):
             episodes that were not stepped mean nothing.
 
         Raises:
-            SimulationDiverged: if an episode's state is no longer finite.
+            SimulationDiverged: if the state of an episode that was stepped is no longer finite. All
+                others were advanced, and `result` tells how; those that diverged are not stepped
+                again before the next reset.
             ValueError: if the index of a Discrete action is not a whole number in range.
         """
 

@@ -21,7 +21,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from mujoco.batch import Batch, SimulationError
 
-from envs.base import BatchEnv, SimulationDiverged, TaskFamily
+from envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
 from envs.rendering import Mark, MujocoScene
 
 GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -34,6 +34,7 @@ UNSTABLE = [
     mujoco.mjtWarning.mjWARN_BADQVEL.value,
     mujoco.mjtWarning.mjWARN_BADQACC.value,
 ]
+UNSTABLE_REASON = "MuJoCo found a position, velocity or acceleration that is NaN or huge"
 
 
 @contextlib.contextmanager
@@ -249,39 +250,52 @@ class MujocoBatchEnv(BatchEnv):
         states = [self.family.initial_state(rng) for rng in rngs]
         self.batch.bind("qpos")[:] = [qpos for qpos, _ in states]
         self.batch.bind("qvel")[:] = [qvel for _, qvel in states]
-        with quiet():
-            self.batch.forward()
+        try:
+            with quiet():
+                self.batch.forward()
+        except SimulationError as error:
+            raise SimulationDiverged(error.ids, str(error)) from error
         return self.family.observe(self.batch)
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        if (diverged := self._advance(action, ids)) is not None:
+            raise diverged
+
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
+        before = self.family.position(self.batch)
+        diverged = self._advance(action, ids)
+        if diverged is None:
+            return self._result(before)
+        with np.errstate(all="ignore"):  # in the rows of those that diverged
+            diverged.result = self._result(before)
+        raise diverged
+
+    def _result(self, before: np.ndarray) -> StepResult:
+        """Look at the simulations after a step from the positions `before`."""
+        family, batch = self.family, self.batch
+        velocity = (family.position(batch) - before) / family.dt
+        reward = family.reward(batch, self.tasks, velocity, self._ctrl)
+        return family.observe(batch), reward, family.terminated(batch, self.tasks)
+
+    def _advance(self, action: np.ndarray, ids: np.ndarray | None) -> SimulationDiverged | None:
+        """Do the dynamics, and return the error if some of the episodes diverged."""
         self._ctrl[:] = self.family.control(action)
+        failed, reason = np.zeros(0, int), UNSTABLE_REASON
         start = time.perf_counter()
         try:
             with quiet():
                 self.batch.step(ids, nstep=self.family.frame_skip, stage=self.family.stage)
         except SimulationError as error:
-            raise SimulationDiverged(error.ids, str(error)) from error
+            failed, reason = error.ids, str(error)
         self.physics_seconds += time.perf_counter() - start
-        self._check_stable()
-
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        family, batch = self.family, self.batch
-        before = family.position(batch)
-        self.advance(action, ids)
-        velocity = (family.position(batch) - before) / family.dt
-        reward = family.reward(batch, self.tasks, velocity, self._ctrl)
-        return family.observe(batch), reward, family.terminated(batch, self.tasks)
-
-    def _check_stable(self) -> None:
         # (N, kinds of warning, (last info, count)) -> (N,)
         unstable = self.batch.warning[:, UNSTABLE, 1].any(axis=1)
-        if unstable.any():
-            ids = np.flatnonzero(unstable)
-            raise SimulationDiverged(
-                ids, "MuJoCo found a position, velocity or acceleration that is NaN or huge"
-            )
+        if not (failed.size or unstable.any()):
+            return None
+        # MuJoCo counts until the next reset, and so those too that are stepped no longer.
+        lost = unstable if ids is None else unstable & np.isin(np.arange(len(unstable)), ids)
+        lost[failed] = True
+        return SimulationDiverged(np.flatnonzero(lost), reason) if lost.any() else None
 
     def set_state(self, episode: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Set the positions, (nq,), and velocities, (nv,), of one episode."""

@@ -37,13 +37,7 @@ class TaskObservedBatchEnv(WrappedBatchEnv):
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         self.tasks = np.asarray(tasks, np.float64)
-        return self._with_tasks(super().reset(tasks, rngs))
+        return super().reset(tasks, rngs)
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        obs, reward, terminated = super().step(action, ids)
-        return self._with_tasks(obs), reward, terminated
-
-    def _with_tasks(self, obs: np.ndarray) -> np.ndarray:
+    def observed(self, obs: np.ndarray) -> np.ndarray:
         return np.concatenate([obs, self.tasks], axis=1)

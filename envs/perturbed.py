@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from envs.base import StepResult
 from envs.wrapped import FamilyWrapper, WrappedBatchEnv
 
 
@@ -50,7 +51,7 @@ class PerturbedBatchEnv(WrappedBatchEnv):
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         family, count = self.family, self.num_episodes
-        obs = super().reset(tasks, rngs)
+        obs = self.batch_env.reset(tasks, rngs)
         self._steps = np.zeros(count, np.int64)  # taken by each episode
         # Actions under way, a ring for each episode: (N, delay, action_dim).
         self._waiting = np.zeros((count, family.action_delay, family.action_dim))
@@ -61,14 +62,10 @@ class PerturbedBatchEnv(WrappedBatchEnv):
             if family.observation_noise
             else None
         )
-        return self._observed(obs)
+        return self.observed(obs)
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        effective = self._effective(action, ids)
-        obs, reward, terminated = super().step(effective, ids)
-        return self._observed(obs), reward, terminated
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
+        return super().step(self._effective(action, ids), ids)
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         super().advance(self._effective(action, ids), ids)
@@ -91,7 +88,7 @@ class PerturbedBatchEnv(WrappedBatchEnv):
             effective = self.family.motor_strength * np.clip(effective, space.low, space.high)
         return effective
 
-    def _observed(self, obs: np.ndarray) -> np.ndarray:
+    def observed(self, obs: np.ndarray) -> np.ndarray:
         if self._noise is None:
             return obs
         # An episode may be stepped beyond its horizon; its last noise stays.

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
-from envs.base import MARGIN, BatchEnv, SimulationDiverged, TaskFamily
+from envs.base import MARGIN, BatchEnv, SimulationDiverged, StepResult, TaskFamily
 from envs.scenes import moment
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
@@ -139,18 +139,18 @@ class PointBatchEnv(BatchEnv):
         self.position[rows] += self.family.max_step * np.clip(share, -1.0, 1.0)
         self.physics_seconds += time.perf_counter() - start
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         before = np.linalg.norm(self.position - self.tasks, axis=1)
         self.advance(action, ids)
         offset = self.position - self.tasks
-        lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
-        if lost.size:
-            raise SimulationDiverged(lost, "the position is not finite")
         reward = self._reward(before, np.linalg.norm(offset, axis=1))
         reached: np.ndarray = np.all(np.abs(offset) < GOAL_RADIUS, axis=1)
-        return self.position.copy(), reward, reached & self.family.ends_at_goal
+        result = self.position.copy(), reward, reached & self.family.ends_at_goal
+        lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
+        lost = lost if ids is None else np.intersect1d(lost, ids)
+        if lost.size:
+            raise SimulationDiverged(lost, "the position is not finite", result)
+        return result
 
     def _reward(self, before: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Return the rewards, (N,), given the distances to the goal before and after the step."""

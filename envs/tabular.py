@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from PIL import Image, ImageColor, ImageDraw
 
-from envs.base import BatchEnv, TaskError, TaskFamily
+from envs.base import BatchEnv, StepResult, TaskError, TaskFamily
 from envs.scenes import moment
 
 TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding
@@ -150,9 +150,7 @@ class TabularBatchEnv(BatchEnv):
         self.steps_taken[rows] += 1
         self.physics_seconds += time.perf_counter() - start
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         before, steps_before = self.state.copy(), self.steps_taken % self.family.horizon
         self.advance(action, ids)
         rows = self._stepped(ids)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.base import BatchEnv, TaskFamily
+from envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
 from envs.scenes import Scene
 
 
@@ -103,12 +103,24 @@ class WrappedBatchEnv(BatchEnv):
         return self.batch_env.success
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        return self.batch_env.reset(tasks, rngs)
+        return self.observed(self.batch_env.reset(tasks, rngs))
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.batch_env.step(action, ids)
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
+        try:
+            obs, reward, terminated = self.batch_env.step(action, ids)
+        except SimulationDiverged as error:
+            if error.result is not None:
+                obs, reward, terminated = error.result
+                error.result = self.observed(obs), reward, terminated
+            raise
+        return self.observed(obs), reward, terminated
+
+    def observed(self, obs: np.ndarray) -> np.ndarray:
+        """Return what the wrapper shows of the family's observations, (N, ...). By default these.
+
+        Also called with the first ones, at the end of the reset.
+        """
+        return obs
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         self.batch_env.advance(action, ids)

@@ -68,6 +68,14 @@ class TaskState:
     def num_tasks(self) -> int:
         return len(next(iter(self.variables.values())))
 
+    def of_tasks(self, indices: Tensor) -> TaskState:
+        """Return the states of the tasks with these numbers."""
+        variables, memory = (
+            {name: value[indices] for name, value in each.items()}
+            for each in (self.variables, self.memory)
+        )
+        return TaskState(variables, memory, self.steps)
+
 
 class InnerLoop:
     """Adaptation: what adapts (a space), by which rule, and how far the meta-gradient sees it."""

@@ -70,7 +70,7 @@ def bench(config: Config, repeats: int = 3) -> Bench:
             clock.restart()
             env.physics_seconds = 0.0
             start = time.perf_counter()
-            env_steps = meta_iteration(config, agent, env, iteration, clock)["steps"]
+            env_steps = meta_iteration(config, agent, env, iteration, clock, [])["steps"]
             seconds.append(time.perf_counter() - start)
             phases.append(split_phases(clock.restart(), env.physics_seconds))
         limits.append(physics_limit(env, config))

@@ -175,8 +175,8 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def train(args: argparse.Namespace) -> int:
     """Meta-train a config into a run's folder, or go on with an interrupted run."""
+    from metarl.failures import EpisodeDiverged
     from metarl.flags import config_of
-    from metarl.rollout import EpisodeDiverged
     from metarl.training import Interrupted, default_directory, resume, start_or_resume
     from metarl.training import train as start
 
@@ -220,8 +220,13 @@ def dry_run(config: Any, directory: Path) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure the return before and after adaptation on held-out tasks."""
-    from metarl.comparison import evaluate_run, evaluation_table, evaluation_title
-    from metarl.rollout import EpisodeDiverged
+    from metarl.comparison import (
+        evaluate_run,
+        evaluation_remarks,
+        evaluation_table,
+        evaluation_title,
+    )
+    from metarl.failures import EpisodeDiverged
 
     against = [name for name in args.against.split(",") if name]
     try:
@@ -242,6 +247,8 @@ def evaluate(args: argparse.Namespace) -> int:
         return complain(f"evaluation stopped: {error}", 1)
     print(evaluation_title(results))
     print_table(evaluation_table(results))
+    for remark in evaluation_remarks(results):
+        print(remark)
     for path in files:
         print(path)
     return 0
@@ -251,7 +258,7 @@ def render(args: argparse.Namespace) -> int:
     """Film the same agent before and after each adaptation step, side by side."""
     from envs import RenderingUnavailable, TaskError
     from metarl.agents import make_agent
-    from metarl.rollout import EpisodeDiverged
+    from metarl.failures import EpisodeDiverged
     from metarl.runs import Run
     from metarl.tracking import start_tracker
     from metarl.video import adaptation_video

@@ -57,11 +57,15 @@ def evaluate_run(
 
     Raises:
         UserError: if something asked for does not exist, or the results cannot be written.
+        EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
+            left.
     """
     check_known(protocol, PROTOCOLS, "unknown protocol")
     run = Run.open(directory, **overrides)
     config = run.config
-    setting = Setting(split, tasks, episodes, steps, schedule, seed, config.num_threads)
+    setting = Setting(
+        split, tasks, episodes, steps, schedule, seed, config.num_threads, config.on_failure
+    )
     contestants = {config.method: Contestant(config, run.load(checkpoint).agent, checkpoint)}
     for name in against:
         label, contestant = baseline(name, run, overrides)
@@ -190,6 +194,11 @@ def evaluation_title(results: Mapping[str, Evaluation]) -> str:
         f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
         f"{first.returns.shape[2]} episodes each"
     )
+
+
+def evaluation_remarks(results: Mapping[str, Evaluation]) -> list[str]:
+    """Say of each method what was left out of its figures, if anything was."""
+    return [f"{label}: {each.remark}" for label, each in results.items() if each.remark]
 
 
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:

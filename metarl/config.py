@@ -14,6 +14,7 @@ import yaml
 from envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.checks import ConfigError, check, nearest
 from metarl.experience import ReturnConfig
+from metarl.failures import OnFailure
 from metarl.inner import InnerConfig
 from metarl.objectives import EPISODIC
 from metarl.outer import OuterConfig
@@ -67,6 +68,11 @@ class Config:
     thread of a CPU, where they fit the cache. Changes the results by rounding only."""
     checkpoint_every: int = 10
     """Iterations from one checkpoint to the next."""
+    on_failure: OnFailure = "stop"
+    """Where a number is not finite: a simulation that diverges, an observation, reward or gradient.
+    `stop` saves and stops, naming task, episode and step. `drop_episode` leaves that episode out of
+    everything, and skips an update that is not finite itself. `skip_update` skips the update of an
+    iteration in which anything of the sort happens. `failures.jsonl` has them all."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=TRPOConfig)

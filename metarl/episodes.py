@@ -12,6 +12,8 @@ import numpy as np
 class Episodes:
     """Episodes of B tasks, E each, of up to T steps. After an episode has ended its rows are 0.
 
+    An episode that failed is left out whole: no step of it took place, all its rows are 0.
+
     Attributes:
         obs: (B, E, T, obs_dim) float32, before each action.
         action: (B, E, T, action_dim) float32, as the policy chose it.
@@ -37,9 +39,29 @@ class Episodes:
     success: np.ndarray | None = None
 
     @property
+    def valid(self) -> np.ndarray:
+        """Which episodes were not left out, (B, E) bool."""
+        return self.mask[..., 0]
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Which tasks have an episode that was not left out, (B,) bool."""
+        return np.asarray(self.valid.any(axis=1))
+
+    @property
     def returns(self) -> np.ndarray:
-        """The undiscounted return of each episode, (B, E) float64."""
-        return self.reward.sum(axis=2, dtype=np.float64)
+        """The undiscounted return of each episode, (B, E) float64; NaN where it was left out."""
+        return np.where(self.valid, self.reward.sum(axis=2, dtype=np.float64), np.nan)
+
+    @property
+    def mean_return(self) -> float | None:
+        """The mean return of the episodes that were not left out; None if all were."""
+        return mean(self.returns[self.valid])
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of the same that succeeded; None also where success is not known."""
+        return None if self.success is None else mean(self.success[self.valid])
 
     @property
     def num_steps(self) -> int:
@@ -49,6 +71,10 @@ class Episodes:
     def rows(self, start: int, stop: int) -> Episodes:
         """Return the episodes of tasks `start` to `stop`."""
         return self._map(lambda array: array[start:stop], self.tasks[start:stop])
+
+    def of_tasks(self, indices: np.ndarray) -> Episodes:
+        """Return the episodes of the tasks with these numbers."""
+        return self._map(lambda array: array[indices], self.tasks[indices])
 
     def first(self, number: int) -> Episodes:
         """Return the first episodes of each task."""
@@ -63,3 +89,8 @@ class Episodes:
         """Cut all that is known of the episodes; `tasks` are those that are left."""
         cut_arrays = {name: cut(array) for name, array in self.arrays.items()}
         return Episodes(**{**cut_arrays, "tasks": tasks})
+
+
+def mean(values: np.ndarray) -> float | None:
+    """Return the mean, None of nothing."""
+    return float(values.mean()) if values.size else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
 from metarl.checks import UserError, check, check_known
+from metarl.failures import EpisodeDiverged, Failure, OnFailure
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
 from metarl.runs import Run
@@ -27,18 +28,23 @@ SCHEDULES = ("constant", "halving")
 class Evaluation:
     """What adaptation to some tasks came to.
 
+    Episodes that failed count nowhere, and neither does a task that has lost all its episodes at
+    some point: statistics at different points are over the same tasks.
+
     Attributes:
         family: name of the task family.
         split: name of the task set.
         task_hash: fingerprint of family and tasks.
         tasks: (B, task_dim).
-        returns: undiscounted, (B, P, episodes), at the P points of `axis`.
+        returns: undiscounted, (B, P, episodes), at the P points of `axis`; NaN where an episode
+            failed.
         step_scales: factor on each adaptation step.
         seed: of the episodes.
         success: (B, P, episodes) bool, whether the episodes succeeded; None where the environment
             knows no success.
         axis: what the points count.
         points: (P,).
+        failures: of the episodes that failed.
     """
 
     family: str
@@ -51,6 +57,7 @@ class Evaluation:
     success: np.ndarray | None = None
     axis: str = "adaptation steps"
     points: tuple[int, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -59,36 +66,62 @@ class Evaluation:
     @property
     def success_rate(self) -> np.ndarray | None:
         """Share of the episodes that succeeded at each point, (P,), if that is known."""
-        return None if self.success is None else self.success.mean(axis=(0, 2))
+        if self.success is None:
+            return None
+        counted = np.isfinite(self.returns) & self.complete[:, None, None]
+        return self.success.mean(axis=(0, 2), where=counted)
 
     @property
     def by_task(self) -> np.ndarray:
-        """Mean return of each task at each point, (B, P)."""
-        return self.returns.mean(axis=2)
+        """Mean return of each task at each point, (B, P); NaN where no episode is left."""
+        counted = np.isfinite(self.returns)
+        sums, counts = np.where(counted, self.returns, 0).sum(axis=2), counted.sum(axis=2)
+        return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+    @property
+    def complete(self) -> np.ndarray:
+        """Which tasks have episodes at every point, (B,) bool: those that statistics are over."""
+        return np.asarray(np.isfinite(self.by_task).all(axis=1))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """`by_task` of the tasks that are complete."""
+        return self.by_task[self.complete]
 
     @property
     def mean(self) -> np.ndarray:
         """Mean over tasks at each point, (P,)."""
-        return self.by_task.mean(axis=0)
+        return self.scores.mean(axis=0)
 
     @functools.cached_property
     def interval(self) -> np.ndarray:
         """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
         rng = stream(0, Purpose.BOOTSTRAP)
-        return np.array([mean_interval(values, rng) for values in self.by_task.T])
+        return np.array([mean_interval(values, rng) for values in self.scores.T])
 
     @property
     def iqm(self) -> np.ndarray:
         """Interquartile mean over tasks at each point, (P,)."""
-        return np.array([interquartile_mean(values) for values in self.by_task.T])
+        return np.array([interquartile_mean(values) for values in self.scores.T])
 
     @property
     def worse(self) -> np.ndarray:
         """Share of the tasks whose return is below that before adaptation, (P,)."""
-        return (self.by_task < self.by_task[:, :1]).mean(axis=0)
+        return (self.scores < self.scores[:, :1]).mean(axis=0)
+
+    @property
+    def remark(self) -> str:
+        """What was left out, in words; '' if nothing was."""
+        if not self.failures:
+            return ""
+        lost = int((~self.complete).sum())
+        tasks = f" and {lost} of {len(self.tasks)} tasks" if lost else ""
+        return f"{len(self.failures)} episodes{tasks} left out (first: {self.failures[0]})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a result file."""
+        returns = self.returns.astype(object)
+        returns[np.isnan(self.returns)] = None  # JSON has no NaN
         return {
             "family": self.family,
             "split": self.split,
@@ -98,13 +131,14 @@ class Evaluation:
             "axis": self.axis,
             "points": self.points,
             "seed": self.seed,
-            "returns": self.returns.tolist(),
+            "returns": returns.tolist(),
             "mean": self.mean.tolist(),
             "interval": self.interval.tolist(),
             "iqm": self.iqm.tolist(),
             "worse": self.worse.tolist(),
             **({} if self.success is None else {"success": self.success.tolist()}),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
+            **({"failures": [asdict(each) for each in self.failures]} if self.failures else {}),
         }
 
     @classmethod
@@ -115,12 +149,16 @@ class Evaluation:
             split=content["split"],
             task_hash=content["task_hash"],
             tasks=np.array(content["tasks"]),
-            returns=np.array(content["returns"]),
+            returns=np.array(content["returns"], np.float64),
             step_scales=tuple(content["step_scales"]),
             seed=content["seed"],
             success=np.array(content["success"]) if "success" in content else None,
             axis=content["axis"],
             points=tuple(content["points"]),
+            failures=tuple(
+                Failure(**{**each, "task": tuple(each["task"])})
+                for each in content.get("failures", ())
+            ),
         )
 
 
@@ -135,6 +173,7 @@ def evaluate(
     scales: Sequence[float] | None = None,
     seed: int = 0,
     threads: int = 1,
+    on_failure: OnFailure = "stop",
 ) -> Evaluation:
     """Adapt to tasks of a fixed set, each from the meta-parameters.
 
@@ -150,9 +189,12 @@ def evaluate(
         scales: a factor on each step; None for 1.
         seed: of the episodes.
         threads: for the physics; no influence on the result.
+        on_failure: `stop` raises where an episode fails, `skip_update` and `drop_episode` leave it
+            out.
 
     Raises:
         ConfigError: if a count is too small.
+        EpisodeDiverged: if an episode fails, or so many that no task is left.
         UserError: if the split is unknown, or not one of the family's.
     """
     check(episodes >= 1, "episodes", "at least 1", episodes)
@@ -160,6 +202,7 @@ def evaluate(
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
+    failures: list[Failure] = []
     scales = tuple(scales) if scales is not None else (1.0,) * steps
     check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)
     with single_threaded_torch():
@@ -172,11 +215,12 @@ def evaluate(
             purpose=Purpose.EVALUATION_EPISODES,
             scales=scales,
             clock=Stopwatch(),
+            failures=None if on_failure == "stop" else failures,
         )
         played = [(episodes.returns, episodes.success) for _, episodes in phases]
     returns = np.stack([each for each, _ in played], axis=1)
     successes = [success for _, success in played if success is not None]
-    return Evaluation(
+    result = Evaluation(
         family=family.name,
         split=split,
         task_hash=family.task_hash(rows),
@@ -185,7 +229,22 @@ def evaluate(
         step_scales=scales,
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
+        failures=tuple(failures),
     )
+    check_complete(result)
+    return result
+
+
+def check_complete(result: Evaluation, sequence: int = 1) -> None:
+    """Refuse a result of which nothing is left.
+
+    Raises:
+        EpisodeDiverged: if no `sequence` tasks in a row are complete.
+    """
+    if not result.complete.reshape(-1, sequence).all(axis=1).any():
+        what = "sequence of tasks" if sequence > 1 else "task"
+        remark = f"; no {what} is left that was played to the end"
+        raise EpisodeDiverged(result.failures, remark)
 
 
 def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:

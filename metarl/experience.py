@@ -72,6 +72,11 @@ class Experience:
         """Shape a number per step, (B, N), as (B, E, T), with 0 where no step took place."""
         return torch.where(self.weight > 0, x, 0).unflatten(1, (-1, self.horizon))
 
+    def of_tasks(self, indices: Tensor) -> Experience:
+        """Return the experience of the tasks with these numbers."""
+        tensors = {name: x[indices] for name, x in vars(self).items() if name != "horizon"}
+        return Experience(**tensors, horizon=self.horizon)
+
     def every(self, stride: int, whole_episodes: bool = False) -> Experience:
         """Return every `stride`-th step, or episode, with weights that sum to one again."""
         if stride == 1:
@@ -141,7 +146,8 @@ def make_experience(
         obs=flat_obs,
         action=action,
         advantage=flat(advantage),
-        weight=flat(mask.double() / mask.sum((1, 2), keepdim=True)),
+        # A task whose episodes were all left out has no weight anywhere.
+        weight=flat(mask.double() / mask.sum((1, 2), keepdim=True).clamp(min=1)),
         log_prob=log_prob,
         reward=flat((reward + ending) * to_start / scale),
         value=flat((values + shift) * to_start / scale * mask),

@@ -85,15 +85,27 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
         UserError: if the file is there, but cannot be read.
     """
     entries = []
-    for number, line in enumerate(read(path).splitlines(keepends=True), start=1):
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            break
-        if not isinstance(entry, dict) or entry.get("iteration") != number:
+    for number, entry in enumerate(json_lines(path), start=1):
+        if entry.get("iteration") != number:
             break
         entries.append(entry)
     return entries
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of one per line, up to one that is cut short or damaged.
+
+    Raises:
+        UserError: if the file is there, but cannot be read.
+    """
+    for line in read(path).splitlines(keepends=True):
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            return
+        if not isinstance(entry, dict):
+            return
+        yield entry
 
 
 def read(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from envs import FAMILIES, TaskFamily, make_family
 from envs.contract import UNAVAILABLE, Check
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
+from metarl.progress import short
 from metarl.runs import Run
 
 
@@ -103,7 +104,7 @@ def runs(folder: Path) -> Table:
             run.config.method,
             str(run.config.seed),
             f"{len(lines)}/{run.config.iterations}",
-            f"{last['return_before']:.1f} -> {last['return_after']:.1f}" if last else "",
+            f"{short(last['return_before'])} -> {short(last['return_after'])}" if last else "",
             age(time.time() - path.stat().st_mtime),
             f"{size(path.parent) / 1e6:.1f} MB",
         )

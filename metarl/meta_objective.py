@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from metarl.adaptation import InnerLoop, TaskState
 from metarl.distributions import Distribution
 from metarl.experience import Experience
+from metarl.failures import check_finite
 from metarl.linear_map import LinearMap
 from metarl.objectives import Surrogate, exploration, likelihood_ratio, loss_on, mean_kl
 from metarl.parallel import ChunkPool, long_lived_memory
@@ -138,7 +138,7 @@ class MetaObjective:
             start_kl_weight: of the same of the policies before each adaptation step.
 
         Raises:
-            FloatingPointError: if the loss or its gradient is not finite.
+            NotFinite: if the loss or its gradient is not, with the tasks where it is not.
         """
         meta = self.meta if vector is None else unflatten(vector, self.meta)
 
@@ -172,9 +172,12 @@ class MetaObjective:
             known = self._old_policies(start_kl_weight > 0)
         results = self._pool.map(work, list(zip(self._chunks, known, strict=True)))
         self._old = [old for _, _, old in results]
-        loss, kl, start_kl = (total([n for n, _, _ in results]) / self._num_tasks).tolist()
-        gradient = total([gradient for _, gradient, _ in results]) / self._num_tasks
-        check_finite(gradient, loss)
+        numbers, gradients = [n for n, _, _ in results], [g for _, g, _ in results]
+        mean, gradient = total(numbers) / self._num_tasks, total(gradients) / self._num_tasks
+        sizes = [chunk.num_tasks for chunk in self._chunks]
+        check_finite("the loss or a KL divergence", mean, numbers, sizes)
+        check_finite("the meta-gradient", gradient, gradients, sizes)
+        loss, kl, start_kl = mean.tolist()
         return MetaGradient(loss, gradient, kl, start_kl)
 
     def _old_policies(self, trail: bool = False) -> list[list[Distribution]]:
@@ -214,7 +217,7 @@ class MetaObjective:
         et al. 2018, algorithm 2). Where all parameters adapt.
 
         Raises:
-            FloatingPointError: if it is not finite.
+            NotFinite: if it is not.
         """
 
         def work(chunk: MetaChunk) -> Tensor:
@@ -222,8 +225,9 @@ class MetaObjective:
             moved = self._inner.step(self.meta, chunk.task, loss).variables
             return concatenate((moved[name] - value).sum(0) for name, value in self.meta.items())
 
-        way = total(self._pool.map(work, self._chunks)) / self._num_tasks
-        check_finite(way)
+        ways = self._pool.map(work, self._chunks)
+        way = total(ways) / self._num_tasks
+        check_finite("the way", way, ways, [chunk.num_tasks for chunk in self._chunks])
         return way
 
     def fisher(
@@ -263,12 +267,6 @@ class MetaObjective:
             return total(products) / self._num_tasks
 
         return product
-
-
-def check_finite(gradient: Tensor, loss: float = 0.0) -> None:
-    """Refuse to go on with numbers that are none."""
-    if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
-        raise FloatingPointError("the meta-gradient is not finite; nothing was updated")
 
 
 class FisherChunk:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,7 @@ from metarl.distributions import Categorical, Distribution, Normal
 from metarl.params import Params
 
 FEW_COLUMNS = 16
+ASTRAY = 1000.0  # a standard deviation that has changed by more than this factor is no use any more
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,10 @@ class MLPPolicy(ABC):
             hidden = linear(hidden, params[f"weight{layer}"], params[f"bias{layer}"])
         return hidden
 
+    def trouble(self, params: Iterable[Params]) -> dict[str, float]:
+        """Count what has gone astray in parameters, stacked or not: a name for each kind found."""
+        return {}
+
     @abstractmethod
     def __call__(self, params: Params, obs: Tensor) -> Distribution:
         """Return the action distributions of stacked `params` at `obs`, (B, N, obs_dim)."""
@@ -151,6 +156,20 @@ class GaussianMLP(MLPPolicy):
         log_std = math.log(self.config.init_std)
         constant = torch.full((1, self.sizes[-1]), log_std, dtype=dtype)
         return {**super().init(rng, dtype), "log_std": constant}
+
+    def trouble(self, params: Iterable[Params]) -> dict[str, float]:
+        """Count the numbers of an action whose standard deviation has collapsed or exploded.
+
+        It has where it is beyond a bound, or a thousandth or thousandfold of the initial one.
+        """
+        config = self.config
+        low = math.log(max(config.min_std, config.init_std / ASTRAY)) - 1e-5  # for rounding
+        high = math.log(min(config.max_std, config.init_std * ASTRAY)) + 1e-5
+        known = [each["log_std"] for each in params if "log_std" in each]
+        log_std = torch.cat([each.reshape(-1, self.sizes[-1]) for each in known])
+        beyond = {"std_collapsed": log_std < low, "std_exploded": log_std > high}
+        counts = {name: float(where.any(0).sum()) for name, where in beyond.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def __call__(self, params: Params, obs: Tensor) -> Normal:
         low, high = math.log(self.config.min_std), math.log(self.config.max_std)

@@ -55,18 +55,36 @@ class Progress:
             StorageError: if standard output is a file on a full disk, or a pipe that has ended.
         """
         done = metrics["iteration"]
-        returns = f"return {metrics['return_before']:.1f} -> {metrics['return_after']:.1f}"
+        returns = f"return {short(metrics['return_before'])} -> {short(metrics['return_after'])}"
+        returns += trouble(metrics)
         rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
+            divergence = f"  kl {metrics['outer_kl']:.4f}" if "outer_kl" in metrics else ""
             left = elapsed / (done - self._start) * (self._total - done)
             with naming("standard output"):
                 print(
-                    f"iteration {done}/{self._total}  {returns}  kl {metrics['outer_kl']:.4f}  "
-                    f"{rate}  {metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
+                    f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "
+                    f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
                     flush=True,
                 )
+
+
+def short(value: float | None) -> str:
+    """Write a return, which is None where no episode has one."""
+    return "none" if value is None else f"{value:.1f}"
+
+
+def trouble(metrics: Mapping[str, Any]) -> str:
+    """Say what went wrong in an iteration; '' if nothing did."""
+    kinds = {
+        "dropped_episodes": "episodes dropped",
+        "skipped_update": "update skipped",
+        "warnings": "warnings",
+    }
+    found = [f"{metrics[name]} {kind}" for name, kind in kinds.items() if metrics.get(name)]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def clock_time(seconds: float) -> str:

@@ -14,8 +14,17 @@ from gymnasium.spaces import Discrete
 
 from envs import Perturbed, TaskFamily
 from metarl.agents import MetaAgent
-from metarl.checks import check, check_known
-from metarl.evaluation import SCHEDULES, Evaluation, chosen_tasks, evaluate, step_scales
+from metarl.checks import UserError, check, check_known
+from metarl.episodes import Episodes
+from metarl.evaluation import (
+    SCHEDULES,
+    Evaluation,
+    check_complete,
+    chosen_tasks,
+    evaluate,
+    step_scales,
+)
+from metarl.failures import Failure, OnFailure
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import collect, episode_streams
 from metarl.stopwatch import Stopwatch
@@ -47,6 +56,7 @@ class Setting:
         schedule: of their sizes, `halving` or `constant`.
         seed: of the episodes.
         threads: for the physics; no influence on the results.
+        on_failure: `stop` where an episode fails, or leave it out.
     """
 
     split: str = "test"
@@ -56,6 +66,7 @@ class Setting:
     schedule: str = "halving"
     seed: int = 0
     threads: int = 1
+    on_failure: OnFailure = "stop"
 
     def __post_init__(self) -> None:
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
@@ -67,6 +78,10 @@ class Setting:
     def scales(self) -> list[float]:
         """The factor on each adaptation step."""
         return step_scales(self.schedule, self.steps)
+
+    def noted(self, failures: list[Failure]) -> list[Failure] | None:
+        """Return where failures are noted: in the list, or nowhere if the first is to stop."""
+        return None if self.on_failure == "stop" else failures
 
 
 Parts: TypeAlias = dict[str, Evaluation]
@@ -91,34 +106,45 @@ def few_episode(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts
     played = -(-setting.episodes // repeats)  # rounded up
     repeated = np.repeat(rows, repeats, axis=0)  # (B * R, task_dim)
     keep_freed_memory()
+    failures: list[Failure] = []
 
-    def play(state: Any, number: int, phase: int) -> Any:
-        env = family.make_batch(len(repeated) * number, setting.threads)
-        rngs = streams(setting, len(repeated), number, phase)
-        return collect(env, agent.actor(state), repeated, rngs, Stopwatch())
+    def play(state: Any, number: int, phase: int, alive: np.ndarray | None = None) -> Episodes:
+        return collect(
+            family.make_batch(len(repeated) * number, setting.threads),
+            agent.actor(state),
+            repeated,
+            streams(setting, len(repeated), number, phase),
+            Stopwatch(),
+            failures=setting.noted(failures),
+            phase=phase,
+            alive=alive,
+        )
 
     with single_threaded_torch():
         state = agent.initial_state(len(repeated))
         experience = play(state, max(EXPERIENCE), 0)
         returns = []
         for number in (0, *EXPERIENCE):
-            adapted = agent.adapt(state, experience.first(number)) if number else state
+            seen = experience.first(number)
+            adapted = agent.adapt(state, seen) if number else state
+            alive = seen.alive if number else None
             # The same streams for each number of episodes: differences are due to the experience.
-            after = play(adapted, played, 1)
+            after = play(adapted, played, 1, alive)
             returns.append(after.returns.reshape(len(rows), -1))
-    return {
-        "": Evaluation(
-            family=family.name,
-            split=setting.split,
-            task_hash=family.task_hash(rows),
-            tasks=rows,
-            returns=np.stack(returns, axis=1),
-            step_scales=(1.0,),
-            seed=setting.seed,
-            axis="episodes of experience",
-            points=(0, *EXPERIENCE),
-        )
-    }
+    result = Evaluation(
+        family=family.name,
+        split=setting.split,
+        task_hash=family.task_hash(rows),
+        tasks=rows,
+        returns=np.stack(returns, axis=1),
+        step_scales=(1.0,),
+        seed=setting.seed,
+        axis="episodes of experience",
+        points=(0, *EXPERIENCE),
+        failures=tuple(failures),
+    )
+    check_complete(result)
+    return {"": result}
 
 
 def ood(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
@@ -153,24 +179,37 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
     keep_freed_memory()
     env = family.make_batch(number * setting.episodes, setting.threads)
 
-    def play(state: Any, place: int, phase: int) -> Any:
-        rngs = streams(setting, number, setting.episodes, phase)
-        return collect(env, agent.actor(state), sequences[:, place], rngs, Stopwatch())
+    def play(
+        state: Any, place: int, phase: int, alive: np.ndarray, failures: list[Failure]
+    ) -> Episodes:
+        return collect(
+            env,
+            agent.actor(state),
+            sequences[:, place],
+            streams(setting, number, setting.episodes, phase),
+            Stopwatch(),
+            failures=setting.noted(failures),
+            phase=phase,
+            alive=alive,
+        )
 
     def meet(go_on: bool) -> Evaluation:
         """Return the returns of every task, before and after each has been met."""
-        state = agent.initial_state(number)
-        looks = []
+        state, alive = agent.initial_state(number), np.ones(number, bool)
+        looks, failures = [], []
         for met in range(SEQUENCE + 1):
-            if met:
-                state = state if go_on else agent.initial_state(number)
-                for step, scale in enumerate(setting.scales):
-                    phase = 1 + (met - 1) * setting.steps + step
-                    state = agent.adapt(state, play(state, met - 1, phase), scale)
-            looks.append([play(state, place, 0).returns for place in range(SEQUENCE)])
+            if met and not go_on:
+                state, alive = agent.initial_state(number), np.ones(number, bool)
+            for step, scale in enumerate(setting.scales if met else ()):
+                phase = 1 + (met - 1) * setting.steps + step
+                episodes = play(state, met - 1, phase, alive, failures)
+                state = agent.adapt(state, episodes, scale)
+                alive = alive & episodes.alive
+            places = (play(state, place, 0, alive, failures) for place in range(SEQUENCE))
+            looks.append([episodes.returns for episodes in places])
         # (met, place, S, E) -> (S, place, met, E) -> (S * place, met, E)
         returns = np.transpose(looks, (2, 1, 0, 3)).reshape(number * SEQUENCE, SEQUENCE + 1, -1)
-        return Evaluation(
+        result = Evaluation(
             family=family.name,
             split=setting.split,
             task_hash=family.task_hash(sequences.reshape(number * SEQUENCE, -1)),
@@ -180,7 +219,10 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             seed=setting.seed,
             axis="tasks met",
             points=tuple(range(SEQUENCE + 1)),
+            failures=tuple(failures),
         )
+        check_complete(result, SEQUENCE)
+        return result
 
     with single_threaded_torch():
         return {"from the meta-parameters": meet(False), "going on": meet(True)}
@@ -203,6 +245,7 @@ def by_steps(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Evaluati
         scales=setting.scales,
         seed=setting.seed,
         threads=setting.threads,
+        on_failure=setting.on_failure,
     )
 
 
@@ -234,10 +277,17 @@ class Forgetting:
 
 
 def forgetting(result: Evaluation) -> Forgetting:
-    """Compute it from a part of `continual`."""
+    """Compute it from a part of `continual`, over the sequences of which nothing was left out.
+
+    Raises:
+        UserError: if there is none.
+    """
     length = len(result.points) - 1
     # (S * L, L + 1) -> R (S, L + 1, L)
     matrix = np.swapaxes(result.by_task.reshape(-1, length, length + 1), 1, 2)
+    matrix = matrix[np.isfinite(matrix).all(axis=(1, 2))]
+    if not len(matrix):
+        raise UserError(f"{result.family}: no sequence of tasks is left that was played to the end")
     met, last = matrix[:, 1:], matrix[:, -1]  # (S, L, L), (S, L)
     just_met = np.diagonal(met, axis1=1, axis2=2)  # (S, L)
     # The best on a task from when it was met until the end, the end left out.

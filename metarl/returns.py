@@ -86,7 +86,7 @@ def baseline_values(
     regressor = features - tail * valid
     # Normal equations over a task's steps: (B, E * T, F) -> (B, F, F)
     design = regressor.flatten(1, 2)
-    count = length.sum(-1).double()[:, None, None]
+    count = length.sum(-1).clamp(min=1).double()[:, None, None]
     gram = design.transpose(1, 2) @ design / count
     gram = gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     moment = design.transpose(1, 2) @ (target * mask).flatten(1)[..., None] / count
@@ -129,7 +129,7 @@ def moments(advantage: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes (B, E, T).
     """
-    count = mask.sum((1, 2), keepdim=True)
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
     mean = (advantage * mask).sum((1, 2), keepdim=True) / count
     variance = ((advantage - mean) * mask).square().sum((1, 2), keepdim=True) / count
     return mean, variance.sqrt()
@@ -142,7 +142,7 @@ def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """
 
     def variance(x: Tensor) -> Tensor:
-        count = mask.sum((1, 2))
+        count = mask.sum((1, 2)).clamp(min=1)
         mean = (x * mask).sum((1, 2)) / count
         return (((x - mean[:, None, None]) * mask) ** 2).sum((1, 2)) / count
 

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from metarl import checkpoint
 from metarl.checkpoint import Checkpoint, DamagedCheckpoint
 from metarl.checks import StorageError, UserError, nearest, warn
 from metarl.config import Config, make_config, read_config
-from metarl.files import append_line, naming, read, sync, whole_lines, write_atomically
+from metarl.failures import Failure, lines_of
+from metarl.files import append_line, json_lines, naming, read, sync, whole_lines, write_atomically
 from metarl.provenance import provenance
 
 LATEST = "latest.pt"
@@ -118,6 +119,10 @@ class Run:
         finally:
             lock.release()
 
+    @property
+    def failures_file(self) -> Path:
+        return self.directory / "failures.jsonl"
+
     def latest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint, None if training has not come to one yet.
 
@@ -209,7 +214,7 @@ class Run:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def rewind(self, iteration: int) -> None:
-        """Forget the metrics and timings of iterations that are not in the checkpoint.
+        """Forget metrics, timings and failures of iterations that are not in the checkpoint.
 
         Raises:
             StorageError: if they cannot be written.
@@ -219,6 +224,24 @@ class Run:
             kept = b"".join(content.splitlines(keepends=True)[:iteration])
             if kept != content or not path.exists():
                 write_atomically(path, kept)
+        if self.failures_file.exists():
+            lines = [line for line in self.failures() if line["iteration"] <= iteration]
+            write_atomically(self.failures_file, encode_lines(lines))
+
+    def record(self, iteration: int, failures: Sequence[Failure]) -> None:
+        """Append what went wrong in an iteration.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        if failures:
+            lines = lines_of(failures, iteration, self.config.on_failure)
+            with naming(self.failures_file), self.failures_file.open("ab") as file:
+                file.write(encode_lines(lines))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return all that went wrong so far, event by event, up to a line that is not whole."""
+        return [line for line in json_lines(self.failures_file) if "iteration" in line]
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Append the metrics and the timings of one iteration to what `rewind` has left.
@@ -227,7 +250,7 @@ class Run:
             StorageError: if they cannot be written.
         """
         for path, values in ((self.metrics_file, metrics), (self.timings_file, timings)):
-            append_line(path, json.dumps(values))
+            append_line(path, json.dumps(values, allow_nan=False))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of all iterations so far, up to a line that is not whole."""
@@ -275,6 +298,11 @@ def number_in(path: Path) -> int:
     """Return the number that a file's name ends with, -1 if there is none."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
+
+
+def encode_lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return JSON with one entry on each line."""
+    return "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries).encode()
 
 
 def encode(content: Any) -> bytes:

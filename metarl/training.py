@@ -17,9 +17,10 @@ from metarl.agents import MetaAgent, make_agent
 from metarl.checkpoint import Checkpoint
 from metarl.checks import UserError
 from metarl.config import Config
+from metarl.failures import EpisodeDiverged, Failure, Watch, failures_of
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.progress import Progress
-from metarl.rollout import EpisodeDiverged, adaptation
+from metarl.rollout import adaptation
 from metarl.runs import Run, is_vacant
 from metarl.schema import flat
 from metarl.stopwatch import Stopwatch
@@ -57,7 +58,8 @@ def train(config: Config, out: str | Path | None = None) -> Run:
     Raises:
         UserError: if the folder exists, or the device does not.
         Interrupted: on SIGINT or SIGTERM, after saving.
-        EpisodeDiverged, FloatingPointError: if numbers stop being finite, after saving.
+        EpisodeDiverged, NotFinite: if numbers stop being finite and `on_failure` is `stop`, after
+            saving.
         WorkerError: if an environment cannot be used, or fails (after saving).
         StorageError: if the run cannot be written; its last checkpoint is whole.
     """
@@ -136,20 +138,32 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
     env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
     clock = Stopwatch(agent.device)
     tracker = start_tracker(run)
-    returns = [line["return_after"] for line in run.metrics()]
+    watch = Watch(config.outer)
+    returns = []
+    for line in run.metrics():
+        returns.append(line["return_after"])
+        watch(line)
     show = Progress(run, state.iteration)
     with ending(tracker), single_threaded_torch(), stop_signals() as stop, show:
         for iteration in range(state.iteration, config.iterations):
             start = time.perf_counter()
+            done = iteration + 1
+            failures: list[Failure] = []
             try:
-                metrics = meta_iteration(config, agent, env, iteration, clock)
-            except (EpisodeDiverged, FloatingPointError, WorkerError):
+                metrics = meta_iteration(config, agent, env, iteration, clock, failures)
+            except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
+                run.record(done, [*failures, *failures_of(error)])
                 run.save(state, best=False, keep=False)
                 raise
             seconds = time.perf_counter() - start
             returns.append(metrics["return_after"])
 
-            done = iteration + 1
+            warnings = watch(metrics)
+            for warning in warnings:
+                print(f"warning: iteration {done}: {warning}", flush=True)
+            if watch.warnings:
+                metrics["warnings"] = len(watch.warnings)
+            run.record(done, [*failures, *warnings])
             env_steps = state.env_steps + metrics.pop("steps")
             metrics = {"iteration": done, "env_steps": env_steps, **metrics}
             timings = {
@@ -159,13 +173,14 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
                 **{f"seconds/{phase}": spent for phase, spent in clock.restart().items()},
             }
             run.log(metrics, timings)
-            tracker.log({**metrics, **timings})
+            tracker.log({k: x for k, x in {**metrics, **timings}.items() if x is not None})
             show(metrics, timings)
 
             due = done % config.checkpoint_every == 0 or done == config.iterations
             # The mean over the last checkpoint's worth of iterations is less a matter of luck
             # than that of one meta-batch.
-            recent = float(np.mean(returns[-config.checkpoint_every :]))
+            known = [each for each in returns[-config.checkpoint_every :] if each is not None]
+            recent = float(np.mean(known)) if known else -np.inf
             best = due and recent > state.best_return
             best_return = recent if best else state.best_return
             state = Checkpoint(done, env_steps, best_return, agent.state_dict())
@@ -187,13 +202,24 @@ def ending(tracker: Tracker) -> Iterator[None]:
 
 
 def meta_iteration(
-    config: Config, agent: MetaAgent, env: Any, iteration: int, clock: Stopwatch
+    config: Config,
+    agent: MetaAgent,
+    env: Any,
+    iteration: int,
+    clock: Stopwatch,
+    failures: list[Failure],
 ) -> dict[str, Any]:
     """Sample tasks, play before and after each adaptation, and update the meta-parameters.
 
+    Args:
+        config, agent, env: what is trained, and where; `env` of all episodes of the meta-batch.
+        iteration: its number.
+        clock: takes the times.
+        failures: takes what went wrong, where the config does not say to stop.
+
     Returns:
-        The metrics of the iteration: `steps` taken, returns averaged over episodes and tasks, and
-        the diagnostics of the update.
+        The metrics of the iteration: `steps` taken, returns averaged over the episodes that did not
+        fail (None if all did), and the diagnostics of the update, if one was made.
     """
     rng = stream(config.seed, Purpose.TASKS, iteration=iteration)
     tasks = config.env.sample_tasks(rng, config.num_tasks)
@@ -207,20 +233,32 @@ def meta_iteration(
             purpose=Purpose.TRAIN_EPISODES,
             iteration=iteration,
             clock=clock,
+            failures=None if config.on_failure == "stop" else failures,
         )
     )
     before, after = phases[0][1], phases[-1][1]
-    diagnostics = agent.update(*phases[-1], clock)
+    dropped = len(failures)
+    diagnostics: dict[str, float] = {}
+    if not (dropped and config.on_failure == "skip_update"):
+        try:
+            diagnostics = agent.update(*phases[-1], clock)
+        except FloatingPointError as error:
+            if config.on_failure == "stop":
+                raise
+            failures.extend(failures_of(error))
+    first, last = before.mean_return, after.mean_return
+    rates = {"before": before.success_rate, "after": after.success_rate}
     return {
         "steps": sum(episodes.num_steps for _, episodes in phases),
-        "return_before": float(before.returns.mean()),
-        "return_after": float(after.returns.mean()),
-        "adaptation_gain": float(after.returns.mean() - before.returns.mean()),
-        **{
-            f"success_{when}": float(episodes.success.mean())
-            for when, episodes in (("before", before), ("after", after))
-            if episodes.success is not None
-        },
+        "return_before": first,
+        "return_after": last,
+        "adaptation_gain": None if first is None or last is None else last - first,
+        **{f"success_{when}": rate for when, rate in rates.items() if rate is not None},
+        **(
+            {}
+            if config.on_failure == "stop"
+            else {"dropped_episodes": dropped, "skipped_update": int(not diagnostics)}
+        ),
         **diagnostics,
     }
 

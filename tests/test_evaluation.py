@@ -1,16 +1,22 @@
 """Evaluation: fixed tasks, every task from the meta-parameters, and honest figures."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from faulty import FaultyNav
 
 import metarl
 from envs import PointNav, make_family
 from metarl.agents import make_agent
 from metarl.checks import ConfigError, UserError
+from metarl.cli import main
 from metarl.comparison import evaluate_run
+from metarl.config import make_config
 from metarl.evaluation import Evaluation, evaluate, load, step_scales
+from metarl.failures import EpisodeDiverged, Failure
 from metarl.training import train
 
 SMALL = {
@@ -236,3 +242,94 @@ def test_tasks_out_of_distribution_are_evaluated_like_any_others():
     )
     assert result.tasks.min() > 2
     assert result.returns.shape == (3, 2, 2)
+
+
+# --- episodes that fail ---
+
+
+def faulty_agent(share, **fields):
+    family = FaultyNav(horizon=6, share=share, **fields)
+    config = metarl.load_config("point_nav/maml_trpo", **{"policy.hidden": [8]})
+    return make_agent(config), family
+
+
+@pytest.mark.parametrize("fault", ["reward", "huge reward", "observation", "state"])
+def test_an_episode_that_fails_is_never_averaged_in(fault):
+    """And is there with its reason; the others before adaptation are those of a healthy family."""
+    agent, family = faulty_agent(0.1, fault=fault)
+    settings = {"tasks": 6, "episodes": 4, "steps": 2}
+    with pytest.raises(
+        EpisodeDiverged, match=r"^task \d \[.*\], episode \d, step \d: .*not finite"
+    ):
+        evaluate(agent, family, **settings)
+    result = evaluate(agent, family, on_failure="drop_episode", **settings)
+    healthy = evaluate(agent, replace(family, share=0.0), **settings)
+    lost = np.isnan(result.returns)
+    assert lost.sum() == len(result.failures) > 0
+    assert all(lost[each.task_index, each.phase, each.episode] for each in result.failures)
+    first = ~lost[:, 0]
+    assert np.array_equal(result.returns[:, 0][first], healthy.returns[:, 0][first])
+    assert np.array_equal(result.by_task, np.nanmean(result.returns, axis=2))
+    assert result.complete.all()
+    assert np.isfinite([result.mean, result.iqm, result.worse, *result.interval.T]).all()
+
+
+def test_a_task_that_lost_all_its_episodes_counts_at_no_point():
+    """By hand: means before and after are over the same tasks."""
+    nan = np.nan
+    returns = np.array([[[1.0, 3.0], [4.0, nan]], [[9.0, 9.0], [nan, nan]], [[5.0, nan], [7.0, 8]]])
+    failures = tuple(Failure("episode", "lost", 1, 1, (0.0,), i, 0) for i in range(4))
+    success = returns > 3
+    family = PointNav()
+    result = Evaluation(
+        "point_nav", "test", "hash", family.tasks("test", 3), returns, success=success,
+        failures=failures,
+    )  # fmt: skip
+    assert result.complete.tolist() == [True, False, True]
+    assert result.mean.tolist() == [3.5, 5.75]
+    assert result.worse.tolist() == [0.0, 0.0]
+    assert result.success_rate.tolist() == [1 / 3, 1.0]
+    assert result.interval[0].tolist() == [2.0, 5.0]
+    assert result.remark == (
+        "4 episodes and 1 of 3 tasks left out (first: task 1 [0.0], episode 0, step 0: lost)"
+    )
+    again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    assert np.array_equal(again.returns, returns, equal_nan=True)
+    assert again.failures == failures
+    assert again.mean.tolist() == result.mean.tolist()
+
+
+@pytest.mark.parametrize("on_failure", ["drop_episode", "skip_update"])
+def test_an_evaluation_of_nothing_is_an_error(on_failure):
+    agent, family = faulty_agent(1.0, fault="first observation")
+    with pytest.raises(EpisodeDiverged, match="no task is left that was played to the end"):
+        evaluate(agent, family, tasks=2, episodes=2, steps=1, on_failure=on_failure)
+
+
+def test_a_runs_setting_holds_for_its_evaluation(tmp_path, capsys):
+    """A note below the table and the failures in the file, or an error of one line."""
+    data = {"env": {"family": "faulty:FaultyNav", "share": 0.1, "fault": "state"}}
+    for on_failure in ("drop_episode", "stop"):
+        overrides = {**SMALL, "env.horizon": 6, "iterations": 1, "on_failure": on_failure}
+        if on_failure == "stop":
+            overrides["env.share"] = 0.0
+        run = train(make_config(data, "test", overrides), tmp_path / on_failure)
+        if on_failure == "stop":
+            config = run.directory / "config.yaml"
+            config.write_text(config.read_text().replace("share: 0.0", "share: 0.1"))
+        flags = ["--tasks", "5", "--episodes", "3", "--steps", "1", "--against", "random"]
+        code = main(["evaluate", str(run.directory), *flags])
+        shown = capsys.readouterr()
+        file = run.directory / "evaluation" / "paper-test.json"
+        if on_failure == "stop":
+            assert code == 1
+            assert re.match(r"metarl: error: evaluation stopped: task \d \[.*the posit", shown.err)
+            assert not file.exists()
+            continue
+        assert code == 0
+        assert re.search(r"^random: \d+ episodes left out \(first: task \d \[", shown.out, re.M)
+        content = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(name))
+        found = content["methods"]["random"]["parts"][""]
+        assert None in np.array(found["returns"], object)
+        assert found["failures"][0]["reason"] == "the position is not finite"
+        assert content["on_failure"] == "drop_episode"

@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from faulty import FaultyNav
 
 import metarl
 from envs import PointNav, TabularMDP
+from envs.point import PointBatchEnv
 from metarl.agents import make_agent
 from metarl.checks import ConfigError, UserError
 from metarl.comparison import evaluate_run, evaluation_table
 from metarl.evaluation import Evaluation, evaluate
+from metarl.failures import EpisodeDiverged
 from metarl.protocols import (
     EXPERIENCE,
     PROTOCOLS,
@@ -231,3 +234,82 @@ def test_every_protocol_leaves_a_result_file_a_figure_and_a_table(run, name):
     assert len(results) == 2 * len(parts)
     table = evaluation_table(results)
     assert table.row_count == sum(len(result.points) for result in results.values())
+
+
+# --- episodes that fail ---
+
+FAULTY = FaultyNav(horizon=6, share=0.05)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_leaves_out_what_fails_or_stops(name):
+    agent = Learner()
+    with pytest.raises(EpisodeDiverged, match=r"^task \d+ \["):
+        PROTOCOLS[name](agent, FAULTY, SMALL)
+    parts = PROTOCOLS[name](agent, FAULTY, replace(SMALL, on_failure="drop_episode"))
+    whole = PROTOCOLS[name](agent, replace(FAULTY, share=0.0), SMALL)
+    assert any(each.failures for each in parts.values())
+    for part, each in parts.items():
+        known = np.isfinite(each.returns)
+        # The learner does not look at its episodes, so nothing else may differ.
+        assert np.array_equal(each.returns[known], whole[part].returns[known])
+        assert np.isfinite(each.mean).all()
+        if name == "continual":
+            assert np.isfinite(forgetting(each).matrix).all()
+
+
+def test_what_was_never_experienced_is_not_learned_from():
+    """few_episode: where the first episode failed, there is no return after one episode."""
+    family = FaultyNav(horizon=6, share=0.3)
+    result = few_episode(Learner(), family, replace(SMALL, episodes=1, on_failure="drop_episode"))
+    returns = result[""].returns[..., 0]
+    first = {
+        each.task_index for each in result[""].failures if (each.phase, each.episode) == (0, 0)
+    }
+    assert 0 < len(first) < 10
+    assert np.isnan(returns[sorted(first), 1]).all()
+
+
+def test_a_sequence_with_a_task_that_is_lost_is_not_gone_on_with():
+    """continual, by hand: two sequences, of which one loses all episodes of its third task."""
+    lost = FAMILY.tasks("test", 10)[2]
+
+    class Batch(PointBatchEnv):
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            reward[(self.tasks == lost).all(axis=1)] = np.nan
+            return obs, reward, terminated
+
+    class Nav(PointNav):
+        def make_batch(self, num_episodes, num_threads=1):
+            return Batch(self, num_episodes, num_threads)
+
+    family = Nav(horizon=6)
+    parts = continual(Learner(), family, replace(SMALL, on_failure="drop_episode"))
+    usual = continual(Learner(), FAMILY, SMALL)
+    for name, each in parts.items():
+        returns = each.returns.reshape(2, SEQUENCE, SEQUENCE + 1, -1)
+        expected = usual[name].returns.reshape(returns.shape)
+        assert np.array_equal(returns[1], expected[1])
+        assert np.isnan(returns[0, 2]).all()  # on the task itself, at any point
+        others = [0, 1, 3, 4]
+        assert np.array_equal(returns[0, others][:, :3], expected[0, others][:, :3])
+        assert np.isnan(returns[0, others][:, 3]).all()  # just after the task was to be met
+        gone = returns[0, others][:, 4:]
+        if name == "going on":
+            assert np.isnan(gone).all()
+        else:
+            assert np.array_equal(gone, expected[0, others][:, 4:])
+        matrix = usual[name].by_task.reshape(2, SEQUENCE, -1)[1].T
+        np.testing.assert_allclose(forgetting(each).matrix, matrix)
+
+
+def test_a_continual_evaluation_without_a_whole_sequence_is_an_error():
+    """Of one task that is lost in each: the other tasks alone say nothing of forgetting."""
+    agent, setting = Learner(), replace(SMALL, episodes=1, on_failure="drop_episode")
+    family = FaultyNav(horizon=6, share=0.1)
+    with pytest.raises(EpisodeDiverged, match="no sequence of tasks is left that was played"):
+        continual(agent, family, setting)
+    nan = np.full((5, 6, 1), np.nan)
+    with pytest.raises(UserError, match="no sequence of tasks is left"):
+        forgetting(Evaluation("point_nav", "test", "hash", FAMILY.tasks("test", 5), nan))

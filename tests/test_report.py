@@ -7,13 +7,18 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 import metarl
 from metarl.checks import UserError
 from metarl.comparison import evaluate_run
+from metarl.config import make_config
+from metarl.failures import Failure
 from metarl.report import write_report
-from metarl.report.story import differences, gathered, pooled, read_stories
+from metarl.report.figures import interpolated, moving_mean
+from metarl.report.page import MAX_EVENTS
+from metarl.report.story import differences, gathered, pooled, read_results, read_stories
 from metarl.training import train
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -219,3 +224,85 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tm
 def test_not_a_run(tmp_path):
     with pytest.raises(UserError, match="not a run's folder"):
         write_report([tmp_path])
+
+
+# --- what went wrong ---
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """A run with episodes left out and updates skipped, and an event that is no friend of
+    HTML in its record; evaluated."""
+    data = {
+        "env": {"family": "faulty:FaultyNav", "share": 0.1},
+        "on_failure": "skip_update",
+        "method": "maml",
+    }
+    folder = tmp_path_factory.mktemp("troubled") / "run"
+    settings = {**TINY, "iterations": 5, "outer.update": "gradient"}
+    run = train(make_config(data, "test", settings), folder)
+    # As if nothing had been left of the third iteration.
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    lines[2] |= {"return_before": None, "return_after": None, "adaptation_gain": None}
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.record(5, [Failure("warning", "<script>alert(2)</script>")])
+    path = run.failures_file
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    evaluate_run(folder, tasks=6, episodes=2, steps=1, against=["random"])
+    return run
+
+
+def test_a_page_says_what_went_wrong(troubled):
+    files = write_report([troubled.directory])
+    page = files[0].read_text()
+    events, lines = troubled.failures(), troubled.metrics()
+    episodes = sum(each["kind"] == "episode" for each in events)
+    skipped = sum(line["skipped_update"] for line in lines)
+    assert episodes > MAX_EVENTS
+    counts = f"{episodes} episodes left out, {skipped} updates skipped, 1 warnings"
+    assert f"<p>run: {counts}. The first:</p>" in page
+    assert "<script>alert(2)" not in page
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
+    assert page.count("<td>skip_update</td>") == MAX_EVENTS - 1
+    assert re.search(r"<p>maml: \d+ episodes.* left out \(first: task \d \[.*\)</p>", page)
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert f"| Trouble | {counts} |" in card
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_a_page_of_a_healthy_run_says_nothing_of_it(page, files):
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert "left out" not in page + card
+    assert "Trouble" not in card
+
+
+def test_curves_leave_out_what_there_is_not():
+    """Means over those of the last values that there are, and lines between them."""
+    nan = float("nan")
+    smooth = moving_mean(np.array([1.0, nan, 3.0, nan, nan, 8.0]), 2)
+    np.testing.assert_array_equal(smooth, [1.0, 1.0, 3.0, 3.0, nan, 8.0])
+    grid, axis = np.array([0.0, 1.0, 4.0, 5.0]), np.arange(6.0)
+    np.testing.assert_array_equal(interpolated(grid, axis, smooth), [1.0, 1.0, 5.5, 8.0])
+    assert np.isnan(interpolated(grid, axis, np.full(6, nan))).all()
+
+
+def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
+    """Otherwise the means, and pairs of methods, would be over different tasks."""
+    copy = tmp_path / "copy"
+    shutil.copytree(troubled.directory, copy)
+    path = copy / "evaluation" / "paper-test.json"
+    content = json.loads(path.read_text())
+    found = {name: each["parts"][""] for name, each in content["methods"].items()}
+    found["random"]["returns"][3][1] = [None, None]
+    path.write_text(json.dumps(content))
+    results = read_results(path)
+    scores = pooled(gathered(read_stories([copy]), "paper-test"))
+    assert {values.shape for values in scores.values()} == {(1, 5, 2)}
+    kept = [0, 1, 2, 4, 5]
+    for name in ("maml", "random"):
+        assert np.array_equal(scores[name][0], results[name][""].by_task[kept])
+    for task in range(6):
+        found["random"]["returns"][task][0] = [None, None]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="maml: no task is left"):
+        pooled(gathered(read_stories([copy]), "paper-test"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from envs.base import TaskFamily
-from envs.contract import batches, declared, learnable, shown, tasks
+from envs.contract import batches, declared, diverging, learnable, shown, tasks
 from envs.contract.declared import UNAVAILABLE
 from envs.contract.playing import Skipped, Violation, first_line
 
@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "threads": batches.threads,
     "reset": batches.reset_leaves_nothing,
     "advance": batches.advance_is_step,
+    "divergence": diverging.divergence,
     "description": shown.description,
     "pictures": shown.pictures,
     "gymnasium": shown.gymnasium_checker,

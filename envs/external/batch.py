@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.base import BatchEnv, SimulationDiverged
+from envs.base import BatchEnv, SimulationDiverged, StepResult
 from envs.external.pool import WorkerError
 
 if TYPE_CHECKING:
@@ -61,18 +61,17 @@ class ExternalBatchEnv(BatchEnv):
         self._steps_taken += active
         return active
 
-    def step(
-        self, action: np.ndarray, ids: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         active, views = self._advance(action, ids), self.pool.views
         obs, reward = views["obs"].copy(), views["reward"].copy()
         terminated = views["terminated"].astype(bool)
         self._check_not_cut(active & ~terminated & views["truncated"].astype(bool))
+        self._note_success(active)
         finite = np.isfinite(obs).all(axis=1) & np.isfinite(reward)
         if (active & ~finite).any():
             lost = np.flatnonzero(active & ~finite)
-            raise SimulationDiverged(lost, "the environment's observation or reward is not finite")
-        self._note_success(active)
+            reason = "the environment's observation or reward is not finite"
+            raise SimulationDiverged(lost, reason, (obs, reward, terminated))
         return obs, reward, terminated
 
     def _check_not_cut(self, cut: np.ndarray) -> None:

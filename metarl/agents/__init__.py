@@ -46,7 +46,11 @@ class MetaAgent(Protocol):
         ...
 
     def update(self, state: Any, episodes: Episodes, clock: Stopwatch) -> dict[str, float]:
-        """Improve the meta-parameters from adapted states and the episodes they then played."""
+        """Improve the meta-parameters from adapted states and the episodes they then played.
+
+        Raises:
+            FloatingPointError: if that is not finite. The agent is what it was.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from metarl.adaptation import InnerLoop, TaskState
 from metarl.episodes import Episodes
 from metarl.experience import Experience, ReturnConfig, make_experience
+from metarl.failures import NotFinite
 from metarl.inner import InnerConfig
 from metarl.meta_objective import MetaChunk, MetaObjective
 from metarl.objectives import EPISODIC, inner_surrogate, loss_on, mean_kl
@@ -36,12 +39,31 @@ class TaskChunk:
     params: Params
     trail: tuple[Experience, ...] = ()
 
+    def of_tasks(self, indices: Tensor) -> TaskChunk:
+        """Return what is known of the tasks with these numbers within the chunk."""
+        params = {name: value[indices] for name, value in self.params.items()}
+        trail = tuple(experience.of_tasks(indices) for experience in self.trail)
+        return TaskChunk(self.task.of_tasks(indices), params, trail)
+
 
 @dataclass(frozen=True)
 class GradientState:
     """The states of B tasks, in chunks of consecutive tasks."""
 
     chunks: tuple[TaskChunk, ...]
+
+    def of_tasks(self, indices: np.ndarray) -> GradientState:
+        """Return the states of the tasks with these numbers, (n,) in increasing order."""
+        sizes = [chunk.task.num_tasks for chunk in self.chunks]
+        stops = accumulate(sizes)
+        inside = [
+            indices[(indices >= stop - size) & (indices < stop)] - (stop - size)
+            for size, stop in zip(sizes, stops, strict=True)
+        ]
+        pairs = zip(self.chunks, inside, strict=True)
+        return GradientState(
+            tuple(chunk.of_tasks(torch.from_numpy(rows)) for chunk, rows in pairs if rows.size)
+        )
 
 
 class GradientAgent:
@@ -132,7 +154,7 @@ class GradientAgent:
     def update(
         self, state: GradientState, episodes: Episodes, clock: Stopwatch
     ) -> dict[str, float]:
-        """Improve the meta-parameters by one outer update.
+        """Improve the meta-parameters by one outer update. Tasks without an episode take no part.
 
         Args:
             state: the adapted states of a meta-batch.
@@ -143,8 +165,28 @@ class GradientAgent:
             Diagnostics by name.
 
         Raises:
-            FloatingPointError: if the loss or its gradient is not finite.
+            NotFinite: if the loss, its gradient, the step or a diagnostic is not; or if no episode
+                is left. The agent is what it was, the state of its outer update included.
         """
+        kept, tasks = np.flatnonzero(episodes.alive), episodes.tasks
+        if not kept.size:
+            raise NotFinite("the mean return of no episodes")
+        if kept.size < len(tasks):
+            state, episodes = state.of_tasks(kept), episodes.of_tasks(kept)
+        before = self.outer.state_dict()
+        try:
+            meta, found = self._improved(state, episodes, clock)
+        except NotFinite as error:
+            self.outer.load_state_dict(before)
+            indices = kept[error.indices]
+            raise NotFinite(error.what, indices.tolist(), tasks[indices]) from error
+        self.meta = meta
+        return found
+
+    def _improved(
+        self, state: GradientState, episodes: Episodes, clock: Stopwatch
+    ) -> tuple[Params, dict[str, float]]:
+        """Return the new meta-parameters and the diagnostics. Changes only the outer update."""
         with clock("advantages"):
             chunks, explained = self._digest(state, episodes)
         objective = MetaObjective(
@@ -158,15 +200,21 @@ class GradientAgent:
             whole_episodes=self.inner.surrogate in EPISODIC,
         )
         vector, diagnostics = self.outer.step(objective, clock)
+        if not bool(torch.isfinite(vector).all()):
+            raise NotFinite("the step")
+        meta = unflatten(vector, self.meta)
         inner_kl = self._inner_kl(chunks)
-        self.meta = unflatten(vector, self.meta)
         found = {**diagnostics, "inner_kl": inner_kl, "explained_variance": explained}
-        if "log_std" in self.meta:
-            found["policy_std"] = float(self.meta["log_std"].exp().mean())
-        rates = [value for name, value in self.meta.items() if name.startswith("lr:")]
+        if "log_std" in meta:
+            found["policy_std"] = float(meta["log_std"].exp().mean())
+        found |= self.policy.trouble([meta, *(chunk.adapted for chunk in chunks)])
+        rates = [value for name, value in meta.items() if name.startswith("lr:")]
         if rates:
             found["mean_inner_lr"] = float(torch.cat([rate.flatten() for rate in rates]).mean())
-        return found
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise NotFinite(name)
+        return meta, found
 
     def _digest(self, state: GradientState, episodes: Episodes) -> tuple[list[MetaChunk], float]:
         """Return the meta-batch in chunks, and the baseline's mean explained variance."""

@@ -25,7 +25,8 @@ class OuterUpdate(Protocol):
         """Return new meta-parameters, (P,), and diagnostics: `outer_kl`, `gradient_norm`, ...
 
         Raises:
-            FloatingPointError: if the loss or its gradient is not finite.
+            NotFinite: if the loss, its gradient or the way to go is not. The agent then sets the
+                state back.
         """
         ...
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.checks import check
+from metarl.failures import NotFinite
 from metarl.meta_objective import MetaObjective
 from metarl.stopwatch import Stopwatch
 
@@ -109,6 +110,9 @@ def full_step(gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRP
     """Return the step to the border of the trust region, along -F^-1 gradient.
 
     Its length solves 1/2 s F s = max_kl (Schulman et al. 2015, appendix C).
+
+    Raises:
+        NotFinite: if the direction is not.
     """
 
     def damped(vector: Tensor) -> Tensor:
@@ -116,8 +120,10 @@ def full_step(gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRP
 
     direction = conjugate_gradient(damped, -gradient, config.cg_steps)
     curvature = direction @ damped(direction)
+    if not torch.isfinite(curvature):
+        raise NotFinite("the search direction")
     if not curvature > 0:
-        return torch.zeros_like(gradient)  # no gradient, or a direction that is not finite
+        return torch.zeros_like(gradient)  # there is no gradient
     return direction * torch.sqrt(2 * config.max_kl / curvature)
 
 

@@ -61,15 +61,27 @@ def on_one_grid(
     width = max(1, min(len(each) for each in axes) // SMOOTH)
     smooth = [moving_mean(run.metrics[metric], width) for run in runs]
     pairs = zip(axes, smooth, strict=True)
-    return grid, np.stack([np.interp(grid, axis, values) for axis, values in pairs])
+    return grid, np.stack([interpolated(grid, axis, values) for axis, values in pairs])
+
+
+def interpolated(grid: np.ndarray, axis: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the values, of which some are NaN, on a grid; NaN if all are."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full(grid.shape, np.nan)
+    return np.interp(grid, axis[known], values[known])
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of each value and those before it, at most `width` of them."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
+    """Return the mean of each value and those before it, at most `width` of them, NaN left out."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0)]))
+    counts = np.cumsum(np.concatenate([[0], known]))
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - width, 0)
-    return (sums[last] - sums[first]) / (last - first)
+    count = counts[last] - counts[first]
+    total = sums[last] - sums[first]
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def adaptation_curves(scores: Mapping[str, np.ndarray], shown: Evaluation) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from metarl.checks import UserError
+from metarl.comparison import evaluation_remarks
 from metarl.evaluation import Evaluation
 from metarl.figures import PANELS
 from metarl.protocols import forgetting, part_label
@@ -35,6 +37,7 @@ from metarl.tracking import start_tracker
 
 PAGE, CARD = "report.html", "model_card.md"
 MAX_SCATTERS = 3  # methods whose returns are drawn against the task
+MAX_EVENTS = 5  # of what went wrong in a run that are shown
 MAX_VIDEO = 12 * 2**20  # bytes of a film that is taken into the page
 
 
@@ -54,6 +57,7 @@ class Section:
 
     name: str
     about: str
+    remarks: Sequence[str]
     axis: str
     points: Sequence[int]
     lines: Sequence[Line]
@@ -99,6 +103,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         "drawings": {name: Markup(text) for name, text in drawings.items()},
         "videos": [video(path) for story in stories for path in story.videos],
         "commands": [command for story in stories for command in commands(story)],
+        "max_events": MAX_EVENTS,
         "config": flat(stories[0].run.config.to_dict()),
     }
     page = environment.get_template("page.html").render(material)
@@ -158,9 +163,10 @@ def section(stories: Sequence[Story], name: str) -> Section:
         name=name,
         about=f"{len(shown.tasks)} {shown.split} tasks (hash {shown.task_hash}), "
         f"{shown.returns.shape[2]} episodes each",
+        remarks=evaluation_remarks(results),
         axis=shown.axis,
         points=shown.points,
-        lines=[line(key, values) for key, values in seeds.items()],
+        lines=[line(key, scores[key], values) for key, values in seeds.items()],
         improvements=[] if protocol in PANELS else improvements(scores),
         transfers=[transfer(key, each) for key, each in results.items()]
         if protocol == "continual"
@@ -186,12 +192,12 @@ def first_results(stories: Sequence[Story], name: str) -> dict[str, Evaluation]:
     return found
 
 
-def line(name: str, seeds: Sequence[Evaluation]) -> Line:
-    """Summarise the results of a method's seeds."""
+def line(name: str, scores: np.ndarray, seeds: Sequence[Evaluation]) -> Line:
+    """Summarise the scores (S, B, P) of a method, and how often its seeds succeeded."""
     rng = stream(0, Purpose.BOOTSTRAP)
     rates = [result.success_rate for result in seeds if result.success_rate is not None]
     success = np.mean(rates, axis=0).tolist() if rates else [None] * len(seeds[0].points)
-    scores, cells = np.stack([result.by_task for result in seeds]), []
+    cells = []
     for values, rate in zip(np.moveaxis(scores, 2, 0), success, strict=True):
         low, high = interval(values, rng)
         middle = float(interquartile_mean(values.ravel()))
@@ -244,5 +250,7 @@ def commands(story: Story) -> list[str]:
 def number(value: Any) -> str:
     """Write a number short."""
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return "-"
         return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

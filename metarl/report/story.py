@@ -26,7 +26,8 @@ class Story:
 
     Attributes:
         run: the run.
-        metrics: by name, (iterations,).
+        metrics: by name, (iterations,); NaN where there is none.
+        failures: what went wrong in training, event by event.
         hours: since the beginning, iteration by iteration, (iterations,), in training time.
         evaluations: by protocol and split, such as `paper-test`; of the run's own method by part.
         baselines: the same of other methods, by label and part.
@@ -36,6 +37,7 @@ class Story:
 
     run: Run
     metrics: Mapping[str, np.ndarray]
+    failures: Sequence[Mapping[str, Any]]
     hours: np.ndarray
     evaluations: Mapping[str, Mapping[str, Evaluation]]
     baselines: Mapping[str, Mapping[str, Mapping[str, Evaluation]]]
@@ -45,6 +47,18 @@ class Story:
     @property
     def name(self) -> str:
         return self.run.directory.name
+
+    @property
+    def trouble(self) -> dict[str, int]:
+        """How often what went wrong, by name: only what did."""
+        kinds = [each["kind"] for each in self.failures]
+        skipped = int(np.nansum(self.metrics.get("skipped_update", np.zeros(1))))
+        counts = {
+            "episodes left out": kinds.count("episode"),
+            "updates skipped": skipped,
+            "warnings": kinds.count("warning"),
+        }
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def method(self) -> str:
@@ -67,7 +81,8 @@ def read_story(directory: Path) -> Story:
             "timings.jsonl)"
         )
     names = {name: None for line in lines for name in line}  # in order
-    metrics = {name: np.array([line.get(name, np.nan) for line in lines]) for name in names}
+    # What is null or missing becomes NaN.
+    metrics = {name: np.array([line.get(name) for line in lines], np.float64) for name in names}
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines = {}, {}
     for path in sorted((directory / "evaluation").glob("*.json")):
@@ -80,7 +95,8 @@ def read_story(directory: Path) -> Story:
     videos = [path for path in sorted(folder.glob("*")) if path.suffix in VIDEO_TYPES]
     provenance = json.loads((directory / "provenance.json").read_text())
     hours = np.cumsum(seconds) / 3600
-    return Story(run, metrics, hours, evaluations, baselines, videos, provenance)
+    failures = run.failures()
+    return Story(run, metrics, failures, hours, evaluations, baselines, videos, provenance)
 
 
 def read_results(path: Path) -> dict[str, dict[str, Evaluation]]:
@@ -169,5 +185,20 @@ def extent(result: Evaluation) -> str:
 
 
 def pooled(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
-    """Return the scores (S, B, P) of the seeds' results."""
-    return {name: np.stack([each.by_task for each in seeds]) for name, seeds in results.items()}
+    """Return the scores (S, B, P) of the seeds' results.
+
+    Tasks that one of them could not play to the end are left out of all that share the tasks.
+
+    Raises:
+        UserError: if no task is left.
+    """
+    complete: dict[str, np.ndarray] = {}  # by the hash of the tasks
+    for each in (each for seeds in results.values() for each in seeds):
+        complete[each.task_hash] = complete.get(each.task_hash, each.complete) & each.complete
+    scores = {}
+    for name, seeds in results.items():
+        kept = complete[seeds[0].task_hash]
+        if not kept.any():
+            raise UserError(f"{name}: no task is left that every method has played to its end")
+        scores[name] = np.stack([each.by_task[kept] for each in seeds])
+    return scores

@@ -17,6 +17,8 @@ from gymnasium.spaces import Box, Discrete
 
 from envs import (
     SPLITS,
+    HalfCheetahVel,
+    Perturbed,
     PointNav,
     RenderingUnavailable,
     SimulationDiverged,
@@ -219,6 +221,52 @@ class Untimed(PointBatchEnv):
         self.physics_seconds = 0.0
 
 
+def diverging(
+    others: Callable[..., Any] = lambda env, *result: result, again: bool = False
+) -> TaskFamily:
+    """PointNav whose error of a divergence tells of the others what `others` makes of them, and
+    comes again at each step."""
+
+    class Env(PointBatchEnv):
+        lost = None
+
+        def reset(self, tasks, rngs):
+            self.lost = None
+            return super().reset(tasks, rngs)
+
+        def step(self, action, ids=None):
+            if again and self.lost is not None:
+                raise self.lost
+            try:
+                return super().step(action, ids)
+            except SimulationDiverged as error:
+                error.result = others(self, *error.result)
+                self.lost = error
+                raise
+
+    return nav(Env)
+
+
+class BlamesAll(PointBatchEnv):
+    def step(self, action, ids=None):
+        try:
+            return super().step(action, ids)
+        except SimulationDiverged as error:
+            raise SimulationDiverged(np.arange(3), "lost", error.result) from None
+
+
+class StopsAll(PointBatchEnv):
+    """Advances nobody when one diverges."""
+
+    def step(self, action, ids=None):
+        before = self.position.copy()
+        try:
+            return super().step(action, ids)
+        except SimulationDiverged:
+            self.position = before
+            raise
+
+
 class Slow(PointBatchEnv):
     """Costly physics, and ten times as costly observations."""
 
@@ -399,6 +447,14 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("reset", nav(Inert), "an episode after another is another"),
     ("advance", nav(Lazy), "advance leads to another drawn_state than step"),
     ("advance", nav(Untimed), "physics_seconds is still 0"),
+    ("divergence", nav(BlamesAll), "ids: expected [1], the one episode whose action was NaN"),
+    (
+        "divergence",
+        diverging(lambda env, o, r, t: (o, np.zeros_like(r), t)),
+        "reward of the other episodes 0 steps later are not what they are",
+    ),
+    ("divergence", nav(StopsAll), "obs of the other episodes 1 steps later"),
+    ("divergence", diverging(again=True), "raised for episodes [1] again"),
     ("description", nav(describe=lambda *_: ""), "expected a few words on one line, got ''"),
     ("description", nav(describe=lambda *_: "a\nb"), "expected a few words on one line"),
     ("description", nav(describe=fail(KeyError("x"))), "raised KeyError: 'x' (test_contract.py"),
@@ -455,6 +511,23 @@ def test_a_family_that_shows_the_task_on_purpose_passes(family):
         "skipped",
         "observe_task shows the task on purpose",
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "remark"),
+    [
+        (PointNav(), "Episodes go on as ever, to the bit, when another one diverges."),
+        (PointNav(horizon=1), "Episodes go on as ever, to the bit, when another one diverges."),
+        (diverging(lambda *_: None), "SimulationDiverged has no `result`: on_failure drop_episode"),
+        (TabularMDP(), "nothing made it diverge: its actions are choices"),
+        (Perturbed(PointNav(), observation_noise=0.1, action_delay=0), "Episodes go on as ever"),
+        (HalfCheetahVel(), "nothing made it diverge: it took an action of NaN"),
+    ],
+)
+def test_a_divergence_that_the_others_survive_passes(family, remark):
+    check = run_check("divergence", family)
+    assert check.outcome == "pass"
+    assert remark in check.reason
 
 
 def test_an_episode_of_one_step_passes():
@@ -555,8 +628,9 @@ def test_ended_episodes_are_not_stepped_again():
     """By any check: in this family each would raise."""
     family = nav(Short)
     checks = (check for check in check_family(family) if check.outcome == "FAIL")
-    # The first of a batch is another episode than alone, which this family pays for elsewhere.
-    assert {check.name for check in checks} <= {"batch equals single", "subsets"}
+    # The first of a batch is another episode than alone, and its end is kept back where another one
+    # diverges, which this family pays for elsewhere.
+    assert {check.name for check in checks} <= {"batch equals single", "subsets", "divergence"}
     assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
 
 

@@ -164,6 +164,12 @@ def test_numbers_that_are_not_finite_are_a_divergence(walk):
     with pytest.raises(SimulationDiverged) as error:
         env.step(np.ones((3, 1)))
     assert error.value.ids.tolist() == [1]
+    healthy = walk().make_batch(3)
+    healthy.reset(np.array([[0.0], [0.0], [0.1]]), streams(3))
+    healthy.step(np.ones((3, 1)))
+    for ours, theirs in zip(error.value.result, healthy.step(np.ones((3, 1))), strict=True):
+        assert np.array_equal(ours[[0, 2]], theirs[[0, 2]])
+    assert env.success is not None
 
 
 # --- wrong input, found before long work ---

@@ -140,8 +140,14 @@ def test_a_diverging_simulation_is_named(value, where, ids):
     with pytest.raises(SimulationDiverged, match=r"\[1, 4\]") as caught:
         env.step(action, None if ids is None else np.array(ids))
     assert caught.value.ids.tolist() == [1, 4]
-    healthy.step(action)
+    expected = healthy.step(action)
     assert np.array_equal(states(env)[[0, 3]], states(healthy)[[0, 3]])
+    assert caught.value.result is not None
+    for ours, theirs in zip(caught.value.result, expected, strict=True):
+        assert np.array_equal(ours[[0, 3]], theirs[[0, 3]])
+    others = np.array([0, 3])  # MuJoCo has reset those that diverged, and would go on with them
+    for ours, theirs in zip(env.step(action, others), healthy.step(action, others), strict=True):
+        assert np.array_equal(ours[others], theirs[others])
 
 
 def test_a_reset_heals_a_diverged_batch():

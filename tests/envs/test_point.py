@@ -89,6 +89,11 @@ def test_an_action_that_is_not_a_number_diverges():
     with pytest.raises(SimulationDiverged) as caught:
         env.step(np.array([[0.1, 0.1], [0.1, np.nan]]))
     assert caught.value.ids.tolist() == [1]
+    obs, reward, _ = caught.value.result
+    np.testing.assert_allclose(obs[0], [0.1, 0.1])
+    assert np.isfinite(reward[0])
+    obs, _, _ = env.step(np.array([[0.1, 0.1], [0.1, 0.1]]), np.array([0]))
+    np.testing.assert_allclose(obs[0], [0.2, 0.2])
 
 
 @pytest.mark.parametrize("horizon", [1, 20, 100])

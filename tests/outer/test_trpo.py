@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from metarl.failures import NotFinite
 from metarl.meta_objective import MetaGradient
 from metarl.outer.trpo import TRPOConfig, conjugate_gradient, full_step, line_search
 
@@ -63,10 +64,18 @@ def test_damping_is_added_to_the_diagonal():
     assert torch.allclose(full_step(gradient, lambda x: matrix @ x, config), expected)
 
 
-@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_no_step_without_a_usable_gradient(bad):
-    """A zero or non-finite gradient gives a zero step, and the line search does not even try."""
-    gradient = torch.full((4,), bad, dtype=torch.float64)
+def test_a_direction_that_is_not_finite_is_refused():
+    """Whether the gradient is not, or what it is multiplied with."""
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(NotFinite, match="the search direction is not finite"):
+            full_step(torch.ones(4).double(), lambda x, bad=bad: bad * x, TRPOConfig())
+    with pytest.raises(NotFinite, match="the search direction is not finite"):
+        full_step(torch.full((4,), float("nan")).double(), lambda x: x, TRPOConfig())
+
+
+def test_no_step_without_a_gradient():
+    """A zero gradient gives a zero step, and the line search does not even try."""
+    gradient = torch.zeros(4, dtype=torch.float64)
     step = full_step(gradient, lambda x: x, TRPOConfig())
     assert torch.equal(step, torch.zeros(4).double())
     zero = torch.zeros(4).double()
