@@ -270,16 +270,23 @@ class Worker:
             os.ftruncate(2, 0)
         for row in self.each(self.rows):
             task, seed = shared["task"][row].copy(), shared["seed"][row]
-            shared["obs"][row] = self.episodes[row].reset(task, seed)
+            shared["obs"][row] = self.checked(self.episodes[row].reset(task, seed))
 
     def step(self) -> None:
         shared = self.views
         outcome = ("reward", "terminated", "truncated", "success")
         for row in self.each([row for row in self.rows if shared["active"][row]]):
             obs, *values = self.episodes[row].step(shared["action"][row])
-            shared["obs"][row] = obs
+            shared["obs"][row] = self.checked(obs)
             for name, value in zip(outcome, values):  # noqa: B905 (Python 3.9)
                 shared[name][row] = value
+
+    def checked(self, obs: np.ndarray) -> np.ndarray:
+        """Refuse an observation of another size, of which one number would fill all places."""
+        size = self.views["obs"].shape[1]
+        if obs.size != size:
+            raise Refused(f"observes {obs.size} numbers, not {size} as its observation space says")
+        return obs
 
     def picture(self, row: int) -> np.ndarray:
         return self.episodes[row].picture()
@@ -324,7 +331,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
     worker = Worker()
     for line in iter(commands.readline, b""):
         command = json.loads(line)
-        name, picture = command.pop("do"), None
+        name, number, picture = command.pop("do"), command.pop("number"), None
         try:
             answer = {"done": getattr(worker, name)(**command)}
             if name == "picture":
@@ -334,7 +341,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
             answer = {"refused": str(error)}
         except Exception as error:
             answer = {"raised": short(error), "traceback": where(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.write(json.dumps({"number": number, **answer}).encode() + b"\n")
         if picture is not None:
             answers.write(picture.tobytes())
         answers.flush()
