@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,12 +34,21 @@ class Checkpoint:
     best_return: float
     agent: dict[str, Tensor]
 
+    def __post_init__(self) -> None:
+        kinds = {"iteration": int, "env_steps": int, "best_return": float, "agent": dict}
+        for name, kind in kinds.items():
+            if type(getattr(self, name)) not in (kind, np.float64 if kind is float else kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        if not all(isinstance(value, Tensor) for value in self.agent.values()):
+            raise TypeError("agent holds other things than tensors")
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file so that, whatever happens, either the old or the new one is there, whole."""
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # it may be a link to anywhere
+    with temporary.open("xb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -69,7 +77,7 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make torch raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a whole checkpoint, perhaps cut short ({reason})") from error
     if not isinstance(content, dict) or "format" not in content:

@@ -12,6 +12,7 @@ from typing import Any
 
 from metarl.checks import UserError
 from metarl.parser import Parser, add_flags_of, add_run_flags
+from metarl.reading import printable
 
 EPILOG = "Every command has a --help. Documentation: README.md"
 
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        return complain(error, 1)
+    except MemoryError:
+        return complain("out of memory; choose fewer tasks, episodes or steps at once", 1)
     except RuntimeError as error:
         from envs import WorkerError
 
@@ -42,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(error: object, code: int) -> int:
     """Print one line of error and return the exit code."""
-    print(f"metarl: error: {error}", file=sys.stderr)
+    # What is not printable would steer the terminal; an environment's traceback has lines.
+    lines = (printable(line) for line in str(error).splitlines() or [type(error).__name__])
+    print("metarl: error: " + "\n".join(lines), file=sys.stderr)
     return code
 
 

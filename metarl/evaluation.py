@@ -12,7 +12,7 @@ import numpy as np
 
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
-from metarl.checks import UserError, check, check_known
+from metarl.checks import UserError, check, check_amount, check_known, shown
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
 from metarl.runs import Run
@@ -108,17 +108,32 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Make what a result file holds into an evaluation again (without `success`)."""
+        """Make what a result file holds into an evaluation again (without `success`).
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is not what `to_dict` returns.
+        """
+        texts = {name: content[name] for name in ("family", "split", "task_hash", "axis")}
+        for name, text in texts.items():
+            if not isinstance(text, str) or not text.isprintable():
+                raise ValueError(f"{name}: expected text, got {shown(text)}")
+        tasks, returns = (np.array(content[name], np.float64) for name in ("tasks", "returns"))
+        points = tuple(content["points"])
+        if not all(type(point) is int for point in points):
+            raise ValueError(f"points: expected whole numbers, got {shown(points)}")
+        if not (tasks.ndim == 2 and returns.ndim == 3 and returns.size):
+            raise ValueError(f"tasks and returns have the shapes {tasks.shape}, {returns.shape}")
+        if returns.shape[:2] != (len(tasks), len(points)):
+            raise ValueError(f"{len(tasks)} tasks, {len(points)} points, returns {returns.shape}")
+        if not (np.isfinite(tasks).all() and np.isfinite(returns).all()):
+            raise ValueError("tasks and returns: expected finite numbers")
         return cls(
-            family=content["family"],
-            split=content["split"],
-            task_hash=content["task_hash"],
-            tasks=np.array(content["tasks"]),
-            returns=np.array(content["returns"]),
+            **texts,
+            tasks=tasks,
+            returns=returns,
             step_scales=tuple(content["step_scales"]),
             seed=content["seed"],
-            axis=content["axis"],
-            points=tuple(content["points"]),
+            points=points,
         )
 
 
@@ -156,6 +171,7 @@ def evaluate(
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
+    check_amount(tasks * episodes, family.horizon)
     rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
     scales = tuple(scales) if scales is not None else (1.0,) * steps

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +17,9 @@ from metarl.checkpoint import Checkpoint, write_atomically
 from metarl.checks import UserError, nearest
 from metarl.config import Config, make_config, read_config
 
+FOLDERS = ("checkpoints", "evaluation", "report", "videos")
+CODE = (("env", "family"), ("env", "env_id"), ("env", "python"), ("inner", "rule"))
+"""Keys of a config that may name code."""
 PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
 
 
@@ -55,14 +58,21 @@ class Run:
 
     @classmethod
     def open(cls, directory: Path, **overrides: Any) -> Run:
-        """Open an existing run's folder.
+        """Open an existing run's folder, which may come from a stranger.
+
+        Nothing of it is run, and nothing is written outside it: its config is data, and links that
+        lead out of it are refused. One exception is deliberate: a config may name a task family,
+        an inner rule or an environment (`package.module:Class`) of your own, and opening it
+        imports that module, if it can be imported where you are. So do not open a stranger's run
+        from within a folder of the stranger's modules; from within the run's own it is refused.
 
         Args:
             directory: the folder.
             overrides: values that replace those of its config, such as device="cpu".
 
         Raises:
-            UserError: if there is no run in it.
+            UserError: if there is no run in it, a link leads out of it, or its config names code
+                that came with it.
         """
         path = directory / "config.yaml"
         if not path.is_file():
@@ -71,7 +81,10 @@ class Run:
             raise UserError(
                 f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
             )
-        return cls(directory, make_config(read_config(path), str(path), overrides))
+        check_links(directory)
+        data = read_config(path)
+        check_code(directory, data)
+        return cls(directory, make_config(data, str(path), overrides))
 
     @property
     def checkpoints(self) -> Path:
@@ -96,7 +109,7 @@ class Run:
         Raises:
             UserError: if it is missing or damaged.
         """
-        stem = f"iteration-{int(name):06d}" if name.isdigit() else name
+        stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():
             known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
@@ -126,7 +139,88 @@ class Run:
         """Return the metrics of all iterations so far."""
         if not self.metrics_file.exists():
             return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        return read_lines(self.metrics_file, ("return_before", "return_after"))
+
+
+def read_lines(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the lines of a log: values by name.
+
+    Args:
+        path: the file.
+        needed: names of finite numbers that every line has.
+
+    Raises:
+        UserError: naming the file and the line that is something else.
+    """
+    found = []
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if (
+            not isinstance(line, dict)
+            or not all(name.isprintable() for name in line)
+            or not all(is_number(line.get(name)) for name in needed)
+        ):
+            raise UserError(
+                f"{path}: line {number}: expected a JSON object with {', '.join(needed)}"
+            )
+        found.append(line)
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is a finite number, of a size that can be worked with."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def check_links(directory: Path) -> None:
+    """Refuse links in a run's folder that lead out of it: what is written would go there.
+
+    Raises:
+        UserError: naming the link.
+    """
+    inside = directory.resolve()
+    folders = [directory, *(directory / name for name in FOLDERS)]
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        if path.is_symlink() and not path.is_char_device():
+            target = path.resolve()
+            if not target.is_relative_to(inside):
+                raise UserError(
+                    f"{path}: is a link that leads out of the run's folder, to {target}; put the "
+                    "thing itself there"
+                )
+
+
+def check_code(directory: Path, data: Mapping[str, Any]) -> None:
+    """Refuse a config that names code in the run's own folder: a stranger may have put it there.
+
+    Raises:
+        UserError: naming the key.
+    """
+    inside = directory.resolve()
+
+    def refuse(section: str, key: str) -> None:
+        values = data.get(section)
+        value = values.get(key) if isinstance(values, Mapping) else None
+        if not isinstance(value, str) or "\0" in value:
+            return
+        name = value.rpartition(":")[0] or value
+        module = name.partition(".")[0] if ":" in value and not name.endswith(".py") else ""
+        places = [Path(name).expanduser()]
+        # Modules are also looked for in the current folder.
+        places += [Path(module), Path(f"{module}.py")] if module else []
+        for place in places:
+            if place.exists() and place.resolve().is_relative_to(inside):
+                raise UserError(
+                    f"{directory / 'config.yaml'}: {section}.{key}: names code in the run's own "
+                    f"folder, {place.resolve()}, which is not run; if it is yours, move it "
+                    "elsewhere"
+                )
+
+    for section, key in CODE:
+        refuse(section, key)
 
 
 def encode(content: Any) -> bytes:

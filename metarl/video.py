@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from envs import BatchEnv, Scene, TaskFamily
 from metarl.agents import MetaAgent
-from metarl.checks import UserError, check
+from metarl.checks import MOST_ADAPTATIONS, UserError, check, check_amount
 from metarl.rollout import adaptation
 from metarl.stopwatch import Stopwatch
 from metarl.streams import MAX_SEED, Purpose
@@ -98,7 +98,10 @@ def adaptation_video(
     check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
-    check(min(width, height) >= 96, "width and height", "at least 96", (width, height))
+    size = width, height
+    check(min(size) >= 96 and max(size) <= 4096, "width and height", "96 to 4096", size)
+    check_amount(num_episodes, family.horizon)
+    check(steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", steps)
     if fps is None:
         fps = family.frames_per_second
     check(fps > 0, "fps", "more than 0", fps)

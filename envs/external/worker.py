@@ -25,15 +25,18 @@ import math
 import mmap
 import re
 import signal
+import sysconfig
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 TRACEBACK_LINES = 12
+INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")  # sysconfig's names of places
 STDERR_LIMIT = 1 << 20  # bytes that the file of a worker's messages may hold
 
 
@@ -100,9 +103,30 @@ def find_maker(name: str) -> Callable[..., Any]:
         maker = getattr(loaded, attribute)
     except Exception as error:
         raise Refused(f"cannot be imported by {sys.executable}: {short(error)}") from error
-    if not callable(maker):
-        raise Refused("is neither a class nor a function")
+    check_maker(maker)
     return maker
+
+
+def check_maker(maker: Any) -> None:
+    """Refuse what a config must not be able to call, with arguments of its choice: all but classes
+    of environments, and functions written for this purpose."""
+    if isinstance(maker, type):
+        if not (hasattr(maker, "reset") and hasattr(maker, "step")):
+            raise Refused("is a class, but not of environments: it has no reset and no step")
+        return
+    if not isinstance(maker, types.FunctionType):
+        raise Refused("is neither a class nor a function")
+    file = os.path.realpath(maker.__code__.co_filename)
+    if file == os.path.join(os.path.dirname(os.path.realpath(__file__)), "meta_world_env.py"):
+        return
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    places = [sysconfig.get_path(name, scheme) for name in INSTALLED for scheme in schemes]
+    installed = {os.path.realpath(place) for place in places if place}
+    if any(file.startswith(folder + os.sep) for folder in installed) or not os.path.isfile(file):
+        raise Refused(
+            "is a function of Python or an installed package, which might do anything; name the "
+            "environment's class, or a function of your own that calls this one"
+        )
 
 
 def gymnasium_maker(name: str) -> Callable[..., Any]:
