@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 2 for wrong input, 1 for failed work."""
     try:
         check_rendering_library()
-        sys.path.append(os.getcwd())  # where a user's own task family may be
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # where a user's own task family may be
         words = list(sys.argv[1:] if argv is None else argv)
         args, unknown = make_parser(words).parse_known_args(words)
         if unknown:

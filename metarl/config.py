@@ -254,7 +254,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     known = config_names()
-    short = path.with_suffix("").as_posix().removeprefix("configs/")
+    short = str(name).removesuffix(".yaml").removeprefix("configs/")
     if short in known:
         return known[short]
     raise ConfigError(f"{name}: no such config{nearest(short, known)}; see metarl list configs")

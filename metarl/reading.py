@@ -22,21 +22,38 @@ def read_yaml(text: str, source: str) -> Any:
         UserError: naming the source, if it is not readable, too deep, or holds too many values.
     """
     try:
+        check_depth(text, source)
         data = yaml.safe_load(text)
+    except UserError:
+        raise
     except Exception as error:  # PyYAML raises almost anything at a wrong tag, date or number
         raise UserError(f"{source}: not readable as YAML: {brief(error)}") from error
     check_size(data, source)
     return data
 
 
+def check_depth(text: str, source: str) -> None:
+    """Refuse a YAML text that is nested deeper than is useful, which PyYAML would take minutes for.
+
+    Raises:
+        UserError: naming the source.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise UserError(f"{source}: expected at most {DEEPEST} levels of nesting")
+
+
 def check_size(data: Any, source: str) -> None:
-    """Refuse nested values that are too many or too deep to work with.
+    """Refuse nested values that are too many to work with: an alias may even hold itself.
 
     Raises:
         UserError: naming the source.
     """
     count, level = 0, [data]
-    for _ in range(DEEPEST):
+    while level:
         below: list[Any] = []
         for value in level:
             inside = [*value, *value.values()] if isinstance(value, Mapping) else value
@@ -44,8 +61,6 @@ def check_size(data: Any, source: str) -> None:
             if count + len(below) > MOST_VALUES:
                 raise UserError(f"{source}: expected at most {MOST_VALUES} values")
         count, level = count + len(below), below
-    if level:
-        raise UserError(f"{source}: expected at most {DEEPEST} levels of nesting")
 
 
 def read_json(path: Path) -> Any:

@@ -80,6 +80,10 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     """
     stories = read_stories(directories)
     out = out or directories[0] / "report"
+    try:  # before the work
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error})") from error
     pictures = {"learning": figures.learning_curves(stories)}
     sections = [section(stories, name) for name in evaluation_names(stories)]
     for each in sections:
@@ -109,7 +113,6 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     page = environment.get_template("page.html").render(material)
     card = environment.get_template("card.md").render(material)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         # Written aside and moved, so that nothing half-written is left behind.
         with TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
             aside = Path(folder)
