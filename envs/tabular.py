@@ -15,6 +15,7 @@ from PIL import Image, ImageColor, ImageDraw
 from envs.base import BatchEnv, StepResult, TaskError, TaskFamily
 from envs.scenes import moment
 
+MOST_NUMBERS = 10**6  # that a task has
 TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding
 
 PAPER, WORST, BEST = "#f7f7f5", "#ffffff", "#2a6fbb"
@@ -47,6 +48,11 @@ class TabularMDP(TaskFamily):
         for field in ("num_states", "num_actions"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
+        numbers = self.num_states * self.num_actions * (1 + self.num_states)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(
+                f"num_states: expected MDPs of at most {MOST_NUMBERS:,} numbers, got {numbers:.2g}"
+            )
         if not self.reward_std >= 0:
             raise ValueError(f"reward_std: expected at least 0, got {self.reward_std}")
 

@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.checks import UserError
 from metarl.files import write_atomically
+from metarl.reading import brief
 
 FORMAT = 2
 CHECKED_SINCE = 2  # the first format with a checksum
@@ -34,6 +36,14 @@ class Checkpoint:
     env_steps: int
     best_return: float
     agent: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        kinds = {"iteration": int, "env_steps": int, "best_return": float, "agent": dict}
+        for name, kind in kinds.items():
+            if type(getattr(self, name)) not in (kind, np.float64 if kind is float else kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        if not all(isinstance(value, Tensor) for value in self.agent.values()):
+            raise TypeError("agent holds other things than tensors")
 
 
 class DamagedCheckpoint(UserError):
@@ -68,9 +78,8 @@ def load(path: Path) -> Checkpoint:
         version = content["format"]
         whole = stored == checksum(content) if stored or version >= CHECKED_SINCE else True
     except Exception as error:  # damaged bytes make torch raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedCheckpoint(
-            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({reason})"
+            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({brief(error)})"
         ) from error
     if not whole:
         raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")

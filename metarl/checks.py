@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+MOST_STEPS = 10**9  # that are played and learned from at once
+MOST_ADAPTATIONS = 1000  # steps, one after another
+
 
 class UserError(Exception):
     """Something the user gave is wrong; the message says what, and what was expected."""
@@ -32,7 +35,28 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
         ConfigError: if `condition` is false; names the field, what was expected and the value.
     """
     if not condition:
-        raise ConfigError(f"{field}: expected {expected}, got {value!r}")
+        raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
+
+
+def check_amount(num_episodes: int, horizon: int) -> None:
+    """Refuse more steps than any machine's memory holds, before anything is made of that size.
+
+    Raises:
+        ConfigError: saying how many there would be.
+    """
+    steps = num_episodes * horizon
+    most = f"tasks, episodes and horizon that make at most {MOST_STEPS:,} steps together"
+    if steps > MOST_STEPS:
+        raise ConfigError(f"num_tasks: expected {most}, got {steps:.2g}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it, cut short where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python does not write numbers of many thousand digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def check_known(name: str, names: Iterable[str], what: str) -> None:

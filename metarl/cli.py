@@ -12,6 +12,7 @@ from typing import Any
 
 from metarl.checks import StorageError, UserError
 from metarl.parser import Parser, add_flags_of, add_run_flags
+from metarl.reading import printable
 
 EPILOG = "Every command has a --help. Documentation: README.md"
 
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 2 for wrong input, 1 for failed work."""
     try:
         check_rendering_library()
-        sys.path.append(os.getcwd())  # where a user's own task family may be
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # where a user's own task family may be
         words = list(sys.argv[1:] if argv is None else argv)
         args, unknown = make_parser(words).parse_known_args(words)
         if unknown:
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return complain(error, 1)
+    except MemoryError:
+        return complain("out of memory; choose fewer tasks, episodes or steps at once", 1)
     except RuntimeError as error:
         from envs import WorkerError
 
@@ -44,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(error: object, code: int) -> int:
     """Print one line of error and return the exit code."""
-    print(f"metarl: error: {error}", file=sys.stderr)
+    # What is not printable would steer the terminal; an environment's traceback has lines.
+    lines = (printable(line) for line in str(error).splitlines() or [type(error).__name__])
+    print("metarl: error: " + "\n".join(lines), file=sys.stderr)
     return code
 
 

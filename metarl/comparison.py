@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -211,7 +212,7 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
         table.add_column(column, justify="left" if column == "method" else "right")
     for label, point, mean, low, high, iqm, worse, success in rows(results):
         table.add_row(
-            label if point == 0 else "",
+            escape(label) if point == 0 else "",
             str(point),
             f"{mean:.1f}",
             f"{low:.1f} to {high:.1f}",

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import yaml
 
 from envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
-from metarl.checks import ConfigError, check, nearest
+from metarl.checks import (
+    MOST_ADAPTATIONS,
+    ConfigError,
+    UserError,
+    check,
+    check_amount,
+    nearest,
+    shown,
+)
 from metarl.experience import ReturnConfig
 from metarl.failures import OnFailure
 from metarl.inner import InnerConfig
@@ -21,6 +29,7 @@ from metarl.outer import OuterConfig
 from metarl.outer.trpo import TRPOConfig
 from metarl.parallel import available_cores
 from metarl.policies import PolicyConfig
+from metarl.reading import read_yaml
 from metarl.schema import Key, build, convert, keys, plain
 from metarl.streams import MAX_SEED
 
@@ -83,6 +92,12 @@ class Config:
         for name in ("iterations", "num_tasks", "num_episodes", "checkpoint_every"):
             check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         check(self.inner_steps >= 0, "inner_steps", "at least 0", self.inner_steps)
+        most = f"at most {MOST_ADAPTATIONS}"
+        check(self.inner_steps <= MOST_ADAPTATIONS, "inner_steps", most, self.inner_steps)
+        check_amount(self.num_tasks * self.num_episodes, self.env.horizon)
+        # It is a part of the name of the run's folder, of tables and of figures.
+        fits = self.method.isprintable() and 0 < len(self.method) <= 100
+        check(fits, "method", "1 to 100 characters, all printable", self.method)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
         check(self.tasks_per_chunk >= 0, "tasks_per_chunk", "at least 0", self.tasks_per_chunk)
         check(0 <= self.threads <= 1024, "threads", "between 0 and 1024", self.threads)
@@ -186,7 +201,7 @@ def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any])
             if not isinstance(copied, Mapping):
                 raise ConfigError(
                     f"{source}: {'.'.join(sections[:depth])}: expected keys with values, "
-                    f"got {copied!r}"
+                    f"got {shown(copied)}"
                 )
             inside[section] = {**copied}
             inside = inside[section]
@@ -227,11 +242,13 @@ def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = find_config(name)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    except UserError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"{path}: expected keys with values, got {data!r}")
+        raise ConfigError(f"{path}: expected keys with values, got {shown(data)}")
     return {"method": path.stem, **data}
 
 
@@ -241,7 +258,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     known = config_names()
-    short = path.with_suffix("").as_posix().removeprefix("configs/")
+    short = str(name).removesuffix(".yaml").removeprefix("configs/")
     if short in known:
         return known[short]
     raise ConfigError(f"{name}: no such config{nearest(short, known)}; see metarl list configs")

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs import SPLITS, TaskFamily
 from metarl.agents import MetaAgent, make_agent
-from metarl.checks import UserError, check, check_known
+from metarl.checks import UserError, check, check_amount, check_known, shown
 from metarl.failures import EpisodeDiverged, Failure, OnFailure
 from metarl.parallel import keep_freed_memory, single_threaded_torch
 from metarl.rollout import adaptation
@@ -143,18 +143,37 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Make what a result file holds into an evaluation again."""
+        """Make what a result file holds into an evaluation again.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is not what `to_dict` returns.
+        """
+        texts = {name: content[name] for name in ("family", "split", "task_hash", "axis")}
+        for name, text in texts.items():
+            if not isinstance(text, str) or not text.isprintable():
+                raise ValueError(f"{name}: expected text, got {shown(text)}")
+        tasks, returns = (np.array(content[name], np.float64) for name in ("tasks", "returns"))
+        success = np.array(content["success"], bool) if "success" in content else None
+        points = tuple(content["points"])
+        if not all(type(point) is int for point in points):
+            raise ValueError(f"points: expected whole numbers, got {shown(points)}")
+        if not (tasks.ndim == 2 and returns.ndim == 3 and returns.size):
+            raise ValueError(f"tasks and returns have the shapes {tasks.shape}, {returns.shape}")
+        if returns.shape[:2] != (len(tasks), len(points)):
+            raise ValueError(f"{len(tasks)} tasks, {len(points)} points, returns {returns.shape}")
+        if success is not None and success.shape != returns.shape:
+            raise ValueError(f"success has the shape {success.shape}, returns {returns.shape}")
+        # A return is null, and so NaN, where an episode was left out.
+        if not np.isfinite(tasks).all() or np.isinf(returns).any():
+            raise ValueError("tasks and returns: expected finite numbers")
         return cls(
-            family=content["family"],
-            split=content["split"],
-            task_hash=content["task_hash"],
-            tasks=np.array(content["tasks"]),
-            returns=np.array(content["returns"], np.float64),
+            **texts,
+            tasks=tasks,
+            returns=returns,
             step_scales=tuple(content["step_scales"]),
             seed=content["seed"],
-            success=np.array(content["success"]) if "success" in content else None,
-            axis=content["axis"],
-            points=tuple(content["points"]),
+            success=success,
+            points=points,
             failures=tuple(
                 Failure(**{**each, "task": tuple(each["task"])})
                 for each in content.get("failures", ())
@@ -200,6 +219,7 @@ def evaluate(
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
+    check_amount(tasks * episodes, family.horizon)
     rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
     failures: list[Failure] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +20,15 @@ from metarl.protocols import STRENGTHS, forgetting
 COLOURS = ("#2a6fbb", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")
 
 
+@contextlib.contextmanager
+def literal_texts() -> Iterator[None]:
+    """Draw texts as they are: a dollar sign begins no formula, an unknown character is a box."""
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+@literal_texts()
 def draw(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
     """Draw what a protocol found, as a PNG.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     with naming(path):
+        if temporary.is_symlink() and not temporary.is_char_device():
+            temporary.unlink()  # what it leads to would be overwritten
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -78,15 +80,19 @@ def append_line(path: Path, line: str) -> None:
         file.write(f"{line}\n".encode())
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
+def whole_lines(path: Path, usable: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """Return the lines of a log, one for each iteration, up to one that is cut short or damaged.
+
+    Args:
+        path: the file.
+        usable: whether a line has what it must have.
 
     Raises:
         UserError: if the file is there, but cannot be read.
     """
     entries = []
     for number, entry in enumerate(json_lines(path), start=1):
-        if entry.get("iteration") != number:
+        if entry.get("iteration") != number or not usable(entry):
             break
         entries.append(entry)
     return entries
@@ -101,9 +107,9 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in read(path).splitlines(keepends=True):
         try:
             entry = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or not all(name.isprintable() for name in entry):
             return
         yield entry
 

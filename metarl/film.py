@@ -16,7 +16,7 @@ from envs import Scene, TaskFamily
 
 MAX_COLUMNS = 4  # of the panels of one task
 FLAT, WIDE = 4 / 3, 2.0  # the shapes, width by height, between which pictures are fitted
-SMALLEST = 64  # width and height of a picture, pixels
+SMALLEST, LARGEST = 64, 4096  # width and height of a picture, pixels
 
 PAPER, INK, MUTED, RAIL = "#ffffff", "#1d2430", "#5b6470", "#d9dde3"
 BEFORE, AFTER = "#5b6470", "#1f5f9f"

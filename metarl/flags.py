@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import MISSING
 from typing import Any
 
-import yaml
-
 from envs import TaskFamily, family_class
-from metarl.checks import ConfigError
+from metarl.checks import ConfigError, UserError, shown
 from metarl.config import Config, build_family, config_keys, family_keys, load_config
+from metarl.reading import read_yaml
 from metarl.schema import Key, type_name
 
 OPEN = ("env.", "outer.")
@@ -129,7 +128,7 @@ def given_values(
             continue
         try:
             is_text = path in known and known[path].type is str
-            values[path] = text if is_text else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{path}: not readable: {text!r}") from error
+            values[path] = text if is_text else read_yaml(text, f"--{path}")
+        except UserError as error:
+            raise ConfigError(f"--{path}: not readable: {shown(text)}") from error
     return values

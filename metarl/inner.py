@@ -65,6 +65,7 @@ class InnerConfig:
             check(False, "rule", f"{expected}{nearest(self.rule, RULES)}", self.rule)
         check(self.lr > 0, "lr", "more than 0", self.lr)
         check(self.code_size >= 1, "code_size", "at least 1", self.code_size)
+        check(self.code_size <= 1000, "code_size", "at most 1000", self.code_size)
         check(0 <= self.dice_decay <= 1, "dice_decay", "between 0 and 1", self.dice_decay)
         check(self.exploration >= 0, "exploration", "at least 0", self.exploration)
         check(

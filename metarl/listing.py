@@ -18,6 +18,7 @@ from envs.contract import UNAVAILABLE, Check
 from metarl.checks import UserError
 from metarl.config import config_names, load_config
 from metarl.progress import short
+from metarl.reading import printable
 from metarl.runs import Run
 
 
@@ -95,13 +96,13 @@ def runs(folder: Path) -> Table:
             run = Run.open(path.parent)
             lines = run.metrics()
         except (UserError, ValueError) as error:
-            made.add_row(path.parent.name, f"not readable: {error}")
+            made.add_row(cell(path.parent.name), cell(f"not readable: {error}"))
             continue
         last = lines[-1] if lines else None
         made.add_row(
-            path.parent.name,
-            run.config.env.name,
-            run.config.method,
+            cell(path.parent.name),
+            cell(run.config.env.name),
+            cell(run.config.method),
             str(run.config.seed),
             f"{len(lines)}/{run.config.iterations}",
             f"{short(last['return_before'])} -> {short(last['return_after'])}" if last else "",
@@ -109,6 +110,11 @@ def runs(folder: Path) -> Table:
             f"{size(path.parent) / 1e6:.1f} MB",
         )
     return made
+
+
+def cell(text: str) -> str:
+    """Return a text of a table that neither Rich nor the terminal takes for more than a text."""
+    return escape(printable(text))
 
 
 def checks(results: Sequence[Check]) -> Table:

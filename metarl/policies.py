@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from metarl.params import Params
 
 FEW_COLUMNS = 16
 ASTRAY = 1000.0  # a standard deviation that has changed by more than this factor is no use any more
+MOST_WEIGHTS = 10**7
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class MLPPolicy(ABC):
     def __init__(self, config: PolicyConfig, obs_dim: int, num_outputs: int) -> None:
         self.config = config
         self.sizes = (obs_dim, *config.hidden, num_outputs)
+        weights = sum(above * below for above, below in pairwise(self.sizes))
+        expected = f"layers of at most {MOST_WEIGHTS:,} weights together"
+        check(weights <= MOST_WEIGHTS, "policy.hidden", expected, config.hidden)
 
     @property
     def num_layers(self) -> int:

@@ -14,7 +14,7 @@ from gymnasium.spaces import Discrete
 
 from envs import Perturbed, TaskFamily
 from metarl.agents import MetaAgent
-from metarl.checks import UserError, check, check_known
+from metarl.checks import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.episodes import Episodes
 from metarl.evaluation import (
     SCHEDULES,
@@ -71,6 +71,8 @@ class Setting:
     def __post_init__(self) -> None:
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
         check(self.steps >= 0, "steps", "at least 0", self.steps)
+        check(self.steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", self.steps)
+        check_amount(self.tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
         check_known(self.schedule, SCHEDULES, "unknown schedule")
 

@@ -21,6 +21,8 @@ from metarl.config import Config, make_config, read_config
 from metarl.failures import Failure, lines_of
 from metarl.files import append_line, json_lines, naming, read, sync, whole_lines, write_atomically
 from metarl.provenance import provenance
+from metarl.reading import is_number
+from metarl.strangers import check_code, check_links
 
 LATEST = "latest.pt"
 # What a run's folder holds before it has a config.
@@ -64,14 +66,21 @@ class Run:
 
     @classmethod
     def open(cls, directory: Path, **overrides: Any) -> Run:
-        """Open an existing run's folder.
+        """Open an existing run's folder, which may come from a stranger.
+
+        Nothing of it is run, and nothing is written outside it: its config is data, and links that
+        lead out of it are refused. One exception is deliberate: a config may name a task family,
+        an inner rule or an environment (`package.module:Class`) of your own, and opening it
+        imports that module, if it can be imported where you are. So do not open a stranger's run
+        from within a folder of the stranger's modules; from within the run's own it is refused.
 
         Args:
             directory: the folder.
             overrides: values that replace those of its config, such as device="cpu".
 
         Raises:
-            UserError: if there is no run in it.
+            UserError: if there is no run in it, a link leads out of it, or its config names code
+                that came with it.
         """
         path = directory / "config.yaml"
         if not path.is_file():
@@ -80,7 +89,10 @@ class Run:
             raise UserError(
                 f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
             )
-        return cls(directory, make_config(read_config(path), str(path), overrides))
+        check_links(directory)
+        data = read_config(path)
+        check_code(directory, data)
+        return cls(directory, make_config(data, str(path), overrides))
 
     @property
     def checkpoints(self) -> Path:
@@ -190,7 +202,7 @@ class Run:
         """
         if name == "latest" and (state := self.latest()) is not None:
             return state
-        stem = f"iteration-{int(name):06d}" if name.isdigit() else name
+        stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():
             known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
@@ -226,7 +238,10 @@ class Run:
                 write_atomically(path, kept)
         if self.failures_file.exists():
             lines = [line for line in self.failures() if line["iteration"] <= iteration]
-            write_atomically(self.failures_file, encode_lines(lines))
+            if lines:
+                write_atomically(self.failures_file, encode_lines(lines))
+            else:
+                self.failures_file.unlink()
 
     def record(self, iteration: int, failures: Sequence[Failure]) -> None:
         """Append what went wrong in an iteration.
@@ -241,7 +256,7 @@ class Run:
 
     def failures(self) -> list[dict[str, Any]]:
         """Return all that went wrong so far, event by event, up to a line that is not whole."""
-        return [line for line in json_lines(self.failures_file) if "iteration" in line]
+        return [line for line in json_lines(self.failures_file) if is_number(line.get("iteration"))]
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Append the metrics and the timings of one iteration to what `rewind` has left.
@@ -254,11 +269,18 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of all iterations so far, up to a line that is not whole."""
-        return whole_lines(self.metrics_file)
+        return whole_lines(self.metrics_file, are_metrics)
 
     def timings(self) -> list[dict[str, Any]]:
         """Return the timings of all iterations so far, up to a line that is not whole."""
-        return whole_lines(self.timings_file)
+        return whole_lines(self.timings_file, lambda entry: is_number(entry.get("seconds")))
+
+
+def are_metrics(entry: Mapping[str, Any]) -> bool:
+    """Say whether a line of a log has what every reader of metrics needs."""
+    returns = [entry.get(name, "") for name in ("return_before", "return_after")]
+    known = [value for value in returns if value is not None]  # null if every episode failed
+    return is_number(entry.get("env_steps")) and all(map(is_number, known))
 
 
 def is_vacant(directory: Path) -> bool:

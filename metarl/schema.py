@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from metarl.checks import ConfigError, nearest
+from metarl.checks import ConfigError, nearest, shown
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ def build(cls: type, data: Any, path: str = "") -> Any:
     """
     prefix = f"{path}." if path else ""
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{path or 'config'}: expected keys with values, got {data!r}")
+        raise ConfigError(f"{path or 'config'}: expected keys with values, got {shown(data)}")
     types_by_name = hints(cls)
     names = [field.name for field in fields(cls)]
     for name in data:
         if name not in names:
-            raise ConfigError(f"{prefix}{name}: unknown key{nearest(str(name), names)}")
+            key = name if isinstance(name, str) else shown(name)
+            raise ConfigError(f"{prefix}{key}: unknown key{nearest(key, names)}")
     values = {name: convert(types_by_name[name], data[name], prefix + name) for name in data}
     missing = [field.name for field in fields(cls) if is_required(field) and field.name not in data]
     if missing:
@@ -71,7 +73,7 @@ def convert(kind: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         if value not in args:
             hint = nearest(str(value), [str(arg) for arg in args])
-            raise ConfigError(f"{path}: expected {type_name(kind)}, got {value!r}{hint}")
+            raise ConfigError(f"{path}: expected {type_name(kind)}, got {shown(value)}{hint}")
         return value
     if origin is tuple:
         if isinstance(value, list | tuple) and (args[-1] is ... or len(value) == len(args)):
@@ -88,7 +90,7 @@ def convert(kind: Any, value: Any, path: str) -> Any:
             return number
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise ConfigError(f"{path}: expected {type_name(kind)}, got {value!r}")
+    raise ConfigError(f"{path}: expected {type_name(kind)}, got {shown(value)}")
 
 
 def build_choice(members: Sequence[type], value: Any, path: str) -> Any:
@@ -100,13 +102,13 @@ def build_choice(members: Sequence[type], value: Any, path: str) -> Any:
     if isinstance(value, tuple(members)):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: expected keys with values, got {value!r}")
+        raise ConfigError(f"{path}: expected keys with values, got {shown(value)}")
     tag, tags = choices(members)
     name = value.get(tag, next(iter(tags)))
     if not isinstance(name, str) or name not in tags:
         hint = nearest(str(name), tags)
         expected = "one of " + ", ".join(tags)
-        raise ConfigError(f"{path}.{tag}: expected {expected}, got {name!r}{hint}")
+        raise ConfigError(f"{path}.{tag}: expected {expected}, got {shown(name)}{hint}")
     try:
         return build(tags[name], value, path)
     except ConfigError as error:
@@ -123,13 +125,14 @@ def choices(members: Sequence[type]) -> tuple[str, dict[str, type]]:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e-3 (without a dot) as text.
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return a finite number; of a text too, as YAML 1.1 reads 1e-3 (without a dot) as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def type_name(kind: Any) -> str:

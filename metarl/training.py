@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -108,7 +109,9 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
 
 def default_directory(config: Config) -> Path:
     """Return where a run goes if the user does not say."""
-    return Path("runs") / f"{config.env.name}-{config.method}-seed{config.seed}"
+    name = f"{config.env.name}-{config.method}-seed{config.seed}"
+    # A folder in `runs`, whatever they are called.
+    return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)
 
 
 def beginning(agent: MetaAgent) -> Checkpoint:

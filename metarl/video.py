@@ -18,8 +18,8 @@ from PIL import Image
 
 from envs import BatchEnv, TaskFamily
 from metarl.agents import MetaAgent
-from metarl.checks import UserError, check, check_known
-from metarl.film import SMALLEST, Film, Layout, Panel, Size, title
+from metarl.checks import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.film import LARGEST, SMALLEST, Film, Layout, Panel, Size, title
 from metarl.frames import draw_frames, num_processes
 from metarl.parallel import available_cores
 from metarl.rollout import adaptation
@@ -132,9 +132,12 @@ def adaptation_video(
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
     size = (width, height)
-    check(min(size) >= SMALLEST, "width and height", f"at least {SMALLEST}", size)
+    fits = min(size) >= SMALLEST and max(size) <= LARGEST
+    check(fits, "width and height", f"{SMALLEST} to {LARGEST}", size)
+    check(steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", steps)
     rows = np.atleast_2d(np.asarray(task, np.float64))
     tasks = np.stack([family.check_task(row) for row in rows])
+    check_amount(len(tasks) * num_episodes, family.horizon)
     total = None
     if preset is not None:
         check_known(preset, PRESETS, "preset: unknown")

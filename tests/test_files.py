@@ -69,10 +69,10 @@ def log(*numbers):
 def test_only_whole_lines_in_order_count(tmp_path, tail):
     path = tmp_path / "a.jsonl"
     path.write_bytes(log(1, 2) + tail)
-    assert whole_lines(path) == [{"iteration": 1}, {"iteration": 2}]
+    assert whole_lines(path, bool) == [{"iteration": 1}, {"iteration": 2}]
 
 
 def test_a_log_that_is_not_there_is_empty_and_one_that_cannot_be_read_is_named(tmp_path):
-    assert whole_lines(tmp_path / "a.jsonl") == []
+    assert whole_lines(tmp_path / "a.jsonl", bool) == []
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
-        whole_lines(tmp_path)
+        whole_lines(tmp_path, bool)

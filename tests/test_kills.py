@@ -78,7 +78,7 @@ def test_kills_at_random_moments_change_nothing(live, tmp_path, name):
             if code:
                 moments.append(lines(directory))
         assert_same_outcome(directory, twin)
-        assert [each["iteration"] for each in whole_lines(directory / "timings.jsonl")] == [
+        assert [each["iteration"] for each in whole_lines(directory / "timings.jsonl", bool)] == [
             *range(1, 21)
         ]
         if len(moments) >= KILLS:

@@ -132,7 +132,8 @@ def test_a_run_of_the_first_format_goes_on(tmp_path):
     run = Run.create(config, tmp_path / "run")
     run.rewind(0)
     for number in (1, 2):
-        run.log({"iteration": number, "return_after": 0.0}, {"iteration": number, "seconds": 1.0})
+        metrics = {"env_steps": 72 * number, "return_before": 0.0, "return_after": 0.0}
+        run.log({"iteration": number, **metrics}, {"iteration": number, "seconds": 1.0})
     shutil.copy(GOLDEN / "checkpoint-format1.pt", run.checkpoints / "latest.pt")
     resume(run.directory)
     state = run.load()

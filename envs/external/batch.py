@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from envs.base import BatchEnv, SimulationDiverged, StepResult
-from envs.external.pool import WorkerError
+from envs.external.process import WorkerError
 
 if TYPE_CHECKING:
     from envs.external.family import ExternalFamily

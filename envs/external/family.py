@@ -16,7 +16,8 @@ from gymnasium.spaces import Box, Discrete
 
 from envs.base import MARGIN, TaskFamily
 from envs.external.batch import ExternalBatchEnv
-from envs.external.pool import Description, Environment, Pool, Route, describe
+from envs.external.description import Description, Environment, Route, describe
+from envs.external.pool import Pool
 from envs.external.scene import ExternalScene
 
 HERE = Path(__file__).parent

@@ -17,9 +17,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs.base import SPLITS, TaskError
+from envs.external.description import Environment
 from envs.external.family import HERE, ExternalFamily
 from envs.external.meta_world_setup import REQUIREMENTS, home, installed_python
-from envs.external.pool import Environment
 from envs.external.process import WorkerError, variables
 
 PROGRAM = HERE / "meta_world_env.py"

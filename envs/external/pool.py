@@ -2,119 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 import mmap
 import os
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from envs.external.description import Environment, lost_text, refusal
 from envs.external.process import Lost, WorkerError, WorkerProcess, import_path
 from envs.external.worker import views
 
 RESTARTS = 3
 """How often a worker is started again between two resets."""
-
-Route = Literal["keyword", "attribute", "options"]
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What a worker makes, and how a task reaches it."""
-
-    name: str
-    """A Gymnasium id, `package.module:Name`, or `/path/to/file.py:Name`."""
-    parameters: tuple[str, ...]
-    """What the numbers of a task are called."""
-    route: Route = "attribute"
-    """`keyword`: arguments of the constructor; `attribute`: set on the unwrapped environment before
-    each reset; `options`: entries of `reset(options=...)`."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the constructor."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """What an environment says of itself. Bounds are flat; `num_actions` is None for a Box."""
-
-    obs_low: np.ndarray
-    obs_high: np.ndarray
-    num_actions: int | None
-    action_low: np.ndarray
-    action_high: np.ndarray
-    frames_per_second: float | None
-    draws: bool
-
-    @property
-    def action_dim(self) -> int:
-        """How many numbers an action has: 1, the index, where it is Discrete."""
-        return len(self.action_low) if self.num_actions is None else 1
-
-
-def describe(
-    environment: Environment, trial: Sequence[float], python: str, timeout: float
-) -> Description:
-    """Try an environment under the task `trial` in a worker of its own, once for each environment.
-
-    Raises:
-        WorkerError: if it does not exist, or cannot be used; says what helps.
-    """
-    spec = json.dumps({**asdict(environment), "trial": list(trial)})
-    return _describe(spec, python, timeout)
-
-
-@cache
-def _describe(spec: str, python: str, timeout: float) -> Description:
-    environment = json.loads(spec)
-    worker = WorkerProcess(python, timeout)
-    worker.start()
-    path = import_path(python)
-    worker.send({"do": "open", "spec": environment, "path": path, "render": False})
-    try:
-        answer = worker.receive()
-    except Lost as loss:
-        worker.kill()
-        raise WorkerError(lost_text(f"{environment['name']}: its worker", loss, worker)) from loss
-    worker.ask_to_end()
-    worker.bury()
-    if "done" not in answer:
-        raise WorkerError(refusal(environment["name"], answer))
-    found, none = answer["done"], np.empty(0)
-    obs, action = found["obs"], found["action"]
-    return Description(
-        obs_low=np.array(obs["low"]),
-        obs_high=np.array(obs["high"]),
-        num_actions=action.get("n"),
-        action_low=np.array(action.get("low", none), float),
-        action_high=np.array(action.get("high", none), float),
-        frames_per_second=found["fps"],
-        draws=found["draws"],
-    )
-
-
-def refusal(name: str, answer: Mapping[str, Any]) -> str:
-    """Say in words why a worker did not do as told."""
-    if "refused" in answer:
-        return f"{name} {answer['refused']}"
-    return "\n  ".join([f"{name} raised {answer['raised']}", *answer["traceback"]])
-
-
-def lost_text(who: str, loss: Lost, worker: WorkerProcess) -> str:
-    """Say how a worker was lost, with its last words and what helps."""
-    words = f"; its last words:\n{worker.last_words}\n" if worker.last_words else "; "
-    hung = "gave no answer" in str(loss)
-    remedy = (
-        f"if the environment is only slow, raise env.timeout ({worker.timeout:g} s)"
-        if hung
-        else "if memory ran out, play fewer episodes at once; else look at the environment"
-    )
-    return f"{who} {loss}{words}{remedy}"
 
 
 class Pool:
@@ -185,20 +90,26 @@ class Pool:
         self._command({"do": "step"})
 
     def picture(self, row: int) -> np.ndarray:
-        """Return what the environment of an episode draws, (height, width, 3) uint8."""
+        """Return what the environment of an episode draws, (height, width, 3) uint8.
+
+        Raises:
+            WorkerError: if the environment fails, or a worker is lost too often.
+        """
         index = next(i for i, rows in enumerate(self._slices) if row < rows.stop)
         worker, name = self.workers[index], self._environment.name
-        worker.send({"do": "picture", "row": row})
-        try:
-            answer = worker.receive()
-            if "done" not in answer:
-                raise WorkerError(refusal(name, answer))
-            shape = answer["done"]
-            content = worker.receive_bytes(int(np.prod(shape)))
-        except Lost as loss:
-            worker.kill()
-            raise WorkerError(lost_text(f"{name}: its worker", loss, worker)) from loss
-        return np.frombuffer(content, np.uint8).reshape(shape)
+        while True:
+            worker.send({"do": "picture", "row": row})
+            try:
+                answer = worker.receive()
+                if "done" not in answer:
+                    raise WorkerError(refusal(name, answer))
+                shape = answer["done"]
+                content = worker.receive_bytes(math.prod(shape))
+                return np.frombuffer(content, np.uint8).reshape(shape)
+            except Lost as loss:
+                answer = self._replace(index, loss, pending=False)
+                if "done" not in answer:
+                    raise WorkerError(refusal(name, answer)) from loss
 
     def _command(self, command: Mapping[str, Any]) -> None:
         """Have all workers carry a command out."""
@@ -207,7 +118,7 @@ class Pool:
                 if not worker.started:
                     self._open(index)
                 worker.send(command)
-            answers = [self._answer(index, command) for index in range(len(self.workers))]
+            answers = [self._answer(index) for index in range(len(self.workers))]
         except BaseException:
             for worker in self.workers:  # answers that nobody waits for would confuse the next
                 worker.kill()
@@ -235,13 +146,25 @@ class Pool:
             }
         )
 
-    def _answer(self, index: int, command: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, index: int) -> dict[str, Any]:
         """Return a worker's answer; if it is lost, that of its successors."""
-        worker = self.workers[index]
         try:
-            return worker.receive(lambda: int(self.views["calls"][index]))
-        except Lost as error:
-            loss = error
+            return self.workers[index].receive(lambda: int(self.views["calls"][index]))
+        except Lost as loss:
+            return self._replace(index, loss)
+
+    def _replace(self, index: int, loss: Lost, *, pending: bool = True) -> dict[str, Any]:
+        """Return the answer of a lost worker's successor to the last command.
+
+        Args:
+            index: which worker.
+            loss: how it was lost.
+            pending: whether its answer to that command was still waited for.
+
+        Raises:
+            WorkerError: if the successors are lost too, or do not come to where it was.
+        """
+        worker = self.workers[index]
         while True:
             where = self._at(index)
             worker.kill()
@@ -254,11 +177,11 @@ class Pool:
                 raise WorkerError(f"{lost_text(who, loss, worker)}\n{where}") from loss
             self._restarts[index] += 1
             try:
-                return self._restore(index)
+                return self._restore(index, pending)
             except Lost as error:
                 loss = error
 
-    def _restore(self, index: int) -> dict[str, Any]:
+    def _restore(self, index: int, pending: bool) -> dict[str, Any]:
         """Start a worker again, and repeat what its predecessor did since the reset."""
         worker, rows = self.workers[index], self._slices[index]
 
@@ -271,22 +194,28 @@ class Pool:
         for number, (action, active) in enumerate(self._history):
             if "done" not in answer:
                 break
-            last = number == len(self._history) - 1
-            if last and not np.array_equal(
-                self.views["obs"][rows], self._before[rows], equal_nan=True
-            ):
-                raise WorkerError(
-                    f"{self._environment.name}: worker {index} was lost and cannot be replaced: "
-                    "seed and actions lead its successor to other observations. Make the "
-                    "environment deterministic given the seed of its reset"
-                )
+            if pending and number == len(self._history) - 1:
+                self._check_restored(index)
             self.views["action"][rows], self.views["active"][rows] = action[rows], active[rows]
             answer = repeat("step")
+        if not pending:
+            self._check_restored(index)
         return answer
+
+    def _check_restored(self, index: int) -> None:
+        rows = self._slices[index]
+        if not np.array_equal(self.views["obs"][rows], self._before[rows], equal_nan=True):
+            raise WorkerError(
+                f"{self._environment.name}: worker {index} was lost and cannot be replaced: "
+                "seed and actions lead its successor to other observations. Make the "
+                "environment deterministic given the seed of its reset"
+            )
 
     def _at(self, index: int) -> str:
         """Say what a worker is, or was, working on."""
-        row = int(self.views["row"][index])
+        rows = self._slices[index]
+        # Its own word, which is not to be relied on now that it has failed.
+        row = int(np.clip(self.views["row"][index], rows.start, rows.stop - 1))
         task = zip(self._environment.parameters, self.views["task"][row], strict=True)
         values = ", ".join(f"{name} {value:g}" for name, value in task)
         steps = len(self._history)

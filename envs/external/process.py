@@ -19,6 +19,8 @@ PROGRAM = Path(__file__).with_name("worker.py")
 START = 60.0  # seconds, at least, to start Python and import what the environment needs
 FAREWELL = 2.0  # seconds that a worker has to end by itself
 LAST_WORDS = 20  # lines of stderr shown
+LONGEST = 1 << 23  # bytes that an answer may have
+FAILURES = ({"refused": str}, {"raised": str, "traceback": list})  # besides {"done": ...}
 TALE = 0.2  # seconds for a hanging worker to write where it is
 
 
@@ -27,7 +29,7 @@ class WorkerError(RuntimeError):
 
 
 class Lost(Exception):
-    """A worker ended or hangs; the message says how."""
+    """A worker ended, hangs, or no longer makes sense; the message says how."""
 
 
 class WorkerProcess:
@@ -43,6 +45,7 @@ class WorkerProcess:
         self.python, self.timeout = python, timeout
         self.last_words = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._sent_commands = 0
         self._waiting = 0  # answers to come
         self._patience = timeout
 
@@ -91,9 +94,11 @@ class WorkerProcess:
         assert self._process is not None
         assert self._process.stdin is not None
         self._waiting += 1
+        self._sent_commands += 1
         self._sent = time.monotonic()
+        numbered = {**command, "number": self._sent_commands}
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.write(json.dumps(numbered).encode() + b"\n")
             self._process.stdin.flush()
 
     def receive(self, progress: Callable[[], int] = lambda: 0) -> dict[str, Any]:
@@ -103,16 +108,18 @@ class WorkerProcess:
             progress: counts what the worker has done; a worker that counts on is given more time.
 
         Raises:
-            Lost: if the worker has ended, or hangs.
+            Lost: if the worker has ended, hangs, or sent what is no answer.
         """
         answer: dict[str, Any] = {}
         while self._waiting:
             while b"\n" not in self._buffer:
+                if len(self._buffer) > LONGEST:
+                    raise Lost(f"sent {len(self._buffer):,} bytes without an end")
                 self._read(progress)
             line, _, self._buffer = self._buffer.partition(b"\n")
+            answer = parse(line, self._sent_commands - self._waiting + 1)
             self._waiting -= 1
             self._patience = self.timeout
-            answer = json.loads(line)
             if "done" not in answer:
                 break
         return answer
@@ -190,6 +197,24 @@ class WorkerProcess:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 10_000))
             lines = file.read().decode(errors="replace").splitlines()
         self.last_words = "\n".join(f"  {line}" for line in lines[-LAST_WORDS:])
+
+
+def parse(line: bytes, number: int) -> dict[str, Any]:
+    """Return the answer to the command of that number.
+
+    Raises:
+        Lost: if it is none. What an environment writes to the pipe of the answers is not taken for
+            one, nor is the answer to another command.
+    """
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict) and answer.pop("number", None) == number:
+        kinds = {name: type(value) for name, value in answer.items()}
+        if kinds.keys() == {"done"} or kinds in FAILURES:
+            return answer
+    raise Lost(f"sent what is no answer: {line[:60]!r}{'...' if len(line) > 60 else ''}")
 
 
 def variables(python: str) -> dict[str, str]:

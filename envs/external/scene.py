@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from envs.external.pool import Pool, WorkerError
+from envs.external.pool import Pool
+from envs.external.process import WorkerError
 from envs.rendering import RenderingUnavailable
 from envs.scenes import moment
 

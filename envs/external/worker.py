@@ -25,15 +25,18 @@ import math
 import mmap
 import re
 import signal
+import sysconfig
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 TRACEBACK_LINES = 12
+INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")  # sysconfig's names of places
 STDERR_LIMIT = 1 << 20  # bytes that the file of a worker's messages may hold
 
 
@@ -100,9 +103,30 @@ def find_maker(name: str) -> Callable[..., Any]:
         maker = getattr(loaded, attribute)
     except Exception as error:
         raise Refused(f"cannot be imported by {sys.executable}: {short(error)}") from error
-    if not callable(maker):
-        raise Refused("is neither a class nor a function")
+    check_maker(maker)
     return maker
+
+
+def check_maker(maker: Any) -> None:
+    """Refuse what a config must not be able to call, with arguments of its choice: all but classes
+    of environments, and functions written for this purpose."""
+    if isinstance(maker, type):
+        if not (hasattr(maker, "reset") and hasattr(maker, "step")):
+            raise Refused("is a class, but not of environments: it has no reset and no step")
+        return
+    if not isinstance(maker, types.FunctionType):
+        raise Refused("is neither a class nor a function")
+    file = os.path.realpath(maker.__code__.co_filename)
+    if file == os.path.join(os.path.dirname(os.path.realpath(__file__)), "meta_world_env.py"):
+        return
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    places = [sysconfig.get_path(name, scheme) for name in INSTALLED for scheme in schemes]
+    installed = {os.path.realpath(place) for place in places if place}
+    if any(file.startswith(folder + os.sep) for folder in installed) or not os.path.isfile(file):
+        raise Refused(
+            "is a function of Python or an installed package, which might do anything; name the "
+            "environment's class, or a function of your own that calls this one"
+        )
 
 
 def gymnasium_maker(name: str) -> Callable[..., Any]:
@@ -270,16 +294,23 @@ class Worker:
             os.ftruncate(2, 0)
         for row in self.each(self.rows):
             task, seed = shared["task"][row].copy(), shared["seed"][row]
-            shared["obs"][row] = self.episodes[row].reset(task, seed)
+            shared["obs"][row] = self.checked(self.episodes[row].reset(task, seed))
 
     def step(self) -> None:
         shared = self.views
         outcome = ("reward", "terminated", "truncated", "success")
         for row in self.each([row for row in self.rows if shared["active"][row]]):
             obs, *values = self.episodes[row].step(shared["action"][row])
-            shared["obs"][row] = obs
+            shared["obs"][row] = self.checked(obs)
             for name, value in zip(outcome, values):  # noqa: B905 (Python 3.9)
                 shared[name][row] = value
+
+    def checked(self, obs: np.ndarray) -> np.ndarray:
+        """Refuse an observation of another size, of which one number would fill all places."""
+        size = self.views["obs"].shape[1]
+        if obs.size != size:
+            raise Refused(f"observes {obs.size} numbers, not {size} as its observation space says")
+        return obs
 
     def picture(self, row: int) -> np.ndarray:
         return self.episodes[row].picture()
@@ -324,7 +355,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
     worker = Worker()
     for line in iter(commands.readline, b""):
         command = json.loads(line)
-        name, picture = command.pop("do"), None
+        name, number, picture = command.pop("do"), command.pop("number"), None
         try:
             answer = {"done": getattr(worker, name)(**command)}
             if name == "picture":
@@ -334,7 +365,7 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
             answer = {"refused": str(error)}
         except Exception as error:
             answer = {"raised": short(error), "traceback": where(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.write(json.dumps({"number": number, **answer}).encode() + b"\n")
         if picture is not None:
             answers.write(picture.tobytes())
         answers.flush()

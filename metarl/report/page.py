@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import math
+import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +23,10 @@ from matplotlib.figure import Figure
 from metarl.checks import UserError
 from metarl.comparison import evaluation_remarks
 from metarl.evaluation import Evaluation
-from metarl.figures import PANELS
+from metarl.figures import PANELS, literal_texts
+from metarl.flags import plain_text
 from metarl.protocols import forgetting, part_label
+from metarl.reading import printable
 from metarl.report import figures
 from metarl.report.story import VIDEO_TYPES, Story, differences, gathered, pooled, read_stories
 from metarl.runs import Run
@@ -66,6 +71,7 @@ class Section:
     pictures: Mapping[str, Figure]
 
 
+@literal_texts()
 def write_report(directories: Sequence[Path], out: Path | None = None) -> list[Path]:
     """Write a page about runs, its figures as PNG and SVG, and a model card for the first.
 
@@ -85,6 +91,10 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     sections = [section(stories, name) for name in evaluation_names(stories)]
     for each in sections:
         pictures |= each.pictures
+    try:  # before the rest of the work
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error})") from error
     pictures["diagnostics"] = figures.diagnostics(stories)
     drawings = {name: figures.svg(figure) for name, figure in pictures.items()}
     environment = jinja2.Environment(
@@ -94,7 +104,8 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "markdown": markdown}
+    config = stories[0].run.config.to_dict()
     material: dict[str, Any] = {
         "stories": stories,
         "family": stories[0].run.config.env,
@@ -104,12 +115,12 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         "videos": [video(path) for story in stories for path in story.videos],
         "commands": [command for story in stories for command in commands(story)],
         "max_events": MAX_EVENTS,
-        "config": flat(stories[0].run.config.to_dict()),
+        "folder": shlex.quote(printable(stories[0].name)),
+        "config": {key: printable(plain_text(value)) for key, value in flat(config).items()},
     }
     page = environment.get_template("page.html").render(material)
     card = environment.get_template("card.md").render(material)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         # Written aside and moved, so that nothing half-written is left behind.
         with TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
             aside = Path(folder)
@@ -232,19 +243,26 @@ def video(path: Path) -> dict[str, str]:
 
 def commands(story: Story) -> list[str]:
     """Return what repeats a run and its evaluations."""
-    folder = story.run.directory.name
-    lines = [
-        f"metarl train {folder}/config.yaml --seed {story.run.config.seed} --out runs/{folder}"
-    ]
+    name = story.run.directory.name
+    config, folder = (shlex.quote(path) for path in (f"{name}/config.yaml", f"runs/{name}"))
+    lines = [f"metarl train {config} --seed {story.run.config.seed} --out {folder}"]
     for name, parts in story.evaluations.items():
         protocol, _, split = name.partition("-")
         tasks, points, episodes = next(iter(parts.values())).returns.shape
         steps = f" --steps {points - 1}" if protocol in ("paper", "ood", "robust") else ""
         lines.append(
-            f"metarl evaluate runs/{folder} --protocol {protocol} --split {split} "
+            f"metarl evaluate {folder} --protocol {protocol} --split {split} "
             f"--tasks {tasks} --episodes {episodes}{steps}"
         )
     return lines
+
+
+def markdown(value: Any) -> str:
+    """Write a text so that Markdown shows it as it is, on one line, with no HTML and no link."""
+    text = html.escape(printable(str(value)), quote=False)
+    # Within a word an underscore means nothing.
+    special = r"([\\`*{}\[\]()#+!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
+    return re.sub(special, r"\\\1", text)
 
 
 def number(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from metarl.checks import UserError
 from metarl.evaluation import Evaluation
 from metarl.protocols import part_label
+from metarl.reading import brief, is_number, printable, read_json
 from metarl.runs import Run
 from metarl.schema import flat
 
@@ -81,8 +82,8 @@ def read_story(directory: Path) -> Story:
             "timings.jsonl)"
         )
     names = {name: None for line in lines for name in line}  # in order
-    # What is null or missing becomes NaN.
-    metrics = {name: np.array([line.get(name) for line in lines], np.float64) for name in names}
+    # What is null, missing or no number becomes NaN.
+    metrics = {name: np.array([number(line.get(name)) for line in lines]) for name in names}
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines = {}, {}
     for path in sorted((directory / "evaluation").glob("*.json")):
@@ -92,11 +93,35 @@ def read_story(directory: Path) -> Story:
             else:
                 baselines.setdefault(path.stem, {})[method] = parts
     folder = directory / "videos"
-    videos = [path for path in sorted(folder.glob("*")) if path.suffix in VIDEO_TYPES]
-    provenance = json.loads((directory / "provenance.json").read_text())
+    # Not what a link leads to: the page would give it away.
+    files = [path for path in sorted(folder.glob("*")) if path.is_file() and not path.is_symlink()]
+    videos = [path for path in files if path.suffix in VIDEO_TYPES]
+    provenance = read_provenance(directory / "provenance.json")
     hours = np.cumsum(seconds) / 3600
     failures = run.failures()
     return Story(run, metrics, failures, hours, evaluations, baselines, videos, provenance)
+
+
+def number(value: Any) -> float:
+    """Return a value of a log to draw, NaN where it is no number."""
+    return value if is_number(value) else np.nan
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read what made a run: its `processor` and `versions`.
+
+    Raises:
+        UserError: if they are not there.
+    """
+    found = read_json(path)
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("processor"), str)
+        or not isinstance(found.get("versions"), dict)
+    ):
+        raise UserError(f"{path}: expected a processor and versions")
+    versions = {printable(name): printable(str(each)) for name, each in found["versions"].items()}
+    return {**found, "processor": printable(found["processor"]), "versions": versions}
 
 
 def read_results(path: Path) -> dict[str, dict[str, Evaluation]]:
@@ -106,13 +131,23 @@ def read_results(path: Path) -> dict[str, dict[str, Evaluation]]:
         UserError: if it is not one.
     """
     try:
-        methods = json.loads(path.read_text())["methods"]
-        return {
+        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):
+            raise ValueError("expected a name like paper-test.json")
+        methods = read_json(path)["methods"]
+        found = {
             method: {part: Evaluation.from_dict(each) for part, each in found["parts"].items()}
             for method, found in methods.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a result file of metarl evaluate ({error!r})") from error
+        if not all(name.isprintable() for parts in (found, *found.values()) for name in parts):
+            raise ValueError("expected printable names of methods and parts")
+        if not found or not all(found.values()):
+            raise ValueError("expected at least one method, and a part of each")
+        return found
+    except UserError:
+        raise
+    except Exception as error:  # what is nested differently makes Python raise almost anything
+        reason = f"{type(error).__name__}: {brief(error)}"
+        raise UserError(f"{path}: not a result file of metarl evaluate ({reason})") from error
 
 
 def read_stories(directories: Iterable[Path]) -> list[Story]:
