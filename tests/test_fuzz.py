@@ -17,8 +17,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metarl.checks import UserError
 from metarl.cli import main
 from metarl.config import config_names, find_config
+from metarl.reading import read_yaml
 
 FACTOR = int(os.environ.get("METARL_FUZZ", "1"))
 TINY = ["--iterations=2", "--num-tasks=2", "--num-episodes=2", "--env.horizon=5"]
@@ -317,3 +319,12 @@ def test_the_letters_of_a_command_line():
     for command, flags in FLAGS.items():
         for flag in flags:
             assert set(flag) <= {*string.ascii_letters, "-", "."}, command
+
+
+def test_depth_and_size_of_yaml_are_bounded():
+    deep = "[" * 21 + "]" * 21
+    assert read_yaml(deep[1:-1], "x")
+    with pytest.raises(UserError, match="x: expected at most 20 levels"):
+        read_yaml(deep, "x")
+    with pytest.raises(UserError, match="x: expected at most 10000 values"):
+        read_yaml(f"[{'1, ' * 10_001}]", "x")

@@ -212,7 +212,7 @@ def test_a_partial_file_that_is_a_link_is_not_written_through(tmp_path):
 
 # --- texts ---
 
-LABEL = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | $\\frac{"
+LABEL = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | $\\frac{$"
 
 
 @pytest.fixture

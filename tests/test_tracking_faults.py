@@ -248,10 +248,11 @@ def test_its_process_hangs(untracked, tmp_path, capsys, monkeypatch):
     assert services() == []
 
 
-@pytest.mark.parametrize("target", ["/dev/full"])
-def test_a_folder_that_cannot_be_written(target, untracked, tmp_path, capsys):
+@pytest.mark.parametrize("device", [True, False])
+def test_a_folder_that_cannot_be_written(device, untracked, tmp_path, capsys):
     directory = tmp_path / "run"
-    (Run.create(config("offline"), directory).directory / "wandb").symlink_to(target)
+    path = Run.create(config("offline"), directory).directory / "wandb"
+    path.symlink_to("/dev/full") if device else path.write_text("no folder")
     run = resume(directory)
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)

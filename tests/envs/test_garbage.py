@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -97,12 +98,16 @@ def test_an_outcome_of_a_wrong_kind_is_an_error(walk, history, tmp_path, outcome
 
 def test_what_a_failed_worker_says_of_its_place_is_not_relied_on(walk):
     """It may have written anything into the shared memory, before it is asked for the error."""
-    family = walk("self.t == 2 and os._exit(1)")
-    env = family.make_batch(4, 2)
+    family = walk(
+        preamble=f"{PREAMBLE}\nHERE = Path(__file__).parent\n"
+        "number = len(list(HERE.glob('start*')))\nonce(f'start {number}')\n"
+        "number >= 2 and os._exit(1)  # that which describes, that which plays, and no successor"
+    )
+    env = family.make_batch(4, 1)
     env.reset(np.zeros((4, 1)), [np.random.default_rng(i) for i in range(4)])
-    env.step(np.ones((4, 1)))
     env.pool.views["row"][:] = 10**15
-    with pytest.raises(WorkerError, match=r"of episode [0-3], seed"):
+    os.kill(env.pool.pids[0], signal.SIGKILL)
+    with pytest.raises(WorkerError, match="of episode 3, seed"):
         env.step(np.ones((4, 1)))
 
 
