@@ -146,11 +146,13 @@ class PointBatchEnv(BatchEnv):
         reward = self._reward(before, np.linalg.norm(offset, axis=1))
         reached: np.ndarray = np.all(np.abs(offset) < GOAL_RADIUS, axis=1)
         result = self.position.copy(), reward, reached & self.family.ends_at_goal
+        if np.isfinite(offset).all():
+            return result
         lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
         lost = lost if ids is None else np.intersect1d(lost, ids)
-        if lost.size:
-            raise SimulationDiverged(lost, "the position is not finite", result)
-        return result
+        if not lost.size:  # those were lost before, and are stepped no longer
+            return result
+        raise SimulationDiverged(lost, "the position is not finite", result)
 
     def _reward(self, before: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Return the rewards, (N,), given the distances to the goal before and after the step."""

@@ -256,7 +256,10 @@ INNER = {
     "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0),
     "context": InnerConfig(adapts="context", rule="layer_step_sizes"),
 }
-COMBINATIONS = [*((outer, "sgd") for outer in OUTER), *(("ppo", inner) for inner in INNER)]
+COMBINATIONS = [
+    *((outer, "sgd") for outer in OUTER),
+    *(("ppo", inner) for inner in INNER if inner != "sgd"),
+]
 
 
 def meta_batch(agent, clock, planned, tasks=TASKS):
@@ -278,11 +281,13 @@ def assert_same(one: dict, other: dict) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(("outer", "inner"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("outer", "inner", "tasks_per_chunk"),
+    [*((*each, 1) for each in COMBINATIONS), ("trpo", "sgd", 3), ("ppo", "gates", 3)],
+)
 @pytest.mark.parametrize("phase", [0, 1])
-@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
 def test_a_task_without_episodes_takes_no_part(
-    make_agent, clock, outer, inner, phase, tasks_per_chunk
+    make_agent, clock, outer, inner, tasks_per_chunk, phase
 ):
     """The update is that of the tasks before it alone: to the bit where each is a chunk."""
     settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_chunk": tasks_per_chunk}
