@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.reading import is_number
+
 OnFailure: TypeAlias = Literal["stop", "skip_update", "drop_episode"]
 """What to do where a number is not finite: `metarl.config.Config.on_failure`."""
 
@@ -180,28 +182,21 @@ class Watch:
 
     def __call__(self, metrics: Mapping[str, Any]) -> list[Failure]:
         """Look at one iteration, and return the warnings that begin with it."""
-        if "outer_kl" not in metrics:  # no update was made: all is as it was
+        kl = metrics.get("outer_kl")
+        if not is_number(kl):  # no update was made: all is as it was
             return []
-        rejected = metrics.get("line_search_rejected")
-        self._rejections = self._rejections + 1 if rejected else 0
-        kl = metrics["outer_kl"]
-        found = {
-            "line search": f"the line search has rejected every step {REJECTIONS} times in a row"
-            if self._rejections >= REJECTIONS
-            else "",
-            "collapse": f"the policy's std has collapsed in {metrics.get('std_collapsed')} of the "
-            "action's numbers"
-            if metrics.get("std_collapsed")
-            else "",
-            "explosion": f"the policy's std has exploded in {metrics.get('std_exploded')} of the "
-            "action's numbers"
-            if metrics.get("std_exploded")
-            else "",
-            "divergence": f"the KL divergence of an update, {kl:.3g}, is far beyond "
-            f"{self._max_kl:g}"
-            if kl > self._max_kl
-            else "",
-        }
-        before, self.warnings = self.warnings, {k: text for k, text in found.items() if text}
+        self._rejections = self._rejections + 1 if metrics.get("line_search_rejected") else 0
+        found = {}
+        if self._rejections >= REJECTIONS:
+            found["line search"] = (
+                f"the line search has rejected every step {REJECTIONS} times in a row"
+            )
+        for way in ("collapsed", "exploded"):
+            if number := metrics.get(f"std_{way}"):
+                found[way] = f"the policy's std has {way} in {number} of the action's numbers"
+        if kl > self._max_kl:
+            limit = f"{self._max_kl:g}"
+            found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
+        before, self.warnings = self.warnings, found
         new = (text for kind, text in self.warnings.items() if kind not in before)
         return [Failure("warning", text) for text in new]

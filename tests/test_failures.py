@@ -644,6 +644,14 @@ def test_a_line_search_that_never_succeeds_is_warned_of_once(tmp_path, capsys):
     assert capsys.readouterr().out.count("warning:") == 1
 
 
+def test_metrics_that_are_no_numbers_warn_of_nothing():
+    """A resumption reads them from a file, which anybody may have written."""
+    watch = Watch(TRPOConfig())
+    for value in ("1e9", None, [5], {}, float("nan")):
+        assert watch({"outer_kl": value}) == []
+    assert [event.kind for event in watch({"outer_kl": 5.0})] == ["warning"]
+
+
 @pytest.mark.parametrize(
     ("bounds", "what"),
     [
