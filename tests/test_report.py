@@ -196,6 +196,18 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    path = copy / "evaluation" / "paper-test.json"
+    content = json.loads(path.read_text())
+    (result,) = content["methods"]["maml_trpo"]["parts"].values()
+    result["tasks"] = [[5e-324, 1e17]] * 5
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="numbers that no axis can show"):
+        write_report([copy], tmp_path / "out")
+
+
 def test_success_rates_are_on_the_page(runs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from metarl.checks import UserError
 from metarl.evaluation import Evaluation
 from metarl.figures import COLOURS, finish
 from metarl.report.story import RETURNS, Story, by_method
@@ -20,11 +21,18 @@ HIDDEN = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG, fit to stand inside a page."""
+    """Return a figure as SVG, fit to stand inside a page.
+
+    Raises:
+        UserError: if its numbers lie too far apart, or too close together, to be drawn.
+    """
     text = io.StringIO()
     # The same figure gives the same text.
     with rc_context({"svg.hashsalt": "metarl", "svg.fonttype": "path"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        try:
+            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        except np.linalg.LinAlgError as error:
+            raise UserError(f"the results hold numbers that no axis can show ({error})") from error
     whole = text.getvalue()
     return whole[whole.index("<svg") :]
 
