@@ -18,7 +18,7 @@ from PIL import Image
 from envs import RenderingUnavailable
 from metarl.film import Film
 
-MIN_PICTURES = 120  # of a process: fewer are drawn sooner than it starts
+MIN_PICTURES = 80  # of a process: fewer are drawn sooner than it starts
 UNAVAILABLE = 3  # exit code of a process that cannot draw
 PROGRAM = "import sys; sys.path[:] = {path}; from metarl.frames import serve; serve()"
 

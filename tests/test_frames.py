@@ -46,8 +46,8 @@ def test_several_processes_draw_what_one_draws(make_film, name, monkeypatch):
 
 def test_few_pictures_are_not_worth_a_process(make_film):
     film = make_film("point_nav")  # 2 x 2 panels
-    assert num_processes(film, 59, 8) == 1
-    assert num_processes(film, 60, 8) == 2
+    assert num_processes(film, 39, 8) == 1
+    assert num_processes(film, 40, 8) == 2
     assert num_processes(film, 600, 8) == 8
 
 
