@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metarl.checks import StorageError, UserError
+from metarl.checks import StorageError, UserError, check
 from metarl.reading import printable
+
+MOST_ROWS = 64  # of a film
 
 
 def complain(error: object, code: int) -> int:
@@ -114,6 +116,7 @@ def render(args: argparse.Namespace) -> int:
     from metarl.tracking import start_tracker
     from metarl.video import adaptation_video
 
+    check(args.tasks <= MOST_ROWS, "--tasks", f"at most {MOST_ROWS}", args.tasks)
     run = Run.open(args.directory, **overrides_of(args))
     family = run.config.env
     try:

@@ -317,6 +317,7 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, capsys, flags, lines
         ("render {run} --task 1 1 --out a.mp4", "nearest: [0.75, 0.75]"),
         ("render {run} --out a.avi", ".mp4 or .gif"),
         ("render {run} --tasks 0 --out a.gif", "--tasks: num_tasks: expected at least 1, got 0"),
+        ("render {run} --tasks 65 --out a.gif", "--tasks: expected at most 64, got 65"),
         ("render {run} --tasks 2 --task 0 0 --out a.gif", "not allowed with argument"),
         ("render {run} --preset tallk --out a.gif", "(nearest: talk)"),
         ("render {run} --fps 60 --out a.gif", "fps: expected more than 0, at most 50 in .gif"),
