@@ -33,6 +33,7 @@ def start(
         errors: a file for what it says on stderr.
         die_at: the process kills itself before this operation on files of the run, counted from 1.
     """
+    errors.unlink(missing_ok=True)  # a process may end before it has begun to write its own
     process = CONTEXT.Process(target=_run, args=(words, str(directory), errors, die_at))
     process.start()
     return process
