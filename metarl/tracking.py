@@ -8,7 +8,6 @@ import os
 import queue
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import wandb
 from wandb.sdk import wandb_setup
 
+from metarl.checks import warn
 from metarl.runs import Run
 
 # Seconds that W&B may take. Variables of its own override those for the start and the end.
@@ -161,7 +161,7 @@ class Guarded:
         error = outcome.exception() if outcome.done() else f"no answer for {seconds:g} s"
         if error is not None:
             self._end()
-            warn(f"W&B failed, and this run is no longer tracked: {brief(error)}")
+            lost(f"W&B failed, and this run is no longer tracked: {brief(error)}")
             end_service()
 
     def _end(self) -> None:
@@ -213,7 +213,7 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
             raise
         end_service()  # which would refuse a second run of this id
         tracker = WandbTracker(run, "offline", job)
-        warn(f"W&B is out of reach, so this run is tracked offline: {brief(error)}")
+        lost(f"W&B is out of reach, so this run is tracked offline: {brief(error)}")
         return tracker
 
 
@@ -255,10 +255,9 @@ def brief(error: object) -> str:
     return " ".join(f"{name}{error}".split())[:300]
 
 
-def warn(text: str) -> None:
-    """Say on stderr, in one line, what training goes on without."""
-    remedy = "metrics.jsonl and the checkpoints hold everything"
-    print(f"metarl: warning: {text} ({remedy})", file=sys.stderr, flush=True)
+def lost(what: str) -> None:
+    """Warn of what training goes on without."""
+    warn(f"{what} (metrics.jsonl and the checkpoints hold everything)")
 
 
 def _logged_in() -> bool:
