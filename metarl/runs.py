@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,18 @@ class Run:
         data = read_config(path)
         check_code(directory, data)
         return cls(directory, make_config(data, str(path), overrides))
+
+    def prolonged(self, iterations: int) -> Run:
+        """Return the same run with another number of iterations in its config.
+
+        Raises:
+            UserError: if another process is training it.
+            StorageError: if the config cannot be written.
+        """
+        longer = replace(self.config, iterations=iterations)
+        with self.lock():
+            write_atomically(self.directory / "config.yaml", longer.to_yaml().encode())
+        return Run(self.directory, longer)
 
     @property
     def checkpoints(self) -> Path:

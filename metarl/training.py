@@ -88,6 +88,9 @@ def resume(directory: str | Path) -> Run:
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
 
+    One that was begun with fewer iterations goes on up to as many as the config's: to the letter as
+    if it had been begun with them. One that was begun with more is left as it is.
+
     Raises:
         UserError: if the folder holds a run of another config, or another process is training it.
         Interrupted: on SIGINT or SIGTERM, after saving.
@@ -97,12 +100,14 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
         return train(config, directory)
     run = Run.open(directory)
     begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
-    for key in sorted(wanted.keys() | begun.keys()):
+    for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
         if wanted.get(key) != begun.get(key):
             raise UserError(
                 f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
                 "choose another folder with --out"
             )
+    if config.iterations > run.config.iterations:
+        run = run.prolonged(config.iterations)
     _go_on(run)
     return run
 
