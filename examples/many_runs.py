@@ -11,24 +11,35 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from metarl.config import load_config
+from metarl.config import Config, load_config
 from metarl.training import start_or_resume
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: the name of its config, values that replace some of it, and its folder."""
+    """A run: the name of its config, values that replace some of it, and its folder.
+
+    Attributes:
+        label: what tells its results from others of the same method.
+    """
 
     name: str
     settings: dict[str, Any]
     folder: Path
+    label: str = ""
+
+    @property
+    def config(self) -> Config:
+        """The config, on one thread and untracked."""
+        always = {"threads": 1, "tracking.mode": "disabled"}
+        return load_config(self.name, **self.settings, **always)
 
 
 def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -> None:
     """Train each run, unless it is there, and do `then` with it, `processes` runs at a time.
 
     What is done already is not done again: stop it at any time and start it anew. What a run prints
-    goes to a file beside its folder.
+    goes to a file beside its folder. A run that is there with fewer iterations goes on.
     """
     for job in jobs:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +53,9 @@ def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None])
 
 
 def finish(job: Job, then: Callable[[Job], None]) -> None:
-    """Bring one run to its end, on one thread, and do `then` with it."""
-    config = load_config(job.name, **job.settings, **{"threads": 1, "tracking.mode": "disabled"})
+    """Bring one run to its end and do `then` with it."""
     log = job.folder.with_name(f"{job.folder.name}.log")
     with log.open("a") as file, contextlib.redirect_stdout(file):
-        start_or_resume(config, job.folder)
+        start_or_resume(job.config, job.folder)
         then(job)
     print("done:", job.folder, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,19 +105,20 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
             ("point_nav/pretrained", 0),
             ("point_nav/maml_trpo", 1),
         ]
-        return [
+        jobs = [
             Job(name, {**tiny, "seed": seed}, folder / f"{name.split('/')[1]}-{seed}")
             for name, seed in names
         ]
+        return jobs, [replace(jobs[0], settings={**tiny, "iterations": 3}, label=", longer")]
 
     monkeypatch.setattr(reproduce, "plan", plan)
     words = ["reproduce", "--jobs", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", words)
-    finish_all(plan([], 0, tmp_path / "runs")[:1], 1, measure.measure)  # as if stopped after it
+    finish_all(plan([], 0, tmp_path / "runs")[0][:1], 1, measure.measure)  # as if stopped after it
     metrics = tmp_path / "runs" / "maml_trpo-0" / "metrics.jsonl"
-    before = metrics.stat().st_mtime_ns
+    before = metrics.read_bytes()
     reproduce.main()
-    assert metrics.stat().st_mtime_ns == before
+    assert metrics.read_bytes()[: len(before)] == before
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
     assert list(rows) == [
@@ -125,9 +127,14 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
         "random, best step",
         "pretrained",
         "pretrained, best step",
+        "maml_trpo, longer",
     ]
     assert rows["maml_trpo"]["seeds"] == [0, 1]
     assert len(rows["maml_trpo"]["curve"][0]) == tiny["iterations"]
+    assert rows["random"]["seeds"] == [0]
+    assert len(rows["maml_trpo, longer"]["curve"][0]) == 3
+    assert rows["maml_trpo, longer"]["env_steps"][0] > rows["maml_trpo"]["env_steps"][0]
+    assert rows["maml_trpo, longer"]["returns"] != rows["maml_trpo"]["returns"][:1]
     returns = torch.tensor(rows["maml_trpo"]["returns"])
     assert returns.shape == (2, 2, 4)
     assert f"| {returns[..., 1].mean():.1f} (" in printed

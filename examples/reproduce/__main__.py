@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import chain
 from pathlib import Path
 
 from examples.many_runs import Job, finish_all
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import gather, measure
 from examples.reproduce.published import PUBLISHED
-from metarl.config import config_names
 from metarl.files import write_atomically
 from metarl.runs import encode
 
 BASELINES = ("oracle", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned")
+ITERATIONS = {
+    "half_cheetah_dir/maml_trpo": 50,
+    "half_cheetah_vel/maml_trpo": 150,
+}
+"""Where less than the published budget: as many env steps as with the tuned settings."""
 
 
 def main() -> None:
@@ -39,10 +44,11 @@ def main() -> None:
         if family not in PUBLISHED:
             parser.error(f"{family}: expected one of {', '.join(PUBLISHED)}")
 
-    jobs = plan(args.families, args.seeds, args.runs)
+    phases = plan(args.families, args.seeds, args.runs)
     if not args.gather:
-        finish_all(jobs, args.jobs, measure)
-    results = gather(jobs)
+        for jobs in phases:
+            finish_all(jobs, args.jobs, measure)
+    results = gather(list(chain(*phases)))
     if not results:
         parser.error(f"{args.runs}: no finished run in it yet")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -51,17 +57,29 @@ def main() -> None:
     print(*draw(results, args.out), sep="\n")
 
 
-def plan(families: list[str], seeds: int, folder: Path) -> list[Job]:
-    """Return the runs, in the order in which they tell the most: first a seed of everything."""
+def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:
+    """Return the runs, in the order in which they tell the most: first a seed of everything.
+
+    Then those that go on to the whole published budget, one for each family.
+    """
     pairs = [(method, seed) for seed in range(seeds) for method in METHODS]
     pairs[len(METHODS) : len(METHODS)] = [(baseline, 0) for baseline in BASELINES]
-    known = config_names()
-    return [
-        Job(name, {"seed": seed}, folder / f"{family}-{method}-seed{seed}")
-        for method, seed in pairs
-        for family in families
-        if (name := f"{family}/{method}") in known
-    ]
+
+    names = [(f"{family}/{method}", seed) for method, seed in pairs for family in families]
+    shorter = {name: {"iterations": number} for name, number in ITERATIONS.items()}
+
+    def job(name: str, seed: int, settings: dict[str, int], label: str = "") -> Job:
+        where = folder / f"{name.replace('/', '-')}-seed{seed}"
+        return Job(name, {"seed": seed, **settings}, where, label)
+
+    return (
+        [job(name, seed, shorter.get(name, {})) for name, seed in names],
+        [
+            job(name, seed, {}, ", whole budget")
+            for name, seed in names
+            if name in shorter and name.endswith("maml_trpo") and seed == 0
+        ],
+    )
 
 
 if __name__ == "__main__":

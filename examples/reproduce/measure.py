@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,34 +25,41 @@ POINTS = 120  # of a learning curve in the results file
 
 
 def measure(job: Job) -> None:
-    """Evaluate a run, and what it is compared with, and write `evaluation/paper.json`.
+    """Evaluate a run, and what it is compared with, at the last of the job's iterations.
 
     Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
     that is best after one step on validation tasks.
     """
-    run = Run.open(job.folder)
-    path = run.directory / "evaluation" / "paper.json"
+    path = result_file(job)
     if path.exists():
         return
-    agents = {run.config.method: make_agent(run.config, run.load().agent)}
-    if run.config.method == "maml_trpo" and run.config.seed == 0:
+    run, state = Run.open(job.folder), Run.open(job.folder).load(str(job.config.iterations))
+    agents = {run.config.method: make_agent(run.config, state.agent)}
+    first = run.config.seed == 0 and not list(path.parent.glob("figure-*.json"))
+    if run.config.method == "maml_trpo" and first:
         agents["random"] = make_agent(run.config)
     results = {}
     for method, agent in agents.items():
         results[method] = by_paper(run, agent)
         if method in ("pretrained", "random"):
-            validated = [by_paper(run, agent, factor, "validation") for factor in FACTORS]
+            validated = [by_paper(run, agent, factor, "validation", 1) for factor in FACTORS]
             best = FACTORS[int(np.argmax([result.mean[1] for result in validated]))]
             results[f"{method}, best step"] = by_paper(run, agent, best)
     content = {
         "methods": {name: result.to_dict() for name, result in results.items()},
         "provenance": provenance(),
     }
-    path.parent.mkdir(exist_ok=True)
     write_atomically(path, encode(content))
 
 
-def by_paper(run: Run, agent: Any, factor: float = 1.0, split: str = "test") -> Evaluation:
+def result_file(job: Job) -> Path:
+    """Return where the evaluation of a job goes."""
+    return job.folder / f"figure-{job.config.iterations}.json"
+
+
+def by_paper(
+    run: Run, agent: Any, factor: float = 1.0, split: str = "test", steps: int = STEPS
+) -> Evaluation:
     """Adapt as in the paper: a whole step at first, halves of it afterwards; all times `factor`."""
     return evaluate(
         agent,
@@ -59,24 +67,23 @@ def by_paper(run: Run, agent: Any, factor: float = 1.0, split: str = "test") -> 
         split=split,
         tasks=TASKS,
         episodes=PUBLISHED[run.config.env.name].episodes,
-        steps=STEPS,
-        scales=[factor * scale for scale in step_scales("halving", STEPS)],
+        steps=steps,
+        scales=[factor * scale for scale in step_scales("halving", steps)],
         threads=run.config.num_threads,
     )
 
 
 def gather(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return the results of the runs that are finished: by family and method, over seeds."""
+    """Return the results of the jobs that are done: by family and method, over seeds."""
     found: dict[str, Any] = {}
     for job in jobs:
-        path = job.folder / "evaluation" / "paper.json"
-        if not path.exists():
+        if not result_file(job).exists():
             continue
-        run = Run.open(job.folder)
-        content = json.loads(path.read_text())
+        run, iterations = Run.open(job.folder), job.config.iterations
+        content = json.loads(result_file(job).read_text())
         for method, result in content["methods"].items():
             row = found.setdefault(result["family"], {}).setdefault(
-                method,
+                method + job.label * (method == run.config.method),
                 {
                     "seeds": [],
                     "returns": [],
@@ -93,18 +100,19 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
             row["seeds"].append(run.config.seed)
             row["returns"].append(np.round(by_task, 2).tolist())
             if not method.startswith("random"):
-                row["env_steps"].append(run.metrics()[-1]["env_steps"])
-                row["hours"].append(round(sum(line["seconds"] for line in run.timings()) / 3600, 2))
-                row["curve"].append(curve(run))
+                metrics, timings = run.metrics()[:iterations], run.timings()[:iterations]
+                row["env_steps"].append(metrics[-1]["env_steps"])
+                row["hours"].append(round(sum(line["seconds"] for line in timings) / 3600, 2))
+                row["curve"].append(curve(metrics))
     return found
 
 
-def curve(run: Run) -> list[list[float]]:
+def curve(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """Return the learning curve at some points: env steps, return before, return after.
 
     Each point is the mean over the iterations since the last.
     """
     names = ("env_steps", "return_before", "return_after")
-    rows = np.array([[line[name] for name in names] for line in run.metrics()])
+    rows = np.array([[line[name] for name in names] for line in metrics])
     groups = np.array_split(rows, min(POINTS, len(rows)))
     return [[group[-1, 0], *np.round(group[:, 1:].mean(axis=0), 2)] for group in groups]
