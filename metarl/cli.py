@@ -86,7 +86,7 @@ def make_parser(words: Sequence[str]) -> Parser:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="go on with --out if it exists, up to --iterations; do nothing if it is finished",
+        help="go on with --out if it exists, up to --iterations, and do nothing if it is past them",
     )
     command.add_argument("--dry-run", action="store_true", help="check and print the config only")
     add_flags_of(words, command)

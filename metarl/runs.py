@@ -94,17 +94,17 @@ class Run:
         check_code(directory, data)
         return cls(directory, make_config(data, str(path), overrides))
 
-    def prolonged(self, iterations: int) -> Run:
+    def with_iterations(self, iterations: int) -> Run:
         """Return the same run with another number of iterations in its config.
 
         Raises:
             UserError: if another process is training it.
             StorageError: if the config cannot be written.
         """
-        longer = replace(self.config, iterations=iterations)
+        other = replace(self.config, iterations=iterations)
         with self.lock():
-            write_atomically(self.directory / "config.yaml", longer.to_yaml().encode())
-        return Run(self.directory, longer)
+            write_atomically(self.directory / "config.yaml", other.to_yaml().encode())
+        return Run(self.directory, other)
 
     @property
     def checkpoints(self) -> Path:

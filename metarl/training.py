@@ -88,8 +88,8 @@ def resume(directory: str | Path) -> Run:
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
 
-    One that was begun with fewer iterations goes on up to as many as the config's: to the letter as
-    if it had been begun with them. One that was begun with more is left as it is.
+    It goes on up to the config's iterations even if it was begun with more or fewer, and is then to
+    the letter what it would be if begun with those. One that is past them is left as it is.
 
     Raises:
         UserError: if the folder holds a run of another config, or another process is training it.
@@ -106,8 +106,10 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
                 f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
                 "choose another folder with --out"
             )
-    if config.iterations > run.config.iterations:
-        run = run.prolonged(config.iterations)
+    if len(run.metrics()) > config.iterations:
+        return run
+    if config.iterations != run.config.iterations:
+        run = run.with_iterations(config.iterations)
     _go_on(run)
     return run
 

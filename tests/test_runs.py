@@ -259,7 +259,7 @@ def test_a_lock_lasts_as_long_as_the_training_that_holds_it(stopped, finished):
     assert_same_outcome(stopped, finished)
 
 
-def test_a_finished_run_goes_on_to_more_iterations_as_if_begun_with_them(finished, tmp_path):
+def test_a_run_goes_on_to_more_iterations_as_if_begun_with_them(finished, tmp_path):
     directory = tmp_path / "run"
     train(tiny(iterations=4), directory)
     start_or_resume(tiny(), directory)
@@ -267,11 +267,18 @@ def test_a_finished_run_goes_on_to_more_iterations_as_if_begun_with_them(finishe
     assert (directory / "config.yaml").read_text() == (finished / "config.yaml").read_text()
 
     metrics = (directory / "metrics.jsonl").read_bytes()
-    assert start_or_resume(tiny(iterations=2), directory).config.iterations == 6
+    start_or_resume(tiny(iterations=2), directory)
     assert (directory / "metrics.jsonl").read_bytes() == metrics
     with pytest.raises(UserError, match="was begun with seed = 0, not 5"):
         start_or_resume(tiny(iterations=8, seed=5), directory)
     assert Run.open(directory).config.iterations == 6
+
+
+def test_an_unfinished_run_goes_on_to_fewer_iterations_than_it_was_begun_with(stopped, finished):
+    (stopped / "config.yaml").write_text(tiny(iterations=100).to_yaml())
+    run = start_or_resume(tiny(), stopped)
+    assert run.config.iterations == 6
+    assert_same_outcome(stopped, finished)
 
 
 def create_all(config, folder, name):

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from itertools import chain
 from pathlib import Path
 
 from examples.many_runs import Job, finish_all
 from examples.reproduce.figures import draw, table
-from examples.reproduce.measure import gather, measure
+from examples.reproduce.measure import gather, measure, result_file
 from examples.reproduce.published import PUBLISHED
+from examples.reproduce.ship import ship
 from metarl.files import write_atomically
 from metarl.runs import encode
 
@@ -48,13 +48,15 @@ def main() -> None:
     if not args.gather:
         for jobs in phases:
             finish_all(jobs, args.jobs, measure)
-    results = gather(list(chain(*phases)))
+    done = [job for jobs in phases for job in jobs if result_file(job).exists()]
+    results = gather(done)
     if not results:
         parser.error(f"{args.runs}: no finished run in it yet")
     args.out.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out / "reproduction.json", encode(results))
     print("\n".join(table(results)))
-    print(*draw(results, args.out), sep="\n")
+    tuned = [job for job in done if job.name.endswith("_tuned")]
+    print(*draw(results, args.out), *ship(tuned, args.out / "runs"), sep="\n")
 
 
 def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:

@@ -74,11 +74,9 @@ def by_paper(
 
 
 def gather(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return the results of the jobs that are done: by family and method, over seeds."""
+    """Return the results of finished jobs: by family and method, over seeds."""
     found: dict[str, Any] = {}
     for job in jobs:
-        if not result_file(job).exists():
-            continue
         run, iterations = Run.open(job.folder), job.config.iterations
         content = json.loads(result_file(job).read_text())
         for method, result in content["methods"].items():
