@@ -116,7 +116,8 @@ def make_parser(words: Sequence[str]) -> Parser:
         "--inner-lr-schedule",
         default="halving",
         metavar="NAME",
-        help="halving (default): half the step size after the first step; or constant",
+        help="halving (default): half the step size after the first step; geometric: half of the "
+        "last at every step; or constant",
     )
     command.set_defaults(run=evaluate, parser=command)
 

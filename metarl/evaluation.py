@@ -21,7 +21,7 @@ from metarl.statistics import interquartile_mean, mean_interval
 from metarl.stopwatch import Stopwatch
 from metarl.streams import MAX_SEED, Purpose, stream
 
-SCHEDULES = ("constant", "halving")
+SCHEDULES = ("constant", "halving", "geometric")
 
 
 @dataclass(frozen=True)
@@ -285,12 +285,15 @@ def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
 def step_scales(schedule: str, steps: int) -> list[float]:
     """Return the factor on each adaptation step.
 
-    `halving` is the MAML paper's: the whole step at first and half of it afterwards.
+    `halving` is the MAML paper's: the whole step at first and half of it afterwards. `geometric`
+    halves every step anew: 1, 1/2, 1/4.
 
     Raises:
         UserError: if the schedule is unknown.
     """
     check_known(schedule, SCHEDULES, "unknown schedule")
+    if schedule == "geometric":
+        return [0.5**step for step in range(steps)]
     return [1.0 if schedule == "constant" or step == 0 else 0.5 for step in range(steps)]
 
 

@@ -53,7 +53,7 @@ class Setting:
         tasks: how many of its tasks.
         episodes: per task and adaptation step.
         steps: adaptation steps.
-        schedule: of their sizes, `halving` or `constant`.
+        schedule: of their sizes, `halving`, `geometric` or `constant`.
         seed: of the episodes.
         threads: for the physics; no influence on the results.
         on_failure: `stop` where an episode fails, or leave it out.

@@ -75,6 +75,7 @@ def test_statistics_of_known_returns():
 def test_the_paper_s_schedule_halves_after_the_first_step():
     assert step_scales("constant", 3) == [1.0, 1.0, 1.0]
     assert step_scales("halving", 3) == [1.0, 0.5, 0.5]
+    assert step_scales("geometric", 3) == [1.0, 0.5, 0.25]
     with pytest.raises(UserError, match="nearest: halving"):
         step_scales("halvign", 3)
 

@@ -104,6 +104,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
             ("point_nav/maml_trpo", 0),
             ("point_nav/pretrained", 0),
             ("point_nav/maml_trpo", 1),
+            ("point_nav/maml_trpo_tuned", 0),
         ]
         jobs = [
             Job(name, {**tiny, "seed": seed}, folder / f"{name.split('/')[1]}-{seed}")
@@ -112,23 +113,33 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
         return jobs, [replace(jobs[0], settings={**tiny, "iterations": 3}, label=", longer")]
 
     monkeypatch.setattr(reproduce, "plan", plan)
-    words = ["reproduce", "--jobs", "1", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    words = [
+        "reproduce",
+        "--jobs",
+        "1",
+        "--runs",
+        str(tmp_path / "trained"),
+        "--out",
+        str(tmp_path),
+    ]
     monkeypatch.setattr("sys.argv", words)
-    finish_all(plan([], 0, tmp_path / "runs")[0][:1], 1, measure.measure)  # as if stopped after it
-    metrics = tmp_path / "runs" / "maml_trpo-0" / "metrics.jsonl"
+    finish_all(
+        plan([], 0, tmp_path / "trained")[0][:1], 1, measure.measure
+    )  # as if stopped after it
+    metrics = tmp_path / "trained" / "maml_trpo-0" / "metrics.jsonl"
     before = metrics.read_bytes()
     reproduce.main()
     assert metrics.read_bytes()[: len(before)] == before
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
-    assert list(rows) == [
-        "maml_trpo",
-        "random",
-        "random, best step",
-        "pretrained",
-        "pretrained, best step",
-        "maml_trpo, longer",
-    ]
+    assert set(rows) == {
+        *("maml_trpo", "maml_trpo, ever smaller steps"),
+        *("maml_trpo, longer", "maml_trpo, ever smaller steps, longer"),
+        *("random", "random, best step", "pretrained", "pretrained, best step"),
+        *("maml_trpo_tuned", "maml_trpo_tuned, ever smaller steps"),
+    }
+    assert rows["maml_trpo"]["step_scales"] == [1.0, 0.5, 0.5]
+    assert rows["maml_trpo, ever smaller steps"]["step_scales"] == [1.0, 0.5, 0.25]
     assert rows["maml_trpo"]["seeds"] == [0, 1]
     assert len(rows["maml_trpo"]["curve"][0]) == tiny["iterations"]
     assert rows["random"]["seeds"] == [0]
@@ -139,6 +150,12 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert returns.shape == (2, 2, 4)
     assert f"| {returns[..., 1].mean():.1f} (" in printed
     assert "| paper, MAML* | -40.4 | -11.7 | -3.33 | -3.23 |" in printed.replace("*paper", "paper")
+    shipped = tmp_path / "runs" / "point_nav"
+    assert {path.name for path in shipped.rglob("*.*")} == {
+        *("config.yaml", "metrics.jsonl", "timings.jsonl", "provenance.json", "latest.pt")
+    }
+    assert str(tmp_path) not in (shipped / "provenance.json").read_text()
+    assert Run.open(shipped).load().iteration == tiny["iterations"]
     assert (tmp_path / "reproduction-adaptation.png").stat().st_size > 10_000
     assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000
 
