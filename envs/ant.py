@@ -41,7 +41,6 @@ class Ant(MujocoFamily):
     """The episode ends where the torso's height, m, is more than this."""
 
     model_file: ClassVar[str] = "ant.xml"
-    frame_skip: ClassVar[int] = 5
     reset_noise: ClassVar[float] = 0.1
     normal_velocities: ClassVar[bool] = True
     camera_elevation: ClassVar[float] = -30.0

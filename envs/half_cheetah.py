@@ -27,9 +27,11 @@ class HalfCheetah(MujocoFamily):
     observe_torso: bool = False
     """Whether the robot's centre of mass, (x, y, z) in m, is observed too, as in MAML's and PEARL's
     20 numbers. Without it the observation is Gymnasium's 17."""
+    frame_skip: int = 5
+    """Physics steps, of 0.01 s each, per control step. Gymnasium has 5: 200 control steps take 10 s.
+    MAML's code, on rllab, has 1: they take 2 s there, with a much finer control."""
 
     model_file: ClassVar[str] = "half_cheetah.xml"
-    frame_skip: ClassVar[int] = 5
     reset_noise: ClassVar[float] = 0.1
     normal_velocities: ClassVar[bool] = True
 

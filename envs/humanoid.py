@@ -37,7 +37,6 @@ class HumanoidDir(DirectionGoal):
     source: ClassVar[str] = "Rakelly et al. 2019 (PEARL)"
     plane: ClassVar[bool] = True
     model_file: ClassVar[str] = "humanoid.xml"
-    frame_skip: ClassVar[int] = 5
     reset_noise: ClassVar[float] = 0.01
     obs_dim: ClassVar[int] = 348
     camera_elevation: ClassVar[float] = -20.0

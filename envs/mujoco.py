@@ -29,6 +29,7 @@ GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets
 # MuJoCo calls a simulation unstable, and resets it, when a position, velocity or acceleration
 # passes mjMAXVAL; so it bounds every observation.
 MAX_VALUE = float(mujoco.mjMAXVAL)
+MOST_FRAMES = 1000  # physics steps in a control step; more is a slip
 UNSTABLE = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
     mujoco.mjtWarning.mjWARN_BADQVEL.value,
@@ -93,11 +94,11 @@ class MujocoFamily(TaskFamily):
     action_scale: float = 10.0
     """The policy action that drives an actuator to its limit. With 10 the initial policy, of
     standard deviation 1, uses a tenth of the range; this decides whether anything is learned."""
+    frame_skip: int = 5
+    """Physics steps per control step."""
 
     model_file: ClassVar[str]
     """The model, a file among Gymnasium's MuJoCo assets."""
-    frame_skip: ClassVar[int]
-    """Physics steps per control step."""
     reset_noise: ClassVar[float]
     """How far episodes begin from the model's own state: positions evenly within this range, and
     velocities too, or normally with this standard deviation."""
@@ -110,6 +111,8 @@ class MujocoFamily(TaskFamily):
         super().__post_init__()
         if not self.action_scale > 0:
             raise ValueError(f"action_scale: expected more than 0, got {self.action_scale}")
+        if not 1 <= self.frame_skip <= MOST_FRAMES:
+            raise ValueError(f"frame_skip: expected 1 to {MOST_FRAMES}, got {self.frame_skip}")
 
     @property
     def model(self) -> mujoco.MjModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,21 @@ from metarl.figures import COLOURS, finish, save
 from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
 
-SHOWN = ("maml_trpo", "maml_trpo_tuned", "pretrained", "pretrained, best step", "random")
+SHOWN = dict(
+    zip(
+        (
+            "maml_trpo",
+            "maml_trpo_tuned",
+            "maml_trpo_tuned, ever smaller steps",
+            "pretrained, best step",
+            "random, best step",
+            "maml_trpo, whole budget",
+        ),
+        COLOURS,
+        strict=True,
+    )
+)
+"""The rows that are drawn, and their colours."""
 
 
 def table(results: dict[str, Any]) -> list[str]:
@@ -72,13 +87,18 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw the adaptation curves and the learning curves, and return the files."""
     made = []
     for name, panel in (("adaptation", adaptation), ("learning", learning)):
-        figure = Figure(figsize=(4.4 * len(results), 3.6), layout="constrained")
+        figure = Figure(figsize=(4.4 * len(results), 4.2), layout="constrained")
         all_axes = figure.subplots(1, len(results), squeeze=False)[0]
         for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
             panel(axes, rows, PUBLISHED[family])
             axes.set_title(family)
-            finish(axes, legend=axes is all_axes[-1])
+            finish(axes, legend=False)
         all_axes[0].set_ylabel("return")
+        pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in all_axes]
+        legend = {label: handle for handle, label in chain(*pairs)}  # one for all panels
+        figure.legend(
+            legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False
+        )
         made.append(folder / f"reproduction-{name}.png")
         save(figure, made[-1])
     return made
@@ -87,12 +107,12 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
     """Draw return against adaptation steps: ours in full lines, the paper's dashed."""
     steps = range(len(paper.maml))
-    axes.plot(steps, paper.maml, "--", color=COLOURS[0], label="maml, paper")
-    axes.axhline(paper.oracle, linestyle="--", color="#999999", label="oracle, paper")
+    axes.plot(steps, paper.maml, "--", color="black", label="the paper's MAML")
+    axes.axhline(paper.oracle, linestyle="--", color="#999999", label="the paper's oracle")
     if "oracle" in rows:
         mean = np.array(rows["oracle"]["returns"])[..., 0].mean()
         axes.axhline(mean, color="#999999", label="oracle")
-    for method, colour in zip(SHOWN, COLOURS, strict=False):
+    for method, colour in SHOWN.items():
         if method in rows:
             mean, low, high = np.transpose(means(np.array(rows[method]["returns"])))
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -102,12 +122,11 @@ def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
 
 
 def learning(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
-    """Draw the training returns of each seed after one adaptation step, against env steps."""
-    axes.axhline(paper.maml[1], linestyle="--", color=COLOURS[0], label="1 step, paper, at the end")
-    for method, colour in zip(SHOWN, COLOURS, strict=False):
-        for number, points in enumerate(rows.get(method, {}).get("curve", [])):
+    """Draw the training returns of each seed against env steps: dotted before adaptation."""
+    axes.axhline(paper.maml[1], linestyle="--", color="black", label="the paper's, in the end")
+    for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned"):
+        for points in rows.get(method, {}).get("curve", []):
             steps, before, after = np.transpose(points)
-            name = "_" * (number > 0) + f"{method}, 1 step"  # one line of the legend for all seeds
-            axes.plot(steps / 1e6, after, color=colour, linewidth=1, label=name)
-            axes.plot(steps / 1e6, before, ":", color=colour, linewidth=0.8)
+            axes.plot(steps / 1e6, after, color=SHOWN[method], linewidth=1, label=method)
+            axes.plot(steps / 1e6, before, ":", color=SHOWN[method], linewidth=0.8)
     axes.set_xlabel("million env steps in training")

@@ -44,10 +44,8 @@ def measure(job: Job) -> None:
     for method, agent in agents.items():
         results[method] = by_paper(run, agent)
         if method in ("pretrained", "random"):
-            validated = [
-                by_paper(run, agent, factor, split="validation", steps=1) for factor in FACTORS
-            ]
-            best = FACTORS[int(np.argmax([result.mean[1] for result in validated]))]
+            found = [validated(run, agent, factor) for factor in FACTORS]
+            best = FACTORS[int(np.argmax(found))]
             results[f"{method}, best step"] = by_paper(run, agent, best)
         elif run.config.env.name in GEOMETRIC and run.config.inner_steps:
             geometric = by_paper(run, agent, schedule="geometric")
@@ -64,24 +62,31 @@ def result_file(job: Job) -> Path:
     return job.folder / f"figure-{job.config.iterations}.json"
 
 
-def by_paper(
-    run: Run,
-    agent: Any,
-    factor: float = 1.0,
-    *,
-    split: str = "test",
-    steps: int = STEPS,
-    schedule: str = "halving",
-) -> Evaluation:
+def validated(run: Run, agent: Any, factor: float) -> float:
+    """Return the mean return after one step, `factor` times as long, on some validation tasks."""
+    result = evaluate(
+        agent,
+        run.config.env,
+        split="validation",
+        tasks=TASKS // 2,
+        episodes=PUBLISHED[run.config.env.name].episodes,
+        steps=1,
+        scales=[factor],
+        threads=run.config.num_threads,
+    )
+    return float(result.mean[1])
+
+
+def by_paper(run: Run, agent: Any, factor: float = 1.0, schedule: str = "halving") -> Evaluation:
     """Adapt as in the paper: a whole step at first, halves of it afterwards; all times `factor`."""
     return evaluate(
         agent,
         run.config.env,
-        split=split,
+        split="test",
         tasks=TASKS,
         episodes=PUBLISHED[run.config.env.name].episodes,
-        steps=steps,
-        scales=[factor * scale for scale in step_scales(schedule, steps)],
+        steps=STEPS,
+        scales=[factor * scale for scale in step_scales(schedule, STEPS)],
         threads=run.config.num_threads,
     )
 

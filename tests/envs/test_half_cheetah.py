@@ -20,12 +20,18 @@ GOALS = np.array([[0.3], [1.7], [1.0], [0.0], [2.0]])
 
 @pytest.fixture
 def reference(tmp_path, monkeypatch):
-    """Gymnasium's HalfCheetah-v5, which would leave MUJOCO_LOG.TXT in the current folder."""
+    """Makes Gymnasium's HalfCheetah-v5, which would leave MUJOCO_LOG.TXT in the current folder."""
     monkeypatch.chdir(tmp_path)
-    with quiet():
-        env = gymnasium.make("HalfCheetah-v5").unwrapped
-    yield env
-    env.close()
+    made = []
+
+    def make(**kwargs):
+        with quiet():
+            made.append(gymnasium.make("HalfCheetah-v5", **kwargs).unwrapped)
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
 
 
 def begin(family, tasks: np.ndarray, num_threads: int = 1, seed: int = 0) -> MujocoBatchEnv:
@@ -51,12 +57,14 @@ def states(env: MujocoBatchEnv) -> np.ndarray:
         (VEL, 1.3, lambda velocity: -abs(velocity - 1.3)),
         (HalfCheetahDir(action_scale=1.0), 1.0, lambda velocity: velocity),
         (HalfCheetahDir(action_scale=1.0), -1.0, lambda velocity: -velocity),
+        (HalfCheetahDir(action_scale=1.0, frame_skip=1), 1.0, lambda velocity: velocity),
     ],
-    ids=["vel", "forward", "backward"],
+    ids=["vel", "forward", "backward", "frame_skip"],
 )
 def test_physics_and_reward_are_gymnasiums_to_the_bit(reference, family, task, task_reward):
     """200 random steps from the same state: qpos, qvel, observation and reward formula."""
     env = begin(family, np.array([[task]]))
+    reference = reference(frame_skip=family.frame_skip)
     reference.reset(seed=0)
     mujoco.mj_resetData(reference.model, reference.data)
     reference.set_state(*np.split(env.drawn_state(0), [9]))
@@ -242,6 +250,7 @@ def test_the_control_cost_is_that_of_the_clipped_control():
     ("fields", "message"),
     [
         ({"action_scale": 0.0}, "action_scale: expected more than 0, got 0.0"),
+        ({"frame_skip": 0}, "frame_skip: expected 1 to 1000, got 0"),
         ({"horizon": 0}, "horizon: expected at least 1, got 0"),
         ({"goal_low": 2.0}, r"goal_high: expected more than goal_low \(2.0\), got 2.0"),
     ],
