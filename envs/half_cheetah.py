@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import mujoco
 import numpy as np
@@ -28,8 +28,11 @@ class HalfCheetah(MujocoFamily):
     """Whether the robot's centre of mass, (x, y, z) in m, is observed too, as in MAML's and PEARL's
     20 numbers. Without it the observation is Gymnasium's 17."""
     frame_skip: int = 5
-    """Physics steps, of 0.01 s each, per control step. Gymnasium has 5: 200 control steps take 10 s.
-    MAML's code, on rllab, has 1: they take 2 s there, with a much finer control."""
+    """Physics steps, of 0.01 s each, per control step. Gymnasium has 5, so that 200 control steps
+    take 10 s. MAML's code, on rllab, has 1: they take 2 s there, with a much finer control."""
+    velocity_of: Literal["torso", "centre_of_mass"] = "torso"
+    """Whose velocity is rewarded: the torso's as in Gymnasium, or, as in MAML's code, that of the
+    whole robot, which swings less."""
 
     model_file: ClassVar[str] = "half_cheetah.xml"
     reset_noise: ClassVar[float] = 0.1
@@ -43,7 +46,8 @@ class HalfCheetah(MujocoFamily):
     def stage(self) -> int:
         # The centre of mass is among what MuJoCo derives from the positions.
         stages = mujoco.mjtStage
-        return (stages.mjSTAGE_POS if self.observe_torso else stages.mjSTAGE_NONE).value
+        needed = self.observe_torso or self.velocity_of == "centre_of_mass"
+        return (stages.mjSTAGE_POS if needed else stages.mjSTAGE_NONE).value
 
     def observe(self, batch: Batch) -> np.ndarray:
         # All but the x position, which no reward depends on.
@@ -53,6 +57,8 @@ class HalfCheetah(MujocoFamily):
         return np.concatenate(parts, axis=1)
 
     def position(self, batch: Batch) -> np.ndarray:
+        if self.velocity_of == "centre_of_mass":
+            return batch.bind("subtree_com")[:, 1, 0].copy()
         return batch.bind("qpos")[:, 0].copy()
 
 

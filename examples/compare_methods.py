@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of runs")
     args = parser.parse_args()
 
-    methods = [name for name in config_names() if name.startswith(f"{args.family}/")]
+    names = [name for name in config_names() if name.startswith(f"{args.family}/")]
+    methods = [name for name in names if not name.endswith("_tuned")]  # settings, no method
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
     pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
     folders = {pair: args.out / f"{pair[0].replace('/', '-')}-seed{pair[1]}" for pair in pairs}

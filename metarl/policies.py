@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarl.checks import check
+from metarl.checks import UserError, check
 from metarl.distributions import Categorical, Distribution, Normal
 from metarl.params import Params
 
@@ -220,10 +220,20 @@ class MLPActor(ABC):
             (self._arrays[f"weight{layer}"], self._arrays[f"bias{layer}"]) for layer in layers
         ]
         self._relu = policy.config.activation == "relu"
-        self._num_outputs = policy.sizes[-1]
+        self._obs_dim, self._num_outputs = policy.sizes[0], policy.sizes[-1]
 
     def forward(self, obs: np.ndarray) -> np.ndarray:
-        """Return the outputs, (B, E, num_outputs), at obs (B, E, obs_dim) float32."""
+        """Return the outputs, (B, E, num_outputs), at obs (B, E, obs_dim) float32.
+
+        Raises:
+            UserError: if the observations are of another size than those it was made for.
+        """
+        if obs.shape[-1] != self._obs_dim:
+            raise UserError(
+                f"env: expected observations of {self._obs_dim} numbers, for which the policy was "
+                f"made, got {obs.shape[-1]}: the agent comes from another task family, or from "
+                "other settings of this one"
+            )
         hidden = obs
         for layer, (weight, bias) in enumerate(self._layers):
             if layer:

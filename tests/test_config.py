@@ -79,7 +79,7 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
 
 def test_every_method_has_a_config_for_point_nav():
     named = {name.partition("/")[2] for name in config_names() if name.startswith("point_nav/")}
-    assert named == METHODS.keys()
+    assert named - {"maml_trpo_tuned"} == METHODS.keys()
 
 
 @pytest.mark.parametrize("update", UPDATES)

@@ -223,10 +223,16 @@ def test_a_checkpoint_that_does_not_fit_the_config_is_refused(run):
 
 
 def test_a_trained_half_cheetah_is_made_of_the_same_parts():
-    family = make_family("half_cheetah_vel", horizon=5)
     config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
-    result = evaluate(make_agent(config), family, tasks=2, episodes=2, steps=1)
+    result = evaluate(make_agent(config), config.env, tasks=2, episodes=2, steps=1)
     assert np.isfinite(result.returns).all()
+
+
+def test_an_agent_of_other_observations_is_refused():
+    agent = make_agent(metarl.load_config("half_cheetah_vel/maml_trpo", **SMALL))
+    other = make_family("half_cheetah_vel", horizon=5)
+    with pytest.raises(UserError, match="expected observations of 20 numbers"):
+        evaluate(agent, other, tasks=2, episodes=2, steps=1)
 
 
 def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():

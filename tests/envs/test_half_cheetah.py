@@ -79,6 +79,21 @@ def test_physics_and_reward_are_gymnasiums_to_the_bit(reference, family, task, t
         assert not terminated[0]
 
 
+def test_the_velocity_of_the_centre_of_mass_is_mujocos():
+    """To first order in the time step, over one of 0.01 s: MuJoCo's is that at its end."""
+    family = HalfCheetahDir(frame_skip=1, velocity_of="centre_of_mass", action_scale=1.0)
+    env, model = begin(family, np.ones((1, 1))), family.model
+    data = mujoco.MjData(model)
+    for action in random_actions(50, 1):
+        _, reward, _ = env.step(action)
+        data.qpos[:], data.qvel[:] = np.split(env.drawn_state(0), [model.nq])
+        mujoco.mj_forward(model, data)
+        mujoco.mj_subtreeVel(model, data)
+        cost = 0.05 * np.square(np.clip(action[0], -1, 1)).sum()
+        torso, everything = data.qvel[0], data.subtree_linvel[1, 0]
+        assert abs(reward[0] + cost - everything) < max(0.02, 0.1 * abs(torso - everything))
+
+
 def test_initial_states_are_distributed_as_gymnasiums():
     """qpos uniform within 0.1 of the model's, qvel normal with std 0.1; each from its stream."""
     env = begin(VEL, np.zeros((500, 1)))
