@@ -55,6 +55,9 @@ USUAL = {
 }
 
 
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium"}  # of maml_trpo, and no methods
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_matches_the_schema_and_survives_a_round_trip(name):
     config = load_config(name)
@@ -69,7 +72,7 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     """It sets what makes that method, and nothing that makes another."""
     config = load_config(name)
     stem = name.partition("/")[2]
-    method = "maml_trpo" if stem in ("demo", "maml_trpo_tuned") else stem
+    method = "maml_trpo" if stem in ("demo", *SETTINGS) else stem
     assert config.method == (method if stem == "demo" else stem)
     values = {"env.observe_task": False, **flat(config.to_dict())}
     values["inner_steps"] = min(values["inner_steps"], 1)  # more are no other method
@@ -79,7 +82,7 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
 
 def test_every_method_has_a_config_for_point_nav():
     named = {name.partition("/")[2] for name in config_names() if name.startswith("point_nav/")}
-    assert named - {"maml_trpo_tuned"} == METHODS.keys()
+    assert named - SETTINGS == METHODS.keys()
 
 
 @pytest.mark.parametrize("update", UPDATES)

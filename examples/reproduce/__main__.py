@@ -18,11 +18,12 @@ from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import gather, measure, result_file
 from examples.reproduce.published import PUBLISHED
 from examples.reproduce.ship import ship
+from metarl.config import config_names
 from metarl.files import write_atomically
 from metarl.runs import encode
 
 BASELINES = ("oracle", "pretrained")
-METHODS = ("maml_trpo", "maml_trpo_tuned")
+METHODS = ("maml_trpo", "maml_trpo_tuned", "maml_trpo_gymnasium")
 ITERATIONS = {
     "half_cheetah_dir/maml_trpo": 50,
     "half_cheetah_vel/maml_trpo": 150,
@@ -67,7 +68,13 @@ def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list
     pairs = [(method, seed) for seed in range(seeds) for method in METHODS]
     pairs[len(METHODS) : len(METHODS)] = [(baseline, 0) for baseline in BASELINES]
 
-    names = [(f"{family}/{method}", seed) for method, seed in pairs for family in families]
+    known = config_names()
+    names = [
+        (f"{family}/{method}", seed)
+        for method, seed in pairs
+        for family in families
+        if f"{family}/{method}" in known
+    ]
     shorter = {name: {"iterations": number} for name, number in ITERATIONS.items()}
 
     def job(name: str, seed: int, settings: dict[str, int], label: str = "") -> Job:
