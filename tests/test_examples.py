@@ -150,7 +150,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert returns.shape == (2, 2, 4)
     assert f"| {returns[..., 1].mean():.1f} (" in printed
     assert "| paper, MAML* | -40.4 | -11.7 | -3.33 | -3.23 |" in printed.replace("*paper", "paper")
-    shipped = tmp_path / "runs" / "point_nav"
+    shipped = tmp_path / "runs" / "point_nav-maml_trpo_tuned"
     assert {path.name for path in shipped.rglob("*.*")} == {
         *("config.yaml", "metrics.jsonl", "timings.jsonl", "provenance.json", "latest.pt")
     }

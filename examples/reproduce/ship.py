@@ -1,4 +1,4 @@
-"""The best run of each family, in a folder small enough to come with the code."""
+"""The best run of each config, in a folder small enough to come with the code."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ COPIED = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.p
 
 
 def ship(jobs: Sequence[Job], folder: Path) -> list[Path]:
-    """Copy the finished run that was best in training, of each family; return the folders made.
+    """Copy the finished run that was best in training, of each config; return the folders made.
 
     What is left out: the checkpoints on the way and, in the provenance, whose machine it was.
     """
     best: dict[str, tuple[float, Job]] = {}
     for job in jobs:
-        family, reached = job.config.env.name, Run.open(job.folder).load().best_return
-        if family not in best or reached > best[family][0]:
-            best[family] = reached, job
+        reached = Run.open(job.folder).load().best_return
+        if job.name not in best or reached > best[job.name][0]:
+            best[job.name] = reached, job
 
     made = []
-    for family, (_, job) in best.items():
-        made.append(folder / family)
+    for name, (_, job) in best.items():
+        made.append(folder / name.replace("/", "-"))
         shutil.rmtree(made[-1], ignore_errors=True)
         (made[-1] / "checkpoints").mkdir(parents=True)
-        for name in COPIED:
-            shutil.copyfile(job.folder / name, made[-1] / name)
+        for file in COPIED:
+            shutil.copyfile(job.folder / file, made[-1] / file)
         found = json.loads((job.folder / "provenance.json").read_text())
-        command = ["metarl", "train", job.name, "--seed", str(job.config.seed)]
+        command = ["metarl", "train", name, "--seed", str(job.config.seed)]
         kept = {"command": command, "versions": found["versions"], "processor": found["processor"]}
         write_atomically(made[-1] / "provenance.json", encode(kept))
     return made
