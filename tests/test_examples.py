@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+import metarl
 from metarl.adaptation import SGD, InnerLoop
 from metarl.config import load_config
+from metarl.evaluation import evaluate
 from metarl.runs import Run
 from metarl.training import train
 
@@ -158,6 +160,29 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert Run.open(shipped).load().iteration == tiny["iterations"]
     assert (tmp_path / "reproduction-adaptation.png").stat().st_size > 10_000
     assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000
+
+
+def test_the_page_of_the_reproduction_shows_the_results_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.figures import table
+
+    results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
+    assert "\n".join(table(results)) in (ROOT / "docs/reproduction.md").read_text()
+
+
+SHIPPED = sorted((ROOT / "docs/results/runs").iterdir())
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_run_that_comes_with_the_code_adapts(folder, tmp_path):
+    """On a few tasks: by at least half of what the results say of a whole evaluation."""
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 1e6
+    assert json.loads((folder / "provenance.json").read_text())["command"][0] == "metarl"
+    config = Run.open(folder).config
+    result = evaluate(metarl.load(folder), config.env, tasks=8, episodes=10, steps=1)
+    rows = json.loads((ROOT / "docs/results/reproduction.json").read_text())[config.env.name]
+    gains = np.diff(np.mean(rows[config.method]["returns"], axis=1)[:, :2])  # of each seed
+    assert np.diff(result.mean)[0] > 0.5 * gains.max()
 
 
 def test_the_benchmark_of_families_prints_a_markdown_table():
