@@ -21,8 +21,7 @@ MAX_OBSERVED_VELOCITY = 10.0
 class Biped(MujocoFamily):
     """What Walker2d and Hopper share: a planar robot that falls out of its episode."""
 
-    frame_skip: int = 4
-    """Physics steps per control step."""
+    usual_frame_skip: ClassVar[int] = 4
     reset_noise: ClassVar[float] = 0.005
 
     @property

@@ -22,14 +22,15 @@ CONTROL_COST = 0.05
 
 @dataclass(frozen=True)
 class HalfCheetah(MujocoFamily):
-    """What the HalfCheetah families share: a planar robot whose forward velocity is rewarded."""
+    """What the HalfCheetah families share: a planar robot whose forward velocity is rewarded.
+
+    Gymnasium takes 5 physics steps, of 0.01 s, per control step, so that 200 take 10 s. MAML's
+    code, on rllab, has `frame_skip: 1`: they take 2 s there, with a much finer control.
+    """
 
     observe_torso: bool = False
     """Whether the robot's centre of mass, (x, y, z) in m, is observed too, as in MAML's and PEARL's
     20 numbers. Without it the observation is Gymnasium's 17."""
-    frame_skip: int = 5
-    """Physics steps, of 0.01 s each, per control step. Gymnasium has 5, so that 200 control steps
-    take 10 s. MAML's code, on rllab, has 1: they take 2 s there, with a much finer control."""
     velocity_of: Literal["torso", "centre_of_mass"] = "torso"
     """Whose velocity is rewarded: the torso's as in Gymnasium, or, as in MAML's code, that of the
     whole robot, which swings less."""

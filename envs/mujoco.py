@@ -94,11 +94,13 @@ class MujocoFamily(TaskFamily):
     action_scale: float = 10.0
     """The policy action that drives an actuator to its limit. With 10 the initial policy, of
     standard deviation 1, uses a tenth of the range; this decides whether anything is learned."""
-    frame_skip: int = 5
-    """Physics steps per control step."""
+    frame_skip: int = 0
+    """Physics steps per control step; 0 for as many as Gymnasium's environment takes."""
 
     model_file: ClassVar[str]
     """The model, a file among Gymnasium's MuJoCo assets."""
+    usual_frame_skip: ClassVar[int] = 5
+    """How many physics steps Gymnasium's environment takes."""
     reset_noise: ClassVar[float]
     """How far episodes begin from the model's own state: positions evenly within this range, and
     velocities too, or normally with this standard deviation."""
@@ -111,8 +113,8 @@ class MujocoFamily(TaskFamily):
         super().__post_init__()
         if not self.action_scale > 0:
             raise ValueError(f"action_scale: expected more than 0, got {self.action_scale}")
-        if not 1 <= self.frame_skip <= MOST_FRAMES:
-            raise ValueError(f"frame_skip: expected 1 to {MOST_FRAMES}, got {self.frame_skip}")
+        if not 0 <= self.frame_skip <= MOST_FRAMES:
+            raise ValueError(f"frame_skip: expected 0 to {MOST_FRAMES}, got {self.frame_skip}")
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -137,9 +139,14 @@ class MujocoFamily(TaskFamily):
         return self.model
 
     @property
+    def physics_steps(self) -> int:
+        """How many physics steps a control step takes."""
+        return self.frame_skip or self.usual_frame_skip
+
+    @property
     def dt(self) -> float:
         """Seconds of simulated time per control step."""
-        return self.model.opt.timestep * self.frame_skip
+        return self.model.opt.timestep * self.physics_steps
 
     @property
     def frames_per_second(self) -> float:
@@ -287,7 +294,7 @@ class MujocoBatchEnv(BatchEnv):
         start = time.perf_counter()
         try:
             with quiet():
-                self.batch.step(ids, nstep=self.family.frame_skip, stage=self.family.stage)
+                self.batch.step(ids, nstep=self.family.physics_steps, stage=self.family.stage)
         except SimulationError as error:
             failed, reason = error.ids, str(error)
         self.physics_seconds += time.perf_counter() - start

@@ -64,7 +64,7 @@ def states(env: MujocoBatchEnv) -> np.ndarray:
 def test_physics_and_reward_are_gymnasiums_to_the_bit(reference, family, task, task_reward):
     """200 random steps from the same state: qpos, qvel, observation and reward formula."""
     env = begin(family, np.array([[task]]))
-    reference = reference(frame_skip=family.frame_skip)
+    reference = reference(frame_skip=family.physics_steps)
     reference.reset(seed=0)
     mujoco.mj_resetData(reference.model, reference.data)
     reference.set_state(*np.split(env.drawn_state(0), [9]))
@@ -265,7 +265,7 @@ def test_the_control_cost_is_that_of_the_clipped_control():
     ("fields", "message"),
     [
         ({"action_scale": 0.0}, "action_scale: expected more than 0, got 0.0"),
-        ({"frame_skip": 0}, "frame_skip: expected 1 to 1000, got 0"),
+        ({"frame_skip": -1}, "frame_skip: expected 0 to 1000, got -1"),
         ({"horizon": 0}, "horizon: expected at least 1, got 0"),
         ({"goal_low": 2.0}, r"goal_high: expected more than goal_low \(2.0\), got 2.0"),
     ],

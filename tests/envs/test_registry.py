@@ -33,7 +33,9 @@ def test_settings_are_the_fields():
     fields = {
         "horizon": 200,
         "action_scale": 10.0,
+        "frame_skip": 0,
         "observe_torso": False,
+        "velocity_of": "torso",
         "goal_low": 0.0,
         "goal_high": 3.0,
     }

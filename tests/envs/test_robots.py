@@ -293,7 +293,7 @@ def step_alone(model: mujoco.MjModel, env: MujocoBatchEnv, start: np.ndarray, ac
     mujoco.mj_forward(model, data)
     for action in actions:
         data.ctrl[:] = env.family.control(action)
-        mujoco.mj_step(model, data, env.family.frame_skip)
+        mujoco.mj_step(model, data, env.family.physics_steps)
         states.append(np.concatenate([data.qpos, data.qvel]))
     return states
 
