@@ -23,6 +23,7 @@ from metarl.statistics import mean_interval
 from metarl.streams import Purpose, stream
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
+SETTINGS = ("_tuned", "_gymnasium")  # other settings of a method, and no methods
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     names = [name for name in config_names() if name.startswith(f"{args.family}/")]
-    methods = [name for name in names if not name.endswith("_tuned")]  # settings, no method
+    methods = [name for name in names if not name.endswith(SETTINGS)]
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
     pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
     folders = {pair: args.out / f"{pair[0].replace('/', '-')}-seed{pair[1]}" for pair in pairs}

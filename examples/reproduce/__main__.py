@@ -10,6 +10,7 @@ also a command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl eva
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from examples.reproduce.published import PUBLISHED
 from examples.reproduce.ship import ship
 from metarl.config import config_names
 from metarl.files import write_atomically
-from metarl.runs import encode
 
 BASELINES = ("oracle", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "maml_trpo_gymnasium")
@@ -55,7 +55,8 @@ def main() -> None:
     if not results:
         parser.error(f"{args.runs}: no finished run in it yet")
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out / "reproduction.json", encode(results))
+    content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
+    write_atomically(args.out / "reproduction.json", content.encode())
     print("\n".join(table(results)))
     shipped = [job for job in done if job.name.endswith(SHIPPED)]
     print(*draw(results, args.out), *ship(shipped, args.out / "runs"), sep="\n")
