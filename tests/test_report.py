@@ -196,12 +196,17 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(runs[0], copy)
+def copied(run, copy):
+    """Copy a run; return the copy, its file of results, what is in it, and the result in that."""
+    shutil.copytree(run, copy)
     path = copy / "evaluation" / "paper-test.json"
     content = json.loads(path.read_text())
     (result,) = content["methods"]["maml_trpo"]["parts"].values()
+    return copy, path, content, result
+
+
+def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
+    copy, path, content, result = copied(runs[0], tmp_path / "copy")
     result["tasks"] = [[5e-324, 1e17]] * 5
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="numbers that no axis can show"):
@@ -209,11 +214,7 @@ def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
 
 
 def test_success_rates_are_on_the_page(runs, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(runs[0], copy)
-    path = copy / "evaluation" / "paper-test.json"
-    content = json.loads(path.read_text())
-    (result,) = content["methods"]["maml_trpo"]["parts"].values()
+    copy, path, content, result = copied(runs[0], tmp_path / "copy")
     won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
     path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))
     assert "success" not in write_report([copy], tmp_path / "out")[0].read_text()

@@ -35,21 +35,22 @@ def measure(job: Job) -> None:
     path = result_file(job)
     if path.exists():
         return
-    run, state = Run.open(job.folder), Run.open(job.folder).load(str(job.config.iterations))
+    run = Run.open(job.folder)
+    state = run.load(str(job.config.iterations))
     agents = {run.config.method: make_agent(run.config, state.agent)}
     first = run.config.seed == 0 and not list(path.parent.glob("figure-*.json"))
     if run.config.method == "maml_trpo" and first:
         agents["random"] = make_agent(run.config)
-    results = {}
+    paper, results = step_scales("halving", STEPS), {}
     for method, agent in agents.items():
-        results[method] = by_paper(run, agent)
+        results[method] = play(run, agent, paper)
         if method in ("pretrained", "random"):
-            found = [validated(run, agent, factor) for factor in FACTORS]
-            best = FACTORS[int(np.argmax(found))]
-            results[f"{method}, best step"] = by_paper(run, agent, best)
+            tried = [play(run, agent, [factor], "validation") for factor in FACTORS]
+            best = FACTORS[int(np.argmax([result.mean[1] for result in tried]))]
+            results[f"{method}, best step"] = play(run, agent, [best * scale for scale in paper])
         elif run.config.env.name in GEOMETRIC and run.config.inner_steps:
-            geometric = by_paper(run, agent, schedule="geometric")
-            results[f"{method}, ever smaller steps"] = geometric
+            geometric = step_scales("geometric", STEPS)
+            results[f"{method}, ever smaller steps"] = play(run, agent, geometric)
     content = {
         "methods": {name: result.to_dict() for name, result in results.items()},
         "provenance": provenance(),
@@ -62,31 +63,19 @@ def result_file(job: Job) -> Path:
     return job.folder / f"figure-{job.config.iterations}.json"
 
 
-def validated(run: Run, agent: Any, factor: float) -> float:
-    """Return the mean return after one step, `factor` times as long, on some validation tasks."""
-    result = evaluate(
-        agent,
-        run.config.env,
-        split="validation",
-        tasks=TASKS // 2,
-        episodes=PUBLISHED[run.config.env.name].episodes,
-        steps=1,
-        scales=[factor],
-        threads=run.config.num_threads,
-    )
-    return float(result.mean[1])
+def play(run: Run, agent: Any, scales: Sequence[float], split: str = "test") -> Evaluation:
+    """Adapt by steps of these sizes, as factors on the run's own, from the paper's episodes.
 
-
-def by_paper(run: Run, agent: Any, factor: float = 1.0, schedule: str = "halving") -> Evaluation:
-    """Adapt as in the paper: a whole step at first, halves of it afterwards; all times `factor`."""
+    Half as many validation tasks do to choose a step size.
+    """
     return evaluate(
         agent,
         run.config.env,
-        split="test",
-        tasks=TASKS,
+        split=split,
+        tasks=TASKS if split == "test" else TASKS // 2,
         episodes=PUBLISHED[run.config.env.name].episodes,
-        steps=STEPS,
-        scales=[factor * scale for scale in step_scales(schedule, STEPS)],
+        steps=len(scales),
+        scales=scales,
         threads=run.config.num_threads,
     )
 
