@@ -27,7 +27,11 @@ METHODS = ("maml_trpo", "maml_trpo_tuned", "maml_trpo_gymnasium")
 SHIPPED = METHODS[1:]  # endings of the names of configs whose best run comes with the code
 ITERATIONS = {
     "half_cheetah_dir/maml_trpo": 50,
+    "half_cheetah_dir/oracle": 100,
+    "half_cheetah_dir/pretrained": 100,
     "half_cheetah_vel/maml_trpo": 150,
+    "half_cheetah_vel/oracle": 300,
+    "half_cheetah_vel/pretrained": 300,
 }
 """Where less than the published budget: as many env steps as with the tuned settings."""
 
