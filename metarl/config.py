@@ -132,6 +132,7 @@ class Config:
                 ("adapts", "all"),
                 ("rule", "sgd"),
                 ("exploration", 0.0),
+                ("start_weight", 0.0),
                 ("first_order", False),
             ):
                 value = getattr(inner, key)
@@ -145,7 +146,9 @@ class Config:
         if self.inner_steps == 0:
             reason = "with inner_steps 0 no adaptation takes place that could teach it anything"
             refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
-            refuse(inner.exploration > 0, "inner.exploration", inner.exploration, reason)
+            for key in ("exploration", "start_weight"):
+                value = getattr(inner, key)
+                refuse(value > 0, f"inner.{key}", value, reason)
             coded = inner.adapts in ("context", "latent")
             refuse(coded, "inner.adapts", inner.adapts, reason)
             start_kl = getattr(self.outer, "start_kl_weight", 0.0)

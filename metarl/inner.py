@@ -54,6 +54,9 @@ class InnerConfig:
     """Weight of E-MAML's term, which makes pre-adaptation data more likely that led to good
     policies. It belongs to `log_likelihood`: the others have that credit already. The weight that
     leaves no bias is far above 1, and noisy (docs/estimators.md)."""
+    start_weight: float = 0.0
+    """Weight, in the meta-objective, of the return before each adaptation step: 1 for as much as
+    that of the return after adaptation."""
     first_order: bool = False
     """Whether the meta-gradient treats the inner gradients as constants (FOMAML)."""
 
@@ -68,6 +71,7 @@ class InnerConfig:
         check(self.code_size <= 1000, "code_size", "at most 1000", self.code_size)
         check(0 <= self.dice_decay <= 1, "dice_decay", "between 0 and 1", self.dice_decay)
         check(self.exploration >= 0, "exploration", "at least 0", self.exploration)
+        check(self.start_weight >= 0, "start_weight", "at least 0", self.start_weight)
         check(
             self.rule != "meta_lstm" or self.lr < 1,
             "lr",

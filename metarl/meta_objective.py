@@ -81,6 +81,7 @@ class MetaObjective:
         pool: ChunkPool,
         *,
         exploration_weight: float = 0.0,
+        start_weight: float = 0.0,
         whole_episodes: bool = False,
     ) -> None:
         """Set the objective up around the old meta-parameters.
@@ -91,12 +92,14 @@ class MetaObjective:
             chunks: of the meta-batch.
             pool: works on the chunks.
             exploration_weight: of E-MAML's term.
+            start_weight: of the outer surrogate of the policies before each adaptation step.
             whole_episodes: whether the surrogate needs them.
         """
         self._policy, self._inner, self._surrogate = policy, inner, surrogate
         self.meta, self.vector = meta, flatten(meta)
         self._pool, self._chunks = pool, list(chunks)
-        self._exploration, self._whole_episodes = exploration_weight, whole_episodes
+        self._exploration, self._start_weight = exploration_weight, start_weight
+        self._whole_episodes = whole_episodes
         self._num_tasks = sum(chunk.num_tasks for chunk in chunks)
         self._old: list[list[Distribution]] = []  # what `_played` gave, of each chunk
 
@@ -111,15 +114,17 @@ class MetaObjective:
     ) -> list[Distribution]:
         """Return policies at what they played: the adapted ones, last, and all others if needed."""
         pairs = list(zip(stages, (*chunk.trail, chunk.after), strict=True))
-        needed = pairs if trail or self._exploration else pairs[-1:]
+        needed = pairs if trail or self._exploration or self._start_weight else pairs[-1:]
         return [self._policy(params, experience.obs) for params, experience in needed]
 
     def _loss(self, policies: Sequence[Distribution], chunk: MetaChunk, outer: Surrogate) -> Tensor:
         """Return the loss of each task, (b,)."""
         loss = outer(policies[-1], chunk.after)
-        if self._exploration:
-            for policy, experience in zip(policies[:-1], chunk.trail, strict=True):
+        for policy, experience in zip(policies[:-1], chunk.trail, strict=False):
+            if self._exploration:
                 loss = loss + self._exploration * exploration(policy, experience, chunk.score)
+            if self._start_weight:
+                loss = loss + self._start_weight * outer(policy, experience)
         return loss
 
     def gradient(

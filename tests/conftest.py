@@ -189,6 +189,7 @@ class Problem:
             chunks or self.chunks,
             ChunkPool(1),
             exploration_weight=self.inner.exploration,
+            start_weight=self.inner.start_weight,
             whole_episodes=self.inner.surrogate in EPISODIC,
         )
 

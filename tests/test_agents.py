@@ -208,9 +208,18 @@ def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule)
 
 
 @pytest.mark.parametrize("tasks_per_chunk", [1, 3])
-def test_scores_are_standardised_over_the_meta_batch(make_agent, play, clock, tasks_per_chunk):
-    """E-MAML's term weighs a task by its return after adaptation, however tasks are chunked."""
-    inner = InnerConfig(surrogate="log_likelihood", exploration=2.0)
+@pytest.mark.parametrize(
+    ("inner", "weight"),
+    [
+        (InnerConfig(surrogate="log_likelihood", exploration=2.0), "exploration_weight"),
+        (InnerConfig(start_weight=2.0), "start_weight"),
+    ],
+)
+def test_terms_of_earlier_policies_enter_the_update(
+    make_agent, play, clock, inner, weight, tasks_per_chunk
+):
+    """E-MAML's, with scores standardised over the meta-batch, and the return before adaptation;
+    however the tasks are chunked."""
     agent = make_agent(
         FAMILY,
         dtype=torch.float64,
@@ -237,7 +246,7 @@ def test_scores_are_standardised_over_the_meta_batch(make_agent, play, clock, ta
         )
         chunks.append(MetaChunk(chunk.trail, chunk.task, chunk.params, played, scores[rows]))
 
-    def gradient(weight: float):
+    def gradient(**weights: float):
         objective = MetaObjective(
             agent.policy,
             agent.loop,
@@ -245,11 +254,11 @@ def test_scores_are_standardised_over_the_meta_batch(make_agent, play, clock, ta
             agent.meta,
             chunks,
             ChunkPool(1),
-            exploration_weight=weight,
+            **weights,
         )
         return float(objective.gradient(outer=likelihood_ratio).gradient.norm())
 
-    expected, plain = gradient(2.0), gradient(0.0)
+    expected, plain = gradient(**{weight: 2.0}), gradient()
     found = agent.update(state, after, clock)
     assert found["gradient_norm"] == pytest.approx(expected, rel=1e-6)
     assert abs(expected / plain - 1) > 1e-3

@@ -253,7 +253,7 @@ INNER = {
     "sgd": InnerConfig(),
     "gates": InnerConfig(rule="meta_lstm"),
     "dice": InnerConfig(surrogate="dice"),
-    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0),
+    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0, start_weight=0.5),
     "context": InnerConfig(adapts="context", rule="layer_step_sizes"),
 }
 COMBINATIONS = [

@@ -239,24 +239,27 @@ def test_rules_begin_with_the_meta_gradient_of_sgd(make_problem, rule, steps):
             assert torch.equal(found[name], piece), name
 
 
+EARLIER = {"exploration": "log_likelihood", "start_weight": "likelihood_ratio"}
+"""Terms of the policies before each adaptation step, and an inner surrogate they go with."""
+
+
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_exploration_terms_gradient_equals_finite_differences(make_problem, steps):
-    """E-MAML's term, for the policies before each step."""
-    surrogate = "log_likelihood"
-    problem = make_problem(steps, surrogate, exploration=1.5)
+@pytest.mark.parametrize("term", EARLIER)
+def test_an_earlier_policys_terms_gradient_equals_finite_differences(make_problem, term, steps):
+    problem = make_problem(steps, EARLIER[term], **{term: 1.5})
     objective = problem.objective()
     gradient = objective.gradient().gradient
     assert_slopes(problem, gradient, lambda v: objective.evaluate(v)[0])
-    plain = make_problem(steps, surrogate).objective().gradient().gradient
+    plain = make_problem(steps, EARLIER[term]).objective().gradient().gradient
     assert float((gradient - plain).norm()) > 0.01
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_the_exploration_term_is_added_for_the_data_before_each_step(make_problem, steps):
-    """1.5 times -(mean ratio of the policy before the step) * score, away from the old ones."""
-    weighted, plain = (
-        make_problem(steps, "log_likelihood", exploration=weight) for weight in (1.5, 0.0)
-    )
+@pytest.mark.parametrize("term", EARLIER)
+def test_an_earlier_policys_term_is_added_for_each_step(make_problem, term, steps):
+    """1.5 times -(mean ratio of the policy before the step) * score, as E-MAML has it, or the
+    surrogate there; away from the old meta-parameters."""
+    weighted, plain = (make_problem(steps, EARLIER[term], **{term: w}) for w in (1.5, 0.0))
     vector = plain.old + 0.05 * torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     expected = 0.0
     for chunk in plain.singles():
@@ -264,8 +267,8 @@ def test_the_exploration_term_is_added_for_the_data_before_each_step(make_proble
         for params, experience in zip(stages, chunk.trail, strict=False):
             policy = plain.policy(stack(params, 1), experience.obs)
             ratio = (policy.log_prob(experience.action) - experience.log_prob).exp()
-            mean = (ratio * experience.weight).sum().item()
-            expected -= 1.5 * mean * chunk.score.item() / 3
+            worth = chunk.score if term == "exploration" else experience.advantage
+            expected -= 1.5 * (ratio * worth * experience.weight).sum().item() / 3
     added = [
         weighted.objective().evaluate(vector)[0] - plain.objective().evaluate(vector)[0],
         weighted.objective().gradient(vector).loss - plain.objective().gradient(vector).loss,

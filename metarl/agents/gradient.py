@@ -197,6 +197,7 @@ class GradientAgent:
             chunks,
             self._pool,
             exploration_weight=self.inner.exploration,
+            start_weight=self.inner.start_weight,
             whole_episodes=self.inner.surrogate in EPISODIC,
         )
         vector, diagnostics = self.outer.step(objective, clock)
