@@ -49,7 +49,6 @@ USUAL = {
     "inner.rule": "sgd",
     "inner.surrogate": "likelihood_ratio",
     "inner.exploration": 0.0,
-    "inner.start_weight": 0.0,
     "inner.first_order": False,
     "outer.update": "trpo",
     "env.observe_task": False,
