@@ -99,6 +99,7 @@ class MetaObjective:
         self.meta, self.vector = meta, flatten(meta)
         self._pool, self._chunks = pool, list(chunks)
         self._exploration, self._start_weight = exploration_weight, start_weight
+        self._looks_back = bool(exploration_weight or start_weight)
         self._whole_episodes = whole_episodes
         self._num_tasks = sum(chunk.num_tasks for chunk in chunks)
         self._old: list[list[Distribution]] = []  # what `_played` gave, of each chunk
@@ -114,13 +115,15 @@ class MetaObjective:
     ) -> list[Distribution]:
         """Return policies at what they played: the adapted ones, last, and all others if needed."""
         pairs = list(zip(stages, (*chunk.trail, chunk.after), strict=True))
-        needed = pairs if trail or self._exploration or self._start_weight else pairs[-1:]
+        needed = pairs if trail or self._looks_back else pairs[-1:]
         return [self._policy(params, experience.obs) for params, experience in needed]
 
     def _loss(self, policies: Sequence[Distribution], chunk: MetaChunk, outer: Surrogate) -> Tensor:
         """Return the loss of each task, (b,)."""
         loss = outer(policies[-1], chunk.after)
-        for policy, experience in zip(policies[:-1], chunk.trail, strict=False):
+        if not self._looks_back:
+            return loss
+        for policy, experience in zip(policies[:-1], chunk.trail, strict=True):
             if self._exploration:
                 loss = loss + self._exploration * exploration(policy, experience, chunk.score)
             if self._start_weight:
