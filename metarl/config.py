@@ -114,6 +114,10 @@ class Config:
             if condition:
                 raise ConfigError(f"{key}: {value} makes no sense here: {reason}")
 
+        if scale := self.policy.obs_scale:  # some families have to start a world to tell its size
+            obs_dim = self.env.observation_space.shape[0]
+            expected = f"one number for each of the {obs_dim} of an observation, or none"
+            check(len(scale) == obs_dim, "policy.obs_scale", expected, scale)
         refuse(
             inner.adapts == "head" and not self.policy.hidden,
             "inner.adapts",

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -43,6 +44,10 @@ class PolicyConfig:
     """Factor on the initial weights of the hidden layers."""
     output_gain: float = 1.0
     """Factor on the initial weights of the last layer."""
+    obs_scale: tuple[float, ...] = ()
+    """What each number of an observation is divided by, none for 1. Adaptation is a plain gradient
+    step, whose noise grows with the square of its inputs: where velocities are ten times the rest,
+    they make nearly all of it."""
     init_std: float = 1.0
     """Standard deviation at initialisation."""
     min_std: float = 1e-6
@@ -55,6 +60,7 @@ class PolicyConfig:
         check(all(size >= 1 for size in self.hidden), "hidden", "sizes of at least 1", self.hidden)
         for name in ("hidden_gain", "output_gain"):
             check(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
+        check(all(x > 0 for x in self.obs_scale), "obs_scale", "more than 0", self.obs_scale)
         check(self.min_std > 0, "min_std", "more than 0", self.min_std)
         check(self.max_std > self.min_std, "max_std", "more than min_std", self.max_std)
         inside = self.min_std <= self.init_std <= self.max_std
@@ -70,6 +76,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         wide = torch.baddbmm(F.pad(bias, padding), x, F.pad(weight, padding))
         return wide[..., :out]
     return torch.baddbmm(bias, x, weight)
+
+
+@cache
+def column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor, (len(values), 1), the same one each time."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
 
 def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
@@ -127,14 +139,24 @@ class MLPPolicy(ABC):
             params[f"bias{layer}"] = torch.zeros(1, fan_out, dtype=dtype)
         return params
 
+    def layer(self, params: Params, number: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's weight and bias, (B, in, out) and (B, 1, out), from stacked `params`.
+
+        The first one's weight is divided by the scale, which is cheaper than the observations.
+        """
+        weight, bias = params[f"weight{number}"], params[f"bias{number}"]
+        if number == 0 and self.config.obs_scale:
+            weight = weight / column(self.config.obs_scale, weight.dtype, weight.device)
+        return weight, bias
+
     def forward(self, params: Params, obs: Tensor) -> Tensor:
         """Return the outputs, (B, N, num_outputs), at `obs`, (B, N, obs_dim)."""
         activation = torch.tanh if self.config.activation == "tanh" else torch.relu
         hidden = obs
-        for layer in range(self.num_layers):
-            if layer:
+        for number in range(self.num_layers):
+            if number:
                 hidden = activation(hidden)
-            hidden = linear(hidden, params[f"weight{layer}"], params[f"bias{layer}"])
+            hidden = linear(hidden, *self.layer(params, number))
         return hidden
 
     def trouble(self, params: Iterable[Params]) -> dict[str, float]:
@@ -212,13 +234,10 @@ class MLPActor(ABC):
     """Acts by a stack of parameters in NumPy, float32: faster than torch at these sizes."""
 
     def __init__(self, policy: MLPPolicy, params: Params) -> None:
-        self._arrays = {
-            name: value.detach().cpu().float().numpy() for name, value in params.items()
-        }
-        layers = range(policy.num_layers)
-        self._layers = [
-            (self._arrays[f"weight{layer}"], self._arrays[f"bias{layer}"]) for layer in layers
-        ]
+        params = {name: value.detach().cpu().float() for name, value in params.items()}
+        self._arrays = {name: value.numpy() for name, value in params.items()}
+        layers = (policy.layer(params, number) for number in range(policy.num_layers))
+        self._layers = [(weight.numpy(), bias.numpy()) for weight, bias in layers]
         self._relu = policy.config.activation == "relu"
         self._obs_dim, self._num_outputs = policy.sizes[0], policy.sizes[-1]
 

@@ -263,6 +263,16 @@ def test_dice_needs_second_derivatives(surrogate):
     assert InnerConfig(surrogate="log_likelihood", first_order=True).first_order
 
 
+def test_a_scale_has_a_number_for_each_of_an_observation():
+    message = refusal(**{"policy.obs_scale": [1.0, 2.0, 3.0]})
+    expected = "one number for each of the 2 of an observation, or none, got (1.0, 2.0, 3.0)"
+    assert message == f"--policy.obs-scale: expected {expected}"
+    values = {"policy.obs_scale": [1.0, 2.0]}
+    assert load_config("point_nav/maml_trpo", **values).policy.obs_scale == (1.0, 2.0)
+    values = {"policy.obs_scale": [1.0, 2.0, 3.0, 4.0], "env.observe_task": True}
+    assert load_config("point_nav/maml_trpo", **values).policy.obs_scale == (1.0, 2.0, 3.0, 4.0)
+
+
 def test_a_head_needs_a_body():
     message = refusal(**{"inner.adapts": "head", "policy.hidden": []})
     assert "inner.adapts: head makes no sense here: policy.hidden is []" in message

@@ -22,9 +22,11 @@ from metarl.policies import (
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 4)])
-def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation):
+@pytest.mark.parametrize("obs_scale", [(), (1.0, 6.0, 0.2)])
+def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation, obs_scale):
     rng = np.random.default_rng(0)
-    policy = GaussianMLP(PolicyConfig(hidden=hidden, activation=activation, init_std=0.5), 3, 2)
+    config = PolicyConfig(hidden, activation, init_std=0.5, obs_scale=obs_scale)
+    policy = GaussianMLP(config, 3, 2)
     singles = [policy.init(rng) for _ in range(4)]
     params = {name: torch.stack([single[name] for single in singles]) for name in singles[0]}
     obs = rng.standard_normal((4, 7, 3)).astype(np.float32)
@@ -36,6 +38,20 @@ def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation):
     assert mean.dtype == np.float32
     assert np.array_equal(obs, before), "acting must not write into the observations"
     np.testing.assert_allclose(actor.act(obs, zeros + 1) - mean, 0.5, rtol=1e-5)
+
+
+def test_a_scale_divides_the_observations():
+    """The outputs and, what adaptation follows, their gradients are those at scaled ones."""
+    rng = np.random.default_rng(0)
+    scale = (2.0, 6.0, 0.2)
+    plain, scaled = (GaussianMLP(PolicyConfig((6,), obs_scale=s), 3, 2) for s in ((), scale))
+    params = stack(plain.init(rng, torch.float64), 4)
+    params = {name: value.clone().requires_grad_() for name, value in params.items()}
+    obs = torch.from_numpy(rng.standard_normal((4, 7, 3)))
+    means = scaled(params, obs).mean, plain(params, obs / torch.tensor(scale)).mean
+    assert torch.allclose(*means)
+    grads = [torch.autograd.grad(mean.square().sum(), params["weight0"])[0] for mean in means]
+    assert torch.allclose(*grads)
 
 
 def test_stacked_equals_one_by_one():
@@ -170,6 +186,7 @@ def test_the_configured_initialisation_is_drawn_layer_by_layer():
         ("hidden_gain", 0.0, "hidden_gain: expected more than 0"),
         ("output_gain", -1.0, "output_gain: expected more than 0"),
         ("hidden", (8, 0), "hidden: expected sizes of at least 1"),
+        ("obs_scale", (1.0, 0.0), "obs_scale: expected more than 0"),
     ],
 )
 def test_bad_policy_settings_are_refused(field, value, expected):
