@@ -162,6 +162,19 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000
 
 
+def test_points_of_a_learning_curve_are_means_over_as_many_iterations(monkeypatch):
+    """So that no part of it is noisier than the rest."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce import measure
+
+    monkeypatch.setattr(measure, "POINTS", 3)
+    names = ("env_steps", "return_before", "return_after")
+    metrics = [dict(zip(names, (10 * i, i, 2 * i), strict=True)) for i in range(1, 6)]
+    expected = [[20, 1.5, 3], [40, 3.5, 7], [50, 5, 10]]
+    assert measure.curve(metrics) == expected
+    assert [point[0] for point in measure.curve(metrics[:2])] == [10, 20]
+
+
 def test_the_page_of_the_reproduction_shows_the_results_as_they_are(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     from examples.reproduce.figures import table

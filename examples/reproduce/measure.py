@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,11 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
 def curve(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """Return the learning curve at some points: env steps, return before, return after.
 
-    Each point is the mean over the iterations since the last.
+    Each point is the mean over as many iterations, those since the last; the last, over what is
+    left.
     """
     names = ("env_steps", "return_before", "return_after")
     rows = np.array([[line[name] for name in names] for line in metrics])
-    groups = np.array_split(rows, min(POINTS, len(rows)))
+    size = math.ceil(len(rows) / POINTS)
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [[group[-1, 0], *np.round(group[:, 1:].mean(axis=0), 2)] for group in groups]
