@@ -186,7 +186,8 @@ def test_the_configured_initialisation_is_drawn_layer_by_layer():
         ("hidden_gain", 0.0, "hidden_gain: expected more than 0"),
         ("output_gain", -1.0, "output_gain: expected more than 0"),
         ("hidden", (8, 0), "hidden: expected sizes of at least 1"),
-        ("obs_scale", (1.0, 0.0), "obs_scale: expected more than 0"),
+        ("obs_scale", (1.0, 0.0), "obs_scale: expected finite numbers of more than 0"),
+        ("obs_scale", (math.inf, 1.0), "obs_scale: expected finite numbers of more than 0"),
     ],
 )
 def test_bad_policy_settings_are_refused(field, value, expected):
