@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -79,12 +78,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight)
 
 
-@cache
-def column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return numbers as a tensor, (len(values), 1), the same one each time."""
-    return torch.tensor(values, dtype=dtype, device=device)[:, None]
-
-
 def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
     """Draw a uniform matrix, (fan_in, fan_out), by Glorot and Bengio 2010."""
     bound = math.sqrt(6 / (fan_in + fan_out))
@@ -118,6 +111,8 @@ class MLPPolicy(ABC):
         weights = sum(above * below for above, below in pairwise(self.sizes))
         expected = f"layers of at most {MOST_WEIGHTS:,} weights together"
         check(weights <= MOST_WEIGHTS, "policy.hidden", expected, config.hidden)
+        scale = torch.tensor(config.obs_scale, dtype=torch.float64)
+        self._obs_scale = scale.reshape(obs_dim, 1) if config.obs_scale else None
 
     @property
     def num_layers(self) -> int:
@@ -146,8 +141,8 @@ class MLPPolicy(ABC):
         The first one's weight is divided by the scale, which is cheaper than the observations.
         """
         weight, bias = params[f"weight{number}"], params[f"bias{number}"]
-        if number == 0 and self.config.obs_scale:
-            weight = weight / column(self.config.obs_scale, weight.dtype, weight.device)
+        if number == 0 and self._obs_scale is not None:
+            weight = weight / self._obs_scale.to(weight)
         return weight, bias
 
     def forward(self, params: Params, obs: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ ITERATIONS = {
     "half_cheetah_vel/oracle": 300,
     "half_cheetah_vel/pretrained": 300,
 }
-"""Where less than the published budget: as many env steps as with the tuned settings."""
+"""Where less than the published budget."""
 
 
 def main() -> None:
