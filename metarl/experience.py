@@ -56,6 +56,8 @@ class Experience:
             The last one holds the value of what follows it, where that counts.
         value: (B, N), the baseline in the same units: with lambda = 1, the sum of the rewards from
             a step on, less its value, is the discounted advantage.
+        loss: (B,), minus the mean reward of a task's steps: how far from done the task is, which
+            the value of a surrogate does not tell.
         horizon: T.
     """
 
@@ -66,6 +68,7 @@ class Experience:
     log_prob: Tensor
     reward: Tensor
     value: Tensor
+    loss: Tensor
     horizon: int
 
     def by_episode(self, x: Tensor) -> Tensor:
@@ -87,11 +90,11 @@ class Experience:
                 return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
             return x[:, ::stride].contiguous()
 
-        tensors = {name: x for name, x in vars(self).items() if name != "horizon"}
-        thinned = {name: thin(x) for name, x in tensors.items()}
+        whole = {"loss": self.loss, "horizon": self.horizon}  # the task's, not those of its steps
+        thinned = {name: thin(x) for name, x in vars(self).items() if name not in whole}
         weight = thinned.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        return Experience(**thinned, weight=weight, horizon=self.horizon)
+        return Experience(**thinned, weight=weight, **whole)
 
 
 def make_experience(
@@ -132,6 +135,8 @@ def make_experience(
     ending = config.discount * last_values[..., None] * is_last(mask)
     to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()
 
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)  # of steps, (B, 1, 1)
+
     def flat(x: Tensor) -> Tensor:
         # A copy, aligned alike in every process, which NumPy's memory is not: the rounding of a
         # matrix product may depend on it.
@@ -147,10 +152,11 @@ def make_experience(
         action=action,
         advantage=flat(advantage),
         # A task whose episodes were all left out has no weight anywhere.
-        weight=flat(mask.double() / mask.sum((1, 2), keepdim=True).clamp(min=1)),
+        weight=flat(mask.double() / count),
         log_prob=log_prob,
         reward=flat((reward + ending) * to_start / scale),
         value=flat((values + shift) * to_start / scale * mask),
+        loss=-(reward.double().sum((1, 2)) / count[:, 0, 0]).to(dtype),
         horizon=mask.shape[-1],
     )
     return experience, explained

@@ -40,6 +40,9 @@ class InnerConfig:
     own as package.module:Class."""
     lr: float = 0.1
     """Step size of the gradient steps; the initial one, where it is learned."""
+    lr_slope: float = 0.0
+    """How much the step size of sgd grows with a task's loss, minus the mean reward of a step. The
+    gradient of a distance to a goal does not tell how far the goal is; the loss does."""
     code_size: int = 8
     """Size of the context vector or the latent code."""
     surrogate: Literal["likelihood_ratio", "log_likelihood", "dice", "loaded_dice"] = (
@@ -67,6 +70,9 @@ class InnerConfig:
             expected = ", ".join((*RULES, "or your own as package.module:Class"))
             check(False, "rule", f"{expected}{nearest(self.rule, RULES)}", self.rule)
         check(self.lr > 0, "lr", "more than 0", self.lr)
+        check(self.lr_slope >= 0, "lr_slope", "at least 0", self.lr_slope)
+        expected = f"0 with rule {self.rule}: only the step size of sgd has a slope"
+        check(not self.lr_slope or self.rule == "sgd", "lr_slope", expected, self.lr_slope)
         check(self.code_size >= 1, "code_size", "at least 1", self.code_size)
         check(self.code_size <= 1000, "code_size", "at most 1000", self.code_size)
         check(0 <= self.dice_decay <= 1, "dice_decay", "between 0 and 1", self.dice_decay)
@@ -113,7 +119,7 @@ def make_rule(config: InnerConfig, num_steps: int) -> Rule:
     """Make the rule of a config, for `num_steps` steps in training."""
     match config.rule:
         case "sgd":
-            return SGD(config.lr)
+            return SGD(config.lr, config.lr_slope)
         case "meta_sgd":
             return MetaSGD(config.lr)
         case "layer_step_sizes":

@@ -119,8 +119,16 @@ def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:
 def loss_on(
     experience: Experience, policy: MLPPolicy, surrogate: Surrogate
 ) -> Callable[[Params], Tensor]:
-    """Return a surrogate at some experience as a function of the policy's stacked parameters."""
-    return lambda params: surrogate(policy(params, experience.obs), experience)
+    """Return a surrogate at some experience as a function of the policy's stacked parameters.
+
+    It has the surrogate's derivatives, and the experience's loss for a value: what a rule is told.
+    """
+
+    def loss(params: Params) -> Tensor:
+        value = surrogate(policy(params, experience.obs), experience)
+        return value + (experience.loss - value).detach()
+
+    return loss
 
 
 def mean_kl(old: Distribution, new: Distribution, weight: Tensor) -> Tensor:

@@ -48,16 +48,26 @@ class Rule(Protocol):
 
 
 class SGD:
-    """Gradient descent with a fixed step size."""
+    """Gradient descent with a fixed step size, or one that grows with the task's loss.
 
-    def __init__(self, lr: float) -> None:
-        self.lr = lr
+        x' = x - (lr + slope * loss) * gradient
+
+    is a step down lr * loss + slope * loss^2 / 2; the meta-gradient takes the loss for a constant.
+    The gradient of a distance, as in a reward of -|velocity - goal|, is as large near the goal as
+    far from it; that of its square tells how far. No step leads uphill.
+    """
+
+    def __init__(self, lr: float, slope: float = 0.0) -> None:
+        self.lr, self.slope = lr, slope
 
     def init(self, variables: Params) -> Params:
         return {}
 
     def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
-        return {name: v - self.lr * gradient[name] for name, v in variables.items()}, {}
+        if not self.slope:
+            return {name: v - self.lr * gradient[name] for name, v in variables.items()}, {}
+        size = (self.lr + self.slope * loss.detach()).clamp(min=0)
+        return {name: v - of_each(size, v) * gradient[name] for name, v in variables.items()}, {}
 
 
 class MetaSGD:
@@ -91,6 +101,11 @@ class LayerStepSizes:
     def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
         row = min(index, self.num_steps - 1)
         return {n: v - meta[f"lr:{n}"][row] * gradient[n] for n, v in variables.items()}, {}
+
+
+def of_each(value: Tensor, variable: Tensor) -> Tensor:
+    """Shape a number of each task, (B,), so that it meets a variable of each, (B, ...)."""
+    return value.view(-1, *(1 for _ in variable.shape[1:]))
 
 
 FORGET_BIAS = 4.0  # the forget gate starts near its upper end, where little is forgotten
@@ -128,7 +143,7 @@ class MetaLSTM:
         gates: Params = {}
         for name, v in variables.items():
             own = [*preprocess(gradient[name].detach()), v]
-            shared = preprocess(loss.detach().view(-1, *(1 for _ in v.shape[1:])))
+            shared = preprocess(of_each(loss.detach(), v))
 
             def gate(kind: str, before: Tensor | float, own=own, shared=shared) -> Tensor:
                 weight = meta[f"gates:{kind}.weight"]

@@ -16,7 +16,7 @@ from metarl.episodes import Episodes
 from metarl.experience import Experience, ReturnConfig
 from metarl.inner import InnerConfig, make_inner_loop
 from metarl.meta_objective import MetaChunk, MetaObjective
-from metarl.objectives import EPISODIC, Surrogate, inner_surrogate
+from metarl.objectives import EPISODIC, Surrogate, inner_surrogate, loss_on
 from metarl.outer import OuterConfig
 from metarl.outer.trpo import TRPOConfig
 from metarl.parallel import ChunkPool, single_threaded_torch
@@ -156,6 +156,7 @@ def invent() -> Callable[..., Experience]:
             log_prob=log_prob,
             reward=0.3 * draw() * took_place,
             value=0.3 * draw() * took_place,
+            loss=1.2 - 1.5 * torch.arange(num_tasks).double(),
             horizon=horizon,
         )
 
@@ -224,8 +225,9 @@ class Problem:
         gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         if self.inner.first_order:
             gradients = [gradient.detach() for gradient in gradients]
+        size = max(0.0, self.inner.lr + self.inner.lr_slope * experience.loss.item())
         return {
-            name: value - self.inner.lr * gradient
+            name: value - size * gradient
             for (name, value), gradient in zip(params.items(), gradients, strict=True)
         }
 
@@ -266,11 +268,7 @@ def make_problem(tiny_policy, tiny_params, invent) -> Callable[..., Problem]:
             task, trail = loop.start(meta, num_tasks), []
             for _ in range(steps):
                 played = invent(policy, loop.params(meta, task), rng, 12)
-                task = loop.step(
-                    meta,
-                    task,
-                    lambda stacked, played=played: function(policy(stacked, played.obs), played),
-                )
+                task = loop.step(meta, task, loss_on(played, policy, function))
                 trail.append(played)
             adapted = loop.params(meta, task)
             after = invent(policy, adapted, rng, 12)

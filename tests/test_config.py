@@ -238,6 +238,7 @@ def refusal(**values) -> str:
         ("inner.dice_decay", -0.1, "expected between 0 and 1"),
         ("inner.exploration", -1.0, "expected at least 0"),
         ("inner.start_weight", -1.0, "expected at least 0"),
+        ("inner.lr_slope", -0.1, "expected at least 0"),
         ("inner_steps", -1, "expected at least 0"),
         ("inner.adapts", "heads", "(nearest: head)"),
         ("inner.rule", "meta-sgd", "(nearest: meta_sgd)"),
@@ -245,6 +246,12 @@ def refusal(**values) -> str:
 )
 def test_bad_settings_of_the_inner_loop_are_refused(key, value, expected):
     assert expected in refusal(**{key: value})
+
+
+@pytest.mark.parametrize("rule", ["meta_sgd", "layer_step_sizes", "meta_lstm"])
+def test_only_a_fixed_step_size_has_a_slope(rule):
+    message = refusal(**{"inner.rule": rule, "inner.lr_slope": 0.1})
+    assert f"lr-slope: expected 0 with rule {rule}: only the step size of sgd" in message
 
 
 def test_gates_are_shares():

@@ -88,6 +88,7 @@ def test_steps_after_the_end_have_no_influence(episodes, digest):
         reward=np.where(after_end, np.float32(7), episodes.reward),
     )
     clean_result, soiled_result = digest(episodes), digest(soiled)
+    assert torch.equal(clean_result.loss, soiled_result.loss)
     for name in ("weight", "advantage", "reward", "value"):
         assert torch.equal(getattr(clean_result, name), getattr(soiled_result, name)), name
         assert not getattr(clean_result, name).reshape(2, 2, 4)[after_end].any(), name
@@ -168,6 +169,18 @@ def test_rewards_and_values_by_hand(digest):
     assert experience.reward[0].tolist() == pytest.approx([1, 0, 2, 0.5 * (4 + 0.5 * v)])
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_loss_is_minus_the_mean_reward_of_the_steps_that_took_place(
+    episodes, digest, standardize
+):
+    """In the rewards' own units: undiscounted, whatever becomes of the advantages."""
+    expected = [-episodes.reward[task][episodes.mask[task]].mean() for task in range(2)]
+    found = digest(episodes, standardize=standardize, discount=0.5, gae_lambda=0.3).loss
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    left_out = {name: np.zeros_like(getattr(episodes, name)) for name in ("reward", "mask")}
+    assert digest(replace(episodes, **left_out)).loss.tolist() == [0, 0]
+
+
 def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, digest):
     """And values shifted by their mean and divided by it: the units of the advantage."""
     raw, standardised = (digest(episodes, ridge=1.0, standardize=flag) for flag in (False, True))
@@ -230,6 +243,7 @@ def test_every_takes_each_stride_th_episode_if_they_are_to_stay_whole(episodes, 
     expected = torch.tensor([[1 / 4] * 4, [1, 0, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(thin.weight, expected)
     assert thin.horizon == 4
+    assert torch.equal(thin.loss, experience.loss)
     assert thin.by_episode(thin.log_prob).shape == (2, 1, 4)
     assert experience.every(1, whole_episodes=True) is experience
 
@@ -258,12 +272,15 @@ def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, digest
     torch.testing.assert_close(
         thin.weight, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]], dtype=torch.float64)
     )
+    assert torch.equal(thin.loss, experience.loss)
     assert experience.every(1) is experience
 
 
 def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, digest):
     """Not NaN."""
     weight = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).double()
-    steps = {name: x[:, :2] for name, x in vars(digest(episodes)).items() if name != "horizon"}
-    thin = Experience(**{**steps, "weight": weight}, horizon=2).every(2)
+    whole = vars(digest(episodes))
+    steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", "horizon")}
+    rest = {"weight": weight, "loss": whole["loss"], "horizon": 2}
+    thin = Experience(**{**steps, **rest}).every(2)
     assert thin.weight.tolist() == [[0.0], [1.0]]

@@ -23,6 +23,12 @@ def test_the_rule_of_a_config(name, expected):
     assert vars(rule) == vars(expected)
 
 
+def test_the_step_size_of_sgd_may_grow_with_the_loss():
+    rule = make_rule(InnerConfig(lr=0.3, lr_slope=0.2), 4)
+    assert type(rule) is SGD
+    assert vars(rule) == {"lr": 0.3, "slope": 0.2}
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

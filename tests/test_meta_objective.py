@@ -29,7 +29,7 @@ from torch import Tensor
 import metarl.rules
 from metarl.distributions import Distribution
 from metarl.experience import Experience
-from metarl.objectives import Surrogate, clipped_ratio, inner_surrogate
+from metarl.objectives import Surrogate, clipped_ratio, inner_surrogate, likelihood_ratio
 from metarl.params import flatten, leaves, stack, unflatten
 from metarl.policies import CategoricalMLP, PolicyConfig
 from metarl.returns import discounted_prefixes
@@ -148,6 +148,21 @@ def test_the_gradient_through_every_kind_of_adaptation(make_problem, surrogate, 
     gradient = problem.objective().gradient().gradient
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
     assert_slopes(problem, gradient, lambda v: reference.evaluate(v)[0])
+
+
+def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
+    """Against plain autograd; the losses, 1.2, -0.3 and 1.2, are constants."""
+    problem = make_problem(2, lr_slope=0.05)
+    objective = problem.objective()
+    found = objective.gradient()
+    vector = problem.old.clone().requires_grad_()
+    losses = [likelihood_ratio(new, after).sum() for new, _, after in adapted(problem, vector)]
+    loss = sum(losses) / 3
+    assert found.loss == pytest.approx(loss.item(), rel=1e-12)
+    assert_close(found.gradient, torch.autograd.grad(loss, vector)[0], rel=1e-10)
+    assert_slopes(problem, found.gradient, lambda v: objective.evaluate(v)[0])
+    plain = make_problem(2).objective().gradient().gradient
+    assert float((found.gradient - plain).norm() / plain.norm()) > 0.01
 
 
 class Frozen:
@@ -448,15 +463,19 @@ def test_at_the_old_parameters_nothing_has_changed(make_problem, steps):
 
 
 @pytest.mark.parametrize(
-    ("steps", "surrogate", "first_order"),
-    [(0, "likelihood_ratio", False), *itertools.product((1, 2), SURROGATES, (False, True))],
+    ("steps", "surrogate", "first_order", "lr_slope"),
+    [
+        (0, "likelihood_ratio", False, 0.0),
+        (2, "likelihood_ratio", False, 0.05),
+        *itertools.product((1, 2), SURROGATES, (False, True), (0.0,)),
+    ],
     ids=str,
 )
 def test_the_fisher_product_is_the_hessian_of_the_mean_kl(
-    make_problem, steps, surrogate, first_order
+    make_problem, steps, surrogate, first_order, lr_slope
 ):
     """The dense Hessian by double backpropagation through the plain adaptation."""
-    problem = make_problem(steps, surrogate, first_order=first_order)
+    problem = make_problem(steps, surrogate, first_order=first_order, lr_slope=lr_slope)
 
     def mean_kl(vector: Tensor) -> Tensor:
         kls = [(old.kl(new) * after.weight).sum() for new, old, after in adapted(problem, vector)]

@@ -24,6 +24,7 @@ from metarl.objectives import (
     likelihood_ratio,
     loaded_dice,
     log_likelihood,
+    loss_on,
     magic_box,
     mean_kl,
 )
@@ -71,6 +72,7 @@ def expectation(policy: GaussianMLP, params: Params) -> Experience:
         log_prob=log_prob,
         reward=reward,
         value=torch.full_like(reward, -2.5),
+        loss=torch.zeros(1, dtype=torch.float64),
         horizon=1,
     )
 
@@ -182,6 +184,7 @@ def two_step_episodes():
         log_prob=small(stack(params, 1), obs).log_prob(action),
         reward=draw() * took_place,
         value=draw() * took_place,
+        loss=torch.zeros(1, dtype=torch.float64),
         horizon=2,
     )
     return small, params, experience
@@ -291,6 +294,25 @@ def test_the_value_of_each_surrogate_where_the_policy_acted(two_step_episodes):
         assert inner_surrogate(name)(now, played).item() == pytest.approx(-float(value), rel=1e-12)
 
 
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_a_loss_on_experience_has_its_loss_for_a_value(surrogate, two_step_episodes):
+    """And the derivatives of the surrogate, the second too, wherever it is asked for."""
+    policy, params, played = two_step_episodes
+    played = replace(played, loss=torch.tensor([0.7], dtype=torch.float64))
+    loss = loss_on(played, policy, inner_surrogate(surrogate))
+    found = []
+    for shift in (0.0, 0.1):
+        stacked = leaves(stack({name: x + shift for name, x in params.items()}, 1))
+        plain = inner_surrogate(surrogate)(policy(stacked, played.obs), played)
+        assert loss(stacked).tolist() == pytest.approx([0.7], rel=1e-12)
+        for value in (loss(stacked), plain):
+            first = torch.autograd.grad(value.sum(), list(stacked.values()), create_graph=True)
+            length = sum(piece.square().sum() for piece in first)
+            found.append((first, torch.autograd.grad(length, list(stacked.values()))))
+    for (one, two), (other, others) in zip(found[::2], found[1::2], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip((*one, *two), (*other, *others), strict=True))
+
+
 def test_magic_box_is_one_with_the_derivatives_of_the_exponential():
     x = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     box = magic_box(x.square())
@@ -393,7 +415,7 @@ def ratios(*values: float) -> tuple[Given, Tensor]:
 def steps(advantage: list[float], weight: list[float]) -> Experience:
     rows = [torch.tensor([row], dtype=torch.float64) for row in (advantage, weight)]
     zeros = torch.zeros_like(rows[0])
-    return Experience(zeros, zeros, *rows, zeros, zeros, zeros, len(advantage))
+    return Experience(zeros, zeros, *rows, zeros, zeros, zeros, zeros[:, 0], len(advantage))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.adaptation import InnerLoop, leaves
+from metarl.adaptation import InnerLoop, TaskState, leaves
 from metarl.objectives import likelihood_ratio
 from metarl.params import stack
 from metarl.rules import SGD, LayerStepSizes, MetaLSTM, MetaSGD, preprocess
@@ -61,6 +61,37 @@ def test_meta_lstm_begins_as_gradient_descent(adapted, dtype, steps):
 
 def two_tasks() -> dict[str, torch.Tensor]:
     return {"x": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_size_that_grows_with_the_loss_by_hand(dtype):
+    """Of each task on its own: 0.5 + 0.25 * 2 = 1; 0.5 - 0.25 * 4 leads uphill, so 0."""
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype)
+    gradient = torch.tensor([[10.0, 20.0], [30.0, 40.0]], dtype=dtype)
+    rule = SGD(0.5, slope=0.25)
+    assert rule.init({"x": x[0]}) == {}
+    loss = torch.tensor([2.0, -4.0], dtype=dtype)
+    stepped, memory = rule.step({}, {"x": x}, {}, {"x": gradient}, loss, 0)
+    assert stepped["x"].tolist() == [[-9.0, -18.0], [3.0, 4.0]]
+    assert stepped["x"].dtype == dtype
+    assert memory == {}
+
+
+def test_a_step_size_that_grows_with_the_loss_descends_its_square():
+    """Half the square of the loss |x - 3|: a step of 1 leads from anywhere to the goal."""
+    loop = InnerLoop(SGD(0.0, slope=1.0))
+    task = TaskState({"x": torch.tensor([-1.0, 2.5, 3.25, 100.0])})
+    stepped = loop.step({}, task, lambda params: (params["x"] - 3).abs())
+    assert stepped.variables["x"].tolist() == [3.0, 3.0, 3.0, 3.0]
+
+
+def test_the_loss_in_a_step_size_is_a_constant():
+    """x' = x - (lr + slope * loss) * g: its derivatives by g and x, and none by the loss."""
+    x, g, loss = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0, 4))
+    stepped, _ = SGD(0.1, slope=0.5).step({}, {"x": x}, {}, {"x": g}, loss, 0)
+    by_x, by_g, by_loss = torch.autograd.grad(stepped["x"], (x, g, loss), allow_unused=True)
+    assert (by_x.item(), by_g.item()) == (1.0, pytest.approx(-2.1, rel=1e-12))
+    assert by_loss is None
 
 
 def test_meta_sgd_has_a_step_size_for_each_number():

@@ -135,6 +135,7 @@ def marginal_experience(problem: Problem, params: Params) -> Experience:
         log_prob=problem.policy(params, obs).log_prob(action),
         reward=torch.full_like(weight, math.nan),  # only for surrogates of whole episodes
         value=torch.full_like(weight, math.nan),
+        loss=torch.full_like(weight[:, 0], math.nan),  # only for rules that look at it
         horizon=family.horizon,
     )
 
