@@ -162,6 +162,62 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000
 
 
+def test_results_of_runs_that_are_gone_stay_as_long_as_their_configs_do(monkeypatch):
+    """Seed by seed; a seed that is there again counts as it is now."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.measure import merge
+
+    def row(config: str, version: str, **returns: float) -> dict:
+        """Returns by seed; none has a learning curve."""
+        seeds = [int(name[1:]) for name in returns]
+        values = list(returns.values())
+        lists = {"seeds": seeds, "returns": values, "env_steps": seeds, "hours": seeds, "curve": []}
+        return {**lists, "config": config, "versions": version}
+
+    known = {
+        "point_nav": {
+            "maml": row("a", "old", s0=1.0, s2=3.0),
+            "tuned": row("b", "old", s0=4.0, s1=5.0),
+            "random": row("a", "old", s0=9.0),
+            "untold": {"seeds": [0], "returns": [0.0]},
+        },
+        "ant_vel": {"maml": row("gone", "old", s0=6.0)},
+    }
+    found = {
+        "point_nav": {"maml": row("a", "new", s1=2.0, s0=1.5), "tuned": row("c", "new", s0=7.0)}
+    }
+    assert merge(known, found, current={"a", "c"}) == {
+        "point_nav": {
+            "maml": row("a", "new", s0=1.5, s1=2.0, s2=3.0),
+            "tuned": row("c", "new", s0=7.0),
+            "random": row("a", "old", s0=9.0),
+        }
+    }
+    assert merge({}, found, {"a", "c"})["point_nav"]["tuned"] == row("c", "new", s0=7.0)
+    assert merge(known, {}, {"b"}) == {"point_nav": {"tuned": row("b", "old", s0=4.0, s1=5.0)}}
+
+
+def test_the_fingerprint_of_an_experiment_is_the_same_for_all_its_seeds(tmp_path, monkeypatch):
+    """And another one for other settings, or after a change of its config's values."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.many_runs import Job
+    from examples.reproduce.measure import fingerprint
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("# a comment\nenv: {family: point_nav}\niterations: 3\n")
+
+    def of(**settings) -> str:
+        return fingerprint(Job(str(path), settings, tmp_path / "run"))
+
+    first = of(seed=0)
+    assert of(seed=1) == first
+    assert of(seed=0, iterations=4) != first
+    path.write_text("env: {family: point_nav}\niterations: 3\n")
+    assert of(seed=2) == first
+    path.write_text("env: {family: point_nav}\niterations: 5\n")
+    assert of(seed=0) != first
+
+
 def test_points_of_a_learning_curve_are_means_over_as_many_iterations(monkeypatch):
     """So that no part of it is noisier than the rest."""
     monkeypatch.syspath_prepend(ROOT)

@@ -2,8 +2,9 @@
 
     python -m examples.reproduce
 
-Stop it at any time and start it anew: what is trained already is not trained again. Each row is
-also a command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN
+Stop it at any time and start it anew: what is trained already is not trained again, and results of
+runs that are not here any more stay in the file as long as their configs do. Each row is also a
+command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN
 --inner-lr-schedule halving`.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from examples.many_runs import Job, finish_all
 from examples.reproduce.figures import draw, table
-from examples.reproduce.measure import gather, measure, result_file
+from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
 from examples.reproduce.published import PUBLISHED
 from examples.reproduce.ship import ship
 from metarl.config import config_names
@@ -55,12 +56,15 @@ def main() -> None:
         for jobs in phases:
             finish_all(jobs, args.jobs, measure)
     done = [job for jobs in phases for job in jobs if result_file(job).exists()]
-    results = gather(done)
+    file = args.out / "reproduction.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    current = {fingerprint(job) for jobs in plan(list(PUBLISHED), 1, args.runs) for job in jobs}
+    results = merge(known, gather(done), current)
     if not results:
         parser.error(f"{args.runs}: no finished run in it yet")
     args.out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
-    write_atomically(args.out / "reproduction.json", content.encode())
+    write_atomically(file, content.encode())
     print("\n".join(table(results)))
     shipped = [job for job in done if job.name.endswith(SHIPPED)]
     print(*draw(results, args.out), *ship(shipped, args.out / "runs"), sep="\n")

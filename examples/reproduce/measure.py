@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
 from metarl.agents import make_agent
+from metarl.config import read_config
 from metarl.evaluation import Evaluation, evaluate, step_scales
 from metarl.files import write_atomically
 from metarl.provenance import provenance
@@ -24,6 +26,7 @@ FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """On the step size, among which the best for a baseline is found on validation tasks."""
 GEOMETRIC = ("point_nav",)  # where the paper's third step is too long
 POINTS = 120  # of a learning curve in the results file
+BY_SEED = ("seeds", "returns", "env_steps", "hours", "curve")
 
 
 def measure(job: Job) -> None:
@@ -98,6 +101,7 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
                     "curve": [],
                     "task_hash": result["task_hash"],
                     "step_scales": result["step_scales"],
+                    "config": fingerprint(job),
                     "versions": content["provenance"]["versions"],
                     "processor": content["provenance"]["processor"],
                 },
@@ -111,6 +115,45 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
                 row["hours"].append(round(sum(line["seconds"] for line in timings) / 3600, 2))
                 row["curve"].append(curve(metrics))
     return found
+
+
+def fingerprint(job: Job) -> str:
+    """Return what tells the experiment of a job from others, whatever its seed."""
+    settings = {**read_config(job.name), **job.settings, "seed": None}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def merge(known: dict[str, Any], found: dict[str, Any], current: set[str]) -> dict[str, Any]:
+    """Add known results, of runs that may not be here any more, to those that were found now.
+
+    Args:
+        known, found: as `gather` returns them; a seed that is in both is taken from `found`.
+        current: the fingerprints of the experiments as they are now. What is known of others is
+            left out.
+    """
+    merged: dict[str, Any] = {family: {} for family in {**known, **found}}
+    for family, rows in merged.items():
+        old, new = known.get(family, {}), found.get(family, {})
+        for method in {**old, **new}:
+            parts = [new[method]] if method in new else []
+            if method in old and old[method].get("config") in current:
+                parts.append(old[method])
+            if parts:
+                rows[method] = {**parts[0], **by_seed(parts)}
+    return {family: rows for family, rows in merged.items() if rows}
+
+
+def by_seed(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of each seed, in their order, from the first part that has it."""
+    places: dict[int, tuple[int, int]] = {}
+    for number, part in enumerate(parts):
+        for place, seed in enumerate(part["seeds"]):
+            places.setdefault(seed, (number, place))
+    chosen = [places[seed] for seed in sorted(places)]
+    return {
+        name: [parts[number][name][place] for number, place in chosen if parts[number][name]]
+        for name in BY_SEED
+    }
 
 
 def curve(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
