@@ -55,7 +55,7 @@ USUAL = {
 }
 
 
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium"}  # of maml_trpo, and no methods
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "oracle_tuned"}  # and no methods
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -72,7 +72,8 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     """It sets what makes that method, and nothing that makes another."""
     config = load_config(name)
     stem = name.partition("/")[2]
-    method = "maml_trpo" if stem in ("demo", *SETTINGS) else stem
+    method = "maml_trpo" if stem == "demo" else stem
+    method = method.removesuffix("_tuned").removesuffix("_gymnasium")
     assert config.method == (method if stem == "demo" else stem)
     values = {"env.observe_task": False, **flat(config.to_dict())}
     values["inner_steps"] = min(values["inner_steps"], 1)  # more are no other method

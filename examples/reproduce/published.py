@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUDGETS = {"point_nav": 16e6, "half_cheetah_dir": 32e6, "half_cheetah_vel": 76e6}
+BUDGETS = {"point_nav": 16e6, "half_cheetah_dir": 32e6, "half_cheetah_vel": 76e6, "ant_vel": 120e6}
 """Env steps in training behind the published figures, by family."""
 
 
@@ -46,6 +46,13 @@ PUBLISHED = {
         oracle=-54.5,
         pretrained=(-158.0, -133.6),
         random=(-254.8, -230.8),
+        episodes=20,
+    ),
+    "ant_vel": Published(
+        maml=(30.6, 96.7, 100.1, 101.4),
+        oracle=107.9,
+        pretrained=(-1.8, 9.5),
+        random=(-78.6, -35.6),
         episodes=20,
     ),
 }
