@@ -16,6 +16,7 @@ from mujoco.batch import Batch
 
 from envs.goals import DirectionGoal, VelocityGoal
 from envs.mujoco import MujocoFamily, compile_model, load_model, load_spec
+from envs.params import power
 
 CONTROL_COST = 0.05
 
@@ -123,7 +124,7 @@ class HalfCheetahBody(HalfCheetah):
         return Box(1 / 3, 3.0, (3,), np.float64)
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
-        return 2.0 ** rng.uniform(-1.0, 1.0, (num_tasks, 3))
+        return power(2.0, rng.uniform(-1.0, 1.0, (num_tasks, 3)))
 
     def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:
         rows, which = np.unique(tasks, axis=0, return_inverse=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,14 @@ from envs.mujoco import MujocoFamily
 
 # Factors on these fields of the model are base ** task.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
+
+
+def power(base: float, exponents: np.ndarray) -> np.ndarray:
+    """Return base ** exponents, rounded alike with and without AVX-512.
+
+    NumPy's own power is not: tasks, and the hashes of their sets, would depend on the processor.
+    """
+    return np.array([math.pow(base, x) for x in exponents.flat]).reshape(exponents.shape)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class RandomParams(MujocoFamily):
             scaled = exponents[:, 1:] if of_world else exponents
             size = scaled[0].size
             scaled[:] = tasks[:, start : start + size].reshape(scaled.shape)
-            values[name], start = own * BASES[name] ** exponents, start + size
+            values[name], start = own * power(BASES[name], exponents), start + size
         return values
 
     def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:

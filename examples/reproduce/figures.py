@@ -44,9 +44,8 @@ def table(results: dict[str, Any]) -> list[str]:
             returns = np.array(row["returns"])  # (S, B, K + 1)
             cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in means(returns)]
             seeds = ", ".join(f"{value:.1f}" for value in returns.mean(axis=1)[:, 1])
-            if method.startswith(
-                "oracle"
-            ):  # it is told the task: that a step only harms it tells nothing
+            if method.startswith("oracle"):
+                # It is told the task: that a step only harms it tells nothing.
                 cells, seeds = [cells[0], "", "", ""], ""
             steps = f"{max(row['env_steps']) / 1e6:.0f}M" if row["env_steps"] else "0"
             hours = f"{np.mean(row['hours']):.1f}" if row["hours"] else ""
