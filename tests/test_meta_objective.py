@@ -165,6 +165,12 @@ def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
     assert float((found.gradient - plain).norm() / plain.norm()) > 0.01
 
 
+@pytest.mark.parametrize("adapts", SPACES)
+def test_the_gradient_through_such_steps_of_every_space(make_problem, adapts):
+    objective = (problem := make_problem(2, adapts=adapts, lr_slope=0.05)).objective()
+    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
+
+
 class Frozen:
     """A function that returns, as often as it is called, what it returned in the first round."""
 
@@ -486,21 +492,22 @@ def test_the_fisher_product_is_the_hessian_of_the_mean_kl(
 
 
 @pytest.mark.parametrize(
-    ("surrogate", "adapts", "rule"),
+    ("surrogate", "adapts", "rule", "lr_slope"),
     [
-        ("likelihood_ratio", "head", "meta_sgd"),
-        ("log_likelihood", "context", "sgd"),
-        ("likelihood_ratio", "latent", "layer_step_sizes"),
-        ("dice", "all", "sgd"),
-        ("loaded_dice", "context", "meta_sgd"),
+        ("likelihood_ratio", "head", "meta_sgd", 0.0),
+        ("log_likelihood", "context", "sgd", 0.0),
+        ("likelihood_ratio", "context", "sgd", 0.05),
+        ("likelihood_ratio", "latent", "layer_step_sizes", 0.0),
+        ("dice", "all", "sgd", 0.0),
+        ("loaded_dice", "context", "meta_sgd", 0.0),
     ],
 )
 def test_the_fisher_product_is_the_kls_curvature_through_any_adaptation(
-    make_problem, surrogate, adapts, rule
+    make_problem, surrogate, adapts, rule, lr_slope
 ):
     """KL(old || new) is half the square of a small step in the Fisher matrix: u F v by the squares
     of u + v and u - v, with the KL of `evaluate`, which adapts without any graph."""
-    problem = make_problem(2, surrogate, adapts=adapts, rule=rule)
+    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, lr_slope=lr_slope)
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
     rng = np.random.default_rng(0)
     u, v = (torch.from_numpy(rng.standard_normal(len(problem.old))) for _ in range(2))
