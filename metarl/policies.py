@@ -47,6 +47,11 @@ class PolicyConfig:
     """What each number of an observation is divided by, none for 1. Adaptation is a plain gradient
     step, whose noise grows with the square of its inputs: where velocities are ten times the rest,
     they make nearly all of it."""
+    bias_transform: tuple[float, ...] = ()
+    """Further inputs of the first layer that are parameters themselves, 0 at first, and what each is
+    multiplied by (Finn et al. 2017b). A gradient step moves the policy along such an input by the
+    square of that factor, so with a large one and a small step size adaptation is mostly along
+    directions that are learned for it, and little of its noise elsewhere."""
     init_std: float = 1.0
     """Standard deviation at initialisation."""
     min_std: float = 1e-6
@@ -61,6 +66,8 @@ class PolicyConfig:
             check(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
         finite = all(0 < x < math.inf for x in self.obs_scale)
         check(finite, "obs_scale", "finite numbers of more than 0", self.obs_scale)
+        finite = all(0 < x < math.inf for x in self.bias_transform)
+        check(finite, "bias_transform", "finite numbers of more than 0", self.bias_transform)
         check(self.min_std > 0, "min_std", "more than 0", self.min_std)
         check(self.max_std > self.min_std, "max_std", "more than min_std", self.max_std)
         inside = self.min_std <= self.init_std <= self.max_std
@@ -113,6 +120,7 @@ class MLPPolicy(ABC):
         check(weights <= MOST_WEIGHTS, "policy.hidden", expected, config.hidden)
         scale = torch.tensor(config.obs_scale, dtype=torch.float64)
         self._obs_scale = scale.reshape(obs_dim, 1) if config.obs_scale else None
+        self._input_scale = torch.tensor(config.bias_transform, dtype=torch.float64)
 
     @property
     def num_layers(self) -> int:
@@ -133,16 +141,22 @@ class MLPPolicy(ABC):
             weight = np.ascontiguousarray(gain * draw(rng, fan_in, fan_out))
             params[f"weight{layer}"] = torch.from_numpy(weight).to(dtype)
             params[f"bias{layer}"] = torch.zeros(1, fan_out, dtype=dtype)
+        if size := len(self._input_scale):
+            params["input"] = torch.zeros(1, size, dtype=dtype)
+            params["input_weight"] = torch.from_numpy(draw(rng, size, self.sizes[1])).to(dtype)
         return params
 
     def layer(self, params: Params, number: int) -> tuple[Tensor, Tensor]:
         """Return a layer's weight and bias, (B, in, out) and (B, 1, out), from stacked `params`.
 
-        The first one's weight is divided by the scale, which is cheaper than the observations.
+        The first one's weight is divided by the scale, which is cheaper than the observations, and
+        its bias is that with the bias transformation.
         """
         weight, bias = params[f"weight{number}"], params[f"bias{number}"]
         if number == 0 and self._obs_scale is not None:
             weight = weight / self._obs_scale.to(weight)
+        if number == 0 and len(self._input_scale):
+            bias = bias + (params["input"] * self._input_scale.to(bias)) @ params["input_weight"]
         return weight, bias
 
     def forward(self, params: Params, obs: Tensor) -> Tensor:

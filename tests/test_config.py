@@ -55,7 +55,7 @@ USUAL = {
 }
 
 
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "oracle_tuned"}  # and no methods
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}  # and no methods
 
 
 @pytest.mark.parametrize("name", config_names())

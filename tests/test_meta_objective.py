@@ -31,7 +31,7 @@ from metarl.distributions import Distribution
 from metarl.experience import Experience
 from metarl.objectives import Surrogate, clipped_ratio, inner_surrogate, likelihood_ratio
 from metarl.params import flatten, leaves, stack, unflatten
-from metarl.policies import CategoricalMLP, PolicyConfig
+from metarl.policies import CategoricalMLP, GaussianMLP, PolicyConfig
 from metarl.returns import discounted_prefixes
 
 SURROGATES = ("likelihood_ratio", "log_likelihood")
@@ -168,6 +168,19 @@ def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
 @pytest.mark.parametrize("adapts", SPACES)
 def test_the_gradient_through_such_steps_of_every_space(make_problem, adapts):
     objective = (problem := make_problem(2, adapts=adapts, lr_slope=0.05)).objective()
+    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
+
+
+def test_the_gradient_through_a_bias_transformation(make_problem):
+    """By differences in every direction, at an input that is not 0."""
+    rng = np.random.default_rng(1)
+    policy = GaussianMLP(PolicyConfig(hidden=(4,), bias_transform=(2.0, 3.0)), 3, 2)
+    params = {
+        name: value + 0.1 * torch.from_numpy(rng.standard_normal(value.shape))
+        for name, value in policy.init(rng, torch.float64).items()
+    }
+    problem = make_problem(2, policy=policy, params=params, lr_slope=0.05)
+    objective = problem.objective()
     assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
 
 

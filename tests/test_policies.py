@@ -22,12 +22,17 @@ from metarl.policies import (
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 4)])
-@pytest.mark.parametrize("obs_scale", [(), (1.0, 6.0, 0.2)])
-def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation, obs_scale):
+@pytest.mark.parametrize(
+    "inputs", [{}, {"obs_scale": (1.0, 6.0, 0.2), "bias_transform": (2.0, 3.0)}], ids=str
+)
+def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation, inputs):
     rng = np.random.default_rng(0)
-    config = PolicyConfig(hidden, activation, init_std=0.5, obs_scale=obs_scale)
+    config = PolicyConfig(hidden, activation, init_std=0.5, **inputs)
     policy = GaussianMLP(config, 3, 2)
     singles = [policy.init(rng) for _ in range(4)]
+    for single in singles:
+        if "input" in single:
+            single["input"] += torch.from_numpy(rng.standard_normal((1, 2))).float()
     params = {name: torch.stack([single[name] for single in singles]) for name in singles[0]}
     obs = rng.standard_normal((4, 7, 3)).astype(np.float32)
     before = obs.copy()
@@ -52,6 +57,23 @@ def test_a_scale_divides_the_observations():
     assert torch.allclose(*means)
     grads = [torch.autograd.grad(mean.square().sum(), params["weight0"])[0] for mean in means]
     assert torch.allclose(*grads)
+
+
+def test_a_bias_transformation_is_an_input_that_is_the_same_everywhere():
+    """The policy is that of observations with it, times its factor, appended."""
+    rng = np.random.default_rng(0)
+    policy = GaussianMLP(PolicyConfig((6,), bias_transform=(2.0, 5.0)), 3, 2)
+    params = policy.init(rng, torch.float64)
+    assert torch.equal(params["input"], torch.zeros(1, 2, dtype=torch.float64))
+    wider = {name: x for name, x in params.items() if not name.startswith("input")}
+    wider["weight0"] = torch.cat([params["weight0"], params["input_weight"]])
+    params["input"] = torch.tensor([[0.5, -0.3]], dtype=torch.float64)
+    obs = torch.from_numpy(rng.standard_normal((4, 7, 3)))
+    appended = torch.tensor([1.0, -1.5], dtype=torch.float64).expand(4, 7, 2)
+    expected = GaussianMLP(PolicyConfig((6,)), 5, 2)(
+        stack(wider, 4), torch.cat([obs, appended], -1)
+    )
+    assert torch.allclose(policy(stack(params, 4), obs).mean, expected.mean, rtol=1e-13)
 
 
 def test_stacked_equals_one_by_one():
@@ -188,6 +210,7 @@ def test_the_configured_initialisation_is_drawn_layer_by_layer():
         ("hidden", (8, 0), "hidden: expected sizes of at least 1"),
         ("obs_scale", (1.0, 0.0), "obs_scale: expected finite numbers of more than 0"),
         ("obs_scale", (math.inf, 1.0), "obs_scale: expected finite numbers of more than 0"),
+        ("bias_transform", (1.0, 0.0), "bias_transform: expected finite numbers of more than 0"),
     ],
 )
 def test_bad_policy_settings_are_refused(field, value, expected):

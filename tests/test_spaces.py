@@ -221,3 +221,28 @@ def test_a_latent_step_by_hand():
     task = loop.step(meta, loop.start(meta, 1), lambda params: (params["w"][:, 0] - 4).square())
     assert task.variables["latent"].tolist() == [[[pytest.approx(1.2)]]]
     assert loop.params(meta, task)["w"].tolist() == [[pytest.approx(3.4)]]
+
+
+def test_a_step_of_a_bias_transformation_is_one_of_a_context_by_the_square_of_its_factor():
+    """CAVIA with lr * factor^2 and MAML whose bias transformation alone adapts."""
+    rng = np.random.default_rng(0)
+    obs = torch.from_numpy(rng.standard_normal((3, 7, 3)))
+    inside = GaussianMLP(PolicyConfig((5,), bias_transform=(4.0, 4.0)), 3, 2)
+    meta = inside.init(rng, torch.float64)
+    plain = {name: x for name, x in meta.items() if not name.startswith("input")}
+    outside = {**plain, "context:weight": meta["input_weight"]}
+    means = []
+    for policy, space, lr, start in (
+        (inside, Head(["input"]), 0.1, meta),
+        (GaussianMLP(PolicyConfig((5,)), 3, 2), Context(2), 1.6, outside),
+    ):
+        loop = InnerLoop(SGD(lr), space)
+
+        def loss(params, policy=policy):
+            return (policy(params, obs).mean - 1).square().sum((1, 2))
+
+        stepped = loop.step(start, loop.start(start, 3), loss)
+        means.append(policy(loop.params(start, stepped), obs).mean)
+    torch.testing.assert_close(*means, rtol=1e-12, atol=1e-12)
+    before = inside(stack(meta, 3), obs).mean
+    assert float((means[0] - before).abs().max()) > 0.1

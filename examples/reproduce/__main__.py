@@ -24,8 +24,8 @@ from metarl.config import config_names
 from metarl.files import write_atomically
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
-METHODS = ("maml_trpo", "maml_trpo_tuned", "maml_trpo_gymnasium")
-ONLY = {"ant_vel": (("maml_trpo_tuned", 0),)}
+METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")
+ONLY = {"ant_vel": (("maml_trpo_tuned", 0), ("cavia_tuned", 0))}
 """Methods and seeds of families whose whole row would take days."""
 SHIPPED = METHODS[1:]  # endings of the names of configs whose best run comes with the code
 ITERATIONS = {

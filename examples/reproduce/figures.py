@@ -20,7 +20,7 @@ SHOWN = dict(
         (
             "maml_trpo",
             "maml_trpo_tuned",
-            "maml_trpo_tuned, ever smaller steps",
+            "cavia_tuned",
             "pretrained, best step",
             "random, best step",
             "maml_trpo, whole budget",
@@ -128,7 +128,7 @@ def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
 def learning(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
     """Draw the training returns of each seed against env steps: dotted before adaptation."""
     axes.axhline(paper.maml[1], linestyle="--", color="black", label="the paper's, in the end")
-    for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned"):
+    for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned", "cavia_tuned"):
         for points in rows.get(method, {}).get("curve", []):
             steps, before, after = np.transpose(points)
             axes.plot(steps / 1e6, after, color=SHOWN[method], linewidth=1, label=method)
