@@ -27,6 +27,7 @@ LIGHTEN = 0.6  # how far the colours of floor and sky are drawn towards white
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 DISTANCE = 3.3  # of the camera, in radii of the robot
 CALM = 0.3  # s over which the camera evens out how the robot moves (standard deviation)
+LABEL_WIDTH = 70  # of a metre on the floor, pixels, with some room to the next
 MAX_PATHS = 16  # episodes whose camera paths are kept
 BLUE = (0.165, 0.435, 0.733, 1.0)  # of the marks on the floor
 RED = (0.753, 0.224, 0.169, 1.0)  # of goals
@@ -169,9 +170,11 @@ class MujocoScene:
         self._camera.lookat[:] = centre
         self._camera.distance = DISTANCE * radius
         self._camera.azimuth, self._camera.elevation = 90.0, self._family.camera_elevation
-        # Half of the width that the camera sees at the robot, m, and a little more.
+        # Half of the width that the camera sees at the robot, m.
         slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
-        self._sight = 1.2 * slope * self._camera.distance
+        sight = slope * self._camera.distance
+        self._sight = 1.2 * sight  # and a little more
+        self._every = math.ceil(LABEL_WIDTH * 2 * sight / width)
         return make_renderer(model, width, height)
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
@@ -195,7 +198,7 @@ class MujocoScene:
         seen = range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1)
         seconds = (step + share) * self._family.dt
         marks = self._family.marks(states[0], state, seconds, task)
-        for mark in (*distances(seen, y), *marks):
+        for mark in (*distances(seen, y, self._every), *marks):
             mark.add_to(renderer.scene)
         return renderer.render()
 
@@ -237,10 +240,15 @@ def between(
     return state
 
 
-def distances(metres: Iterable[int], y: float) -> Iterator[Mark]:
-    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera."""
+def distances(metres: Iterable[int], y: float, every: int) -> Iterator[Mark]:
+    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera.
+
+    Every so many of them have a label: in a small picture not all have room for it.
+    """
     for metre in metres:
         size = (0.02 if metre else 0.05, 0.3, 0.002)
         yield Mark(mujoco.mjtGeom.mjGEOM_BOX, (metre, y - 0.3, 0.0), size, colour=BLUE)
+        if metre % every:
+            continue
         text = f"{metre} m" if metre else "start"
         yield Mark(mujoco.mjtGeom.mjGEOM_LABEL, (metre, y - 0.8, 0.0), colour=BLUE, text=text)

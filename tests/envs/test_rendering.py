@@ -19,7 +19,7 @@ from envs import (
     RenderingUnavailable,
     WalkerVel,
 )
-from envs.rendering import Mark, MujocoScene, between
+from envs.rendering import Mark, MujocoScene, between, distances
 from envs.scenes import moment
 
 PLANE = AntDir(plane=True)
@@ -152,3 +152,13 @@ def test_headings_of_directions():
     assert AntDir().heading(np.array([1.0])) == 0
     assert AntDir().heading(np.array([-1.0])) == pytest.approx(np.pi)
     assert PLANE.heading(np.array([0.3])) == 0.3
+
+
+def test_every_metre_is_marked_and_as_many_named_as_have_room():
+    marks = list(distances(range(-1, 4), y=0.0, every=2))
+    bars = [mark.position[0] for mark in marks if not mark.text]
+    assert bars == [-1, 0, 1, 2, 3]
+    assert [(mark.position[0], mark.text) for mark in marks if mark.text] == [
+        (0, "start"),
+        (2, "2 m"),
+    ]
