@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,22 @@ class Checkpoint:
                 raise TypeError(f"{name} is no {kind.__name__}")
         if not all(isinstance(value, Tensor) for value in self.agent.values()):
             raise TypeError("agent holds other things than tensors")
+
+
+def average(states: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the last of some checkpoints of a run, with the mean of what all have learned.
+
+    A meta-gradient from a few tasks makes the parameters bounce around what they are after; their
+    mean does less so (Polyak and Juditsky 1992).
+    """
+    last = states[-1]
+    agent = {
+        name: torch.stack([state.agent[name] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for name, value in last.agent.items()
+    }
+    return replace(last, agent=agent)
 
 
 class DamagedCheckpoint(UserError):

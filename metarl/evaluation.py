@@ -302,7 +302,7 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
 
     Args:
         directory: the run's folder.
-        checkpoint: `latest`, `best`, or an iteration.
+        checkpoint: `latest`, `best`, an iteration, or `average`.
         overrides: values that replace those of the run's config, such as device="cpu".
 
     Raises:

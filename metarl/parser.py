@@ -30,7 +30,10 @@ def add_run_flags(command: argparse.ArgumentParser) -> None:
     """Add what all commands on a finished or running run take."""
     command.add_argument("directory", type=Path, metavar="RUN", help="the run's folder")
     command.add_argument(
-        "--checkpoint", default="latest", metavar="NAME", help="latest (default), best, or a number"
+        "--checkpoint",
+        default="latest",
+        metavar="NAME",
+        help="latest (default), best, a number, or average: of the last ten that are kept",
     )
     command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     command.add_argument(

@@ -25,6 +25,7 @@ from metarl.reading import is_number
 from metarl.strangers import check_code, check_links
 
 LATEST = "latest.pt"
+AVERAGED = 10  # checkpoints, in `average`
 # What a run's folder holds before it has a config.
 BEGINNINGS = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
@@ -207,13 +208,18 @@ class Run:
         raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
     def load(self, name: str = "latest") -> Checkpoint:
-        """Return a checkpoint by name: latest, best, or an iteration's number.
+        """Return a checkpoint by name: latest, best, an iteration's number, or average.
+
+        The average is that of the last `AVERAGED` that are kept.
 
         Raises:
             UserError: if it is missing or damaged.
         """
         if name == "latest" and (state := self.latest()) is not None:
             return state
+        kept = sorted(self.checkpoints.glob("iteration-*.pt"))
+        if name == "average" and kept:
+            return checkpoint.average([checkpoint.load(path) for path in kept[-AVERAGED:]])
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():

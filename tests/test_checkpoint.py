@@ -24,6 +24,17 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
+def test_the_average_is_the_mean_of_what_was_learned_and_else_the_last():
+    states = [
+        Checkpoint(number, 10 * number, -1.0, {"w": torch.full((2,), value), "t": torch.tensor(t)})
+        for number, value, t in ((1, 1.0, 7), (2, 2.0, 8), (3, 6.0, 9))
+    ]
+    found = checkpoint.average(states)
+    assert (found.iteration, found.env_steps) == (3, 30)
+    assert found.agent["w"].tolist() == [3.0, 3.0]
+    assert found.agent["t"].item() == 9
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
     path = tmp_path / "a.pt"

@@ -100,6 +100,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     del tiny["tracking.mode"]
     monkeypatch.setattr(measure, "TASKS", 2)
     monkeypatch.setattr(measure, "FACTORS", (0.0, 1.0))
+    monkeypatch.setattr(measure, "AVERAGED", ("point_nav",))
 
     def plan(families, seeds, folder):
         names = [
@@ -139,6 +140,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
         *("maml_trpo, longer", "maml_trpo, ever smaller steps, longer"),
         *("random", "random, best step", "pretrained", "pretrained, best step"),
         *("maml_trpo_tuned", "maml_trpo_tuned, ever smaller steps"),
+        *("maml_trpo_tuned, averaged", "maml_trpo_tuned, averaged, ever smaller steps"),
     }
     assert rows["maml_trpo"]["step_scales"] == [1.0, 0.5, 0.5]
     assert rows["maml_trpo, ever smaller steps"]["step_scales"] == [1.0, 0.5, 0.25]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from test_training import assert_same_outcome, tiny
 
 from examples.soak.trainer import CONTEXT
@@ -64,6 +65,15 @@ def corrupt(path):
 
 
 DAMAGES = (cut_short, corrupt, Path.unlink)
+
+
+def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
+    monkeypatch.setattr("metarl.runs.AVERAGED", 2)
+    run = Run.open(finished)
+    found, before, last = (run.load(name).agent for name in ("average", "4", "6"))
+    for name, value in found.items():
+        torch.testing.assert_close(value, (before[name] + last[name]) / 2)
+    assert any(not torch.equal(found[name], last[name]) for name in found)
 
 
 # --- damaged checkpoints ---

@@ -25,6 +25,7 @@ TASKS = 40
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """On the step size, among which the best for a baseline is found on validation tasks."""
 GEOMETRIC = ("point_nav",)  # where the paper's third step is too long
+AVERAGED = ("half_cheetah_vel", "ant_vel")  # where the last iterations of tuned runs bounce
 UNTRAINED = {"ant_vel": "maml_trpo_tuned"}  # whose initial policy is `random`, if not maml_trpo's
 POINTS = 120  # of a learning curve in the results file
 BY_SEED = ("seeds", "returns", "env_steps", "hours", "curve")
@@ -35,7 +36,8 @@ def measure(job: Job) -> None:
 
     Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
     that is best after one step on validation tasks. In some families the others also adapt with
-    each step half of the last, as `NAME, ever smaller steps`.
+    each step half of the last, as `NAME, ever smaller steps`, or tuned runs with the mean of their
+    last checkpoints, as `NAME, averaged`.
     """
     path = result_file(job)
     if path.exists():
@@ -43,9 +45,13 @@ def measure(job: Job) -> None:
     run = Run.open(job.folder)
     state = run.load(str(job.config.iterations))
     agents = {run.config.method: make_agent(run.config, state.agent)}
+    adapts = run.config.inner_steps > 0
     first = run.config.seed == 0 and not list(path.parent.glob("figure-*.json"))
     if first and run.config.method == UNTRAINED.get(run.config.env.name, "maml_trpo"):
         agents["random"] = make_agent(run.config)
+    if adapts and run.config.method.endswith("_tuned") and run.config.env.name in AVERAGED:
+        average = make_agent(run.config, run.load("average").agent)
+        agents[f"{run.config.method}, averaged"] = average
     paper, results = step_scales("halving", STEPS), {}
     for method, agent in agents.items():
         results[method] = play(run, agent, paper)
@@ -53,7 +59,7 @@ def measure(job: Job) -> None:
             tried = [play(run, agent, [factor], "validation") for factor in FACTORS]
             best = FACTORS[int(np.argmax([result.mean[1] for result in tried]))]
             results[f"{method}, best step"] = play(run, agent, [best * scale for scale in paper])
-        elif run.config.env.name in GEOMETRIC and run.config.inner_steps:
+        elif run.config.env.name in GEOMETRIC and adapts:
             geometric = step_scales("geometric", STEPS)
             results[f"{method}, ever smaller steps"] = play(run, agent, geometric)
     content = {
