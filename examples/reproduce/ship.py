@@ -6,22 +6,25 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from examples.many_runs import Job
 from metarl.files import write_atomically
 from metarl.runs import Run, encode
 
+END = 20  # iterations
 COPIED = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.pt")
 
 
 def ship(jobs: Sequence[Job], folder: Path) -> list[Path]:
-    """Copy the finished run that was best in training, of each config; return the folders made.
+    """Copy the finished run that ended best in training, of each config; return the folders made.
 
     What is left out: the checkpoints on the way and, in the provenance, whose machine it was.
     """
     best: dict[str, tuple[float, Job]] = {}
     for job in jobs:
-        reached = Run.open(job.folder).load().best_return
+        # Of the end, as it is the last checkpoint that is copied, and not the best one.
+        reached = fmean(line["return_after"] for line in Run.open(job.folder).metrics()[-END:])
         if job.name not in best or reached > best[job.name][0]:
             best[job.name] = reached, job
 
