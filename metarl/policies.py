@@ -48,9 +48,9 @@ class PolicyConfig:
     step, whose noise grows with the square of its inputs: where velocities are ten times the rest,
     they make nearly all of it."""
     bias_transform: tuple[float, ...] = ()
-    """Further inputs of the first layer that are parameters themselves, 0 at first, and what each is
-    multiplied by (Finn et al. 2017b). A gradient step moves the policy along such an input by the
-    square of that factor, so with a large one and a small step size adaptation is mostly along
+    """Further inputs of the first layer that are parameters themselves, 0 at first, and what each
+    is multiplied by (Finn et al. 2017b). A gradient step moves the policy along such an input by
+    the square of that factor: with a large one and a small step size, adaptation is mostly along
     directions that are learned for it, and little of its noise elsewhere."""
     init_std: float = 1.0
     """Standard deviation at initialisation."""

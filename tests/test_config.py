@@ -55,7 +55,8 @@ USUAL = {
 }
 
 
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}  # and no methods
+# Other settings of a method, and no methods.
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
 
 
 @pytest.mark.parametrize("name", config_names())
