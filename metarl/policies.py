@@ -116,6 +116,7 @@ class MLPPolicy(ABC):
         self.config = config
         self.sizes = (obs_dim, *config.hidden, num_outputs)
         weights = sum(above * below for above, below in pairwise(self.sizes))
+        weights += len(config.bias_transform) * self.sizes[1]
         expected = f"layers of at most {MOST_WEIGHTS:,} weights together"
         check(weights <= MOST_WEIGHTS, "policy.hidden", expected, config.hidden)
         scale = torch.tensor(config.obs_scale, dtype=torch.float64)

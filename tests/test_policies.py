@@ -1,6 +1,7 @@
 """metarl.policies: as torch functions of stacked parameters, and as NumPy actors."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -216,6 +217,13 @@ def test_the_configured_initialisation_is_drawn_layer_by_layer():
 def test_bad_policy_settings_are_refused(field, value, expected):
     with pytest.raises(ConfigError, match=expected):
         PolicyConfig(**{field: value})
+
+
+def test_weights_that_no_machine_holds_are_refused_whatever_they_belong_to():
+    config = PolicyConfig((10**6,), bias_transform=(1.0,) * 6)
+    with pytest.raises(ConfigError, match="layers of at most 10,000,000 weights"):
+        GaussianMLP(config, 3, 2)
+    GaussianMLP(replace(config, bias_transform=(1.0,) * 5), 3, 2)
 
 
 @pytest.mark.parametrize("out", [1, 15, 16, 17])
