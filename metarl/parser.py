@@ -33,7 +33,7 @@ def add_run_flags(command: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="latest",
         metavar="NAME",
-        help="latest (default), best, a number, or average: of the last ten that are kept",
+        help="latest (default), best, a number, or average: of the last quarter of those kept",
     )
     command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
     command.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -25,7 +26,7 @@ from metarl.reading import is_number
 from metarl.strangers import check_code, check_links
 
 LATEST = "latest.pt"
-AVERAGED = 10  # checkpoints, in `average`
+AVERAGED = 0.25  # of the checkpoints that are kept, the last ones, in `average`
 # What a run's folder holds before it has a config.
 BEGINNINGS = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
@@ -210,7 +211,7 @@ class Run:
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name: latest, best, an iteration's number, or average.
 
-        The average is that of the last `AVERAGED` that are kept.
+        The average is that of the last quarter of those that are kept.
 
         Raises:
             UserError: if it is missing or damaged.
@@ -219,7 +220,8 @@ class Run:
             return state
         kept = sorted(self.checkpoints.glob("iteration-*.pt"))
         if name == "average" and kept:
-            return checkpoint.average([checkpoint.load(path) for path in kept[-AVERAGED:]])
+            count = math.ceil(AVERAGED * len(kept))
+            return checkpoint.average([checkpoint.load(path) for path in kept[-count:]])
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():

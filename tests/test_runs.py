@@ -68,7 +68,11 @@ DAMAGES = (cut_short, corrupt, Path.unlink)
 
 
 def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
-    monkeypatch.setattr("metarl.runs.AVERAGED", 2)
+    """A quarter of three is one; half of them are two."""
+    last = Run.open(finished).load("average").agent
+    for name, value in Run.open(finished).load("6").agent.items():
+        assert torch.equal(last[name], value)
+    monkeypatch.setattr("metarl.runs.AVERAGED", 0.5)
     run = Run.open(finished)
     found, before, last = (run.load(name).agent for name in ("average", "4", "6"))
     for name, value in found.items():
