@@ -64,10 +64,9 @@ class PolicyConfig:
         check(all(size >= 1 for size in self.hidden), "hidden", "sizes of at least 1", self.hidden)
         for name in ("hidden_gain", "output_gain"):
             check(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
-        finite = all(0 < x < math.inf for x in self.obs_scale)
-        check(finite, "obs_scale", "finite numbers of more than 0", self.obs_scale)
-        finite = all(0 < x < math.inf for x in self.bias_transform)
-        check(finite, "bias_transform", "finite numbers of more than 0", self.bias_transform)
+        for name in ("obs_scale", "bias_transform"):
+            finite = all(0 < x < math.inf for x in getattr(self, name))
+            check(finite, name, "finite numbers of more than 0", getattr(self, name))
         check(self.min_std > 0, "min_std", "more than 0", self.min_std)
         check(self.max_std > self.min_std, "max_std", "more than min_std", self.max_std)
         inside = self.min_std <= self.init_std <= self.max_std

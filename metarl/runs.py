@@ -185,11 +185,11 @@ class Run:
     def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
         """Return the newest whole checkpoint of an iteration up to `recorded`, and its file."""
         latest = self.checkpoints / LATEST
-        kept = sorted(self.checkpoints.glob("iteration-*.pt"), key=lambda path: -number_in(path))
+        kept = self._kept()
         if not kept and not latest.exists():
             return None
         problems, reached = [], 0
-        for path in (latest, *kept):
+        for path in (latest, *reversed(kept)):
             try:
                 state = checkpoint.load(path)
             except DamagedCheckpoint as error:
@@ -208,6 +208,10 @@ class Run:
             return path, state
         raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
+    def _kept(self) -> list[Path]:
+        """Return the checkpoints that are kept on the way, the oldest first."""
+        return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
+
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name: latest, best, an iteration's number, or average.
 
@@ -218,8 +222,7 @@ class Run:
         """
         if name == "latest" and (state := self.latest()) is not None:
             return state
-        kept = sorted(self.checkpoints.glob("iteration-*.pt"))
-        if name == "average" and kept:
+        if name == "average" and (kept := self._kept()):
             count = math.ceil(AVERAGED * len(kept))
             return checkpoint.average([checkpoint.load(path) for path in kept[-count:]])
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
