@@ -6,25 +6,37 @@ env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 
 import gymnasium
 
-from envs.ant import AntDir, AntGoal, AntVel
-from envs.base import (
+from metarl.envs.base import (
     SPLITS,
     BatchEnv,
     SimulationDiverged,
     TaskError,
     TaskFamily,
 )
-from envs.biped import HopperParams, WalkerParams, WalkerVel
-from envs.external import Environment, ExternalFamily, GymnasiumFamily, MetaWorld, WorkerError
-from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
-from envs.humanoid import HumanoidDir
-from envs.observed import TaskObserved
-from envs.perturbed import Perturbed
-from envs.point import PointNav
-from envs.registry import FAMILIES, family_class, family_name, family_settings, make_family
-from envs.rendering import RenderingUnavailable
-from envs.scenes import Scene
-from envs.tabular import TabularMDP
+from metarl.envs.external import (
+    Environment,
+    ExternalFamily,
+    GymnasiumFamily,
+    MetaWorld,
+    WorkerError,
+)
+from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
+from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
+from metarl.envs.mujoco.humanoid import HumanoidDir
+from metarl.envs.mujoco.planar import HopperParams, WalkerParams, WalkerVel
+from metarl.envs.mujoco.rendering import RenderingUnavailable
+from metarl.envs.point import PointNav
+from metarl.envs.registry import (
+    FAMILIES,
+    family_class,
+    family_name,
+    family_settings,
+    make_family,
+)
+from metarl.envs.rendering import Scene
+from metarl.envs.tabular import TabularMDP
+from metarl.envs.wrappers.observed import TaskObserved
+from metarl.envs.wrappers.perturbed import Perturbed
 
 __all__ = [
     "FAMILIES",
@@ -65,6 +77,6 @@ for _family in FAMILIES.values():
     _scale = {"action_scale": 1.0} if hasattr(_family, "action_scale") else {}
     gymnasium.register(
         f"metarl/{_family.__name__}-v0",
-        entry_point="envs.gymnasium:make",
+        entry_point="metarl.envs.gymnasium_env:make",
         kwargs={"family": _family.name, **_scale},
     )

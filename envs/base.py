@@ -17,7 +17,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.scenes import Scene
+from metarl.envs.rendering import Scene
 
 SPLITS = ("train", "validation", "test", "ood")
 """The named task sets of a family. Not every family has tasks out of distribution (`ood`)."""

@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
-from envs.base import MARGIN, BatchEnv, SimulationDiverged, StepResult, TaskFamily
-from envs.scenes import moment
+from metarl.envs.base import MARGIN, BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.rendering import moment
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded

@@ -7,15 +7,15 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
-from envs.ant import AntDir, AntGoal, AntVel
-from envs.base import TaskFamily
-from envs.biped import HopperParams, WalkerParams, WalkerVel
-from envs.external import GymnasiumFamily, MetaWorld
-from envs.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
-from envs.humanoid import HumanoidDir
-from envs.observed import TaskObserved
-from envs.point import PointNav
-from envs.tabular import TabularMDP
+from metarl.envs.base import TaskFamily
+from metarl.envs.external import GymnasiumFamily, MetaWorld
+from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
+from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
+from metarl.envs.mujoco.humanoid import HumanoidDir
+from metarl.envs.mujoco.planar import HopperParams, WalkerParams, WalkerVel
+from metarl.envs.point import PointNav
+from metarl.envs.tabular import TabularMDP
+from metarl.envs.wrappers.observed import TaskObserved
 
 FAMILIES: dict[str, type[TaskFamily]] = {
     family.name: family
@@ -55,7 +55,7 @@ def family_class(name: str) -> type[TaskFamily]:
         )
     family = import_object(name)
     if not (isinstance(family, type) and issubclass(family, TaskFamily)):
-        raise ValueError(f"{name!r} is not a subclass of envs.TaskFamily")
+        raise ValueError(f"{name!r} is not a subclass of metarl.envs.TaskFamily")
     return family
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from PIL import Image, ImageColor, ImageDraw
 
-from envs.base import BatchEnv, StepResult, TaskError, TaskFamily
-from envs.scenes import moment
+from metarl.envs.base import BatchEnv, StepResult, TaskError, TaskFamily
+from metarl.envs.rendering import moment
 
 MOST_NUMBERS = 10**6  # that a task has
 TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding

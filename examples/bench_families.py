@@ -20,10 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from envs import FAMILIES, make_family
-from envs.contract import UNAVAILABLE
-from envs.contract.playing import some_actions, some_tasks, step_through, streams
-from envs.contract.shown import Speed, measure_speed
+from metarl.envs import FAMILIES, make_family
+from metarl.envs.contract import UNAVAILABLE
+from metarl.envs.contract.recording import some_actions, some_tasks, step_through, streams
+from metarl.envs.contract.rendering import Speed, measure_speed
 
 MEMORY_STEPS = 3  # control steps until the memory that stepping needs is in use
 

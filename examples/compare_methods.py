@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from examples.many_runs import Job, finish_all
-from metarl.comparison import evaluate_run
 from metarl.config import config_names, load_config
-from metarl.statistics import mean_interval
-from metarl.streams import Purpose, stream
+from metarl.core.rng import Purpose, stream
+from metarl.core.statistics import mean_interval
+from metarl.evaluation.compare import evaluate_run
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
 SETTINGS = ("_tuned", "_gymnasium")  # other settings of a method, and no methods

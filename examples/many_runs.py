@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config, load_config
-from metarl.training import start_or_resume
+from metarl.training.loop import start_or_resume
 
 
 @dataclass(frozen=True)

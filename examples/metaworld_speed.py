@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from envs import MetaWorld
-from envs.external.process import variables
+from metarl.envs import MetaWorld
+from metarl.envs.external.process import variables
 
 STEPS = 150
 THEIRS = """

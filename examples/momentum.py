@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from metarl.params import Params
+from metarl.core.params import Params
 
 
 class Momentum:

@@ -18,8 +18,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from metarl.adaptation import SGD, InnerLoop, Loss, batched, leaves, parameters
-from metarl.params import Params
+from metarl.agents.maml.inner_loop import SGD, InnerLoop, Loss, batched, leaves, parameters
+from metarl.core.params import Params
 
 META_BATCH, META_LR = 25, 1e-3
 SHOTS = 10  # K in training

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs import Environment, ExternalFamily
+from metarl.envs import Environment, ExternalFamily
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metarl.checks import ConfigError, UserError
     from metarl.config import Config, load_config
-    from metarl.evaluation import Evaluation, evaluate, load
-    from metarl.training import resume, train
-    from metarl.video import adaptation_video as render
+    from metarl.core.errors import ConfigError, UserError
+    from metarl.evaluation.evaluate import Evaluation, evaluate, load
+    from metarl.reporting.video.adaptation import adaptation_video as render
+    from metarl.training.loop import resume, train
 
 __all__ = [
     "Config",
@@ -33,15 +33,15 @@ __all__ = [
 
 _HOMES = {
     "Config": "metarl.config:Config",
-    "ConfigError": "metarl.checks:ConfigError",
-    "Evaluation": "metarl.evaluation:Evaluation",
-    "UserError": "metarl.checks:UserError",
-    "evaluate": "metarl.evaluation:evaluate",
-    "load": "metarl.evaluation:load",
+    "ConfigError": "metarl.core.errors:ConfigError",
+    "Evaluation": "metarl.evaluation.evaluate:Evaluation",
+    "UserError": "metarl.core.errors:UserError",
+    "evaluate": "metarl.evaluation.evaluate:evaluate",
+    "load": "metarl.evaluation.evaluate:load",
     "load_config": "metarl.config:load_config",
-    "render": "metarl.video:adaptation_video",
-    "resume": "metarl.training:resume",
-    "train": "metarl.training:train",
+    "render": "metarl.reporting.video.adaptation:adaptation_video",
+    "resume": "metarl.training.loop:resume",
+    "train": "metarl.training.loop:train",
 }
 
 

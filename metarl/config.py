@@ -11,8 +11,12 @@ from typing import Any, Literal
 
 import yaml
 
-from envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
-from metarl.checks import (
+from metarl.agents.maml.batch import ReturnConfig
+from metarl.agents.maml.config import InnerConfig
+from metarl.agents.maml.outer import OuterConfig
+from metarl.agents.maml.outer.trpo import TRPOConfig
+from metarl.agents.maml.surrogates import EPISODIC
+from metarl.core.errors import (
     MOST_ADAPTATIONS,
     ConfigError,
     UserError,
@@ -21,17 +25,13 @@ from metarl.checks import (
     nearest,
     shown,
 )
-from metarl.experience import ReturnConfig
-from metarl.failures import OnFailure
-from metarl.inner import InnerConfig
-from metarl.objectives import EPISODIC
-from metarl.outer import OuterConfig
-from metarl.outer.trpo import TRPOConfig
-from metarl.parallel import available_cores
-from metarl.policies import PolicyConfig
-from metarl.reading import read_yaml
-from metarl.schema import Key, build, convert, keys, plain
-from metarl.streams import MAX_SEED
+from metarl.core.parallel import available_cores
+from metarl.core.parsing import read_yaml
+from metarl.core.policies import PolicyConfig
+from metarl.core.rng import MAX_SEED
+from metarl.core.schema import Key, build, convert, keys, plain
+from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
+from metarl.rollout.failures import OnFailure
 
 PACKAGE = Path(__file__).parent
 SWEEPS = "sweeps"  # the folder of Weights & Biases' sweeps, among those of the configs

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from envs import TaskFamily
-from metarl.adaptation import InnerLoop
-from metarl.agents.gradient import GradientAgent, GradientState
-from metarl.episodes import Episodes
-from metarl.experience import Experience, ReturnConfig
-from metarl.inner import InnerConfig, make_inner_loop
-from metarl.meta_objective import MetaChunk, MetaObjective
-from metarl.objectives import EPISODIC, Surrogate, inner_surrogate, loss_on
-from metarl.outer import OuterConfig
-from metarl.outer.trpo import TRPOConfig
-from metarl.parallel import ChunkPool, single_threaded_torch
-from metarl.params import Params, flatten, stack
-from metarl.policies import CategoricalMLP, GaussianMLP, MLPPolicy, PolicyConfig, make_policy
-from metarl.rollout import collect
-from metarl.stopwatch import Stopwatch
-from metarl.streams import Purpose, stream
+from metarl.agents.maml.agent import GradientAgent, GradientState
+from metarl.agents.maml.batch import Experience, ReturnConfig
+from metarl.agents.maml.config import InnerConfig, make_inner_loop
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.outer import OuterConfig
+from metarl.agents.maml.outer.trpo import TRPOConfig
+from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, loss_on
+from metarl.core.parallel import ChunkPool, single_threaded_torch
+from metarl.core.params import Params, flatten, stack
+from metarl.core.policies import CategoricalMLP, GaussianMLP, MLPPolicy, PolicyConfig, make_policy
+from metarl.core.rng import Purpose, stream
+from metarl.core.timer import Stopwatch
+from metarl.envs import TaskFamily
+from metarl.rollout.collect import collect
+from metarl.rollout.episodes import Episodes
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from envs import PointNav
-from envs.point import PointBatchEnv
+from metarl.envs import PointNav
+from metarl.envs.point import PointBatchEnv
 
 Fault = Literal[
     "reward", "large reward", "huge reward", "observation", "first observation", "state"

@@ -1,316 +1,494 @@
-"""metarl.adaptation, and the agent's adapt: inner steps on stacks of tasks that never touch."""
+"""maml.inner_loop as a library: any nn.Module and any loss, against plain torch, task by task."""
 
-import numpy as np
+import copy
+import textwrap
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
 
-from envs import PointNav
-from metarl.adaptation import InnerLoop, TaskState, batched, leaves, parameters
-from metarl.inner import InnerConfig
-from metarl.objectives import inner_surrogate
-from metarl.params import Params, stack
-from metarl.rules import SGD, LayerStepSizes
+import metarl.agents.maml.inner_loop
+from metarl.agents.maml.inner_loop import (
+    SGD,
+    AllParameters,
+    Context,
+    Head,
+    InnerLoop,
+    Latent,
+    LayerStepSizes,
+    MetaLSTM,
+    MetaSGD,
+    batched,
+    leaves,
+    parameters,
+)
 
-FAMILY = PointNav(horizon=6, action_scale=1.0)
-TASKS = np.array([[0.4, 0.1], [-0.3, 0.2], [0.1, -0.5]])
-
-
-def copy_of(params: Params) -> Params:
-    return {name: value.clone() for name, value in params.items()}
-
-
-def equal(one: Params, other: Params) -> bool:
-    """Whether two dicts of parameters are the same bit for bit."""
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def joined(state) -> Params:
-    """The parameters of all chunks of a state, (B, ...)."""
-    names = state.chunks[0].params
-    return {name: torch.cat([chunk.params[name] for chunk in state.chunks]) for name in names}
+ROOT = Path(__file__).parent.parent
+B, K = 3, 6  # tasks, points of each
 
 
-def loss_at(policy, experience, surrogate="likelihood_ratio"):
-    """The inner loss of an experience, as a function of stacked parameters."""
-    function = inner_surrogate(surrogate, decay=1.0)
-    return lambda params: function(policy(params, experience.obs), experience)
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
-def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_params, invent):
-    """Against a loop over tasks of plain autograd of -sum weight * log pi * advantage.
-
-    Both surrogates have this gradient where the policy is the one that acted.
-    """
-    lr, loop = 0.3, InnerLoop(SGD(0.3))
-    experience = invent(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
-    task = loop.start(tiny_params, 3)
-    stepped = loop.step(tiny_params, task, loss_at(tiny_policy, experience, surrogate))
-    assert (stepped.num_tasks, stepped.steps) == (3, 1)
-    for row in range(3):
-        start = leaves(tiny_params)
-        normal = tiny_policy(stack(start, 1), experience.obs[row : row + 1])
-        log_prob = normal.log_prob(experience.action[row : row + 1])[0]
-        loss = -(log_prob * experience.advantage[row] * experience.weight[row]).sum()
-        gradients = torch.autograd.grad(loss, list(start.values()))
-        for (name, value), gradient in zip(start.items(), gradients, strict=True):
-            expected = value.detach() - lr * gradient
-            actual = loop.params(tiny_params, stepped)[name][row]
-            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("first_order", [False, True])
-def test_only_second_order_differentiates_the_inner_gradient(
-    first_order, tiny_policy, tiny_params, invent
-):
-    """First order: d adapted / d params is the identity. Values are the same in both."""
-    start = leaves(tiny_params)
-    experience = invent(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
-    loop = InnerLoop(SGD(0.3), first_order=first_order)
-    losses = [loss_at(tiny_policy, experience)]
-    adapted = loop.adapt(start, losses, 1, differentiable=True).variables
-    plain = loop.adapt(tiny_params, losses, 1).variables
-    assert equal({name: value.detach() for name, value in adapted.items()}, plain)
-    cotangent = {name: torch.ones_like(value) for name, value in adapted.items()}
-    pulled = torch.autograd.grad(
-        list(adapted.values()), list(start.values()), list(cotangent.values())
-    )
-    is_identity = all(torch.equal(piece, torch.ones_like(piece)) for piece in pulled)
-    assert is_identity == first_order
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
-def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_params, invent):
-    """Also where the meta-parameters ask for gradients, and where gradients are switched off."""
-    meta, loop = leaves(tiny_params), InnerLoop(SGD(0.1))
-    before = copy_of(tiny_params)
-    experience = invent(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
-    task = loop.start(meta, 2)
-    stepped = loop.step(meta, task, loss_at(tiny_policy, experience))
-    assert not any(value.requires_grad for value in stepped.variables.values())
-    with torch.no_grad():
-        again = loop.step(meta, task, loss_at(tiny_policy, experience))
-    assert equal(again.variables, stepped.variables)
-    assert equal(task.variables, stack(before, 2))
-    assert equal({name: value.detach() for name, value in meta.items()}, before)
-    assert task.steps == 0
-
-
-def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, invent):
-    loop, params = InnerLoop(SGD(0.3)), stack(tiny_params, 2)
-    experiences = [invent(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
-    losses = [loss_at(tiny_policy, experience) for experience in experiences]
-    expected = [loop.start(tiny_params, 2)]
-    for loss in losses:
-        expected.append(loop.step(tiny_params, expected[-1], loss))
-    stages = loop.stages(tiny_params, losses, 2)
-    assert [stage.steps for stage in stages] == [0, 1, 2]
-    for stage, wanted in zip(stages, expected, strict=True):
-        assert equal(stage.variables, wanted.variables)
-    assert equal(loop.adapt(tiny_params, losses, 2).variables, expected[-1].variables)
-    assert equal(loop.adapt(tiny_params, [], 2).variables, params)
-
-
-class Counting(SGD):
-    """SGD that notes what it is given, and returns the number of the step as its memory."""
+class Scaled(nn.Module):
+    """A parameter of no dimension, one of four, and one of one."""
 
     def __init__(self) -> None:
-        super().__init__(0.5)
-        self.seen = []
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.conv = nn.Conv2d(2, 3, 3)
 
-    def step(self, meta, variables, memory, gradient, loss, index):
-        self.seen.append((dict(memory), loss.detach().tolist(), index))
-        stepped, _ = super().step(meta, variables, memory, gradient, loss, index)
-        return stepped, {"count": index}
-
-
-def test_a_rule_gets_each_tasks_loss_its_memory_and_the_steps_number():
-    """Losses (x - 1)^2 of x = 3 and x = 0, with steps of half the gradient, straight to 1."""
-    rule = Counting()
-    loop = InnerLoop(rule)
-    meta = {"x": torch.tensor([3.0])}
-    task = TaskState({"x": torch.tensor([[3.0], [0.0]])})
-    for _ in range(2):
-        task = loop.step(meta, task, lambda params: (params["x"][:, 0] - 1) ** 2)
-    assert rule.seen == [({}, [4.0, 1.0], 0), ({"count": 0}, [0.0, 0.0], 1)]
-    assert task.variables["x"].tolist() == [[1.0], [1.0]]
-    assert (task.memory, task.steps) == ({"count": 1}, 2)
+    def forward(self, x):
+        return self.scale * torch.tanh(self.conv(x))
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
-def test_scale_is_a_factor_on_the_step(scale):
-    """x = 3 on (x - 1)^2 has the gradient 4: 3 - scale * 0.25 * 4."""
-    meta = {"x": torch.tensor([3.0])}
-    loop = InnerLoop(SGD(0.25))
-    stepped = loop.step(
-        meta, loop.start(meta, 1), lambda params: (params["x"][:, 0] - 1) ** 2, scale=scale
-    )
-    assert stepped.variables["x"].tolist() == [[3 - scale]]
+class Tied(nn.Module):
+    """Two layers that share their weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
 
 
-def test_init_returns_copies_without_a_graph():
-    """Neither the caller's tensors, nor views that share memory with one another."""
-    params = {"x": torch.ones(2, 3, requires_grad=True)}
-    meta = InnerLoop(LayerStepSizes(0.1, 2)).init(params)
-    assert list(meta) == ["x", "lr:x"]
-    assert not any(value.requires_grad for value in meta.values())
-    meta["x"].zero_()
-    assert params["x"].detach().tolist() == [[1.0] * 3] * 2
+class Conditioned(nn.Module):
+    """A module of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.gate = nn.Linear(4, 2), nn.Linear(3, 2)
+
+    def forward(self, x, condition):
+        return self.body(x) * torch.sigmoid(self.gate(condition))
 
 
-@pytest.mark.parametrize("first_order", [False, True])
-def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
-    """A torch module on sines of three tasks: against a loop over tasks of functional_call."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
-    model = model.double()
-    x = torch.rand(3, 5, 1, dtype=torch.float64)
-    y = torch.sin(3 * x + torch.tensor([0.0, 1.0, 2.0]).double().view(3, 1, 1))
-    forward = batched(model)
-    inner = InnerLoop(rule=SGD(lr=0.1), first_order=first_order)
-    assert not any(value.requires_grad for value in parameters(model).values())
-    meta = leaves(inner.init(parameters(model)))
+def mlp() -> nn.Sequential:
+    """Two layers, float64. The first one's bias has shape (5,)."""
+    return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
-    def loss(params):
-        return (forward(params, x) - y).square().mean((1, 2))
 
-    task = inner.adapt(meta, [loss] * 2, num_tasks=len(x), differentiable=True)
-    prediction = forward(inner.params(meta, task), x)
-    found = torch.autograd.grad((prediction - y).square().sum(), list(meta.values()))
+def nested() -> nn.Sequential:
+    inner = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Tanh(), nn.LayerNorm(4)))
+    return nn.Sequential(inner, nn.Flatten(1), inner, nn.Linear(4, 2))
 
-    start = leaves(parameters(model))
-    total = torch.zeros(()).double()
-    for row in range(3):
-        params = start
-        for _ in range(2):
-            error = torch.func.functional_call(model, params, (x[row],)) - y[row]
-            gradients = torch.autograd.grad(
-                error.square().mean(), list(params.values()), create_graph=True
+
+# --- batched ---
+
+MODULES = {
+    "linear": (lambda: nn.Linear(4, 2), [(K, 4)]),
+    "no_batch": (lambda: nn.Linear(4, 2), [(4,)]),
+    "convolution": (lambda: nn.Conv2d(2, 3, 3, padding=1), [(K, 2, 5, 5)]),
+    "scaled": (Scaled, [(K, 2, 5, 5)]),
+    "layer_norm": (lambda: nn.LayerNorm(4), [(K, 4)]),
+    "batch_norm": (lambda: nn.BatchNorm1d(4, track_running_stats=False), [(K, 4)]),
+    "nested": (nested, [(K, 4)]),
+    "tied": (Tied, [(K, 4)]),
+    "two_inputs": (Conditioned, [(K, 4), (K, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_batched_is_a_loop_over_tasks(name):
+    make, shapes = MODULES[name]
+    module = make().double()
+    params = {name: draw(B, *value.shape) for name, value in parameters(module).items()}
+    inputs = [draw(B, *shape) for shape in shapes]
+    expected = [
+        functional_call(module, {n: v[b] for n, v in params.items()}, tuple(x[b] for x in inputs))
+        for b in range(B)
+    ]
+    close(batched(module)(params, *inputs), torch.stack(expected))
+
+
+def test_tasks_can_share_their_inputs():
+    module, x = mlp(), draw(K, 2)
+    params = {name: draw(B, *value.shape) for name, value in parameters(module).items()}
+    forward = batched(module)
+    close(forward(params, x.expand(B, K, 2)), forward(params, x.repeat(B, 1, 1)))
+
+
+def test_the_modules_own_parameters_are_not_used():
+    module, x = mlp(), draw(1, K, 2)
+    own = {name: value[None] for name, value in parameters(module).items()}
+    before = batched(module)(own, x)
+    other = batched(mlp())
+    close(other(own, x), before)
+
+
+def test_dropout_draws_for_each_task_in_training_only():
+    module = nn.Dropout(0.5)
+    x = torch.ones(1, 100).expand(B, 100)
+    dropped = batched(module)({}, x)
+    assert len({tuple(row.tolist()) for row in dropped}) == B
+    assert torch.equal(batched(module.eval())({}, x), x)
+
+
+def test_running_statistics_are_refused():
+    """Batch normalisation's buffers would have to change, for all tasks at once."""
+    module = nn.BatchNorm1d(4)
+    params = {name: value.expand(B, 4) for name, value in parameters(module).items()}
+    with pytest.raises(RuntimeError, match="running_mean"):
+        batched(module)(params, torch.randn(B, K, 4))
+    assert batched(module.eval())(params, torch.randn(B, K, 4)).shape == (B, K, 4)
+
+
+# --- a whole meta-gradient, by hand ---
+
+
+def squared_error(prediction, target):
+    """Mean squared error of each task: (B, K, C), (B, K, C) -> (B,)."""
+    return (prediction - target).square().mean((1, 2))
+
+
+def cross_entropy(prediction, target):
+    """Cross-entropy of each task: (B, K, C), (B, K) -> (B,)."""
+    losses = functional.cross_entropy(prediction.flatten(0, 1), target.flatten(), reduction="none")
+    return losses.view(target.shape).mean(1)
+
+
+def data(kind: str):
+    """A loss, and a task's inputs and targets of points that are seen and that are new."""
+    x, new_x = draw(B, K, 2), draw(B, K, 2)
+    if kind == "regression":
+        return squared_error, (x, draw(B, K, 3)), (new_x, draw(B, K, 3))
+    labels = torch.randint(3, (2, B, K))
+    return cross_entropy, (x, labels[0]), (new_x, labels[1])
+
+
+def by_hand(module, start, distance, seen, new, rates, first_order=False):
+    """Adapt a copy of each task's parameters in a loop, and return it with the new points' loss.
+
+    Args:
+        start: parameters that require a gradient.
+        rates: per step, step sizes by name of what adapts.
+    """
+    adapted, losses = [], []
+    for b in range(B):
+        params = dict(start)
+
+        def loss(points, params=params, b=b):
+            prediction = functional_call(module, params, (points[0][b],))
+            return distance(prediction[None], points[1][b][None]).sum()
+
+        for rate in rates:
+            names = list(rate)
+            gradient = torch.autograd.grad(
+                loss(seen), [params[n] for n in names], create_graph=not first_order
             )
-            if first_order:
-                gradients = [gradient.detach() for gradient in gradients]
-            params = {
-                name: value - 0.1 * gradient
-                for (name, value), gradient in zip(params.items(), gradients, strict=True)
-            }
-        expected = torch.func.functional_call(model, params, (x[row],))
-        torch.testing.assert_close(prediction[row], expected, rtol=1e-12, atol=1e-13)
-        total = total + (expected - y[row]).square().sum()
-    expected_gradients = torch.autograd.grad(total, list(start.values()))
-    for gradient, wanted in zip(found, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+            for name, piece in zip(names, gradient, strict=True):
+                params[name] = params[name] - rate[name] * piece
+        adapted.append(params)
+        losses.append(loss(new))
+    return {n: torch.stack([params[n] for params in adapted]) for n in start}, torch.stack(losses)
 
 
-def adapted_and_updated(agent, play, clock, steps=2):
-    """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
-    state, states = agent.initial_state(3), []
-    for phase in range(steps):
-        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=phase)
-        state = agent.adapt(state, episodes)
-        states.append(state)
-    after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=steps)
-    diagnostics = agent.update(state, after, clock)
-    return joined(states[-1]), agent.meta, diagnostics
+def by_library(module, inner, meta, distance, seen, new, steps):
+    forward = batched(module)
+
+    def loss(points):
+        return lambda params: distance(forward(params, points[0]), points[1])
+
+    task = inner.adapt(meta, [loss(seen)] * steps, num_tasks=B, differentiable=True)
+    params = inner.params(meta, task)
+    return params, loss(new)(params)
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [2, 3])
-def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_agent, play, clock):
-    """Adapted parameters and update, float64: equal to rounding."""
-    one, many = (
-        adapted_and_updated(
-            make_agent(FAMILY, dtype=torch.float64, tasks_per_chunk=size), play, clock
-        )
-        for size in (1, tasks_per_chunk)
+def compare(module, inner, distance, seen, new, rates, first_order=False):
+    """Adapted parameters, losses and all meta-gradients. `rates(meta)` gives by_hand its rates."""
+    meta = leaves(inner.init(parameters(module)))
+    start = {name: meta[name] for name in parameters(module)}
+    steps = rates(meta)
+    mine = by_library(module, inner, meta, distance, seen, new, len(steps))
+    hand = by_hand(module, start, distance, seen, new, steps, first_order)
+    for name in start:
+        close(mine[0][name], hand[0][name])
+    close(mine[1], hand[1])
+    wanted = list(meta.values())
+    gradients = [torch.autograd.grad(losses.mean(), wanted) for _, losses in (mine, hand)]
+    for one, other in zip(*gradients, strict=True):
+        close(one, other)
+    return dict(zip(meta, gradients[0], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_maml_is_plain_torch(kind, first_order, steps):
+    module = mlp()
+    rates = lambda _: [dict.fromkeys(parameters(module), 0.3)] * steps  # noqa: E731
+    inner = InnerLoop(SGD(0.3), first_order=first_order)
+    compare(module, inner, *data(kind), rates, first_order)
+
+
+def test_first_and_second_order_are_not_the_same():
+    module, (distance, seen, new) = mlp(), data("regression")
+    rates = lambda _: [dict.fromkeys(parameters(module), 0.3)] * 2  # noqa: E731
+    second, first = (
+        compare(module, InnerLoop(SGD(0.3), first_order=fo), distance, seen, new, rates, fo)
+        for fo in (False, True)
     )
-    for name in one[0]:
-        torch.testing.assert_close(one[0][name], many[0][name], rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(one[1][name], many[1][name], rtol=1e-6, atol=1e-8)
-    assert one[2] == pytest.approx(many[2], rel=1e-6, abs=1e-9)
+    assert not torch.allclose(first["0.weight"], second["0.weight"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_a_head_is_the_last_layer(kind):
+    """It alone adapts, and the layers before it have a meta-gradient all the same."""
+    module = mlp()
+    rates = lambda _: [{"2.weight": 0.3, "2.bias": 0.3}] * 2  # noqa: E731
+    gradient = compare(
+        module, InnerLoop(SGD(0.3), Head(["2.weight", "2.bias"])), *data(kind), rates
+    )
+    assert gradient["0.weight"].abs().min() > 0
+
+
+def test_a_head_can_be_a_module_of_its_own():
+    """On features computed once, outside: as learn2learn does ANIL. The body stays a module."""
+    module, (distance, seen, new) = mlp(), data("regression")
+    names = {"weight": "2.weight", "bias": "2.bias"}
+    whole = InnerLoop(SGD(0.3), Head(names.values()))
+    meta = leaves(whole.init(parameters(module)))
+    by_library(module, whole, meta, distance, seen, new, 2)[1].mean().backward()
+
+    body, head, inner = module[:2], module[2], InnerLoop(SGD(0.3))
+    own = leaves(inner.init(parameters(head)))
+    features = [(body(points[0]), points[1]) for points in (seen, new)]
+    by_library(head, inner, own, distance, features[0], features[1], 2)[1].mean().backward()
+    for name, full in names.items():
+        close(own[name].grad, meta[full].grad)
+    for name, value in body.named_parameters():
+        close(value.grad, meta[name].grad)
+
+
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_meta_sgd_learns_a_step_size_of_each_number(kind):
+    module = mlp()
+
+    def rates(meta):
+        assert meta["lr:0.weight"].shape == (5, 2)
+        return [{name: meta[f"lr:{name}"] for name in parameters(module)}] * 2
+
+    gradient = compare(module, InnerLoop(MetaSGD(0.3)), *data(kind), rates)
+    assert gradient["lr:0.weight"].abs().min() > 0
+
+
+def image_data():
+    x, new_x = draw(B, K, 2, 5, 5), draw(B, K, 2, 5, 5)
+    distance = lambda prediction, target: (prediction - target).square().mean((1, 2, 3, 4))  # noqa: E731
+    return distance, (x, draw(B, K, 3, 3, 3)), (new_x, draw(B, K, 3, 3, 3))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_layer_step_sizes_for_any_shape(steps):
+    """For tensors of 0, 1 and 4 dimensions; a third step takes the second one's sizes."""
+    module = Scaled().double()
+
+    def rates(meta):
+        assert meta["lr:scale"].shape == (2,)
+        assert meta["lr:conv.weight"].shape == (2, 1, 1, 1, 1)
+        rows = (0, 1, 1)[:steps]
+        return [{name: meta[f"lr:{name}"][row] for name in parameters(module)} for row in rows]
+
+    gradient = compare(module, InnerLoop(LayerStepSizes(0.3, 2)), *image_data(), rates)
+    assert (gradient["lr:scale"] != 0).tolist() == [True, steps > 1]
+
+
+@pytest.mark.parametrize("rule", [MetaSGD(0.3), MetaLSTM(0.3)])
+@pytest.mark.parametrize("space", [AllParameters(), Head(["scale", "conv.bias"])])
+def test_rules_begin_as_gradient_descent_for_any_shape(rule, space):
+    module, (distance, seen, new) = Scaled().double(), image_data()
+    results = []
+    for inner in (InnerLoop(SGD(0.3), space), InnerLoop(rule, space)):
+        meta = leaves(inner.init(parameters(module)))
+        params, losses = by_library(module, inner, meta, distance, seen, new, 3)
+        own = [value for name, value in meta.items() if ":" in name]
+        if own:
+            gradients = torch.autograd.grad(losses.mean(), own, retain_graph=True)
+            assert all(piece.isfinite().all() and piece.any() for piece in gradients)
+        results.append((params, losses))
+    close(results[1], results[0])
+
+
+def test_a_latent_step_goes_through_its_decoder():
+    """x' = x - lr * D' D g for the gradient g of all parameters, D the decoder."""
+    module, (distance, seen, _) = mlp(), data("regression")
+    inner = InnerLoop(SGD(0.3), Latent(4))
+    meta = inner.init(parameters(module))
+    forward = batched(module)
+    loss = lambda params: distance(forward(params, seen[0]), seen[1])  # noqa: E731
+    task = inner.adapt(meta, [loss], num_tasks=B)
+    assert task.variables["latent"].shape == (B, 1, 4)
+    start = {name: value.expand(B, *value.shape) for name, value in parameters(module).items()}
+    start = {name: value.clone().requires_grad_() for name, value in start.items()}
+    gradient = torch.autograd.grad(loss(start).sum(), list(start.values()))
+    flat = torch.cat([piece.flatten(1) for piece in gradient], 1)
+    decoder = torch.cat([meta[f"latent:decoder.{name}"] for name in start], 1)
+    expected = torch.cat([value.flatten(1) for value in start.values()], 1)
+    expected = expected - 0.3 * flat @ decoder.T @ decoder
+    params = inner.params(meta, task)
+    close(torch.cat([value.flatten(1) for value in params.values()], 1), expected)
+
+
+def test_a_context_is_a_further_input_of_an_nn_linear():
+    """Whose bias is (units,): against a network that is given [x, context], task by task."""
+    module, (distance, seen, new) = mlp(), data("regression")
+    inner = InnerLoop(SGD(0.3), Context(4, bias="0.bias"))
+    meta = leaves(inner.init(parameters(module)))
+    _, mine = by_library(module, inner, meta, distance, seen, new, 2)
+
+    def loss(points, b, context):
+        x = torch.cat([points[0][b], context.expand(K, 4)], 1)
+        weight = torch.cat([meta["0.weight"], meta["context:weight"].T], 1)
+        hidden = torch.tanh(functional.linear(x, weight, meta["0.bias"]))
+        prediction = functional.linear(hidden, meta["2.weight"], meta["2.bias"])
+        return distance(prediction[None], points[1][b][None]).sum()
+
+    hand = []
+    for b in range(B):
+        context = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        for _ in range(2):
+            gradient = torch.autograd.grad(loss(seen, b, context), context, create_graph=True)
+            context = context - 0.3 * gradient[0]
+        hand.append(loss(new, b, context))
+    close(mine, torch.stack(hand))
+    wanted = list(meta.values())
+    for one, other in zip(
+        torch.autograd.grad(mine.mean(), wanted),
+        torch.autograd.grad(torch.stack(hand).mean(), wanted),
+        strict=True,
+    ):
+        close(one, other)
+
+
+# --- what holds for every space and rule ---
+
+SPACES = {
+    "all": AllParameters(),
+    "head": Head(["2.weight", "2.bias"]),
+    "context": Context(4, bias="0.bias"),
+    "latent": Latent(4),
+}
+RULES = {
+    "sgd": SGD(0.1),
+    "meta_sgd": MetaSGD(0.1),
+    "layer_step_sizes": LayerStepSizes(0.1, 2),
+    "meta_lstm": MetaLSTM(0.1),
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_do_not_change_a_bit(dtype, make_agent, play, clock):
-    """Neither of the adapted parameters, nor of the update and its diagnostics."""
-    one, two = (
-        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, clock)
-        for threads in (1, 2)
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("rule", RULES)
+def test_plain_adaptation_leaves_no_graph_and_everything_else_alone(rule, space, dtype):
+    """It lowers the loss, in the parameters' own dtype, and does not touch them or the module."""
+    module = mlp().to(dtype)
+    before = copy.deepcopy(module.state_dict())
+    inner = InnerLoop(RULES[rule], SPACES[space])
+    meta = leaves(inner.init(parameters(module)))
+    meta_before = {name: value.detach().clone() for name, value in meta.items()}
+    forward, x, y = batched(module), draw(B, K, 2).to(dtype), draw(B, K, 3).to(dtype)
+    loss = lambda params: squared_error(forward(params, x), y)  # noqa: E731
+    task = inner.adapt(meta, [loss] * 3, num_tasks=B)
+    tensors = [*task.variables.values(), *task.memory.values()]
+    assert not any(tensor.requires_grad for tensor in tensors)
+    assert {tensor.dtype for tensor in tensors} == {dtype}
+    params = inner.params(meta, task)
+    assert {value.dtype for value in params.values()} == {dtype}
+    shapes = {name: (B, *value.shape) for name, value in module.named_parameters()}
+    assert {name: tuple(value.shape) for name, value in params.items()} == shapes
+    assert (loss(params) < loss(inner.params(meta, inner.start(meta, B)))).all()
+    assert all(torch.equal(meta[name], value) for name, value in meta_before.items())
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
+    assert all(value.grad is None for value in (*meta.values(), *module.parameters()))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_loss_need_not_touch_every_parameter(rule):
+    """Here it sees the first layer only: the second stays, and its meta-gradient is that of 0."""
+    module = mlp()
+    inner = InnerLoop(RULES[rule])
+    meta = leaves(inner.init(parameters(module)))
+    first, x = batched(module[0]), draw(B, K, 2)
+
+    def loss(params):
+        own = {name.removeprefix("0."): params[name] for name in ("0.weight", "0.bias")}
+        return first(own, x).square().mean((1, 2))
+
+    task = inner.adapt(meta, [loss] * 2, num_tasks=B, differentiable=True)
+    params = inner.params(meta, task)
+    close(params["2.weight"], meta["2.weight"].expand(B, 3, 5))
+    assert not torch.equal(params["0.weight"], meta["0.weight"].expand(B, 5, 2))
+    gradients = torch.autograd.grad(
+        loss(params).mean(), list(meta.values()), materialize_grads=True
     )
-    assert equal(one[0], two[0])
-    assert equal(one[1], two[1])
-    assert one[2] == two[2]
+    gradient = dict(zip(meta, gradients, strict=True))
+    assert not gradient["2.weight"].any()
+    assert gradient["0.weight"].any()
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [1, 2, 3])
-def test_no_task_leaks_into_another(tasks_per_chunk, make_agent, play):
-    """With other episodes for one task, the others adapt to the same bits in both steps."""
-    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
-    moved = TASKS.copy()
-    moved[1] = [0.5, 0.5]
-    adapted = []
-    for tasks in (TASKS, moved):
-        state = agent.initial_state(3)
-        for phase in range(2):
-            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, phase=phase))
-        adapted.append(joined(state))
-    for name in agent.meta:
-        same = [torch.equal(adapted[0][name][task], adapted[1][name][task]) for task in range(3)]
-        assert same == [True, False, True], name
+def test_a_loss_can_be_anything_of_the_parameters():
+    """Without a module at all, on tensors of no dimension: f(x) = (x - target)^2, lr 0.5, exact."""
+    inner = InnerLoop(SGD(0.5))
+    meta = inner.init({"x": torch.tensor(0.0)})
+    target = torch.tensor([1.0, -2.0])
+    task = inner.adapt(meta, [lambda params: (params["x"] - target).square()], num_tasks=2)
+    assert task.variables["x"].tolist() == [1.0, -2.0]
 
 
-def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
-    """After adapting, the agent and its initial state are as before, and so is a second go."""
-    agent = make_agent(FAMILY)
-    meta = copy_of(agent.meta)
-
-    def adapted_once() -> Params:
-        state = agent.initial_state(3)
-        assert equal(joined(state), copy_of(stack(meta, 3)))
-        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 4))
-        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, phase=1)))
-
-    first = adapted_once()
-    assert equal(agent.meta, meta)
-    assert equal(adapted_once(), first)
+# --- what is written about it ---
 
 
-def test_the_trail_is_what_was_adapted_from_step_by_step(make_agent, play):
-    """In order, each with the probabilities by the policy that acted."""
-    agent = make_agent(FAMILY, tasks_per_chunk=3)
-    state = agent.initial_state(3)
-    for phase in range(3):
-        (before,) = state.chunks
-        episodes = play(agent, state, FAMILY, TASKS, 4, phase=phase)
-        state = agent.adapt(state, episodes)
-        (chunk,) = state.chunks
-        assert len(chunk.trail) == chunk.task.steps == phase + 1
-        obs, action = (
-            torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
-        )
-        assert torch.equal(chunk.trail[phase].obs, obs)
-        expected = agent.policy(before.params, obs).log_prob(action)
-        assert torch.equal(chunk.trail[phase].log_prob, expected)
-        assert all(one is other for one, other in zip(chunk.trail, before.trail, strict=False))
+def test_the_code_of_library_md_runs():
+    """All Python blocks of the page, one after the other."""
+    text = (ROOT / "docs/library.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    assert len(blocks) >= 2
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+    assert names["after"] < names["before"] / 2
 
 
-def test_adapt_leaves_its_state_alone(make_agent, play):
-    """A state adapted to twice gives the same result twice, and keeps parameters and trail."""
-    agent = make_agent(FAMILY)
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
-    state = agent.adapt(agent.initial_state(3), episodes)
-    before = copy_of(joined(state))
-    results = [joined(agent.adapt(state, episodes)) for _ in range(2)]
-    assert equal(*results)
-    assert equal(joined(state), before)
-    assert [len(chunk.trail) for chunk in state.chunks] == [1, 1, 1]
+def test_the_code_of_the_docstring_runs():
+    doc = metarl.agents.maml.inner_loop.__doc__ or ""
+    code = textwrap.dedent("\n".join(line for line in doc.splitlines() if line.startswith("    ")))
+    names = {
+        name: getattr(metarl.agents.maml.inner_loop, name)
+        for name in metarl.agents.maml.inner_loop.__all__
+    }
+    names |= {"torch": torch, "nn": nn, "x": torch.randn(B, K, 2), "y": torch.randn(B, K, 1)}
+    names["new_x"] = torch.randn(B, 4, 2)
+    exec(code, names)  # noqa: S102
+    assert names["prediction"].shape == (B, 4, 1)
+    assert names["prediction"].requires_grad
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5])
-def test_a_scale_shortens_the_step_of_an_agent(scale, make_agent, play):
-    """Also 0, which does not move. The step is proportional to it."""
-    agent = make_agent(FAMILY, dtype=torch.float64, inner=InnerConfig(lr=0.1))
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
-    default, given = (
-        joined(agent.adapt(agent.initial_state(3), episodes, *size)) for size in ((), (scale,))
-    )
-    for name, value in stack(agent.meta, 3).items():
-        expected = value + scale * (default[name] - value)
-        torch.testing.assert_close(given[name], expected, rtol=1e-10, atol=1e-12)
+def test_a_loss_that_averages_over_the_tasks_is_refused():
+    """It would divide every step by the number of tasks."""
+    model = nn.Linear(2, 1)
+    loop, forward = InnerLoop(SGD(0.1)), batched(model)
+    meta, x = loop.init(parameters(model)), torch.randn(B, K, 2)
+    with pytest.raises(ValueError, match="do not average over the tasks"):
+        loop.step(meta, loop.start(meta, B), lambda params: forward(params, x).square().mean())
+
+
+@pytest.mark.parametrize("space", [Head(["2.weigth"]), Context(4, bias="0.bais")])
+def test_a_name_that_the_model_does_not_have_is_refused(space):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    with pytest.raises(metarl.UserError, match=r"the model has no parameter .* \(nearest: "):
+        InnerLoop(SGD(0.1), space).init(parameters(model))

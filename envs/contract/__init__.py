@@ -1,4 +1,4 @@
-"""Does a task family keep the contract of `envs.TaskFamily` and `envs.BatchEnv`?
+"""Does a task family keep the contract of `metarl.envs.TaskFamily` and `BatchEnv`?
 
 for check in check_family(MyFamily()):
     print(check.name, check.outcome, check.reason)
@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from envs.base import TaskFamily
-from envs.contract import batches, declared, diverging, learnable, shown, tasks
-from envs.contract.declared import UNAVAILABLE
-from envs.contract.playing import Skipped, Violation, first_line
+from metarl.envs.base import TaskFamily
+from metarl.envs.contract import batches, declaration, divergence, identifiability, rendering, tasks
+from metarl.envs.contract.declaration import UNAVAILABLE
+from metarl.envs.contract.recording import Skipped, Violation, first_line
 
 __all__ = ["CHECKS", "UNAVAILABLE", "Check", "check_family", "run_check"]
 
 CHECKS: dict[str, Callable[[TaskFamily], str]] = {
-    "availability": declared.availability,
-    "declaration": declared.declaration,
-    "spaces": declared.spaces,
+    "availability": declaration.availability,
+    "declaration": declaration.declaration,
+    "spaces": declaration.spaces,
     "sampled tasks": tasks.sampled_tasks,
     "results of step": batches.results_of_step,
     "sampling's randomness": tasks.sampling_randomness,
     "task sets": tasks.task_sets,
-    "task effect": learnable.task_effect,
-    "hidden task": learnable.hidden_task,
+    "task effect": identifiability.task_effect,
+    "hidden task": identifiability.hidden_task,
     "actions": batches.actions,
     "episodes' randomness": batches.episodes_randomness,
     "fresh arrays": batches.fresh_arrays,
@@ -40,11 +40,11 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "threads": batches.threads,
     "reset": batches.reset_leaves_nothing,
     "advance": batches.advance_is_step,
-    "divergence": diverging.divergence,
-    "description": shown.description,
-    "pictures": shown.pictures,
-    "gymnasium": shown.gymnasium_checker,
-    "speed": shown.speed_of_step,
+    "divergence": divergence.divergence,
+    "description": rendering.description,
+    "pictures": rendering.pictures,
+    "gymnasium": rendering.gymnasium_checker,
+    "speed": rendering.speed_of_step,
 }
 """The checks by name, in an order in which each relies only on those above it."""
 

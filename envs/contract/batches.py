@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.base import BatchEnv, TaskFamily
-from envs.contract.playing import (
+from metarl.envs.base import BatchEnv, TaskFamily
+from metarl.envs.contract.recording import (
     Violation,
     drawn_states,
     expect,

@@ -7,8 +7,8 @@ import itertools
 
 import numpy as np
 
-from envs.base import SPLITS, TaskFamily
-from envs.contract.playing import Violation, expect, some_tasks, watched_globals
+from metarl.envs.base import SPLITS, TaskFamily
+from metarl.envs.contract.recording import Violation, expect, some_tasks, watched_globals
 
 REQUIRED_SPLITS = ("train", "validation", "test")
 """The task sets that a family cannot do without."""

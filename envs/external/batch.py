@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from envs.base import BatchEnv, SimulationDiverged, StepResult
-from envs.external.process import WorkerError
+from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult
+from metarl.envs.external.process import WorkerError
 
 if TYPE_CHECKING:
-    from envs.external.family import ExternalFamily
+    from metarl.envs.external.family import ExternalFamily
 
 MAX_SEED = 2**31 - 1  # what every environment takes
 

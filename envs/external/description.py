@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from envs.external.process import Lost, WorkerError, WorkerProcess, import_path
+from metarl.envs.external.process import Lost, WorkerError, WorkerProcess, import_path
 
 Route = Literal["keyword", "attribute", "options"]
 

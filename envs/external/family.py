@@ -14,11 +14,11 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from envs.base import MARGIN, TaskFamily
-from envs.external.batch import ExternalBatchEnv
-from envs.external.description import Description, Environment, Route, describe
-from envs.external.pool import Pool
-from envs.external.scene import ExternalScene
+from metarl.envs.base import MARGIN, TaskFamily
+from metarl.envs.external.batch import ExternalBatchEnv
+from metarl.envs.external.description import Description, Environment, Route, describe
+from metarl.envs.external.pool import Pool
+from metarl.envs.external.scene import ExternalScene
 
 HERE = Path(__file__).parent
 

@@ -16,11 +16,11 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs.base import SPLITS, TaskError
-from envs.external.description import Environment
-from envs.external.family import HERE, ExternalFamily
-from envs.external.meta_world_setup import REQUIREMENTS, home, installed_python
-from envs.external.process import WorkerError, variables
+from metarl.envs.base import SPLITS, TaskError
+from metarl.envs.external.description import Environment
+from metarl.envs.external.family import HERE, ExternalFamily
+from metarl.envs.external.meta_world_setup import REQUIREMENTS, home, installed_python
+from metarl.envs.external.process import WorkerError, variables
 
 PROGRAM = HERE / "meta_world_env.py"
 MAX_HORIZON = 500  # Meta-World's environments refuse to go on

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from envs.external.process import WorkerError
+from metarl.envs.external.process import WorkerError
 
 REQUIREMENTS = Path(__file__).with_name("meta_world_requirements.txt")
 MARK = "metarl-ready.txt"  # written last: the pins of an environment that is whole

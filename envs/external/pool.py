@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.external.description import Environment, lost_text, refusal
-from envs.external.process import Lost, WorkerError, WorkerProcess, import_path
-from envs.external.worker import views
+from metarl.envs.external.description import Environment, lost_text, refusal
+from metarl.envs.external.process import Lost, WorkerError, WorkerProcess, import_path
+from metarl.envs.external.worker import views
 
 RESTARTS = 3
 """How often a worker is started again between two resets."""
@@ -29,7 +29,7 @@ class Pool:
     led to where it was, which needs an environment whose seed and actions decide everything.
 
     Attributes:
-        views: the shared arrays by name (`envs.external.worker.views`).
+        views: the shared arrays by name (`metarl.envs.external.worker.views`).
         workers: the worker processes, which start at the first command.
     """
 

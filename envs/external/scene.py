@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from envs.external.pool import Pool
-from envs.external.process import WorkerError
-from envs.rendering import RenderingUnavailable
-from envs.scenes import moment
+from metarl.envs.external.pool import Pool
+from metarl.envs.external.process import WorkerError
+from metarl.envs.mujoco.rendering import RenderingUnavailable
+from metarl.envs.rendering import moment
 
 if TYPE_CHECKING:
-    from envs.external.family import ExternalFamily
+    from metarl.envs.external.family import ExternalFamily
 
 PAPER = "#ffffff"
 MAX_PLAYERS = 8  # episodes that are kept ready to be drawn further

@@ -23,7 +23,7 @@ from examples.estimators.tables import (
     played_tables,
     policy_gradient_table,
 )
-from metarl.parallel import single_threaded_torch
+from metarl.core.parallel import single_threaded_torch
 
 
 def report(effort: Effort, seed: int = 0) -> str:

@@ -20,10 +20,10 @@ from examples.estimators.exact import (
     slope,
     visits,
 )
-from metarl.episodes import Episodes
-from metarl.experience import Experience, make_experience
-from metarl.params import Params
-from metarl.returns import linear_features
+from metarl.agents.maml.batch import Experience, make_experience
+from metarl.core.params import Params
+from metarl.core.returns import linear_features
+from metarl.rollout.episodes import Episodes
 
 
 def trajectories(problem: Problem) -> Episodes:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.tabular import TabularMDP
-from metarl.experience import Experience, ReturnConfig
-from metarl.params import Params, flatten, stack, unflatten
-from metarl.policies import CategoricalMLP, PolicyConfig
+from metarl.agents.maml.batch import Experience, ReturnConfig
+from metarl.core.params import Params, flatten, stack, unflatten
+from metarl.core.policies import CategoricalMLP, PolicyConfig
+from metarl.envs.tabular import TabularMDP
 
 RETURNS = ReturnConfig(discount=1.0, gae_lambda=1.0, standardize=False)
 CPU = torch.device("cpu")

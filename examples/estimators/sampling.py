@@ -16,15 +16,15 @@ from examples.estimators.data import (
     played_experience,
 )
 from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_reward
-from metarl.adaptation import SGD, InnerLoop
-from metarl.distributions import Distribution
-from metarl.experience import Experience
-from metarl.meta_objective import MetaChunk, MetaObjective
-from metarl.objectives import Surrogate, inner_surrogate, likelihood_ratio
-from metarl.parallel import ChunkPool
-from metarl.params import Params
-from metarl.rollout import collect
-from metarl.stopwatch import Stopwatch
+from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.inner_loop import SGD, InnerLoop
+from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.surrogates import Surrogate, inner_surrogate, likelihood_ratio
+from metarl.core.distributions import Distribution
+from metarl.core.parallel import ChunkPool
+from metarl.core.params import Params
+from metarl.core.timer import Stopwatch
+from metarl.rollout.collect import collect
 
 
 @dataclass(frozen=True)

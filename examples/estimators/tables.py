@@ -44,8 +44,8 @@ from examples.estimators.sampling import (
     relative_bias,
     sample,
 )
-from metarl.experience import Experience
-from metarl.objectives import likelihood_ratio
+from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.surrogates import likelihood_ratio
 
 
 @dataclass(frozen=True)

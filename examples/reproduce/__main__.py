@@ -21,7 +21,7 @@ from examples.reproduce.measure import fingerprint, gather, measure, merge, resu
 from examples.reproduce.published import PUBLISHED
 from examples.reproduce.ship import ship
 from metarl.config import config_names
-from metarl.files import write_atomically
+from metarl.runs.atomic_io import write_atomically
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")

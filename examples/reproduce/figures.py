@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.reproduce.published import BUDGETS, PUBLISHED, Published
-from metarl.figures import COLOURS, finish, save
-from metarl.statistics import mean_interval
-from metarl.streams import Purpose, stream
+from metarl.core.rng import Purpose, stream
+from metarl.core.statistics import mean_interval
+from metarl.reporting.figures import COLOURS, finish, save
 
 SHOWN = dict(
     zip(

@@ -13,12 +13,12 @@ import numpy as np
 
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
-from metarl.agents import make_agent
+from metarl.agents.base import make_agent
 from metarl.config import read_config
-from metarl.evaluation import Evaluation, evaluate, step_scales
-from metarl.files import write_atomically
-from metarl.provenance import provenance
-from metarl.runs import Run, encode
+from metarl.evaluation.evaluate import Evaluation, evaluate, step_scales
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.provenance import provenance
+from metarl.runs.run import Run, encode
 
 STEPS = 3
 TASKS = 40

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 from examples.many_runs import Job
-from metarl.files import write_atomically
-from metarl.runs import Run, encode
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.run import Run, encode
 
 END = 20  # iterations
 COPIED = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.pt")

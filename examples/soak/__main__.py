@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from examples.soak.trainer import fingerprint, start
-from metarl.checks import UserError
-from metarl.files import write_atomically
-from metarl.runs import encode
+from metarl.core.errors import UserError
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.run import encode
 
 SMALL = {
     "iterations": 20,

@@ -13,9 +13,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from metarl import checkpoint
-from metarl.cli import main
-from metarl.runs import Run
+from metarl.cli.main import main
+from metarl.runs import checkpoint
+from metarl.runs.run import Run
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["examples.soak.warm"])

@@ -5,7 +5,7 @@ import os
 import tempfile
 
 from metarl.config import load_config
-from metarl.training import train
+from metarl.training.loop import train
 
 TINY = {"iterations": 1, "num_tasks": 2, "num_episodes": 2, "env.horizon": 4, "threads": 1}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs import ExternalFamily, GymnasiumFamily
+from metarl.envs import ExternalFamily, GymnasiumFamily
 
 WALK = '''
 """An environment for tests: a walk on a line with noise, and ways to go wrong."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from envs import (
+from metarl.envs import (
     SPLITS,
     HalfCheetahVel,
     Perturbed,
@@ -26,10 +26,10 @@ from envs import (
     TaskFamily,
     TaskObserved,
 )
-from envs.contract import CHECKS, check_family, run_check
-from envs.contract.shown import measure_speed
-from envs.point import PointBatchEnv
-from envs.tabular import TabularBatchEnv
+from metarl.envs.contract import CHECKS, check_family, run_check
+from metarl.envs.contract.rendering import measure_speed
+from metarl.envs.point import PointBatchEnv
+from metarl.envs.tabular import TabularBatchEnv
 
 
 def nav(batch: Callable[..., Any] = PointBatchEnv, /, **members: Any) -> TaskFamily:

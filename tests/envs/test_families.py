@@ -1,4 +1,4 @@
-"""What holds for every family: the contract of envs.base, and Gymnasium's interface."""
+"""What holds for every family: the contract of metarl.envs.base, and Gymnasium's interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import (
+from metarl.envs import (
     FAMILIES,
     ExternalFamily,
     RenderingUnavailable,
@@ -19,9 +19,9 @@ from envs import (
     WorkerError,
     make_family,
 )
-from envs.contract import check_family
-from envs.gymnasium import MujocoTaskEnv
-from envs.mujoco import MujocoFamily
+from metarl.envs.contract import check_family
+from metarl.envs.gymnasium_env import MujocoTaskEnv
+from metarl.envs.mujoco.family import MujocoFamily
 
 GOLDEN_HASHES = {
     "gymnasium": {

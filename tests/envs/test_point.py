@@ -1,10 +1,10 @@
-"""envs.point: 2D navigation, worked by hand."""
+"""metarl.envs.point: 2D navigation, worked by hand."""
 
 import numpy as np
 import pytest
 
-from envs import PointNav, SimulationDiverged
-from envs.point import GOAL_RADIUS
+from metarl.envs import PointNav, SimulationDiverged
+from metarl.envs.point import GOAL_RADIUS
 
 MAX_STEP = 0.1
 METRES = PointNav(action_scale=MAX_STEP)  # actions are displacements

@@ -10,9 +10,9 @@ from gymnasium.spaces import Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import FAMILIES, BatchEnv, TaskFamily, make_family
-from envs.contract import UNAVAILABLE
-from envs.contract.playing import drawn_states, finite_bounds, play, step_through
+from metarl.envs import FAMILIES, BatchEnv, TaskFamily, make_family
+from metarl.envs.contract import UNAVAILABLE
+from metarl.envs.contract.recording import drawn_states, finite_bounds, play, step_through
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 few = settings(max_examples=6, deadline=None)

@@ -1,8 +1,8 @@
-"""envs.registry: families by name."""
+"""metarl.envs.registry: families by name."""
 
 import pytest
 
-from envs import (
+from metarl.envs import (
     FAMILIES,
     HalfCheetahVel,
     PointNav,
@@ -54,7 +54,7 @@ def test_an_unknown_family_names_the_nearest(name, nearest):
 
 def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
     (tmp_path / "my_tasks.py").write_text(
-        "from envs import PointNav\n\n\nclass MyNav(PointNav):\n    name = 'my_nav'\n"
+        "from metarl.envs import PointNav\n\n\nclass MyNav(PointNav):\n    name = 'my_nav'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     family = make_family("my_tasks:MyNav", horizon=7)
@@ -65,10 +65,16 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("no_such_module:Nav", "cannot import 'no_such_module:Nav'"),
-        ("envs:NoSuchFamily", "cannot import 'envs:NoSuchFamily'"),
+        ("metarl.envs:NoSuchFamily", "cannot import 'metarl.envs:NoSuchFamily'"),
         (":PointNav", "cannot import ':PointNav'"),
-        ("envs:TaskError", "'envs:TaskError' is not a subclass of envs.TaskFamily"),
-        ("envs:FAMILIES", "'envs:FAMILIES' is not a subclass of envs.TaskFamily"),
+        (
+            "metarl.envs:TaskError",
+            "'metarl.envs:TaskError' is not a subclass of metarl.envs.TaskFamily",
+        ),
+        (
+            "metarl.envs:FAMILIES",
+            "'metarl.envs:FAMILIES' is not a subclass of metarl.envs.TaskFamily",
+        ),
     ],
 )
 def test_a_wrong_family_of_the_users_is_explained(name, message):

@@ -1,4 +1,4 @@
-"""envs.tabular: random MDPs, against their tables and against one written out as a loop."""
+"""metarl.envs.tabular: random MDPs, against their tables and against one written out as a loop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs import TabularMDP, TaskError
-from envs.tabular import TabularBatchEnv
-from metarl.rollout import collect
-from metarl.stopwatch import Stopwatch
+from metarl.core.timer import Stopwatch
+from metarl.envs import TabularMDP, TaskError
+from metarl.envs.tabular import TabularBatchEnv
+from metarl.rollout.collect import collect
 
 SMALL = TabularMDP(horizon=12, num_states=4, num_actions=3)
 TWO = TabularMDP(horizon=4, num_states=2, num_actions=2, reward_std=0.0)

@@ -1,0 +1,137 @@
+"""Checks that there is something to learn: tasks differ, and have to be found out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from metarl.envs.base import BatchEnv, TaskFamily
+from metarl.envs.contract.recording import (
+    NUM_STEPS,
+    Recording,
+    Skipped,
+    Violation,
+    expect,
+    play,
+    some_actions,
+    some_tasks,
+    streams,
+)
+from metarl.envs.wrappers.observed import TaskObserved
+
+NUM_TASKS = 16
+NUM_STREAMS = 3
+NUM_WAYS, PATIENCE = 32, 200  # episodes, and their steps, in which tasks that reward rarely differ
+PROPORTIONAL = 1 - 1e-9  # correlation from which on two numbers are taken for the same up to scale
+
+
+def task_effect(family: TaskFamily) -> str:
+    """Two tasks reward, move or end the same actions differently."""
+    tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
+    expect(len(tasks) > 1, f"the {NUM_TASKS} tasks that were drawn are all the same")
+    env = family.make_batch(len(tasks))
+    for seed in range(NUM_WAYS):
+        actions = some_actions(family, 1, NUM_STEPS if seed == 0 else PATIENCE, seed)
+        if seed % 4:
+            actions[:] = actions[0]  # steadily one way, which leads further
+        recording = _under_equal_conditions(env, tasks, actions, stream=seed)
+        differing = [
+            name
+            for name in ("reward", "terminated", "obs")
+            if not _same_for_all(getattr(recording, name))
+        ]
+        if differing:
+            return f"by {differing[0]}"
+    raise Violation(
+        f"{len(tasks)} tasks reward and move the same actions alike, {NUM_WAYS} times for "
+        f"{min(PATIENCE, family.horizon)} steps; use the tasks that reset is given"
+    )
+
+
+def _under_equal_conditions(
+    env: BatchEnv, tasks: np.ndarray, actions: np.ndarray, stream: int = 0
+) -> Recording:
+    """Play tasks, (N, task_dim), with the same stream and the same actions, (T, 1, action_dim)."""
+    rngs = [streams([stream])[0] for _ in tasks]
+    return play(env, tasks, np.repeat(actions, len(tasks), axis=1), rngs)
+
+
+def _same_for_all(values: np.ndarray) -> bool:
+    """Whether all episodes, the second axis, show the same."""
+    return np.array_equal(values, np.broadcast_to(values[:, :1], values.shape), equal_nan=True)
+
+
+def hidden_task(family: TaskFamily) -> str:
+    """Observations do not tell the task, but for what can be seen of it in the motion."""
+    if isinstance(family, TaskObserved):
+        raise Skipped("observe_task shows the task on purpose")
+    tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
+    env, actions = family.make_batch(len(tasks)), some_actions(family, 1)
+    actions[:] = actions[0]  # so that nothing but the episode itself changes from step to step
+    played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_STREAMS)]
+    first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
+    remark = ""
+    if not _same_for_all(first):
+        _expect_not_proportional(first, tasks, family.visible_task)
+        remark = "the first observations differ between tasks, but none is a coordinate of the task"
+        if family.visible_task:
+            return (
+                "observations show what the family calls visible of its tasks, and no more at first"
+            )
+    for recording in map(_common_steps, played):
+        if _same_for_all(recording.obs):
+            continue
+        if not _same_for_all(recording.state):
+            return remark or "the task changes the motion, so it shows there"
+        if not _state_moves(recording):
+            return remark or (
+                "the first observation; drawn_state does not tell whether the motion differs"
+            )
+        _refuse_difference(recording.obs)
+    return remark
+
+
+def _expect_not_proportional(
+    first: np.ndarray, tasks: np.ndarray, visible: tuple[int, ...]
+) -> None:
+    """Refuse observations, (streams, N, obs_dim), with an affine function of a task coordinate that
+    is not visible."""
+    obs = (first - first.mean(axis=1, keepdims=True)).reshape(-1, first.shape[-1])
+    told = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (streams * N, task_dim)
+    norms = np.outer(np.linalg.norm(obs, axis=0), np.linalg.norm(told, axis=0))
+    correlation = np.abs(obs.T @ told) / np.where(norms > 0, norms, np.inf)
+    correlation[:, list(visible)] = 0
+    where = np.argwhere(correlation > PROPORTIONAL)
+    if len(where):
+        raise Violation(
+            f"number {where[0][0]} of the first observation tells number {where[0][1]} of the task "
+            "(up to scale and offset); leave it out, or there is nothing to adapt to"
+        )
+
+
+def _common_steps(recording: Recording) -> Recording:
+    """The beginning of a recording, up to the first end of an episode."""
+    steps = int(recording.live.all(axis=1).sum())
+    return replace(recording, state=recording.state[: steps + 1], obs=recording.obs[: steps + 1])
+
+
+def _state_moves(recording: Recording) -> bool:
+    """Whether what is drawn changes with what is observed: then it tells the motion.
+
+    Not from the first step, at which the action may have become known.
+    """
+    state, obs = recording.state[1:, 0], recording.obs[1:, 0]
+    return all(
+        np.array_equal(obs[i], obs[i + 1]) or not np.array_equal(state[i], state[i + 1])
+        for i in range(len(obs) - 1)
+    )
+
+
+def _refuse_difference(obs: np.ndarray) -> None:
+    """Refuse observations, (T + 1, N, obs_dim), where the first of them differ."""
+    step, _, number = np.argwhere(obs != obs[:, :1])[0]
+    raise Violation(
+        f"the tasks move alike, but number {number} of the observation after {step} steps "
+        "depends on the task; leave it out, or there is nothing to adapt to"
+    )

@@ -1,0 +1,120 @@
+"""A task of a family as an ordinary Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from metarl.envs.base import TaskFamily
+from metarl.envs.mujoco.family import MujocoBatchEnv, MujocoFamily
+from metarl.envs.registry import make_family
+
+
+class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
+    """One task: the family's batch environment with N = 1, so that it can never drift from it.
+
+    Attributes:
+        family: the task family.
+        task: the task, (task_dim,); if none was given, each reset draws another.
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        task: Sequence[float] | None = None,
+        render_mode: str | None = None,
+        width: int = 480,
+        height: int = 480,
+    ) -> None:
+        self.family = family
+        self.render_mode = render_mode
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": round(family.frames_per_second),
+        }
+        self._fixed_task = None if task is None else family.check_task(task)
+        self.task = self._fixed_task
+        self.batch_env = family.make_batch(1)
+        self._size = width, height
+        self._scene = None
+        self._states: list[np.ndarray] = []
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode. `options={"task": ...}` sets the task of this episode."""
+        super().reset(seed=seed)
+        task = (options or {}).get("task", self._fixed_task)
+        if task is None:
+            task = self.family.sample_tasks(self.np_random, 1)[0]
+        self.task = self.family.check_task(task)
+        obs = self.batch_env.reset(self.task[None], [self.np_random])[0]
+        self._states = [self.batch_env.drawn_state(0)]
+        return obs, {"task": self.task.copy()}
+
+    def step(
+        self, action: np.ndarray | np.integer | int
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance by one control step; truncated after `family.horizon` of them.
+
+        The action is (action_dim,), or the index itself where the space is Discrete.
+        """
+        assert self.task is not None, "call reset() before step()"
+        obs, reward, terminated = self.batch_env.step(np.atleast_1d(action)[None])
+        self._states.append(self.batch_env.drawn_state(0))
+        truncated = len(self._states) > self.family.horizon
+        info = {"task": self.task.copy()}
+        return obs[0], float(reward[0]), bool(terminated[0]), truncated, info
+
+    def render(self) -> np.ndarray | None:
+        """Return the picture of the episode as it stands, (height, width, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        assert self.task is not None, "call reset() before render()"
+        if self._scene is None:
+            self._scene = self.family.make_scene(*self._size)
+        return self._scene.draw(np.stack(self._states), self.task)
+
+    def close(self) -> None:
+        if self._scene is not None:
+            self._scene.close()
+            self._scene = None
+
+
+class MujocoTaskEnv(TaskEnv):
+    """One task of a MuJoCo family."""
+
+    family: MujocoFamily
+    batch_env: MujocoBatchEnv
+
+    @property
+    def dt(self) -> float:
+        """Seconds of simulated time per control step."""
+        return self.family.dt
+
+    def state_vector(self) -> np.ndarray:
+        """Return qpos and qvel, (nq + nv,)."""
+        return self.batch_env.drawn_state(0)
+
+    def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Set the positions, (nq,), and velocities, (nv,)."""
+        self.batch_env.set_state(0, qpos, qvel)
+
+
+def make(
+    family: str,
+    task: Sequence[float] | None = None,
+    render_mode: str | None = None,
+    width: int = 480,
+    height: int = 480,
+    **fields: Any,
+) -> TaskEnv:
+    """Entry point of the registered environments: `fields` are as for `make_family`."""
+    made = make_family(family, **fields)
+    kind = MujocoTaskEnv if isinstance(made, MujocoFamily) else TaskEnv
+    return kind(made, task, render_mode, width, height)

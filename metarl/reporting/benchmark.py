@@ -1,0 +1,161 @@
+"""Where the time of a meta-iteration goes, against the speed of the physics alone."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gymnasium.spaces import Discrete
+from rich.table import Table
+
+from metarl.agents.base import make_agent
+from metarl.config import Config
+from metarl.core.errors import UserError, check
+from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.rng import Purpose, stream
+from metarl.core.timer import Stopwatch
+from metarl.envs import BatchEnv
+from metarl.rollout.collect import episode_streams
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.run import encode
+from metarl.training.loop import meta_iteration
+
+SAMPLING = ("reset", "policy", "environment")
+LIMIT_STEPS = 100  # control steps per measurement of the physics limit
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What one meta-iteration takes: medians over a few.
+
+    Attributes:
+        physics_limit_steps_per_second: open loop, on the same simulations and threads.
+        sampling_steps_per_second: closed loop: physics, policy and all else that sampling does.
+        iteration_seconds: of the whole meta-iteration.
+        physics_seconds: what its environment steps would take at the physics limit.
+        phases: seconds by name.
+        peak_memory_bytes: largest resident memory of the process.
+        env_steps: of one meta-iteration.
+        device: of the learner.
+    """
+
+    physics_limit_steps_per_second: float
+    sampling_steps_per_second: float
+    iteration_seconds: float
+    physics_seconds: float
+    phases: dict[str, float]
+    peak_memory_bytes: int
+    env_steps: int
+    device: str
+
+
+def bench(config: Config, repeats: int = 3) -> Bench:
+    """Run a few meta-iterations, with the physics limit measured before and after each.
+
+    The first iteration warms up and does not count.
+    """
+    check(repeats >= 1, "repeats", "at least 1", repeats)
+    agent = make_agent(config)
+    env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
+    keep_freed_memory()
+    clock = Stopwatch(agent.device)
+    limits, seconds, phases = [], [], []
+    env_steps = 0
+    with single_threaded_torch():
+        for iteration in range(repeats + 1):
+            limits.append(physics_limit(env, config))
+            clock.restart()
+            env.physics_seconds = 0.0
+            start = time.perf_counter()
+            env_steps = meta_iteration(config, agent, env, iteration, clock, [])["steps"]
+            seconds.append(time.perf_counter() - start)
+            phases.append(split_phases(clock.restart(), env.physics_seconds))
+        limits.append(physics_limit(env, config))
+    median = {
+        name: statistics.median(phase.get(name, 0.0) for phase in phases[1:]) for name in phases[-1]
+    }
+    limit = statistics.median(limits[1:])
+    sampling = sum(median[name] for name in ("physics", "policy inference", "other sampling"))
+    return Bench(
+        physics_limit_steps_per_second=limit,
+        sampling_steps_per_second=env_steps / sampling,
+        iteration_seconds=statistics.median(seconds[1:]),
+        physics_seconds=env_steps / limit,
+        phases=median,
+        peak_memory_bytes=peak_memory(),
+        env_steps=env_steps,
+        device=config.device,
+    )
+
+
+def split_phases(seconds: dict[str, float], physics: float) -> dict[str, float]:
+    """Tell physics, inference and the rest of sampling apart; keep the learner's phases."""
+    learner = {name: spent for name, spent in seconds.items() if name not in SAMPLING}
+    other = seconds["reset"] + seconds["environment"] - physics
+    return {
+        "physics": physics,
+        "policy inference": seconds["policy"],
+        "other sampling": other,
+        **learner,
+    }
+
+
+def physics_limit(env: BatchEnv, config: Config) -> float:
+    """Measure open-loop control steps per second under random actions, without looking at them."""
+    rng = stream(config.seed, Purpose.BENCHMARK)
+    tasks = config.env.sample_tasks(rng, env.num_episodes)
+    env.reset(tasks, episode_streams(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
+    space, shape = config.env.action_space, (LIMIT_STEPS, env.num_episodes, config.env.action_dim)
+    discrete = isinstance(space, Discrete)
+    actions = rng.integers(space.n, size=shape) if discrete else rng.standard_normal(shape)
+    start = time.perf_counter()
+    for action in actions:
+        env.advance(action)
+    return LIMIT_STEPS * env.num_episodes / (time.perf_counter() - start)
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def bench_table(result: Bench) -> Table:
+    """Return the figures as a table for the terminal."""
+    table = Table(title=f"one meta-iteration, {result.env_steps:,} env steps, {result.device}")
+    table.add_column("part")
+    table.add_column("seconds", justify="right")
+    table.add_column("of the physics limit", justify="right")
+    for name, seconds in result.phases.items():
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / result.physics_seconds:.2f}")
+    table.add_section()
+    total = result.iteration_seconds
+    table.add_row("meta-iteration", f"{total:.2f}", f"{total / result.physics_seconds:.2f}")
+    table.add_row("physics limit", f"{result.physics_seconds:.2f}", "1.00")
+    table.add_section()
+    limit = result.physics_limit_steps_per_second
+    for name, rate in (
+        ("env steps/s at the physics limit", limit),
+        ("env steps/s while sampling", result.sampling_steps_per_second),
+        ("env steps/s of the whole", result.env_steps / total),
+    ):
+        table.add_row(name, f"{rate:,.0f}", f"{rate / limit:.2f}")
+    table.add_row("peak memory, GiB", f"{result.peak_memory_bytes / 2**30:.2f}", "")
+    return table
+
+
+def write_json(result: Bench, path: Path) -> None:
+    """Write the figures for programs.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    try:
+        write_atomically(path, encode(asdict(result)))
+    except OSError as error:
+        raise UserError(str(error)) from error

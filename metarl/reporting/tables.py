@@ -1,0 +1,147 @@
+"""What `metarl list` and `metarl check-env` show."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gymnasium.spaces import Box, Discrete
+from rich.markup import escape
+from rich.table import Table
+
+from metarl.config import config_names, load_config
+from metarl.core.errors import UserError
+from metarl.core.parsing import printable
+from metarl.envs import FAMILIES, TaskFamily, make_family
+from metarl.envs.contract import UNAVAILABLE, Check
+from metarl.runs.run import Run
+from metarl.training.progress import short
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table in the style of all of them."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column)
+    return made
+
+
+def families() -> Table:
+    """List the task families."""
+    made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
+    for column in made.columns[:-1]:
+        column.no_wrap = True
+    for name, cls in FAMILIES.items():
+        family = make_family(name)
+        try:
+            sizes = str(family.observation_space.shape[0]), action_text(family)
+        except UNAVAILABLE:
+            sizes = "?", "?"
+        made.add_row(
+            name,
+            escape(space_text(family.task_space)),
+            str(family.horizon),
+            *sizes,
+            family.source,
+            escape(summary(cls)),
+        )
+    return made
+
+
+def summary(cls: type) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
+
+
+def space_text(space: Box) -> str:
+    """Write the bounds of a vector, those of neighbours that share them once: 6 x [0, 1]."""
+    bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
+    runs = [(low, high, len(list(run))) for (low, high), run in itertools.groupby(bounds)]
+    return ", ".join(
+        (f"{number} x " if number > 1 else "") + f"[{low:g}, {high:g}]"
+        for low, high, number in runs
+    )
+
+
+def action_text(family: TaskFamily) -> str:
+    """Write how many numbers an action has, or of how many it is one."""
+    space = family.action_space
+    return f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim)
+
+
+def configs() -> Table:
+    """List the configs that come with the package."""
+    made = table("config", "family", "method", "tasks x episodes", "iterations")
+    for name in config_names():
+        config = load_config(name)
+        made.add_row(
+            name,
+            config.env.name,
+            config.method,
+            f"{config.num_tasks} x {config.num_episodes}",
+            str(config.iterations),
+        )
+    return made
+
+
+def runs(folder: Path) -> Table:
+    """List the runs in a folder."""
+    made = table("run", "family", "method", "seed", "iterations", "before -> after", "age", "size")
+    for path in sorted(folder.glob("*/config.yaml")):
+        try:
+            run = Run.open(path.parent)
+            lines = run.metrics()
+        except (UserError, ValueError) as error:
+            made.add_row(cell(path.parent.name), cell(f"not readable: {error}"))
+            continue
+        last = lines[-1] if lines else None
+        made.add_row(
+            cell(path.parent.name),
+            cell(run.config.env.name),
+            cell(run.config.method),
+            str(run.config.seed),
+            f"{len(lines)}/{run.config.iterations}",
+            f"{short(last['return_before'])} -> {short(last['return_after'])}" if last else "",
+            age(time.time() - path.stat().st_mtime),
+            f"{size(path.parent) / 1e6:.1f} MB",
+        )
+    return made
+
+
+def cell(text: str) -> str:
+    """Return a text of a table that neither Rich nor the terminal takes for more than a text."""
+    return escape(printable(text))
+
+
+def checks(results: Sequence[Check]) -> Table:
+    """List what came of the checks of a task family."""
+    made = table("check", "outcome", "reason")
+    styles = {"pass": "green", "FAIL": "bold red", "skipped": "yellow"}
+    for result in results:
+        outcome = f"[{styles[result.outcome]}]{result.outcome}[/]"
+        made.add_row(result.name, outcome, escape(result.reason))
+    return made
+
+
+def verdict(name: str, results: Sequence[Check]) -> str:
+    """Count the outcomes in one line."""
+    counts = Counter(result.outcome for result in results)
+    told = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
+    return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in told if counts[key])
+
+
+def age(seconds: float) -> str:
+    """Write a duration in its largest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,251 @@
+"""Videos of adaptation: one agent, before and after each adaptation step, on one or more tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+from PIL import Image
+
+from metarl.agents.base import MetaAgent
+from metarl.core.errors import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.core.parallel import available_cores
+from metarl.core.rng import MAX_SEED, Purpose
+from metarl.core.timer import Stopwatch
+from metarl.envs import BatchEnv, TaskFamily
+from metarl.reporting.video.layout import LARGEST, SMALLEST, Film, Layout, Panel, Size, title
+from metarl.reporting.video.render_workers import draw_frames, num_processes
+from metarl.rollout.collect import adaptation
+
+HOLD = 1.5  # seconds for which the last frame stays
+MAX_FPS = {".mp4": 240, ".gif": 50}  # players of GIFs wait at least 2 hundredths of a second
+USUAL_FPS = {".mp4": 60, ".gif": 20}  # at most: a GIF is large
+GIF_COLOURS = 64
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a video is for.
+
+    Attributes:
+        suffix: of its file.
+        total: width and height of a frame, pixels; None for as many as the panels need.
+        picture: width and height of a picture, pixels, where `total` is None.
+        fps: frames per second.
+    """
+
+    suffix: str
+    total: Size | None
+    picture: Size
+    fps: int
+
+
+PRESETS = {
+    "readme": Preset(".gif", None, (180, 135), 8),
+    "talk": Preset(".mp4", (1920, 1080), (0, 0), 60),
+}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """A file of frames of `width` x `height` pixels.
+
+    Attributes:
+        fps: frames per second.
+        mean_returns: phase by phase, the mean over tasks and episodes.
+        seconds: what drawing and encoding took.
+        processes: how many drew.
+    """
+
+    path: Path
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    mean_returns: tuple[float, ...]
+    seconds: float
+    processes: int
+
+    def __str__(self) -> str:
+        returns = ", ".join(f"{title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns))
+        return f"{self.path} (mean return {returns})"
+
+    @property
+    def speed(self) -> str:
+        """How long it took."""
+        drawers = f"{self.processes} process{'es' * (self.processes > 1)}"
+        return (
+            f"{self.num_frames} frames of {self.width} x {self.height} in {self.seconds:.1f} s: "
+            f"{self.num_frames / self.seconds:.1f} frames/s by {drawers}"
+        )
+
+
+def adaptation_video(
+    agent: MetaAgent,
+    family: TaskFamily,
+    task: Sequence[float] | Sequence[Sequence[float]] | np.ndarray,
+    *,
+    steps: int,
+    out: str | Path,
+    seed: int = 0,
+    num_episodes: int = 20,
+    width: int = 480,
+    height: int = 360,
+    fps: float | None = None,
+    preset: str | None = None,
+    cores: int | None = None,
+) -> VideoInfo:
+    """Film the first episode of each phase of adaptation, side by side and in step.
+
+    Args:
+        agent, family: who is filmed, and where.
+        task: a task, (task_dim,), or several, (n, task_dim), one below the other. Episodes are
+            those that an evaluation of these tasks with the same seed plays.
+        steps: how many times to adapt, for `steps` + 1 panels.
+        out: the file, .mp4 or .gif. It appears when it is complete; its folder is made.
+        seed: of the episodes.
+        num_episodes: episodes per phase, on all of which the agent adapts.
+        width, height: of the picture in a panel, pixels.
+        fps: frames per second; by default one per control step, but no more than 60, in a GIF 20.
+            The film lasts as long as the episode: between control steps robots are interpolated.
+        preset: `readme` for a small GIF, `talk` for 1920 x 1080 pixels and 60 frames per second;
+            takes the place of width and height, and of fps if that is not given.
+        cores: how many processes may draw; by default one on each.
+
+    Raises:
+        UserError: if a setting is out of range or the file cannot be written.
+        TaskError: if a task is not one of the family's.
+        RenderingUnavailable: if the family cannot be drawn here.
+    """
+    out = Path(out)
+    check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
+    check(steps >= 0, "steps", "at least 0", steps)
+    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
+    check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
+    size = (width, height)
+    fits = min(size) >= SMALLEST and max(size) <= LARGEST
+    check(fits, "width and height", f"{SMALLEST} to {LARGEST}", size)
+    check(steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", steps)
+    rows = np.atleast_2d(np.asarray(task, np.float64))
+    tasks = np.stack([family.check_task(row) for row in rows])
+    check_amount(len(tasks) * num_episodes, family.horizon)
+    total = None
+    if preset is not None:
+        check_known(preset, PRESETS, "preset: unknown")
+        chosen = PRESETS[preset]
+        check(out.suffix == chosen.suffix, "out", f"a file ending in {chosen.suffix}", str(out))
+        total, size, fps = chosen.total, chosen.picture, fps or chosen.fps
+    if fps is None:
+        fps = min(family.frames_per_second, USUAL_FPS[out.suffix])
+    limit = MAX_FPS[out.suffix]
+    check(0 < fps <= limit, "fps", f"more than 0, at most {limit} in {out.suffix}", fps)
+    if total is None:
+        layout = Layout.around(size, len(tasks), steps + 1)
+    else:
+        try:
+            layout = Layout.within(total, len(tasks), steps + 1)
+        except ValueError as error:
+            raise UserError(f"steps: {error}") from error
+    with complete_file(out) as path:
+        film = Film(family, tasks, play(agent, family, tasks, steps, seed, num_episodes), layout)
+        start = time.perf_counter()
+        save = save_mp4 if out.suffix == ".mp4" else save_gif
+        moments, cores = frame_times(film, fps), cores or available_cores()
+        num_frames = save(film, draw_frames(film, moments, cores), path, fps)
+        seconds = time.perf_counter() - start
+    returns = np.mean([[panel.mean_return for panel in row] for row in film.panels], axis=0)
+    processes = num_processes(film, len(moments), cores)
+    return VideoInfo(out, *layout.total, num_frames, fps, tuple(returns), seconds, processes)
+
+
+@contextlib.contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` when the block has ended without an error."""
+    check(not path.is_dir(), "out", "a file", f"the folder {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=".video-", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"out: cannot write {path}: {error}") from error
+    with folder:
+        partial_file = Path(folder.name) / path.name
+        yield partial_file
+        partial_file.replace(path)
+
+
+def play(
+    agent: MetaAgent,
+    family: TaskFamily,
+    tasks: np.ndarray,
+    steps: int,
+    seed: int,
+    num_episodes: int,
+) -> list[list[Panel]]:
+    """Adapt to the tasks, and return the panels of each, phase by phase."""
+    states: list[np.ndarray] = []
+
+    def watch(env: BatchEnv) -> None:
+        states.append(np.stack([env.drawn_state(i * num_episodes) for i in range(len(tasks))]))
+
+    env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
+    phases = adaptation(
+        agent, env, tasks, steps, seed=seed, purpose=use, clock=Stopwatch(), watch=watch
+    )
+    rows: list[list[Panel]] = [[] for _ in tasks]
+    for _, episodes in phases:
+        for i, row in enumerate(rows):
+            length = int(episodes.mask[i, 0].sum())
+            shown = np.stack([each[i] for each in states[: length + 1]])
+            reward, ended = episodes.reward[i, 0, :length], bool(episodes.terminated[i, 0])
+            row.append(Panel(shown, reward, ended, float(episodes.returns[i].mean())))
+        states.clear()
+    return rows
+
+
+def frame_times(film: Film, fps: float) -> list[float]:
+    """Return the moments of the frames, in control steps: in the rhythm of `fps`, and the last."""
+    stride = film.family.frames_per_second / fps
+    return [*(i * stride for i in range(math.ceil(film.last / stride - 1e-6))), film.last]
+
+
+def save_mp4(film: Film, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
+    """Encode as H.264 that browsers play; return the number of frames."""
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*film.layout.total)]
+    target = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"]
+    source += ["-r", str(fps), "-i", "-"]
+    command = [get_ffmpeg_exe(), "-v", "error", *source, *target, str(path)]
+    pixels, held, written = b"", round(HOLD * fps), 0
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for frame in frames:
+            pixels = frame.tobytes()
+            process.stdin.write(pixels)
+            written += 1
+        process.stdin.writelines([pixels] * held)
+    if process.returncode:
+        raise RuntimeError(f"ffmpeg could not encode the video (exit code {process.returncode})")
+    return written + held
+
+
+def save_gif(film: Film, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
+    """Write a GIF; return the number of frames."""
+    with film.scenes() as scenes:
+        sample = [film.frame(scenes, time) for time in (0, film.last // 2, film.last)]
+    palette = Image.fromarray(np.vstack([np.asarray(frame) for frame in sample]))
+    palette = palette.quantize(GIF_COLOURS)
+    images = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    # A GIF counts in hundredths of a second; the errors of rounding do not add up.
+    seconds = [time / film.family.frames_per_second for time in frame_times(film, fps)]
+    times = [round(100 * second) for second in [*seconds, seconds[-1] + HOLD]]
+    duration = [10 * (end - start) for start, end in pairwise(times)]
+    next(images).save(path, save_all=True, append_images=images, duration=duration, loop=0)
+    return len(duration)

@@ -1,0 +1,128 @@
+"""Files that outlive a kill, a full disk and a power cut, or say why they could not be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from metarl.core.errors import StorageError, UserError
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let errors of the operating system name the file that could not be written.
+
+    Raises:
+        StorageError: in place of another OSError.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"{path}: cannot be written ({reason})") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, either the old or the new one is there, whole.
+
+    Raises:
+        StorageError: if it cannot be written; the old one is still there.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    with naming(path):
+        if temporary.is_symlink() and not temporary.is_char_device():
+            temporary.unlink()  # what it leads to would be overwritten
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+            sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        StorageError: if they cannot be brought there.
+    """
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, which must exist: one that vanished would begin again unnoticed.
+
+    Raises:
+        StorageError: if it cannot be written; a part of the line may then be there.
+    """
+
+    def existing(name: str, flags: int) -> int:
+        return os.open(name, flags & ~os.O_CREAT)
+
+    with naming(path), open(path, "ab", opener=existing) as file:
+        file.write(f"{line}\n".encode())
+
+
+def whole_lines(path: Path, usable: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Return the lines of a log, one for each iteration, up to one that is cut short or damaged.
+
+    Args:
+        path: the file.
+        usable: whether a line has what it must have.
+
+    Raises:
+        UserError: if the file is there, but cannot be read.
+    """
+    entries = []
+    for number, entry in enumerate(json_lines(path), start=1):
+        if entry.get("iteration") != number or not usable(entry):
+            break
+        entries.append(entry)
+    return entries
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of one per line, up to one that is cut short or damaged.
+
+    Raises:
+        UserError: if the file is there, but cannot be read.
+    """
+    for line in read(path).splitlines(keepends=True):
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(entry, dict) or not all(name.isprintable() for name in entry):
+            return
+        yield entry
+
+
+def read(path: Path) -> bytes:
+    """Return a file's content, nothing if it is not there.
+
+    Raises:
+        UserError: if it is there, but cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,57 @@
+"""What made a result."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
+
+
+def provenance() -> dict[str, Any]:
+    """Say what made a result: versions, command, code and hardware."""
+    return {
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "git": _git(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git() -> dict[str, str] | None:
+    """The commit of the clone that runs, and what differs from it; None if it is not a clone."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD")}
+    except OSError:
+        return None

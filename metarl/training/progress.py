@@ -1,0 +1,94 @@
+"""What a user sees of a training run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from metarl.runs.atomic_io import naming
+from metarl.runs.run import Run
+
+
+class Progress:
+    """Shows each iteration's returns, with the time to go."""
+
+    def __init__(self, run: Run, start: int) -> None:
+        self._total = run.config.iterations
+        self._start = start
+        self._console = Console()
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task(run.directory.name, total=self._total, completed=start)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
+        """Show one iteration.
+
+        Raises:
+            StorageError: if standard output is a file on a full disk, or a pipe that has ended.
+        """
+        done = metrics["iteration"]
+        returns = f"return {short(metrics['return_before'])} -> {short(metrics['return_after'])}"
+        returns += trouble(metrics)
+        rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
+        self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
+        if not self._console.is_terminal:
+            elapsed = time.perf_counter() - self._began
+            divergence = f"  kl {metrics['outer_kl']:.4f}" if "outer_kl" in metrics else ""
+            left = elapsed / (done - self._start) * (self._total - done)
+            with naming("standard output"):
+                print(
+                    f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "
+                    f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
+                    flush=True,
+                )
+
+
+def short(value: float | None) -> str:
+    """Write a return, which is None where no episode has one."""
+    return "none" if value is None else f"{value:.1f}"
+
+
+def trouble(metrics: Mapping[str, Any]) -> str:
+    """Say what went wrong in an iteration; '' if nothing did."""
+    kinds = {
+        "dropped_episodes": "episodes dropped",
+        "skipped_update": "update skipped",
+        "warnings": "warnings",
+    }
+    found = [f"{metrics[name]} {kind}" for name, kind in kinds.items() if metrics.get(name)]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def clock_time(seconds: float) -> str:
+    """Write a duration as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"

@@ -1,0 +1,40 @@
+"""maml.outer.gradient: Adam on the meta-gradient, which test_meta_objective.py checks."""
+
+import pytest
+import torch
+
+from metarl.agents.maml.outer.gradient import GradientConfig
+from metarl.core.errors import ConfigError
+
+
+def test_steps_are_adams_on_the_meta_gradient(make_problem, clock):
+    """Two of them, on two meta-batches, against torch."""
+    problem = make_problem(1)
+    update = GradientConfig(lr=0.01).make(problem.old)
+    parameter = torch.nn.Parameter(problem.old.clone())
+    reference = torch.optim.Adam([parameter], lr=0.01)
+    for objective in (problem.objective(), problem.objective(problem.chunks[:1])):
+        found = objective.gradient()
+        parameter.data = problem.old.clone()
+        parameter.grad = found.gradient
+        reference.step()
+        new, diagnostics = update.step(objective, clock)
+        assert torch.equal(new, parameter.detach())
+        loss, kl = objective.evaluate(new)
+        assert diagnostics == {
+            "outer_kl": kl,
+            "improvement": found.loss - loss,
+            "gradient_norm": pytest.approx(float(found.gradient.norm()), rel=1e-12),
+        }
+    assert diagnostics["outer_kl"] > 0
+
+
+def test_a_small_step_improves_the_objective(make_problem, clock):
+    problem = make_problem(1)
+    _, diagnostics = GradientConfig(lr=1e-4).make(problem.old).step(problem.objective(), clock)
+    assert diagnostics["improvement"] > 0
+
+
+def test_a_step_size_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="lr: expected more than 0, got 0"):
+        GradientConfig(lr=0.0)

@@ -1,0 +1,388 @@
+"""metarl.agents.maml.agent: meta-updates on a real environment."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.agents.base import check_fits
+from metarl.agents.base import make_agent as agent_of
+from metarl.agents.maml.batch import make_experience
+from metarl.agents.maml.config import InnerConfig
+from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.outer.gradient import GradientConfig
+from metarl.agents.maml.outer.ppo import PPOConfig
+from metarl.agents.maml.outer.reptile import ReptileConfig
+from metarl.agents.maml.outer.trpo import TRPOConfig
+from metarl.agents.maml.surrogates import likelihood_ratio, mean_kl
+from metarl.core.errors import UserError
+from metarl.core.parallel import ChunkPool
+from metarl.core.params import flatten, stack
+from metarl.envs import HalfCheetahVel, PointNav, TabularMDP
+
+FAMILY = PointNav(horizon=10, action_scale=1.0)
+TASKS = FAMILY.tasks("train", 4)
+DIAGNOSTICS = {
+    "inner_kl",
+    "outer_kl",
+    "improvement",
+    "expected_improvement",
+    "line_search_steps",
+    "line_search_rejected",
+    "gradient_norm",
+    "policy_std",
+    "explained_variance",
+}
+OUTER = {
+    "trpo": TRPOConfig(cg_steps=3),
+    "gradient": GradientConfig(),
+    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, start_kl_weight=0.1),
+    "reptile": ReptileConfig(),
+    "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
+}
+INNER = {
+    "sgd": InnerConfig(),
+    "head with learned step sizes": InnerConfig(adapts="head", rule="meta_sgd"),
+    "context with step sizes": InnerConfig(adapts="context", rule="layer_step_sizes"),
+    "latent with gates": InnerConfig(adapts="latent", rule="meta_lstm"),
+    "loaded dice": InnerConfig(surrogate="loaded_dice", dice_decay=0.9),
+    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0),
+}
+
+
+@pytest.fixture
+def meta_step(play, clock):
+    """One iteration of `steps` adaptations and an update; returns the diagnostics."""
+
+    def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
+        state = agent.initial_state(len(tasks))
+        for phase in range(steps):
+            episodes = play(agent, state, family, tasks, 5, seed=seed, phase=phase)
+            state = agent.adapt(state, episodes)
+        after = play(agent, state, family, tasks, 5, seed=seed, phase=steps)
+        return agent.update(state, after, clock)
+
+    return meta_step
+
+
+def values(agent) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in agent.meta.values()])
+
+
+def assert_same(one: dict, other: dict) -> None:
+    """All tensors are the same bit for bit."""
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
+@pytest.mark.parametrize(("steps", "first_order"), [(1, False), (2, False), (1, True)])
+def test_an_update_improves_within_the_trust_region(
+    make_agent, meta_step, dtype, surrogate, steps, first_order
+):
+    inner = InnerConfig(surrogate=surrogate, first_order=first_order)
+    agent = make_agent(FAMILY, dtype=dtype, inner=inner, outer=TRPOConfig(max_kl=0.01))
+    before = values(agent)
+    found = meta_step(agent, steps=steps)
+    assert set(found) == DIAGNOSTICS
+    assert np.isfinite(list(found.values())).all()
+    assert not found["line_search_rejected"]
+    assert 0 < found["outer_kl"] <= 0.01
+    assert found["improvement"] > 0
+    assert found["expected_improvement"] > 0
+    assert found["inner_kl"] > 0
+    assert 1 <= found["line_search_steps"] <= 15
+    assert values(agent).dtype == dtype
+    assert not torch.equal(values(agent), before)
+
+
+def test_the_improvement_is_about_what_the_gradient_promised(make_agent, meta_step):
+    """In a small trust region, where the surrogate is nearly linear."""
+    agent = make_agent(FAMILY, dtype=torch.float64, outer=TRPOConfig(max_kl=1e-6))
+    found = meta_step(agent)
+    assert found["improvement"] == pytest.approx(found["expected_improvement"], rel=0.02)
+    assert found["outer_kl"] == pytest.approx(1e-6, rel=0.4)
+
+
+def test_a_fraction_of_the_data_for_the_fisher_products(make_agent, meta_step):
+    """Changes the direction a little; objective and KL are still of all the data."""
+    directions = []
+    for fraction in (1.0, 0.5):
+        outer = TRPOConfig(fisher_fraction=fraction)
+        agent = make_agent(FAMILY, dtype=torch.float64, outer=outer)
+        before = values(agent)
+        found = meta_step(agent)
+        assert 0 < found["outer_kl"] <= outer.max_kl
+        directions.append(values(agent) - before)
+    cosine = torch.nn.functional.cosine_similarity(*directions, dim=0)
+    assert 0.5 < float(cosine) < 0.9999
+
+
+def test_two_runs_of_one_seed_are_the_same_to_the_bit(make_agent, meta_step):
+    agents = [make_agent(FAMILY) for _ in range(2)]
+    found = [[meta_step(agent, seed=seed) for seed in range(3)] for agent in agents]
+    assert found[0] == found[1]
+    assert torch.equal(values(agents[0]), values(agents[1]))
+    other = make_agent(FAMILY)
+    meta_step(other, seed=99)
+    meta_step(agents[0], seed=0)
+    assert not torch.equal(values(agents[0]), values(other))
+
+
+def test_a_rejected_search_leaves_the_parameters_alone(make_agent, meta_step):
+    """A first step far beyond the region and only one try."""
+    outer = TRPOConfig(max_kl=1e6, line_search_steps=1)
+    agent = make_agent(FAMILY, outer=outer)
+    before = values(agent)
+    found = meta_step(agent)
+    assert found["line_search_rejected"] == 1.0
+    assert (found["improvement"], found["outer_kl"]) == (0.0, 0.0)
+    assert torch.equal(values(agent), before)
+
+
+@pytest.mark.parametrize("outer", OUTER)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, clock, bad, outer):
+    """And the agent stays as it was, an optimizer's moments included."""
+    agent = make_agent(FAMILY, outer=OUTER[outer])
+    meta_step(agent)
+    before = agent.state_dict()
+    first = play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
+    state = agent.adapt(agent.initial_state(4), first)
+    after = play(agent, state, FAMILY, TASKS, 5, phase=1)
+    reward = after.reward.copy()
+    reward[2, 1, 3] = bad
+    with pytest.raises(FloatingPointError, match="not finite"):
+        agent.update(state, replace(after, reward=reward), clock)
+    assert_same(agent.state_dict(), before)
+
+
+def test_without_adaptation_it_is_plain_trpo(make_agent, meta_step):
+    """Zero inner steps: the pretraining that adaptation is compared with."""
+    agent = make_agent(FAMILY)
+    found = meta_step(agent, steps=0)
+    assert 0 < found["outer_kl"] <= 0.01
+    assert found["improvement"] > 0
+    assert found["inner_kl"] == 0
+
+
+def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
+    """policy_std is that of the new parameters, as the policy uses it."""
+    agent = make_agent(FAMILY)
+    found = meta_step(agent)
+    assert found["policy_std"] == pytest.approx(float(agent.meta["log_std"].exp().mean()))
+    assert found["explained_variance"] <= 1
+    assert found["gradient_norm"] > 0
+
+
+def test_inner_kl_is_of_the_first_episodes(make_agent, play, clock):
+    """KL(before || after all steps) at the observations that the meta-parameters led to."""
+    agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_chunk=3)
+    state = agent.initial_state(4)
+    for phase in range(2):
+        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, phase=phase))
+    kls = [
+        mean_kl(
+            agent.policy(stack(agent.meta, chunk.task.num_tasks), chunk.trail[0].obs),
+            agent.policy(chunk.params, chunk.trail[0].obs),
+            chunk.trail[0].weight,
+        )
+        for chunk in state.chunks
+    ]
+    found = agent.update(state, play(agent, state, FAMILY, TASKS, 5, phase=2), clock)
+    assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["meta_sgd", "layer_step_sizes"])
+def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule):
+    """The mean over all of them, of the new meta-parameters."""
+    agent = make_agent(FAMILY, inner=InnerConfig(lr=0.1, rule=rule))
+    found = meta_step(agent)
+    rates = [value.flatten() for name, value in agent.meta.items() if name.startswith("lr:")]
+    assert found["mean_inner_lr"] == pytest.approx(float(torch.cat(rates).mean()), rel=1e-6)
+    assert found["mean_inner_lr"] != pytest.approx(0.1, rel=1e-5)
+    assert "mean_inner_lr" not in meta_step(make_agent(FAMILY))
+
+
+@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
+@pytest.mark.parametrize(
+    ("inner", "weight"),
+    [
+        (InnerConfig(surrogate="log_likelihood", exploration=2.0), "exploration_weight"),
+        (InnerConfig(start_weight=2.0), "start_weight"),
+    ],
+)
+def test_terms_of_earlier_policies_enter_the_update(
+    make_agent, play, clock, inner, weight, tasks_per_chunk
+):
+    """E-MAML's, with scores standardised over the meta-batch, and the return before adaptation;
+    however the tasks are chunked."""
+    agent = make_agent(
+        FAMILY,
+        dtype=torch.float64,
+        inner=inner,
+        outer=GradientConfig(),
+        tasks_per_chunk=tasks_per_chunk,
+    )
+    state = agent.adapt(
+        agent.initial_state(4), play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
+    )
+    after = play(agent, state, FAMILY, TASKS, 5, phase=1)
+    returns = after.reward.sum(2, dtype=np.float64).mean(1)
+    scores = torch.from_numpy((returns - returns.mean()) / returns.std())
+    chunks, start = [], 0
+    for chunk in state.chunks:
+        rows = slice(start, start + chunk.task.num_tasks)
+        start = rows.stop
+        played, _ = make_experience(
+            after.rows(rows.start, rows.stop),
+            agent.policy,
+            chunk.params,
+            agent.returns,
+            agent.device,
+        )
+        chunks.append(MetaChunk(chunk.trail, chunk.task, chunk.params, played, scores[rows]))
+
+    def gradient(**weights: float):
+        objective = MetaObjective(
+            agent.policy,
+            agent.loop,
+            agent._surrogate,
+            agent.meta,
+            chunks,
+            ChunkPool(1),
+            **weights,
+        )
+        return float(objective.gradient(outer=likelihood_ratio).gradient.norm())
+
+    expected, plain = gradient(**{weight: 2.0}), gradient()
+    found = agent.update(state, after, clock)
+    assert found["gradient_norm"] == pytest.approx(expected, rel=1e-6)
+    assert abs(expected / plain - 1) > 1e-3
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", [name for name in OUTER if "reptile" not in name])
+def test_every_inner_loop_learns_with_every_outer_update(make_agent, meta_step, inner, outer):
+    """Finite figures, and every meta-parameter moves, those of what adapts and how included."""
+    settings = {"inner": INNER[inner], "outer": OUTER[outer], "inner_steps": 2}
+    agent = make_agent(FAMILY, **settings, tasks_per_chunk=len(TASKS))
+    before = dict(agent.meta)
+    found = meta_step(agent, steps=2)
+    assert np.isfinite(list(found.values())).all()
+    assert found["outer_kl"] > 0
+    assert [name for name in before if torch.equal(agent.meta[name], before[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        *((outer, "sgd") for outer in OUTER),
+        *(("ppo", inner) for inner in INNER if inner != "sgd"),
+    ],
+)
+def test_a_loaded_agent_goes_on_as_if_nothing_had_happened(make_agent, meta_step, outer, inner):
+    """Two updates are one, saved and loaded into a fresh agent, and one."""
+    settings = {"inner": INNER[inner], "outer": OUTER[outer], "tasks_per_chunk": len(TASKS)}
+    whole, first, second = (make_agent(FAMILY, **settings) for _ in range(3))
+    for seed in range(2):
+        meta_step(whole, seed=seed)
+    meta_step(first, seed=0)
+    saved = first.state_dict()
+    kept = {name: x.clone() for name, x in saved.items()}
+    second.load_state_dict(saved)
+    for agent in (first, second):
+        meta_step(agent, seed=1)
+        assert_same(agent.state_dict(), whole.state_dict())
+    assert_same(saved, kept)
+
+
+@pytest.mark.parametrize("outer", OUTER)
+def test_a_state_is_a_copy(make_agent, meta_step, outer):
+    agent = make_agent(FAMILY, outer=OUTER[outer], tasks_per_chunk=len(TASKS))
+    meta_step(agent)
+    state = agent.state_dict()
+    kept = {name: x.clone() for name, x in state.items()}
+    for x in state.values():
+        x.fill_(3.0)
+    assert_same(agent.state_dict(), kept)
+
+
+def test_the_decay_of_loaded_dice_is_the_configured_one(make_agent, meta_step):
+    """At 0 its second derivative is that of the likelihood ratio, at 1 another."""
+    norms = []
+    for settings in (
+        {"surrogate": "likelihood_ratio"},
+        {"surrogate": "loaded_dice", "dice_decay": 0.0},
+        {"surrogate": "loaded_dice", "dice_decay": 1.0},
+    ):
+        inner = InnerConfig(**settings)
+        agent = make_agent(FAMILY, dtype=torch.float64, inner=inner, outer=GradientConfig())
+        norms.append(meta_step(agent)["gradient_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-9)
+    assert norms[0] != pytest.approx(norms[2], rel=1e-3)
+
+
+def test_a_state_before_the_first_update_has_the_tensors_of_one_after_it(make_agent, meta_step):
+    """So that `check_fits` can compare a checkpoint with a fresh agent."""
+    for outer in OUTER.values():
+        agent = make_agent(FAMILY, outer=outer)
+        shapes = {name: x.shape for name, x in agent.state_dict().items()}
+        meta_step(agent)
+        assert {name: x.shape for name, x in agent.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize(
+    ("saved", "wanted", "expected"),
+    [
+        ("meta_sgd", "maml_trpo", r"params\.lr:bias0 has the shape \[1, 8\], expected none"),
+        ("maml_trpo", "meta_sgd", r"params\.lr:bias0 has the shape none, expected \[1, 8\]"),
+        ("maml_ppo", "maml_trpo", r"outer\.exp_avg has the shape .*, expected none"),
+        ("maml_trpo", "maml_ppo", r"outer\.exp_avg has the shape none"),
+        ("cavia", "maml_trpo", r"params\.context:weight has the shape \[8, 8\], expected none"),
+    ],
+)
+def test_a_checkpoint_of_another_method_is_refused(saved, wanted, expected):
+    one, other = (
+        metarl.load_config(f"point_nav/{name}", **{"policy.hidden": [8]})
+        for name in (saved, wanted)
+    )
+    state = agent_of(one).state_dict()
+    with pytest.raises(UserError, match=expected):
+        agent_of(other, state)
+    check_fits(state, agent_of(one).state_dict())
+
+
+def test_the_agent_of_a_config_is_made_of_its_parts():
+    """Inner loop, outer update and surrogate as the config says, drawn from its seed."""
+    config = metarl.load_config("point_nav/cavia", seed=3, **{"policy.hidden": [8]})
+    agents = [agent_of(config) for _ in range(2)]
+    assert_same(agents[0].state_dict(), agents[1].state_dict())
+    assert agents[0].meta["context:weight"].shape == (8, 8)
+    other = agent_of(metarl.load_config("point_nav/cavia", seed=4, **{"policy.hidden": [8]}))
+    for name in ("weight0", "context:weight"):
+        assert not torch.equal(agents[0].meta[name], other.meta[name])
+    steps = metarl.load_config("point_nav/layer_step_sizes", inner_steps=3)
+    assert agent_of(steps).meta["lr:weight0"].shape == (3, 1, 1)
+
+
+def test_discrete_actions(make_agent, meta_step):
+    """A categorical policy, which has no standard deviation to report."""
+    family = TabularMDP(horizon=6, num_states=3, num_actions=4)
+    agent = make_agent(family)
+    found = meta_step(agent, family, family.tasks("train", 3))
+    assert set(found) == DIAGNOSTICS - {"policy_std"}
+    assert 0 < found["outer_kl"] <= 0.01
+    assert found["improvement"] > 0
+    assert "log_std" not in agent.meta
+    assert flatten(agent.meta).isfinite().all()
+
+
+def test_a_mujoco_family_end_to_end(make_agent, meta_step):
+    family = HalfCheetahVel(horizon=10)
+    found = meta_step(make_agent(family), family, family.tasks("train", 3))
+    assert 0 < found["outer_kl"] <= 0.01
+    assert found["improvement"] > 0

@@ -1,0 +1,286 @@
+"""metarl.agents.maml.batch: from episodes to weighted steps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.maml.batch import Experience, ReturnConfig, make_experience
+from metarl.core.params import stack
+from metarl.rollout.episodes import Episodes
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def episodes() -> Episodes:
+    """Two tasks of two episodes of up to four steps; the lengths are 4, 3 and 1, 2."""
+    rng = np.random.default_rng(0)
+    mask = np.arange(4) < np.array([[4, 3], [1, 2]])[..., None]
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal((2, 2, *shape)).astype(np.float32)
+
+    return Episodes(
+        obs=draw(4, 3) * mask[..., None],
+        action=draw(4, 2) * mask[..., None],
+        reward=draw(4) * mask,
+        mask=mask,
+        last_obs=draw(3),
+        terminated=~mask[..., -1],
+        bootstrap=np.zeros((2, 2), bool),
+        tasks=np.zeros((2, 1)),
+    )
+
+
+@pytest.fixture
+def digest(tiny_policy, tiny_params):
+    """make_experience by the tiny policy, in a type, with settings of ReturnConfig."""
+
+    def digest(
+        episodes: Episodes, dtype: torch.dtype = torch.float64, **settings: float
+    ) -> Experience:
+        params = {name: value.to(dtype) for name, value in stack(tiny_params, 2).items()}
+        return make_experience(episodes, tiny_policy, params, ReturnConfig(**settings), CPU)[0]
+
+    return digest
+
+
+def test_every_step_that_took_place_weighs_the_same_within_its_task(episodes, digest):
+    """1 / 7 and 1 / 3, however the steps are spread over episodes, and 0 elsewhere."""
+    weight = digest(episodes).weight.reshape(2, 2, 4)
+    assert (weight[0][torch.from_numpy(episodes.mask[0])] * 7).tolist() == pytest.approx([1.0] * 7)
+    assert (weight[1][torch.from_numpy(episodes.mask[1])] * 3).tolist() == pytest.approx([1.0] * 3)
+    assert not weight[~torch.from_numpy(episodes.mask)].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_are_as_precise_as_the_parameters(dtype, episodes, digest):
+    weight = digest(episodes, dtype).weight
+    assert weight.dtype == dtype
+    rounding = 10 * torch.finfo(dtype).eps
+    assert weight.sum(1).tolist() == pytest.approx([1.0, 1.0], rel=rounding)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_everything_has_the_type_of_the_parameters(dtype, episodes, digest):
+    tensors = {name: x for name, x in vars(digest(episodes, dtype)).items() if name != "horizon"}
+    assert {x.dtype for x in tensors.values()} == {dtype}
+
+
+def test_log_prob_is_that_of_the_policy_that_acted(episodes, digest, tiny_policy, tiny_params):
+    experience = digest(episodes)
+    for task in range(2):
+        obs = torch.from_numpy(episodes.obs[task]).reshape(1, 8, 3).double()
+        action = torch.from_numpy(episodes.action[task]).reshape(1, 8, 2).double()
+        expected = tiny_policy(stack(tiny_params, 1), obs).log_prob(action)
+        torch.testing.assert_close(experience.log_prob[task], expected[0])
+
+
+def test_steps_after_the_end_have_no_influence(episodes, digest):
+    """Whatever stands there, all but what stood there is the same to the bit, and 0 there."""
+    after_end = ~episodes.mask
+    soiled = replace(
+        episodes,
+        obs=np.where(after_end[..., None], np.float32(9), episodes.obs),
+        action=np.where(after_end[..., None], np.float32(-8), episodes.action),
+        reward=np.where(after_end, np.float32(7), episodes.reward),
+    )
+    clean_result, soiled_result = digest(episodes), digest(soiled)
+    assert torch.equal(clean_result.loss, soiled_result.loss)
+    for name in ("weight", "advantage", "reward", "value"):
+        assert torch.equal(getattr(clean_result, name), getattr(soiled_result, name)), name
+        assert not getattr(clean_result, name).reshape(2, 2, 4)[after_end].any(), name
+
+
+def test_advantages_are_standardised_per_task_only_if_asked(episodes, digest):
+    """With a strong ridge, so that the baseline leaves something to standardise."""
+    raw, standardised = (
+        digest(episodes, ridge=1.0, standardize=flag).advantage for flag in (False, True)
+    )
+    for task in range(2):
+        valid = torch.from_numpy(episodes.mask[task].ravel())
+        values = raw[task][valid]
+        expected = (values - values.mean()) / values.std(correction=0)
+        torch.testing.assert_close(standardised[task][valid], expected, rtol=1e-6, atol=0)
+        assert abs(float(values.mean())) > 0.01
+
+
+def test_equal_advantages_are_standardised_to_zero(episodes, digest):
+    """Not to NaN: a task without rewards."""
+    experience = digest(replace(episodes, reward=np.zeros_like(episodes.reward)))
+    for name in ("advantage", "reward", "value"):
+        assert not getattr(experience, name).any(), name
+
+
+# --- rewards and values in the units of the advantage ---
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("truncated", ["none", "all", "some"])
+def test_rewards_to_come_less_the_value_are_the_discounted_advantage(
+    episodes, digest, truncated, discount, standardize
+):
+    """With lambda = 1, at every step, in episodes that end early, late, or are cut short."""
+    cut = {
+        "none": np.zeros((2, 2), bool),
+        "all": np.ones((2, 2), bool),
+        "some": np.array([[True, False], [False, True]]),
+    }[truncated]
+    episodes = replace(episodes, bootstrap=cut, terminated=~cut)
+    experience = digest(episodes, discount=discount, standardize=standardize, ridge=0.1)
+    reward, value, advantage = (
+        x.reshape(2, 2, 4) for x in (experience.reward, experience.value, experience.advantage)
+    )
+    to_come = reward.flip(-1).cumsum(-1).flip(-1)
+    discounted = discount ** torch.arange(4).double() * advantage
+    took_place = torch.from_numpy(episodes.mask)
+    torch.testing.assert_close(
+        (to_come - value)[took_place], discounted[took_place], rtol=1e-10, atol=1e-12
+    )
+    assert bool(advantage[took_place].any())
+
+
+def test_rewards_and_values_by_hand(digest):
+    """One step of reward 1 to nothing, and two of 2 and 4 whose last state counts; discount 1/2.
+
+    All observations are 0, and a task with a truncated episode has no time features: every state
+    has the same value v.
+    """
+    mask = np.array([[[True, False], [True, True]]] * 2)
+    episodes = Episodes(
+        obs=np.zeros((2, 2, 2, 3), np.float32),
+        action=np.zeros((2, 2, 2, 2), np.float32),
+        reward=np.float32([[[1, 0], [2, 4]]] * 2),
+        mask=mask,
+        last_obs=np.zeros((2, 2, 3), np.float32),
+        terminated=~mask[..., -1],
+        bootstrap=mask[..., -1],
+        tasks=np.zeros((2, 1)),
+    )
+    experience = digest(episodes, discount=0.5, standardize=False)
+    # value = v, v / 2: then the reward at the end holds half the value of the last state, v too
+    value = experience.value[0].reshape(2, 2)
+    v = float(value[0, 0])
+    assert abs(v) > 0.1
+    assert value.tolist() == [[v, 0], [v, v / 2]]
+    assert experience.reward[0].tolist() == pytest.approx([1, 0, 2, 0.5 * (4 + 0.5 * v)])
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_loss_is_minus_the_mean_reward_of_the_steps_that_took_place(
+    episodes, digest, standardize
+):
+    """In the rewards' own units: undiscounted, whatever becomes of the advantages."""
+    expected = [-episodes.reward[task][episodes.mask[task]].mean() for task in range(2)]
+    found = digest(episodes, standardize=standardize, discount=0.5, gae_lambda=0.3).loss
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    left_out = {name: np.zeros_like(getattr(episodes, name)) for name in ("reward", "mask")}
+    assert digest(replace(episodes, **left_out)).loss.tolist() == [0, 0]
+
+
+def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, digest):
+    """And values shifted by their mean and divided by it: the units of the advantage."""
+    raw, standardised = (digest(episodes, ridge=1.0, standardize=flag) for flag in (False, True))
+    for task in range(2):
+        valid = torch.from_numpy(episodes.mask[task].ravel())
+        advantage = raw.advantage[task][valid]
+        mean, std = advantage.mean(), advantage.std(correction=0)
+        to_start = (0.99 ** torch.arange(4).double()).repeat(2)[valid]
+        torch.testing.assert_close(
+            standardised.reward[task][valid], raw.reward[task][valid] / std, rtol=1e-6, atol=1e-9
+        )
+        expected = (raw.value[task][valid] + mean * to_start) / std
+        torch.testing.assert_close(standardised.value[task][valid], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.9])
+def test_lambda_shapes_the_advantage_only(episodes, digest, gae_lambda):
+    """Rewards and values are not of the advantage, whatever lambda is."""
+    plain = digest(episodes, standardize=False)
+    shaped = digest(episodes, standardize=False, gae_lambda=gae_lambda)
+    assert not torch.allclose(plain.advantage, shaped.advantage, rtol=1e-3)
+    assert torch.equal(plain.reward, shaped.reward)
+    assert torch.equal(plain.value, shaped.value)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_explained_variance_is_of_the_returns(episodes, tiny_policy, tiny_params, gae_lambda):
+    """The share of the discounted returns' variance that the baseline explains, whatever lambda
+    is."""
+    settings = ReturnConfig(gae_lambda=gae_lambda, ridge=0.1, standardize=False)
+    params = stack(tiny_params, 2)
+    played, explained = make_experience(episodes, tiny_policy, params, settings, CPU)
+    to_start = 0.99 ** torch.arange(4).double()
+    for task in range(2):
+        valid = torch.from_numpy(episodes.mask[task])
+        reward, value = (x[task].reshape(2, 4) / to_start for x in (played.reward, played.value))
+        returns = torch.stack(
+            [(reward[:, t:] * 0.99 ** torch.arange(4 - t).double()).sum(1) for t in range(4)], 1
+        )
+        left = (returns - value)[valid].var(correction=0) / returns[valid].var(correction=0)
+        assert float(explained[task]) == pytest.approx(1 - float(left), rel=1e-9)
+
+
+# --- some of the steps, or episodes ---
+
+
+def test_by_episode_is_zero_where_no_step_took_place(episodes, digest):
+    experience = digest(episodes)
+    numbers = torch.arange(1.0, 17.0).double().reshape(2, 8)
+    expected = numbers.reshape(2, 2, 4) * torch.from_numpy(episodes.mask)
+    assert torch.equal(experience.by_episode(numbers), expected)
+
+
+def test_every_takes_each_stride_th_episode_if_they_are_to_stay_whole(episodes, digest):
+    """Episodes 0 of two, with 4 of 7 and 1 of 3 steps."""
+    experience = digest(episodes)
+    thin = experience.every(2, whole_episodes=True)
+    for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
+        assert torch.equal(getattr(thin, name), getattr(experience, name)[:, :4]), name
+    expected = torch.tensor([[1 / 4] * 4, [1, 0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(thin.weight, expected)
+    assert thin.horizon == 4
+    assert torch.equal(thin.loss, experience.loss)
+    assert thin.by_episode(thin.log_prob).shape == (2, 1, 4)
+    assert experience.every(1, whole_episodes=True) is experience
+
+
+def test_whole_episodes_are_taken_from_the_first_on(episodes, digest):
+    """Of three episodes every second one: the first and the third."""
+    three = Episodes(
+        **{
+            name: array if name == "tasks" else np.concatenate([array, array[:, :1]], axis=1)
+            for name, array in vars(episodes).items()
+            if name != "success"
+        }
+    )
+    experience = digest(three)
+    thin = experience.every(2, whole_episodes=True)
+    kept = [*range(4), *range(8, 12)]
+    assert torch.equal(thin.obs, experience.obs[:, kept])
+    torch.testing.assert_close(thin.weight.sum(1), torch.ones(2).double())
+
+
+def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, digest):
+    experience = digest(episodes)
+    thin = experience.every(3)  # steps 0, 3 and 6 of 8; of the second task step 6 did not happen
+    for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
+        assert torch.equal(getattr(thin, name), getattr(experience, name)[:, [0, 3, 6]])
+    torch.testing.assert_close(
+        thin.weight, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]], dtype=torch.float64)
+    )
+    assert torch.equal(thin.loss, experience.loss)
+    assert experience.every(1) is experience
+
+
+def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, digest):
+    """Not NaN."""
+    weight = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).double()
+    whole = vars(digest(episodes))
+    steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", "horizon")}
+    rest = {"weight": weight, "loss": whole["loss"], "horizon": 2}
+    thin = Experience(**{**steps, **rest}).every(2)
+    assert thin.weight.tolist() == [[0.0], [1.0]]

@@ -1,0 +1,316 @@
+"""maml.inner_loop, and the agent's adapt: inner steps on stacks of tasks that never touch."""
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.maml.config import InnerConfig
+from metarl.agents.maml.inner_loop import InnerLoop, TaskState, batched, leaves, parameters
+from metarl.agents.maml.surrogates import inner_surrogate
+from metarl.agents.maml.update_rules import SGD, LayerStepSizes
+from metarl.core.params import Params, stack
+from metarl.envs import PointNav
+
+FAMILY = PointNav(horizon=6, action_scale=1.0)
+TASKS = np.array([[0.4, 0.1], [-0.3, 0.2], [0.1, -0.5]])
+
+
+def copy_of(params: Params) -> Params:
+    return {name: value.clone() for name, value in params.items()}
+
+
+def equal(one: Params, other: Params) -> bool:
+    """Whether two dicts of parameters are the same bit for bit."""
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def joined(state) -> Params:
+    """The parameters of all chunks of a state, (B, ...)."""
+    names = state.chunks[0].params
+    return {name: torch.cat([chunk.params[name] for chunk in state.chunks]) for name in names}
+
+
+def loss_at(policy, experience, surrogate="likelihood_ratio"):
+    """The inner loss of an experience, as a function of stacked parameters."""
+    function = inner_surrogate(surrogate, decay=1.0)
+    return lambda params: function(policy(params, experience.obs), experience)
+
+
+@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
+def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_params, invent):
+    """Against a loop over tasks of plain autograd of -sum weight * log pi * advantage.
+
+    Both surrogates have this gradient where the policy is the one that acted.
+    """
+    lr, loop = 0.3, InnerLoop(SGD(0.3))
+    experience = invent(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
+    task = loop.start(tiny_params, 3)
+    stepped = loop.step(tiny_params, task, loss_at(tiny_policy, experience, surrogate))
+    assert (stepped.num_tasks, stepped.steps) == (3, 1)
+    for row in range(3):
+        start = leaves(tiny_params)
+        normal = tiny_policy(stack(start, 1), experience.obs[row : row + 1])
+        log_prob = normal.log_prob(experience.action[row : row + 1])[0]
+        loss = -(log_prob * experience.advantage[row] * experience.weight[row]).sum()
+        gradients = torch.autograd.grad(loss, list(start.values()))
+        for (name, value), gradient in zip(start.items(), gradients, strict=True):
+            expected = value.detach() - lr * gradient
+            actual = loop.params(tiny_params, stepped)[name][row]
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_only_second_order_differentiates_the_inner_gradient(
+    first_order, tiny_policy, tiny_params, invent
+):
+    """First order: d adapted / d params is the identity. Values are the same in both."""
+    start = leaves(tiny_params)
+    experience = invent(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
+    loop = InnerLoop(SGD(0.3), first_order=first_order)
+    losses = [loss_at(tiny_policy, experience)]
+    adapted = loop.adapt(start, losses, 1, differentiable=True).variables
+    plain = loop.adapt(tiny_params, losses, 1).variables
+    assert equal({name: value.detach() for name, value in adapted.items()}, plain)
+    cotangent = {name: torch.ones_like(value) for name, value in adapted.items()}
+    pulled = torch.autograd.grad(
+        list(adapted.values()), list(start.values()), list(cotangent.values())
+    )
+    is_identity = all(torch.equal(piece, torch.ones_like(piece)) for piece in pulled)
+    assert is_identity == first_order
+
+
+def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_params, invent):
+    """Also where the meta-parameters ask for gradients, and where gradients are switched off."""
+    meta, loop = leaves(tiny_params), InnerLoop(SGD(0.1))
+    before = copy_of(tiny_params)
+    experience = invent(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    task = loop.start(meta, 2)
+    stepped = loop.step(meta, task, loss_at(tiny_policy, experience))
+    assert not any(value.requires_grad for value in stepped.variables.values())
+    with torch.no_grad():
+        again = loop.step(meta, task, loss_at(tiny_policy, experience))
+    assert equal(again.variables, stepped.variables)
+    assert equal(task.variables, stack(before, 2))
+    assert equal({name: value.detach() for name, value in meta.items()}, before)
+    assert task.steps == 0
+
+
+def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, invent):
+    loop, params = InnerLoop(SGD(0.3)), stack(tiny_params, 2)
+    experiences = [invent(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
+    losses = [loss_at(tiny_policy, experience) for experience in experiences]
+    expected = [loop.start(tiny_params, 2)]
+    for loss in losses:
+        expected.append(loop.step(tiny_params, expected[-1], loss))
+    stages = loop.stages(tiny_params, losses, 2)
+    assert [stage.steps for stage in stages] == [0, 1, 2]
+    for stage, wanted in zip(stages, expected, strict=True):
+        assert equal(stage.variables, wanted.variables)
+    assert equal(loop.adapt(tiny_params, losses, 2).variables, expected[-1].variables)
+    assert equal(loop.adapt(tiny_params, [], 2).variables, params)
+
+
+class Counting(SGD):
+    """SGD that notes what it is given, and returns the number of the step as its memory."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.seen = []
+
+    def step(self, meta, variables, memory, gradient, loss, index):
+        self.seen.append((dict(memory), loss.detach().tolist(), index))
+        stepped, _ = super().step(meta, variables, memory, gradient, loss, index)
+        return stepped, {"count": index}
+
+
+def test_a_rule_gets_each_tasks_loss_its_memory_and_the_steps_number():
+    """Losses (x - 1)^2 of x = 3 and x = 0, with steps of half the gradient, straight to 1."""
+    rule = Counting()
+    loop = InnerLoop(rule)
+    meta = {"x": torch.tensor([3.0])}
+    task = TaskState({"x": torch.tensor([[3.0], [0.0]])})
+    for _ in range(2):
+        task = loop.step(meta, task, lambda params: (params["x"][:, 0] - 1) ** 2)
+    assert rule.seen == [({}, [4.0, 1.0], 0), ({"count": 0}, [0.0, 0.0], 1)]
+    assert task.variables["x"].tolist() == [[1.0], [1.0]]
+    assert (task.memory, task.steps) == ({"count": 1}, 2)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_scale_is_a_factor_on_the_step(scale):
+    """x = 3 on (x - 1)^2 has the gradient 4: 3 - scale * 0.25 * 4."""
+    meta = {"x": torch.tensor([3.0])}
+    loop = InnerLoop(SGD(0.25))
+    stepped = loop.step(
+        meta, loop.start(meta, 1), lambda params: (params["x"][:, 0] - 1) ** 2, scale=scale
+    )
+    assert stepped.variables["x"].tolist() == [[3 - scale]]
+
+
+def test_init_returns_copies_without_a_graph():
+    """Neither the caller's tensors, nor views that share memory with one another."""
+    params = {"x": torch.ones(2, 3, requires_grad=True)}
+    meta = InnerLoop(LayerStepSizes(0.1, 2)).init(params)
+    assert list(meta) == ["x", "lr:x"]
+    assert not any(value.requires_grad for value in meta.values())
+    meta["x"].zero_()
+    assert params["x"].detach().tolist() == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
+    """A torch module on sines of three tasks: against a loop over tasks of functional_call."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    model = model.double()
+    x = torch.rand(3, 5, 1, dtype=torch.float64)
+    y = torch.sin(3 * x + torch.tensor([0.0, 1.0, 2.0]).double().view(3, 1, 1))
+    forward = batched(model)
+    inner = InnerLoop(rule=SGD(lr=0.1), first_order=first_order)
+    assert not any(value.requires_grad for value in parameters(model).values())
+    meta = leaves(inner.init(parameters(model)))
+
+    def loss(params):
+        return (forward(params, x) - y).square().mean((1, 2))
+
+    task = inner.adapt(meta, [loss] * 2, num_tasks=len(x), differentiable=True)
+    prediction = forward(inner.params(meta, task), x)
+    found = torch.autograd.grad((prediction - y).square().sum(), list(meta.values()))
+
+    start = leaves(parameters(model))
+    total = torch.zeros(()).double()
+    for row in range(3):
+        params = start
+        for _ in range(2):
+            error = torch.func.functional_call(model, params, (x[row],)) - y[row]
+            gradients = torch.autograd.grad(
+                error.square().mean(), list(params.values()), create_graph=True
+            )
+            if first_order:
+                gradients = [gradient.detach() for gradient in gradients]
+            params = {
+                name: value - 0.1 * gradient
+                for (name, value), gradient in zip(params.items(), gradients, strict=True)
+            }
+        expected = torch.func.functional_call(model, params, (x[row],))
+        torch.testing.assert_close(prediction[row], expected, rtol=1e-12, atol=1e-13)
+        total = total + (expected - y[row]).square().sum()
+    expected_gradients = torch.autograd.grad(total, list(start.values()))
+    for gradient, wanted in zip(found, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+
+
+def adapted_and_updated(agent, play, clock, steps=2):
+    """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
+    state, states = agent.initial_state(3), []
+    for phase in range(steps):
+        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=phase)
+        state = agent.adapt(state, episodes)
+        states.append(state)
+    after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=steps)
+    diagnostics = agent.update(state, after, clock)
+    return joined(states[-1]), agent.meta, diagnostics
+
+
+@pytest.mark.parametrize("tasks_per_chunk", [2, 3])
+def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_agent, play, clock):
+    """Adapted parameters and update, float64: equal to rounding."""
+    one, many = (
+        adapted_and_updated(
+            make_agent(FAMILY, dtype=torch.float64, tasks_per_chunk=size), play, clock
+        )
+        for size in (1, tasks_per_chunk)
+    )
+    for name in one[0]:
+        torch.testing.assert_close(one[0][name], many[0][name], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(one[1][name], many[1][name], rtol=1e-6, atol=1e-8)
+    assert one[2] == pytest.approx(many[2], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_do_not_change_a_bit(dtype, make_agent, play, clock):
+    """Neither of the adapted parameters, nor of the update and its diagnostics."""
+    one, two = (
+        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, clock)
+        for threads in (1, 2)
+    )
+    assert equal(one[0], two[0])
+    assert equal(one[1], two[1])
+    assert one[2] == two[2]
+
+
+@pytest.mark.parametrize("tasks_per_chunk", [1, 2, 3])
+def test_no_task_leaks_into_another(tasks_per_chunk, make_agent, play):
+    """With other episodes for one task, the others adapt to the same bits in both steps."""
+    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
+    moved = TASKS.copy()
+    moved[1] = [0.5, 0.5]
+    adapted = []
+    for tasks in (TASKS, moved):
+        state = agent.initial_state(3)
+        for phase in range(2):
+            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, phase=phase))
+        adapted.append(joined(state))
+    for name in agent.meta:
+        same = [torch.equal(adapted[0][name][task], adapted[1][name][task]) for task in range(3)]
+        assert same == [True, False, True], name
+
+
+def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
+    """After adapting, the agent and its initial state are as before, and so is a second go."""
+    agent = make_agent(FAMILY)
+    meta = copy_of(agent.meta)
+
+    def adapted_once() -> Params:
+        state = agent.initial_state(3)
+        assert equal(joined(state), copy_of(stack(meta, 3)))
+        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 4))
+        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, phase=1)))
+
+    first = adapted_once()
+    assert equal(agent.meta, meta)
+    assert equal(adapted_once(), first)
+
+
+def test_the_trail_is_what_was_adapted_from_step_by_step(make_agent, play):
+    """In order, each with the probabilities by the policy that acted."""
+    agent = make_agent(FAMILY, tasks_per_chunk=3)
+    state = agent.initial_state(3)
+    for phase in range(3):
+        (before,) = state.chunks
+        episodes = play(agent, state, FAMILY, TASKS, 4, phase=phase)
+        state = agent.adapt(state, episodes)
+        (chunk,) = state.chunks
+        assert len(chunk.trail) == chunk.task.steps == phase + 1
+        obs, action = (
+            torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
+        )
+        assert torch.equal(chunk.trail[phase].obs, obs)
+        expected = agent.policy(before.params, obs).log_prob(action)
+        assert torch.equal(chunk.trail[phase].log_prob, expected)
+        assert all(one is other for one, other in zip(chunk.trail, before.trail, strict=False))
+
+
+def test_adapt_leaves_its_state_alone(make_agent, play):
+    """A state adapted to twice gives the same result twice, and keeps parameters and trail."""
+    agent = make_agent(FAMILY)
+    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
+    state = agent.adapt(agent.initial_state(3), episodes)
+    before = copy_of(joined(state))
+    results = [joined(agent.adapt(state, episodes)) for _ in range(2)]
+    assert equal(*results)
+    assert equal(joined(state), before)
+    assert [len(chunk.trail) for chunk in state.chunks] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_a_scale_shortens_the_step_of_an_agent(scale, make_agent, play):
+    """Also 0, which does not move. The step is proportional to it."""
+    agent = make_agent(FAMILY, dtype=torch.float64, inner=InnerConfig(lr=0.1))
+    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
+    default, given = (
+        joined(agent.adapt(agent.initial_state(3), episodes, *size)) for size in ((), (scale,))
+    )
+    for name, value in stack(agent.meta, 3).items():
+        expected = value + scale * (default[name] - value)
+        torch.testing.assert_close(given[name], expected, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,25 @@
+"""metarl.core.parallel: the threads that work on chunks of tasks."""
+
+import torch
+
+from metarl.core.parallel import ChunkPool
+
+
+def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
+    """To the bit. It took a thread some other work to learn that torch is single-threaded."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = [
+        (torch.randn(1, 9, 100, generator=generator), torch.randn(1, 100, 100, generator=generator))
+        for _ in range(2)
+    ]
+
+    def product(pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return torch.bmm(*pair)
+
+    for _ in range(5):
+        pooled = ChunkPool(2).map(product, pairs)
+        assert all(torch.equal(product(p), found) for p, found in zip(pairs, pooled, strict=True))
+
+
+def test_results_come_in_the_order_of_the_chunks():
+    assert ChunkPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]

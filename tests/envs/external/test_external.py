@@ -1,0 +1,314 @@
+"""metarl.envs.external: tasks on environments that run in worker processes."""
+
+from __future__ import annotations
+
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from metarl.envs import (
+    GymnasiumFamily,
+    RenderingUnavailable,
+    SimulationDiverged,
+    TaskObserved,
+    WorkerError,
+    make_family,
+)
+from metarl.evaluation.compare import evaluation_table
+from metarl.evaluation.evaluate import Evaluation, evaluate
+
+CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
+
+
+def streams(num: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(i) for i in range(num)]
+
+
+# --- the same numbers as the plain environment ---
+
+
+@pytest.mark.parametrize("route", ["keyword", "attribute", "options"])
+def test_a_task_reaches_the_environment_by_each_route(walk, route):
+    """The second number that Walk observes is its task."""
+    family = walk(route=route)
+    env, tasks = family.make_batch(3), family.tasks("test", 3)
+    for given in (tasks, tasks[::-1]):  # also those that had another task before
+        obs = env.reset(given, streams(3))
+        assert np.array_equal(obs[:, 1], given[:, 0].astype(np.float32))
+
+
+def test_episodes_are_those_of_the_plain_environment():
+    """CartPole-v1 itself, stepped here: seeded from the episode's stream, its attribute set."""
+    family = GymnasiumFamily(env_id="CartPole-v1", parameters={"gravity": (5.0, 15.0)}, horizon=30)
+    tasks, actions = family.tasks("test", 2), np.random.default_rng(1).integers(2, size=(30, 2, 1))
+    batch_env = family.make_batch(2, 2)
+    all_obs = [batch_env.reset(tasks, streams(2))]
+    outcomes = []
+    for action in actions:
+        obs, *outcome = batch_env.step(action.astype(float))
+        all_obs.append(obs)
+        outcomes.append(outcome)
+    for episode, rng in enumerate(streams(2)):
+        env = gymnasium.make("CartPole-v1")
+        env.unwrapped.gravity = tasks[episode, 0]
+        obs, _ = env.reset(seed=int(rng.integers(2**31 - 1)))
+        assert np.array_equal(all_obs[0][episode], obs)
+        for step, action in enumerate(actions):
+            obs, reward, terminated, _, _ = env.step(int(action[episode, 0]))
+            assert np.array_equal(all_obs[step + 1][episode], obs)
+            assert [x[episode] for x in outcomes[step]] == [reward, terminated]
+            if terminated:
+                break
+        env.close()
+
+
+def test_the_parameters_of_our_cartpole_follow_one_another():
+    family = GymnasiumFamily(parameters={"length": (0.25, 1.0), "wiring": (-1.0, 1.0)})
+    env = family.make_batch(3)
+    tasks = np.array([[0.5, 1.0], [0.5, -1.0], [1.0, 1.0]])
+    env.reset(tasks, [np.random.default_rng(0) for _ in range(3)])
+    obs, _, _ = env.step(np.array([[1.0], [0.0], [1.0]]))
+    assert np.array_equal(obs[0], obs[1]), "swapped actions through swapped wires"
+    obs, _, _ = env.step(np.array([[1.0], [0.0], [1.0]]))
+    assert not np.array_equal(obs[0], obs[2]), "another length"
+
+
+def test_discrete_actions_are_indices_from_the_spaces_start(walk):
+    family = walk()
+    assert family.action_space == Discrete(3)
+    env = family.make_batch(3)
+    before = env.reset(np.zeros((3, 1)), [np.random.default_rng(0) for _ in range(3)])
+    obs, _, _ = env.step(np.array([[0.0], [1.0], [2.0]]))  # Walk's -1, 0 and 1
+    assert np.diff(obs[:, 0] - before[:, 0]) == pytest.approx([1.0, 1.0])
+
+
+def test_box_actions_are_scaled_and_clipped(walk):
+    """Push acts within [-1, 1], [0, 10], and without bounds."""
+    family = walk(cls="Push", action_scale=2.0)
+    assert family.action_space == Box(
+        np.array([-2, -2, -np.inf], np.float32), np.array([2, 2, np.inf], np.float32)
+    )
+    policy = np.array([[0.0, 0.0, 0.0], [1.0, -2.0, 7.0], [-9.0, 9.0, -9.0]])
+    expected = [[0.0, 5.0, 0.0], [0.5, 0.0, 7.0], [-1.0, 10.0, -9.0]]
+    assert np.array_equal(family.control(policy), expected)
+    env = family.make_batch(3)
+    before = env.reset(np.zeros((3, 1)), [np.random.default_rng(0) for _ in range(3)])
+    obs, _, _ = env.step(policy)
+    moved = obs[:, 0] - before[:, 0]
+    assert moved - moved[0] == pytest.approx(np.sum(expected, axis=1) - 5.0, abs=1e-5)
+
+
+def test_observations_of_several_dimensions_are_flat(walk):
+    assert walk().observation_space.shape == (2,)
+
+
+def test_only_the_given_episodes_are_stepped(walk):
+    env = walk().make_batch(4, 2)
+    before = env.reset(np.zeros((4, 1)), streams(4))
+    obs, _, _ = env.step(np.ones((4, 1)), np.array([1, 2]))
+    assert np.array_equal(obs[[0, 3]], before[[0, 3]])
+    assert not np.isclose(obs[[1, 2], 0], before[[1, 2], 0]).any()
+
+
+def test_success_is_that_of_any_step_so_far(walk):
+    env = walk().make_batch(2)
+    env.reset(np.array([[1.0], [0.0]]), streams(2))
+    assert env.success is None
+    for _ in range(5):
+        env.step(np.array([[2.0], [1.0]]))
+    assert env.success is not None
+    assert env.success.tolist() == [True, False]
+    for _ in range(6):
+        env.step(np.array([[0.0], [1.0]]))
+    assert env.success.tolist() == [True, False]
+    env = GymnasiumFamily().make_batch(1)
+    env.reset(GymnasiumFamily().tasks("test", 1), streams(1))
+    env.step(np.zeros((1, 1)))
+    assert env.success is None, "CartPole knows none"
+
+
+def test_the_environments_own_time_limit(walk):
+    """That of a registered id is taken off; one of its own must not come before the horizon."""
+    pendulum = GymnasiumFamily(env_id="Pendulum-v1", parameters={"g": (5.0, 10.0)}, horizon=201)
+    env = pendulum.make_batch(1)
+    env.reset(pendulum.tasks("test", 1), streams(1))
+    ended = [env.step(np.zeros((1, 1)))[2][0] for _ in range(201)]  # Pendulum-v1's limit is 200
+    assert not any(ended)
+    for horizon, message in ((3, None), (4, r"after 3 steps .*Set env.horizon to 3")):
+        env = walk(kwargs={"steps": 3}, horizon=horizon).make_batch(1)
+        env.reset(np.zeros((1, 1)), streams(1))
+        for _ in range(2):
+            env.step(np.ones((1, 1)))
+        if message is None:
+            assert not env.step(np.ones((1, 1)))[2][0]
+        else:
+            with pytest.raises(WorkerError, match=message):
+                env.step(np.ones((1, 1)))
+
+
+def test_a_measurement_of_speed_goes_on_after_the_end(walk):
+    env = walk(kwargs={"steps": 3}).make_batch(2)
+    env.reset(np.zeros((2, 1)), streams(2))
+    for _ in range(8):
+        env.advance(np.ones((2, 1)))
+    assert env.physics_seconds > 0
+
+
+def test_numbers_that_are_not_finite_are_a_divergence(walk):
+    env = walk("self.x = np.nan if self.t == 2 and self.pull > 0.5 else self.x").make_batch(3)
+    env.reset(np.array([[0.0], [0.9], [0.1]]), streams(3))
+    env.step(np.ones((3, 1)))
+    with pytest.raises(SimulationDiverged) as error:
+        env.step(np.ones((3, 1)))
+    assert error.value.ids.tolist() == [1]
+    healthy = walk().make_batch(3)
+    healthy.reset(np.array([[0.0], [0.0], [0.1]]), streams(3))
+    healthy.step(np.ones((3, 1)))
+    for ours, theirs in zip(error.value.result, healthy.step(np.ones((3, 1))), strict=True):
+        assert np.array_equal(ours[[0, 2]], theirs[[0, 2]])
+    assert env.success is not None
+
+
+# --- wrong input, found before long work ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"parameters": {}}, "parameters: expected at least one"),
+        ({"parameters": {"length": (2.0, 1.0)}}, r"parameters.length: .* got \[2.0, 1.0\]"),
+        ({"parameters": {"length": (0.0, np.inf)}}, "parameters.length: expected"),
+        ({"route": "magic"}, "route: expected one of keyword, attribute, options, got 'magic'"),
+        ({"workers": -1}, "workers: expected at least 0"),
+        ({"timeout": 0.0}, "timeout: expected more than 0"),
+        ({"action_scale": 0.0}, "action_scale: expected more than 0"),
+        ({"kwargs": {"file": object()}}, "kwargs: expected plain values"),
+    ],
+)
+def test_a_wrong_field_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        GymnasiumFamily(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"env_id": "CartPol-v1"}, r"CartPol-v1 is not .*; nearest: CartPole-v1"),
+        ({"env_id": "no_such_module:Env"}, "cannot be imported .*No module named 'no_such_module'"),
+        ({"env_id": "gymnasium:NoSuchEnv"}, "cannot be imported .*NoSuchEnv"),
+        ({"env_id": "no_such_file.py:Env"}, r"cannot be imported .*no_such_file\.py"),
+        ({"env_id": "sys:path"}, "is neither a class nor a function"),
+        (
+            {"env_id": "CartPole-v1", "parameters": {"lenght": (0.2, 1.0)}},
+            "has no attribute 'lenght' .*nearest: length",
+        ),
+        (
+            {"env_id": "CartPole-v1", "route": "keyword", "parameters": {"length": (0.2, 1.0)}},
+            r"does not take these keyword arguments \(length\)",
+        ),
+        ({"kwargs": {"colour": "red"}}, r"does not take these keyword arguments \(colour\)"),
+        ({"python": "/no/such/python"}, "python: cannot run the interpreter '/no/such/python'"),
+        (
+            {"env_id": "Blackjack-v1", "parameters": {"natural": (0.0, 1.0)}},
+            "observes Tuple.*expected a Box; name a function",
+        ),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_explained(fields, message):
+    family = GymnasiumFamily(**fields)
+    with pytest.raises(WorkerError, match=message):
+        family.observation_space  # noqa: B018
+
+
+def test_an_observation_that_is_no_box_is_refused(walk):
+    with pytest.raises(WorkerError, match=r"observes Dict.*FlattenObservation"):
+        walk(cls="Unfit").observation_space  # noqa: B018
+
+
+# --- pictures ---
+
+DRAWS = """
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}
+    def __init__(self, render_mode=None, **kwargs):
+        super().__init__(**kwargs)
+        self.render_mode = render_mode
+    def render(self):
+        assert self.render_mode == "rgb_array"
+        frame = np.zeros((20, 40, 3), np.uint8)
+        frame[:, : 10 + self.t] = 255
+        return frame
+"""
+
+
+def test_a_picture_is_drawn_by_the_environment_itself(walk):
+    """Played again from seed and actions; here the white part grows with each step."""
+    family = walk()
+    file = family.env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write(f"\n\nclass Drawn(Walk):{DRAWS}")
+    family = GymnasiumFamily(env_id=f"{file}:Drawn", parameters={"pull": (-1, 1)}, horizon=10)
+    assert family.frames_per_second == 12
+    env, task = family.make_batch(1), np.array([0.5])
+    env.reset(task[None], streams(1))
+    states = [env.drawn_state(0)]
+    for _ in range(4):
+        env.step(np.ones((1, 1)))
+        states.append(env.drawn_state(0))
+    scene = family.make_scene(80, 60)
+    for count in (1, 3, 5, 2):  # forwards, and back again
+        picture = scene.draw(np.stack(states[:count]), task)
+        assert picture.shape == (60, 80, 3)
+        assert picture.dtype == np.uint8
+        white = (picture[30] > 127).all(axis=1).sum()
+        assert white == pytest.approx(2 * (10 + count - 1), abs=1)
+        # There is nothing between two steps, and what comes later does not show.
+        assert np.array_equal(scene.draw(np.stack(states), task, min(count - 0.6, 4)), picture)
+    scene.close()
+    assert family.describe(states[0], task) == "pull 0.5"
+
+
+def test_an_environment_that_cannot_draw_says_so(walk):
+    with pytest.raises(RenderingUnavailable, match="Walk cannot draw: it has no render mode"):
+        walk().make_scene(64, 48)
+
+
+# --- settings ---
+
+
+def test_where_an_environment_runs_does_not_tell_its_tasks_apart():
+    family = make_family("gymnasium", parameters=CARTPOLE)
+    tasks = family.tasks("test", 3)
+    elsewhere = make_family("gymnasium", parameters=CARTPOLE, workers=3, python="x", timeout=1.0)
+    assert elsewhere.task_hash(tasks) == family.task_hash(tasks)
+    other = make_family("gymnasium", parameters={**CARTPOLE, "gravity": (5.0, 14.0)})
+    assert other.task_hash(tasks) != family.task_hash(tasks)
+
+
+# --- what is reported ---
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_the_success_rate_is_reported(walk, make_agent, observed):
+    """Walk succeeds further than 3 from the origin, as a strong pull alone ensures."""
+    family = walk(parameters={"pull": (2.0, 3.0)}, horizon=10)
+    family = TaskObserved(family) if observed else family
+    result = evaluate(make_agent(family), family, tasks=2, episodes=3, steps=1)
+    assert result.success is not None
+    assert result.success.shape == (2, 2, 3)
+    assert result.success_rate is not None
+    assert result.success_rate.tolist() == [1.0, 1.0]
+    assert result.to_dict()["success_rate"] == [1.0, 1.0]
+    again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert np.array_equal(again.success, result.success)
+    assert evaluation_table({"maml": result}).columns[-1].header == "success"
+
+
+def test_where_success_is_unknown_nothing_is_said_of_it(make_agent):
+    family = GymnasiumFamily(horizon=5)
+    result = evaluate(make_agent(family), family, tasks=2, episodes=2, steps=1)
+    assert result.success is None
+    assert "success_rate" not in result.to_dict()
+    assert evaluation_table({"maml": result}).columns[-1].header == "tasks made worse"

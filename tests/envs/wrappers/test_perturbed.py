@@ -1,0 +1,99 @@
+"""metarl.envs.wrappers.perturbed: sensors, delays and motors, worked by hand on 2D navigation."""
+
+import numpy as np
+import pytest
+
+from metarl.envs import HalfCheetahVel, Perturbed, PointNav, TabularMDP, TaskObserved
+from metarl.envs.contract import check_family
+
+POINT = PointNav(action_scale=0.1, horizon=6)  # actions are displacements
+GOALS = np.array([[0.5, 0.5], [-0.5, 0.5]])
+
+
+def begin(family, seed: int = 0):
+    env = family.make_batch(2)
+    return env, env.reset(GOALS, [np.random.default_rng(seed + i) for i in range(2)])
+
+
+def test_nothing_perturbed_is_the_family_itself():
+    plain, _ = begin(POINT)
+    same, _ = begin(Perturbed(POINT))
+    for action in np.random.default_rng(0).uniform(-0.1, 0.1, (6, 2, 2)):
+        assert all(map(np.array_equal, plain.step(action), same.step(action)))
+
+
+def test_an_action_takes_effect_after_the_delay():
+    env, _ = begin(Perturbed(POINT, action_delay=2))
+    moves = [[0.1, 0.0], [0.0, 0.1], [-0.1, 0.0], [0.0, 0.0]]
+    found = [env.step(np.array([move, move]))[0][0] for move in moves]
+    np.testing.assert_allclose(found, [[0, 0], [0, 0], [0.1, 0], [0.1, 0.1]], atol=1e-12)
+
+
+def test_the_delay_of_an_episode_counts_its_own_steps():
+    env, _ = begin(Perturbed(POINT, action_delay=1))
+    right = np.full((2, 2), 0.1)
+    env.step(right, np.array([0]))
+    obs, _, _ = env.step(right)
+    np.testing.assert_allclose(obs, [[0.1, 0.1], [0.0, 0.0]], atol=1e-12)
+
+
+def test_motors_lose_strength_after_the_clipping():
+    env, _ = begin(Perturbed(POINT, motor_strength=0.5))
+    obs, _, _ = env.step(np.array([[0.1, -0.04], [5.0, 0.0]]))
+    np.testing.assert_allclose(obs, [[0.05, -0.02], [0.05, 0.0]], atol=1e-12)
+
+
+def test_noise_is_on_what_is_seen_and_not_on_what_is():
+    family = Perturbed(PointNav(action_scale=0.1, horizon=400), observation_noise=0.3)
+    env, first = begin(family)
+    seen = [first] + [env.step(np.zeros((2, 2)))[0] for _ in range(400)]
+    assert np.array_equal(env.drawn_state(0), [0, 0])
+    np.testing.assert_allclose(np.std(seen), 0.3, rtol=0.1)
+    _, again = begin(family)
+    assert np.array_equal(first, again)
+    _, other = begin(family, seed=5)
+    assert not np.array_equal(first, other)
+
+
+def test_rewards_are_those_of_the_true_state():
+    env, _ = begin(Perturbed(POINT, observation_noise=1.0))
+    plain, _ = begin(POINT)
+    action = np.full((2, 2), 0.05)
+    assert np.array_equal(env.step(action)[1], plain.step(action)[1])
+
+
+def test_tasks_are_the_familys():
+    family = Perturbed(HalfCheetahVel(), observation_noise=0.1)
+    tasks = family.tasks("test", 3)
+    assert family.task_hash(tasks) == HalfCheetahVel().task_hash(tasks)
+
+
+def test_wrappers_go_around_each_other():
+    env, obs = begin(Perturbed(TaskObserved(POINT), action_delay=1))
+    assert np.array_equal(obs[:, 2:], GOALS)
+    assert np.array_equal(env.step(np.full((2, 2), 0.1))[0][:, :2], np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Perturbed(POINT, observation_noise=0.1, action_delay=3, motor_strength=0.5),
+        Perturbed(TabularMDP(), action_delay=2),
+    ],
+)
+def test_a_perturbed_family_keeps_the_contract(family):
+    results = check_family(family)
+    assert [check for check in results if check.outcome == "FAIL"] == []
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "message"),
+    [
+        (POINT, {"observation_noise": -0.1}, "observation_noise: expected at least 0, got -0.1"),
+        (POINT, {"action_delay": -1}, "action_delay: expected at least 0, got -1"),
+        (TabularMDP(), {"motor_strength": 0.5}, "the actions of tabular_mdp are choices"),
+    ],
+)
+def test_a_wrong_perturbation_is_named(family, fields, message):
+    with pytest.raises(ValueError, match=message):
+        Perturbed(family, **fields)

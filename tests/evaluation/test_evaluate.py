@@ -1,0 +1,342 @@
+"""Evaluation: fixed tasks, every task from the meta-parameters, and honest figures."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import metarl
+from metarl.agents.base import make_agent
+from metarl.cli.main import main
+from metarl.config import make_config
+from metarl.core.errors import ConfigError, UserError
+from metarl.envs import PointNav, make_family
+from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.evaluate import Evaluation, evaluate, load, step_scales
+from metarl.rollout.failures import EpisodeDiverged, Failure
+from metarl.training.loop import train
+from tests.faulty import FaultyNav
+
+SMALL = {
+    "iterations": 2,
+    "num_tasks": 3,
+    "num_episodes": 4,
+    "env.horizon": 10,
+    "policy.hidden": [8],
+    "tracking.mode": "disabled",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = metarl.load_config("point_nav/maml_trpo", **SMALL)
+    return train(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_returns_have_a_row_per_task_step_and_episode(run):
+    result = evaluate(load(run.directory), run.config.env, tasks=5, episodes=3, steps=2)
+    assert result.returns.shape == (5, 3, 3)
+    assert np.array_equal(result.tasks, run.config.env.tasks("test", 5))
+
+
+def test_a_task_is_adapted_to_from_the_meta_parameters_whatever_came_before(run):
+    family = run.config.env
+    agent = load(run.directory)
+    many = evaluate(agent, family, tasks=5, episodes=3, steps=2)
+    again = evaluate(agent, family, tasks=5, episodes=3, steps=2)
+    few = evaluate(agent, family, tasks=2, episodes=3, steps=2)
+    assert np.array_equal(many.returns, again.returns)
+    assert np.array_equal(many.returns[:2], few.returns)
+
+
+def test_threads_do_not_change_the_result():
+    config = metarl.load_config("half_cheetah_dir/demo", **SMALL)
+    results = [
+        evaluate(make_agent(config), config.env, tasks=3, episodes=2, steps=1, threads=n).returns
+        for n in (1, 2)
+    ]
+    assert np.array_equal(*results)
+
+
+def test_statistics_of_known_returns():
+    returns = np.array([[[0.0, 2.0], [4.0, 4.0]], [[3.0, 3.0], [1.0, 1.0]]])  # (2, 2, 2)
+    family = PointNav()
+    result = Evaluation("point_nav", "test", "hash", family.tasks("test", 2), returns)
+    assert result.by_task.tolist() == [[1.0, 4.0], [3.0, 1.0]]
+    assert result.mean.tolist() == [2.0, 2.5]
+    assert result.iqm.tolist() == [2.0, 2.5]
+    assert result.worse.tolist() == [0.0, 0.5]
+    assert result.interval.shape == (2, 2)
+    assert result.interval[0].tolist() == [1.0, 3.0]
+
+
+def test_the_paper_s_schedule_halves_after_the_first_step():
+    assert step_scales("constant", 3) == [1.0, 1.0, 1.0]
+    assert step_scales("halving", 3) == [1.0, 0.5, 0.5]
+    assert step_scales("geometric", 3) == [1.0, 0.5, 0.25]
+    with pytest.raises(UserError, match="nearest: halving"):
+        step_scales("halvign", 3)
+
+
+def test_the_schedule_changes_only_later_steps(run):
+    agent, family = load(run.directory), run.config.env
+    kwargs = {"tasks": 3, "episodes": 3, "steps": 2}
+    constant = evaluate(agent, family, scales=step_scales("constant", 2), **kwargs)
+    halving = evaluate(agent, family, scales=step_scales("halving", 2), **kwargs)
+    assert np.array_equal(constant.returns[:, :2], halving.returns[:, :2])
+    assert not np.array_equal(constant.returns[:, 2], halving.returns[:, 2])
+
+
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], []])
+def test_there_is_a_scale_for_each_step(run, scales):
+    with pytest.raises(ConfigError, match="scales: expected one for each of the 2 steps"):
+        evaluate(load(run.directory), run.config.env, tasks=2, steps=2, scales=scales)
+
+
+def test_scales_of_one_are_the_default(run):
+    kwargs = {"tasks": 2, "episodes": 2, "steps": 2}
+    agent, family = load(run.directory), run.config.env
+    default, ones, zeros = (
+        evaluate(agent, family, scales=scales, **kwargs) for scales in (None, [1, 1], [0, 0])
+    )
+    assert np.array_equal(default.returns, ones.returns)
+    assert not np.array_equal(default.returns, zeros.returns)
+    assert default.step_scales == (1.0, 1.0)
+
+
+def test_result_file_holds_all_that_is_needed(run):
+    results, files = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
+    assert list(results) == ["maml_trpo", "random"]
+    assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
+    assert [file.name for file in files] == ["paper-test.json", "paper-test.png"]
+    content = json.loads(files[0].read_text())
+    assert (content["protocol"], content["split"], content["schedule"]) == (
+        "paper",
+        "test",
+        "halving",
+    )
+    assert (content["tasks"], content["episodes"], content["steps"], content["seed"]) == (
+        4,
+        3,
+        2,
+        0,
+    )
+    assert content["provenance"]["versions"]["mujoco"]
+    assert list(content["methods"]) == ["maml_trpo", "random"]
+    assert content["methods"]["maml_trpo"]["checkpoint"] == "latest"
+    result = content["methods"]["maml_trpo"]["parts"][""]
+    assert result["family"] == "point_nav"
+    assert result["task_hash"] == run.config.env.task_hash(run.config.env.tasks("test", 4))
+    assert np.array(result["tasks"]).shape == (4, 2)
+    assert np.array(result["returns"]).shape == (4, 3, 3)
+    assert len(result["mean"]) == len(result["interval"]) == len(result["iqm"]) == 3
+    assert result["step_scales"] == [1.0, 0.5]
+    assert (result["axis"], result["points"]) == ("adaptation steps", [0, 1, 2])
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_random_baseline_is_the_agent_before_training(run):
+    results, _ = evaluate_run(run.directory, tasks=2, episodes=2, steps=1, against=["random"])
+    fresh = evaluate(make_agent(run.config), run.config.env, tasks=2, episodes=2, steps=1)
+    assert np.array_equal(results["random"].returns, fresh.returns)
+    assert not np.array_equal(results["random"].returns, results["maml_trpo"].returns)
+
+
+def train_another(tmp_path, folder, config="point_nav/reptile", **overrides):
+    return train(metarl.load_config(config, **{**SMALL, **overrides}), tmp_path / folder).directory
+
+
+def test_another_run_is_a_baseline_on_the_same_tasks_and_episodes(run, tmp_path):
+    """By its folder; under its method, or under the folder's name where that is taken."""
+    reptile = train_another(tmp_path, "reptile-run")
+    twin = train_another(tmp_path, "twin", "point_nav/maml_trpo", seed=5)
+    settings = {"tasks": 3, "episodes": 2, "steps": 1}
+    results, files = evaluate_run(run.directory, against=[str(reptile), str(twin)], **settings)
+    assert list(results) == ["maml_trpo", "reptile", "twin"]
+    for label, directory in (("reptile", reptile), ("twin", twin)):
+        alone = evaluate(load(directory), run.config.env, **settings)
+        assert np.array_equal(results[label].returns, alone.returns)
+        assert results[label].task_hash == results["maml_trpo"].task_hash
+    written = json.loads(files[0].read_text())["methods"]
+    assert list(written) == ["maml_trpo", "reptile", "twin"]
+    assert written["reptile"]["checkpoint"] == f"{reptile} latest"
+
+
+def test_a_method_stands_for_its_run_beside_this_one(run):
+    """The one with the same seed, where there are several."""
+    for seed in (3, 0):
+        train_another(run.directory.parent, f"oracle-{seed}", "point_nav/oracle", seed=seed)
+    settings = {"tasks": 2, "episodes": 2, "steps": 1}
+    results, files = evaluate_run(run.directory, against=["oracle", "random"], **settings)
+    assert list(results) == ["maml_trpo", "oracle", "random"]
+    written = json.loads(files[0].read_text())["methods"]
+    assert written["oracle"]["checkpoint"] == f"{run.directory.parent / 'oracle-0'} latest"
+
+
+def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):
+    oracle = train_another(tmp_path, "oracle", "point_nav/oracle")
+    results, _ = evaluate_run(run.directory, against=[str(oracle)], tasks=2, episodes=2, steps=1)
+    assert np.array_equal(results["oracle"].tasks, results["maml_trpo"].tasks)
+
+
+def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
+    other = train_another(tmp_path, "other", **{"env.goal_range": 0.4})
+    with pytest.raises(UserError, match=r"other: its tasks .*goal_range 0\.4.* are not those of"):
+        evaluate_run(run.directory, against=[str(other)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"tasks": 0}, "tasks: expected at least 1"),
+        ({"episodes": -1}, "episodes: expected at least 1"),
+        ({"steps": -1}, "steps: expected at least 0"),
+        ({"split": "tset"}, "nearest: test"),
+        ({"schedule": "haling"}, "nearest: halving"),
+        ({"protocol": "few_episodes"}, "nearest: few_episode"),
+        (
+            {"against": ["randm"]},
+            r"--against: randm: expected random, the folder of a run.*: random",
+        ),
+        ({"checkpoint": "bset"}, "there is no such checkpoint"),
+    ],
+)
+def test_bad_requests_are_refused(run, wrong, expected):
+    with pytest.raises((UserError, ConfigError), match=expected):
+        evaluate_run(run.directory, **wrong)
+
+
+def test_load_takes_checkpoints_by_name(run):
+    names = {f"params.{name}" for name in ("weight0", "bias0", "weight1", "bias1", "log_std")}
+    for checkpoint in ("latest", "best", "2"):
+        assert load(run.directory, checkpoint).state_dict().keys() == names
+
+
+def test_a_checkpoint_that_does_not_fit_the_config_is_refused(run):
+    expected = r"params\.bias0 has the shape \[1, 8\], expected \[1, 9\]"
+    with pytest.raises(UserError, match=expected):
+        load(run.directory, **{"policy.hidden": [9]})
+    with pytest.raises(UserError, match="does not fit the config"):
+        load(run.directory, **{"policy.hidden": [8, 8]})
+
+
+def test_a_trained_half_cheetah_is_made_of_the_same_parts():
+    config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
+    result = evaluate(make_agent(config), config.env, tasks=2, episodes=2, steps=1)
+    assert np.isfinite(result.returns).all()
+
+
+def test_an_agent_of_other_observations_is_refused():
+    agent = make_agent(metarl.load_config("half_cheetah_vel/maml_trpo", **SMALL))
+    other = make_family("half_cheetah_vel", horizon=5)
+    with pytest.raises(UserError, match="expected observations of 20 numbers"):
+        evaluate(agent, other, tasks=2, episodes=2, steps=1)
+
+
+def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():
+    family = make_family("half_cheetah_dir", horizon=5)
+    agent = make_agent(metarl.load_config("half_cheetah_dir/maml_trpo", **SMALL))
+    with pytest.raises(UserError, match="split: half_cheetah_dir has no split 'ood': it"):
+        evaluate(agent, family, split="ood", tasks=2)
+
+
+def test_tasks_out_of_distribution_are_evaluated_like_any_others():
+    config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
+    result = evaluate(
+        make_agent(config), config.env, split="ood", tasks=3, episodes=2, steps=1, seed=0
+    )
+    assert result.tasks.min() > 2
+    assert result.returns.shape == (3, 2, 2)
+
+
+# --- episodes that fail ---
+
+
+def faulty_agent(share, **fields):
+    family = FaultyNav(horizon=6, share=share, **fields)
+    config = metarl.load_config("point_nav/maml_trpo", **{"policy.hidden": [8]})
+    return make_agent(config), family
+
+
+@pytest.mark.parametrize("fault", ["reward", "huge reward", "observation", "state"])
+def test_an_episode_that_fails_is_never_averaged_in(fault):
+    """And is there with its reason; the others before adaptation are those of a healthy family."""
+    agent, family = faulty_agent(0.1, fault=fault)
+    settings = {"tasks": 6, "episodes": 4, "steps": 2}
+    with pytest.raises(
+        EpisodeDiverged, match=r"^task \d \[.*\], episode \d, step \d: .*not finite"
+    ):
+        evaluate(agent, family, **settings)
+    result = evaluate(agent, family, on_failure="drop_episode", **settings)
+    healthy = evaluate(agent, replace(family, share=0.0), **settings)
+    lost = np.isnan(result.returns)
+    assert lost.sum() == len(result.failures) > 0
+    assert all(lost[each.task_index, each.phase, each.episode] for each in result.failures)
+    first = ~lost[:, 0]
+    assert np.array_equal(result.returns[:, 0][first], healthy.returns[:, 0][first])
+    assert np.array_equal(result.by_task, np.nanmean(result.returns, axis=2))
+    assert result.complete.all()
+    assert np.isfinite([result.mean, result.iqm, result.worse, *result.interval.T]).all()
+
+
+def test_a_task_that_lost_all_its_episodes_counts_at_no_point():
+    """By hand: means before and after are over the same tasks."""
+    nan = np.nan
+    returns = np.array([[[1.0, 3.0], [4.0, nan]], [[9.0, 9.0], [nan, nan]], [[5.0, nan], [7.0, 8]]])
+    failures = tuple(Failure("episode", "lost", 1, 1, (0.0,), i, 0) for i in range(4))
+    success = returns > 3
+    family = PointNav()
+    result = Evaluation(
+        "point_nav", "test", "hash", family.tasks("test", 3), returns, success=success,
+        failures=failures,
+    )  # fmt: skip
+    assert result.complete.tolist() == [True, False, True]
+    assert result.mean.tolist() == [3.5, 5.75]
+    assert result.worse.tolist() == [0.0, 0.0]
+    assert result.success_rate.tolist() == [1 / 3, 1.0]
+    assert result.interval[0].tolist() == [2.0, 5.0]
+    assert result.remark == (
+        "4 episodes and 1 of 3 tasks left out (first: task 1 [0.0], episode 0, step 0: lost)"
+    )
+    again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    assert np.array_equal(again.returns, returns, equal_nan=True)
+    assert again.failures == failures
+    assert again.mean.tolist() == result.mean.tolist()
+
+
+@pytest.mark.parametrize("on_failure", ["drop_episode", "skip_update"])
+def test_an_evaluation_of_nothing_is_an_error(on_failure):
+    agent, family = faulty_agent(1.0, fault="first observation")
+    with pytest.raises(EpisodeDiverged, match="no task is left that was played to the end"):
+        evaluate(agent, family, tasks=2, episodes=2, steps=1, on_failure=on_failure)
+
+
+def test_a_runs_setting_holds_for_its_evaluation(tmp_path, capsys):
+    """A note below the table and the failures in the file, or an error of one line."""
+    data = {"env": {"family": "tests.faulty:FaultyNav", "share": 0.1, "fault": "state"}}
+    for on_failure in ("drop_episode", "stop"):
+        overrides = {**SMALL, "env.horizon": 6, "iterations": 1, "on_failure": on_failure}
+        if on_failure == "stop":
+            overrides["env.share"] = 0.0
+        run = train(make_config(data, "test", overrides), tmp_path / on_failure)
+        if on_failure == "stop":
+            config = run.directory / "config.yaml"
+            config.write_text(config.read_text().replace("share: 0.0", "share: 0.1"))
+        flags = ["--tasks", "5", "--episodes", "3", "--steps", "1", "--against", "random"]
+        code = main(["evaluate", str(run.directory), *flags])
+        shown = capsys.readouterr()
+        file = run.directory / "evaluation" / "paper-test.json"
+        if on_failure == "stop":
+            assert code == 1
+            assert re.match(r"metarl: error: evaluation stopped: task \d \[.*the posit", shown.err)
+            assert not file.exists()
+            continue
+        assert code == 0
+        assert re.search(r"^random: \d+ episodes left out \(first: task \d \[", shown.out, re.M)
+        content = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(name))
+        found = content["methods"]["random"]["parts"][""]
+        assert None in np.array(found["returns"], object)
+        assert found["failures"][0]["reason"] == "the position is not finite"
+        assert content["on_failure"] == "drop_episode"

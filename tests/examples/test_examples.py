@@ -1,0 +1,327 @@
+"""The examples of docs/extending.md do what it says."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.agents.maml.inner_loop import SGD, InnerLoop
+from metarl.config import load_config
+from metarl.evaluation.evaluate import evaluate
+from metarl.runs.run import Run
+from metarl.training.loop import train
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = {"iterations": 2, "num_tasks": 3, "num_episodes": 4, "tracking.mode": "disabled"}
+
+
+def test_a_rule_of_ones_own_is_found_by_name_and_learned(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    rule = {"inner.rule": "examples.momentum:Momentum", "inner_steps": 2, "env.horizon": 10}
+    config = load_config("point_nav/maml_trpo", **TINY, **rule)
+    run = train(config, tmp_path / "run")
+    strength = run.load().agent["params.momentum:weight0"]
+    assert strength.shape == ()
+    assert float(strength) != 0
+
+
+def test_the_momentum_example_is_gradient_descent_at_first_and_remembers(monkeypatch):
+    """f(x) = x^2 / 2 from x = 1, lr 0.1, strength 0.5: x = 0.9, then m = 0.9 + 0.5 * 1."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.momentum import Momentum
+
+    start = {"x": torch.ones(1, dtype=torch.float64)}
+    loop = InnerLoop(Momentum(0.1))
+    meta = loop.init(start)
+
+    def run(loop, meta):
+        loss = lambda params: 0.5 * params["x"].square().sum(1)  # noqa: E731
+        return loop.adapt(meta, [loss, loss], num_tasks=1).variables["x"].item()
+
+    sgd = InnerLoop(SGD(0.1))
+    assert run(loop, meta) == run(sgd, sgd.init(start))
+    strong = {**meta, "momentum:x": torch.tensor(0.5, dtype=torch.float64)}
+    assert run(loop, strong) == pytest.approx(0.9 - 0.1 * (0.9 + 0.5))
+
+
+def test_the_yaml_of_extending_md_is_a_config(tmp_path):
+    """The one YAML block of the page, as it stands."""
+    text = (ROOT / "docs/extending.md").read_text()
+    block = text.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "anil_ppo.yaml"
+    path.write_text(block)
+    config = load_config(path)
+    assert (config.inner.adapts, config.inner.rule, config.outer.update) == (
+        "head",
+        "meta_sgd",
+        "ppo",
+    )
+
+
+def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
+    """A tiny table of two methods; a second call trains nothing and prints the same."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples import compare_methods
+
+    names = {"point_nav/maml_trpo": None, "point_nav/pretrained": None}
+    monkeypatch.setattr(compare_methods, "config_names", lambda: names)
+    monkeypatch.setattr(compare_methods, "EVALUATION", {"tasks": 2, "episodes": 2})
+    words = "compare point_nav --iterations 1 --num-tasks 2 --seeds 1 --jobs 1 --out"
+    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
+    compare_methods.main()
+    first = capsys.readouterr().out
+    lines = [line for line in first.splitlines() if line.startswith("| ")]
+    assert {line.split(" | ")[0] for line in lines[1:]} == {
+        "| maml_trpo",
+        "| pretrained",
+        "| random",
+    }
+    assert "--iterations 2" in next(line for line in lines if "pretrained" in line)
+    shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
+    compare_methods.main()
+    assert capsys.readouterr().out == first
+
+
+def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    """Tiny runs: what is missing is trained, evaluated as in the paper, and put beside it."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.many_runs import Job, finish_all
+    from examples.reproduce import __main__ as reproduce
+    from examples.reproduce import measure
+
+    tiny = {**TINY, "env.horizon": 10}
+    del tiny["tracking.mode"]
+    monkeypatch.setattr(measure, "TASKS", 2)
+    monkeypatch.setattr(measure, "FACTORS", (0.0, 1.0))
+    monkeypatch.setattr(measure, "AVERAGED", ("point_nav",))
+
+    def plan(families, seeds, folder):
+        names = [
+            ("point_nav/maml_trpo", 0),
+            ("point_nav/pretrained", 0),
+            ("point_nav/maml_trpo", 1),
+            ("point_nav/maml_trpo_tuned", 0),
+        ]
+        jobs = [
+            Job(name, {**tiny, "seed": seed}, folder / f"{name.split('/')[1]}-{seed}")
+            for name, seed in names
+        ]
+        return jobs, [replace(jobs[0], settings={**tiny, "iterations": 3}, label=", longer")]
+
+    monkeypatch.setattr(reproduce, "plan", plan)
+    words = [
+        "reproduce",
+        "--jobs",
+        "1",
+        "--runs",
+        str(tmp_path / "trained"),
+        "--out",
+        str(tmp_path),
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    finish_all(
+        plan([], 0, tmp_path / "trained")[0][:1], 1, measure.measure
+    )  # as if stopped after it
+    metrics = tmp_path / "trained" / "maml_trpo-0" / "metrics.jsonl"
+    before = metrics.read_bytes()
+    reproduce.main()
+    assert metrics.read_bytes()[: len(before)] == before
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
+    assert set(rows) == {
+        *("maml_trpo", "maml_trpo, ever smaller steps"),
+        *("maml_trpo, longer", "maml_trpo, ever smaller steps, longer"),
+        *("random", "random, best step", "pretrained", "pretrained, best step"),
+        *("maml_trpo_tuned", "maml_trpo_tuned, ever smaller steps"),
+        *("maml_trpo_tuned, averaged", "maml_trpo_tuned, averaged, ever smaller steps"),
+    }
+    assert rows["maml_trpo"]["step_scales"] == [1.0, 0.5, 0.5]
+    assert rows["maml_trpo, ever smaller steps"]["step_scales"] == [1.0, 0.5, 0.25]
+    assert rows["maml_trpo"]["seeds"] == [0, 1]
+    assert len(rows["maml_trpo"]["curve"][0]) == tiny["iterations"]
+    assert rows["random"]["seeds"] == [0]
+    assert len(rows["maml_trpo, longer"]["curve"][0]) == 3
+    assert rows["maml_trpo, longer"]["env_steps"][0] > rows["maml_trpo"]["env_steps"][0]
+    assert rows["maml_trpo, longer"]["returns"] != rows["maml_trpo"]["returns"][:1]
+    returns = torch.tensor(rows["maml_trpo"]["returns"])
+    assert returns.shape == (2, 2, 4)
+    assert f"| {returns[..., 1].mean():.1f} (" in printed
+    assert "| paper, MAML* | -40.4 | -11.7 | -3.33 | -3.23 |" in printed.replace("*paper", "paper")
+    shipped = tmp_path / "runs" / "point_nav-maml_trpo_tuned"
+    assert {path.name for path in shipped.rglob("*.*")} == {
+        *("config.yaml", "metrics.jsonl", "timings.jsonl", "provenance.json", "latest.pt")
+    }
+    assert str(tmp_path) not in (shipped / "provenance.json").read_text()
+    assert Run.open(shipped).load().iteration == tiny["iterations"]
+    assert (tmp_path / "reproduction-adaptation.png").stat().st_size > 10_000
+    assert (tmp_path / "reproduction-learning.png").stat().st_size > 10_000
+
+
+def test_results_of_runs_that_are_gone_stay_as_long_as_their_configs_do(monkeypatch):
+    """Seed by seed; a seed that is there again counts as it is now."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.measure import merge
+
+    def row(config: str, version: str, **returns: float) -> dict:
+        """Returns by seed; none has a learning curve."""
+        seeds = [int(name[1:]) for name in returns]
+        values = list(returns.values())
+        lists = {"seeds": seeds, "returns": values, "env_steps": seeds, "hours": seeds, "curve": []}
+        return {**lists, "config": config, "versions": version}
+
+    known = {
+        "point_nav": {
+            "maml": row("a", "old", s0=1.0, s2=3.0),
+            "tuned": row("b", "old", s0=4.0, s1=5.0),
+            "random": row("a", "old", s0=9.0),
+            "untold": {"seeds": [0], "returns": [0.0]},
+        },
+        "ant_vel": {"maml": row("gone", "old", s0=6.0)},
+    }
+    found = {
+        "point_nav": {"maml": row("a", "new", s1=2.0, s0=1.5), "tuned": row("c", "new", s0=7.0)}
+    }
+    assert merge(known, found, current={"a", "c"}) == {
+        "point_nav": {
+            "maml": row("a", "new", s0=1.5, s1=2.0, s2=3.0),
+            "tuned": row("c", "new", s0=7.0),
+            "random": row("a", "old", s0=9.0),
+        }
+    }
+    assert merge({}, found, {"a", "c"})["point_nav"]["tuned"] == row("c", "new", s0=7.0)
+    assert merge(known, {}, {"b"}) == {"point_nav": {"tuned": row("b", "old", s0=4.0, s1=5.0)}}
+
+
+def test_the_fingerprint_of_an_experiment_is_the_same_for_all_its_seeds(tmp_path, monkeypatch):
+    """And another one for other settings, or after a change of its config's values."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.many_runs import Job
+    from examples.reproduce.measure import fingerprint
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("# a comment\nenv: {family: point_nav}\niterations: 3\n")
+
+    def of(**settings) -> str:
+        return fingerprint(Job(str(path), settings, tmp_path / "run"))
+
+    first = of(seed=0)
+    assert of(seed=1) == first
+    assert of(seed=0, iterations=4) != first
+    path.write_text("env: {family: point_nav}\niterations: 3\n")
+    assert of(seed=2) == first
+    path.write_text("env: {family: point_nav}\niterations: 5\n")
+    assert of(seed=0) != first
+
+
+def test_points_of_a_learning_curve_are_means_over_as_many_iterations(monkeypatch):
+    """So that no part of it is noisier than the rest."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce import measure
+
+    monkeypatch.setattr(measure, "POINTS", 3)
+    names = ("env_steps", "return_before", "return_after")
+    metrics = [dict(zip(names, (10 * i, i, 2 * i), strict=True)) for i in range(1, 6)]
+    expected = [[20, 1.5, 3], [40, 3.5, 7], [50, 5, 10]]
+    assert measure.curve(metrics) == expected
+    assert [point[0] for point in measure.curve(metrics[:2])] == [10, 20]
+
+
+def test_the_page_of_the_reproduction_shows_the_results_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.figures import table
+
+    results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
+    assert "\n".join(table(results)) in (ROOT / "docs/reproduction.md").read_text()
+
+
+SHIPPED = sorted((ROOT / "docs/results/runs").iterdir())
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_run_that_comes_with_the_code_adapts(folder, tmp_path):
+    """On a few tasks: by at least half of what the results say of a whole evaluation."""
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 1e6
+    assert json.loads((folder / "provenance.json").read_text())["command"][0] == "metarl"
+    config = Run.open(folder).config
+    result = evaluate(metarl.load(folder), config.env, tasks=8, episodes=10, steps=1)
+    rows = json.loads((ROOT / "docs/results/reproduction.json").read_text())[config.env.name]
+    gains = np.diff(np.mean(rows[config.method]["returns"], axis=1)[:, :2])  # of each seed
+    assert np.diff(result.mean)[0] > 0.5 * gains.max()
+
+
+def test_the_benchmark_of_families_prints_a_markdown_table():
+    few = ["--episodes=4", "--steps=2", "--repeats=1", "--threads=1", "--more=2000"]
+    command = [sys.executable, ROOT / "examples/bench_families.py", "point_nav", *few]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    head, ruler, row = done.stdout.splitlines()[-3:]
+    assert head.count("|") == ruler.count("|") == row.count("|") == 6
+    name, rate, limit, share, memory = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name == "`point_nav`"
+    rates = [float(number.replace(",", "")) for number in (rate, limit)]
+    assert float(share) == pytest.approx(rates[0] / rates[1], abs=0.01)
+    assert float(memory) < 100
+
+
+def test_a_family_on_an_environment_of_gymnasiums_is_trained(tmp_path, monkeypatch):
+    """Its two lines of code reach the pendulum in the workers."""
+    monkeypatch.syspath_prepend(ROOT)
+    family = "examples.unknown_pendulum:UnknownPendulum"
+    config = load_config("point_nav/maml_trpo", **TINY, env={"family": family, "horizon": 10})
+    run = train(config, tmp_path / "run")
+    assert len(run.metrics()) == 2
+    tasks = config.env.tasks("test", 50)
+    assert tasks.min() < 0.7 < 1.5 < tasks.max()
+    env = config.env.make_batch(2)
+    streams = [np.random.default_rng(0) for _ in range(2)]
+    env.reset(np.array([[1.0, 1.0], [2.0, 0.5]]), streams)
+    obs, _, _ = env.step(np.full((2, 1), 0.5))
+    assert obs[0, 2] != obs[1, 2], "another angular velocity"
+
+
+def test_the_soak_harms_runs_that_equal_their_twins(tmp_path, monkeypatch, capsys):
+    """One run, harmed until it is finished."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.soak import __main__ as soak
+
+    file = tmp_path / "soak.json"
+    words = ["soak", "--minutes=0", "--only=point_nav/maml_trpo", "--seed=1", f"--json={file}"]
+    monkeypatch.setattr("sys.argv", words)
+    assert soak.main() == 0, capsys.readouterr().out
+    assert "0 failures" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert result["runs"] == {"point_nav/maml_trpo": 1}
+    assert sum(result["faults"].values()) > 0
+    assert sum(result["endings"].values()) >= 1 + result["lives"] > 1
+    assert result["failures"] == []
+
+
+def test_the_soak_tells_runs_apart(tmp_path, monkeypatch):
+    """By the metrics, by any checkpoint, and by what is there."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.soak.trainer import fingerprint
+
+    config = load_config("point_nav/maml_trpo", **TINY, **{"env.horizon": 10})
+    run = train(config, tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(run.directory, other)
+    assert fingerprint(other) == fingerprint(run.directory)
+    state = run.load()
+    state.agent["params.log_std"] += 1e-6
+    changed = Run(other, config)
+    changed.save(state, best=False, keep=False)
+    assert fingerprint(other) != fingerprint(run.directory)
+    shutil.copytree(run.directory, other, dirs_exist_ok=True)
+    changed.metrics_file.write_bytes(run.metrics_file.read_bytes().replace(b"1", b"2"))
+    assert fingerprint(other) != fingerprint(run.directory)
+    shutil.copytree(run.directory, other, dirs_exist_ok=True)
+    assert fingerprint(other) == fingerprint(run.directory)
+    (changed.checkpoints / "best.pt").unlink()
+    assert fingerprint(other) != fingerprint(run.directory)

@@ -1,0 +1,713 @@
+"""Numbers that are not finite: what fails is found, named, and leaves no trace in anything else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.base import make_agent as agent_of
+from metarl.agents.maml.batch import ReturnConfig
+from metarl.agents.maml.config import InnerConfig
+from metarl.agents.maml.outer.gradient import GradientConfig
+from metarl.agents.maml.outer.ppo import PPOConfig
+from metarl.agents.maml.outer.reptile import ReptileConfig
+from metarl.agents.maml.outer.trpo import TRPOConfig
+from metarl.cli.main import main
+from metarl.config import make_config
+from metarl.core.params import stack
+from metarl.core.policies import GaussianMLP, PolicyConfig
+from metarl.core.rng import Purpose
+from metarl.envs import HalfCheetahVel, SimulationDiverged, TaskObserved
+from metarl.envs.mujoco.family import MujocoBatchEnv
+from metarl.envs.point import PointBatchEnv
+from metarl.envs.wrappers.perturbed import Perturbed
+from metarl.rollout.collect import adaptation, collect
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import (
+    EpisodeDiverged,
+    Failure,
+    NotFinite,
+    Watch,
+    episode_failures,
+)
+from metarl.runs.run import Run
+from metarl.training.loop import resume, train
+from tests.faulty import FaultyNav
+
+TASKS = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
+FAMILY = FaultyNav(horizon=6)
+TASK, EPISODE, STEP = 1, 2, 3  # what fails below: number 5 of three times three
+FAULTS = ["reward", "huge reward", "observation", "state"]
+REASONS = {"state": "the position is not finite"}
+
+# --- collecting ---
+
+
+@pytest.fixture
+def play(clock, episode_streams):
+    """Plays three episodes of each of three tasks, or as many as the environment has."""
+
+    def play(env, tasks=TASKS, failures=None, actor=None, **options) -> Episodes:
+        if actor is None:
+            space = env.family.observation_space
+            policy = GaussianMLP(PolicyConfig(hidden=(8,)), space.shape[0], env.family.action_dim)
+            actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
+        rngs = episode_streams(len(tasks), env.num_episodes // len(tasks))
+        return collect(env, actor, tasks, rngs, clock, failures=failures, **options)
+
+    return play
+
+
+def assert_only_one_is_out(found: Episodes, healthy: Episodes) -> None:
+    """The episode that fails is empty, and all others are the same to the bit."""
+    others = np.ones((3, 3), bool)
+    others[TASK, EPISODE] = False
+    assert np.array_equal(found.valid, others)
+    for name, array in found.arrays.items():
+        expected = healthy.arrays[name]
+        if name == "tasks":
+            assert np.array_equal(array, expected)
+            continue
+        assert np.array_equal(array[others], expected[others]), name
+        assert not array[~others].any(), name
+    assert np.isnan(found.returns[TASK, EPISODE])
+    assert found.mean_return == healthy.returns[others].mean()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_episode_that_fails_changes_nothing_else(play, fault):
+    """In any of the ways; nor when wrappers are around the family."""
+    for wrap in (
+        lambda family: family,
+        TaskObserved,
+        lambda family: Perturbed(family, observation_noise=0.1, action_delay=1),
+    ):
+        family = wrap(replace(FAMILY, fault=fault))
+        healthy, env = play(family.make_batch(9)), family.make_batch(9)
+        inner = getattr(env, "batch_env", env)
+        inner.planned = {3 * TASK + EPISODE: STEP}
+        failures: list[Failure] = []
+        assert_only_one_is_out(play(env, failures=failures, phase=1), healthy)
+        reason = failures[0].reason
+        assert reason == REASONS.get(fault, "an observation or reward is not finite")
+        task = tuple(TASKS[TASK])
+        assert failures == [Failure("episode", reason, 1, TASK, task, EPISODE, STEP)]
+        with pytest.raises(EpisodeDiverged, match=re.escape(f"{failures[0]}")) as caught:
+            play(env, phase=1)
+        assert caught.value.failures == failures
+
+
+def test_a_first_observation_that_is_not_finite(play):
+    env = replace(FAMILY, fault="first observation").make_batch(9)
+    healthy, failures = play(FAMILY.make_batch(9)), []
+    env.planned = {3 * TASK + EPISODE: 0}
+    assert_only_one_is_out(play(env, failures=failures), healthy)
+    assert failures[0].step == 0
+    assert failures[0].reason == "the first observation is not finite"
+
+
+@dataclass
+class Overflowing:
+    """An actor one of whose actions is none."""
+
+    actor: object
+    step: int = -1
+
+    def noise(self, rng, horizon):
+        return self.actor.noise(rng, horizon)
+
+    def act(self, obs, noise):
+        self.step += 1
+        action = self.actor.act(obs, noise)
+        if self.step == STEP:
+            action[TASK, EPISODE, 1] = np.nan
+        return action
+
+
+@pytest.mark.parametrize("family", [FAMILY, HalfCheetahVel(horizon=6)])
+def test_an_action_that_is_not_finite_is_not_taken(play, family):
+    """MuJoCo would take 0 for it without a word."""
+    tasks = TASKS[:, : family.task_space.shape[0]]
+    obs_dim = family.observation_space.shape[0]
+    policy = GaussianMLP(PolicyConfig(hidden=(8,)), obs_dim, family.action_dim)
+    actor = policy.actor(stack(policy.init(np.random.default_rng(0)), 3))
+    failures: list[Failure] = []
+    found = play(family.make_batch(9), tasks, failures, Overflowing(actor))
+    assert_only_one_is_out(found, play(family.make_batch(9), tasks, actor=actor))
+    assert failures[0].reason == "the policy's action is not finite"
+    assert failures[0].step == STEP
+
+
+class Exploding(MujocoBatchEnv):
+    """Physics in which one joint turns at 1e30 rad/s from the fourth step on."""
+
+    steps_taken = 0
+
+    def step(self, action, ids=None):
+        if self.steps_taken == STEP:
+            self.batch.bind("qvel")[3 * TASK + EPISODE, 4] = 1e30
+        self.steps_taken += 1
+        return super().step(action, ids)
+
+
+class Stiff(HalfCheetahVel):
+    """A cheetah whose joints are springs of 1e9 N m/rad where it is to run fast."""
+
+    def apply_task(self, batch, tasks):
+        batch.expand("jnt_stiffness")[:, 3:] = np.where(tasks > 1.4, 1e9, 60.0)
+
+
+def test_physics_that_diverge_change_nothing_else(play):
+    """MuJoCo resets what diverges, and would go on with it as if nothing had happened."""
+    family = HalfCheetahVel(horizon=6)
+    failures: list[Failure] = []
+    tasks = np.array([[0.5], [1.0], [1.5]])
+    found = play(Exploding(family, 9), tasks, failures)
+    assert_only_one_is_out(found, play(family.make_batch(9), tasks))
+    assert failures == episode_failures([5], tasks, 3, failures[0].reason, phase=0, step=STEP)
+    assert failures[0].reason.startswith("MuJoCo found a position, velocity or acceleration")
+
+
+def test_a_task_that_cannot_be_simulated_fails_alone(play):
+    """All of its episodes, and none of the others'."""
+    failures: list[Failure] = []
+    found = play(Stiff(horizon=6).make_batch(9), np.array([[0.5], [1.5], [1.0]]), failures)
+    healthy = play(Stiff(horizon=6).make_batch(9), np.array([[0.5], [0.7], [1.0]]))
+    assert {(each.task_index, each.episode) for each in failures} == {(1, 0), (1, 1), (1, 2)}
+    assert found.alive.tolist() == [True, False, True]
+    ours, theirs = (each.of_tasks(np.array([0, 2])).arrays for each in (found, healthy))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+class Silent(PointBatchEnv):
+    """An environment that does not tell how the others fared, as none had to before."""
+
+    def step(self, action, ids=None):
+        if ids is None:
+            raise SimulationDiverged(np.array([5]), "the wheel came off")
+        return super().step(action, ids)
+
+
+def test_an_environment_that_does_not_tell_of_the_others_stops(play):
+    with pytest.raises(
+        EpisodeDiverged, match=r"^task 1 .*, episode 2, step 0: the wheel came off$"
+    ):
+        play(Silent(FAMILY, 9, 1))
+    with pytest.raises(EpisodeDiverged, match=r"came off; the others cannot go on without it"):
+        play(Silent(FAMILY, 9, 1), failures=[])
+
+
+class Unmade(PointBatchEnv):
+    def reset(self, tasks, rngs):
+        raise SimulationDiverged(np.array([5]), "the wheel came off")
+
+
+@pytest.mark.parametrize("failures", [None, []])
+def test_a_reset_that_fails_always_stops(play, failures):
+    with pytest.raises(EpisodeDiverged, match=r"episode 2, step 0: at its reset, the wheel"):
+        play(Unmade(FAMILY, 9, 1), failures=failures)
+
+
+def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent, clock):
+    """It could not be adapted to. The others do not notice."""
+    agent, phases = make_agent(FAMILY), {}
+    for name, planned in (("healthy", {}), ("faulty", {3: 0, 4: 2, 5: 4})):
+        env, failures = FAMILY.make_batch(9), []
+        env.planned = planned
+        phases[name] = []
+        for _, episodes in adaptation(
+            agent,
+            env,
+            TASKS,
+            2,
+            seed=0,
+            purpose=Purpose.TRAIN_EPISODES,
+            clock=clock,
+            failures=failures,
+        ):
+            phases[name].append(episodes)
+            env.planned = {}
+        assert len(failures) == len(planned)
+    for healthy, faulty in zip(phases["healthy"], phases["faulty"], strict=True):
+        assert faulty.alive.tolist() == [True, False, True]
+        for name, array in faulty.of_tasks(np.array([0, 2])).arrays.items():
+            assert np.array_equal(array, healthy.of_tasks(np.array([0, 2])).arrays[name]), name
+        assert not faulty.mask[1].any()
+
+
+# --- updates ---
+
+OUTER = {
+    "trpo": TRPOConfig(cg_steps=3),
+    "gradient": GradientConfig(),
+    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, start_kl_weight=0.1),
+    "reptile": ReptileConfig(),
+    "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
+}
+INNER = {
+    "sgd": InnerConfig(),
+    "gates": InnerConfig(rule="meta_lstm"),
+    "dice": InnerConfig(surrogate="dice"),
+    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0, start_weight=0.5),
+    "context": InnerConfig(adapts="context", rule="layer_step_sizes"),
+}
+COMBINATIONS = [
+    *((outer, "sgd") for outer in OUTER),
+    *(("ppo", inner) for inner in INNER if inner != "sgd"),
+]
+
+
+def meta_batch(agent, clock, planned, tasks=TASKS):
+    """An adapted state and what it then played, where episodes fail in the last phase, or the
+    first: planned is (phase, episode, step)."""
+    env, failures = FAMILY.make_batch(3 * len(tasks)), []
+    env.planned = {i: step for phase, i, step in planned if phase == 0}
+    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "failures": failures}
+    played = adaptation(agent, env, tasks, 1, clock=clock, **options)
+    next(played)
+    env.planned = {i: step for phase, i, step in planned if phase == 1}
+    last = next(played)
+    assert len(failures) == len(planned)
+    return last
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "tasks_per_chunk"),
+    [*((*each, 1) for each in COMBINATIONS), ("trpo", "sgd", 3), ("ppo", "gates", 3)],
+)
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_task_without_episodes_takes_no_part(
+    make_agent, clock, outer, inner, tasks_per_chunk, phase
+):
+    """The update is that of the tasks before it alone: to the bit where each is a chunk."""
+    settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_chunk": tasks_per_chunk}
+    whole, without = make_agent(FAMILY, **settings), make_agent(FAMILY, **settings)
+    lost = [(phase, 6, 0), (phase, 7, 3), (phase, 8, 5)]
+    found = whole.update(*meta_batch(whole, clock, lost), clock)
+    expected = without.update(*meta_batch(without, clock, [], TASKS[:2]), clock)
+    if tasks_per_chunk == 1:
+        assert found == expected
+        assert_same(whole.state_dict(), without.state_dict())
+    else:
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
+    """In baseline, advantages and adaptation: these are those of the other episodes alone."""
+    agent = make_agent(FAMILY, dtype=torch.float64, inner=INNER[inner])
+    state, episodes = meta_batch(agent, clock, [(1, 2, 2), (1, 5, 0), (1, 8, 5)])
+    with_gap, alone = agent.adapt(state, episodes), agent.adapt(state, episodes.first(2))
+    for ours, theirs in zip(with_gap.chunks, alone.chunks, strict=True):
+        played, expected = ours.trail[-1], theirs.trail[-1]
+        assert not played.weight[:, 12:].any()
+        np.testing.assert_allclose(played.weight[:, :12], expected.weight, rtol=1e-12)
+        np.testing.assert_allclose(played.advantage[:, :12], expected.advantage, rtol=1e-8)
+        for name, value in ours.params.items():
+            np.testing.assert_allclose(value, theirs.params[name], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
+def test_a_task_without_episodes_stays_where_it_is(make_agent, clock, tasks_per_chunk):
+    """There is nothing to adapt to; nor is anything NaN in what it did not experience."""
+    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
+    state, episodes = meta_batch(agent, clock, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
+    before, after = state.of_tasks(np.array([1])), agent.adapt(state, episodes)
+    (chunk,), (stepped,) = before.chunks, after.of_tasks(np.array([1])).chunks
+    assert_same(chunk.params, stepped.params)
+    experience = stepped.trail[-1]
+    assert all(torch.isfinite(x).all() for x in vars(experience).values() if torch.is_tensor(x))
+    assert not experience.weight.any()
+
+
+TOO_FAR = {
+    "trpo": TRPOConfig(cg_steps=3, max_kl=1e38),
+    "gradient": GradientConfig(lr=1e30),
+    "ppo": PPOConfig(lr=1e30, kl_weight=0.5, kl_target=1e-6),
+    "reptile": ReptileConfig(lr=1e38),
+    "reptile adam": ReptileConfig(optimizer="adam", lr=1e30),
+}
+
+
+@pytest.mark.parametrize("outer", [name for name in TOO_FAR if name != "trpo"])
+def test_an_update_that_leads_nowhere_is_not_made(make_agent, clock, outer):
+    """Steps of 1e30: the loss there is none, for PPO before its second step. What was begun is
+    taken back, the optimiser's moments and the weight of the KL divergence included."""
+    agent = make_agent(FAMILY, outer=TOO_FAR[outer])
+    before = agent.state_dict()
+    with pytest.raises(NotFinite, match="is not finite; nothing was updated"):
+        agent.update(*meta_batch(agent, clock, []), clock)
+    assert_same(agent.state_dict(), before)
+
+
+@pytest.mark.parametrize("outer", OUTER)
+def test_the_task_of_a_gradient_that_is_not_finite_is_named(make_agent, clock, outer):
+    """Rewards whose sums are beyond 32 bits, in task 1; task 0 has lost its episodes."""
+    returns = ReturnConfig(standardize=False)
+    agent = make_agent(FAMILY, outer=OUTER[outer], returns=returns)
+    state, episodes = meta_batch(agent, clock, [(1, 0, 0), (1, 1, 0), (1, 2, 0)])
+    reward = episodes.reward.copy()
+    reward[1, 0], reward[1, 1] = 3e38, -3e38
+    before = agent.state_dict()
+    with pytest.raises(NotFinite, match=r"^task 1 \[-0\.45, 0\.2\]: .*not finite") as caught:
+        agent.update(state, replace(episodes, reward=reward), clock)
+    assert caught.value.failure.task_index == 1
+    assert_same(agent.state_dict(), before)
+
+
+def test_an_update_from_nothing_is_refused(make_agent, clock):
+    agent = make_agent(FAMILY)
+    state, episodes = meta_batch(agent, clock, [(1, i, 0) for i in range(9)])
+    with pytest.raises(NotFinite, match="the mean return of no episodes is not finite"):
+        agent.update(state, episodes, clock)
+
+
+# --- training ---
+
+OVERFLOWING = {"returns.standardize": False, "inner_steps": 0}
+TINY = {
+    "iterations": 6,
+    "num_tasks": 3,
+    "num_episodes": 3,
+    "checkpoint_every": 2,
+    "env.horizon": 5,
+    "policy.hidden": [8],
+    "inner.lr": 0.5,
+    "tracking.mode": "disabled",
+    "threads": 1,
+}
+
+
+def faulty(fault="reward", share=0.1, on_failure="drop_episode", **overrides):
+    """A tiny config in which episodes fail."""
+    env = {"family": "tests.faulty:FaultyNav", "fault": fault, "share": share}
+    data = {"env": env, "method": "maml_trpo", "on_failure": on_failure}
+    return make_config(data, "test", {**TINY, **overrides})
+
+
+def outcome(run: Run):
+    """What must not depend on how a run came about."""
+    state = run.load().agent
+    failures = run.failures_file.read_bytes() if run.failures_file.exists() else None
+    return run.metrics_file.read_bytes(), failures, state
+
+
+def assert_same_outcome(one: Run, other: Run) -> None:
+    (metrics, failures, state), (others, other_failures, other_state) = outcome(one), outcome(other)
+    assert metrics == others
+    assert failures == other_failures
+    assert_same(state, other_state)
+
+
+@pytest.fixture(scope="module")
+def dropped(tmp_path_factory):
+    """A run that leaves episodes out."""
+    return train(faulty(), tmp_path_factory.mktemp("runs") / "dropped")
+
+
+@pytest.fixture(scope="module")
+def skipped(tmp_path_factory):
+    """A run that skips updates, of some iterations."""
+    config = faulty(share=0.03, on_failure="skip_update", **{"outer.update": "ppo"})
+    return train(config, tmp_path_factory.mktemp("runs") / "skipped")
+
+
+def test_episodes_left_out_are_counted_and_recorded(dropped):
+    lines, failures = dropped.metrics(), dropped.failures()
+    assert sum(line["dropped_episodes"] for line in lines) == len(failures) > 5
+    assert all(line["skipped_update"] == 0 for line in lines)
+    assert all(np.isfinite(line["return_after"]) for line in lines)
+    for line in lines:
+        of_iteration = [each for each in failures if each["iteration"] == line["iteration"]]
+        assert len(of_iteration) == line["dropped_episodes"]
+    first = failures[0]
+    assert set(first) == {
+        "iteration",
+        "kind",
+        "reason",
+        "phase",
+        "task_index",
+        "task",
+        "episode",
+        "step",
+        "handled",
+    }
+    assert (first["kind"], first["handled"]) == ("episode", "drop_episode")
+    assert first["reason"] == "an observation or reward is not finite"
+    assert len(first["task"]) == 2
+
+
+def test_returns_are_those_of_the_other_episodes(tmp_path, dropped):
+    """By hand: the first iteration of a run without faults, played again, without those that the
+    record names. Nothing was learned yet, so the episodes before adaptation are the same."""
+    config = replace(dropped.config, env=replace(dropped.config.env, share=0.0), iterations=1)
+    agent, env = agent_of(config), config.env.make_batch(9)
+    rng = np.random.Generator(np.random.Philox(key=[0, 1 << 20], counter=[0, 0, 0, 0]))
+    tasks = config.env.sample_tasks(rng, 3)
+    from metarl.core.timer import Stopwatch
+
+    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "clock": Stopwatch()}
+    (_, healthy), _ = adaptation(agent, env, tasks, 1, **options)
+    returns = healthy.returns.copy()
+    lost = [each for each in dropped.failures() if each["iteration"] == 1 and each["phase"] == 0]
+    assert lost
+    for each in lost:
+        assert each["task"] == tasks[each["task_index"]].tolist()
+        returns[each["task_index"], each["episode"]] = np.nan
+    assert dropped.metrics()[0]["return_before"] == np.mean(returns[np.isfinite(returns)])
+    assert dropped.metrics()[0]["return_before"] != healthy.returns.mean()
+
+
+@pytest.mark.parametrize("outer", ["trpo", "ppo", "gradient", "reptile"])
+def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, outer):
+    """All parameters and an optimiser's moments: each iteration's episodes fail here."""
+    config = faulty(
+        share=0.3,
+        on_failure="skip_update",
+        iterations=2,
+        checkpoint_every=1,
+        **{"outer.update": outer},
+    )
+    run = train(config, tmp_path / "run")
+    assert_same(run.load().agent, agent_of(config).state_dict())
+    for line in run.metrics():
+        assert line["skipped_update"] == 1
+        assert "outer_kl" not in line
+        assert np.isfinite(line["return_before"])
+    assert {each["handled"] for each in run.failures()} == {"skip_update"}
+
+
+def test_between_skipped_updates_training_goes_on(skipped):
+    lines = skipped.metrics()
+    assert {line["skipped_update"] for line in lines} == {0, 1}
+    for line in lines:
+        assert ("outer_kl" in line) == (not line["skipped_update"])
+        assert bool(line["dropped_episodes"]) == bool(line["skipped_update"])
+
+
+@pytest.mark.parametrize("on_failure", ["drop_episode", "skip_update"])
+def test_where_nothing_is_left_there_is_no_return(tmp_path, capsys, on_failure):
+    """null, not NaN, which is no JSON; and readers can do with it."""
+    run = train(faulty("first observation", 1.0, on_failure, iterations=2), tmp_path / "run")
+    for text in run.metrics_file.read_text().splitlines():
+        line = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+        assert line["return_before"] is line["return_after"] is line["adaptation_gain"] is None
+        assert (line["dropped_episodes"], line["skipped_update"]) == (9, 1)
+        assert line["env_steps"] == 0
+    assert_same(run.load().agent, agent_of(run.config).state_dict())
+    assert not (run.checkpoints / "best.pt").exists()
+    output = capsys.readouterr().out
+    assert "return none -> none (9 episodes dropped, 1 update skipped)" in output
+    assert main(["list", "runs", "--runs", str(tmp_path)]) == 0
+    assert "none -> none" in capsys.readouterr().out
+    assert main(["report", str(run.directory)]) == 0
+    last = run.failures()[-1]
+    if on_failure == "drop_episode":
+        assert last["kind"] == "update"
+        assert last["reason"].startswith("the mean return of no episodes is not finite")
+    assert last["handled"] == ("skip_update" if last["kind"] == "update" else on_failure)
+
+
+@pytest.mark.parametrize("on_failure", ["drop_episode", "skip_update"])
+@pytest.mark.parametrize("outer", ["trpo", "ppo", "gradient", "reptile"])
+def test_a_gradient_that_is_not_finite_skips_the_update(tmp_path, outer, on_failure):
+    """Rewards of 3e38 and a baseline that cannot explain them."""
+    settings = {"outer.update": outer, **OVERFLOWING, "iterations": 1}
+    config = faulty("large reward", 0.5, on_failure, **settings)
+    run = train(config, tmp_path / "run")
+    (line,) = run.metrics()
+    assert (line["dropped_episodes"], line["skipped_update"]) == (0, 1)
+    (failure,) = run.failures()
+    assert (failure["kind"], failure["handled"]) == ("update", "skip_update")
+    assert "not finite; nothing was updated" in failure["reason"]
+    assert_same(run.load().agent, agent_of(config).state_dict())
+
+
+def test_an_adaptation_that_is_not_finite_costs_the_task(tmp_path):
+    """Its policy's actions are none, so that no episode of it is left."""
+    config = faulty("large reward", 0.1, iterations=1, seed=2, **{"returns.standardize": False})
+    run = train(config, tmp_path / "run")
+    failures = run.failures()
+    lost = {each["task_index"] for each in failures}
+    assert 0 < len(lost) < 3
+    assert len(failures) == 3 * len(lost)
+    assert {each["reason"] for each in failures} == {"the policy's action is not finite"}
+    assert {(each["phase"], each["step"]) for each in failures} == {(1, 0)}
+
+
+def test_stop_saves_records_and_names(tmp_path, capsys):
+    """And comes to the same end when it is resumed."""
+    directory = tmp_path / "run"
+    config = faulty(share=0.01, on_failure="stop", iterations=50, seed=2)
+    with pytest.raises(EpisodeDiverged) as caught:
+        train(config, directory)
+    run = Run.open(directory)
+    done = len(run.metrics())
+    assert run.load().iteration == done > 0
+    assert not any("dropped_episodes" in line for line in run.metrics())
+    (failure,) = run.failures()
+    assert (failure["iteration"], failure["handled"]) == (done + 1, "stop")
+    assert main(["train", "--resume", str(directory)]) == 1
+    assert capsys.readouterr().err == f"metarl: error: training stopped: {caught.value}\n"
+    assert run.failures() == [failure]
+    named = f"task {failure['task_index']} {failure['task']}, episode {failure['episode']}, step"
+    assert str(caught.value).startswith(named)
+
+
+def test_stop_names_the_task_of_a_gradient_that_is_not_finite(tmp_path):
+    config = faulty("large reward", 0.5, "stop", **OVERFLOWING)
+    with pytest.raises(NotFinite, match=r"^task \d \[.*\]: .*not finite; nothing was updated"):
+        train(config, tmp_path / "run")
+    (failure,) = Run.open(tmp_path / "run").failures()
+    assert (failure["kind"], failure["iteration"], failure["handled"]) == ("update", 1, "stop")
+
+
+@pytest.mark.parametrize("which", ["dropped", "skipped"])
+@pytest.mark.parametrize("damage", ["whole lines", "half a line"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, request, which, damage):
+    """Killed between two checkpoints, or in the middle of a line."""
+    whole = request.getfixturevalue(which)
+    run = Run.create(whole.config, tmp_path / "run")
+    for path in (run.metrics_file, run.timings_file, run.failures_file):
+        lines = (whole.directory / path.name).read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[: -len(lines) // 4]) + lines[-1][:9] * (damage[0] == "h"))
+    for name in ("latest", "best"):
+        source = whole.checkpoints / "iteration-000002.pt"
+        (run.checkpoints / f"{name}.pt").write_bytes(source.read_bytes())
+    resume(run.directory)
+    assert_same_outcome(run, whole)
+
+
+def test_threads_do_not_change_what_fails(tmp_path, dropped):
+    other = train(replace(dropped.config, threads=2), tmp_path / "two")
+    assert_same_outcome(other, dropped)
+
+
+def test_without_failures_the_setting_changes_nothing(tmp_path):
+    """But for the counts, which then are 0."""
+    runs = [
+        train(faulty(share=0.0, on_failure=each, iterations=2), tmp_path / each)
+        for each in ("stop", "drop_episode", "skip_update")
+    ]
+    expected = runs[0].metrics()
+    for run in runs[1:]:
+        lines = run.metrics()
+        assert {line.pop("dropped_episodes") + line.pop("skipped_update") for line in lines} == {0}
+        assert lines == expected
+        assert not run.failures_file.exists()
+        assert_same(run.load().agent, runs[0].load().agent)
+
+
+# --- warnings ---
+
+
+def warned(run: Run) -> list[tuple[int, str]]:
+    """The iterations and reasons of the warnings in a run's record."""
+    events = [each for each in run.failures() if each["kind"] == "warning"]
+    assert {each["handled"] for each in events} <= {"warned"}
+    return [(each["iteration"], each["reason"]) for each in events]
+
+
+def healthy(**overrides):
+    """A tiny config without faults, which stops where a number is not finite."""
+    return faulty(share=0.0, on_failure="stop", **overrides)
+
+
+def test_a_line_search_that_never_succeeds_is_warned_of_once(tmp_path, capsys):
+    """As steps are so short that rounding hides them; after a resumption too."""
+    settings = {"outer.max_kl": 1e-30, "outer.line_search_steps": 1, "iterations": 13}
+    run = train(healthy(**settings), tmp_path / "run")
+    assert all(line["line_search_rejected"] for line in run.metrics())
+    expected = [(10, "the line search has rejected every step 10 times in a row")]
+    assert warned(run) == expected
+    assert [line.get("warnings") for line in run.metrics()] == [None] * 9 + [1] * 4
+    output = capsys.readouterr().out
+    assert output.count("warning: iteration 10: the line search has rejected") == 1
+    assert output.count("(1 warnings)") == 4
+
+    whole = outcome(run)
+    for iteration in (8, 12):  # before it begins, and while it lasts
+        source = run.checkpoints / f"iteration-{iteration:06d}.pt"
+        (run.checkpoints / "latest.pt").write_bytes(source.read_bytes())
+        resume(run.directory)
+        assert outcome(run)[:2] == whole[:2]
+    assert capsys.readouterr().out.count("warning:") == 1
+
+
+def test_metrics_that_are_no_numbers_warn_of_nothing():
+    """A resumption reads them from a file, which anybody may have written."""
+    watch = Watch(TRPOConfig())
+    for value in ("1e9", None, [5], {}, float("nan")):
+        assert watch({"outer_kl": value}) == []
+    assert [event.kind for event in watch({"outer_kl": 5.0})] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "what"),
+    [
+        ({"policy.min_std": 0.9999}, "the policy's std has collapsed in"),
+        ({"policy.max_std": 1.0001}, "the policy's std has exploded in"),
+    ],
+)
+def test_a_std_beyond_its_bounds_is_warned_of(tmp_path, bounds, what):
+    run = train(healthy(iterations=3, **bounds), tmp_path / "run")
+    assert [reason.startswith(what) for _, reason in warned(run)] == [True]
+    key = "std_collapsed" if "min_std" in str(bounds) else "std_exploded"
+    assert run.metrics()[-1][key] in (1.0, 2.0)
+    assert run.metrics()[-1]["warnings"] == 1
+
+
+@pytest.mark.parametrize("init_std", [1.0, 1e-6, 20.0])
+def test_a_std_has_gone_astray_by_a_factor_of_a_thousand(init_std):
+    """Or at a bound; not where it began, be it there."""
+    policy = GaussianMLP(PolicyConfig(hidden=(8,), init_std=init_std), 3, 2)
+    params = policy.init(np.random.default_rng(0))
+    start = params["log_std"]
+    assert policy.trouble([params, stack(params, 4)]) == {}
+    for factor, key, beyond in ((1e-4, "std_collapsed", 1e-6), (1e4, "std_exploded", 20.0)):
+        for each, count in ((factor, 1.0), (factor**0.5, 0.0)):
+            log_std = start.clone()
+            log_std[0, 1] += np.log(each)
+            at_bound = (init_std * each < beyond) if each < 1 else (init_std * each > beyond)
+            expected = {key: 1.0} if count or at_bound else {}
+            assert policy.trouble([{"log_std": start}, {"log_std": log_std}]) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [({"kl_target": 0.001, "kl_weight": 1e-9, "lr": 0.05}, "0.01"), ({"lr": 0.3}, "1")],
+)
+def test_a_divergence_far_beyond_its_limit_is_warned_of(tmp_path, settings, limit):
+    settings = {f"outer.{key}": value for key, value in settings.items()}
+    config = healthy(iterations=2, **{"outer.update": "ppo", "outer.epochs": 10, **settings})
+    run = train(config, tmp_path / "run")
+    (warning,) = warned(run)
+    assert re.fullmatch(rf"the KL divergence of an update, .*, is far beyond {limit}", warning[1])
+
+
+def test_a_warning_ends_and_begins_again():
+    watch = Watch(PPOConfig())
+    kls = [0.1, 2.0, 3.0, None, 0.1, 5.0]  # None: no update was made
+    metrics = [{} if kl is None else {"outer_kl": kl} for kl in kls]
+    begins = [[each.kind for each in watch(line)] for line in metrics]
+    assert begins == [[], ["warning"], [], [], [], ["warning"]]
+
+
+def test_a_skipped_update_is_neither_a_rejection_nor_a_success():
+    watch, events = Watch(TRPOConfig()), []
+    for i in range(12):
+        line = {} if i in (3, 4) else {"outer_kl": 0.0, "line_search_rejected": 1.0}
+        events += [(i, each.kind) for each in watch(line)]
+    assert events == [(11, "warning")]
+    watch({"outer_kl": 0.01, "line_search_rejected": 0.0})
+    assert watch.warnings == {}

@@ -1,0 +1,204 @@
+"""A full disk and folders that vanish while training: it stops, says how to go on, and can."""
+
+import os
+import resource
+import shutil
+import sys
+
+import pytest
+
+from examples.soak.trainer import CONTEXT
+from metarl.cli.main import main
+from metarl.envs import PointNav
+from metarl.runs.run import Run
+from metarl.training.loop import resume, train
+from tests.training.test_loop import TINY, assert_same_outcome, tiny
+
+NO_SPACE = "No space left on device"
+
+
+def flags(settings):
+    return [f"--{key}={value}" for key, value in settings.items()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of six iterations, with checkpoints at 2, 4 and 6."""
+    return train(tiny(), tmp_path_factory.mktemp("runs") / "finished").directory
+
+
+@pytest.fixture
+def in_the_fourth_iteration(monkeypatch):
+    """Does something while the fourth iteration runs."""
+
+    def install(action):
+        sample, calls = PointNav.sample_tasks, []
+
+        def acting(self, rng, num_tasks):
+            calls.append(1)
+            if len(calls) == 4:
+                action()
+            return sample(self, rng, num_tasks)
+
+        monkeypatch.setattr(PointNav, "sample_tasks", acting)
+
+    return install
+
+
+def full_disk_at(name):
+    """The disk is full when a file is written anew."""
+
+    def harm(directory):
+        path = directory / name
+        path.with_name(f".{path.name}.partial").symlink_to("/dev/full")
+
+    return harm, lambda directory: None, f"/{name}: cannot be written ({NO_SPACE})"
+
+
+def full_disk_for(name):
+    """The disk is full when a file is appended to."""
+
+    def harm(directory):
+        (directory / name).rename(directory / "aside")
+        (directory / name).symlink_to("/dev/full")
+
+    def mend(directory):
+        (directory / "aside").replace(directory / name)
+
+    return harm, mend, f"/{name}: cannot be written ({NO_SPACE})"
+
+
+def moved(name):
+    """A file or folder is not where it was."""
+
+    def harm(directory):
+        (directory / name).rename(directory.with_name("aside"))
+
+    def mend(directory):
+        directory.with_name("aside").rename(directory / name)
+
+    return harm, mend, "cannot be written (No such file or directory)"
+
+
+def no_folder():
+    """There is a file where the folder of checkpoints was."""
+
+    def harm(directory):
+        (directory / "checkpoints").rename(directory / "aside")
+        (directory / "checkpoints").touch()
+
+    def mend(directory):
+        (directory / "checkpoints").unlink()
+        (directory / "aside").rename(directory / "checkpoints")
+
+    return harm, mend, "cannot be written (Not a directory)"
+
+
+FAULTS = [
+    full_disk_at("checkpoints/iteration-000004.pt"),
+    full_disk_at("checkpoints/latest.pt"),
+    full_disk_for("metrics.jsonl"),
+    full_disk_for("timings.jsonl"),
+    moved("metrics.jsonl"),
+    moved("checkpoints"),
+    moved("."),
+    no_folder(),
+]
+
+
+@pytest.mark.parametrize(("harm", "mend", "expected"), FAULTS)
+def test_training_stops_with_one_line_and_goes_on_later(
+    tmp_path, capsys, in_the_fourth_iteration, finished, harm, mend, expected
+):
+    directory = tmp_path / "run"
+    in_the_fourth_iteration(lambda: harm(directory))
+    code = main(["train", "point_nav/maml_trpo", *flags(TINY), "--out", str(directory)])
+    error = capsys.readouterr().err
+    assert_one_line(code, error, directory, expected)
+
+    mend(directory)
+    assert not list(directory.rglob(".*.partial"))
+    assert Run.open(directory).load().iteration == 2
+    resume(directory)
+    assert_same_outcome(directory, finished)
+
+
+def assert_one_line(code, error, directory, reason):
+    assert code == 1
+    assert error.startswith("metarl: error: training stopped: ")
+    assert reason in error
+    assert error.endswith(f"go on with: metarl train --resume {directory}\n")
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_below_standard_output_stops_training_too(
+    tmp_path, capsys, monkeypatch, finished
+):
+    directory = tmp_path / "run"
+    with open("/dev/full", "w") as full, open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr("sys.stdout", full)
+        code = main(["train", "point_nav/maml_trpo", *flags(TINY), "--out", str(directory)])
+        monkeypatch.undo()
+        os.dup2(nowhere.fileno(), full.fileno())  # for what is left to flush
+    error = capsys.readouterr().err
+    assert_one_line(code, error, directory, f"standard output: cannot be written ({NO_SPACE})")
+    resume(directory)
+    assert_same_outcome(directory, finished)
+
+
+def resume_with_small_files(directory, errors, limit):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.exit(main(["train", "--resume", str(directory)]))
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """A finished run of sixteen iterations, whose metrics are larger than its checkpoints."""
+    return train(tiny(iterations=16), tmp_path_factory.mktemp("runs") / "longer")
+
+
+@pytest.mark.parametrize("file", ["checkpoints/latest.pt", "metrics.jsonl"])
+def test_files_that_may_not_grow_stop_training_and_later_it_goes_on(tmp_path, longer, file):
+    """By the system's own limit on the size of files, which cuts a line of the log short."""
+    sizes = [(longer.directory / name).stat().st_size for name in ("checkpoints/latest.pt", file)]
+    limit = sizes[0] - 500 if file.endswith(".pt") else sizes[1] - 500
+    assert limit > 1000
+    assert file.endswith(".pt") or limit > sizes[0]
+    directory, errors = tmp_path / "run", tmp_path / "errors"
+    Run.create(longer.config, directory)
+    process = CONTEXT.Process(target=resume_with_small_files, args=(directory, errors, limit))
+    process.start()
+    process.join(120)
+    reason = "cannot be written (File too large)"
+    assert_one_line(process.exitcode, errors.read_text(), directory, reason)
+    if file == "metrics.jsonl":
+        content = (directory / file).read_bytes()
+        assert len(content) == limit
+        assert not content.endswith(b"\n")
+    assert not list(directory.rglob(".*.partial"))
+    resume(directory)
+    assert_same_outcome(directory, longer.directory)
+
+
+def test_an_evaluation_that_cannot_be_written_is_one_line_and_exit_code_1(
+    tmp_path, capsys, finished
+):
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    (directory / "evaluation").mkdir()
+    (directory / "evaluation" / ".paper-test.json.partial").symlink_to("/dev/full")
+    assert main(["evaluate", str(directory), "--tasks=2", "--episodes=2", "--steps=1"]) == 1
+    error = capsys.readouterr().err
+    path = directory / "evaluation" / "paper-test.json"
+    assert error == f"metarl: error: {path}: cannot be written ({NO_SPACE})\n"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "run"
+    assert main(["train", "point_nav/maml_trpo", *flags(TINY), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"metarl: error: {out}: cannot be written (Not a directory)\n"
+    )

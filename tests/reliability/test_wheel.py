@@ -1,0 +1,120 @@
+"""The built wheel works by itself: installed elsewhere, away from the repository.
+
+Nothing here needs a network. The wheel is built with the hatchling of the running environment
+and goes into an environment of its own. That one borrows the dependencies, torch above all,
+through a `.pth` file that names the running environment's site-packages. Python does not read
+`.pth` files inside a folder added in that way, so the editable install of the repository stays
+unseen, and `metarl` can only come from the wheel.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent.parent
+
+
+def run(command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> str:
+    """Run a command, insist on exit code 0 and return what it printed."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    told = f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, told
+    return done.stdout
+
+
+def build(out: Path, *options: str) -> Path:
+    """Build the repository into the folder `out` and return the wheel."""
+    run([sys.executable, "-m", "build", "--no-isolation", "-o", out, *options, REPO], cwd=REPO)
+    (wheel,) = out.glob("metarl_torch-*.whl")
+    return wheel
+
+
+def files_in(wheel: Path) -> dict[str, int]:
+    """Return the checksum of each file in the wheel by its name."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {file.filename: file.CRC for file in archive.infolist()}
+
+
+def clean_variables(home: Path) -> dict[str, str]:
+    """Return the caller's environment variables without those that could lead to the repository."""
+    steering = ("PYTHON", "PYTEST", "VIRTUAL_ENV", "METARL", "WANDB")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
+    return {**kept, "HOME": str(home)}
+
+
+def make_environment(folder: Path, wheel: Path) -> Path:
+    """Create an environment that holds the wheel and borrows its dependencies."""
+    run([sys.executable, "-m", "venv", "--without-pip", folder], cwd=folder.parent)
+    python = folder / "bin" / "python"
+    install = ["install", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
+    run([sys.executable, "-m", "pip", "--python", python, *install], cwd=folder.parent)
+
+    query = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site_packages = Path(run(query, cwd=folder.parent).strip())
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site_packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    return python
+
+
+@pytest.mark.skipif(os.name != "posix", reason="looks for the command in the folder bin")
+def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "clean", build(tmp_path / "dist", "--wheel"))
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "envs").mkdir(parents=True)  # a project's own, which is not ours
+    (elsewhere / "envs" / "__init__.py").write_text("raise ImportError('not that one')")
+    env = clean_variables(home=elsewhere)
+
+    show = "import metarl, metarl.envs; print(metarl.__file__); print(metarl.envs.__file__)"
+    for place in run([python, "-c", show], elsewhere, env).splitlines():
+        assert Path(place).is_relative_to(tmp_path / "clean"), place
+
+    command = python.parent / "metarl"
+    version = run([command, "--version"], elsewhere, env)
+    assert run([python, "-m", "metarl", "--version"], elsewhere, env) == version
+    assert "0.1.0" in version
+    assert "half_cheetah_vel/maml_trpo" in run([command, "list", "configs"], elsewhere, env)
+    run([command, "train", "half_cheetah_vel/maml_trpo", "--dry-run"], elsewhere, env)
+
+
+def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
+    names = files_in(build(tmp_path, "--wheel"))
+    for path in (REPO / "configs").rglob("*.yaml"):
+        assert f"metarl/{path.relative_to(REPO).as_posix()}" in names
+    needed = {"metarl/reporting/templates/report.html", "metarl/reporting/templates/model_card.md"}
+    assert {*needed, "metarl/envs/external/meta_world_requirements.txt"} <= names.keys()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"metarl"}
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_a_package_called_envs_and_ours_do_not_meet(tmp_path: Path) -> None:
+    """A project of that name may be installed over the wheel: neither overwrites the other."""
+    python = make_environment(tmp_path / "clean", build(tmp_path / "dist", "--wheel"))
+    query = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    other = Path(run(query, cwd=tmp_path).strip()) / "envs"
+    assert not other.exists()
+    other.mkdir()
+    (other / "__init__.py").write_text("PointNav = 'theirs'")
+    show = "import envs, metarl.envs; print(envs.PointNav, metarl.envs.PointNav.name)"
+    assert run([python, "-c", show], tmp_path, clean_variables(tmp_path)) == "theirs point_nav\n"
+
+
+def test_source_archive_builds_the_same_wheel(tmp_path: Path) -> None:
+    direct = build(tmp_path / "direct", "--wheel")
+    # Without --wheel, build makes the source archive and then the wheel from that archive.
+    through_source = build(tmp_path / "through_source")
+    assert files_in(through_source) == files_in(direct)

@@ -1,0 +1,320 @@
+"""Reports: what is on the page, in a real browser where there is one, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import metarl
+from metarl.config import make_config
+from metarl.core.errors import UserError
+from metarl.evaluation.compare import evaluate_run
+from metarl.reporting.report import MAX_EVENTS, write_report
+from metarl.reporting.report_figures import interpolated, moving_mean
+from metarl.reporting.summary import differences, gathered, pooled, read_results, read_stories
+from metarl.rollout.failures import Failure
+from metarl.training.loop import train
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+TINY = {
+    "iterations": 3,
+    "num_tasks": 2,
+    "num_episodes": 3,
+    "env.horizon": 6,
+    "policy.hidden": [8],
+    "tracking.mode": "disabled",
+}
+
+
+def make_run(folder, name="point_nav/maml_trpo", **overrides):
+    return train(metarl.load_config(name, **{**TINY, **overrides}), folder).directory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of one method, one of another whose label is no friend of HTML, evaluated."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = [
+        make_run(folder / "a0"),
+        make_run(folder / "a1", seed=1),
+        make_run(folder / "b", "point_nav/reptile", method="<script>alert(1)</script>"),
+    ]
+    for run in made:
+        evaluate_run(run, tasks=5, episodes=2, steps=1, against=["random"])
+    for protocol in ("continual", "robust", "few_episode", "ood"):
+        evaluate_run(made[0], protocol=protocol, tasks=5, episodes=2, steps=1)
+    (made[0] / "videos").mkdir()
+    (made[0] / "videos" / "film.mp4").write_bytes(b"not quite a film")
+    return made
+
+
+@pytest.fixture(scope="module")
+def files(runs):
+    return write_report(runs)
+
+
+@pytest.fixture(scope="module")
+def page(files):
+    return files[0].read_text()
+
+
+def test_the_page_stands_alone_and_its_figures_beside_it(files, runs, page):
+    folder = runs[0] / "report"
+    assert files[0] == folder / "report.html"
+    assert {"report.html", "model_card.md", "learning.svg", "learning.png"} <= {
+        file.name for file in files
+    }
+    assert all(file.parent == folder and file.stat().st_size > 0 for file in files)
+    assert sorted(folder.iterdir()) == sorted(files)
+    # Nothing is fetched: the only addresses are names, such as that of the SVG format.
+    fetched = re.findall(r"""(?:src|href)=["'](?!data:|#)([^"']*)""", page)
+    assert fetched == []
+    assert "url(http" not in page
+
+
+def test_labels_are_escaped(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_what_is_on_the_page(page):
+    for text in (
+        "paper-test",
+        "few_episode-test",
+        "continual-test",
+        "backward transfer",
+        "robust-test",
+        "ood-test",
+        "probability of improvement",
+        "outer.update",
+        "data:video/mp4;base64,",
+        "metarl evaluate runs/a0 --protocol paper --split test --tasks 5 --episodes 2 --steps 1",
+    ):
+        assert text in page, text
+    # learning, diagnostics, and what five evaluations are shown by
+    assert page.count("<svg") == 2 + 3 + 3 + 3 + 1 + 1
+
+
+def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
+    scores = pooled(gathered(read_stories(runs), "paper-test"))
+    assert {name: values.shape for name, values in scores.items()} == {
+        "maml_trpo": (2, 5, 2),
+        "<script>alert(1)</script>": (1, 5, 2),
+        "random": (1, 5, 2),
+    }
+    returns = json.loads((runs[1] / "evaluation" / "paper-test.json").read_text())
+    second = returns["methods"]["maml_trpo"]["parts"][""]["mean"]
+    assert scores["maml_trpo"][1].mean(0).tolist() == pytest.approx(second)
+
+
+def test_configs_differ_where_they_do(runs):
+    found = differences(read_stories(runs))
+    assert found["seed"] == [0, 1, 0]
+    assert found["outer.update"] == ["trpo", "trpo", "reptile"]
+    assert "num_tasks" not in found
+
+
+def test_the_model_card_says_what_the_policy_is(files):
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert "# a0" in card
+    assert "`point_nav`" in card
+    assert "| maml_trpo | 2 |" in card
+    assert "inner.lr: 0.5" in card
+
+
+def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
+    files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
+    assert "None yet: metarl evaluate run" in files[0].read_text()
+
+
+def test_writing_again_replaces(runs, files):
+    assert write_report(runs)[0].read_text() == files[0].read_text()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [1200, 390], ids=["desk", "phone"])
+def test_a_browser_shows_it(files, tmp_path, width):
+    """No script is needed, nothing runs off a phone's screen, and every figure has its size."""
+    probe = tmp_path / "probe.html"
+    page = files[0].read_text()
+    # The page forbids scripts; the probe is a copy that allows one, to measure it.
+    page = re.sub(r"<meta http-equiv.*?>", "", page, flags=re.DOTALL)
+    script = """<script>document.title = JSON.stringify({
+        wide: document.documentElement.scrollWidth, screen: innerWidth,
+        svgs: [...document.querySelectorAll("figure svg")].map(e => e.clientWidth),
+        alerts: document.querySelectorAll("td script").length})</script></body>"""
+    probe.write_text(page.replace("</body>", script))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--window-size={width},2000", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
+    found = json.loads(title.replace("&quot;", '"'))
+    assert found["wide"] <= found["screen"]
+    assert len(found["svgs"]) == 13
+    assert min(found["svgs"]) > 200
+    assert found["alerts"] == 0
+
+
+def test_runs_of_different_families_are_refused(runs, tmp_path):
+    other = make_run(tmp_path / "other", "tabular_mdp/maml_trpo")
+    with pytest.raises(UserError, match=r"different families .*: point_nav, tabular_mdp"):
+        write_report([runs[0], other])
+
+
+def test_a_run_without_iterations_is_refused(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    (copy / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="copy: nothing was trained yet"):
+        write_report([copy])
+
+
+def test_a_file_that_is_no_result_is_named(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    (copy / "evaluation" / "mine.json").write_text('{"returns": [1]}')
+    with pytest.raises(UserError, match=r"mine\.json: not a result file"):
+        write_report([copy])
+
+
+def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
+    """Fewer tasks for one seed than for another would count as if they were the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[1], copy)
+    evaluate_run(copy, tasks=3, episodes=2, steps=1)
+    with pytest.raises(UserError, match=r"paper-test: a0 was evaluated on 5 tasks .*, copy on 3 t"):
+        write_report([runs[0], copy], tmp_path / "out")
+    evaluate_run(copy, tasks=5, episodes=2, steps=2)
+    with pytest.raises(UserError, match=r"1 adaptation steps, copy on 5 tasks .*, 2 adaptation st"):
+        write_report([runs[0], copy], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def copied(run, copy):
+    """Copy a run; return the copy, its file of results, what is in it, and the result in that."""
+    shutil.copytree(run, copy)
+    path = copy / "evaluation" / "paper-test.json"
+    content = json.loads(path.read_text())
+    (result,) = content["methods"]["maml_trpo"]["parts"].values()
+    return copy, path, content, result
+
+
+def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
+    copy, path, content, result = copied(runs[0], tmp_path / "copy")
+    result["tasks"] = [[5e-324, 1e17]] * 5
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="numbers that no axis can show"):
+        write_report([copy], tmp_path / "out")
+
+
+def test_success_rates_are_on_the_page(runs, tmp_path):
+    copy, path, content, result = copied(runs[0], tmp_path / "copy")
+    won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
+    path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))
+    assert "success" not in write_report([copy], tmp_path / "out")[0].read_text()
+    result["success"] = won
+    path.write_text(json.dumps(content))
+    page, card = write_report([copy], tmp_path / "out")[:2]
+    for text in (page.read_text(), card.read_text()):
+        assert "success 40%" in text
+        assert "success 100%" in text
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(runs, blocked / "report")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="not a run's folder"):
+        write_report([tmp_path])
+
+
+# --- what went wrong ---
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """A run with episodes left out and updates skipped, and an event that is no friend of
+    HTML in its record; evaluated."""
+    data = {
+        "env": {"family": "tests.faulty:FaultyNav", "share": 0.1},
+        "on_failure": "skip_update",
+        "method": "maml",
+    }
+    folder = tmp_path_factory.mktemp("troubled") / "run"
+    settings = {**TINY, "iterations": 5, "outer.update": "gradient"}
+    run = train(make_config(data, "test", settings), folder)
+    # As if nothing had been left of the third iteration.
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    lines[2] |= {"return_before": None, "return_after": None, "adaptation_gain": None}
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.record(5, [Failure("warning", "<script>alert(2)</script>")])
+    path = run.failures_file
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    evaluate_run(folder, tasks=6, episodes=2, steps=1, against=["random"])
+    return run
+
+
+def test_a_page_says_what_went_wrong(troubled):
+    files = write_report([troubled.directory])
+    page = files[0].read_text()
+    events, lines = troubled.failures(), troubled.metrics()
+    episodes = sum(each["kind"] == "episode" for each in events)
+    skipped = sum(line["skipped_update"] for line in lines)
+    assert episodes > MAX_EVENTS
+    counts = f"{episodes} episodes left out, {skipped} updates skipped, 1 warnings"
+    assert f"<p>run: {counts}. The first:</p>" in page
+    assert "<script>alert(2)" not in page
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
+    assert page.count("<td>skip_update</td>") == MAX_EVENTS - 1
+    assert re.search(r"<p>maml: \d+ episodes.* left out \(first: task \d \[.*\)</p>", page)
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert f"| Trouble | {counts} |" in card
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_a_page_of_a_healthy_run_says_nothing_of_it(page, files):
+    card = next(file for file in files if file.suffix == ".md").read_text()
+    assert "left out" not in page + card
+    assert "Trouble" not in card
+
+
+def test_curves_leave_out_what_there_is_not():
+    """Means over those of the last values that there are, and lines between them."""
+    nan = float("nan")
+    smooth = moving_mean(np.array([1.0, nan, 3.0, nan, nan, 8.0]), 2)
+    np.testing.assert_array_equal(smooth, [1.0, 1.0, 3.0, 3.0, nan, 8.0])
+    grid, axis = np.array([0.0, 1.0, 4.0, 5.0]), np.arange(6.0)
+    np.testing.assert_array_equal(interpolated(grid, axis, smooth), [1.0, 1.0, 5.5, 8.0])
+    assert np.isnan(interpolated(grid, axis, np.full(6, nan))).all()
+
+
+def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
+    """Otherwise the means, and pairs of methods, would be over different tasks."""
+    copy = tmp_path / "copy"
+    shutil.copytree(troubled.directory, copy)
+    path = copy / "evaluation" / "paper-test.json"
+    content = json.loads(path.read_text())
+    found = {name: each["parts"][""] for name, each in content["methods"].items()}
+    found["random"]["returns"][3][1] = [None, None]
+    path.write_text(json.dumps(content))
+    results = read_results(path)
+    scores = pooled(gathered(read_stories([copy]), "paper-test"))
+    assert {values.shape for values in scores.values()} == {(1, 5, 2)}
+    kept = [0, 1, 2, 4, 5]
+    for name in ("maml", "random"):
+        assert np.array_equal(scores[name][0], results[name][""].by_task[kept])
+    for task in range(6):
+        found["random"]["returns"][task][0] = [None, None]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="maml: no task is left"):
+        pooled(gathered(read_stories([copy]), "paper-test"))

@@ -1,0 +1,247 @@
+"""metarl.rollout.collect: the closed loop of agents and environments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from metarl.core.errors import UserError
+from metarl.core.params import stack
+from metarl.core.policies import GaussianMLP, PolicyConfig
+from metarl.envs import HalfCheetahVel, PointNav
+from metarl.envs.mujoco.family import MujocoBatchEnv
+from metarl.envs.point import PointBatchEnv
+from metarl.rollout.collect import EpisodeDiverged, collect
+from metarl.rollout.episodes import Episodes
+
+POINT = PointNav(horizon=8, action_scale=1.0)
+CHEETAH = HalfCheetahVel(horizon=6)
+FAR = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
+
+
+@dataclass
+class Walk:
+    """An actor that goes right by a fixed share of the largest step."""
+
+    share: float = 1.0
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        return np.zeros((horizon, 1), np.float32)
+
+    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.float32([self.share, 0.0]), obs.shape)
+
+
+class EndlessPoint(PointNav):
+    """Time only cuts it short."""
+
+    finite_horizon = False
+
+
+@pytest.fixture
+def run(clock, episode_streams):
+    """Plays two episodes per task by a random Gaussian policy, or by the given actor."""
+
+    def run(family, tasks, actor=None, env=None, num_episodes=2, num_threads=1, **options):
+        if actor is None:
+            obs_dim, action_dim = family.observation_space.shape[0], family.action_space.shape[0]
+            policy = GaussianMLP(PolicyConfig(hidden=(8,)), obs_dim, action_dim)
+            actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
+        env = env or family.make_batch(len(tasks) * num_episodes, num_threads)
+        rngs = episode_streams(len(tasks), num_episodes)
+        return collect(env, actor, tasks, rngs, clock, **options)
+
+    return run
+
+
+def assert_same(one: Episodes, other: Episodes) -> None:
+    """All arrays are the same bit for bit."""
+    for name, array in vars(one).items():
+        assert np.array_equal(array, vars(other)[name]), name
+
+
+@pytest.mark.parametrize(("family", "tasks"), [(POINT, FAR), (CHEETAH, FAR[:, :1])])
+def test_shapes_and_types(run, family, tasks):
+    episodes = run(family, tasks)
+    obs_dim, action_dim = family.observation_space.shape[0], family.action_space.shape[0]
+    expected = {
+        "obs": ((3, 2, family.horizon, obs_dim), np.float32),
+        "action": ((3, 2, family.horizon, action_dim), np.float32),
+        "reward": ((3, 2, family.horizon), np.float32),
+        "mask": ((3, 2, family.horizon), bool),
+        "last_obs": ((3, 2, obs_dim), np.float32),
+        "terminated": ((3, 2), bool),
+        "bootstrap": ((3, 2), bool),
+        "tasks": (tasks.shape, np.float64),
+    }
+    arrays = {name: array for name, array in vars(episodes).items() if array is not None}
+    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == expected
+    assert episodes.success is None
+    assert episodes.mask.all()
+    assert episodes.num_steps == 6 * family.horizon
+    assert episodes.returns.shape == (3, 2)
+
+
+def test_the_loop_by_hand(run):
+    """Steps of 0.1 to a goal at 0.3: observations before, rewards after each action."""
+    episodes = run(POINT, np.array([[0.3, 0.0], [0.0, 0.4]]), Walk())
+    path = np.float32([0.0, 0.1, 0.1 + 0.1])
+    assert np.array_equal(episodes.obs[0, 0, :, 0], [*path, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(episodes.reward[0, 0], [-0.2, -0.1, 0, 0, 0, 0, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(episodes.last_obs[0, 0], [0.3, 0.0], atol=1e-7)
+    assert np.array_equal(episodes.mask.sum(2), [[3, 3], [8, 8]])
+    assert np.array_equal(episodes.terminated, [[True, True], [False, False]])
+    np.testing.assert_allclose(episodes.returns[0], -0.3, atol=1e-6)
+    np.testing.assert_allclose(episodes.last_obs[1, 0], [0.8, 0.0], atol=1e-6)
+    assert episodes.num_steps == 22
+
+
+def test_nothing_is_stored_after_the_end(run):
+    """Neither a reset's observation, nor the actions that are chosen in vain."""
+    episodes = run(POINT, np.array([[0.2, 0.0], [0.4, 0.4]]), Walk())
+    ended = ~episodes.mask
+    assert ended.sum() == 2 * 6
+    for array in (episodes.obs, episodes.action, episodes.reward):
+        assert not array[ended].any()
+    np.testing.assert_allclose(episodes.last_obs[0], [[0.2, 0.0]] * 2, atol=1e-7)
+
+
+def test_an_early_end_does_not_change_the_others(run):
+    """Put task 1's goal where its first episode will be after three steps: that episode ends, all
+    others go on bit for bit as before."""
+    before = run(POINT, FAR)
+    tasks = FAR.copy()
+    tasks[1] = before.obs[1, 0, 3]
+    after = run(POINT, tasks)
+    assert after.terminated.tolist() == [[False, False], [True, False], [False, False]]
+    assert after.mask[1, 0].sum() == 3
+    assert np.array_equal(after.obs[1, 0, :3], before.obs[1, 0, :3])
+    assert np.array_equal(after.obs[1, 1], before.obs[1, 1])
+    assert np.array_equal(after.action[1, 1], before.action[1, 1])
+    for task in (0, 2):
+        assert_same(after.rows(task, task + 1), before.rows(task, task + 1))
+
+
+@pytest.mark.parametrize(("family", "tasks"), [(POINT, FAR), (CHEETAH, np.abs(FAR[:, :1]))])
+def test_a_task_does_not_depend_on_its_neighbours_in_the_batch(run, family, tasks):
+    """Task 0 alone, and among others: the same bits."""
+    assert_same(run(family, tasks).rows(0, 1), run(family, tasks[:1]))
+
+
+def test_threads_do_not_change_a_bit(run):
+    one, two = (run(CHEETAH, np.abs(FAR[:, :1]), num_threads=threads) for threads in (1, 2))
+    assert_same(one, two)
+
+
+def test_the_environment_may_be_used_again(run):
+    """Nothing is left of the first episodes in the second, also after early ends."""
+    env = POINT.make_batch(6)
+    near = np.tile([[0.05, 0.0]], (3, 1))
+    run(POINT, near, Walk(share=0.5), env=env)
+    assert_same(run(POINT, FAR, env=env), run(POINT, FAR))
+
+
+def test_collecting_stops_when_all_episodes_have_ended(run):
+    watched = []
+    episodes = run(POINT, np.array([[0.2, 0.0]]), Walk(), watch=lambda env: watched.append(1))
+    assert episodes.terminated.all()
+    assert len(watched) == 3  # the beginning and two steps
+
+
+def test_watch_sees_the_beginning_and_every_step(run):
+    """T + 1 looks at the environment, in the states that the observations tell of."""
+    states = []
+    episodes = run(POINT, FAR, watch=lambda env: states.append(env.drawn_state(0)))
+    assert len(states) == POINT.horizon + 1
+    assert np.array_equal(np.float32(states[:-1]), episodes.obs[0, 0])
+    assert np.array_equal(np.float32(states[-1]), episodes.last_obs[0, 0])
+
+
+@pytest.mark.parametrize(("family", "endless"), [(PointNav, False), (EndlessPoint, True)])
+def test_only_a_time_limit_on_an_endless_task_is_bootstrapped(run, family, endless):
+    """Not the end of a finite horizon, and never a termination."""
+    tasks = np.array([[0.3, 0.0], [0.0, 0.4]])
+    episodes = run(family(horizon=5, action_scale=1.0), tasks, Walk())
+    assert episodes.terminated.tolist() == [[True, True], [False, False]]
+    assert episodes.bootstrap.tolist() == [[False, False], [endless, endless]]
+
+
+class FaultyPoint(PointBatchEnv):
+    """Gives NaN, as a reward or an observation, for one episode from one step on."""
+
+    def __init__(self, family, num_episodes, *, what: str, episode: int, step: int) -> None:
+        super().__init__(family, num_episodes, 1)
+        self.fault, self.steps_taken = (what, episode, step), 0
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        what, episode, step = self.fault
+        if self.steps_taken >= step:
+            (obs if what == "obs" else reward)[episode] = np.nan
+        self.steps_taken += 1
+        return obs, reward, terminated
+
+
+@pytest.mark.parametrize("what", ["obs", "reward"])
+def test_a_value_that_is_not_finite_names_task_episode_and_step(run, what):
+    """Number 3 of the batch is episode 1 of task 1."""
+    env = FaultyPoint(POINT, 6, what=what, episode=3, step=4)
+    with pytest.raises(EpisodeDiverged, match=r"task 1 \[-0\.45, 0\.2\], episode 1, step 4"):
+        run(POINT, FAR, env=env)
+
+
+@pytest.mark.parametrize("what", ["obs", "reward"])
+def test_rows_of_ended_episodes_mean_nothing(run, what):
+    """NaN there is no divergence, and is not stored: the contract of BatchEnv.step."""
+    tasks = np.array([[0.2, 0.0], [0.4, 0.4]])
+    env = FaultyPoint(POINT, 4, what=what, episode=1, step=5)
+    assert_same(run(POINT, tasks, Walk(), env=env), run(POINT, tasks, Walk()))
+
+
+class ExplodingCheetah(MujocoBatchEnv):
+    """Real physics that gets a huge joint angle, in one episode at the third step."""
+
+    steps_taken = 0
+
+    def step(self, action, ids=None):
+        if self.steps_taken == 2:
+            self.batch.bind("qpos")[3, 4] = 1e12
+        self.steps_taken += 1
+        return super().step(action, ids)
+
+
+def test_diverging_physics_names_task_episode_and_step(run):
+    env = ExplodingCheetah(CHEETAH, 6)
+    with pytest.raises(EpisodeDiverged, match=r"task 1 \[0\.45\], episode 1, step 2: MuJoCo"):
+        run(CHEETAH, np.abs(FAR[:, :1]), env=env)
+
+
+def test_rows_of_episodes(run):
+    episodes = run(POINT, FAR)
+    part = episodes.rows(1, 3)
+    assert np.array_equal(part.reward, episodes.reward[1:])
+    assert np.array_equal(part.tasks, FAR[1:])
+    assert_same(episodes.rows(0, 3), episodes)
+
+
+def test_first_episodes_of_each_task(run):
+    episodes = run(POINT, FAR)
+    part = episodes.first(1)
+    assert np.array_equal(part.reward, episodes.reward[:, :1])
+    assert np.array_equal(part.tasks, FAR)
+    assert part.success is None
+    assert_same(episodes.first(episodes.reward.shape[1]), episodes)
+
+
+def test_rewards_of_a_wrong_shape_are_refused(run):
+    class Column(PointNav):
+        def make_batch(self, num_episodes, num_threads=1):
+            return ColumnBatch(self, num_episodes, num_threads)
+
+    class ColumnBatch(PointBatchEnv):
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            return obs, reward[:, None], terminated
+
+    with pytest.raises(UserError, match=r"its reward has the shape \(6, 1\), expected"):
+        run(Column(horizon=5), FAR)

@@ -1,0 +1,259 @@
+"""Training: what a run leaves behind, and that resuming equals never having stopped."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.agents.base import make_agent
+from metarl.config import config_names, make_config
+from metarl.core.errors import UserError
+from metarl.envs import PointNav, WorkerError
+from metarl.evaluation.evaluate import evaluate, load
+from metarl.runs.run import Run
+from metarl.training.loop import Interrupted, resume, train
+
+TINY = {
+    "iterations": 6,
+    "num_tasks": 3,
+    "num_episodes": 4,
+    "checkpoint_every": 2,
+    "env.horizon": 10,
+    "policy.hidden": [8],
+    "tracking.mode": "disabled",
+}
+
+
+def tiny(name="point_nav/maml_trpo", **overrides):
+    return metarl.load_config(name, **{**TINY, **overrides})
+
+
+def outcome(directory):
+    """Everything of a run that must not depend on how it came about."""
+    checkpoints = {
+        path.name: torch.load(path, weights_only=True)
+        for path in sorted((directory / "checkpoints").glob("*.pt"))
+    }
+    return (directory / "metrics.jsonl").read_bytes(), checkpoints
+
+
+def assert_same_outcome(first, second):
+    metrics, checkpoints = outcome(first)
+    other_metrics, other_checkpoints = outcome(second)
+    assert metrics == other_metrics
+    assert checkpoints.keys() == other_checkpoints.keys()
+    for name, content in checkpoints.items():
+        other = other_checkpoints[name]
+        assert {k: v for k, v in content.items() if k != "agent"} == {
+            k: v for k, v in other.items() if k != "agent"
+        }
+        for key, value in content["agent"].items():
+            assert torch.equal(value, other["agent"][key]), (name, key)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished tiny run."""
+    return train(tiny(), tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_a_run_leaves_config_metrics_timings_checkpoints_and_provenance(finished):
+    directory = finished.directory
+    assert Run.open(directory).config == finished.config
+    lines = finished.metrics()
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["env_steps"] <= 6 * 2 * 3 * 4 * 10
+    assert {
+        "return_before",
+        "return_after",
+        "adaptation_gain",
+        "inner_kl",
+        "outer_kl",
+        "improvement",
+        "expected_improvement",
+        "line_search_steps",
+        "policy_std",
+        "explained_variance",
+    } <= lines[0].keys()
+    timings = [json.loads(line) for line in finished.timings_file.read_text().splitlines()]
+    assert len(timings) == 6
+    assert {"seconds", "env_steps_per_second", "seconds/conjugate gradient"} <= timings[0].keys()
+    names = {path.name for path in finished.checkpoints.iterdir()}
+    assert names == {"latest.pt", "best.pt", *(f"iteration-00000{i}.pt" for i in (2, 4, 6))}
+    assert json.loads((directory / "provenance.json").read_text())["versions"]["torch"]
+
+
+def test_metrics_mean_what_they_say(finished):
+    for line in finished.metrics():
+        assert line["adaptation_gain"] == pytest.approx(
+            line["return_after"] - line["return_before"]
+        )
+        assert 0 <= line["outer_kl"] <= finished.config.outer.max_kl
+        assert -10 * 10 * np.sqrt(2) < line["return_before"] < 0
+
+
+def test_best_is_the_checkpoint_with_the_highest_recent_return(finished):
+    after = [line["return_after"] for line in finished.metrics()]
+    recent = {i: np.mean(after[i - 2 : i]) for i in (2, 4, 6)}
+    best = finished.load("best")
+    assert best.iteration == max(recent, key=recent.get)
+    assert best.best_return == pytest.approx(max(recent.values()))
+
+
+@pytest.mark.parametrize("name", ["point_nav/maml_trpo", "half_cheetah_vel/maml_trpo"])
+def test_threads_do_not_change_the_result(tmp_path, name):
+    runs = [train(tiny(name, threads=n, iterations=2), tmp_path / str(n)) for n in (1, 2, 3)]
+    assert_same_outcome(runs[0].directory, runs[1].directory)
+    assert_same_outcome(runs[0].directory, runs[2].directory)
+
+
+def test_seeds_change_the_result(tmp_path, finished):
+    other = train(tiny(seed=1, iterations=1), tmp_path / "other")
+    assert other.metrics()[0]["return_before"] != finished.metrics()[0]["return_before"]
+
+
+def test_two_inner_steps_and_first_order_train(tmp_path):
+    config = tiny(inner_steps=2, iterations=1, **{"inner.first_order": True})
+    run = train(config, tmp_path / "run")
+    assert run.metrics()[0]["env_steps"] <= 3 * 3 * 4 * 10
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, finished, monkeypatch):
+    directory = tmp_path / "run"
+    original = PointNav.sample_tasks
+    calls = []
+
+    def interrupting(self, rng, num_tasks):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, rng, num_tasks)
+
+    monkeypatch.setattr(PointNav, "sample_tasks", interrupting)
+    with pytest.raises(Interrupted, match="metarl train --resume") as interruption:
+        train(tiny(), directory)
+    assert interruption.value.signal == signal.SIGTERM
+    assert len(Run.open(directory).metrics()) == 3  # between two checkpoints
+    resume(directory)
+    assert_same_outcome(directory, finished.directory)
+
+
+def test_kill_minus_nine_between_checkpoints_loses_nothing_for_good(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    overrides = {**TINY, "iterations": 40, "checkpoint_every": 3, "threads": 1}
+    flags = [f"--{key}={value}" for key, value in overrides.items()]
+    command = [sys.executable, "-m", "metarl", "train", "point_nav/maml_trpo", *flags, "--out"]
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL)
+    metrics = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 10:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert Run.open(killed).latest().iteration < 40
+    metarl.resume(killed)
+    train(tiny(**{**overrides, "threads": 2}), whole)
+    assert_same_outcome(killed, whole)
+
+
+def test_a_run_without_a_checkpoint_yet_starts_over(tmp_path, finished):
+    directory = tmp_path / "run"
+    run = Run.create(tiny(), directory)
+    run.rewind(0)
+    run.log({"iteration": 1, "return_after": 0.0}, {"iteration": 1})
+    resume(directory)
+    assert_same_outcome(directory, finished.directory)
+
+
+def test_an_existing_folder_and_a_finished_run_are_refused(finished, tmp_path):
+    with pytest.raises(UserError, match="exists already"):
+        train(tiny(), finished.directory)
+    with pytest.raises(UserError, match="finished already"):
+        resume(finished.directory)
+    with pytest.raises(UserError, match="not a run's folder"):
+        resume(tmp_path / "nothing")
+
+
+# --- every method ---
+
+POINT_NAV = [name for name in config_names() if name.startswith("point_nav/")]
+
+
+def killed_after_first_iteration(finished, directory):
+    """A copy of a run's folder, with checkpoints at each iteration, as if killed in the second."""
+    shutil.copytree(finished, directory)
+    checkpoints = directory / "checkpoints"
+    first = checkpoints / "iteration-000001.pt"
+    for path in checkpoints.iterdir():
+        if path.name in ("latest.pt", "best.pt"):
+            shutil.copy(first, path)
+        elif path != first:
+            path.unlink()
+
+
+@pytest.mark.parametrize("name", POINT_NAV)
+def test_every_method_trains_resumes_and_evaluates(tmp_path, name):
+    """Two iterations: on one thread, on two, and with a break after the first, all alike to the
+    bit; finite figures; and an evaluation of what was learned, which is not what it began with."""
+    config, two_threads = (
+        tiny(name, iterations=2, checkpoint_every=1, tasks_per_chunk=2, threads=n) for n in (1, 2)
+    )
+    run = train(config, tmp_path / "run")
+    lines = run.metrics()
+    assert len(lines) == 2
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+
+    assert_same_outcome(train(two_threads, tmp_path / "two").directory, run.directory)
+    killed_after_first_iteration(run.directory, tmp_path / "killed")
+    assert Run.open(tmp_path / "killed").latest().iteration == 1
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", run.directory)
+
+    trained, fresh = load(run.directory), make_agent(config)
+    result = evaluate(trained, config.env, tasks=3, episodes=2, steps=2)
+    assert np.isfinite(result.returns).all()
+    assert result.returns.shape == (3, 3, 2)
+    before = fresh.state_dict()
+    changed = [key for key, x in trained.state_dict().items() if not torch.equal(x, before[key])]
+    assert "params.weight0" in changed
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_has_an_agent(name):
+    """Of the sizes it is trained with."""
+    try:
+        agent = make_agent(metarl.load_config(name))
+    except WorkerError as error:
+        pytest.skip(str(error))
+    assert all(x.isfinite().all() for x in agent.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"outer.fisher_fraction": 1.0},  # so few steps need all
+        {"inner.adapts": "context", "inner.surrogate": "dice", "outer.update": "gradient"},
+        {"inner.rule": "meta_lstm", "outer.update": "ppo"},
+    ],
+)
+def test_discrete_actions_train(tmp_path, settings):
+    """On tabular_mdp, with a categorical policy."""
+    data = {"env": {"family": "tabular_mdp", "num_states": 4, "num_actions": 3}}
+    config = make_config(data, "test", {**TINY, "iterations": 2, **settings})
+    run = train(config, tmp_path / "run")
+    for line in run.metrics():
+        assert np.isfinite(list(line.values())).all()
+        assert "policy_std" not in line
+        assert line["outer_kl"] > 0
+    result = evaluate(load(run.directory), config.env, tasks=3, episodes=2, steps=1)
+    assert np.isfinite(result.returns).all()
