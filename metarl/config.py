@@ -1,44 +1,74 @@
-"""The config of an experiment: a frozen dataclass, read from YAML and from command-line flags."""
+"""The config of an experiment, read from YAML and overridden from Python or the command line."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import yaml
+from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
-from metarl.agents.maml.batch import ReturnConfig
-from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.outer import OuterConfig
-from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.agents.maml.surrogates import EPISODIC
-from metarl.core.errors import (
-    MOST_ADAPTATIONS,
-    ConfigError,
-    UserError,
-    check,
-    check_amount,
-    nearest,
-    shown,
-)
+from metarl.agents import AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
+from metarl.config_upgrade import renamed_key
+from metarl.core.errors import ConfigError, UserError, check, check_amount, nearest, shown
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import read_yaml
-from metarl.core.policies import PolicyConfig
-from metarl.core.rng import MAX_SEED
-from metarl.core.schema import Key, build, convert, keys, plain
+from metarl.core.rng import MAX_SEED, Purpose, make_rng
+from metarl.core.schema import Key, Section, build, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
+from metarl.rollout.sampling import SamplingConfig
 
 PACKAGE = Path(__file__).parent
 SWEEPS = "sweeps"  # the folder of Weights & Biases' sweeps, among those of the configs
 
+ALIASES = {
+    "num_tasks": "sampling.num_tasks",
+    "num_episodes": "sampling.num_episodes",
+    "inner_steps": "sampling.adaptation_steps",
+}
+"""Short names of keys, for flags (`--num-tasks`) and for overrides in Python."""
 
-@dataclass(frozen=True)
-class TrackingConfig:
+
+def make_family(values: Any) -> TaskFamily:
+    """Make a task family from the keys of a config's section `env`.
+
+    Args:
+        values: `family`, `observe_task` and the fields of the family; or a family, or its name.
+
+    Raises:
+        ConfigError: naming the key within the section.
+    """
+    if isinstance(values, TaskFamily):
+        return values
+    values = {"family": values} if isinstance(values, str) else values
+    if not isinstance(values, Mapping) or not isinstance(values.get("family"), str):
+        raise ConfigError("family: expected the name of a task family (metarl list families)")
+    fields = {**values}
+    try:
+        cls = family_class(fields.pop("family"))
+    except ValueError as error:
+        raise ConfigError(f"family: {error}") from error
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise ConfigError(f"family: {values['family']} does not define {missing}")
+    observe_task = ObserveTask(**{k: fields.pop(k) for k in ("observe_task",) if k in fields})
+    family = build(cls, fields)
+    return TaskObserved(family) if observe_task.observe_task else family
+
+
+class ObserveTask(Section):
+    """The key of the section `env` that every family has."""
+
+    observe_task: bool = False
+    """Whether observations show the task, as an oracle would see it."""
+
+
+class TrackingConfig(Section):
     """Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -50,123 +80,77 @@ class TrackingConfig:
     """User or team; null for your default one."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Section):
     """One experiment."""
 
-    env: TaskFamily
+    env: Annotated[InstanceOf[TaskFamily], BeforeValidator(make_family)]
     """The task family, and its fields."""
-    method: str = "maml_trpo"
-    """Label in tables and figures."""
-    iterations: int = 500
+    method: str = "unnamed"
+    """Label in tables, figures and the name of the run's folder; that of the config's file."""
+    iterations: Annotated[int, Field(ge=1)] = 500
     """Meta-iterations to train for."""
-    num_tasks: int = 40
-    """Tasks per meta-batch."""
-    num_episodes: int = 20
-    """Episodes per task, before and after each adaptation step."""
-    inner_steps: int = 1
-    """Adaptation steps in training; 0 trains one policy for all tasks."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Seed of everything random."""
     device: str = "cpu"
     """Where the learner computes: cpu or cuda (or cuda:1, ...)."""
-    threads: int = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads for physics and learner, 0 for one per core. No influence on the results."""
-    tasks_per_chunk: int = 0
-    """Tasks that the learner works on at once, 0 for the device's best: all on a GPU, one on each
-    thread of a CPU, where they fit the cache. Changes the results by rounding only."""
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Iterations from one checkpoint to the next."""
     on_failure: OnFailure = "stop"
-    """Where a number is not finite: a simulation that diverges, an observation, reward or gradient.
-    `stop` saves and stops, naming task, episode and step. `drop_episode` leaves that episode out of
-    everything, and skips an update that is not finite itself. `skip_update` skips the update of an
-    iteration in which anything of the sort happens. `failures.jsonl` has them all."""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    outer: OuterConfig = field(default_factory=TRPOConfig)
-    returns: ReturnConfig = field(default_factory=ReturnConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """What to do where a number is not finite: a simulation that diverges, an observation, reward
+    or gradient. `stop` saves and stops, naming task, episode and step. `drop_episode` leaves that
+    episode out of everything, and skips an update that is not finite itself. `skip_update` skips
+    the update of an iteration in which anything of the sort happens. `failures.jsonl` has them
+    all."""
+    sampling: SamplingConfig = SamplingConfig()
+    agent: Annotated[InstanceOf[AgentConfig], BeforeValidator(make_agent_config)] = Field(
+        default_factory=lambda: make_agent_config({})
+    )
+    """The kind of agent, and its settings."""
+    tracking: TrackingConfig = TrackingConfig()
 
-    def __post_init__(self) -> None:
-        for name in ("iterations", "num_tasks", "num_episodes", "checkpoint_every"):
-            check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        check(self.inner_steps >= 0, "inner_steps", "at least 0", self.inner_steps)
-        most = f"at most {MOST_ADAPTATIONS}"
-        check(self.inner_steps <= MOST_ADAPTATIONS, "inner_steps", most, self.inner_steps)
-        check_amount(self.num_tasks * self.num_episodes, self.env.horizon)
-        # It is a part of the name of the run's folder, of tables and of figures.
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        sampling = self.sampling
+        check_amount(sampling.num_tasks * sampling.num_episodes, self.env.horizon)
         fits = self.method.isprintable() and 0 < len(self.method) <= 100
         check(fits, "method", "1 to 100 characters, all printable", self.method)
-        check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
-        check(self.tasks_per_chunk >= 0, "tasks_per_chunk", "at least 0", self.tasks_per_chunk)
-        check(0 <= self.threads <= 1024, "threads", "between 0 and 1024", self.threads)
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        """Refuse parts of a method that make no sense together."""
-        inner, outer = self.inner, self.outer.update
-
-        def refuse(condition: bool, key: str, value: Any, reason: str) -> None:
-            if condition:
-                raise ConfigError(f"{key}: {value} makes no sense here: {reason}")
-
-        if scale := self.policy.obs_scale:  # some families have to start a world to tell its size
-            obs_dim = self.env.observation_space.shape[0]
-            expected = f"one number for each of the {obs_dim} of an observation, or none"
-            check(len(scale) == obs_dim, "policy.obs_scale", expected, scale)
-        refuse(
-            inner.adapts == "head" and not self.policy.hidden,
-            "inner.adapts",
-            inner.adapts,
-            "policy.hidden is [], so the policy has no layers below its head to share",
-        )
-        refuse(
-            inner.exploration > 0 and self.num_tasks == 1,
-            "inner.exploration",
-            inner.exploration,
-            "num_tasks is 1, and it compares the tasks of a meta-batch",
-        )
-        if outer == "reptile":
-            reason = "outer.update reptile differentiates nothing through the adaptation"
-            for key, usual in (
-                ("adapts", "all"),
-                ("rule", "sgd"),
-                ("exploration", 0.0),
-                ("start_weight", 0.0),
-                ("first_order", False),
-            ):
-                value = getattr(inner, key)
-                refuse(value != usual, f"inner.{key}", value, f"{reason}; expected {usual}")
-            refuse(
-                inner.surrogate in EPISODIC,
-                "inner.surrogate",
-                inner.surrogate,
-                f"{reason}, and the second derivatives are all that dice is for",
-            )
-        if self.inner_steps == 0:
-            reason = "with inner_steps 0 no adaptation takes place that could teach it anything"
-            refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
-            for key in ("exploration", "start_weight"):
-                value = getattr(inner, key)
-                refuse(value > 0, f"inner.{key}", value, reason)
-            coded = inner.adapts in ("context", "latent")
-            refuse(coded, "inner.adapts", inner.adapts, reason)
-            start_kl = getattr(self.outer, "start_kl_weight", 0.0)
-            refuse(start_kl > 0, "outer.start_kl_weight", start_kl, "there is no policy before")
+        try:
+            self.agent.check(self.env, sampling)
+        except ConfigError as error:
+            raise ConfigError(f"agent.{error}") from None
+        return self
 
     @property
     def num_threads(self) -> int:
-        """How many threads to use."""
+        """Number of threads to use."""
         return self.threads or available_cores()
+
+    def make_agent(self, state: Mapping[str, Any] | None = None) -> MetaAgent:
+        """Make the agent as the config's seed initialises it, or with the state of a checkpoint.
+
+        Raises:
+            ConfigError: if the device is not there.
+            UserError: if the checkpoint does not fit the config.
+        """
+        setup = AgentSetup(
+            observation_space=self.env.observation_space,
+            action_space=self.env.action_space,
+            adaptation_steps=self.sampling.adaptation_steps,
+            rng=make_rng(self.seed, Purpose.INITIALISE),
+            device=torch.device(self.device),
+            num_threads=self.num_threads,
+        )
+        return make_agent(self.agent, setup, state)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as nested dicts and lists."""
         env = {"family": family_name(self.env), **plain(family_settings(self.env))}
-        values = {field.name: plain(getattr(self, field.name)) for field in fields(self)[1:]}
+        values = {name: plain(value) for name, value in self if name != "env"}
         return {"env": env, **values}
 
     def to_yaml(self) -> str:
@@ -180,7 +164,7 @@ def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
     Args:
         name: a YAML file, or the name of a config that comes with the package.
         overrides: values that replace those of the file, by key. A key of a section is given as
-            `**{"inner.lr": 0.2}`.
+            `**{"agent.inner.lr": 0.2}`; the keys of `ALIASES` have short names.
 
     Raises:
         ConfigError: naming the file or the key, what was expected, and the nearest valid value.
@@ -188,57 +172,73 @@ def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
     return make_config(read_config(name), str(name), overrides)
 
 
-def make_config(data: dict[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:
+def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:
     """Check the plain values of a config, with some replaced.
 
     Args:
         data: nested, as read from YAML.
-        source: what to call them in an error.
+        source: the config's name in errors.
         overrides: values by dotted key.
 
     Raises:
         ConfigError: naming the source and the key.
     """
-    data = {**data}
-    for path, value in overrides.items():
-        *sections, key = path.split(".")
-        inside = data
-        for depth, section in enumerate(sections, 1):
-            copied = inside.get(section) or {}
-            if not isinstance(copied, Mapping):
-                raise ConfigError(
-                    f"{source}: {'.'.join(sections[:depth])}: expected keys with values, "
-                    f"got {shown(copied)}"
-                )
-            inside[section] = {**copied}
-            inside = inside[section]
-        inside[key] = value
+    check_keys(data, source)
+    given: dict[str, str] = {}  # by path, the name under which it was overridden
+    values: Any = data
+    for name, value in overrides.items():
+        if name not in ALIASES and (new := renamed_key(name)):
+            raise ConfigError(f"{flag(name)}: has moved to {flag(new)}")
+        path = ALIASES.get(name, name)
+        given[path] = name
+        values = replaced(values, path.split("."), value, source)
     try:
-        if "env" in data and not isinstance(data["env"], TaskFamily):
-            data["env"] = build_family(data["env"])
-        return build(Config, data)
+        return Config(**values)
     except ConfigError as error:
         path, _, reason = str(error).partition(": ")
-        if path in overrides:
-            raise ConfigError(f"--{path.replace('_', '-')}: {reason}") from None
+        if path in given:
+            raise ConfigError(f"{flag(given[path])}: {reason}") from None
         raise ConfigError(f"{source}: {error}") from None
 
 
-def build_family(data: Any) -> TaskFamily:
-    """Make a task family from the keys of a config's `env`: `family` and the family's fields."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("family"), str):
-        raise ConfigError("env.family: expected the name of a task family (metarl list families)")
-    values = {**data}
-    try:
-        cls = family_class(values.pop("family"))
-    except ValueError as error:
-        raise ConfigError(f"env.family: {error}") from error
-    if inspect.isabstract(cls):
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise ConfigError(f"env.family: {data['family']} does not define {missing}")
-    observe_task = convert(bool, values.pop("observe_task", False), "env.observe_task")
-    family = build(cls, values, "env")
-    return TaskObserved(family) if observe_task else family
+def check_keys(data: Mapping[Any, Any], source: str, prefix: str = "") -> None:
+    """Refuse keys that are not text, or that an earlier version had.
+
+    Raises:
+        ConfigError: naming the key, and its new name.
+    """
+    for key, value in data.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{source}: {prefix}{shown(key)}: expected a key that is text")
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "env":
+            check_keys(value, source, f"{prefix}{key}.")
+        if new := renamed_key(prefix + key):
+            raise ConfigError(f"{source}: {prefix}{key}: has moved to {new}")
+
+
+def flag(path: str) -> str:
+    """Return the command-line flag of a key."""
+    return f"--{path.replace('_', '-')}"
+
+
+def replaced(
+    data: Mapping[str, Any], path: list[str], value: Any, source: str, above: str = ""
+) -> dict[str, Any]:
+    """Return nested values with one of them replaced.
+
+    Raises:
+        ConfigError: if there is something else than keys and values on the path.
+    """
+    key, *rest = path
+    if not rest:
+        return {**data, key: value}
+    inside = data.get(key)
+    inside = {} if inside is None else inside
+    if isinstance(inside, Section):
+        inside = plain(inside)
+    if not isinstance(inside, Mapping):
+        raise ConfigError(f"{source}: {above}{key}: expected keys with values, got {shown(inside)}")
+    return {**data, key: replaced(inside, rest, value, source, f"{above}{key}.")}
 
 
 def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
@@ -280,19 +280,26 @@ def config_names() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
-OBSERVE_TASK = Key(
-    "env.observe_task", bool, False, "Whether observations tell the task: what an oracle would see."
-)
-
-
 def config_keys(config: Config | None = None) -> list[Key]:
-    """List the keys of a config: with the fields of its own family and outer update, if given."""
+    """List the keys of a config with its values, or those of the defaults.
+
+    The keys of a task family are among them where a config is given.
+    """
     listed = [key for key in keys(Config, like=config) if key.path != "env"]
     if config is None:
         return listed
-    return [*listed, *family_keys(family_class(family_name(config.env)))]
+    return [*listed, *family_keys(family_class(family_name(config.env)), config.env)]
 
 
-def family_keys(family: type[TaskFamily] | None) -> list[Key]:
-    """List the keys of a config's `env` besides `family`; none without a family."""
-    return [*keys(family, "env."), OBSERVE_TASK] if family else []
+def family_keys(cls: type[TaskFamily] | None, family: TaskFamily | None = None) -> list[Key]:
+    """List the keys of a config's `env` besides `family`; none without a family.
+
+    Args:
+        cls: the family's class.
+        family: its values, instead of the defaults.
+    """
+    if cls is None:
+        return []
+    observed = ObserveTask(observe_task=isinstance(family, TaskObserved))
+    inside = family.family if isinstance(family, TaskObserved) else family
+    return [*keys(cls, "env.", like=inside), *keys(ObserveTask, "env.", like=observed)]

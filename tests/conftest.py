@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.agent import GradientAgent, GradientState
-from metarl.agents.maml.batch import Experience, ReturnConfig
-from metarl.agents.maml.config import InnerConfig, make_inner_loop
+from metarl.agents.maml.agent import MAMLAgent, MAMLState
+from metarl.agents.maml.batch import TrainingBatch, ReturnConfig
+from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.inner_loop import InnerLoop
-from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.microbatch import MetaMicrobatch
 from metarl.agents.maml.outer import OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, loss_on
-from metarl.core.parallel import ChunkPool, single_threaded_torch
+from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, policy_loss
+from metarl.core.parallel import MicrobatchPool, single_threaded_torch
 from metarl.core.params import Params, flatten, stack
 from metarl.core.policies import CategoricalMLP, GaussianMLP, MLPPolicy, PolicyConfig, make_policy
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -29,23 +30,23 @@ from metarl.rollout.episodes import Episodes
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> Iterator[None]:
-    """Torch as in training: single-threaded, threads are over chunks of tasks."""
+    """Torch as in training: single-threaded, threads are over microbatches of tasks."""
     with single_threaded_torch():
         yield
 
 
 @pytest.fixture
-def clock() -> Stopwatch:
-    return Stopwatch()
+def timer() -> Timer:
+    return Timer()
 
 
 @pytest.fixture
-def episode_streams() -> Callable[..., list[np.random.Generator]]:
+def episode_rngs() -> Callable[..., list[np.random.Generator]]:
     """Random streams for B tasks of E episodes, addressed as in training."""
 
-    def make(num_tasks: int, num_episodes: int, seed: int = 0, phase: int = 0):
+    def make(num_tasks: int, num_episodes: int, seed: int = 0, adaptation_step: int = 0):
         return [
-            stream(seed, Purpose.TRAIN_EPISODES, phase=phase, task=task, episode=episode)
+            make_rng(seed, Purpose.TRAIN_EPISODES, adaptation_step=adaptation_step, task=task, episode=episode)
             for task in range(num_tasks)
             for episode in range(num_episodes)
         ]
@@ -54,8 +55,8 @@ def episode_streams() -> Callable[..., list[np.random.Generator]]:
 
 
 @pytest.fixture
-def make_agent() -> Callable[..., GradientAgent]:
-    """Makes a small GradientAgent for a family, the same one at each call."""
+def make_agent() -> Callable[..., MAMLAgent]:
+    """Makes a small MAMLAgent for a family, the same one at each call."""
 
     def make(
         family: TaskFamily,
@@ -67,14 +68,14 @@ def make_agent() -> Callable[..., GradientAgent]:
         outer: OuterConfig | None = None,
         returns: ReturnConfig | None = None,
         num_threads: int = 1,
-        tasks_per_chunk: int | None = None,
-    ) -> GradientAgent:
+        tasks_per_microbatch: int | None = None,
+    ) -> MAMLAgent:
         config = PolicyConfig(hidden=hidden)
         policy = make_policy(config, family.observation_space, family.action_space)
         inner = inner or InnerConfig()
         loop = make_inner_loop(inner, policy, inner_steps)
-        rng = stream(0, Purpose.INITIALISE)
-        return GradientAgent(
+        rng = make_rng(0, Purpose.INITIALISE)
+        return MAMLAgent(
             policy,
             loop.init(policy.init(rng, dtype), rng),
             loop,
@@ -83,28 +84,28 @@ def make_agent() -> Callable[..., GradientAgent]:
             returns or ReturnConfig(),
             torch.device("cpu"),
             num_threads,
-            tasks_per_chunk,
+            tasks_per_microbatch,
         )
 
     return make
 
 
 @pytest.fixture
-def play(clock, episode_streams) -> Callable[..., Episodes]:
+def play(timer, episode_rngs) -> Callable[..., Episodes]:
     """Plays episodes of tasks, (B, task_dim), by an agent's state."""
 
     def play(
-        agent: GradientAgent,
-        state: GradientState,
+        agent: MAMLAgent,
+        state: MAMLState,
         family: TaskFamily,
         tasks: np.ndarray,
         num_episodes: int,
         seed: int = 0,
-        phase: int = 0,
+        adaptation_step: int = 0,
     ) -> Episodes:
         env = family.make_batch(len(tasks) * num_episodes)
-        rngs = episode_streams(len(tasks), num_episodes, seed, phase)
-        return collect(env, agent.actor(state), tasks, rngs, clock)
+        rngs = episode_rngs(len(tasks), num_episodes, seed, adaptation_step)
+        return collect(env, agent.actor(state), tasks, rngs, timer)
 
     return play
 
@@ -127,12 +128,12 @@ def tiny_params(tiny_policy) -> Params:
 
 
 @pytest.fixture
-def invent() -> Callable[..., Experience]:
+def make_batch() -> Callable[..., TrainingBatch]:
     """Makes up on-policy experience, float64, of the tasks of stacked parameters."""
 
-    def invent(
+    def make_batch(
         policy: MLPPolicy, params: Params, rng: np.random.Generator, num_steps: int = 8
-    ) -> Experience:
+    ) -> TrainingBatch:
         num_tasks = len(params["weight0"])
 
         def draw(*shape: int) -> torch.Tensor:
@@ -148,7 +149,7 @@ def invent() -> Callable[..., Experience]:
         weight = took_place.double() / took_place.sum(1, keepdim=True).double()
         with torch.no_grad():
             log_prob = policy(params, obs).log_prob(action)
-        return Experience(
+        return TrainingBatch(
             obs=obs,
             action=action,
             advantage=advantage * took_place,
@@ -160,12 +161,12 @@ def invent() -> Callable[..., Experience]:
             horizon=horizon,
         )
 
-    return invent
+    return make_batch
 
 
 @dataclass
-class Problem:
-    """Three tasks in chunks of two and one, each adapted by some steps on made-up experience.
+class MetaProblem:
+    """Three tasks in microbatches of two and one, each adapted by some steps on made-up experience.
 
     Attributes:
         meta: the meta-parameters that the tasks were adapted from.
@@ -177,20 +178,20 @@ class Problem:
     inner: InnerConfig
     surrogate: Surrogate
     meta: Params
-    chunks: list[MetaChunk]
+    microbatches: list[MetaMicrobatch]
 
     def objective(
-        self, chunks: list[MetaChunk] | None = None, surrogate: Surrogate | None = None
+        self, microbatches: list[MetaMicrobatch] | None = None, surrogate: Surrogate | None = None
     ) -> MetaObjective:
         return MetaObjective(
             self.policy,
             self.loop,
             surrogate or self.surrogate,
             self.meta,
-            chunks or self.chunks,
-            ChunkPool(1),
-            exploration_weight=self.inner.exploration,
-            start_weight=self.inner.start_weight,
+            microbatches or self.microbatches,
+            MicrobatchPool(1),
+            emaml_weight=self.inner.emaml_weight,
+            pre_adaptation_weight=self.inner.pre_adaptation_weight,
             whole_episodes=self.inner.surrogate in EPISODIC,
         )
 
@@ -199,8 +200,8 @@ class Problem:
         """The meta-parameters, (P,)."""
         return flatten(self.meta)
 
-    def singles(self) -> list[MetaChunk]:
-        """The same tasks in chunks of one."""
+    def singles(self) -> list[MetaMicrobatch]:
+        """The same tasks in microbatches of one."""
 
         def only(x, task: int):
             """The row of a task in whatever has one."""
@@ -214,9 +215,9 @@ class Problem:
                 x, **{n: only(v, task) for n, v in vars(x).items() if type(v) is not int}
             )
 
-        return [only(chunk, task) for chunk in self.chunks for task in range(chunk.num_tasks)]
+        return [only(microbatch, task) for microbatch in self.microbatches for task in range(microbatch.num_tasks)]
 
-    def plain_step(self, params: Params, experience: Experience) -> Params:
+    def plain_step(self, params: Params, experience: TrainingBatch) -> Params:
         """One step of SGD on all parameters of one task, unstacked, by plain autograd."""
         log_prob = self.policy(stack(params, 1), experience.obs).log_prob(experience.action)
         if self.inner.surrogate == "likelihood_ratio":
@@ -225,24 +226,24 @@ class Problem:
         gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         if self.inner.first_order:
             gradients = [gradient.detach() for gradient in gradients]
-        size = max(0.0, self.inner.lr + self.inner.lr_slope * experience.loss.item())
+        size = max(0.0, self.inner.lr + self.inner.loss_scaled_lr * experience.loss.item())
         return {
             name: value - size * gradient
             for (name, value), gradient in zip(params.items(), gradients, strict=True)
         }
 
-    def plain_stages(self, params: Params, chunk: MetaChunk) -> list[Params]:
+    def plain_stages(self, params: Params, microbatch: MetaMicrobatch) -> list[Params]:
         """A task's parameters before, between and after its steps, unstacked, in the graph of
         those that it begins with."""
         stages = [params]
-        for experience in chunk.trail:
+        for experience in microbatch.support:
             stages.append(self.plain_step(stages[-1], experience))
         return stages
 
 
 @pytest.fixture
-def make_problem(tiny_policy, tiny_params, invent) -> Callable[..., Problem]:
-    """Makes the problem of an inner loop, float64, with nothing at a special value such as 0."""
+def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProblem]:
+    """Makes a meta-learning problem, float64, with nothing at a special value such as 0."""
 
     def make(
         steps: int = 1,
@@ -252,7 +253,7 @@ def make_problem(tiny_policy, tiny_params, invent) -> Callable[..., Problem]:
         params: Params = tiny_params,
         fresh: bool = False,
         **settings,
-    ) -> Problem:
+    ) -> MetaProblem:
         """`fresh`: the space's and the rule's own parameters are as they are initialised."""
         rng = np.random.default_rng(8)
         inner = InnerConfig(**{"lr": 0.02, **settings}, surrogate=surrogate, dice_decay=0.8)
@@ -263,17 +264,18 @@ def make_problem(tiny_policy, tiny_params, invent) -> Callable[..., Problem]:
             is_rate = name.startswith("lr:")
             meta[name] = meta[name] * (0.3 * noise).exp() if is_rate else meta[name] + 0.2 * noise
         function = inner_surrogate(surrogate, inner.dice_decay)
-        chunks = []
+        microbatches = []
         for num_tasks in (2, 1):
-            task, trail = loop.start(meta, num_tasks), []
+            task, trail = loop.init_state(meta, num_tasks), []
             for _ in range(steps):
-                played = invent(policy, loop.params(meta, task), rng, 12)
-                task = loop.step(meta, task, loss_on(played, policy, function))
+                played = make_batch(policy, loop.to_model_params(meta, task), rng, 12)
+                loss = policy_loss(played, policy, function)
+                task = loop.step(meta, task, loss, rule_loss=played.loss)
                 trail.append(played)
-            adapted = loop.params(meta, task)
-            after = invent(policy, adapted, rng, 12)
+            adapted = loop.to_model_params(meta, task)
+            after = make_batch(policy, adapted, rng, 12)
             score = torch.from_numpy(rng.standard_normal(num_tasks))
-            chunks.append(MetaChunk(tuple(trail), task, adapted, after, score))
-        return Problem(policy, loop, inner, function, meta, chunks)
+            microbatches.append(MetaMicrobatch(tuple(trail), task, adapted, after, score))
+        return MetaProblem(policy, loop, inner, function, meta, microbatches)
 
     return make

@@ -18,7 +18,7 @@ from metarl.agents.maml.inner_loop import (
     Head,
     InnerLoop,
     Latent,
-    LayerStepSizes,
+    PerLayerPerStepLR,
     MetaLSTM,
     MetaSGD,
     batched,
@@ -304,7 +304,7 @@ def test_layer_step_sizes_for_any_shape(steps):
         rows = (0, 1, 1)[:steps]
         return [{name: meta[f"lr:{name}"][row] for name in parameters(module)} for row in rows]
 
-    gradient = compare(module, InnerLoop(LayerStepSizes(0.3, 2)), *image_data(), rates)
+    gradient = compare(module, InnerLoop(PerLayerPerStepLR(0.3, 2)), *image_data(), rates)
     assert (gradient["lr:scale"] != 0).tolist() == [True, steps > 1]
 
 
@@ -386,7 +386,7 @@ SPACES = {
 RULES = {
     "sgd": SGD(0.1),
     "meta_sgd": MetaSGD(0.1),
-    "layer_step_sizes": LayerStepSizes(0.1, 2),
+    "lslr": PerLayerPerStepLR(0.1, 2),
     "meta_lstm": MetaLSTM(0.1),
 }
 

@@ -32,13 +32,13 @@ METHODS = {
     "cavia": {"inner.adapts": "context"},
     "leo": {"inner.adapts": "latent"},
     "meta_sgd": {"inner.rule": "meta_sgd"},
-    "layer_step_sizes": {"inner.rule": "layer_step_sizes"},
+    "lslr": {"inner.rule": "lslr"},
     "meta_lstm": {"inner.rule": "meta_lstm"},
     "dice_maml": {"inner.surrogate": "dice"},
     "loaded_dice_maml": {"inner.surrogate": "loaded_dice"},
     "emaml": {"inner.surrogate": "log_likelihood", "inner.exploration": 1.0},
-    "maml_ppo": {"outer.update": "ppo", "outer.start_kl_weight": 0.0},
-    "promp": {"outer.update": "ppo", "outer.start_kl_weight": 5e-4},
+    "maml_ppo": {"outer.update": "ppo", "outer.inner_kl_weight": 0.0},
+    "promp": {"outer.update": "ppo", "outer.inner_kl_weight": 5e-4},
     "reptile": {"outer.update": "reptile"},
     "pretrained": {"inner_steps": 0},
     "oracle": {"inner_steps": 0, "env.observe_task": True},
@@ -239,8 +239,8 @@ def refusal(**values) -> str:
         ("inner.dice_decay", 1.5, "expected between 0 and 1"),
         ("inner.dice_decay", -0.1, "expected between 0 and 1"),
         ("inner.exploration", -1.0, "expected at least 0"),
-        ("inner.start_weight", -1.0, "expected at least 0"),
-        ("inner.lr_slope", -0.1, "expected at least 0"),
+        ("inner.pre_adaptation_weight", -1.0, "expected at least 0"),
+        ("inner.loss_scaled_lr", -0.1, "expected at least 0"),
         ("inner_steps", -1, "expected at least 0"),
         ("inner.adapts", "heads", "(nearest: head)"),
         ("inner.rule", "meta-sgd", "(nearest: meta_sgd)"),
@@ -250,9 +250,9 @@ def test_bad_settings_of_the_inner_loop_are_refused(key, value, expected):
     assert expected in refusal(**{key: value})
 
 
-@pytest.mark.parametrize("rule", ["meta_sgd", "layer_step_sizes", "meta_lstm"])
+@pytest.mark.parametrize("rule", ["meta_sgd", "lslr", "meta_lstm"])
 def test_only_a_fixed_step_size_has_a_slope(rule):
-    message = refusal(**{"inner.rule": rule, "inner.lr_slope": 0.1})
+    message = refusal(**{"inner.rule": rule, "inner.loss_scaled_lr": 0.1})
     assert f"lr-slope: expected 0 with rule {rule}: only the step size of sgd" in message
 
 
@@ -296,7 +296,7 @@ def test_a_head_needs_a_body():
         ("inner.adapts", "context", "; expected all"),
         ("inner.rule", "meta_sgd", "; expected sgd"),
         ("inner.exploration", 1.0, "; expected 0.0"),
-        ("inner.start_weight", 1.0, "; expected 0.0"),
+        ("inner.pre_adaptation_weight", 1.0, "; expected 0.0"),
         ("inner.first_order", True, "; expected False"),
         ("inner.surrogate", "dice", ", and the second derivatives are all that dice is for"),
         ("inner.surrogate", "loaded_dice", ", and the second derivatives are all that dice is for"),
@@ -317,7 +317,7 @@ def test_reptile_differentiates_nothing(key, value, reason):
         ("inner.rule", "meta_sgd"),
         ("inner.rule", "meta_lstm"),
         ("inner.exploration", 1.0),
-        ("inner.start_weight", 1.0),
+        ("inner.pre_adaptation_weight", 1.0),
         ("inner.adapts", "context"),
         ("inner.adapts", "latent"),
     ],
@@ -348,11 +348,11 @@ def test_one_task_cannot_be_compared_with_others():
 
 
 def test_without_adaptation_there_is_no_policy_before_it():
-    values = {"outer.update": "ppo", "outer.start_kl_weight": 0.1}
+    values = {"outer.update": "ppo", "outer.inner_kl_weight": 0.1}
     message = refusal(inner_steps=0, **values)
     expected = "--outer.start-kl-weight: 0.1 makes no sense here: there is no policy before"
     assert expected in message
-    assert load_config("point_nav/maml_trpo", **values).outer.start_kl_weight == 0.1
+    assert load_config("point_nav/maml_trpo", **values).outer.inner_kl_weight == 0.1
     values = {"inner_steps": 0, "inner.adapts": "head"}
     assert load_config("point_nav/maml_trpo", **values).inner_steps == 0, "to fine-tune the head"
 

@@ -20,7 +20,7 @@ from examples.estimators.exact import (
     slope,
     visits,
 )
-from metarl.agents.maml.batch import Experience, make_experience
+from metarl.agents.maml.batch import TrainingBatch, process_episodes
 from metarl.core.params import Params
 from metarl.core.returns import linear_features
 from metarl.rollout.episodes import Episodes
@@ -60,7 +60,7 @@ def probability(problem: Problem, params: Params, episodes: Episodes) -> Tensor:
 
 def complete_experience(
     problem: Problem, params: Params, baseline: Baseline | None = None
-) -> Experience:
+) -> TrainingBatch:
     """Return all trajectories of each task, weighted by their probabilities under its policy.
 
     Args:
@@ -73,7 +73,7 @@ def complete_experience(
     episodes = Episodes(
         **{name: np.repeat(array, num_tasks, axis=0) for name, array in all_episodes.arrays.items()}
     )
-    experience, _ = make_experience(episodes, problem.policy, params, problem.returns, CPU)
+    experience, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
     horizon = problem.family.horizon
     weight = probability(problem, params, episodes).repeat_interleave(horizon, 1) / horizon
     experience = replace(experience, weight=weight)
@@ -82,18 +82,18 @@ def complete_experience(
     return with_values(experience, baseline(problem, params, experience))
 
 
-def with_values(experience: Experience, value: Tensor) -> Experience:
+def with_values(experience: TrainingBatch, value: Tensor) -> TrainingBatch:
     """Return the same experience with another baseline, (B, N). For discount 1 and lambda 1."""
     return replace(
         experience, advantage=experience.advantage + experience.value - value, value=value
     )
 
 
-def no_baseline(problem: Problem, params: Params, experience: Experience) -> Tensor:
+def no_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
     return torch.zeros_like(experience.value)
 
 
-def exact_baseline(problem: Problem, params: Params, experience: Experience) -> Tensor:
+def exact_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
     """Return the policies' true values of the states."""
     prob = problem.action_prob(params)[:, None]
     value = (prob * action_values(problem, params)).sum(-1)  # (B, T, S)
@@ -101,7 +101,7 @@ def exact_baseline(problem: Problem, params: Params, experience: Experience) -> 
     return (state * value[:, None]).sum(-1).flatten(1)
 
 
-def fitted_baseline(problem: Problem, params: Params, experience: Experience) -> Tensor:
+def fitted_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
     """Fit the project's linear baseline by weighted least squares: its limit for many episodes."""
     horizon = problem.family.horizon
     time = torch.arange(horizon).repeat(experience.obs.shape[1] // horizon) / horizon
@@ -112,7 +112,7 @@ def fitted_baseline(problem: Problem, params: Params, experience: Experience) ->
     return (features @ torch.linalg.solve(weighted @ features + ridge, weighted @ returns))[..., 0]
 
 
-def marginal_experience(problem: Problem, params: Params) -> Experience:
+def marginal_experience(problem: Problem, params: Params) -> TrainingBatch:
     """Return each state and action at each step once, weighted by its probability.
 
     Enough, and exact on large tasks too, for surrogates that look at steps one by one. Advantages
@@ -127,7 +127,7 @@ def marginal_experience(problem: Problem, params: Params) -> Experience:
         *(torch.arange(n) for n in (family.horizon, family.num_states, family.num_actions))
     ).expand(len(weight), -1, -1)  # (B, N, 3)
     obs, action = torch.eye(family.num_states, dtype=torch.float64)[grid[..., 1]], grid[..., 2:]
-    return Experience(
+    return TrainingBatch(
         obs=obs,
         action=action,
         advantage=advantage,
@@ -200,8 +200,8 @@ def few_episodes_gradient(sets: DataSets, baseline: bool = True) -> Tensor:
 
 def played_experience(
     problem: Problem, params: Params, episodes: Episodes, baseline: bool = True
-) -> Experience:
+) -> TrainingBatch:
     """Return the project's experience of episodes, with its baseline or none."""
     params = {name: value.detach() for name, value in params.items()}
-    experience, _ = make_experience(episodes, problem.policy, params, problem.returns, CPU)
+    experience, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
     return experience if baseline else with_values(experience, torch.zeros_like(experience.value))

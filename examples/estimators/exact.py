@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import Experience, ReturnConfig
+from metarl.agents.maml.batch import TrainingBatch, ReturnConfig
 from metarl.core.params import Params, flatten, stack, unflatten
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 from metarl.envs.tabular import TabularMDP
@@ -18,7 +18,7 @@ from metarl.envs.tabular import TabularMDP
 RETURNS = ReturnConfig(discount=1.0, gae_lambda=1.0, standardize=False)
 CPU = torch.device("cpu")
 
-Baseline: TypeAlias = Callable[["Problem", Params, Experience], Tensor]
+Baseline: TypeAlias = Callable[["Problem", Params, TrainingBatch], Tensor]
 """The values, (B, N), to subtract from the returns of all trajectories."""
 
 

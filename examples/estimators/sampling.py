@@ -16,14 +16,14 @@ from examples.estimators.data import (
     played_experience,
 )
 from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_reward
-from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.inner_loop import SGD, InnerLoop
-from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
 from metarl.agents.maml.surrogates import Surrogate, inner_surrogate, likelihood_ratio
 from metarl.core.distributions import Distribution
-from metarl.core.parallel import ChunkPool
+from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.rollout.collect import collect
 
 
@@ -48,7 +48,7 @@ class Estimator:
     def gradient(
         self,
         problem: Problem,
-        chunk: MetaChunk,
+        microbatch: MetaMicrobatch,
         outer: Surrogate = likelihood_ratio,
         num_episodes: int = 0,
     ) -> Tensor:
@@ -56,7 +56,7 @@ class Estimator:
 
         Args:
             problem: the problem.
-            chunk: the meta-batch.
+            microbatch: the meta-batch.
             outer: the surrogate after adaptation.
             num_episodes: E of the data that adapted, for E-MAML's term. It averages ∇ log p(D) over
                 E T steps, while the score is a return, T times the J that it stands for.
@@ -66,9 +66,9 @@ class Estimator:
             InnerLoop(SGD(problem.lr), first_order=self.first_order),
             inner_surrogate(self.surrogate, self.decay),
             problem.meta,
-            [chunk],
-            ChunkPool(1),
-            exploration_weight=float(num_episodes) if self.exploration else 0.0,
+            [microbatch],
+            MicrobatchPool(1),
+            emaml_weight=float(num_episodes) if self.exploration else 0.0,
         )
         return -objective.gradient(outer=outer).gradient
 
@@ -89,10 +89,10 @@ FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO, *_, DICE, E_MAML = ESTIMATORS
 
 def adapt(
     problem: Problem,
-    before: Experience,
-    after: Callable[[Params], Experience],
-    score: Callable[[Experience], Tensor] | None = None,
-) -> MetaChunk:
+    before: TrainingBatch,
+    after: Callable[[Params], TrainingBatch],
+    score: Callable[[TrainingBatch], Tensor] | None = None,
+) -> MetaMicrobatch:
     """Adapt to each task of `before` by one step, and let `after` gather what comes then.
 
     With discount 1 the step is the same for all surrogates.
@@ -106,10 +106,10 @@ def adapt(
     params = inner.params(problem.meta, task)
     later = after(params)
     scores = torch.zeros(num_tasks, dtype=torch.float64) if score is None else score(later)
-    return MetaChunk((before,), task, params, later, scores)
+    return MetaMicrobatch((before,), task, params, later, scores)
 
 
-def limit_chunk(problem: Problem, baseline: Baseline | None) -> MetaChunk:
+def limit_chunk(problem: Problem, baseline: Baseline | None) -> MetaMicrobatch:
     """Return one task with all trajectories before and after adaptation."""
     before = complete_experience(problem, problem.stacked(problem.vector), baseline)
     return adapt(problem, before, lambda params: complete_experience(problem, params, baseline))
@@ -141,15 +141,15 @@ def mean_gradient(sets: DataSets, estimator: Estimator, baseline: bool = True) -
     problem = sets.problem
     share = sets.probability(problem.vector) * len(sets.index)  # the objective divides by B
 
-    def weighted(policy: Distribution, experience: Experience) -> Tensor:
+    def weighted(policy: Distribution, experience: TrainingBatch) -> Tensor:
         return share * likelihood_ratio(policy, experience)
 
     params = problem.stacked(problem.vector, len(sets.index))
     before = played_experience(problem, params, sets.episodes, baseline)
-    chunk = adapt(problem, before, lambda params: complete_experience(problem, params))
-    returns = mean_reward(problem, chunk.adapted) * problem.family.horizon
-    chunk = replace(chunk, score=share * returns)
-    return estimator.gradient(problem, chunk, weighted, sets.index.shape[1])
+    microbatch = adapt(problem, before, lambda params: complete_experience(problem, params))
+    returns = mean_reward(problem, microbatch.adapted) * problem.family.horizon
+    microbatch = replace(microbatch, score=share * returns)
+    return estimator.gradient(problem, microbatch, weighted, sets.index.shape[1])
 
 
 def play(
@@ -158,13 +158,13 @@ def play(
     num_episodes: int,
     rng: np.random.Generator,
     baseline: bool = True,
-) -> Experience:
+) -> TrainingBatch:
     """Play episodes of the task by each of a stack of policies."""
     tasks = np.repeat(problem.task[None], len(params["weight0"]), axis=0)
     env = problem.family.make_batch(len(tasks) * num_episodes)
     # All episodes draw from one stream, one after the other.
     rngs = [rng] * env.num_episodes
-    episodes = collect(env, problem.policy.actor(params), tasks, rngs, Stopwatch())
+    episodes = collect(env, problem.policy.actor(params), tasks, rngs, Timer())
     return played_experience(problem, params, episodes, baseline)
 
 
@@ -174,10 +174,10 @@ def sampled_chunk(
     num_episodes: int,
     rng: np.random.Generator,
     baseline: bool = True,
-) -> MetaChunk:
+) -> MetaMicrobatch:
     """Play a meta-batch of `num_tasks` times the same task, adapt, and play again."""
 
-    def score(experience: Experience) -> Tensor:
+    def score(experience: TrainingBatch) -> Tensor:
         """The mean return, less that of the other tasks: such a baseline leaves no bias."""
         returns = experience.reward.sum(1) / num_episodes  # (B,)
         return (returns - returns.mean()) * num_tasks / max(num_tasks - 1, 1)
@@ -222,9 +222,9 @@ def sample(
     """Let all estimators see the same meta-batches."""
     gradients: list[list[Tensor]] = [[] for _ in estimators]
     for _ in range(num_batches):
-        chunk = sampled_chunk(problem, num_tasks, num_episodes, rng, baseline)
+        microbatch = sampled_chunk(problem, num_tasks, num_episodes, rng, baseline)
         for found, estimator in zip(gradients, estimators, strict=True):
-            found.append(estimator.gradient(problem, chunk, num_episodes=num_episodes))
+            found.append(estimator.gradient(problem, microbatch, num_episodes=num_episodes))
     return [Sample(torch.stack(found), num_tasks) for found in gradients]
 
 

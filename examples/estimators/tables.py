@@ -44,7 +44,7 @@ from examples.estimators.sampling import (
     relative_bias,
     sample,
 )
-from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.surrogates import likelihood_ratio
 
 
@@ -131,9 +131,9 @@ def limit_table(effort: Effort) -> str:
     for number in range(effort.num_tasks):
         problem = main_problem(number)
         exact = exact_gradient(problem)
-        chunks = {b: limit_chunk(problem, b) for b in (fitted_baseline, no_baseline)}
+        microbatches = {b: limit_chunk(problem, b) for b in (fitted_baseline, no_baseline)}
         for column, (_, estimator, baseline) in enumerate(labelled):
-            estimate = estimator.gradient(problem, chunks[baseline])
+            estimate = estimator.gradient(problem, microbatches[baseline])
             biases[number, column] = relative_bias(estimate, exact)
 
     problem = main_problem()
@@ -194,10 +194,10 @@ def horizon_table(effort: Effort) -> str:
             for number in range(effort.num_tasks):
                 problem = long_problem(horizon, number, deterministic)
                 before = marginal_experience(problem, problem.stacked(problem.vector))
-                chunk = adapt(problem, before, lambda p, own=problem: marginal_experience(own, p))
+                microbatch = adapt(problem, before, lambda p, own=problem: marginal_experience(own, p))
                 exact, there = exact_gradient(problem), adapted(problem, problem.vector).detach()
                 first_order, ratio = (
-                    estimator.gradient(problem, chunk)
+                    estimator.gradient(problem, microbatch)
                     for estimator in (FIRST_ORDER, LIKELIHOOD_RATIO)
                 )
                 cross = cross_term(problem, decay=0.9)
@@ -248,7 +248,7 @@ def played_tables(effort: Effort, rng: np.random.Generator) -> tuple[str, str]:
     return tables[0], tables[1]
 
 
-def policy_gradient(problem: Problem, played: Experience) -> Tensor:
+def policy_gradient(problem: Problem, played: TrainingBatch) -> Tensor:
     """Return the mean gradient of the inner surrogate, of J, at θ, (P,)."""
 
     def objective(vector: Tensor) -> Tensor:
@@ -315,9 +315,9 @@ def determinism_table() -> str:
     rows = []
     for other in (0.3, 0.1, 0.01, 0.001):
         problem = nearly_deterministic(main_problem(), other)
-        exact, chunk = exact_gradient(problem), limit_chunk(problem, exact_baseline)
-        term = exact - FIRST_ORDER.gradient(problem, chunk)
-        missed = exact - LIKELIHOOD_RATIO.gradient(problem, chunk)
+        exact, microbatch = exact_gradient(problem), limit_chunk(problem, exact_baseline)
+        term = exact - FIRST_ORDER.gradient(problem, microbatch)
+        missed = exact - LIKELIHOOD_RATIO.gradient(problem, microbatch)
         rows.append([f"{other:g}", percent(float(missed.norm() / term.norm()))])
     return table(["probability of other actions", "missed, %"], rows)
 

@@ -1,0 +1,86 @@
+"""Meta-agents: the kinds there are, and how one is made.
+
+A kind is a folder here with a config class (`metarl.agents.base.AgentConfig`) and one line below,
+or a config class of the user's own, named `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from metarl.agents.base import AgentConfig, AgentSetup, MetaAgent, Rollout, check_fits
+from metarl.core.errors import ConfigError, nearest, shown
+from metarl.core.schema import make_member
+from metarl.envs.registry import import_object
+
+__all__ = ["KINDS", "AgentConfig", "AgentSetup", "MetaAgent", "Rollout", "make_agent"]
+
+KINDS = {"maml": "metarl.agents.maml.config:MAMLConfig"}
+"""The config class of each kind, as `module:Class`."""
+
+
+def agent_config_class(kind: str) -> type[AgentConfig]:
+    """Return the config class of a kind by name, or of the user's own by `package.module:Class`.
+
+    Raises:
+        ConfigError: if there is none; names the nearest.
+    """
+    if kind not in KINDS and ":" not in kind:
+        known = ", ".join(KINDS)
+        raise ConfigError(
+            f"kind: expected one of {known}, or your own as package.module:Class, "
+            f"got {shown(kind)}{nearest(kind, KINDS)}"
+        )
+    try:
+        cls = import_object(KINDS.get(kind, kind))
+    except ValueError as error:
+        raise ConfigError(f"kind: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, AgentConfig)):
+        raise ConfigError(f"kind: {kind} is not a subclass of metarl.agents.AgentConfig")
+    return cls
+
+
+def make_agent_config(values: Any) -> AgentConfig:
+    """Make the config of an agent from the keys of a config's section `agent`.
+
+    Raises:
+        ConfigError: naming the key within the section.
+    """
+    if isinstance(values, AgentConfig):
+        return values
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected keys with values, got {shown(values)}")
+    kind = values.get("kind", next(iter(KINDS)))
+    if not isinstance(kind, str):
+        raise ConfigError(f"kind: expected the name of a kind of agent, got {shown(kind)}")
+    cls = agent_config_class(kind)
+    others = {name: agent_config_class(name) for name in KINDS}
+    return make_member(cls, {**values, "kind": kind}, f"agent.kind is {kind}", others)
+
+
+def make_agent(
+    config: AgentConfig, setup: AgentSetup, state: Mapping[str, Any] | None = None
+) -> MetaAgent:
+    """Make an agent as its random stream initialises it, or with the state of a checkpoint.
+
+    Raises:
+        ConfigError: if the device is not there.
+        UserError: if the checkpoint does not fit the config.
+    """
+    device = setup.device
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: {device} is not available here "
+            f"({torch.cuda.device_count()} CUDA devices found); expected cpu"
+        )
+    try:
+        agent = config.make(setup)
+    except ConfigError as error:
+        raise ConfigError(f"agent.{error}") from None
+    if state is not None:
+        check_fits(state, agent.state_dict())
+        agent.load_state_dict(state)
+    return agent

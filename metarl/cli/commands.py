@@ -59,12 +59,12 @@ def train(args: argparse.Namespace) -> int:
 
 def dry_run(config: Any, directory: Path) -> int:
     """Check everything that can be checked without working, and print the config."""
-    from metarl.agents.base import make_agent
     from metarl.runs.run import check_vacant
 
-    make_agent(config)
-    phases = config.inner_steps + 1
-    steps = config.num_tasks * config.num_episodes * config.env.horizon * phases
+    config.make_agent()
+    sampling = config.sampling
+    episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
+    steps = episodes * config.env.horizon
     print(config.to_yaml(), end="")
     print(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
     check_vacant(directory)
@@ -91,7 +91,6 @@ def evaluate(args: argparse.Namespace) -> int:
             tasks=args.tasks,
             episodes=args.episodes,
             steps=args.steps,
-            schedule=args.inner_lr_schedule,
             seed=args.seed,
             against=against,
             **overrides_of(args),
@@ -109,7 +108,6 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def render(args: argparse.Namespace) -> int:
     """Film the same agent before and after each adaptation step, side by side."""
-    from metarl.agents.base import make_agent
     from metarl.envs import RenderingUnavailable, TaskError
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
@@ -126,7 +124,7 @@ def render(args: argparse.Namespace) -> int:
         raise UserError(f"--task: {error}") from error
     except ValueError as error:
         raise UserError(f"--tasks: {error}") from error
-    agent = make_agent(run.config, run.load(args.checkpoint).agent)
+    agent = run.config.make_agent(run.load(args.checkpoint).agent)
     try:
         info = adaptation_video(
             agent,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import MISSING
 from typing import Any
 
-from metarl.config import Config, build_family, config_keys, family_keys, load_config
+from metarl.config import ALIASES, Config, config_keys, family_keys, load_config, make_family
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import read_yaml
 from metarl.core.schema import Key, type_name
 from metarl.envs import TaskFamily, family_class
 
-OPEN = ("env.", "outer.")
+OPEN = ("env.", "agent.", "sampling.", "policy.", "inner.", "outer.", "returns.")
 """Sections whose keys depend on a choice."""
 
 FAMILY = Key("env.family", str, MISSING, "")  # no flag where the family is the command's argument
@@ -27,6 +27,7 @@ def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> 
     words call so: another choice has other keys, and the config's own check refuses wrong ones.
     """
     keys = config_keys(named_config(words))
+    keys += [Key(name, int, MISSING, "") for name in ALIASES]
     keys += others_called(words, OPEN, keys)
     add_key_flags(command, "config", "values that replace those of the file", keys)
 
@@ -106,9 +107,10 @@ def family_of(args: argparse.Namespace) -> TaskFamily:
     """
     values = given_values(args, ("env.",), family_keys(named_family([args.target])))
     try:
-        return build_family({"family": args.target, **{k[4:]: v for k, v in values.items()}})
+        return make_family({"family": args.target, **{k[4:]: v for k, v in values.items()}})
     except ConfigError as error:
         path, _, reason = str(error).partition(": ")
+        path = f"env.{path}"
         name = "" if path == FAMILY.path else f"--{path.replace('_', '-')}: "
         raise ConfigError(f"{name}{reason}") from None
 
@@ -121,7 +123,7 @@ def given_values(
     Raises:
         ConfigError: if a value is not readable.
     """
-    known = {key.path: key for key in keys}
+    known = {key.path: key for key in keys} | {n: Key(n, int, MISSING, "") for n in ALIASES}
     values = {}
     for path, text in vars(args).items():
         if path not in known and not path.startswith(sections):

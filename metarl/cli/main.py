@@ -112,13 +112,6 @@ def make_parser(words: Sequence[str]) -> Parser:
         metavar="LIST",
         help="baselines: random, the folders of other runs, or methods (oracle) of runs beside it",
     )
-    command.add_argument(
-        "--inner-lr-schedule",
-        default="halving",
-        metavar="NAME",
-        help="halving (default): half the step size after the first step; geometric: half of the "
-        "last at every step; or constant",
-    )
     command.set_defaults(run=evaluate, parser=command)
 
     command = commands.add_parser("render", help="film adaptation", description=render.__doc__)

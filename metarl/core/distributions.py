@@ -17,7 +17,7 @@ class Distribution(Protocol):
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The tensors that it is made of."""
+        """The tensors that parameterise the distributions."""
         ...
 
     def detach(self) -> Distribution:
@@ -36,7 +36,9 @@ class Distribution(Protocol):
         """Entropy, (B, N) or, where it does not depend on the observation, (B, 1)."""
         ...
 
-    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+    def fisher_vector_product(
+        self, directions: tuple[Tensor, ...], weight: Tensor
+    ) -> tuple[Tensor, ...]:
         """Multiply directions, shaped like `outputs`, with the Fisher matrix of the outputs.
 
         The matrix is the sum over observations of `weight`, (B, N), times that of each.
@@ -71,7 +73,9 @@ class Normal:
     def entropy(self) -> Tensor:
         return (self.log_std + 0.5 * (LOG_2PI + 1)).sum(-1)
 
-    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+    def fisher_vector_product(
+        self, directions: tuple[Tensor, ...], weight: Tensor
+    ) -> tuple[Tensor, ...]:
         # diag(1 / std^2) for the mean, and 2 for the log std
         mean, log_std = directions
         by_mean = mean * torch.exp(-2 * self.log_std) * weight[..., None]
@@ -103,7 +107,9 @@ class Categorical:
         log_prob = self.logits.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
 
-    def fisher_product(self, directions: tuple[Tensor, ...], weight: Tensor) -> tuple[Tensor, ...]:
+    def fisher_vector_product(
+        self, directions: tuple[Tensor, ...], weight: Tensor
+    ) -> tuple[Tensor, ...]:
         # diag(p) - p p^T
         (direction,) = directions
         prob = self.logits.softmax(-1)

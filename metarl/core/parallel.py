@@ -1,4 +1,4 @@
-"""Work on chunks of tasks in threads, with results that do not depend on how many."""
+"""Work on microbatches of tasks in threads; results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def available_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-class ChunkPool:
-    """Maps functions over chunks of tasks.
+class MicrobatchPool:
+    """Maps functions over microbatches of tasks.
 
-    Each chunk is worked on by one thread, and results are combined in the order of the chunks; so
+    One thread works on a microbatch, and results are combined in the order of the microbatches. So
     sums are rounded alike on any number of threads, which torch's own threads do not promise.
     """
 
@@ -46,16 +46,16 @@ class ChunkPool:
         single = {"initializer": torch.set_num_threads, "initargs": (1,)}
         self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
 
-    def map(self, function: Callable[[T], R], chunks: Sequence[T]) -> list[R]:
-        """Return the results in the order of the chunks."""
-        if self._executor is None or len(chunks) == 1:
-            return [function(chunk) for chunk in chunks]
-        return list(self._executor.map(function, chunks))
+    def map(self, function: Callable[[T], R], microbatches: Sequence[T]) -> list[R]:
+        """Return the results in the order of the microbatches."""
+        if self._executor is None or len(microbatches) == 1:
+            return [function(microbatch) for microbatch in microbatches]
+        return list(self._executor.map(function, microbatches))
 
 
 @contextlib.contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Let every torch operation use one thread: parallelism is over chunks of tasks.
+    """Let every torch operation use one thread: parallelism is over microbatches of tasks.
 
     It also keeps torch's waiting threads, which spin, from slowing the physics.
     """

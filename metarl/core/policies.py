@@ -9,68 +9,67 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, Space
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
-from metarl.core.errors import UserError, check
+from metarl.core.errors import check
 from metarl.core.params import Params
+from metarl.core.schema import Section
 
 FEW_COLUMNS = 16
-ASTRAY = 1000.0  # a standard deviation that has changed by more than this factor is no use any more
-MOST_WEIGHTS = 10**7
+MAX_STD_RATIO = 1000.0  # a policy whose standard deviation has changed by more is useless
+MAX_WEIGHTS = 10**7
 
 
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The policy, an MLP. Where actions are continuous it is a Gaussian whose standard deviation
-    does not depend on the state; where they are discrete it is categorical."""
+Positive = Annotated[float, Field(gt=0)]
 
-    hidden: tuple[int, ...] = (64, 64)
+
+class PolicyConfig(Section):
+    """The policy, an MLP. For continuous actions it is a Gaussian whose standard deviation does not
+    depend on the state; for discrete actions it is categorical."""
+
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64)
     """Sizes of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
     initialisation: Literal["glorot", "orthogonal"] = "glorot"
     """Initial weights: uniform by Glorot and Bengio 2010, or orthogonal matrices. Biases are 0."""
-    hidden_gain: float = 1.0
+    hidden_gain: Positive = 1.0
     """Factor on the initial weights of the hidden layers."""
-    output_gain: float = 1.0
+    output_gain: Positive = 1.0
     """Factor on the initial weights of the last layer."""
-    obs_scale: tuple[float, ...] = ()
-    """What each number of an observation is divided by, none for 1. Adaptation is a plain gradient
-    step, whose noise grows with the square of its inputs: where velocities are ten times the rest,
-    they make nearly all of it."""
-    bias_transform: tuple[float, ...] = ()
-    """Further inputs of the first layer that are parameters themselves, 0 at first, and what each
-    is multiplied by (Finn et al. 2017b). A gradient step moves the policy along such an input by
-    the square of that factor: with a large one and a small step size, adaptation is mostly along
-    directions that are learned for it, and little of its noise elsewhere."""
-    init_std: float = 1.0
+    obs_scale: tuple[Positive, ...] = ()
+    """Divisors of the numbers of an observation, none for 1. Adaptation is a plain gradient step,
+    whose noise grows with the square of its inputs: where velocities are ten times the rest, they
+    make nearly all of it."""
+    bias_transform: tuple[Positive, ...] = ()
+    """Factors of further inputs of the first layer that are parameters themselves, 0 at first (Finn
+    et al. 2017b). A gradient step moves the policy along such an input by the square of its factor:
+    with a large one and a small step size, adaptation is mostly along directions that are learned
+    for it, and little of its noise elsewhere."""
+    init_std: Positive = 1.0
     """Standard deviation at initialisation."""
-    min_std: float = 1e-6
-    """The standard deviation is never below this. A parameter below the bound has no gradient
-    through it, so the bound is far from anything a run should reach."""
-    max_std: float = 20.0
-    """The standard deviation is never above this; as with `min_std` there is no gradient beyond."""
+    min_std: Positive = 1e-6
+    """Lower bound of the standard deviation. A parameter below the bound has no gradient through
+    it, so the bound is far from anything a run should reach."""
+    max_std: Positive = 20.0
+    """Upper bound of the standard deviation; as with `min_std` there is no gradient beyond."""
 
-    def __post_init__(self) -> None:
-        check(all(size >= 1 for size in self.hidden), "hidden", "sizes of at least 1", self.hidden)
-        for name in ("hidden_gain", "output_gain"):
-            check(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
-        for name in ("obs_scale", "bias_transform"):
-            finite = all(0 < x < math.inf for x in getattr(self, name))
-            check(finite, name, "finite numbers of more than 0", getattr(self, name))
-        check(self.min_std > 0, "min_std", "more than 0", self.min_std)
+    @model_validator(mode="after")
+    def _check(self) -> PolicyConfig:
         check(self.max_std > self.min_std, "max_std", "more than min_std", self.max_std)
         inside = self.min_std <= self.init_std <= self.max_std
         check(inside, "init_std", "between min_std and max_std", self.init_std)
+        return self
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -116,8 +115,8 @@ class MLPPolicy(ABC):
         self.sizes = (obs_dim, *config.hidden, num_outputs)
         weights = sum(above * below for above, below in pairwise(self.sizes))
         weights += len(config.bias_transform) * self.sizes[1]
-        expected = f"layers of at most {MOST_WEIGHTS:,} weights together"
-        check(weights <= MOST_WEIGHTS, "policy.hidden", expected, config.hidden)
+        expected = f"layers of at most {MAX_WEIGHTS:,} weights together"
+        check(weights <= MAX_WEIGHTS, "policy.hidden", expected, config.hidden)
         scale = torch.tensor(config.obs_scale, dtype=torch.float64)
         self._obs_scale = scale.reshape(obs_dim, 1) if config.obs_scale else None
         self._input_scale = torch.tensor(config.bias_transform, dtype=torch.float64)
@@ -169,9 +168,15 @@ class MLPPolicy(ABC):
             hidden = linear(hidden, *self.layer(params, number))
         return hidden
 
-    def trouble(self, params: Iterable[Params]) -> dict[str, float]:
-        """Count what has gone astray in parameters, stacked or not: a name for each kind found."""
+    def std_diagnostics(self, params: Iterable[Params]) -> dict[str, float]:
+        """Count action dimensions with a useless standard deviation; here there is none."""
         return {}
+
+    def layers_for_acting(self, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return weight and bias of each layer of stacked `params`, as float32 arrays."""
+        params = {name: value.detach().cpu().float() for name, value in params.items()}
+        layers = (self.layer(params, number) for number in range(self.num_layers))
+        return [(weight.numpy(), bias.numpy()) for weight, bias in layers]
 
     @abstractmethod
     def __call__(self, params: Params, obs: Tensor) -> Distribution:
@@ -179,7 +184,7 @@ class MLPPolicy(ABC):
 
     @abstractmethod
     def actor(self, params: Params) -> MLPActor:
-        """Return what acts by stacked `params` during rollouts."""
+        """Return the actor of stacked `params`, which acts during rollouts."""
 
 
 class GaussianMLP(MLPPolicy):
@@ -194,14 +199,19 @@ class GaussianMLP(MLPPolicy):
         constant = torch.full((1, self.sizes[-1]), log_std, dtype=dtype)
         return {**super().init(rng, dtype), "log_std": constant}
 
-    def trouble(self, params: Iterable[Params]) -> dict[str, float]:
-        """Count the numbers of an action whose standard deviation has collapsed or exploded.
+    def std_diagnostics(self, params: Iterable[Params]) -> dict[str, float]:
+        """Number of action dimensions whose std is at a bound or more than 1000 times away from
+        `init_std`.
 
-        It has where it is beyond a bound, or a thousandth or thousandfold of the initial one.
+        Args:
+            params: parameters, stacked or not, of which any may be beyond.
+
+        Returns:
+            `std_collapsed` and `std_exploded`, each only where it is not 0.
         """
         config = self.config
-        low = math.log(max(config.min_std, config.init_std / ASTRAY)) - 1e-5  # for rounding
-        high = math.log(min(config.max_std, config.init_std * ASTRAY)) + 1e-5
+        low = math.log(max(config.min_std, config.init_std / MAX_STD_RATIO)) - 1e-5  # for rounding
+        high = math.log(min(config.max_std, config.init_std * MAX_STD_RATIO)) + 1e-5
         known = [each["log_std"] for each in params if "log_std" in each]
         log_std = torch.cat([each.reshape(-1, self.sizes[-1]) for each in known])
         beyond = {"std_collapsed": log_std < low, "std_exploded": log_std > high}
@@ -213,7 +223,11 @@ class GaussianMLP(MLPPolicy):
         return Normal(self.forward(params, obs), params["log_std"].clamp(low, high))
 
     def actor(self, params: Params) -> GaussianActor:
-        return GaussianActor(self, params)
+        low, high = math.log(self.config.min_std), math.log(self.config.max_std)
+        log_std = params["log_std"].detach().cpu().float().numpy()
+        std = np.exp(np.clip(log_std, low, high))  # (B, 1, A)
+        relu = self.config.activation == "relu"
+        return GaussianActor(self.layers_for_acting(params), std, relu=relu)
 
 
 class CategoricalMLP(MLPPolicy):
@@ -223,7 +237,8 @@ class CategoricalMLP(MLPPolicy):
         return Categorical(self.forward(params, obs))
 
     def actor(self, params: Params) -> CategoricalActor:
-        return CategoricalActor(self, params)
+        relu = self.config.activation == "relu"
+        return CategoricalActor(self.layers_for_acting(params), relu=relu)
 
 
 def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> MLPPolicy:
@@ -238,68 +253,3 @@ def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> ML
     if isinstance(action_space, Box):
         return GaussianMLP(config, obs_dim, int(np.prod(action_space.shape)))
     raise TypeError(f"no policy for the action space {action_space}: expected Box or Discrete")
-
-
-class MLPActor(ABC):
-    """Acts by a stack of parameters in NumPy, float32: faster than torch at these sizes."""
-
-    def __init__(self, policy: MLPPolicy, params: Params) -> None:
-        params = {name: value.detach().cpu().float() for name, value in params.items()}
-        self._arrays = {name: value.numpy() for name, value in params.items()}
-        layers = (policy.layer(params, number) for number in range(policy.num_layers))
-        self._layers = [(weight.numpy(), bias.numpy()) for weight, bias in layers]
-        self._relu = policy.config.activation == "relu"
-        self._obs_dim, self._num_outputs = policy.sizes[0], policy.sizes[-1]
-
-    def forward(self, obs: np.ndarray) -> np.ndarray:
-        """Return the outputs, (B, E, num_outputs), at obs (B, E, obs_dim) float32.
-
-        Raises:
-            UserError: if the observations are of another size than those it was made for.
-        """
-        if obs.shape[-1] != self._obs_dim:
-            raise UserError(
-                f"env: expected observations of {self._obs_dim} numbers, for which the policy was "
-                f"made, got {obs.shape[-1]}: the agent comes from another task family, or from "
-                "other settings of this one"
-            )
-        hidden = obs
-        for layer, (weight, bias) in enumerate(self._layers):
-            if layer:
-                np.maximum(hidden, 0, out=hidden) if self._relu else np.tanh(hidden, out=hidden)
-            hidden = hidden @ weight
-            hidden += bias
-        return hidden
-
-    @abstractmethod
-    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        """Draw the noise of one episode, (T, num_outputs) float32."""
-
-    @abstractmethod
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Choose actions, (B, E, action_dim) float32, at obs (B, E, obs_dim) float32."""
-
-
-class GaussianActor(MLPActor):
-    """Draws from the Gaussians."""
-
-    def __init__(self, policy: GaussianMLP, params: Params) -> None:
-        super().__init__(policy, params)
-        low, high = math.log(policy.config.min_std), math.log(policy.config.max_std)
-        self._std = np.exp(np.clip(self._arrays["log_std"], low, high))  # (B, 1, A)
-
-    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        return rng.standard_normal((horizon, self._num_outputs), dtype=np.float32)
-
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        return self.forward(obs) + self._std * noise
-
-
-class CategoricalActor(MLPActor):
-    """Draws an index from the softmax of the logits, as the largest of logits + Gumbel noise."""
-
-    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        return rng.gumbel(size=(horizon, self._num_outputs)).astype(np.float32)
-
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        return (self.forward(obs) + noise).argmax(-1, keepdims=True).astype(np.float32)

@@ -23,28 +23,29 @@ class Purpose(IntEnum):
     EVALUATION_EPISODES = 3
     BOOTSTRAP = 4
     BENCHMARK = 5
+    UPDATE = 6
 
 
-def stream(
+def make_rng(
     seed: int,
     purpose: Purpose,
     *,
     iteration: int = 0,
-    phase: int = 0,
+    adaptation_step: int = 0,
     task: int = 0,
     episode: int = 0,
 ) -> np.random.Generator:
-    """Return the random stream of an address. Up to 2^20 phases and 2^32 tasks and episodes each.
+    """Return the random stream of an address: up to 2^20 adaptations, 2^32 tasks and episodes.
 
     Args:
         seed: the seed of the run.
         purpose: what the numbers are for.
         iteration: the training iteration.
-        phase: the number of adaptation steps before the episode.
+        adaptation_step: the number of adaptations before the episode.
         task: the task's number within the meta-batch.
         episode: the episode's number within its task.
     """
     # Philox advances the first word of its counter, so 2^64 blocks belong to each address.
     counter = [0, iteration, (task << 32) | episode, 0]
-    key = [seed, (int(purpose) << 20) | phase]
+    key = [seed, (int(purpose) << 20) | adaptation_step]
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

@@ -1,166 +1,275 @@
-"""Frozen dataclasses as the only schema of a config: strict reading, writing, and help texts."""
+"""The sections of a config: frozen pydantic models whose errors are one line, and their keys.
+
+A field's bounds stand beside it (`Field(ge=1)`), and its docstring is its help text. Values are
+taken strictly: no bool for a number, no text for a number, no NaN.
+"""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import inspect
-import math
 import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, is_dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError
+from pydantic import create_model as create_pydantic_model
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from metarl.core.errors import ConfigError, nearest, shown
 
 
+class Section(BaseModel):
+    """A section of a config, immutable. Wrong values raise a `ConfigError` of one line."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the key by its path within this section, what was expected, the
+                value, and the nearest known key or value.
+        """
+        try:
+            super().__init__(**{name: _tuples(value) for name, value in values.items()})
+        except ValidationError as error:
+            raise ConfigError(_message(type(self), error.errors()[0])) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some values replaced, checked like new ones."""
+        return type(self)(**{**dict(self), **changes})
+
+
+def _tuples(value: Any) -> Any:
+    """Return YAML's and JSON's lists as tuples, which frozen sections hold."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_tuples, value))
+    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+LIMITS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+"""What pydantic calls a broken bound, the bound's name, and how an error says it."""
+
+
+def _message(cls: type[BaseModel], error: ErrorDetails) -> str:
+    """Return an error of pydantic as one line: `key: expected ..., got ...`."""
+    loc, kind = error["loc"], error["type"]
+    if kind == "missing" and isinstance(loc[-1], int):
+        loc = loc[:-1]  # not the missing element is wrong, but the number of elements
+    path = _path(loc)
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key{nearest(path, cls.model_fields)}"
+    if kind == "missing" and len(loc) == 1 and loc == error["loc"]:
+        return f"{path}: missing"
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, ConfigError):  # of a section within this one, or of a check of ours
+        return f"{path}.{reason}".removeprefix(".")
+    if isinstance(reason, ValueError):
+        return f"{path}: {reason}"
+    field = cls.model_fields[str(loc[0])]
+    annotation, metadata = _element(field.annotation, field.metadata, loc[1:])
+    wanted, hint = type_name(annotation), ""
+    if kind in LIMITS:
+        wanted = bounds(metadata)
+    elif kind == "literal_error":
+        hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
+    return f"{path}: expected {wanted}, got {shown(error['input'])}{hint}"
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    """Return the place of an error: `key`, `key[2]`, `key.name`, `key: a name`."""
+    path = ""
+    for part in loc:
+        if part == "[key]":
+            path = f"{path.rpartition('.')[0]}: a name"
+        else:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _element(
+    annotation: Any, metadata: Sequence[Any], loc: Sequence[int | str]
+) -> tuple[Any, Sequence[Any]]:
+    """Return type and metadata of an element of a value, given those of the value."""
+    for part in loc:
+        args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType) and len(args) == 1:
+            args = list(typing.get_args(args[0]))
+        if not args:
+            break
+        annotation, metadata = args[0 if isinstance(part, int) or part == "[key]" else -1], ()
+        if typing.get_origin(annotation) is Annotated:
+            annotation, *metadata = typing.get_args(annotation)
+            metadata = _constraints(metadata)
+    return annotation, metadata
+
+
+def _constraints(metadata: Sequence[Any]) -> list[Any]:
+    """Return the constraints of an annotation, those inside of pydantic's `Field` too."""
+    return [
+        each
+        for item in metadata
+        for each in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+
+
+def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
+    """Return what makes one of several sections from its keys, of which `tag` tells which.
+
+    Without the tag it is the first one.
+
+    Args:
+        tag: the key, such as `update`.
+        members: by the tag's value.
+    """
+
+    def make(value: Any) -> Any:
+        if isinstance(value, tuple(members.values())):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected keys with values, got {shown(value)}")
+        name = value.get(tag, next(iter(members)))
+        if not isinstance(name, str) or name not in members:
+            near = nearest(str(name), members)
+            known = ", ".join(members)
+            raise ConfigError(f"{tag}: expected one of {known}, got {shown(name)}{near}")
+        return make_member(members[name], value, f"{tag} is {name}", members)
+
+    return BeforeValidator(make)
+
+
+def make_member(
+    cls: type[Section], values: Mapping[str, Any], where: str, others: Mapping[str, type[Section]]
+) -> Section:
+    """Make one of several sections; a key that others have is refused saying which.
+
+    Args:
+        cls: the section.
+        values: its keys.
+        where: the choice that was made, in words.
+        others: all of the sections, by name.
+
+    Raises:
+        ConfigError: as `Section`.
+    """
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        key, _, reason = str(error).partition(": ")
+        if not reason.startswith("unknown key") or "." in key:
+            raise
+        owners = [name for name, other in others.items() if key in other.model_fields]
+        hint = f" (known where it is {' or '.join(owners)})" if owners else reason[11:]
+        raise ConfigError(f"{key}: unknown key where {where}{hint}") from None
+
+
+def build(cls: type, values: Mapping[str, Any]) -> Any:
+    """Make a plain dataclass, such as a task family, from values checked like a section's.
+
+    Raises:
+        ConfigError: as `Section`, and where the class itself refuses a value.
+    """
+    section = _section_of(cls)(**values)
+    try:
+        return cls(**{name: getattr(section, name) for name in section.model_fields_set})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+@functools.cache
+def _section_of(cls: type) -> type[Section]:
+    """Return the section whose keys are the fields of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields: dict[str, Any] = {
+        field.name: (
+            Annotated[InstanceOf[hints[field.name]], ...]
+            if is_dataclass(hints[field.name])
+            else hints[field.name],
+            ... if is_required(field) else default_of(field),
+        )
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
+    return create_pydantic_model(cls.__name__, __base__=Section, **fields)
+
+
 @dataclass(frozen=True)
 class Key:
-    """One leaf of a schema: its path ('inner.lr'), type, default (or MISSING) and docstring."""
+    """One leaf of a schema.
+
+    Attributes:
+        path: such as `agent.inner.lr`.
+        type: of its values.
+        default: the value without one given, MISSING if one must be; in a listing like an
+            instance, that instance's value.
+        doc: its help text.
+        bounds: in words, such as `at least 1`; '' for none.
+    """
 
     path: str
     type: Any
     default: Any
     doc: str
+    bounds: str = ""
 
 
-def build(cls: type, data: Any, path: str = "") -> Any:
-    """Make a dataclass from nested mappings, checking every key and value.
+def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
+    """List the leaves of a section or dataclass, depth first.
 
-    Raises:
-        ConfigError: naming the key by its path, what was expected, and the nearest known key.
+    Args:
+        cls: the class.
+        prefix: of the paths.
+        like: an instance, whose values are the defaults and whose choices are made where there
+            are some; by default the first ones.
     """
-    prefix = f"{path}." if path else ""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{path or 'config'}: expected keys with values, got {shown(data)}")
-    types_by_name = hints(cls)
-    names = [field.name for field in fields(cls)]
-    for name in data:
-        if name not in names:
-            key = name if isinstance(name, str) else shown(name)
-            raise ConfigError(f"{prefix}{key}: unknown key{nearest(key, names)}")
-    values = {name: convert(types_by_name[name], data[name], prefix + name) for name in data}
-    missing = [field.name for field in fields(cls) if is_required(field) and field.name not in data]
-    if missing:
-        raise ConfigError(f"{prefix}{missing[0]}: missing")
-    try:
-        return cls(**values)
-    except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{prefix}{error}") from error
+    for name, annotation, metadata, default, doc in _fields(cls):
+        path, value = prefix + name, getattr(like, name, default)
+        if isinstance(value, Section):
+            yield from keys(type(value), f"{path}.", value)
+        else:
+            yield Key(path, annotation, value, doc, bounds(metadata))
 
 
-def convert(kind: Any, value: Any, path: str) -> Any:
-    """Check a plain value against a type, and return it as that type.
-
-    Raises:
-        ConfigError: if it does not fit.
-    """
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        cls = typing.cast(type, kind)
-        return value if isinstance(value, cls) else build(cls, value, path)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        members = [arg for arg in args if arg is not type(None)]
-        if len(members) > 1:
-            return build_choice(members, value, path)
-        return convert(members[0], value, path)
-    if origin is Literal:
-        if value not in args:
-            hint = nearest(str(value), [str(arg) for arg in args])
-            raise ConfigError(f"{path}: expected {type_name(kind)}, got {shown(value)}{hint}")
-        return value
-    if origin is tuple:
-        if isinstance(value, list | tuple) and (args[-1] is ... or len(value) == len(args)):
-            return tuple(convert(args[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-    elif origin is Mapping:
-        if isinstance(value, Mapping):
-            return {
-                convert(args[0], name, f"{path}: a name"): convert(args[1], item, f"{path}.{name}")
-                for name, item in value.items()
-            }
-    elif kind is float:
-        number = _number(value)
-        if number is not None:
-            return number
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{path}: expected {type_name(kind)}, got {shown(value)}")
-
-
-def build_choice(members: Sequence[type], value: Any, path: str) -> Any:
-    """Make one of several dataclasses: their first field, a `Literal`, tells which.
-
-    Raises:
-        ConfigError: as `build`, and if it tells of none of them.
-    """
-    if isinstance(value, tuple(members)):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: expected keys with values, got {shown(value)}")
-    tag, tags = choices(members)
-    name = value.get(tag, next(iter(tags)))
-    if not isinstance(name, str) or name not in tags:
-        hint = nearest(str(name), tags)
-        expected = "one of " + ", ".join(tags)
-        raise ConfigError(f"{path}.{tag}: expected {expected}, got {shown(name)}{hint}")
-    try:
-        return build(tags[name], value, path)
-    except ConfigError as error:
-        # The same key may well be known where another member is chosen.
-        raise ConfigError(
-            str(error).replace("unknown key", f"unknown key where {path}.{tag} is {name}")
-        ) from None
-
-
-def choices(members: Sequence[type]) -> tuple[str, dict[str, type]]:
-    """Return the name of the field that tells dataclasses apart, and them by its value."""
-    tag = fields(members[0])[0].name
-    return tag, {typing.get_args(hints(member)[tag])[0]: member for member in members}
-
-
-def _number(value: Any) -> float | None:
-    """Return a finite number; of a text too, as YAML 1.1 reads 1e-3 (without a dot) as one."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def type_name(kind: Any) -> str:
-    """Say a type in the words of a config's author."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return "one of " + ", ".join(str(arg) for arg in args)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if arg is type(None) else type_name(arg) for arg in args)
-    if origin is tuple:
-        count = "" if args[-1] is ... else f"{len(args)} "
-        return f"a list of {count}{type_name(args[0])}s"
-    if origin is Mapping:
-        return f"names with {type_name(args[1])} each"
-    names = {
-        int: "whole number",
-        float: "number",
-        bool: "true or false",
-        str: "text",
-        Any: "a value",
-    }
-    return names.get(kind, getattr(kind, "__name__", str(kind)))
+def _fields(cls: type) -> Iterator[tuple[str, Any, Sequence[Any], Any, str]]:
+    """Yield name, type, metadata, default (or MISSING) and docstring of a class's fields."""
+    if issubclass(cls, BaseModel):
+        for name, field in cls.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            default = MISSING if field.is_required() else default
+            doc = " ".join((field.description or "").split())
+            yield name, field.annotation, field.metadata, default, doc
+    else:
+        hints, docs = typing.get_type_hints(cls), field_docs(cls)
+        for field in dataclasses.fields(cls):
+            yield field.name, hints[field.name], (), default_of(field), docs.get(field.name, "")
 
 
 def plain(value: Any) -> Any:
-    """Return a dataclass as nested dicts and lists, fit for YAML and JSON."""
+    """Return a section or dataclass as nested dicts and lists, fit for YAML and JSON."""
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -172,50 +281,54 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted path."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+        nested = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return found
 
 
-def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
-    """List the leaves of a schema, depth first.
-
-    Args:
-        cls: a dataclass.
-        prefix: of the paths.
-        like: an instance, whose choices are made where there are some; by default the first ones.
-    """
-    docs, types_by_name = field_docs(cls), hints(cls)
-    for field in fields(cls):
-        kind, path = types_by_name[field.name], prefix + field.name
-        chosen = getattr(like, field.name, None)
-        members = [typing.cast(type, arg) for arg in typing.get_args(kind) if is_dataclass(arg)]
-        if members:
-            tag, tags = choices(members)
-            member = type(chosen) if chosen is not None else members[0]
-            for key in keys(member, f"{path}.", chosen):
-                is_tag = key.path == f"{path}.{tag}"
-                yield replace(key, type=Literal[tuple(tags)]) if is_tag else key
-        elif is_dataclass(kind) and not inspect.isabstract(kind):
-            yield from keys(typing.cast(type, kind), f"{path}.", chosen)
-        else:
-            yield Key(path, kind, default_of(field), docs.get(field.name, ""))
+def bounds(metadata: Sequence[Any]) -> str:
+    """Return the bounds of a number, such as `between 0 and 1`; '' for none."""
+    names = [name for name, _ in LIMITS.values()]
+    limits = {n: getattr(each, n) for each in metadata for n in names if hasattr(each, n)}
+    if "ge" in limits and "le" in limits:
+        return f"between {limits['ge']} and {limits['le']}"
+    return ", ".join(f"{word} {limits[name]}" for name, word in LIMITS.values() if name in limits)
 
 
-def default_of(field: Any) -> Any:
+def type_name(kind: Any) -> str:
+    """Return a type in the words of a config's author."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return type_name(args[0])
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if arg is type(None) else type_name(arg) for arg in args)
+    if origin is tuple:
+        count = "" if args[-1] is ... else f"{len(args)} "
+        return f"a list of {count}{type_name(args[0])}s"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"names with {type_name(args[1])} each"
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        str: "text",
+        Any: "a value",
+    }
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return "keys with values"
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def default_of(field: dataclasses.Field) -> Any:
     """Return a field's default, or MISSING."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def is_required(field: Any) -> bool:
-    """Say whether a field has no default."""
+def is_required(field: dataclasses.Field) -> bool:
+    """Return whether a field has no default."""
     return field.default is MISSING and field.default_factory is MISSING
-
-
-@functools.cache
-def hints(cls: type) -> dict[str, Any]:
-    """Return the types of a class's annotations, evaluated."""
-    return typing.get_type_hints(cls)
 
 
 @functools.cache

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import torch
 
 
-class Stopwatch:
-    """Adds up the seconds spent in named phases.
+class Timer:
+    """Adds up the seconds spent in named sections.
 
     Attributes:
-        seconds: by phase.
+        seconds: by section.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -22,15 +22,15 @@ class Stopwatch:
         self._synchronize = device is not None and device.type == "cuda"
 
     @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Add the time of the block to `phase`."""
+    def __call__(self, section: str) -> Iterator[None]:
+        """Add the time of the block to `section`."""
         start = time.perf_counter()
         yield
         if self._synchronize:
             torch.cuda.synchronize()
-        self.seconds[phase] += time.perf_counter() - start
+        self.seconds[section] += time.perf_counter() - start
 
     def restart(self) -> dict[str, float]:
-        """Return the seconds by phase, and begin anew."""
+        """Return the seconds by section, and begin anew."""
         seconds, self.seconds = dict(self.seconds), defaultdict(float)
         return seconds

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from metarl.agents.base import make_agent
 from metarl.config import Config
 from metarl.core.errors import UserError, check_known, nearest
 from metarl.evaluation.evaluate import Evaluation
@@ -35,7 +34,6 @@ def evaluate_run(
     tasks: int = 40,
     episodes: int = 20,
     steps: int = 3,
-    schedule: str = "halving",
     seed: int = 0,
     against: Sequence[str] = (),
     **overrides: Any,
@@ -46,7 +44,7 @@ def evaluate_run(
         directory: the run's folder.
         protocol: how, one of `metarl.evaluation.protocols`.
         checkpoint: which of its checkpoints.
-        split, tasks, episodes, steps, schedule, seed: as in `metarl.evaluation.protocols.Setting`.
+        split, tasks, episodes, steps, seed: as in `metarl.evaluation.protocols.Setting`.
         against: baselines: `random` adapts from the parameters that the training began with; the
             folder of another run, or the method of a run beside this one, stands for its latest
             checkpoint.
@@ -64,16 +62,14 @@ def evaluate_run(
     check_known(protocol, PROTOCOLS, "unknown protocol")
     run = Run.open(directory, **overrides)
     config = run.config
-    setting = Setting(
-        split, tasks, episodes, steps, schedule, seed, config.num_threads, config.on_failure
-    )
+    setting = Setting(split, tasks, episodes, steps, seed, config.num_threads, config.on_failure)
     contestants = {config.method: Contestant(config, run.load(checkpoint).agent, checkpoint)}
     for name in against:
         label, contestant = baseline(name, run, overrides)
         if label in contestants:  # two runs of one method
             label = Path(name).name
         contestants[label] = contestant
-    agents = {label: make_agent(each.config, each.state) for label, each in contestants.items()}
+    agents = {label: each.config.make_agent(each.state) for label, each in contestants.items()}
     folder = run.directory / "evaluation"
     try:
         folder.mkdir(exist_ok=True)

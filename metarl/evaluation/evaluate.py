@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metarl.agents.base import MetaAgent, make_agent
+from metarl.agents import MetaAgent
+from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import UserError, check, check_amount, check_known, shown
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import MAX_SEED, Purpose, stream
+from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.statistics import interquartile_mean, mean_interval
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import SPLITS, TaskFamily
-from metarl.rollout.collect import adaptation
 from metarl.rollout.failures import EpisodeDiverged, Failure, OnFailure
 from metarl.runs.run import Run
-
-SCHEDULES = ("constant", "halving", "geometric")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class Evaluation:
         tasks: (B, task_dim).
         returns: undiscounted, (B, P, episodes), at the P points of `axis`; NaN where an episode
             failed.
-        step_scales: factor on each adaptation step.
         seed: of the episodes.
         success: (B, P, episodes) bool, whether the episodes succeeded; None where the environment
             knows no success.
@@ -52,7 +49,6 @@ class Evaluation:
     task_hash: str
     tasks: np.ndarray
     returns: np.ndarray
-    step_scales: tuple[float, ...] = ()
     seed: int = 0
     success: np.ndarray | None = None
     axis: str = "adaptation steps"
@@ -96,7 +92,7 @@ class Evaluation:
     @functools.cached_property
     def interval(self) -> np.ndarray:
         """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
-        rng = stream(0, Purpose.BOOTSTRAP)
+        rng = make_rng(0, Purpose.BOOTSTRAP)
         return np.array([mean_interval(values, rng) for values in self.scores.T])
 
     @property
@@ -127,7 +123,6 @@ class Evaluation:
             "split": self.split,
             "task_hash": self.task_hash,
             "tasks": self.tasks.tolist(),
-            "step_scales": self.step_scales,
             "axis": self.axis,
             "points": self.points,
             "seed": self.seed,
@@ -170,7 +165,6 @@ class Evaluation:
             **texts,
             tasks=tasks,
             returns=returns,
-            step_scales=tuple(content["step_scales"]),
             seed=content["seed"],
             success=success,
             points=points,
@@ -189,7 +183,6 @@ def evaluate(
     tasks: int = 40,
     episodes: int = 20,
     steps: int = 3,
-    scales: Sequence[float] | None = None,
     seed: int = 0,
     threads: int = 1,
     on_failure: OnFailure = "stop",
@@ -204,8 +197,7 @@ def evaluate(
         split: the name of the task set.
         tasks: how many of its tasks.
         episodes: per task, before and after each step; adaptation sees those of the step before.
-        steps: adaptation steps.
-        scales: a factor on each step; None for 1.
+        steps: adaptations; an agent that can adapt less often is adapted as often as it can.
         seed: of the episodes.
         threads: for the physics; no influence on the result.
         on_failure: `stop` raises where an episode fails, `skip_update` and `drop_episode` leave it
@@ -223,18 +215,15 @@ def evaluate(
     rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
     failures: list[Failure] = []
-    scales = tuple(scales) if scales is not None else (1.0,) * steps
-    check(len(scales) == steps, "scales", f"one for each of the {steps} steps", scales)
     with single_threaded_torch():
-        phases = adaptation(
+        phases = adaptation_rollouts(
             agent,
             family.make_batch(tasks * episodes, threads),
             rows,
-            steps,
+            possible_adaptations(agent, steps),
             seed=seed,
             purpose=Purpose.EVALUATION_EPISODES,
-            scales=scales,
-            clock=Stopwatch(),
+            timer=Timer(),
             failures=None if on_failure == "stop" else failures,
         )
         played = [(episodes.returns, episodes.success) for _, episodes in phases]
@@ -246,7 +235,6 @@ def evaluate(
         task_hash=family.task_hash(rows),
         tasks=rows,
         returns=returns,
-        step_scales=scales,
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
         failures=tuple(failures),
@@ -282,19 +270,10 @@ def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
         raise UserError(f"split: {error}") from error
 
 
-def step_scales(schedule: str, steps: int) -> list[float]:
-    """Return the factor on each adaptation step.
-
-    `halving` is the MAML paper's: the whole step at first and half of it afterwards. `geometric`
-    halves every step anew: 1, 1/2, 1/4.
-
-    Raises:
-        UserError: if the schedule is unknown.
-    """
-    check_known(schedule, SCHEDULES, "unknown schedule")
-    if schedule == "geometric":
-        return [0.5**step for step in range(steps)]
-    return [1.0 if schedule == "constant" or step == 0 else 0.5 for step in range(steps)]
+def possible_adaptations(agent: MetaAgent, wanted: int) -> int:
+    """Return how often an agent is adapted where `wanted` adaptations are asked for."""
+    most = agent.max_adaptations
+    return wanted if most is None else min(wanted, most)
 
 
 def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> MetaAgent:
@@ -309,4 +288,4 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
         UserError: if the run or the checkpoint is missing or damaged.
     """
     run = Run.open(Path(directory), **overrides)
-    return make_agent(run.config, run.load(checkpoint).agent)
+    return run.config.make_agent(run.load(checkpoint).agent)

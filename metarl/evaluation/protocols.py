@@ -12,21 +12,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from metarl.agents.base import MetaAgent
-from metarl.core.errors import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.agents import MetaAgent
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.rng import MAX_SEED, Purpose
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.evaluate import (
-    SCHEDULES,
     Evaluation,
     check_complete,
     chosen_tasks,
     evaluate,
-    step_scales,
+    possible_adaptations,
 )
-from metarl.rollout.collect import collect, episode_streams
+from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure, OnFailure
 
@@ -53,7 +52,6 @@ class Setting:
         tasks: how many of its tasks.
         episodes: per task and adaptation step.
         steps: adaptation steps.
-        schedule: of their sizes, `halving`, `geometric` or `constant`.
         seed: of the episodes.
         threads: for the physics; no influence on the results.
         on_failure: `stop` where an episode fails, or leave it out.
@@ -63,7 +61,6 @@ class Setting:
     tasks: int = 40
     episodes: int = 20
     steps: int = 3
-    schedule: str = "halving"
     seed: int = 0
     threads: int = 1
     on_failure: OnFailure = "stop"
@@ -71,15 +68,9 @@ class Setting:
     def __post_init__(self) -> None:
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
         check(self.steps >= 0, "steps", "at least 0", self.steps)
-        check(self.steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", self.steps)
+        check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
         check_amount(self.tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
-        check_known(self.schedule, SCHEDULES, "unknown schedule")
-
-    @property
-    def scales(self) -> list[float]:
-        """The factor on each adaptation step."""
-        return step_scales(self.schedule, self.steps)
 
     def noted(self, failures: list[Failure]) -> list[Failure] | None:
         """Return where failures are noted: in the list, or nowhere if the first is to stop."""
@@ -116,20 +107,21 @@ def few_episode(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts
             agent.actor(state),
             repeated,
             streams(setting, len(repeated), number, phase),
-            Stopwatch(),
+            Timer(),
             failures=setting.noted(failures),
-            phase=phase,
-            alive=alive,
+            adaptation_step=phase,
+            task_mask=alive,
         )
 
     with single_threaded_torch():
         state = agent.initial_state(len(repeated))
         experience = play(state, max(EXPERIENCE), 0)
         returns = []
-        for number in (0, *EXPERIENCE):
+        x = (0, *EXPERIENCE) if possible_adaptations(agent, 1) else (0,)
+        for number in x:
             seen = experience.first(number)
             adapted = agent.adapt(state, seen) if number else state
-            alive = seen.alive if number else None
+            alive = seen.task_mask if number else None
             # The same streams for each number of episodes: differences are due to the experience.
             after = play(adapted, played, 1, alive)
             returns.append(after.returns.reshape(len(rows), -1))
@@ -139,10 +131,9 @@ def few_episode(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts
         task_hash=family.task_hash(rows),
         tasks=rows,
         returns=np.stack(returns, axis=1),
-        step_scales=(1.0,),
         seed=setting.seed,
         axis="episodes of experience",
-        points=(0, *EXPERIENCE),
+        points=x,
         failures=tuple(failures),
     )
     check_complete(result)
@@ -178,6 +169,7 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
     number = len(rows) // SEQUENCE
     check(number >= 1, "tasks", f"at least {SEQUENCE}, one sequence", setting.tasks)
     sequences = rows[: number * SEQUENCE].reshape(number, SEQUENCE, -1)
+    num_adaptations = possible_adaptations(agent, setting.steps)
     keep_freed_memory()
     env = family.make_batch(number * setting.episodes, setting.threads)
 
@@ -189,10 +181,10 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             agent.actor(state),
             sequences[:, place],
             streams(setting, number, setting.episodes, phase),
-            Stopwatch(),
+            Timer(),
             failures=setting.noted(failures),
-            phase=phase,
-            alive=alive,
+            adaptation_step=phase,
+            task_mask=alive,
         )
 
     def meet(go_on: bool) -> Evaluation:
@@ -202,11 +194,12 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
         for met in range(SEQUENCE + 1):
             if met and not go_on:
                 state, alive = agent.initial_state(number), np.ones(number, bool)
-            for step, scale in enumerate(setting.scales if met else ()):
+            state = agent.next_task(state)
+            for step in range(num_adaptations if met else 0):
                 phase = 1 + (met - 1) * setting.steps + step
                 episodes = play(state, met - 1, phase, alive, failures)
-                state = agent.adapt(state, episodes, scale)
-                alive = alive & episodes.alive
+                state = agent.adapt(state, episodes)
+                alive = alive & episodes.task_mask
             places = (play(state, place, 0, alive, failures) for place in range(SEQUENCE))
             looks.append([episodes.returns for episodes in places])
         # (met, place, S, E) -> (S, place, met, E) -> (S * place, met, E)
@@ -217,7 +210,6 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             task_hash=family.task_hash(sequences.reshape(number * SEQUENCE, -1)),
             tasks=sequences.reshape(number * SEQUENCE, -1),
             returns=returns,
-            step_scales=tuple(setting.scales),
             seed=setting.seed,
             axis="tasks met",
             points=tuple(range(SEQUENCE + 1)),
@@ -244,7 +236,6 @@ def by_steps(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Evaluati
         tasks=setting.tasks,
         episodes=setting.episodes,
         steps=setting.steps,
-        scales=setting.scales,
         seed=setting.seed,
         threads=setting.threads,
         on_failure=setting.on_failure,
@@ -256,7 +247,7 @@ def streams(
 ) -> Sequence[np.random.Generator]:
     """Return the random streams of the episodes of one phase."""
     use = Purpose.EVALUATION_EPISODES
-    return episode_streams(setting.seed, use, num_tasks, num_episodes, phase=phase)
+    return episode_rngs(setting.seed, use, num_tasks, num_episodes, adaptation_step=phase)
 
 
 @dataclass(frozen=True)

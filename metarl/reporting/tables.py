@@ -82,7 +82,7 @@ def configs() -> Table:
             name,
             config.env.name,
             config.method,
-            f"{config.num_tasks} x {config.num_episodes}",
+            f"{config.sampling.num_tasks} x {config.sampling.num_episodes}",
             str(config.iterations),
         )
     return made

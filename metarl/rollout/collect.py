@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, SimulationDiverged
 from metarl.rollout.episodes import Episodes
-from metarl.rollout.failures import LARGEST, EpisodeDiverged, Failure, episode_failures
-
-if TYPE_CHECKING:
-    from metarl.agents.base import MetaAgent
-
+from metarl.rollout.failures import MAX_FLOAT32, EpisodeDiverged, Failure, episode_failures
 
 UNKNOWN_OTHERS = (
     "; the others cannot go on without it, as its environment does not tell how they fared "
@@ -25,14 +21,30 @@ UNKNOWN_OTHERS = (
 
 
 class Actor(Protocol):
-    """What acts for B tasks, E episodes each, by the agent's states of those tasks."""
+    """Plays one batch of episodes, E of each of B tasks, by an agent's states of the tasks.
+
+    It may keep a state of its own within the episodes, such as the hidden state of a recurrent
+    policy, which must not change where an episode has ended.
+    """
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         """Draw the random numbers of one episode, (T, noise_dim)."""
         ...
 
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Choose actions, (B, E, action_dim), at obs (B, E, obs_dim) with noise (B, E, ...)."""
+    def act(
+        self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
+        """Choose the actions of one step.
+
+        Args:
+            obs: (B, E, obs_dim) float32; 0 where the episode has ended.
+            noise: (B, E, noise_dim), the step's part of what `noise` has drawn.
+            last_reward: (B, E) float32, of the step before; 0 at the first.
+            active: (B, E) bool, the episodes that are still being played.
+
+        Returns:
+            (B, E, action_dim) float32, of which rows of ended episodes are not used.
+        """
         ...
 
 
@@ -41,12 +53,13 @@ def collect(
     actor: Actor,
     tasks: np.ndarray,
     rngs: Sequence[np.random.Generator],
-    clock: Stopwatch,
-    watch: Callable[[BatchEnv], None] | None = None,
+    timer: Timer,
+    on_step: Callable[[BatchEnv], None] | None = None,
     *,
     failures: list[Failure] | None = None,
-    phase: int = 0,
-    alive: np.ndarray | None = None,
+    adaptation_step: int = 0,
+    task_mask: np.ndarray | None = None,
+    task_ids: np.ndarray | None = None,
 ) -> Episodes:
     """Play the same number of episodes of each task, all together.
 
@@ -58,11 +71,12 @@ def collect(
         actor: acts for the B tasks.
         tasks: (B, task_dim).
         rngs: the random streams of the episodes, task by task, B * E of them.
-        clock: takes the times of `policy` and `environment`.
-        watch: called at the beginning and after each step, to look at the environment.
+        timer: takes the times of `reset`, `policy` and `environment`.
+        on_step: called with the environment at the beginning and after each step.
         failures: takes those of the episodes, which are then left out; None to raise instead.
-        phase: how often the tasks were adapted to, for the failures.
-        alive: which tasks are played, (B,) bool; all episodes of the others are left out.
+        adaptation_step: number of adaptations before these episodes, recorded in failures.
+        task_mask: (B,) bool, the tasks to play; all episodes of the others are left out.
+        task_ids: (B,) int64, of tasks from a finite set.
 
     Raises:
         EpisodeDiverged: naming task, episode and step, if an episode fails and `failures` is None,
@@ -72,10 +86,14 @@ def collect(
     family, num_tasks = env.family, len(tasks)
     horizon, num_episodes = family.horizon, env.num_episodes // num_tasks
     shape = (num_tasks, num_episodes)
-    out = np.zeros(shape, bool) if alive is None else np.repeat(~alive[:, None], num_episodes, 1)
+    out = np.zeros(shape, bool)
+    if task_mask is not None:
+        out |= ~task_mask[:, None]
 
     def described(ids: np.ndarray, step: int, reason: str) -> list[Failure]:
-        return episode_failures(ids, tasks, num_episodes, reason, phase=phase, step=step)
+        return episode_failures(
+            ids, tasks, num_episodes, reason, adaptation_step=adaptation_step, step=step
+        )
 
     def leave_out(ids: np.ndarray, step: int, reason: str) -> None:
         if not ids.size:
@@ -85,7 +103,7 @@ def collect(
         failures.extend(described(ids, step, reason))
         out.flat[ids] = True
 
-    with clock("reset"):
+    with timer("reset"):
         try:
             obs = env.reset(np.repeat(tasks, num_episodes, axis=0), rngs)
         except SimulationDiverged as error:
@@ -107,23 +125,24 @@ def collect(
         all_obs[0] = np.where(out[..., None], 0, obs.reshape(*shape, -1))
         last_obs = all_obs[0].copy()
 
-    if watch is not None:
-        watch(env)
+    if on_step is not None:
+        on_step(env)
+    last_reward = np.zeros(shape, np.float32)
     for step in range(horizon):
         active = ~(terminated | out)
         if not active.any():
             break
-        with clock("policy"):
+        with timer("policy"):
             # Ended episodes are acted for too: the shape of a matrix product decides its rounding,
             # and an episode's end must not change the others' results.
-            action = actor.act(all_obs[step], noise[:, :, step])
+            action = actor.act(all_obs[step], noise[:, :, step], last_reward, active)
         if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
             leave_out(np.flatnonzero(bad), step, "the policy's action is not finite")
             active &= ~out
             if not active.any():
                 break
-        with clock("environment"):
+        with timer("environment"):
             ids = None if active.all() else np.flatnonzero(active)
             try:
                 obs, reward, ended = env.step(action.reshape(-1, action_dim), ids)
@@ -151,8 +170,9 @@ def collect(
         last_obs[active] = obs.reshape(*shape, -1)[active]
         terminated |= active & ended.reshape(shape)
         all_obs[step + 1] = np.where((terminated | out)[..., None], 0, last_obs)
-        if watch is not None:
-            watch(env)
+        last_reward = all_reward[step]
+        if on_step is not None:
+            on_step(env)
 
     if out.any():
         for array in (all_obs, all_action, all_reward, mask):
@@ -168,70 +188,29 @@ def collect(
         terminated=terminated,
         bootstrap=~(terminated | out) & endless,
         tasks=np.asarray(tasks, np.float64),
+        task_ids=task_ids,
         success=None if env.success is None else env.success.reshape(shape) & ~out,
     )
 
 
-def adaptation(
-    agent: MetaAgent,
-    env: BatchEnv,
-    tasks: np.ndarray,
-    steps: int,
-    *,
-    seed: int,
-    purpose: Purpose,
-    iteration: int = 0,
-    scales: Sequence[float] | None = None,
-    clock: Stopwatch,
-    watch: Callable[[BatchEnv], None] | None = None,
-    failures: list[Failure] | None = None,
-) -> Iterator[tuple[Any, Episodes]]:
-    """Let an agent meet tasks for the first time: play, adapt, play, adapt, ..., play.
-
-    Every task starts from the meta-parameters, whatever was met before.
-
-    Args:
-        agent: a meta-agent.
-        env: a batch environment of B * E episodes.
-        tasks: (B, task_dim).
-        steps: how many times to adapt.
-        seed, purpose, iteration: the address of the random streams.
-        scales: a factor on the step of each adaptation; None for 1.
-        clock: takes the times.
-        watch, failures: as in `collect`. A task that has lost all episodes of a phase cannot be
-            adapted to, and is not played any further.
-
-    Yields:
-        The agent's states and the episodes that they played, `steps` + 1 times.
-    """
-    num_tasks, num_episodes = len(tasks), env.num_episodes // len(tasks)
-    state, alive = agent.initial_state(num_tasks), np.ones(num_tasks, bool)
-    for phase in range(steps + 1):
-        with clock("reset"):
-            rngs = episode_streams(seed, purpose, num_tasks, num_episodes, iteration, phase)
-        with clock("policy"):
-            actor = agent.actor(state)
-        episodes = collect(
-            env, actor, tasks, rngs, clock, watch, failures=failures, phase=phase, alive=alive
-        )
-        alive = episodes.alive
-        yield state, episodes
-        if phase < steps:
-            with clock("adaptation"):
-                state = agent.adapt(state, episodes, scales[phase] if scales else 1.0)
-
-
-def episode_streams(
+def episode_rngs(
     seed: int,
     purpose: Purpose,
     num_tasks: int,
     num_episodes: int,
     iteration: int = 0,
-    phase: int = 0,
+    adaptation_step: int = 0,
 ) -> list[np.random.Generator]:
     """Return a random stream for each episode, task by task."""
     return [
-        stream(seed, purpose, iteration=iteration, phase=phase, task=task, episode=episode)
+        make_rng(
+            seed,
+            purpose,
+            iteration=iteration,
+            adaptation_step=adaptation_step,
+            task=task,
+            episode=episode,
+        )
         for task in range(num_tasks)
         for episode in range(num_episodes)
     ]
@@ -244,9 +223,9 @@ def episode_major(array: np.ndarray) -> np.ndarray:
 
 def all_in_range(array: np.ndarray) -> bool:
     """Say whether all numbers are finite in 32 bits: much faster than one by one."""
-    return bool(array.min() >= -LARGEST and array.max() <= LARGEST)  # which NaN is not
+    return bool(array.min() >= -MAX_FLOAT32 and array.max() <= MAX_FLOAT32)  # which NaN is not
 
 
 def in_range(array: np.ndarray) -> np.ndarray:
     """Say which numbers are finite in 32 bits, of the shape of the array."""
-    return np.abs(array) <= LARGEST  # which NaN is not
+    return np.abs(array) <= MAX_FLOAT32  # which NaN is not

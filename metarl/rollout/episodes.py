@@ -1,11 +1,12 @@
-"""Episodes: the one container that goes between the rollouts and the learner."""
+"""Episodes: the container that passes from the rollouts to the learner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+PER_TASK = ("tasks", "task_ids")  # the arrays without an axis of episodes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Episodes:
         bootstrap: (B, E) bool, whether a time limit cut an endless task short, so that the value of
             `last_obs` counts. False for terminated episodes and for finite-horizon tasks.
         tasks: (B, task_dim) float64.
+        task_ids: (B,) int64, the numbers of tasks from a finite set; None for tasks drawn from a
+            distribution.
         success: (B, E) bool, whether the episode succeeded at any step; None where the environment
             knows no success.
     """
@@ -36,32 +39,33 @@ class Episodes:
     terminated: np.ndarray
     bootstrap: np.ndarray
     tasks: np.ndarray
+    task_ids: np.ndarray | None = None
     success: np.ndarray | None = None
 
     @property
-    def valid(self) -> np.ndarray:
-        """Which episodes were not left out, (B, E) bool."""
+    def episode_mask(self) -> np.ndarray:
+        """The episodes that were not left out, (B, E) bool."""
         return self.mask[..., 0]
 
     @property
-    def alive(self) -> np.ndarray:
-        """Which tasks have an episode that was not left out, (B,) bool."""
-        return np.asarray(self.valid.any(axis=1))
+    def task_mask(self) -> np.ndarray:
+        """The tasks with at least one episode that was not left out, (B,) bool."""
+        return np.asarray(self.episode_mask.any(axis=1))
 
     @property
     def returns(self) -> np.ndarray:
         """The undiscounted return of each episode, (B, E) float64; NaN where it was left out."""
-        return np.where(self.valid, self.reward.sum(axis=2, dtype=np.float64), np.nan)
+        return np.where(self.episode_mask, self.reward.sum(axis=2, dtype=np.float64), np.nan)
 
     @property
     def mean_return(self) -> float | None:
         """The mean return of the episodes that were not left out; None if all were."""
-        return mean(self.returns[self.valid])
+        return mean(self.returns[self.episode_mask])
 
     @property
     def success_rate(self) -> float | None:
-        """The share of the same that succeeded; None also where success is not known."""
-        return None if self.success is None else mean(self.success[self.valid])
+        """The share of these episodes that succeeded; None also where success is not known."""
+        return None if self.success is None else mean(self.success[self.episode_mask])
 
     @property
     def num_steps(self) -> int:
@@ -70,25 +74,25 @@ class Episodes:
 
     def rows(self, start: int, stop: int) -> Episodes:
         """Return the episodes of tasks `start` to `stop`."""
-        return self._map(lambda array: array[start:stop], self.tasks[start:stop])
+        return Episodes(**{name: array[start:stop] for name, array in self.arrays.items()})
 
     def of_tasks(self, indices: np.ndarray) -> Episodes:
-        """Return the episodes of the tasks with these numbers."""
-        return self._map(lambda array: array[indices], self.tasks[indices])
+        """Return the episodes of the tasks with these numbers, (n,) integers."""
+        return Episodes(**{name: array[indices] for name, array in self.arrays.items()})
 
     def first(self, number: int) -> Episodes:
-        """Return the first episodes of each task."""
-        return self._map(lambda array: array[:, :number], self.tasks)
+        """Return the first `number` episodes of each task."""
+        return Episodes(
+            **{
+                name: array if name in PER_TASK else array[:, :number]
+                for name, array in self.arrays.items()
+            }
+        )
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that is known of the episodes, by name."""
+        """The arrays that are not None, by name."""
         return {name: array for name, array in vars(self).items() if array is not None}
-
-    def _map(self, cut: Callable[[np.ndarray], np.ndarray], tasks: np.ndarray) -> Episodes:
-        """Cut all that is known of the episodes; `tasks` are those that are left."""
-        cut_arrays = {name: cut(array) for name, array in self.arrays.items()}
-        return Episodes(**{**cut_arrays, "tasks": tasks})
 
 
 def mean(values: np.ndarray) -> float | None:

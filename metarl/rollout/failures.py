@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.core.parsing import is_number
-
 OnFailure: TypeAlias = Literal["stop", "skip_update", "drop_episode"]
 """What to do where a number is not finite: `metarl.config.Config.on_failure`."""
 
-LARGEST = float(np.finfo(np.float32).max)  # what is stored of an episode has 32 bits
+MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is stored of an episode has 32 bits
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class Failure:
     Attributes:
         kind: `episode` (one that is not finite), `update` (one that was not made), or `warning`.
         reason: what happened.
-        phase: how many times the task had been adapted to; None where that means nothing, as in all
-            that follow.
+        adaptation_step: number of adaptations before the episode; None, like all that follows,
+            where the event is not one episode's.
         task_index: the task's number within its batch.
         task: the task itself, (task_dim,).
         episode: the episode's number within its task.
@@ -35,7 +33,7 @@ class Failure:
 
     kind: Literal["episode", "update", "warning"]
     reason: str
-    phase: int | None = None
+    adaptation_step: int | None = None
     task_index: int | None = None
     task: tuple[float, ...] | None = None
     episode: int | None = None
@@ -54,13 +52,15 @@ def episode_failures(
     num_episodes: int,
     reason: str,
     *,
-    phase: int,
+    adaptation_step: int,
     step: int,
 ) -> list[Failure]:
     """Describe the failures of episodes, `ids` into a batch of `num_episodes` per task."""
     places = [divmod(int(i), num_episodes) for i in ids]
     return [
-        Failure("episode", reason, phase, task, tuple(tasks[task].tolist()), episode, step)
+        Failure(
+            "episode", reason, adaptation_step, task, tuple(tasks[task].tolist()), episode, step
+        )
         for task, episode in places
     ]
 
@@ -156,47 +156,3 @@ def lines_of(
         }
         for each in failures
     ]
-
-
-REJECTIONS = 10  # line searches in a row that accept no step
-FAR = 10.0  # times `kl_target` that a divergence is far beyond it
-FAR_WITHOUT_TARGET = 1.0  # nats per update, where nothing limits the divergence
-
-
-class Watch:
-    """Notices what does not stop a run but may have ruined it, from its metrics alone.
-
-    Fed with the metrics of all iterations so far it stands where it stood: a resumed run warns as
-    one that was never stopped.
-
-    Attributes:
-        warnings: those that are under way, by kind.
-    """
-
-    def __init__(self, outer: Any) -> None:
-        """Set up for the outer update's settings, of which `kl_target` matters."""
-        target = getattr(outer, "kl_target", 0.0)
-        self._max_kl = FAR * target if target else FAR_WITHOUT_TARGET
-        self._rejections = 0
-        self.warnings: dict[str, str] = {}
-
-    def __call__(self, metrics: Mapping[str, Any]) -> list[Failure]:
-        """Look at one iteration, and return the warnings that begin with it."""
-        kl = metrics.get("outer_kl")
-        if not is_number(kl):  # no update was made: all is as it was
-            return []
-        self._rejections = self._rejections + 1 if metrics.get("line_search_rejected") else 0
-        found = {}
-        if self._rejections >= REJECTIONS:
-            found["line search"] = (
-                f"the line search has rejected every step {REJECTIONS} times in a row"
-            )
-        for way in ("collapsed", "exploded"):
-            if number := metrics.get(f"std_{way}"):
-                found[way] = f"the policy's std has {way} in {number} of the action's numbers"
-        if kl > self._max_kl:
-            limit = f"{self._max_kl:g}"
-            found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
-        before, self.warnings = self.warnings, found
-        new = (text for kind, text in self.warnings.items() if kind not in before)
-        return [Failure("warning", text) for text in new]

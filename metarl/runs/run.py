@@ -9,13 +9,14 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from metarl.config import Config, make_config, read_config
+from metarl.config_upgrade import upgrade
 from metarl.core.errors import StorageError, UserError, nearest, warn
 from metarl.core.parsing import is_number
 from metarl.rollout.failures import Failure, lines_of
@@ -100,7 +101,7 @@ class Run:
                 f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
             )
         check_links(directory)
-        data = read_config(path)
+        data = upgrade(read_config(path))
         check_code(directory, data)
         return cls(directory, make_config(data, str(path), overrides))
 
@@ -111,7 +112,7 @@ class Run:
             UserError: if another process is training it.
             StorageError: if the config cannot be written.
         """
-        other = replace(self.config, iterations=iterations)
+        other = self.config.replace(iterations=iterations)
         with self.lock():
             write_atomically(self.directory / "config.yaml", other.to_yaml().encode())
         return Run(self.directory, other)

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from metarl.agents.base import MetaAgent, make_agent
+from metarl.agents import MetaAgent
+from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.schema import flat
-from metarl.core.timer import Stopwatch
-from metarl.envs import WorkerError
-from metarl.rollout.collect import adaptation
-from metarl.rollout.failures import EpisodeDiverged, Failure, Watch, failures_of
+from metarl.core.timer import Timer
+from metarl.envs import BatchEnv, WorkerError
+from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
+from metarl.rollout.sampling import sample_meta_batch
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.run import Run, is_vacant
+from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
+from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and saved what it had.
+    """Training was asked to stop, and has saved its state.
 
     Attributes:
         signal: the signal that asked.
@@ -58,152 +57,196 @@ def train(config: Config, out: str | Path | None = None) -> Run:
 
     Raises:
         UserError: if the folder exists, or the device does not.
-        Interrupted: on SIGINT or SIGTERM, after saving.
-        EpisodeDiverged, NotFinite: if numbers stop being finite and `on_failure` is `stop`, after
-            saving.
-        WorkerError: if an environment cannot be used, or fails (after saving).
-        StorageError: if the run cannot be written; its last checkpoint is whole.
+        Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    agent = make_agent(config)
-    run = Run.create(config, Path(out) if out else default_directory(config))
-    _go_on(run, agent)
-    return run
+    return Trainer.create(config, out).run()
 
 
 def resume(directory: str | Path) -> Run:
-    """Go on with an interrupted run, as if it had never been.
+    """Continue an interrupted run; the result is that of a run without the interruption.
 
     Raises:
         UserError: if there is no such run, it is finished, another process is training it, or none
             of its checkpoints is whole.
-        Interrupted: on SIGINT or SIGTERM, after saving.
-        StorageError: if the run cannot be written; its last checkpoint is whole.
+        Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    run = Run.open(Path(directory))
-    if not _go_on(run):
-        raise UserError(f"{run.directory}: finished already ({run.config.iterations} iterations)")
-    return run
+    return Trainer.resume(directory).run()
 
 
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
 
-    It goes on up to the config's iterations even if it was begun with more or fewer, and is then to
-    the letter what it would be if begun with those. One that is past them is left as it is.
+    It continues up to the config's iterations even if it was begun with more or fewer, and the
+    result is that of a run begun with this config. A run past these iterations stays as it is.
 
     Raises:
         UserError: if the folder holds a run of another config, or another process is training it.
-        Interrupted: on SIGINT or SIGTERM, after saving.
+        Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    directory = Path(out)
-    if is_vacant(directory):
-        return train(config, directory)
-    run = Run.open(directory)
-    begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
-    for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
-        if wanted.get(key) != begun.get(key):
-            raise UserError(
-                f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
-                "choose another folder with --out"
-            )
-    if len(run.metrics()) > config.iterations:
-        return run
-    if config.iterations != run.config.iterations:
-        run = run.with_iterations(config.iterations)
-    _go_on(run)
-    return run
+    return Trainer.create_or_resume(config, out).run()
 
 
 def default_directory(config: Config) -> Path:
-    """Return where a run goes if the user does not say."""
+    """Return the folder of a run for which the user names none."""
     name = f"{config.env.name}-{config.method}-seed{config.seed}"
     # A folder in `runs`, whatever they are called.
     return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)
 
 
-def beginning(agent: MetaAgent) -> Checkpoint:
-    """Return the state of a run that has not begun."""
+def initial_checkpoint(agent: MetaAgent) -> Checkpoint:
+    """Return the checkpoint of a run before its first iteration."""
     return Checkpoint(0, 0, -np.inf, agent.state_dict())
 
 
-def _go_on(run: Run, agent: MetaAgent | None = None) -> bool:
-    """Train what is left of a run; `agent` is that of its beginning. False if nothing is left."""
-    with run.lock():
-        state = run.resumable()
+class Trainer:
+    """Trains the remaining iterations of a run.
+
+    Attributes:
+        directory: the run's folder.
+    """
+
+    def __init__(
+        self, run: Run, agent: MetaAgent | None = None, *, allow_finished: bool = False
+    ) -> None:
+        """Set up for a run.
+
+        Args:
+            run: the run.
+            agent: its initialised agent, where that was made already.
+            allow_finished: whether a run without remaining iterations is no error.
+        """
+        self._run, self._agent, self._allow_finished = run, agent, allow_finished
+        self.directory = run.directory
+
+    @classmethod
+    def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
+        """Begin a run in a new folder: see `train`."""
+        agent = config.make_agent()
+        return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
+
+    @classmethod
+    def resume(cls, directory: str | Path) -> Trainer:
+        """Continue an interrupted run: see `resume`."""
+        return cls(Run.open(Path(directory)))
+
+    @classmethod
+    def create_or_resume(cls, config: Config, out: str | Path) -> Trainer:
+        """Begin a run or continue it: see `start_or_resume`."""
+        directory = Path(out)
+        if is_vacant(directory):
+            return cls.create(config, directory)
+        run = Run.open(directory)
+        begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
+        for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
+            if wanted.get(key) != begun.get(key):
+                raise UserError(
+                    f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
+                    "choose another folder with --out"
+                )
+        if len(run.metrics()) <= config.iterations != run.config.iterations:
+            run = run.with_iterations(config.iterations)
+        return cls(run, allow_finished=True)
+
+    def run(self) -> Run:
+        """Train the remaining iterations.
+
+        Returns:
+            The finished run.
+
+        Raises:
+            UserError: if the run is finished already, another process is training it, or none of
+                its checkpoints is whole.
+            Interrupted: on SIGINT or SIGTERM, after saving.
+            EpisodeDiverged, NotFinite: if a number is not finite and `on_failure` is `stop`, after
+                saving.
+            WorkerError: if an environment cannot be used, or fails (after saving).
+            StorageError: if the run cannot be written; its last checkpoint is whole.
+        """
+        run, config = self._run, self._run.config
+        with run.lock():
+            state, agent = self._initial_state()
+            if state.iteration >= config.iterations:
+                if self._allow_finished:
+                    return run
+                raise UserError(
+                    f"{run.directory}: finished already ({config.iterations} iterations)"
+                )
+            keep_freed_memory()
+            run.rewind(state.iteration)
+            num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
+            env = config.env.make_batch(num_episodes, config.num_threads)
+            timer = Timer(agent.device)
+            tracker = start_tracker(run)
+            monitor = TrainingMonitor(agent.max_update_kl)
+            returns = []
+            for line in run.metrics():
+                returns.append(line["return_after"])
+                monitor(line)
+            progress = Progress(run, state.iteration)
+            with finishing(tracker), single_threaded_torch(), stop_signals() as stop, progress:
+                for iteration in range(state.iteration, config.iterations):
+                    start = time.perf_counter()
+                    done = iteration + 1
+                    failures: list[Failure] = []
+                    try:
+                        metrics = meta_iteration(config, agent, env, iteration, timer, failures)
+                    except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
+                        run.record(done, [*failures, *failures_of(error)])
+                        run.save(state, best=False, keep=False)
+                        raise
+                    seconds = time.perf_counter() - start
+                    returns.append(metrics["return_after"])
+
+                    warnings = monitor(metrics)
+                    for warning in warnings:
+                        print(f"warning: iteration {done}: {warning}", flush=True)
+                    if monitor.warnings:
+                        metrics["warnings"] = len(monitor.warnings)
+                    run.record(done, [*failures, *warnings])
+                    env_steps = state.env_steps + metrics.pop("steps")
+                    metrics = {"iteration": done, "env_steps": env_steps, **metrics}
+                    timings = {
+                        "iteration": done,
+                        "seconds": seconds,
+                        "env_steps_per_second": (env_steps - state.env_steps) / seconds,
+                        **{f"seconds/{name}": spent for name, spent in timer.restart().items()},
+                    }
+                    run.log(metrics, timings)
+                    tracker.log({k: x for k, x in {**metrics, **timings}.items() if x is not None})
+                    progress(metrics, timings)
+
+                    due = done % config.checkpoint_every == 0 or done == config.iterations
+                    # The mean over the iterations since the last checkpoint depends less on luck
+                    # than that of one meta-batch.
+                    recent = mean_return(returns[-config.checkpoint_every :])
+                    best = due and recent > state.best_return
+                    best_return = recent if best else state.best_return
+                    state = Checkpoint(done, env_steps, best_return, agent.state_dict())
+                    if due or stop:
+                        run.save(state, best=best, keep=due)
+                    if due:
+                        tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
+                    if stop and done < config.iterations:
+                        raise Interrupted(run, done, stop[0])
+        return run
+
+    def _initial_state(self) -> tuple[Checkpoint, MetaAgent]:
+        """Return the checkpoint to train from, and the agent as it was then."""
+        state = self._run.resumable()
         if state is None:
-            agent = agent or make_agent(run.config)
-            state = beginning(agent)
-        elif state.iteration < run.config.iterations:
-            agent = make_agent(run.config, state.agent)
-        else:
-            return False
-        _train(run, agent, state)
-    return True
+            agent = self._agent or self._run.config.make_agent()
+            return initial_checkpoint(agent), agent
+        return state, self._run.config.make_agent(state.agent)
 
 
-def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
-    config = run.config
-    keep_freed_memory()
-    run.rewind(state.iteration)
-    env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
-    clock = Stopwatch(agent.device)
-    tracker = start_tracker(run)
-    watch = Watch(config.outer)
-    returns = []
-    for line in run.metrics():
-        returns.append(line["return_after"])
-        watch(line)
-    show = Progress(run, state.iteration)
-    with ending(tracker), single_threaded_torch(), stop_signals() as stop, show:
-        for iteration in range(state.iteration, config.iterations):
-            start = time.perf_counter()
-            done = iteration + 1
-            failures: list[Failure] = []
-            try:
-                metrics = meta_iteration(config, agent, env, iteration, clock, failures)
-            except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
-                run.record(done, [*failures, *failures_of(error)])
-                run.save(state, best=False, keep=False)
-                raise
-            seconds = time.perf_counter() - start
-            returns.append(metrics["return_after"])
-
-            warnings = watch(metrics)
-            for warning in warnings:
-                print(f"warning: iteration {done}: {warning}", flush=True)
-            if watch.warnings:
-                metrics["warnings"] = len(watch.warnings)
-            run.record(done, [*failures, *warnings])
-            env_steps = state.env_steps + metrics.pop("steps")
-            metrics = {"iteration": done, "env_steps": env_steps, **metrics}
-            timings = {
-                "iteration": done,
-                "seconds": seconds,
-                "env_steps_per_second": (env_steps - state.env_steps) / seconds,
-                **{f"seconds/{phase}": spent for phase, spent in clock.restart().items()},
-            }
-            run.log(metrics, timings)
-            tracker.log({k: x for k, x in {**metrics, **timings}.items() if x is not None})
-            show(metrics, timings)
-
-            due = done % config.checkpoint_every == 0 or done == config.iterations
-            # The mean over the last checkpoint's worth of iterations is less a matter of luck
-            # than that of one meta-batch.
-            known = [each for each in returns[-config.checkpoint_every :] if each is not None]
-            recent = float(np.mean(known)) if known else -np.inf
-            best = due and recent > state.best_return
-            best_return = recent if best else state.best_return
-            state = Checkpoint(done, env_steps, best_return, agent.state_dict())
-            if due or stop:
-                run.save(state, best=best, keep=due)
-            if due:
-                tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
-            if stop and done < config.iterations:
-                raise Interrupted(run, done, stop[0])
+def mean_return(returns: list[float | None]) -> float:
+    """Return the mean of the returns that are known; minus infinity if none is."""
+    known = [each for each in returns if each is not None]
+    return float(np.mean(known)) if known else -np.inf
 
 
 @contextmanager
-def ending(tracker: Tracker) -> Iterator[None]:
+def finishing(tracker: Tracker) -> Iterator[None]:
     """Let a tracker finish, however training ends."""
     try:
         yield
@@ -214,89 +257,66 @@ def ending(tracker: Tracker) -> Iterator[None]:
 def meta_iteration(
     config: Config,
     agent: MetaAgent,
-    env: Any,
+    env: BatchEnv,
     iteration: int,
-    clock: Stopwatch,
+    timer: Timer,
     failures: list[Failure],
 ) -> dict[str, Any]:
-    """Sample tasks, play before and after each adaptation, and update the meta-parameters.
+    """Sample tasks, collect episodes and adapt in turn, and update the meta-parameters.
 
     Args:
-        config, agent, env: what is trained, and where; `env` of all episodes of the meta-batch.
+        config: the experiment.
+        agent: is trained.
+        env: plays all episodes of the meta-batch.
         iteration: its number.
-        clock: takes the times.
-        failures: takes what went wrong, where the config does not say to stop.
+        timer: takes the times.
+        failures: takes failed episodes and updates, where the config does not say to stop.
 
     Returns:
         The metrics of the iteration: `steps` taken, returns averaged over the episodes that did not
         fail (None if all did), and the diagnostics of the update, if one was made.
     """
-    rng = stream(config.seed, Purpose.TASKS, iteration=iteration)
-    tasks = config.env.sample_tasks(rng, config.num_tasks)
-    phases = list(
-        adaptation(
+    stops = config.on_failure == "stop"
+    # sample
+    rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
+    tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
+    # collect, adapt, collect, ...
+    rollouts = list(
+        adaptation_rollouts(
             agent,
             env,
             tasks,
-            config.inner_steps,
+            config.sampling.adaptation_steps,
             seed=config.seed,
             purpose=Purpose.TRAIN_EPISODES,
             iteration=iteration,
-            clock=clock,
-            failures=None if config.on_failure == "stop" else failures,
+            training=True,
+            task_ids=task_ids,
+            timer=timer,
+            failures=None if stops else failures,
         )
     )
-    before, after = phases[0][1], phases[-1][1]
-    dropped = len(failures)
+    # update
+    num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
-    if not (dropped and config.on_failure == "skip_update"):
+    if not (num_dropped and config.on_failure == "skip_update"):
+        rng = make_rng(config.seed, Purpose.UPDATE, iteration=iteration)
         try:
-            diagnostics = agent.update(*phases[-1], clock)
+            diagnostics = agent.update(rollouts, rng, timer)
         except FloatingPointError as error:
-            if config.on_failure == "stop":
+            if stops:
                 raise
             failures.extend(failures_of(error))
-    first, last = before.mean_return, after.mean_return
-    rates = {"before": before.success_rate, "after": after.success_rate}
+    first, last = rollouts[0].episodes, rollouts[-1].episodes
+    before, after = first.mean_return, last.mean_return
+    rates = {"before": first.success_rate, "after": last.success_rate}
+    skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not diagnostics)}
     return {
-        "steps": sum(episodes.num_steps for _, episodes in phases),
-        "return_before": first,
-        "return_after": last,
-        "adaptation_gain": None if first is None or last is None else last - first,
+        "steps": sum(episodes.num_steps for _, episodes in rollouts),
+        "return_before": before,
+        "return_after": after,
+        "adaptation_gain": None if before is None or after is None else after - before,
         **{f"success_{when}": rate for when, rate in rates.items() if rate is not None},
-        **(
-            {}
-            if config.on_failure == "stop"
-            else {"dropped_episodes": dropped, "skipped_update": int(not diagnostics)}
-        ),
+        **({} if stops else skipped),
         **diagnostics,
     }
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that an iteration is finished and saved; a second one kills.
-
-    Yields:
-        The signals that came.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        print("\nfinishing the iteration, then saving; once more to stop at once", flush=True)
-        for again in previous:
-            signal.signal(again, signal.SIG_DFL)
-
-    try:
-        previous = {
-            number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:  # not in the main thread, where Python does not allow handlers
-        yield came
-        return
-    try:
-        yield came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -63,7 +63,7 @@ def test_fisher_product_is_the_hessian_of_kl(pair):
         return torch.cat([output.flatten() for output in outputs])
 
     hessian = torch.autograd.functional.hessian(weighted_kl, join(normal.outputs))
-    product = normal.fisher_product(direction.outputs, weight)
+    product = normal.fisher_vector_product(direction.outputs, weight)
     assert [piece.shape for piece in product] == [(2, 5, 3), (2, 1, 3)]
     expected = hessian @ join(direction.outputs)
     torch.testing.assert_close(join(product), expected, rtol=1e-11, atol=1e-14)
@@ -127,7 +127,7 @@ def test_categorical_fisher_product_is_the_hessian_of_kl(categoricals):
 
     hessian = torch.autograd.functional.hessian(weighted_kl, one.logits).reshape(30, 30)
     expected = (hessian @ direction.logits.flatten()).reshape(2, 5, 3)
-    (product,) = one.fisher_product((direction.logits,), weight)
+    (product,) = one.fisher_vector_product((direction.logits,), weight)
     torch.testing.assert_close(product, expected, rtol=1e-11, atol=1e-14)
 
 
@@ -136,7 +136,7 @@ def test_categorical_fisher_product_is_the_hessian_of_kl(categoricals):
 
 @pytest.mark.parametrize("fixture", ["pair", "categoricals"])
 def test_outputs_are_what_a_distribution_is_made_of(fixture, request):
-    """In the order of its arguments, so that fisher_product is in the same."""
+    """In the order of its arguments, so that fisher_vector_product is in the same."""
     one, *_ = request.getfixturevalue(fixture)
     again = type(one)(*one.outputs)
     assert again.outputs == one.outputs

@@ -1,8 +1,8 @@
-"""metarl.core.parallel: the threads that work on chunks of tasks."""
+"""metarl.core.parallel: the threads that work on microbatches of tasks."""
 
 import torch
 
-from metarl.core.parallel import ChunkPool
+from metarl.core.parallel import MicrobatchPool
 
 
 def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
@@ -17,9 +17,9 @@ def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
         return torch.bmm(*pair)
 
     for _ in range(5):
-        pooled = ChunkPool(2).map(product, pairs)
+        pooled = MicrobatchPool(2).map(product, pairs)
         assert all(torch.equal(product(p), found) for p, found in zip(pairs, pooled, strict=True))
 
 
 def test_results_come_in_the_order_of_the_chunks():
-    assert ChunkPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]
+    assert MicrobatchPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import (
     difference_interval,
     improvement_interval,
@@ -19,7 +19,7 @@ from metarl.core.statistics import (
 
 
 def rng() -> np.random.Generator:
-    return stream(0, Purpose.BOOTSTRAP)
+    return make_rng(0, Purpose.BOOTSTRAP)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_the_interval_is_scipys_where_only_tasks_are_drawn():
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-def test_interval_is_a_function_of_its_stream():
+def test_interval_is_a_function_of_its_make_rng():
     values = np.arange(10.0)
     assert mean_interval(values, rng()) == mean_interval(values, rng())
 

@@ -61,7 +61,7 @@ from examples.estimators.tables import (
     nearly_deterministic,
     percent,
 )
-from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.surrogates import Surrogate, inner_surrogate
 from metarl.core.params import total
 from metarl.rollout.collect import collect
@@ -146,14 +146,14 @@ def test_the_expected_return_is_the_sum_over_trajectories(problem, discount):
     assert expected(problem, problem.vector).item() == pytest.approx(mean / horizon, rel=1e-12)
 
 
-def test_the_expected_return_is_what_the_environment_pays(problem, clock):
+def test_the_expected_return_is_what_the_environment_pays(problem, timer):
     """Through the real environment, with noise on its rewards, and the actor."""
     problem = discounted(problem, 0.9)
     family, num_episodes = replace(problem.family, reward_std=0.5), 20_000
     rng = np.random.default_rng(0)
     actor = problem.policy.actor(problem.stacked(problem.vector))
     env = family.make_batch(num_episodes)
-    episodes = collect(env, actor, problem.task[None], [rng] * num_episodes, clock)
+    episodes = collect(env, actor, problem.task[None], [rng] * num_episodes, timer)
     returns = (episodes.reward[0] * 0.9 ** np.arange(3)).sum(1) / 3
     error = returns.std() / np.sqrt(num_episodes)
     exact = expected(problem, problem.vector).item()
@@ -181,7 +181,7 @@ def test_the_exact_meta_gradient_equals_finite_differences(problem):
 
 
 def objective(
-    problem: Problem, surrogate: Surrogate, experience: Experience
+    problem: Problem, surrogate: Surrogate, experience: TrainingBatch
 ) -> Callable[[Tensor], Tensor]:
     """Return what a surrogate says of J, of one task, as a function of θ."""
 
@@ -199,7 +199,7 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 
 def derivatives_by_hand(
-    problem: Problem, name: str, experience: Experience
+    problem: Problem, name: str, experience: TrainingBatch
 ) -> tuple[Tensor, Tensor]:
     """Write the gradient and the Hessian of a surrogate of J out, step by step, at θ."""
     discount, horizon = problem.returns.discount, problem.family.horizon
@@ -458,8 +458,8 @@ def test_the_likelihood_ratio_becomes_exact_as_the_policy_becomes_deterministic(
 @pytest.mark.parametrize("estimator", **by_name([FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO]))
 def test_marginals_are_enough_for_surrogates_of_single_steps(problem, estimator):
     before = marginal_experience(problem, problem.stacked(problem.vector))
-    chunk = adapt(problem, before, lambda params: marginal_experience(problem, params))
-    found = estimator.gradient(problem, chunk)
+    microbatch = adapt(problem, before, lambda params: marginal_experience(problem, params))
+    found = estimator.gradient(problem, microbatch)
     assert_close(found, limit_gradient(problem, estimator, exact_baseline))
 
 
@@ -544,8 +544,8 @@ def test_the_document_holds_the_numbers_of_this_code():
     assert document.startswith("`python -m examples.estimators --out docs/estimators.md`")
     assert determinism_table() in document
     problem = main_problem()
-    exact, chunk = exact_gradient(problem), limit_chunk(problem, fitted_baseline)
+    exact, microbatch = exact_gradient(problem), limit_chunk(problem, fitted_baseline)
     for estimator in SINGLE:
-        found = estimator.gradient(problem, chunk)
+        found = estimator.gradient(problem, microbatch)
         bias = percent(relative_bias(found, exact))
         assert f"\n| {estimator.name} | {bias} | {cosine(found, exact):.3f} |" in document

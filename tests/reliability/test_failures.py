@@ -49,7 +49,7 @@ REASONS = {"state": "the position is not finite"}
 
 
 @pytest.fixture
-def play(clock, episode_streams):
+def play(timer, episode_rngs):
     """Plays three episodes of each of three tasks, or as many as the environment has."""
 
     def play(env, tasks=TASKS, failures=None, actor=None, **options) -> Episodes:
@@ -57,8 +57,8 @@ def play(clock, episode_streams):
             space = env.family.observation_space
             policy = GaussianMLP(PolicyConfig(hidden=(8,)), space.shape[0], env.family.action_dim)
             actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
-        rngs = episode_streams(len(tasks), env.num_episodes // len(tasks))
-        return collect(env, actor, tasks, rngs, clock, failures=failures, **options)
+        rngs = episode_rngs(len(tasks), env.num_episodes // len(tasks))
+        return collect(env, actor, tasks, rngs, timer, failures=failures, **options)
 
     return play
 
@@ -92,13 +92,13 @@ def test_an_episode_that_fails_changes_nothing_else(play, fault):
         inner = getattr(env, "batch_env", env)
         inner.planned = {3 * TASK + EPISODE: STEP}
         failures: list[Failure] = []
-        assert_only_one_is_out(play(env, failures=failures, phase=1), healthy)
+        assert_only_one_is_out(play(env, failures=failures, adaptation_step=1), healthy)
         reason = failures[0].reason
         assert reason == REASONS.get(fault, "an observation or reward is not finite")
         task = tuple(TASKS[TASK])
         assert failures == [Failure("episode", reason, 1, TASK, task, EPISODE, STEP)]
         with pytest.raises(EpisodeDiverged, match=re.escape(f"{failures[0]}")) as caught:
-            play(env, phase=1)
+            play(env, adaptation_step=1)
         assert caught.value.failures == failures
 
 
@@ -169,7 +169,7 @@ def test_physics_that_diverge_change_nothing_else(play):
     tasks = np.array([[0.5], [1.0], [1.5]])
     found = play(Exploding(family, 9), tasks, failures)
     assert_only_one_is_out(found, play(family.make_batch(9), tasks))
-    assert failures == episode_failures([5], tasks, 3, failures[0].reason, phase=0, step=STEP)
+    assert failures == episode_failures([5], tasks, 3, failures[0].reason, adaptation_step=0, step=STEP)
     assert failures[0].reason.startswith("MuJoCo found a position, velocity or acceleration")
 
 
@@ -213,7 +213,7 @@ def test_a_reset_that_fails_always_stops(play, failures):
         play(Unmade(FAMILY, 9, 1), failures=failures)
 
 
-def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent, clock):
+def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent, timer):
     """It could not be adapted to. The others do not notice."""
     agent, phases = make_agent(FAMILY), {}
     for name, planned in (("healthy", {}), ("faulty", {3: 0, 4: 2, 5: 4})):
@@ -227,7 +227,7 @@ def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent,
             2,
             seed=0,
             purpose=Purpose.TRAIN_EPISODES,
-            clock=clock,
+            timer=timer,
             failures=failures,
         ):
             phases[name].append(episodes)
@@ -245,7 +245,7 @@ def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent,
 OUTER = {
     "trpo": TRPOConfig(cg_steps=3),
     "gradient": GradientConfig(),
-    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, start_kl_weight=0.1),
+    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, inner_kl_weight=0.1),
     "reptile": ReptileConfig(),
     "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
 }
@@ -253,8 +253,8 @@ INNER = {
     "sgd": InnerConfig(),
     "gates": InnerConfig(rule="meta_lstm"),
     "dice": InnerConfig(surrogate="dice"),
-    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0, start_weight=0.5),
-    "context": InnerConfig(adapts="context", rule="layer_step_sizes"),
+    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0, pre_adaptation_weight=0.5),
+    "context": InnerConfig(adapts="context", rule="lslr"),
 }
 COMBINATIONS = [
     *((outer, "sgd") for outer in OUTER),
@@ -262,13 +262,13 @@ COMBINATIONS = [
 ]
 
 
-def meta_batch(agent, clock, planned, tasks=TASKS):
+def meta_batch(agent, timer, planned, tasks=TASKS):
     """An adapted state and what it then played, where episodes fail in the last phase, or the
     first: planned is (phase, episode, step)."""
     env, failures = FAMILY.make_batch(3 * len(tasks)), []
     env.planned = {i: step for phase, i, step in planned if phase == 0}
     options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "failures": failures}
-    played = adaptation(agent, env, tasks, 1, clock=clock, **options)
+    played = adaptation(agent, env, tasks, 1, timer=timer, **options)
     next(played)
     env.planned = {i: step for phase, i, step in planned if phase == 1}
     last = next(played)
@@ -282,20 +282,20 @@ def assert_same(one: dict, other: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outer", "inner", "tasks_per_chunk"),
+    ("outer", "inner", "tasks_per_microbatch"),
     [*((*each, 1) for each in COMBINATIONS), ("trpo", "sgd", 3), ("ppo", "gates", 3)],
 )
 @pytest.mark.parametrize("phase", [0, 1])
 def test_a_task_without_episodes_takes_no_part(
-    make_agent, clock, outer, inner, tasks_per_chunk, phase
+    make_agent, timer, outer, inner, tasks_per_microbatch, phase
 ):
-    """The update is that of the tasks before it alone: to the bit where each is a chunk."""
-    settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_chunk": tasks_per_chunk}
+    """The update is that of the tasks before it alone: to the bit where each is a microbatch."""
+    settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_microbatch": tasks_per_microbatch}
     whole, without = make_agent(FAMILY, **settings), make_agent(FAMILY, **settings)
     lost = [(phase, 6, 0), (phase, 7, 3), (phase, 8, 5)]
-    found = whole.update(*meta_batch(whole, clock, lost), clock)
-    expected = without.update(*meta_batch(without, clock, [], TASKS[:2]), clock)
-    if tasks_per_chunk == 1:
+    found = whole.update([Rollout(*meta_batch(whole, timer, lost))], RNG, timer)
+    expected = without.update([Rollout(*meta_batch(without, timer, [], TASKS[:2]))], RNG, timer)
+    if tasks_per_microbatch == 1:
         assert found == expected
         assert_same(whole.state_dict(), without.state_dict())
     else:
@@ -303,13 +303,13 @@ def test_a_task_without_episodes_takes_no_part(
 
 
 @pytest.mark.parametrize("inner", INNER)
-def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
+def test_an_episode_that_failed_weighs_nothing(make_agent, timer, inner):
     """In baseline, advantages and adaptation: these are those of the other episodes alone."""
     agent = make_agent(FAMILY, dtype=torch.float64, inner=INNER[inner])
-    state, episodes = meta_batch(agent, clock, [(1, 2, 2), (1, 5, 0), (1, 8, 5)])
+    state, episodes = meta_batch(agent, timer, [(1, 2, 2), (1, 5, 0), (1, 8, 5)])
     with_gap, alone = agent.adapt(state, episodes), agent.adapt(state, episodes.first(2))
-    for ours, theirs in zip(with_gap.chunks, alone.chunks, strict=True):
-        played, expected = ours.trail[-1], theirs.trail[-1]
+    for ours, theirs in zip(with_gap.microbatches, alone.microbatches, strict=True):
+        played, expected = ours.support[-1], theirs.support[-1]
         assert not played.weight[:, 12:].any()
         np.testing.assert_allclose(played.weight[:, :12], expected.weight, rtol=1e-12)
         np.testing.assert_allclose(played.advantage[:, :12], expected.advantage, rtol=1e-8)
@@ -317,15 +317,15 @@ def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
             np.testing.assert_allclose(value, theirs.params[name], rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
-def test_a_task_without_episodes_stays_where_it_is(make_agent, clock, tasks_per_chunk):
+@pytest.mark.parametrize("tasks_per_microbatch", [1, 3])
+def test_a_task_without_episodes_stays_where_it_is(make_agent, timer, tasks_per_microbatch):
     """There is nothing to adapt to; nor is anything NaN in what it did not experience."""
-    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
-    state, episodes = meta_batch(agent, clock, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
+    agent = make_agent(FAMILY, tasks_per_microbatch=tasks_per_microbatch)
+    state, episodes = meta_batch(agent, timer, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
     before, after = state.of_tasks(np.array([1])), agent.adapt(state, episodes)
-    (chunk,), (stepped,) = before.chunks, after.of_tasks(np.array([1])).chunks
-    assert_same(chunk.params, stepped.params)
-    experience = stepped.trail[-1]
+    (microbatch,), (stepped,) = before.microbatches, after.of_tasks(np.array([1])).microbatches
+    assert_same(microbatch.params, stepped.params)
+    experience = stepped.support[-1]
     assert all(torch.isfinite(x).all() for x in vars(experience).values() if torch.is_tensor(x))
     assert not experience.weight.any()
 
@@ -340,36 +340,36 @@ TOO_FAR = {
 
 
 @pytest.mark.parametrize("outer", [name for name in TOO_FAR if name != "trpo"])
-def test_an_update_that_leads_nowhere_is_not_made(make_agent, clock, outer):
+def test_an_update_that_leads_nowhere_is_not_made(make_agent, timer, outer):
     """Steps of 1e30: the loss there is none, for PPO before its second step. What was begun is
     taken back, the optimiser's moments and the weight of the KL divergence included."""
     agent = make_agent(FAMILY, outer=TOO_FAR[outer])
     before = agent.state_dict()
     with pytest.raises(NotFinite, match="is not finite; nothing was updated"):
-        agent.update(*meta_batch(agent, clock, []), clock)
+        agent.update([Rollout(*meta_batch(agent, timer, []))], RNG, timer)
     assert_same(agent.state_dict(), before)
 
 
 @pytest.mark.parametrize("outer", OUTER)
-def test_the_task_of_a_gradient_that_is_not_finite_is_named(make_agent, clock, outer):
+def test_the_task_of_a_gradient_that_is_not_finite_is_named(make_agent, timer, outer):
     """Rewards whose sums are beyond 32 bits, in task 1; task 0 has lost its episodes."""
     returns = ReturnConfig(standardize=False)
     agent = make_agent(FAMILY, outer=OUTER[outer], returns=returns)
-    state, episodes = meta_batch(agent, clock, [(1, 0, 0), (1, 1, 0), (1, 2, 0)])
+    state, episodes = meta_batch(agent, timer, [(1, 0, 0), (1, 1, 0), (1, 2, 0)])
     reward = episodes.reward.copy()
     reward[1, 0], reward[1, 1] = 3e38, -3e38
     before = agent.state_dict()
     with pytest.raises(NotFinite, match=r"^task 1 \[-0\.45, 0\.2\]: .*not finite") as caught:
-        agent.update(state, replace(episodes, reward=reward), clock)
+        agent.update([Rollout(state, replace(episodes, reward=reward))], RNG, timer)
     assert caught.value.failure.task_index == 1
     assert_same(agent.state_dict(), before)
 
 
-def test_an_update_from_nothing_is_refused(make_agent, clock):
+def test_an_update_from_nothing_is_refused(make_agent, timer):
     agent = make_agent(FAMILY)
-    state, episodes = meta_batch(agent, clock, [(1, i, 0) for i in range(9)])
+    state, episodes = meta_batch(agent, timer, [(1, i, 0) for i in range(9)])
     with pytest.raises(NotFinite, match="the mean return of no episodes is not finite"):
-        agent.update(state, episodes, clock)
+        agent.update([Rollout(state, episodes)], RNG, timer)
 
 
 # --- training ---
@@ -454,9 +454,9 @@ def test_returns_are_those_of_the_other_episodes(tmp_path, dropped):
     agent, env = agent_of(config), config.env.make_batch(9)
     rng = np.random.Generator(np.random.Philox(key=[0, 1 << 20], counter=[0, 0, 0, 0]))
     tasks = config.env.sample_tasks(rng, 3)
-    from metarl.core.timer import Stopwatch
+    from metarl.core.timer import Timer
 
-    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "clock": Stopwatch()}
+    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "timer": Timer()}
     (_, healthy), _ = adaptation(agent, env, tasks, 1, **options)
     returns = healthy.returns.copy()
     lost = [each for each in dropped.failures() if each["iteration"] == 1 and each["phase"] == 0]
@@ -673,14 +673,14 @@ def test_a_std_has_gone_astray_by_a_factor_of_a_thousand(init_std):
     policy = GaussianMLP(PolicyConfig(hidden=(8,), init_std=init_std), 3, 2)
     params = policy.init(np.random.default_rng(0))
     start = params["log_std"]
-    assert policy.trouble([params, stack(params, 4)]) == {}
+    assert policy.std_diagnostics([params, stack(params, 4)]) == {}
     for factor, key, beyond in ((1e-4, "std_collapsed", 1e-6), (1e4, "std_exploded", 20.0)):
         for each, count in ((factor, 1.0), (factor**0.5, 0.0)):
             log_std = start.clone()
             log_std[0, 1] += np.log(each)
             at_bound = (init_std * each < beyond) if each < 1 else (init_std * each > beyond)
             expected = {key: 1.0} if count or at_bound else {}
-            assert policy.trouble([{"log_std": start}, {"log_std": log_std}]) == expected
+            assert policy.std_diagnostics([{"log_std": start}, {"log_std": log_std}]) == expected
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ SMALL = {
     "num_tasks": 2,
     "num_episodes": 2,
     "checkpoint_every": 3,
-    "tasks_per_chunk": 2,
+    "tasks_per_microbatch": 2,
     "threads": 1,
     "env.horizon": 4,
     "policy.hidden": [3],

@@ -1,76 +1,79 @@
-"""MAML and kin: a task's state is where its adaptation by gradient steps stands."""
+"""MAML and its relatives: the state of a task is the state of its adaptation by gradient steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import Experience, ReturnConfig, make_experience
-from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.inner_loop import InnerLoop, TaskState
-from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
+from metarl.agents.maml.inner_config import InnerConfig
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState
+from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.microbatch import MetaMicrobatch, StateMicrobatch
 from metarl.agents.maml.outer import OuterConfig
-from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, loss_on, mean_kl
-from metarl.core.parallel import ChunkPool
+from metarl.agents.maml.schedules import step_scale
+from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, mean_kl, policy_loss
+from metarl.core.actors import MLPActor
+from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten, unflatten
-from metarl.core.policies import MLPActor, MLPPolicy
-from metarl.core.timer import Stopwatch
+from metarl.core.policies import MLPPolicy
+from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
 
 
 @dataclass(frozen=True)
-class TaskChunk:
-    """Some tasks: where their adaptation stands, and the experience that led there.
+class MAMLState:
+    """The states of B tasks, in microbatches of consecutive tasks.
 
     Attributes:
-        task: of b tasks.
-        params: the policy's parameters there, stacked (b, ...).
-        trail: the experience of each step.
+        microbatches: at least one.
+        training: whether the meta-update is to learn from it: all step sizes are then whole.
+        num_adaptations: of the current task so far.
     """
 
-    task: TaskState
-    params: Params
-    trail: tuple[Experience, ...] = ()
+    microbatches: tuple[StateMicrobatch, ...]
+    training: bool = False
+    num_adaptations: int = 0
 
-    def of_tasks(self, indices: Tensor) -> TaskChunk:
-        """Return what is known of the tasks with these numbers within the chunk."""
-        params = {name: value[indices] for name, value in self.params.items()}
-        trail = tuple(experience.of_tasks(indices) for experience in self.trail)
-        return TaskChunk(self.task.of_tasks(indices), params, trail)
-
-
-@dataclass(frozen=True)
-class GradientState:
-    """The states of B tasks, in chunks of consecutive tasks."""
-
-    chunks: tuple[TaskChunk, ...]
-
-    def of_tasks(self, indices: np.ndarray) -> GradientState:
+    def of_tasks(self, indices: np.ndarray) -> MAMLState:
         """Return the states of the tasks with these numbers, (n,) in increasing order."""
-        sizes = [chunk.task.num_tasks for chunk in self.chunks]
-        stops = accumulate(sizes)
+        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
         inside = [
             indices[(indices >= stop - size) & (indices < stop)] - (stop - size)
-            for size, stop in zip(sizes, stops, strict=True)
+            for size, stop in zip(sizes, accumulate(sizes), strict=True)
         ]
-        pairs = zip(self.chunks, inside, strict=True)
-        return GradientState(
-            tuple(chunk.of_tasks(torch.from_numpy(rows)) for chunk, rows in pairs if rows.size)
+        kept = tuple(
+            microbatch.of_tasks(torch.from_numpy(rows))
+            for microbatch, rows in zip(self.microbatches, inside, strict=True)
+            if rows.size
         )
+        return replace(self, microbatches=kept)
+
+    def pair(self, episodes: Episodes) -> list[tuple[StateMicrobatch, Episodes]]:
+        """Return each microbatch with the episodes of its tasks."""
+        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
+        return [
+            (microbatch, episodes.rows(stop - size, stop))
+            for microbatch, size, stop in zip(
+                self.microbatches, sizes, accumulate(sizes), strict=True
+            )
+        ]
 
 
-class GradientAgent:
-    """Adapts by policy-gradient steps; learns the parameters, and the rule, to adapt by.
+class MAMLAgent:
+    """Adapts by policy-gradient steps; learns the parameters to adapt from, and the update rule.
 
     Attributes:
-        meta: the meta-parameters: the policy's, and those of what adapts and of the rule.
+        meta: the meta-parameters: the policy's, and those of the task parameters and update rule.
+        max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
 
     def __init__(
@@ -83,181 +86,192 @@ class GradientAgent:
         returns: ReturnConfig,
         device: torch.device,
         num_threads: int = 1,
-        tasks_per_chunk: int | None = None,
+        tasks_per_microbatch: int | None = None,
     ) -> None:
         """Put the parts together.
 
         Args:
             policy: the policy.
-            params: initial meta-parameters, unstacked, as `loop.init` gives them.
+            params: initial meta-parameters, unstacked, as `loop.init` returns them.
             loop: the inner loop.
             inner, outer, returns: settings.
             device: where the learner computes.
-            num_threads: how many chunks of tasks are worked on at once; no influence on results.
-            tasks_per_chunk: None for the device's best: all at once on a GPU, one by one on a CPU,
-                where a chunk should fit the cache.
+            num_threads: microbatches worked on at once; no influence on results.
+            tasks_per_microbatch: None for the device's best: all tasks on a GPU, one on a CPU,
+                where a microbatch should fit the cache.
         """
         self.policy, self.loop, self.inner, self.returns = policy, loop, inner, returns
         self.device = device
+        self.max_adaptations = 0 if inner.adapts == "nothing" else None
+        self.max_update_kl = outer.max_update_kl
         self.meta = {name: value.to(device) for name, value in params.items()}
         self.outer = outer.make(flatten(self.meta))
         self._surrogate = inner_surrogate(inner.surrogate, inner.dice_decay)
         on_cpu = device.type == "cpu"
-        self._pool = ChunkPool(num_threads if on_cpu else 1)
-        self._tasks_per_chunk = tasks_per_chunk or (1 if on_cpu else None)
+        self._pool = MicrobatchPool(num_threads if on_cpu else 1)
+        self._tasks_per_microbatch = tasks_per_microbatch or (1 if on_cpu else None)
 
-    def initial_state(self, num_tasks: int) -> GradientState:
-        """Every task starts from the meta-parameters."""
-        size = self._tasks_per_chunk or num_tasks
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> MAMLState:
+        """Return the states of B tasks: every task starts from the meta-parameters."""
+        size = self._tasks_per_microbatch or num_tasks
         sizes = [min(size, num_tasks - start) for start in range(0, num_tasks, size)]
-        return GradientState(tuple(self._chunk(self.loop.start(self.meta, b)) for b in sizes))
+        states = (self._microbatch(self.loop.init_state(self.meta, b)) for b in sizes)
+        return MAMLState(tuple(states), training)
 
-    def _chunk(self, task: TaskState, trail: tuple[Experience, ...] = ()) -> TaskChunk:
-        return TaskChunk(task, self.loop.params(self.meta, task), trail)
+    def next_task(self, state: MAMLState) -> MAMLState:
+        """Return the adapted states with the step-size schedule at its beginning."""
+        return replace(state, num_adaptations=0)
 
-    def actor(self, state: GradientState) -> MLPActor:
-        """Return what plays episodes by the states of the tasks."""
-        names = state.chunks[0].params
-        return self.policy.actor(
-            {name: torch.cat([chunk.params[name] for chunk in state.chunks]) for name in names}
-        )
+    def _microbatch(
+        self, inner: InnerState, support: tuple[TrainingBatch, ...] = ()
+    ) -> StateMicrobatch:
+        return StateMicrobatch(inner, self.loop.to_model_params(self.meta, inner), support)
 
-    def adapt(self, state: GradientState, episodes: Episodes, scale: float = 1.0) -> GradientState:
+    def actor(self, state: MAMLState) -> MLPActor:
+        """Return what plays episodes by the adapted parameters of each task."""
+        names = state.microbatches[0].params
+        stacks = {
+            name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
+            for name in names
+        }
+        return self.policy.actor(stacks)
+
+    def adapt(self, state: MAMLState, episodes: Episodes) -> MAMLState:
         """Take one gradient step per task on the episodes that its state played.
 
-        Args:
-            state: of B tasks; unchanged.
-            episodes: of the same tasks.
-            scale: factor on the step, for evaluation. `update` knows only 1.
+        Outside training the step is scaled by `inner.test_lr_schedule`.
         """
+        schedule = "constant" if state.training else self.inner.test_lr_schedule
+        scale = step_scale(schedule, state.num_adaptations)
 
-        def work(item: tuple[TaskChunk, Episodes]) -> TaskChunk:
-            chunk, part = item
-            played, _ = make_experience(part, self.policy, chunk.params, self.returns, self.device)
-            loss = loss_on(played, self.policy, self._surrogate)
-            task = self.loop.step(self.meta, chunk.task, loss, scale=scale)
-            return self._chunk(task, (*chunk.trail, played))
+        def work(item: tuple[StateMicrobatch, Episodes]) -> StateMicrobatch:
+            microbatch, part = item
+            batch, _ = process_episodes(
+                part, self.policy, microbatch.params, self.returns, self.device
+            )
+            loss = policy_loss(batch, self.policy, self._surrogate)
+            inner = self.loop.step(
+                self.meta, microbatch.inner, loss, rule_loss=batch.loss, scale=scale
+            )
+            return self._microbatch(inner, (*microbatch.support, batch))
 
-        return GradientState(tuple(self._pool.map(work, self._split(state, episodes))))
-
-    def _split(
-        self, state: GradientState, episodes: Episodes
-    ) -> Sequence[tuple[TaskChunk, Episodes]]:
-        """Pair the chunks of a state with their tasks' episodes."""
-        sizes = [chunk.task.num_tasks for chunk in state.chunks]
-        stops = np.cumsum(sizes).tolist()
-        return [
-            (chunk, episodes.rows(stop - size, stop))
-            for chunk, size, stop in zip(state.chunks, sizes, stops, strict=True)
-        ]
+        microbatches = tuple(self._pool.map(work, state.pair(episodes)))
+        return MAMLState(microbatches, state.training, state.num_adaptations + 1)
 
     def update(
-        self, state: GradientState, episodes: Episodes, clock: Stopwatch
-    ) -> dict[str, float]:
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
         """Improve the meta-parameters by one outer update. Tasks without an episode take no part.
 
         Args:
-            state: the adapted states of a meta-batch.
-            episodes: what they played after adaptation.
-            clock: takes the times of the parts.
-
-        Returns:
-            Diagnostics by name.
+            rollouts: of a meta-batch; the last state holds the training batches of all earlier
+                ones.
+            rng: not used: the update is deterministic.
+            timer: takes the times of its sections.
 
         Raises:
             NotFinite: if the loss, its gradient, the step or a diagnostic is not; or if no episode
-                is left. The agent is what it was, the state of its outer update included.
+                is left. The agent is then unchanged, the state of its outer update included.
         """
-        kept, tasks = np.flatnonzero(episodes.alive), episodes.tasks
+        state, episodes = rollouts[-1]
+        kept, tasks = np.flatnonzero(episodes.task_mask), episodes.tasks
         if not kept.size:
             raise NotFinite("the mean return of no episodes")
         if kept.size < len(tasks):
             state, episodes = state.of_tasks(kept), episodes.of_tasks(kept)
         before = self.outer.state_dict()
         try:
-            meta, found = self._improved(state, episodes, clock)
+            with timer("advantages"):
+                microbatches, explained = self._build_meta_batch(state, episodes)
+            objective = MetaObjective(
+                self.policy,
+                self.loop,
+                self._surrogate,
+                self.meta,
+                microbatches,
+                self._pool,
+                emaml_weight=self.inner.emaml_weight,
+                pre_adaptation_weight=self.inner.pre_adaptation_weight,
+                whole_episodes=self.inner.surrogate in EPISODIC,
+            )
+            vector, metrics = self.outer.step(objective, timer)
+            if not bool(torch.isfinite(vector).all()):
+                raise NotFinite("the step")
+            meta = unflatten(vector, self.meta)
+            metrics["adaptation_kl"] = self._adaptation_kl(microbatches)
+            metrics["explained_variance"] = explained
+            metrics |= self._diagnostics(meta, microbatches)
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise NotFinite(name)
         except NotFinite as error:
             self.outer.load_state_dict(before)
             indices = kept[error.indices]
             raise NotFinite(error.what, indices.tolist(), tasks[indices]) from error
         self.meta = meta
-        return found
+        return metrics
 
-    def _improved(
-        self, state: GradientState, episodes: Episodes, clock: Stopwatch
-    ) -> tuple[Params, dict[str, float]]:
-        """Return the new meta-parameters and the diagnostics. Changes only the outer update."""
-        with clock("advantages"):
-            chunks, explained = self._digest(state, episodes)
-        objective = MetaObjective(
-            self.policy,
-            self.loop,
-            self._surrogate,
-            self.meta,
-            chunks,
-            self._pool,
-            exploration_weight=self.inner.exploration,
-            start_weight=self.inner.start_weight,
-            whole_episodes=self.inner.surrogate in EPISODIC,
-        )
-        vector, diagnostics = self.outer.step(objective, clock)
-        if not bool(torch.isfinite(vector).all()):
-            raise NotFinite("the step")
-        meta = unflatten(vector, self.meta)
-        inner_kl = self._inner_kl(chunks)
-        found = {**diagnostics, "inner_kl": inner_kl, "explained_variance": explained}
+    def _build_meta_batch(
+        self, state: MAMLState, episodes: Episodes
+    ) -> tuple[list[MetaMicrobatch], float]:
+        """Return the meta-batch in microbatches, and the baseline's mean explained variance."""
+        returns = torch.from_numpy(episodes.returns.mean(1))  # (B,)
+        weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+        parts = state.pair(episodes)
+        sizes = [microbatch.inner.num_tasks for microbatch, _ in parts]
+
+        def work(
+            item: tuple[tuple[StateMicrobatch, Episodes], Tensor],
+        ) -> tuple[MetaMicrobatch, Tensor]:
+            (microbatch, part), weight = item
+            query, explained = process_episodes(
+                part, self.policy, microbatch.params, self.returns, self.device
+            )
+            weight = weight.to(query.advantage)
+            built = MetaMicrobatch(
+                microbatch.support, microbatch.inner, microbatch.params, query, weight
+            )
+            return built, explained
+
+        built = self._pool.map(work, list(zip(parts, weights.split(sizes), strict=True)))
+        explained = torch.cat([explained for _, explained in built])
+        return [microbatch for microbatch, _ in built], float(explained.mean())
+
+    def _adaptation_kl(self, microbatches: Sequence[MetaMicrobatch]) -> float:
+        """KL(before || after all adaptation), averaged over the first support batch and tasks."""
+
+        @torch.no_grad()
+        def work(microbatch: MetaMicrobatch) -> Tensor:
+            if not microbatch.support:
+                return torch.zeros(microbatch.num_tasks, device=self.device)
+            batch = microbatch.support[0]
+            start = self.loop.init_state(self.meta, microbatch.num_tasks)
+            before = self.policy(self.loop.to_model_params(self.meta, start), batch.obs)
+            return mean_kl(before, self.policy(microbatch.adapted, batch.obs), batch.weight)
+
+        return float(torch.cat(self._pool.map(work, microbatches)).mean())
+
+    def _diagnostics(self, meta: Params, microbatches: Sequence[MetaMicrobatch]) -> Metrics:
+        """Return the policy's standard deviation and the learned step sizes, where there are."""
+        found: Metrics = {}
         if "log_std" in meta:
             found["policy_std"] = float(meta["log_std"].exp().mean())
-        found |= self.policy.trouble([meta, *(chunk.adapted for chunk in chunks)])
+        adapted = (microbatch.adapted for microbatch in microbatches)
+        found |= self.policy.std_diagnostics([meta, *adapted])
         rates = [value for name, value in meta.items() if name.startswith("lr:")]
         if rates:
             found["mean_inner_lr"] = float(torch.cat([rate.flatten() for rate in rates]).mean())
-        for name, value in found.items():
-            if not math.isfinite(value):
-                raise NotFinite(name)
-        return meta, found
+        return found
 
-    def _digest(self, state: GradientState, episodes: Episodes) -> tuple[list[MetaChunk], float]:
-        """Return the meta-batch in chunks, and the baseline's mean explained variance."""
-        returns = torch.from_numpy(episodes.returns.mean(1))  # (B,)
-        scores = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
-        parts = self._split(state, episodes)
-        sizes = [chunk.task.num_tasks for chunk, _ in parts]
-
-        def work(item: tuple[tuple[TaskChunk, Episodes], Tensor]) -> tuple[MetaChunk, Tensor]:
-            (chunk, part), score = item
-            after, explained = make_experience(
-                part, self.policy, chunk.params, self.returns, self.device
-            )
-            score = score.to(after.advantage)
-            return MetaChunk(chunk.trail, chunk.task, chunk.params, after, score), explained
-
-        digested = self._pool.map(work, list(zip(parts, scores.split(sizes), strict=True)))
-        explained = torch.cat([explained for _, explained in digested])
-        return [chunk for chunk, _ in digested], float(explained.mean())
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return meta-parameters and the outer update's state, copied to the CPU."""
+    def state_dict(self) -> AgentState:
+        """Return a copy, on the CPU, of the meta-parameters and the state of the outer update."""
         params = {f"params.{name}": value.cpu().clone() for name, value in self.meta.items()}
         outer = {f"outer.{name}": value for name, value in self.outer.state_dict().items()}
         return {**params, **outer}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what another agent of the same config has learned."""
-        self.meta = {name: state[f"params.{name}"].to(self.device) for name in self.meta}
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        """Take over the state of another agent of the same config."""
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        self.meta = {name: tensors[f"params.{name}"].to(self.device) for name in self.meta}
         names = self.outer.state_dict()
-        self.outer.load_state_dict({name: state[f"outer.{name}"] for name in names})
-
-    def _inner_kl(self, chunks: Sequence[MetaChunk]) -> float:
-        """KL(before || after all adaptation), averaged over the first episodes and the tasks."""
-
-        @torch.no_grad()
-        def work(chunk: MetaChunk) -> Tensor:
-            if not chunk.trail:
-                return torch.zeros(chunk.num_tasks, device=self.device)
-            first = chunk.trail[0]
-            start = self.loop.params(self.meta, self.loop.start(self.meta, chunk.num_tasks))
-            before = self.policy(start, first.obs)
-            return mean_kl(before, self.policy(chunk.adapted, first.obs), first.weight)
-
-        return float(torch.cat(self._pool.map(work, chunks)).mean())
+        self.outer.load_state_dict({name: tensors[f"outer.{name}"] for name in names})

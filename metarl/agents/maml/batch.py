@@ -1,13 +1,14 @@
-"""What the learner makes of episodes: flat, weighted steps with their advantages."""
+"""Training batches: the steps of episodes, flat and weighted, with their advantages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from metarl.core.errors import check
 from metarl.core.params import Params
 from metarl.core.policies import MLPPolicy
 from metarl.core.returns import (
@@ -17,30 +18,25 @@ from metarl.core.returns import (
     is_last,
     moments,
 )
+from metarl.core.schema import Section
 from metarl.rollout.episodes import Episodes
 
 
-@dataclass(frozen=True)
-class ReturnConfig:
+class ReturnConfig(Section):
     """How returns become advantages."""
 
-    discount: float = 0.99
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Discount per step."""
-    gae_lambda: float = 1.0
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Lambda of generalised advantage estimation; 1 means returns minus the baseline."""
-    ridge: float = 1e-5
+    ridge: Annotated[float, Field(gt=0)] = 1e-5
     """Ridge of the linear baseline's least squares."""
     standardize: bool = True
     """Whether each task's advantages are shifted and scaled to mean 0 and variance 1."""
 
-    def __post_init__(self) -> None:
-        check(0 <= self.discount <= 1, "discount", "between 0 and 1", self.discount)
-        check(0 <= self.gae_lambda <= 1, "gae_lambda", "between 0 and 1", self.gae_lambda)
-        check(self.ridge > 0, "ridge", "more than 0", self.ridge)
-
 
 @dataclass(frozen=True)
-class Experience:
+class TrainingBatch:
     """The steps of B tasks, N = E * T each, episode by episode.
 
     An average over a task's steps is the sum of `weight * x`: every step that took place counts
@@ -53,11 +49,11 @@ class Experience:
         weight: (B, N), 1 / (steps of the task) where a step took place and 0 elsewhere.
         log_prob: (B, N), of the policy that acted.
         reward: (B, N), discounted to the start of the episode, in the units of the advantage.
-            The last one holds the value of what follows it, where that counts.
+            The last one includes the value of the last state, where that is bootstrapped.
         value: (B, N), the baseline in the same units: with lambda = 1, the sum of the rewards from
             a step on, less its value, is the discounted advantage.
-        loss: (B,), minus the mean reward of a task's steps: how far from done the task is, which
-            the value of a surrogate does not tell.
+        loss: (B,), negative mean reward per step of each task; the loss value given to update
+            rules, since the value of a surrogate does not tell how good a policy is.
         horizon: T.
     """
 
@@ -75,12 +71,12 @@ class Experience:
         """Shape a number per step, (B, N), as (B, E, T), with 0 where no step took place."""
         return torch.where(self.weight > 0, x, 0).unflatten(1, (-1, self.horizon))
 
-    def of_tasks(self, indices: Tensor) -> Experience:
-        """Return the experience of the tasks with these numbers."""
+    def of_tasks(self, indices: Tensor) -> TrainingBatch:
+        """Return the steps of the tasks with these numbers, (n,)."""
         tensors = {name: x[indices] for name, x in vars(self).items() if name != "horizon"}
-        return Experience(**tensors, horizon=self.horizon)
+        return TrainingBatch(**tensors, horizon=self.horizon)
 
-    def every(self, stride: int, whole_episodes: bool = False) -> Experience:
+    def every(self, stride: int, whole_episodes: bool = False) -> TrainingBatch:
         """Return every `stride`-th step, or episode, with weights that sum to one again."""
         if stride == 1:
             return self
@@ -94,20 +90,20 @@ class Experience:
         thinned = {name: thin(x) for name, x in vars(self).items() if name not in whole}
         weight = thinned.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        return Experience(**thinned, weight=weight, **whole)
+        return TrainingBatch(**thinned, weight=weight, **whole)
 
 
-def make_experience(
+def process_episodes(
     episodes: Episodes,
     policy: MLPPolicy,
     params: Params,
     config: ReturnConfig,
     device: torch.device,
-) -> tuple[Experience, Tensor]:
+) -> tuple[TrainingBatch, Tensor]:
     """Estimate the advantages of episodes that a stack of `params` played.
 
     Returns:
-        The experience, in the type of `params`, and the baseline's explained variance, (B,).
+        The batch, in the type of `params`, and the baseline's explained variance, (B,).
     """
     obs, last_obs, reward, mask, bootstrap = (
         torch.from_numpy(array).to(device)
@@ -147,7 +143,7 @@ def make_experience(
     action = flat(torch.from_numpy(episodes.action).to(device))
     with torch.no_grad():
         log_prob = policy(params, flat_obs).log_prob(action)
-    experience = Experience(
+    batch = TrainingBatch(
         obs=flat_obs,
         action=action,
         advantage=flat(advantage),
@@ -159,4 +155,4 @@ def make_experience(
         loss=-(reward.double().sum((1, 2)) / count[:, 0, 0]).to(dtype),
         horizon=mask.shape[-1],
     )
-    return experience, explained
+    return batch, explained

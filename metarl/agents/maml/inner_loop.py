@@ -1,16 +1,7 @@
-"""The inner loop: gradient steps on the variables of each task of a stack, from meta-parameters.
+"""The inner loop: gradient steps on the fast parameters of each task, from meta-parameters.
 
 It knows no policies: a loss is any function of a model's stacked parameters. The tasks of a stack
 do not touch each other, so the gradient of the sum of their losses is the stack of their gradients.
-
-    model = torch.nn.Sequential(nn.Linear(2, 40), nn.ReLU(), nn.Linear(40, 1))
-    forward = batched(model)
-    inner = InnerLoop(rule=SGD(lr=0.01))
-    meta = leaves(inner.init(parameters(model)))
-
-    loss = lambda params: (forward(params, x) - y).square().mean((1, 2))  # (B,)
-    task = inner.adapt(meta, [loss] * 5, num_tasks=len(x), differentiable=True)
-    prediction = forward(inner.params(meta, task), new_x)
 """
 
 from __future__ import annotations
@@ -24,111 +15,103 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent, Space
-from metarl.agents.maml.update_rules import SGD, LayerStepSizes, MetaLSTM, MetaSGD, Rule
-from metarl.core.params import Params, leaves
-
-__all__ = [
-    "SGD",
-    "AllParameters",
-    "Context",
-    "Head",
-    "InnerLoop",
-    "Latent",
-    "LayerStepSizes",
-    "Loss",
-    "MetaLSTM",
-    "MetaSGD",
-    "Params",
-    "TaskState",
-    "batched",
-    "leaves",
-    "parameters",
-]
+from metarl.agents.maml.task_parameters import (
+    AllParameters,
+    TaskParameters,
+)
+from metarl.agents.maml.update_rules import UpdateRule
+from metarl.core.params import Params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
 """The losses (B,) of tasks at a model's stacked parameters."""
 
 
 @dataclass(frozen=True)
-class TaskState:
-    """Where the adaptation to B tasks stands.
+class InnerState:
+    """The state of the adaptation to B tasks.
 
     Attributes:
-        variables: what adapts, stacked (B, ...).
-        memory: what the rule remembers, stacked (B, ...).
-        steps: how many steps were taken.
+        fast_params: the parameters that adapt, stacked (B, ...).
+        optimizer_state: of the update rule, stacked (B, ...).
+        step: number of steps taken.
     """
 
-    variables: Params
-    memory: Params = field(default_factory=dict)
-    steps: int = 0
+    fast_params: Params
+    optimizer_state: Params = field(default_factory=dict)
+    step: int = 0
 
     @property
     def num_tasks(self) -> int:
-        return len(next(iter(self.variables.values())))
+        return len(next(iter(self.fast_params.values())))
 
-    def of_tasks(self, indices: Tensor) -> TaskState:
-        """Return the states of the tasks with these numbers."""
-        variables, memory = (
-            {name: value[indices] for name, value in each.items()}
-            for each in (self.variables, self.memory)
+    def of_tasks(self, indices: Tensor) -> InnerState:
+        """Return the states of the tasks with these numbers, (n,)."""
+        fast_params, optimizer_state = (
+            {name: value[indices] for name, value in params.items()}
+            for params in (self.fast_params, self.optimizer_state)
         )
-        return TaskState(variables, memory, self.steps)
+        return InnerState(fast_params, optimizer_state, self.step)
 
 
 class InnerLoop:
-    """Adaptation: what adapts (a space), by which rule, and how far the meta-gradient sees it."""
+    """Adaptation: which parameters adapt, by which rule, and how far the meta-gradient sees it."""
 
     def __init__(
-        self, rule: Rule, space: Space | None = None, *, first_order: bool = False
+        self,
+        rule: UpdateRule,
+        task_parameters: TaskParameters | None = None,
+        *,
+        first_order: bool = False,
     ) -> None:
         """Put an inner loop together.
 
         Args:
-            rule: how the variables follow from their gradient.
-            space: what adapts; all parameters by default.
-            first_order: whether meta-gradients take the inner gradients for constants.
+            rule: how the fast parameters follow from their gradient.
+            task_parameters: which parameters adapt; all of them by default.
+            first_order: whether meta-gradients treat the inner gradients as constants.
         """
         self.rule = rule
-        self.space = space or AllParameters()
+        self.task_parameters = task_parameters or AllParameters()
         self.first_order = first_order
 
     def init(self, params: Params, rng: np.random.Generator | None = None) -> Params:
-        """Return the meta-parameters: a model's parameters, and what space and rule add to them.
+        """Return the meta-parameters: a model's, and those of the task parameters and the rule.
 
         Args:
             params: of the model, unstacked.
-            rng: for the space's initial values; a fixed one by default.
+            rng: for the initial values of the task parameters; a fixed one by default.
         """
-        meta = {**params, **self.space.init(params, rng or np.random.default_rng(0))}
-        variables = {name: value[0] for name, value in self.space.start(meta, 1).items()}
-        own = {**meta, **self.rule.init(variables)}
-        return {name: value.detach().clone() for name, value in own.items()}
+        rng = rng or np.random.default_rng(0)
+        meta = {**params, **self.task_parameters.init_meta(params, rng)}
+        fast_params = {n: value[0] for n, value in self.task_parameters.init(meta, 1).items()}
+        meta = {**meta, **self.rule.init(fast_params)}
+        return {name: value.detach().clone() for name, value in meta.items()}
 
-    def start(self, meta: Params, num_tasks: int) -> TaskState:
-        """Return the state of tasks of which nothing has been seen."""
-        return TaskState(self.space.start(meta, num_tasks))
+    def init_state(self, meta: Params, num_tasks: int) -> InnerState:
+        """Return the state of B tasks before adaptation."""
+        return InnerState(self.task_parameters.init(meta, num_tasks))
 
-    def params(self, meta: Params, task: TaskState) -> Params:
+    def to_model_params(self, meta: Params, state: InnerState) -> Params:
         """Return the model's parameters of each task, stacked (B, ...)."""
-        return self.space.decode(meta, task.variables)
+        return self.task_parameters.to_model_params(meta, state.fast_params)
 
     def step(
         self,
         meta: Params,
-        task: TaskState,
+        state: InnerState,
         loss: Loss,
         *,
+        rule_loss: Tensor | None = None,
         differentiable: bool = False,
         scale: float = 1.0,
-    ) -> TaskState:
-        """Take one step down each task's loss (Finn et al. 2017, equation 1).
+    ) -> InnerState:
+        """Take one step down each task's loss (Finn et al. 2017, algorithm 1, line 6).
 
         Args:
             meta: the meta-parameters, unstacked.
-            task: the state of B tasks; unchanged.
+            state: of B tasks; unchanged.
             loss: of the stacked parameters.
+            rule_loss: the loss values given to the update rule, (B,); those of `loss` by default.
             differentiable: keep the graph, so that the result can be differentiated with respect
                 to the meta-parameters.
             scale: factor on the step.
@@ -137,31 +120,37 @@ class InnerLoop:
             ValueError: if the loss is not one number per task.
         """
         with torch.enable_grad():
-            variables = {
+            fast_params = {
                 # A context of zeros, say, is in no graph.
                 name: v if differentiable and v.requires_grad else v.detach().requires_grad_()
-                for name, v in task.variables.items()
+                for name, v in state.fast_params.items()
             }
-            losses = loss(self.space.decode(meta, variables))
-            if losses.shape != (task.num_tasks,):
+            losses = loss(self.task_parameters.to_model_params(meta, fast_params))
+            if losses.shape != (state.num_tasks,):
                 raise ValueError(
-                    f"a loss returns one number per task, ({task.num_tasks},), not "
+                    f"a loss returns one number per task, ({state.num_tasks},), not "
                     f"{tuple(losses.shape)}: do not average over the tasks"
                 )
             gradients = torch.autograd.grad(
                 losses.sum(),
-                list(variables.values()),
+                list(fast_params.values()),
                 create_graph=differentiable and not self.first_order,
                 materialize_grads=True,
             )
         with torch.set_grad_enabled(differentiable):
-            gradient = dict(zip(variables, gradients, strict=True))
-            stepped, memory = self.rule.step(
-                meta, variables, task.memory, gradient, losses, task.steps
+            gradient = dict(zip(fast_params, gradients, strict=True))
+            stepped, optimizer_state = self.rule.step(
+                meta,
+                fast_params,
+                state.optimizer_state,
+                gradient,
+                # Rounded as a correction of the surrogate's loss, as it always was.
+                losses if rule_loss is None else losses + (rule_loss - losses).detach(),
+                state.step,
             )
             if scale != 1:
-                stepped = {n: v + scale * (stepped[n] - v) for n, v in variables.items()}
-        return TaskState(stepped, memory, task.steps + 1)
+                stepped = {n: v + scale * (stepped[n] - v) for n, v in fast_params.items()}
+        return InnerState(stepped, optimizer_state, state.step + 1)
 
     def adapt(
         self,
@@ -170,23 +159,28 @@ class InnerLoop:
         num_tasks: int,
         *,
         differentiable: bool = False,
-    ) -> TaskState:
-        """Take one step per loss, from the start."""
-        return self.stages(meta, losses, num_tasks, differentiable=differentiable)[-1]
+    ) -> InnerState:
+        """Take one step per loss, from the meta-parameters."""
+        return self.trajectory(meta, losses, num_tasks, differentiable=differentiable)[-1]
 
-    def stages(
+    def trajectory(
         self,
         meta: Params,
         losses: Sequence[Loss],
         num_tasks: int,
         *,
+        rule_losses: Sequence[Tensor | None] | None = None,
         differentiable: bool = False,
-    ) -> list[TaskState]:
+    ) -> list[InnerState]:
         """Return the states before, between and after the steps, one more than there are losses."""
-        stages = [self.start(meta, num_tasks)]
-        for loss in losses:
-            stages.append(self.step(meta, stages[-1], loss, differentiable=differentiable))
-        return stages
+        states = [self.init_state(meta, num_tasks)]
+        for loss, rule_loss in zip(losses, rule_losses or [None] * len(losses), strict=True):
+            states.append(
+                self.step(
+                    meta, states[-1], loss, rule_loss=rule_loss, differentiable=differentiable
+                )
+            )
+        return states
 
 
 def parameters(module: nn.Module) -> Params:

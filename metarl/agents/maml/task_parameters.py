@@ -1,7 +1,7 @@
-"""What adapts: the variables that belong to a task, and the model's parameters that they stand for.
+"""Which variables adapt per task, and how they map to model parameters.
 
-A space takes its own meta-parameters from the same dict as the model's; their names have a colon,
-which no parameter of a model has.
+The variables that adapt are the fast parameters. Meta-parameters of the mapping are in the same
+dict as the model's; their names have a colon, which no parameter of a model has.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from metarl.core.errors import check_known
 from metarl.core.params import Params, stack
 
 
-class Space(Protocol):
-    """The variables that adapt."""
+class TaskParameters(Protocol):
+    """The fast parameters of a task and their mapping to model parameters."""
 
-    def init(self, params: Params, rng: np.random.Generator) -> Params:
-        """Draw the space's own meta-parameters for a model with these `params`."""
+    def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
+        """Draw the mapping's own meta-parameters for a model with these `params`."""
         ...
 
-    def start(self, meta: Params, num_tasks: int) -> Params:
-        """Return the variables of B tasks before adaptation, stacked (B, ...)."""
+    def init(self, meta: Params, num_tasks: int) -> Params:
+        """Return the fast parameters of B tasks before adaptation, stacked (B, ...)."""
         ...
 
-    def decode(self, meta: Params, variables: Params) -> Params:
-        """Return the model's parameters that the variables stand for, stacked (B, ...)."""
+    def to_model_params(self, meta: Params, fast_params: Params) -> Params:
+        """Return the model parameters that fast parameters map to, stacked (B, ...)."""
         ...
 
 
@@ -38,9 +38,9 @@ def model_params(meta: Params) -> Params:
     return {name: value for name, value in meta.items() if ":" not in name}
 
 
-def count(variables: Params) -> int:
-    """Return B, the number of tasks of stacked variables."""
-    return len(next(iter(variables.values())))
+def count_tasks(stacked: Params) -> int:
+    """Return B, the number of tasks of stacked parameters."""
+    return len(next(iter(stacked.values())))
 
 
 def check_names(names: Collection[str], params: Params) -> None:
@@ -56,14 +56,14 @@ def check_names(names: Collection[str], params: Params) -> None:
 class AllParameters:
     """All of the model's parameters adapt (MAML, Finn et al. 2017)."""
 
-    def init(self, params: Params, rng: np.random.Generator) -> Params:
+    def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         return {}
 
-    def start(self, meta: Params, num_tasks: int) -> Params:
+    def init(self, meta: Params, num_tasks: int) -> Params:
         return stack(model_params(meta), num_tasks)
 
-    def decode(self, meta: Params, variables: Params) -> Params:
-        return variables
+    def to_model_params(self, meta: Params, fast_params: Params) -> Params:
+        return fast_params
 
 
 class Head:
@@ -72,15 +72,15 @@ class Head:
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
 
-    def init(self, params: Params, rng: np.random.Generator) -> Params:
+    def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         check_names(self.names, params)
         return {}
 
-    def start(self, meta: Params, num_tasks: int) -> Params:
+    def init(self, meta: Params, num_tasks: int) -> Params:
         return stack({name: meta[name] for name in self.names}, num_tasks)
 
-    def decode(self, meta: Params, variables: Params) -> Params:
-        return {**stack(model_params(meta), count(variables)), **variables}
+    def to_model_params(self, meta: Params, fast_params: Params) -> Params:
+        return {**stack(model_params(meta), count_tasks(fast_params)), **fast_params}
 
 
 class Context:
@@ -90,22 +90,22 @@ class Context:
     `bias + context @ weight` takes its place.
     """
 
-    def __init__(self, size: int, bias: str = "bias0") -> None:
-        self.size, self.bias = size, bias
+    def __init__(self, context_dim: int, bias: str = "bias0") -> None:
+        self.context_dim, self.bias = context_dim, bias
 
-    def init(self, params: Params, rng: np.random.Generator) -> Params:
+    def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         check_names([self.bias], params)
         bias = params[self.bias]
         # A weight of 0 would be stuck: with it, neither the context nor the weight has a gradient.
-        bound = math.sqrt(6 / (self.size + bias.numel()))
-        weight = torch.from_numpy(rng.uniform(-bound, bound, (self.size, bias.numel())))
+        bound = math.sqrt(6 / (self.context_dim + bias.numel()))
+        weight = torch.from_numpy(rng.uniform(-bound, bound, (self.context_dim, bias.numel())))
         return {"context:weight": weight.to(bias)}
 
-    def start(self, meta: Params, num_tasks: int) -> Params:
-        return {"context": meta["context:weight"].new_zeros(num_tasks, 1, self.size)}
+    def init(self, meta: Params, num_tasks: int) -> Params:
+        return {"context": meta["context:weight"].new_zeros(num_tasks, 1, self.context_dim)}
 
-    def decode(self, meta: Params, variables: Params) -> Params:
-        context = variables["context"]  # (B, 1, size)
+    def to_model_params(self, meta: Params, fast_params: Params) -> Params:
+        context = fast_params["context"]  # (B, 1, dim)
         bias = meta[self.bias]
         shift = context @ meta["context:weight"]  # (B, 1, units)
         params = stack(model_params(meta), len(context))
@@ -119,25 +119,25 @@ class Latent:
     data of a task, has no data yet where an agent must act before it knows anything.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, latent_dim: int) -> None:
+        self.latent_dim = latent_dim
 
-    def init(self, params: Params, rng: np.random.Generator) -> Params:
+    def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         # The decoder's columns have length 1 on average: a step in the latent space is then, at
         # first, that step's projection on a random subspace of the parameters.
         std = 1 / math.sqrt(sum(value.numel() for value in params.values()))
         own: Params = {}
         for name, value in params.items():
-            weight = std * rng.standard_normal((self.size, value.numel()))
+            weight = std * rng.standard_normal((self.latent_dim, value.numel()))
             own[f"latent:decoder.{name}"] = torch.from_numpy(weight).to(value)
         first = next(iter(params.values()))
-        return {"latent:start": first.new_zeros(1, self.size), **own}
+        return {"latent:start": first.new_zeros(1, self.latent_dim), **own}
 
-    def start(self, meta: Params, num_tasks: int) -> Params:
+    def init(self, meta: Params, num_tasks: int) -> Params:
         return stack({"latent": meta["latent:start"]}, num_tasks)
 
-    def decode(self, meta: Params, variables: Params) -> Params:
-        latent = variables["latent"]  # (B, 1, size)
+    def to_model_params(self, meta: Params, fast_params: Params) -> Params:
+        latent = fast_params["latent"]  # (B, 1, dim)
         decoded = {}
         for name, value in model_params(meta).items():
             offset = latent @ meta[f"latent:decoder.{name}"]  # (B, 1, numel)

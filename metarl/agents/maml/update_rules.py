@@ -1,6 +1,6 @@
-"""By which rule the variables of a task adapt: what follows from them and their gradient.
+"""Update rules: how the fast parameters of a task follow from their gradient.
 
-All begin as plain gradient descent with the step size `lr`; what is learned is meta-parameters,
+All begin as plain gradient descent with the step size `lr`. What a rule learns is meta-parameters,
 whose names have a colon.
 """
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from metarl.core.params import Params
 
 
-class Rule(Protocol):
+class UpdateRule(Protocol):
     """An update rule."""
 
-    def init(self, variables: Params) -> Params:
-        """Return the rule's own meta-parameters, for the variables of one task, unstacked."""
+    def init(self, fast_params: Params) -> Params:
+        """Return the rule's own meta-parameters, for the fast parameters of one task, unstacked."""
         ...
 
     def step(
         self,
         meta: Params,
-        variables: Params,
-        memory: Params,
+        fast_params: Params,
+        optimizer_state: Params,
         gradient: Params,
         loss: Tensor,
         index: int,
@@ -35,14 +35,14 @@ class Rule(Protocol):
 
         Args:
             meta: the meta-parameters, unstacked.
-            variables: of B tasks, stacked (B, ...).
-            memory: what the rule returned as its memory at the step before, {} at the first.
-            gradient: of each task's loss with respect to its variables.
+            fast_params: of B tasks, stacked (B, ...).
+            optimizer_state: as returned by the step before, {} at the first.
+            gradient: of each task's loss with respect to its fast parameters.
             loss: (B,).
-            index: how many steps were taken before.
+            index: number of steps taken before.
 
         Returns:
-            The new variables, and the rule's memory.
+            The new fast parameters, and the rule's optimizer state.
         """
         ...
 
@@ -50,62 +50,71 @@ class Rule(Protocol):
 class SGD:
     """Gradient descent with a fixed step size, or one that grows with the task's loss.
 
-        x' = x - (lr + slope * loss) * gradient
+        x' = x - (lr + loss_scaled_lr * loss) * gradient
 
-    is a step down lr * loss + slope * loss^2 / 2; the meta-gradient takes the loss for a constant.
+    is a step down lr * loss + loss_scaled_lr * loss^2 / 2; the meta-gradient takes the loss for a
+    constant.
     The gradient of a distance, as in a reward of -|velocity - goal|, is as large near the goal as
     far from it; that of its square tells how far. No step leads uphill.
     """
 
-    def __init__(self, lr: float, slope: float = 0.0) -> None:
-        self.lr, self.slope = lr, slope
+    def __init__(self, lr: float, loss_scaled_lr: float = 0.0) -> None:
+        self.lr, self.loss_scaled_lr = lr, loss_scaled_lr
 
-    def init(self, variables: Params) -> Params:
+    def init(self, fast_params: Params) -> Params:
         return {}
 
-    def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
-        if not self.slope:
-            return {name: v - self.lr * gradient[name] for name, v in variables.items()}, {}
-        size = (self.lr + self.slope * loss.detach()).clamp(min=0)
-        return {name: v - of_each(size, v) * gradient[name] for name, v in variables.items()}, {}
+    def step(
+        self, meta, fast_params, optimizer_state, gradient, loss, index
+    ) -> tuple[Params, Params]:
+        if not self.loss_scaled_lr:
+            return {name: v - self.lr * gradient[name] for name, v in fast_params.items()}, {}
+        size = (self.lr + self.loss_scaled_lr * loss.detach()).clamp(min=0)
+        return {n: v - per_task(size, v) * gradient[n] for n, v in fast_params.items()}, {}
 
 
 class MetaSGD:
-    """A learned step size for each number of the variables (Meta-SGD, Li et al. 2017)."""
+    """A learned step size for each number of the fast parameters (Meta-SGD, Li et al. 2017,
+    equation 2)."""
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
 
-    def init(self, variables: Params) -> Params:
-        return {f"lr:{name}": torch.full_like(v, self.lr) for name, v in variables.items()}
+    def init(self, fast_params: Params) -> Params:
+        return {f"lr:{name}": torch.full_like(v, self.lr) for name, v in fast_params.items()}
 
-    def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
-        return {n: v - meta[f"lr:{n}"] * gradient[n] for n, v in variables.items()}, {}
+    def step(
+        self, meta, fast_params, optimizer_state, gradient, loss, index
+    ) -> tuple[Params, Params]:
+        return {n: v - meta[f"lr:{n}"] * gradient[n] for n, v in fast_params.items()}, {}
 
 
-class LayerStepSizes:
-    """A learned step size for each tensor of the variables at each step (Antoniou et al. 2019).
+class PerLayerPerStepLR:
+    """A learned step size for each tensor of the fast parameters at each step (LSLR of MAML++,
+    Antoniou et al. 2019, section 4).
 
-    Steps beyond those it was made for use the last one's.
+    Steps beyond `num_steps` use the step size of the last one.
     """
 
     def __init__(self, lr: float, num_steps: int) -> None:
         self.lr, self.num_steps = lr, num_steps
 
-    def init(self, variables: Params) -> Params:
+    def init(self, fast_params: Params) -> Params:
         return {
             f"lr:{name}": v.new_full((self.num_steps, *(1 for _ in v.shape)), self.lr)
-            for name, v in variables.items()
+            for name, v in fast_params.items()
         }
 
-    def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
+    def step(
+        self, meta, fast_params, optimizer_state, gradient, loss, index
+    ) -> tuple[Params, Params]:
         row = min(index, self.num_steps - 1)
-        return {n: v - meta[f"lr:{n}"][row] * gradient[n] for n, v in variables.items()}, {}
+        return {n: v - meta[f"lr:{n}"][row] * gradient[n] for n, v in fast_params.items()}, {}
 
 
-def of_each(value: Tensor, variable: Tensor) -> Tensor:
-    """Shape a number of each task, (B,), so that it meets a variable of each, (B, ...)."""
-    return value.view(-1, *(1 for _ in variable.shape[1:]))
+def per_task(value: Tensor, param: Tensor) -> Tensor:
+    """Shape one number per task, (B,), for broadcasting against a stacked parameter, (B, ...)."""
+    return value.view(-1, *(1 for _ in param.shape[1:]))
 
 
 FORGET_BIAS = 4.0  # the forget gate starts near its upper end, where little is forgotten
@@ -113,8 +122,8 @@ PREPROCESS = 10.0  # p of Andrychowicz et al. 2016, appendix A
 
 
 class MetaLSTM:
-    """A learned rule with gates, the same for every number x of the variables (Ravi and Larochelle
-    2017, section 3):
+    """A learned rule with gates, the same for every number x of the fast parameters (Ravi and
+    Larochelle 2017, equation 2):
 
         x' = f * x - i * gradient,
         i = sigmoid(w_i . [gradient, loss, x, i of the step before] + b_i), and f alike.
@@ -127,8 +136,8 @@ class MetaLSTM:
     def __init__(self, lr: float) -> None:
         self.lr = lr
 
-    def init(self, variables: Params) -> Params:
-        like = next(iter(variables.values()))
+    def init(self, fast_params: Params) -> Params:
+        like = next(iter(fast_params.values()))
         logit = math.log(self.lr / (1 - self.lr))
         return {
             "gates:input.weight": like.new_zeros(6),
@@ -137,21 +146,23 @@ class MetaLSTM:
             "gates:forget.bias": like.new_full((), FORGET_BIAS),
         }
 
-    def step(self, meta, variables, memory, gradient, loss, index) -> tuple[Params, Params]:
+    def step(
+        self, meta, fast_params, optimizer_state, gradient, loss, index
+    ) -> tuple[Params, Params]:
         one = torch.sigmoid(torch.tensor(FORGET_BIAS, dtype=loss.dtype, device=loss.device))
         stepped: Params = {}
         gates: Params = {}
-        for name, v in variables.items():
+        for name, v in fast_params.items():
             own = [*preprocess(gradient[name].detach()), v]
-            shared = preprocess(of_each(loss.detach(), v))
+            shared = preprocess(per_task(loss.detach(), v))
 
             def gate(kind: str, before: Tensor | float, own=own, shared=shared) -> Tensor:
                 weight = meta[f"gates:{kind}.weight"]
                 terms = zip(weight, [*own, *shared, before], strict=True)
                 return torch.sigmoid(sum(w * x for w, x in terms) + meta[f"gates:{kind}.bias"])
 
-            i = gate("input", memory.get(f"input.{name}", self.lr))
-            f = gate("forget", memory.get(f"forget.{name}", 1.0)) / one
+            i = gate("input", optimizer_state.get(f"input.{name}", self.lr))
+            f = gate("forget", optimizer_state.get(f"forget.{name}", 1.0)) / one
             stepped[name] = f * v - i * gradient[name]
             gates |= {f"input.{name}": i, f"forget.{name}": f}
         return stepped, gates

@@ -16,15 +16,16 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
-from metarl.agents.base import MetaAgent
-from metarl.core.errors import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.agents import MetaAgent
+from metarl.agents.rollouts import adaptation_rollouts
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import available_cores
 from metarl.core.rng import MAX_SEED, Purpose
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
+from metarl.evaluation.evaluate import possible_adaptations
 from metarl.reporting.video.layout import LARGEST, SMALLEST, Film, Layout, Panel, Size, title
 from metarl.reporting.video.render_workers import draw_frames, num_processes
-from metarl.rollout.collect import adaptation
 
 HOLD = 1.5  # seconds for which the last frame stays
 MAX_FPS = {".mp4": 240, ".gif": 50}  # players of GIFs wait at least 2 hundredths of a second
@@ -134,7 +135,8 @@ def adaptation_video(
     size = (width, height)
     fits = min(size) >= SMALLEST and max(size) <= LARGEST
     check(fits, "width and height", f"{SMALLEST} to {LARGEST}", size)
-    check(steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", steps)
+    check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
+    steps = possible_adaptations(agent, steps)
     rows = np.atleast_2d(np.asarray(task, np.float64))
     tasks = np.stack([family.check_task(row) for row in rows])
     check_amount(len(tasks) * num_episodes, family.horizon)
@@ -197,8 +199,8 @@ def play(
         states.append(np.stack([env.drawn_state(i * num_episodes) for i in range(len(tasks))]))
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
-    phases = adaptation(
-        agent, env, tasks, steps, seed=seed, purpose=use, clock=Stopwatch(), watch=watch
+    phases = adaptation_rollouts(
+        agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), on_step=watch
     )
     rows: list[list[Panel]] = [[] for _ in tasks]
     for _, episodes in phases:

@@ -9,16 +9,16 @@ import torch
 import metarl
 from metarl.agents.base import check_fits
 from metarl.agents.base import make_agent as agent_of
-from metarl.agents.maml.batch import make_experience
+from metarl.agents.maml.batch import process_episodes
 from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.meta_objective import MetaChunk, MetaObjective
+from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
 from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import likelihood_ratio, mean_kl
 from metarl.core.errors import UserError
-from metarl.core.parallel import ChunkPool
+from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import flatten, stack
 from metarl.envs import HalfCheetahVel, PointNav, TabularMDP
 
@@ -38,14 +38,14 @@ DIAGNOSTICS = {
 OUTER = {
     "trpo": TRPOConfig(cg_steps=3),
     "gradient": GradientConfig(),
-    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, start_kl_weight=0.1),
+    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, inner_kl_weight=0.1),
     "reptile": ReptileConfig(),
     "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
 }
 INNER = {
     "sgd": InnerConfig(),
     "head with learned step sizes": InnerConfig(adapts="head", rule="meta_sgd"),
-    "context with step sizes": InnerConfig(adapts="context", rule="layer_step_sizes"),
+    "context with step sizes": InnerConfig(adapts="context", rule="lslr"),
     "latent with gates": InnerConfig(adapts="latent", rule="meta_lstm"),
     "loaded dice": InnerConfig(surrogate="loaded_dice", dice_decay=0.9),
     "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0),
@@ -53,16 +53,16 @@ INNER = {
 
 
 @pytest.fixture
-def meta_step(play, clock):
+def meta_step(play, timer):
     """One iteration of `steps` adaptations and an update; returns the diagnostics."""
 
     def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
         state = agent.initial_state(len(tasks))
         for phase in range(steps):
-            episodes = play(agent, state, family, tasks, 5, seed=seed, phase=phase)
+            episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=phase)
             state = agent.adapt(state, episodes)
-        after = play(agent, state, family, tasks, 5, seed=seed, phase=steps)
-        return agent.update(state, after, clock)
+        after = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=steps)
+        return agent.update([Rollout(state, after)], RNG, timer)
 
     return meta_step
 
@@ -145,18 +145,18 @@ def test_a_rejected_search_leaves_the_parameters_alone(make_agent, meta_step):
 
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, clock, bad, outer):
+def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, timer, bad, outer):
     """And the agent stays as it was, an optimizer's moments included."""
     agent = make_agent(FAMILY, outer=OUTER[outer])
     meta_step(agent)
     before = agent.state_dict()
     first = play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
     state = agent.adapt(agent.initial_state(4), first)
-    after = play(agent, state, FAMILY, TASKS, 5, phase=1)
+    after = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
     reward = after.reward.copy()
     reward[2, 1, 3] = bad
     with pytest.raises(FloatingPointError, match="not finite"):
-        agent.update(state, replace(after, reward=reward), clock)
+        agent.update([Rollout(state, replace(after, reward=reward))], RNG, timer)
     assert_same(agent.state_dict(), before)
 
 
@@ -178,25 +178,25 @@ def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
     assert found["gradient_norm"] > 0
 
 
-def test_inner_kl_is_of_the_first_episodes(make_agent, play, clock):
+def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
     """KL(before || after all steps) at the observations that the meta-parameters led to."""
-    agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_chunk=3)
+    agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_microbatch=3)
     state = agent.initial_state(4)
     for phase in range(2):
-        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, phase=phase))
+        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=phase))
     kls = [
         mean_kl(
-            agent.policy(stack(agent.meta, chunk.task.num_tasks), chunk.trail[0].obs),
-            agent.policy(chunk.params, chunk.trail[0].obs),
-            chunk.trail[0].weight,
+            agent.policy(stack(agent.meta, microbatch.task.num_tasks), microbatch.support[0].obs),
+            agent.policy(microbatch.params, microbatch.support[0].obs),
+            microbatch.support[0].weight,
         )
-        for chunk in state.chunks
+        for microbatch in state.microbatches
     ]
-    found = agent.update(state, play(agent, state, FAMILY, TASKS, 5, phase=2), clock)
+    found = agent.update([Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer)
     assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["meta_sgd", "layer_step_sizes"])
+@pytest.mark.parametrize("rule", ["meta_sgd", "lslr"])
 def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule):
     """The mean over all of them, of the new meta-parameters."""
     agent = make_agent(FAMILY, inner=InnerConfig(lr=0.1, rule=rule))
@@ -207,16 +207,16 @@ def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule)
     assert "mean_inner_lr" not in meta_step(make_agent(FAMILY))
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [1, 3])
+@pytest.mark.parametrize("tasks_per_microbatch", [1, 3])
 @pytest.mark.parametrize(
     ("inner", "weight"),
     [
-        (InnerConfig(surrogate="log_likelihood", exploration=2.0), "exploration_weight"),
-        (InnerConfig(start_weight=2.0), "start_weight"),
+        (InnerConfig(surrogate="log_likelihood", exploration=2.0), "emaml_weight"),
+        (InnerConfig(pre_adaptation_weight=2.0), "pre_adaptation_weight"),
     ],
 )
 def test_terms_of_earlier_policies_enter_the_update(
-    make_agent, play, clock, inner, weight, tasks_per_chunk
+    make_agent, play, timer, inner, weight, tasks_per_microbatch
 ):
     """E-MAML's, with scores standardised over the meta-batch, and the return before adaptation;
     however the tasks are chunked."""
@@ -225,26 +225,26 @@ def test_terms_of_earlier_policies_enter_the_update(
         dtype=torch.float64,
         inner=inner,
         outer=GradientConfig(),
-        tasks_per_chunk=tasks_per_chunk,
+        tasks_per_microbatch=tasks_per_microbatch,
     )
     state = agent.adapt(
         agent.initial_state(4), play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
     )
-    after = play(agent, state, FAMILY, TASKS, 5, phase=1)
+    after = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
     returns = after.reward.sum(2, dtype=np.float64).mean(1)
     scores = torch.from_numpy((returns - returns.mean()) / returns.std())
-    chunks, start = [], 0
-    for chunk in state.chunks:
-        rows = slice(start, start + chunk.task.num_tasks)
+    microbatches, start = [], 0
+    for microbatch in state.microbatches:
+        rows = slice(start, start + microbatch.task.num_tasks)
         start = rows.stop
-        played, _ = make_experience(
+        played, _ = process_episodes(
             after.rows(rows.start, rows.stop),
             agent.policy,
-            chunk.params,
+            microbatch.params,
             agent.returns,
             agent.device,
         )
-        chunks.append(MetaChunk(chunk.trail, chunk.task, chunk.params, played, scores[rows]))
+        microbatches.append(MetaMicrobatch(microbatch.support, microbatch.task, microbatch.params, played, scores[rows]))
 
     def gradient(**weights: float):
         objective = MetaObjective(
@@ -252,14 +252,14 @@ def test_terms_of_earlier_policies_enter_the_update(
             agent.loop,
             agent._surrogate,
             agent.meta,
-            chunks,
-            ChunkPool(1),
+            microbatches,
+            MicrobatchPool(1),
             **weights,
         )
         return float(objective.gradient(outer=likelihood_ratio).gradient.norm())
 
     expected, plain = gradient(**{weight: 2.0}), gradient()
-    found = agent.update(state, after, clock)
+    found = agent.update([Rollout(state, after)], RNG, timer)
     assert found["gradient_norm"] == pytest.approx(expected, rel=1e-6)
     assert abs(expected / plain - 1) > 1e-3
 
@@ -269,7 +269,7 @@ def test_terms_of_earlier_policies_enter_the_update(
 def test_every_inner_loop_learns_with_every_outer_update(make_agent, meta_step, inner, outer):
     """Finite figures, and every meta-parameter moves, those of what adapts and how included."""
     settings = {"inner": INNER[inner], "outer": OUTER[outer], "inner_steps": 2}
-    agent = make_agent(FAMILY, **settings, tasks_per_chunk=len(TASKS))
+    agent = make_agent(FAMILY, **settings, tasks_per_microbatch=len(TASKS))
     before = dict(agent.meta)
     found = meta_step(agent, steps=2)
     assert np.isfinite(list(found.values())).all()
@@ -286,7 +286,7 @@ def test_every_inner_loop_learns_with_every_outer_update(make_agent, meta_step, 
 )
 def test_a_loaded_agent_goes_on_as_if_nothing_had_happened(make_agent, meta_step, outer, inner):
     """Two updates are one, saved and loaded into a fresh agent, and one."""
-    settings = {"inner": INNER[inner], "outer": OUTER[outer], "tasks_per_chunk": len(TASKS)}
+    settings = {"inner": INNER[inner], "outer": OUTER[outer], "tasks_per_microbatch": len(TASKS)}
     whole, first, second = (make_agent(FAMILY, **settings) for _ in range(3))
     for seed in range(2):
         meta_step(whole, seed=seed)
@@ -302,7 +302,7 @@ def test_a_loaded_agent_goes_on_as_if_nothing_had_happened(make_agent, meta_step
 
 @pytest.mark.parametrize("outer", OUTER)
 def test_a_state_is_a_copy(make_agent, meta_step, outer):
-    agent = make_agent(FAMILY, outer=OUTER[outer], tasks_per_chunk=len(TASKS))
+    agent = make_agent(FAMILY, outer=OUTER[outer], tasks_per_microbatch=len(TASKS))
     meta_step(agent)
     state = agent.state_dict()
     kept = {name: x.clone() for name, x in state.items()}
@@ -365,7 +365,7 @@ def test_the_agent_of_a_config_is_made_of_its_parts():
     other = agent_of(metarl.load_config("point_nav/cavia", seed=4, **{"policy.hidden": [8]}))
     for name in ("weight0", "context:weight"):
         assert not torch.equal(agents[0].meta[name], other.meta[name])
-    steps = metarl.load_config("point_nav/layer_step_sizes", inner_steps=3)
+    steps = metarl.load_config("point_nav/lslr", inner_steps=3)
     assert agent_of(steps).meta["lr:weight0"].shape == (3, 1, 1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.batch import Experience, ReturnConfig, make_experience
+from metarl.agents.maml.batch import TrainingBatch, ReturnConfig, process_episodes
 from metarl.core.params import stack
 from metarl.rollout.episodes import Episodes
 
@@ -36,13 +36,13 @@ def episodes() -> Episodes:
 
 @pytest.fixture
 def digest(tiny_policy, tiny_params):
-    """make_experience by the tiny policy, in a type, with settings of ReturnConfig."""
+    """process_episodes by the tiny policy, in a type, with settings of ReturnConfig."""
 
     def digest(
         episodes: Episodes, dtype: torch.dtype = torch.float64, **settings: float
-    ) -> Experience:
+    ) -> TrainingBatch:
         params = {name: value.to(dtype) for name, value in stack(tiny_params, 2).items()}
-        return make_experience(episodes, tiny_policy, params, ReturnConfig(**settings), CPU)[0]
+        return process_episodes(episodes, tiny_policy, params, ReturnConfig(**settings), CPU)[0]
 
     return digest
 
@@ -212,7 +212,7 @@ def test_explained_variance_is_of_the_returns(episodes, tiny_policy, tiny_params
     is."""
     settings = ReturnConfig(gae_lambda=gae_lambda, ridge=0.1, standardize=False)
     params = stack(tiny_params, 2)
-    played, explained = make_experience(episodes, tiny_policy, params, settings, CPU)
+    played, explained = process_episodes(episodes, tiny_policy, params, settings, CPU)
     to_start = 0.99 ** torch.arange(4).double()
     for task in range(2):
         valid = torch.from_numpy(episodes.mask[task])
@@ -282,5 +282,5 @@ def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, digest):
     whole = vars(digest(episodes))
     steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", "horizon")}
     rest = {"weight": weight, "loss": whole["loss"], "horizon": 2}
-    thin = Experience(**{**steps, **rest}).every(2)
+    thin = TrainingBatch(**{**steps, **rest}).every(2)
     assert thin.weight.tolist() == [[0.0], [1.0]]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from metarl.agents.maml.config import InnerConfig, make_inner_loop, make_rule, make_space
+from metarl.agents.maml.config import InnerConfig, make_inner_loop, make_rule, make_task_parameters
 from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent
-from metarl.agents.maml.update_rules import SGD, LayerStepSizes, MetaLSTM, MetaSGD
+from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR, MetaLSTM, MetaSGD
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 
 
@@ -13,7 +13,7 @@ from metarl.core.policies import CategoricalMLP, PolicyConfig
     [
         ("sgd", SGD(0.3)),
         ("meta_sgd", MetaSGD(0.3)),
-        ("layer_step_sizes", LayerStepSizes(0.3, 4)),
+        ("lslr", PerLayerPerStepLR(0.3, 4)),
         ("meta_lstm", MetaLSTM(0.3)),
     ],
 )
@@ -24,7 +24,7 @@ def test_the_rule_of_a_config(name, expected):
 
 
 def test_the_step_size_of_sgd_may_grow_with_the_loss():
-    rule = make_rule(InnerConfig(lr=0.3, lr_slope=0.2), 4)
+    rule = make_rule(InnerConfig(lr=0.3, loss_scaled_lr=0.2), 4)
     assert type(rule) is SGD
     assert vars(rule) == {"lr": 0.3, "slope": 0.2}
 
@@ -39,14 +39,14 @@ def test_the_step_size_of_sgd_may_grow_with_the_loss():
     ],
 )
 def test_the_space_of_a_config(name, expected, tiny_policy):
-    space = make_space(InnerConfig(adapts=name, code_size=3), tiny_policy)
+    space = make_task_parameters(InnerConfig(adapts=name, code_size=3), tiny_policy)
     assert type(space) is type(expected)
     assert vars(space) == vars(expected)
 
 
 def test_the_head_of_a_discrete_policy_is_its_last_layer():
     policy = CategoricalMLP(PolicyConfig(hidden=(4, 4)), 3, 2)
-    assert make_space(InnerConfig(adapts="head"), policy).names == ("weight2", "bias2")
+    assert make_task_parameters(InnerConfig(adapts="head"), policy).names == ("weight2", "bias2")
 
 
 @pytest.mark.parametrize("first_order", [False, True])

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.inner_loop import InnerLoop, TaskState, batched, leaves, parameters
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, leaves, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
-from metarl.agents.maml.update_rules import SGD, LayerStepSizes
+from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
 from metarl.core.params import Params, stack
 from metarl.envs import PointNav
 
@@ -25,9 +25,9 @@ def equal(one: Params, other: Params) -> bool:
 
 
 def joined(state) -> Params:
-    """The parameters of all chunks of a state, (B, ...)."""
-    names = state.chunks[0].params
-    return {name: torch.cat([chunk.params[name] for chunk in state.chunks]) for name in names}
+    """The parameters of all microbatches of a state, (B, ...)."""
+    names = state.microbatches[0].params
+    return {name: torch.cat([microbatch.params[name] for microbatch in state.microbatches]) for name in names}
 
 
 def loss_at(policy, experience, surrogate="likelihood_ratio"):
@@ -37,13 +37,13 @@ def loss_at(policy, experience, surrogate="likelihood_ratio"):
 
 
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
-def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_params, invent):
+def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_params, make_batch):
     """Against a loop over tasks of plain autograd of -sum weight * log pi * advantage.
 
     Both surrogates have this gradient where the policy is the one that acted.
     """
     lr, loop = 0.3, InnerLoop(SGD(0.3))
-    experience = invent(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
+    experience = make_batch(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
     task = loop.start(tiny_params, 3)
     stepped = loop.step(tiny_params, task, loss_at(tiny_policy, experience, surrogate))
     assert (stepped.num_tasks, stepped.steps) == (3, 1)
@@ -61,11 +61,11 @@ def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_p
 
 @pytest.mark.parametrize("first_order", [False, True])
 def test_only_second_order_differentiates_the_inner_gradient(
-    first_order, tiny_policy, tiny_params, invent
+    first_order, tiny_policy, tiny_params, make_batch
 ):
     """First order: d adapted / d params is the identity. Values are the same in both."""
     start = leaves(tiny_params)
-    experience = invent(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
+    experience = make_batch(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
     loop = InnerLoop(SGD(0.3), first_order=first_order)
     losses = [loss_at(tiny_policy, experience)]
     adapted = loop.adapt(start, losses, 1, differentiable=True).variables
@@ -79,11 +79,11 @@ def test_only_second_order_differentiates_the_inner_gradient(
     assert is_identity == first_order
 
 
-def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_params, invent):
+def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_params, make_batch):
     """Also where the meta-parameters ask for gradients, and where gradients are switched off."""
     meta, loop = leaves(tiny_params), InnerLoop(SGD(0.1))
     before = copy_of(tiny_params)
-    experience = invent(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    experience = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
     task = loop.start(meta, 2)
     stepped = loop.step(meta, task, loss_at(tiny_policy, experience))
     assert not any(value.requires_grad for value in stepped.variables.values())
@@ -95,9 +95,9 @@ def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_param
     assert task.steps == 0
 
 
-def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, invent):
+def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, make_batch):
     loop, params = InnerLoop(SGD(0.3)), stack(tiny_params, 2)
-    experiences = [invent(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
+    experiences = [make_batch(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
     losses = [loss_at(tiny_policy, experience) for experience in experiences]
     expected = [loop.start(tiny_params, 2)]
     for loss in losses:
@@ -128,7 +128,7 @@ def test_a_rule_gets_each_tasks_loss_its_memory_and_the_steps_number():
     rule = Counting()
     loop = InnerLoop(rule)
     meta = {"x": torch.tensor([3.0])}
-    task = TaskState({"x": torch.tensor([[3.0], [0.0]])})
+    task = InnerState({"x": torch.tensor([[3.0], [0.0]])})
     for _ in range(2):
         task = loop.step(meta, task, lambda params: (params["x"][:, 0] - 1) ** 2)
     assert rule.seen == [({}, [4.0, 1.0], 0), ({"count": 0}, [0.0, 0.0], 1)]
@@ -150,7 +150,7 @@ def test_scale_is_a_factor_on_the_step(scale):
 def test_init_returns_copies_without_a_graph():
     """Neither the caller's tensors, nor views that share memory with one another."""
     params = {"x": torch.ones(2, 3, requires_grad=True)}
-    meta = InnerLoop(LayerStepSizes(0.1, 2)).init(params)
+    meta = InnerLoop(PerLayerPerStepLR(0.1, 2)).init(params)
     assert list(meta) == ["x", "lr:x"]
     assert not any(value.requires_grad for value in meta.values())
     meta["x"].zero_()
@@ -200,26 +200,26 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
 
 
-def adapted_and_updated(agent, play, clock, steps=2):
+def adapted_and_updated(agent, play, timer, steps=2):
     """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
     state, states = agent.initial_state(3), []
     for phase in range(steps):
-        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=phase)
+        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=phase)
         state = agent.adapt(state, episodes)
         states.append(state)
-    after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=steps)
-    diagnostics = agent.update(state, after, clock)
+    after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=steps)
+    diagnostics = agent.update([Rollout(state, after)], RNG, timer)
     return joined(states[-1]), agent.meta, diagnostics
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [2, 3])
-def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_agent, play, clock):
+@pytest.mark.parametrize("tasks_per_microbatch", [2, 3])
+def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_microbatch, make_agent, play, timer):
     """Adapted parameters and update, float64: equal to rounding."""
     one, many = (
         adapted_and_updated(
-            make_agent(FAMILY, dtype=torch.float64, tasks_per_chunk=size), play, clock
+            make_agent(FAMILY, dtype=torch.float64, tasks_per_microbatch=size), play, timer
         )
-        for size in (1, tasks_per_chunk)
+        for size in (1, tasks_per_microbatch)
     )
     for name in one[0]:
         torch.testing.assert_close(one[0][name], many[0][name], rtol=1e-9, atol=1e-11)
@@ -228,10 +228,10 @@ def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_age
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_do_not_change_a_bit(dtype, make_agent, play, clock):
+def test_threads_do_not_change_a_bit(dtype, make_agent, play, timer):
     """Neither of the adapted parameters, nor of the update and its diagnostics."""
     one, two = (
-        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, clock)
+        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, timer)
         for threads in (1, 2)
     )
     assert equal(one[0], two[0])
@@ -239,17 +239,17 @@ def test_threads_do_not_change_a_bit(dtype, make_agent, play, clock):
     assert one[2] == two[2]
 
 
-@pytest.mark.parametrize("tasks_per_chunk", [1, 2, 3])
-def test_no_task_leaks_into_another(tasks_per_chunk, make_agent, play):
+@pytest.mark.parametrize("tasks_per_microbatch", [1, 2, 3])
+def test_no_task_leaks_into_another(tasks_per_microbatch, make_agent, play):
     """With other episodes for one task, the others adapt to the same bits in both steps."""
-    agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
+    agent = make_agent(FAMILY, tasks_per_microbatch=tasks_per_microbatch)
     moved = TASKS.copy()
     moved[1] = [0.5, 0.5]
     adapted = []
     for tasks in (TASKS, moved):
         state = agent.initial_state(3)
         for phase in range(2):
-            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, phase=phase))
+            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, adaptation_step=phase))
         adapted.append(joined(state))
     for name in agent.meta:
         same = [torch.equal(adapted[0][name][task], adapted[1][name][task]) for task in range(3)]
@@ -265,7 +265,7 @@ def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
         state = agent.initial_state(3)
         assert equal(joined(state), copy_of(stack(meta, 3)))
         state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 4))
-        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, phase=1)))
+        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, adaptation_step=1)))
 
     first = adapted_once()
     assert equal(agent.meta, meta)
@@ -274,21 +274,21 @@ def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
 
 def test_the_trail_is_what_was_adapted_from_step_by_step(make_agent, play):
     """In order, each with the probabilities by the policy that acted."""
-    agent = make_agent(FAMILY, tasks_per_chunk=3)
+    agent = make_agent(FAMILY, tasks_per_microbatch=3)
     state = agent.initial_state(3)
     for phase in range(3):
-        (before,) = state.chunks
-        episodes = play(agent, state, FAMILY, TASKS, 4, phase=phase)
+        (before,) = state.microbatches
+        episodes = play(agent, state, FAMILY, TASKS, 4, adaptation_step=phase)
         state = agent.adapt(state, episodes)
-        (chunk,) = state.chunks
-        assert len(chunk.trail) == chunk.task.steps == phase + 1
+        (microbatch,) = state.microbatches
+        assert len(microbatch.support) == microbatch.task.steps == phase + 1
         obs, action = (
             torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
         )
-        assert torch.equal(chunk.trail[phase].obs, obs)
+        assert torch.equal(microbatch.support[phase].obs, obs)
         expected = agent.policy(before.params, obs).log_prob(action)
-        assert torch.equal(chunk.trail[phase].log_prob, expected)
-        assert all(one is other for one, other in zip(chunk.trail, before.trail, strict=False))
+        assert torch.equal(microbatch.support[phase].log_prob, expected)
+        assert all(one is other for one, other in zip(microbatch.support, before.support, strict=False))
 
 
 def test_adapt_leaves_its_state_alone(make_agent, play):
@@ -300,7 +300,7 @@ def test_adapt_leaves_its_state_alone(make_agent, play):
     results = [joined(agent.adapt(state, episodes)) for _ in range(2)]
     assert equal(*results)
     assert equal(joined(state), before)
-    assert [len(chunk.trail) for chunk in state.chunks] == [1, 1, 1]
+    assert [len(microbatch.support) for microbatch in state.microbatches] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])

@@ -1,7 +1,7 @@
 """maml.meta_objective: loss, gradient and curvature through the adaptation, in float64.
 
 The references here are finite differences, or autograd on a second implementation of the
-adaptation that looks at one task at a time and knows nothing of stacks and chunks.
+adaptation that looks at one task at a time and knows nothing of stacks and microbatches.
 
 Finite differences of `evaluate` are differences of an adaptation that is done over, so they need an
 inner gradient whose change is what automatic differentiation takes it for. Where that is not so by
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import metarl.agents.maml.update_rules
-from metarl.agents.maml.batch import Experience
+from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.surrogates import (
     Surrogate,
     clipped_ratio,
@@ -42,19 +42,19 @@ from metarl.core.returns import discounted_prefixes
 SURROGATES = ("likelihood_ratio", "log_likelihood")
 EPISODIC = ("dice", "loaded_dice")
 SPACES = ("all", "head", "context", "latent")
-RULES = ("sgd", "meta_sgd", "layer_step_sizes", "meta_lstm")
+RULES = ("sgd", "meta_sgd", "lslr", "meta_lstm")
 
 
-def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, Experience]]:
+def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, TrainingBatch]]:
     """Adapt to each task: its new and old policies at the data after, and these data."""
     params = unflatten(vector, problem.meta)
     return [
         (
-            problem.policy(stack(problem.plain_stages(params, chunk)[-1], 1), chunk.after.obs),
-            problem.policy(chunk.adapted, chunk.after.obs),
-            chunk.after,
+            problem.policy(stack(problem.plain_stages(params, microbatch)[-1], 1), microbatch.query.obs),
+            problem.policy(microbatch.adapted, microbatch.query.obs),
+            microbatch.query,
         )
-        for chunk in problem.singles()
+        for microbatch in problem.singles()
     ]
 
 
@@ -72,7 +72,7 @@ def with_ratios(name: str, decay: float) -> Surrogate:
     if name not in EPISODIC:
         return inner_surrogate(name)
 
-    def surrogate(policy: Distribution, experience: Experience) -> Tensor:
+    def surrogate(policy: Distribution, experience: TrainingBatch) -> Tensor:
         ratio = experience.by_episode(policy.log_prob(experience.action) - experience.log_prob)
         if name == "dice":
             so_far, here = ratio.cumsum(-1).exp().flatten(1), ratio.exp().flatten(1)
@@ -157,7 +157,7 @@ def test_the_gradient_through_every_kind_of_adaptation(make_problem, surrogate, 
 
 def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
     """Against plain autograd; the losses, 1.2, -0.3 and 1.2, are constants."""
-    problem = make_problem(2, lr_slope=0.05)
+    problem = make_problem(2, loss_scaled_lr=0.05)
     objective = problem.objective()
     found = objective.gradient()
     vector = problem.old.clone().requires_grad_()
@@ -172,7 +172,7 @@ def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
 
 @pytest.mark.parametrize("adapts", SPACES)
 def test_the_gradient_through_such_steps_of_every_space(make_problem, adapts):
-    objective = (problem := make_problem(2, adapts=adapts, lr_slope=0.05)).objective()
+    objective = (problem := make_problem(2, adapts=adapts, loss_scaled_lr=0.05)).objective()
     assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
 
 
@@ -184,7 +184,7 @@ def test_the_gradient_through_a_bias_transformation(make_problem):
         name: value + 0.1 * torch.from_numpy(rng.standard_normal(value.shape))
         for name, value in policy.init(rng, torch.float64).items()
     }
-    problem = make_problem(2, policy=policy, params=params, lr_slope=0.05)
+    problem = make_problem(2, policy=policy, params=params, loss_scaled_lr=0.05)
     objective = problem.objective()
     assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
 
@@ -235,7 +235,7 @@ class FrozenGradients:
         self.rule, self.given = rule, {}
 
     def step(self, meta, variables, memory, gradient, loss, index):
-        # The chunks have different numbers of tasks.
+        # The microbatches have different numbers of tasks.
         given = self.given.setdefault((len(loss), index), (gradient, loss.detach()))
         return self.rule.step(meta, variables, memory, *given, index)
 
@@ -264,7 +264,7 @@ def test_after_one_step_every_meta_parameter_has_a_gradient(make_problem, adapts
     assert idle == ({"gates:forget.weight", "gates:forget.bias"} if begins_at_0 else set())
 
 
-@pytest.mark.parametrize("rule", ["meta_sgd", "layer_step_sizes", "meta_lstm"])
+@pytest.mark.parametrize("rule", ["meta_sgd", "lslr", "meta_lstm"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_rules_begin_with_the_meta_gradient_of_sgd(make_problem, rule, steps):
     """With respect to the policy's parameters. Meta-LSTM's step size is a sigmoid, rounded."""
@@ -278,7 +278,7 @@ def test_rules_begin_with_the_meta_gradient_of_sgd(make_problem, rule, steps):
             assert torch.equal(found[name], piece), name
 
 
-EARLIER = {"exploration": "log_likelihood", "start_weight": "likelihood_ratio"}
+EARLIER = {"exploration": "log_likelihood", "pre_adaptation_weight": "likelihood_ratio"}
 """Terms of the policies before each adaptation step, and an inner surrogate they go with."""
 
 
@@ -301,12 +301,12 @@ def test_an_earlier_policys_term_is_added_for_each_step(make_problem, term, step
     weighted, plain = (make_problem(steps, EARLIER[term], **{term: w}) for w in (1.5, 0.0))
     vector = plain.old + 0.05 * torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     expected = 0.0
-    for chunk in plain.singles():
-        stages = plain.plain_stages(leaves(unflatten(vector, plain.meta)), chunk)
-        for params, experience in zip(stages, chunk.trail, strict=False):
+    for microbatch in plain.singles():
+        stages = plain.plain_stages(leaves(unflatten(vector, plain.meta)), microbatch)
+        for params, experience in zip(stages, microbatch.support, strict=False):
             policy = plain.policy(stack(params, 1), experience.obs)
             ratio = (policy.log_prob(experience.action) - experience.log_prob).exp()
-            worth = chunk.score if term == "exploration" else experience.advantage
+            worth = microbatch.return_weight if term == "exploration" else experience.advantage
             expected -= 1.5 * (ratio * worth * experience.weight).sum().item() / 3
     added = [
         weighted.objective().evaluate(vector)[0] - plain.objective().evaluate(vector)[0],
@@ -328,43 +328,43 @@ def test_divergences_enter_the_loss_by_their_weights(make_problem, steps):
             for new, old, after in adapted(problem, vector.clone().requires_grad_())
         ]
     )
-    start_kl = 0.0
-    for chunk in problem.singles():
+    inner_kl = 0.0
+    for microbatch in problem.singles():
         old, new = (
-            problem.plain_stages(leaves(unflatten(each, problem.meta)), chunk)
+            problem.plain_stages(leaves(unflatten(each, problem.meta)), microbatch)
             for each in (problem.old, vector)
         )
-        for before, after, experience in zip(old, new, chunk.trail, strict=False):
+        for before, after, experience in zip(old, new, microbatch.support, strict=False):
             before, after = (
                 problem.policy(stack(params, 1), experience.obs) for params in (before, after)
             )
-            start_kl += (before.kl(after) * experience.weight).sum().item() / 3
+            inner_kl += (before.kl(after) * experience.weight).sum().item() / 3
     objective = problem.objective()
     plain = objective.gradient(vector)
     assert plain.kl == pytest.approx(kl, rel=1e-10)
-    assert plain.start_kl == 0.0, "not looked at"
-    found = problem.objective().gradient(vector, kl_weight=2.0, start_kl_weight=3.0)
-    assert (found.kl, found.start_kl) == pytest.approx((kl, start_kl), rel=1e-10)
-    assert found.loss == pytest.approx(plain.loss + 2 * kl + 3 * start_kl, rel=1e-10)
-    assert (start_kl == 0) == (steps == 0)
+    assert plain.inner_kl == 0.0, "not looked at"
+    found = problem.objective().gradient(vector, kl_weight=2.0, inner_kl_weight=3.0)
+    assert (found.kl, found.inner_kl) == pytest.approx((kl, inner_kl), rel=1e-10)
+    assert found.loss == pytest.approx(plain.loss + 2 * kl + 3 * inner_kl, rel=1e-10)
+    assert (inner_kl == 0) == (steps == 0)
 
 
 @pytest.mark.parametrize("at_old", [True, False])
-@pytest.mark.parametrize("exploration_weight", [0.0, 1.0])
+@pytest.mark.parametrize("emaml_weight", [0.0, 1.0])
 @pytest.mark.parametrize(("adapts", "rule"), [("all", "sgd"), ("context", "meta_sgd")])
 def test_the_penalised_clipped_gradient_equals_finite_differences(
-    make_problem, at_old, exploration_weight, adapts, rule
+    make_problem, at_old, emaml_weight, adapts, rule
 ):
     """At the old meta-parameters, where the divergences' own gradients vanish, and away from
     them, where the clip is active."""
-    surrogate = "log_likelihood" if exploration_weight else "likelihood_ratio"
-    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, exploration=exploration_weight)
+    surrogate = "log_likelihood" if emaml_weight else "likelihood_ratio"
+    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, exploration=emaml_weight)
     objective = problem.objective()
     noise = torch.from_numpy(np.random.default_rng(4).standard_normal(len(problem.old)))
     at = problem.old if at_old else problem.old + 0.03 * noise
 
     def penalised(vector: Tensor | None):
-        return objective.gradient(vector, clipped_ratio(0.1), kl_weight=0.7, start_kl_weight=1.3)
+        return objective.gradient(vector, clipped_ratio(0.1), kl_weight=0.7, inner_kl_weight=1.3)
 
     found = penalised(None if at_old else at)
     assert_slopes(problem, found.gradient, lambda v: penalised(v).loss, at)
@@ -384,15 +384,15 @@ def test_old_policies_are_those_of_the_old_meta_parameters_in_any_order(make_pro
     def answers(first: Callable) -> tuple:
         objective = problem.objective()
         first(objective)
-        found = objective.gradient(vector, start_kl_weight=1.0)
-        return objective.evaluate(vector), found.kl, found.start_kl, found.gradient.tolist()
+        found = objective.gradient(vector, inner_kl_weight=1.0)
+        return objective.evaluate(vector), found.kl, found.inner_kl, found.gradient.tolist()
 
     def with_trail(objective):
-        objective.gradient(start_kl_weight=1.0)
+        objective.gradient(inner_kl_weight=1.0)
 
     expected = answers(with_trail)
     assert answers(lambda objective: None) == expected
-    assert answers(lambda objective: objective.gradient(vector, start_kl_weight=1.0)) == expected
+    assert answers(lambda objective: objective.gradient(vector, inner_kl_weight=1.0)) == expected
 
 
 @pytest.mark.parametrize("first", ["evaluate", "gradient"])
@@ -403,11 +403,11 @@ def test_old_policies_before_adaptation_are_there_when_they_are_asked_for_later(
     problem = make_problem(1)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     vector = problem.old + 0.05 * noise
-    expected = problem.objective().gradient(vector, start_kl_weight=1.0)
+    expected = problem.objective().gradient(vector, inner_kl_weight=1.0)
     objective = problem.objective()
     objective.evaluate(problem.old) if first == "evaluate" else objective.gradient()
-    found = objective.gradient(vector, start_kl_weight=1.0)
-    assert found.start_kl == pytest.approx(expected.start_kl, rel=1e-12)
+    found = objective.gradient(vector, inner_kl_weight=1.0)
+    assert found.inner_kl == pytest.approx(expected.inner_kl, rel=1e-12)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
@@ -416,17 +416,17 @@ def test_old_policies_before_adaptation_are_there_when_they_are_asked_for_later(
 def test_what_is_not_finite_is_refused(make_problem, bad, place):
     """In the data after and in those before, by the gradient and by Reptile's displacement."""
     problem = make_problem(1)
-    chunk = problem.chunks[1]
+    microbatch = problem.microbatches[1]
     if place == "advantage":
-        advantage = chunk.after.advantage.clone()
+        advantage = microbatch.query.advantage.clone()
         advantage[0, 0] = bad
-        problem.chunks[1] = replace(chunk, after=replace(chunk.after, advantage=advantage))
+        problem.microbatches[1] = replace(microbatch, after=replace(microbatch.query, advantage=advantage))
         with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
-            problem.objective().displacement()
+            problem.objective().reptile_direction()
     else:
-        advantage = chunk.trail[0].advantage.clone()
+        advantage = microbatch.support[0].advantage.clone()
         advantage[0, 0] = bad
-        problem.chunks[1] = replace(chunk, trail=(replace(chunk.trail[0], advantage=advantage),))
+        problem.microbatches[1] = replace(microbatch, trail=(replace(microbatch.support[0], advantage=advantage),))
     with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
         problem.objective().gradient()
 
@@ -436,10 +436,10 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
     """The mean gradient at the adapted parameters, with respect to these."""
     problem = make_problem(steps, first_order=True)
     expected = torch.zeros_like(problem.old)
-    for chunk in problem.chunks:
-        end = leaves(chunk.adapted)
-        log_prob = problem.policy(end, chunk.after.obs).log_prob(chunk.after.action)
-        loss = -(log_prob * chunk.after.advantage * chunk.after.weight).sum()
+    for microbatch in problem.microbatches:
+        end = leaves(microbatch.adapted)
+        log_prob = problem.policy(end, microbatch.query.obs).log_prob(microbatch.query.action)
+        loss = -(log_prob * microbatch.query.advantage * microbatch.query.weight).sum()
         gradients = torch.autograd.grad(loss, list(end.values()))
         expected += torch.cat([gradient.sum(0).flatten() for gradient in gradients]) / 3
     gradient = problem.objective().gradient().gradient
@@ -451,7 +451,7 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
 def test_the_two_inner_surrogates_differ_in_the_meta_gradient(make_problem):
     """They adapt alike, but only the likelihood ratio credits the policy before adaptation."""
     ratio, log = (make_problem(1, surrogate) for surrogate in SURROGATES)
-    assert_close(log.chunks[0].adapted["weight0"], ratio.chunks[0].adapted["weight0"], rel=1e-12)
+    assert_close(log.microbatches[0].adapted["weight0"], ratio.microbatches[0].adapted["weight0"], rel=1e-12)
     gradients = [problem.objective().gradient().gradient for problem in (ratio, log)]
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 0.01
 
@@ -487,7 +487,7 @@ def test_at_the_old_parameters_nothing_has_changed(make_problem, steps):
 
 
 @pytest.mark.parametrize(
-    ("steps", "surrogate", "first_order", "lr_slope"),
+    ("steps", "surrogate", "first_order", "loss_scaled_lr"),
     [
         (0, "likelihood_ratio", False, 0.0),
         (2, "likelihood_ratio", False, 0.05),
@@ -496,36 +496,36 @@ def test_at_the_old_parameters_nothing_has_changed(make_problem, steps):
     ids=str,
 )
 def test_the_fisher_product_is_the_hessian_of_the_mean_kl(
-    make_problem, steps, surrogate, first_order, lr_slope
+    make_problem, steps, surrogate, first_order, loss_scaled_lr
 ):
     """The dense Hessian by double backpropagation through the plain adaptation."""
-    problem = make_problem(steps, surrogate, first_order=first_order, lr_slope=lr_slope)
+    problem = make_problem(steps, surrogate, first_order=first_order, loss_scaled_lr=loss_scaled_lr)
 
     def mean_kl(vector: Tensor) -> Tensor:
         kls = [(old.kl(new) * after.weight).sum() for new, old, after in adapted(problem, vector)]
         return sum(kls) / len(kls)
 
     hessian = torch.autograd.functional.hessian(mean_kl, problem.old)
-    assert_close(dense(problem.objective().fisher(), 34), hessian, rel=1e-10)
+    assert_close(dense(problem.objective().fisher_vector_product(), 34), hessian, rel=1e-10)
 
 
 @pytest.mark.parametrize(
-    ("surrogate", "adapts", "rule", "lr_slope"),
+    ("surrogate", "adapts", "rule", "loss_scaled_lr"),
     [
         ("likelihood_ratio", "head", "meta_sgd", 0.0),
         ("log_likelihood", "context", "sgd", 0.0),
         ("likelihood_ratio", "context", "sgd", 0.05),
-        ("likelihood_ratio", "latent", "layer_step_sizes", 0.0),
+        ("likelihood_ratio", "latent", "lslr", 0.0),
         ("dice", "all", "sgd", 0.0),
         ("loaded_dice", "context", "meta_sgd", 0.0),
     ],
 )
 def test_the_fisher_product_is_the_kls_curvature_through_any_adaptation(
-    make_problem, surrogate, adapts, rule, lr_slope
+    make_problem, surrogate, adapts, rule, loss_scaled_lr
 ):
     """KL(old || new) is half the square of a small step in the Fisher matrix: u F v by the squares
     of u + v and u - v, with the KL of `evaluate`, which adapts without any graph."""
-    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, lr_slope=lr_slope)
+    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, loss_scaled_lr=loss_scaled_lr)
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
     rng = np.random.default_rng(0)
     u, v = (torch.from_numpy(rng.standard_normal(len(problem.old))) for _ in range(2))
@@ -541,8 +541,8 @@ def test_the_fisher_product_is_the_kls_curvature_through_any_adaptation(
         return (16 * kl(eps) - kl(2 * eps)) / (12 * eps**2)
 
     expected = (square(u + v) - square(u - v)) / 4
-    product = problem.objective().fisher()(v)
-    size = float((v @ product * (u @ problem.objective().fisher()(u))).sqrt())
+    product = problem.objective().fisher_vector_product()(v)
+    size = float((v @ product * (u @ problem.objective().fisher_vector_product()(u))).sqrt())
     assert float(u @ product) == pytest.approx(expected, abs=1e-5 * size)
     assert float(v @ product) == pytest.approx(square(v), rel=1e-5)
 
@@ -577,12 +577,12 @@ def test_the_fisher_product_of_discrete_policies(make_problem, discrete, steps):
         return sum(kls) / len(kls)
 
     hessian = torch.autograd.functional.hessian(mean_kl, problem.old)
-    assert_close(dense(problem.objective().fisher(), len(problem.old)), hessian, rel=1e-10)
+    assert_close(dense(problem.objective().fisher_vector_product(), len(problem.old)), hessian, rel=1e-10)
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_the_fisher_matrix_is_symmetric_and_positive_semidefinite(make_problem, fraction):
-    matrix = dense(make_problem(2).objective().fisher(fraction, fraction), 34)
+    matrix = dense(make_problem(2).objective().fisher_vector_product(fraction, fraction), 34)
     assert_close(matrix, matrix.T, rel=1e-13)
     eigenvalues = torch.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
@@ -596,17 +596,17 @@ def test_fractions_are_every_so_many_steps(make_problem, fraction, jacobian_frac
     stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
     thinned = [
         replace(
-            chunk,
-            trail=tuple(experience.every(jacobian_stride) for experience in chunk.trail),
-            after=chunk.after.every(stride),
+            microbatch,
+            trail=tuple(experience.every(jacobian_stride) for experience in microbatch.support),
+            after=microbatch.query.every(stride),
         )
-        for chunk in problem.chunks
+        for microbatch in problem.microbatches
     ]
     vector = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
-    product = problem.objective().fisher(fraction, jacobian_fraction)(vector)
+    product = problem.objective().fisher_vector_product(fraction, jacobian_fraction)(vector)
     all_steps = stride == jacobian_stride == 1
-    assert torch.equal(product, problem.objective(thinned).fisher()(vector))
-    assert torch.equal(product, problem.objective().fisher()(vector)) == all_steps
+    assert torch.equal(product, problem.objective(thinned).fisher_vector_product()(vector))
+    assert torch.equal(product, problem.objective().fisher_vector_product()(vector)) == all_steps
 
 
 def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_problem):
@@ -614,15 +614,15 @@ def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_prob
     problem = make_problem(2, "loaded_dice")
     thinned = [
         replace(
-            chunk,
-            trail=tuple(experience.every(2, whole_episodes=True) for experience in chunk.trail),
-            after=chunk.after.every(2),
+            microbatch,
+            trail=tuple(experience.every(2, whole_episodes=True) for experience in microbatch.support),
+            after=microbatch.query.every(2),
         )
-        for chunk in problem.chunks
+        for microbatch in problem.microbatches
     ]
     vector = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
-    product = problem.objective().fisher(0.5, 0.5)(vector)
-    assert torch.equal(product, problem.objective(thinned).fisher()(vector))
+    product = problem.objective().fisher_vector_product(0.5, 0.5)(vector)
+    assert torch.equal(product, problem.objective(thinned).fisher_vector_product()(vector))
 
 
 def test_chunks_do_not_change_the_objective(make_problem):
@@ -634,6 +634,6 @@ def test_chunks_do_not_change_the_objective(make_problem):
     parts_found = parts.gradient()
     assert found.loss == pytest.approx(parts_found.loss, rel=1e-12)
     assert_close(found.gradient, parts_found.gradient, rel=1e-12)
-    assert_close(whole.fisher()(vector), parts.fisher()(vector), rel=1e-12)
+    assert_close(whole.fisher_vector_product()(vector), parts.fisher_vector_product()(vector), rel=1e-12)
     shifted = problem.old + 0.05 * vector
     assert whole.evaluate(shifted) == pytest.approx(parts.evaluate(shifted), rel=1e-12)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import Experience, ReturnConfig, make_experience
+from metarl.agents.maml.batch import TrainingBatch, ReturnConfig, process_episodes
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.surrogates import (
     EPISODIC,
@@ -23,7 +23,7 @@ from metarl.agents.maml.surrogates import (
     likelihood_ratio,
     loaded_dice,
     log_likelihood,
-    loss_on,
+    policy_loss,
     magic_box,
     mean_kl,
 )
@@ -53,7 +53,7 @@ def params() -> Params:
 
 
 @torch.no_grad()
-def expectation(policy: GaussianMLP, params: Params) -> Experience:
+def expectation(policy: GaussianMLP, params: Params) -> TrainingBatch:
     """The quadrature's actions and weights: a sum over it is the expectation over the policy.
 
     Episodes of one step, with a baseline of -2.5.
@@ -64,7 +64,7 @@ def expectation(policy: GaussianMLP, params: Params) -> Experience:
     obs = torch.zeros_like(action)
     log_prob = policy(params, obs).log_prob(action)
     reward = -((action[..., 0] - GOAL) ** 2)
-    return Experience(
+    return TrainingBatch(
         obs=obs,
         action=action,
         advantage=reward + 2.5,
@@ -135,7 +135,7 @@ def test_the_meta_gradient_of_an_exactly_known_problem(surrogate, policy, params
 # --- episodes of several steps ---
 
 
-def scores(policy: GaussianMLP, params: Params, experience: Experience) -> tuple[Tensor, Tensor]:
+def scores(policy: GaussianMLP, params: Params, experience: TrainingBatch) -> tuple[Tensor, Tensor]:
     """First and second derivatives of each step's log-probability, of one task of unstacked
     params: (N, P) and (N, P, P)."""
 
@@ -176,7 +176,7 @@ def two_step_episodes():
 
     took_place = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).double()
     obs, action = draw(1), draw(1)
-    experience = Experience(
+    experience = TrainingBatch(
         obs=obs,
         action=action,
         advantage=draw() * took_place,
@@ -248,10 +248,10 @@ def test_loaded_dices_derivatives_by_scores(two_step_episodes, decay):
     assert torch.allclose(second, ratio, rtol=1e-9) == (decay == 0)
 
 
-def test_loaded_dice_looks_back_over_a_whole_episode(tiny_policy, tiny_params, invent):
+def test_loaded_dice_looks_back_over_a_whole_episode(tiny_policy, tiny_params, make_batch):
     """Three steps and more, with weights 1, d, d^2, ... and in each episode anew."""
     decay, params = 0.7, stack(tiny_params, 1)
-    played = invent(tiny_policy, params, np.random.default_rng(5), num_steps=8)
+    played = make_batch(tiny_policy, params, np.random.default_rng(5), num_steps=8)
     played = replace(played, weight=torch.full((1, 8), 1 / 8).double())
     s, h = scores(tiny_policy, tiny_params, played)
     _, second = derivatives_of(loaded_dice(decay), tiny_policy, tiny_params, played)
@@ -299,7 +299,7 @@ def test_a_loss_on_experience_has_its_loss_for_a_value(surrogate, two_step_episo
     """And the derivatives of the surrogate, the second too, wherever it is asked for."""
     policy, params, played = two_step_episodes
     played = replace(played, loss=torch.tensor([0.7], dtype=torch.float64))
-    loss = loss_on(played, policy, inner_surrogate(surrogate))
+    loss = policy_loss(played, policy, inner_surrogate(surrogate))
     found = []
     for shift in (0.0, 0.1):
         stacked = leaves(stack({name: x + shift for name, x in params.items()}, 1))
@@ -328,7 +328,7 @@ def test_magic_box_is_one_with_the_derivatives_of_the_exponential():
 
 @pytest.fixture
 def digest(make_agent, play):
-    """Experience of real episodes, some of which end early, and the agent whose they are."""
+    """TrainingBatch of real episodes, some of which end early, and the agent whose they are."""
 
     def digest(family, **settings: float):
         agent = make_agent(family, dtype=torch.float64)
@@ -338,7 +338,7 @@ def digest(make_agent, play):
         episodes = play(agent, agent.initial_state(3), family, tasks, 12)
         params = stack(agent.meta, 3)
         cpu = torch.device("cpu")
-        played, _ = make_experience(episodes, agent.policy, params, ReturnConfig(**settings), cpu)
+        played, _ = process_episodes(episodes, agent.policy, params, ReturnConfig(**settings), cpu)
         return agent, params, episodes, played
 
     return digest
@@ -412,10 +412,10 @@ def ratios(*values: float) -> tuple[Given, Tensor]:
     return Given(leaf), leaf
 
 
-def steps(advantage: list[float], weight: list[float]) -> Experience:
+def steps(advantage: list[float], weight: list[float]) -> TrainingBatch:
     rows = [torch.tensor([row], dtype=torch.float64) for row in (advantage, weight)]
     zeros = torch.zeros_like(rows[0])
-    return Experience(zeros, zeros, *rows, zeros, zeros, zeros, zeros[:, 0], len(advantage))
+    return TrainingBatch(zeros, zeros, *rows, zeros, zeros, zeros, zeros[:, 0], len(advantage))
 
 
 @pytest.mark.parametrize(
@@ -462,9 +462,9 @@ def test_exploration_by_hand():
     assert slope.tolist() == [pytest.approx([2 * 0.25 * 1.5, 2 * 0.75 * 0.5])]
 
 
-def test_exploration_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_params, invent):
+def test_exploration_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_params, make_batch):
     """Its gradient is minus the score times the mean of the scores, task by task."""
-    experience = invent(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    experience = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
     score = torch.tensor([1.5, -0.5]).double()
     start = leaves(tiny_params)
     policy = tiny_policy(stack(start, 2), experience.obs)
@@ -477,11 +477,11 @@ def test_exploration_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_param
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
 
 
-def test_mean_kl_averages_by_weight(tiny_policy, tiny_params, invent):
+def test_mean_kl_averages_by_weight(tiny_policy, tiny_params, make_batch):
     """KL(old || new), and steps of weight 0 do not count."""
     rng = np.random.default_rng(0)
     params = stack(tiny_params, 2)
-    experience = invent(tiny_policy, params, rng)
+    experience = make_batch(tiny_policy, params, rng)
     old = tiny_policy(params, experience.obs)
     shifted = {name: value + 0.1 for name, value in params.items()}
     new = tiny_policy(shifted, experience.obs)

@@ -105,9 +105,9 @@ def test_a_spaces_initial_values_are_its_streams(name, tiny_params):
 # --- the head ---
 
 
-def test_a_step_adapts_the_head_exactly_and_leaves_the_body(tiny_policy, tiny_params, invent):
+def test_a_step_adapts_the_head_exactly_and_leaves_the_body(tiny_policy, tiny_params, make_batch):
     """The head steps down the gradient by its own parameters, the body is the same to the bit."""
-    played = invent(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
+    played = make_batch(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
 
     def loss(params):
         return likelihood_ratio(tiny_policy(params, played.obs), played)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, TaskState, leaves
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState, leaves
 from metarl.agents.maml.surrogates import likelihood_ratio
-from metarl.agents.maml.update_rules import SGD, LayerStepSizes, MetaLSTM, MetaSGD, preprocess
+from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR, MetaLSTM, MetaSGD, preprocess
 from metarl.core.params import stack
 
-LEARNED = {"meta_sgd": MetaSGD, "layer_step_sizes": lambda lr: LayerStepSizes(lr, 2)}
+LEARNED = {"meta_sgd": MetaSGD, "lslr": lambda lr: PerLayerPerStepLR(lr, 2)}
 
 
 @pytest.fixture
-def adapted(tiny_policy, tiny_params, invent):
+def adapted(tiny_policy, tiny_params, make_batch):
     """Adapts three tasks by a rule on made-up episodes, and gives their parameters."""
 
     def adapted(rule, steps, dtype=torch.float64):
@@ -23,7 +23,7 @@ def adapted(tiny_policy, tiny_params, invent):
         rng = np.random.default_rng(0)
         losses = []
         for _ in range(steps):
-            played = invent(tiny_policy, stack(tiny_params, 3), rng)
+            played = make_batch(tiny_policy, stack(tiny_params, 3), rng)
             tensors = {name: x.to(dtype) for name, x in vars(played).items() if name != "horizon"}
             played = type(played)(**tensors, horizon=played.horizon)
             losses.append(
@@ -80,7 +80,7 @@ def test_a_step_size_that_grows_with_the_loss_by_hand(dtype):
 def test_a_step_size_that_grows_with_the_loss_descends_its_square():
     """Half the square of the loss |x - 3|: a step of 1 leads from anywhere to the goal."""
     loop = InnerLoop(SGD(0.0, slope=1.0))
-    task = TaskState({"x": torch.tensor([-1.0, 2.5, 3.25, 100.0])})
+    task = InnerState({"x": torch.tensor([-1.0, 2.5, 3.25, 100.0])})
     stepped = loop.step({}, task, lambda params: (params["x"] - 3).abs())
     assert stepped.variables["x"].tolist() == [3.0, 3.0, 3.0, 3.0]
 
@@ -109,7 +109,7 @@ def test_meta_sgd_has_a_step_size_for_each_number():
 @pytest.mark.parametrize(("index", "lr"), [(0, 1.0), (1, 2.0), (2, 4.0), (3, 4.0), (9, 4.0)])
 def test_layer_step_sizes_are_those_of_the_step_and_then_the_last(index, lr):
     """Made for three steps."""
-    rule = LayerStepSizes(0.5, 3)
+    rule = PerLayerPerStepLR(0.5, 3)
     own = rule.init({"w": torch.zeros(4, 2), "x": torch.zeros(2), "n": torch.tensor(0.0)})
     shapes = {name: tuple(value.shape) for name, value in own.items()}
     assert shapes == {"lr:w": (3, 1, 1), "lr:x": (3, 1), "lr:n": (3,)}
@@ -122,7 +122,7 @@ def test_layer_step_sizes_are_those_of_the_step_and_then_the_last(index, lr):
 
 def test_a_loop_counts_the_steps_for_its_rule():
     """x = 0 on the loss -x, whose gradient is -1: steps of 1, 2, 2."""
-    loop = InnerLoop(LayerStepSizes(0.5, 2))
+    loop = InnerLoop(PerLayerPerStepLR(0.5, 2))
     meta = {"x": torch.tensor([0.0]), "lr:x": torch.tensor([[1.0], [2.0]])}
     stages = loop.stages(meta, [lambda params: -params["x"][:, 0]] * 3, 2)
     assert [stage.variables["x"].tolist() for stage in stages] == [

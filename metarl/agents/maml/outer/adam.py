@@ -1,40 +1,55 @@
-"""Adam on a vector."""
+"""Adam (Kingma and Ba 2015) on the plain meta-gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-import torch
+from pydantic import Field
 from torch import Tensor
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+from metarl.agents.base import Metrics
+from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.outer.vector_adam import VectorAdam
+from metarl.core.schema import Section
+from metarl.core.timer import Timer
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015), as a function of a vector and its gradient.
+class AdamConfig(Section):
+    """The outer update: one step of Adam per meta-batch."""
 
-    Its state is there from the beginning, so that a checkpoint always has the same tensors.
-    """
+    update: Literal["adam"] = "adam"
+    """How the meta-parameters are updated."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Adam's step size."""
 
-    def __init__(self, vector: Tensor, lr: float) -> None:
-        self._vector = torch.nn.Parameter(vector.detach().clone())
-        self._adam = torch.optim.Adam([self._vector], lr=lr)
-        zeros = torch.zeros_like(vector)
-        self.load_state_dict({"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros})
+    max_update_kl: ClassVar[float] = 1.0
 
-    def step(self, vector: Tensor, gradient: Tensor) -> Tensor:
-        """Return the vector after a step."""
-        self._vector.data = vector.detach().clone()
-        self._vector.grad = gradient
-        self._adam.step()
-        return self._vector.detach().clone()
+    def make(self, vector: Tensor) -> AdamUpdate:
+        """Return the update of meta-parameters that are a vector, (P,)."""
+        return AdamUpdate(self, vector)
+
+
+class AdamUpdate:
+    """Steps of Adam."""
+
+    def __init__(self, config: AdamConfig, vector: Tensor) -> None:
+        self._adam = VectorAdam(vector, config.lr)
+
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+        with timer("surrogate gradient"):
+            found = objective.gradient()
+        new = self._adam.step(objective.vector, found.gradient)
+        with timer("evaluation"):
+            loss, kl = objective.loss_and_kl(new)
+        return new, {
+            "outer_kl": kl,
+            "improvement": found.loss - loss,
+            "gradient_norm": float(found.gradient.norm()),
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = self._adam.state[self._vector]
-        return {name: state[name].detach().cpu().clone() for name in MOMENTS}
+        return self._adam.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        device = self._vector.device
-        moments = {name: state[name].to(device, copy=True) for name in MOMENTS[1:]}
-        # A step count on a GPU would have to be fetched at every step.
-        self._adam.state[self._vector] = {"step": state["step"].cpu().clone(), **moments}
+        self._adam.load_state_dict(state)

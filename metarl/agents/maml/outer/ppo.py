@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.outer.adam import Adam
+from metarl.agents.maml.outer.vector_adam import VectorAdam
 from metarl.agents.maml.surrogates import clipped_ratio
 from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.schema import Section
+from metarl.core.timer import Timer
+
+MAX_KL_RATIO = 10.0  # times `kl_target`: the divergence of an update that training warns of
 
 
-@dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Section):
     """The outer update: several steps of Adam on the clipped surrogate of one meta-batch."""
 
     update: Literal["ppo"] = "ppo"
     """How the meta-parameters are updated."""
-    lr: float = 1e-3
+    lr: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's step size."""
-    epochs: int = 5
+    epochs: Annotated[int, Field(ge=1)] = 5
     """Steps on each meta-batch, all of its data at each."""
-    clip: float = 0.3
-    """How far the likelihood ratio counts: up to 1 +- this."""
-    kl_weight: float = 0.0
+    clip: Annotated[float, Field(gt=0)] = 0.3
+    """Largest deviation of the likelihood ratio from 1 that counts."""
+    kl_weight: Annotated[float, Field(ge=0)] = 0.0
     """Initial weight of KL(old || new) of the adapted policies in the loss."""
-    kl_target: float = 0.0
+    kl_target: Annotated[float, Field(ge=0)] = 0.0
     """If not 0, `kl_weight` is doubled after an update with more than 1.5 times this divergence,
     and halved after one with less than a 1.5th of it."""
-    start_kl_weight: float = 0.0
+    inner_kl_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of KL(old || new) of the policies before adaptation in the loss (ProMP, Rothfuss et
     al. 2019, section 5; 5e-4 there)."""
 
-    def __post_init__(self) -> None:
-        check(self.lr > 0, "lr", "more than 0", self.lr)
-        check(self.epochs >= 1, "epochs", "at least 1", self.epochs)
-        check(self.clip > 0, "clip", "more than 0", self.clip)
-        for name in ("kl_weight", "kl_target", "start_kl_weight"):
-            check(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+    @model_validator(mode="after")
+    def _check(self) -> PPOConfig:
         check(
             not self.kl_target or self.kl_weight > 0,
             "kl_weight",
             "more than 0, as it adapts to kl_target by factors",
             self.kl_weight,
         )
+        return self
+
+    @property
+    def max_update_kl(self) -> float:
+        """The divergence of an update above which training warns."""
+        return MAX_KL_RATIO * self.kl_target if self.kl_target else 1.0
 
     def make(self, vector: Tensor) -> PPO:
         return PPO(self, vector)
@@ -60,23 +65,23 @@ class PPO:
     def __init__(self, config: PPOConfig, vector: Tensor) -> None:
         self.config = config
         self.kl_weight = config.kl_weight
-        self._adam = Adam(vector, config.lr)
+        self._adam = VectorAdam(vector, config.lr)
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
         config, new = self.config, objective.vector
         surrogate = clipped_ratio(config.clip)
         norms = []
         for epoch in range(config.epochs):
-            with clock("surrogate gradient"):
-                # At the old parameters the old policies are a by-product.
+            with timer("surrogate gradient"):
+                # At the old parameters the old policies are computed on the way.
                 at = new if epoch else None
-                found = objective.gradient(at, surrogate, self.kl_weight, config.start_kl_weight)
+                found = objective.gradient(at, surrogate, self.kl_weight, config.inner_kl_weight)
             norms.append(float(found.gradient.norm()))
             if epoch == 0:
                 before = found.loss
             new = self._adam.step(new, found.gradient)
-        with clock("evaluation"):
-            loss, kl = objective.evaluate(new)
+        with timer("evaluation"):
+            loss, kl = objective.loss_and_kl(new)
         diagnostics = {
             "outer_kl": kl,
             "improvement": before - loss,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
+from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.outer.adam import Adam
-from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.agents.maml.outer.vector_adam import VectorAdam
+from metarl.core.schema import Section
+from metarl.core.timer import Timer
 
 
-@dataclass(frozen=True)
-class ReptileConfig:
+class ReptileConfig(Section):
     """The outer update: a step towards the mean of the adapted parameters.
 
     The episodes after adaptation give each task one more gradient step, so that `inner_steps: 1`
@@ -25,12 +25,11 @@ class ReptileConfig:
     update: Literal["reptile"] = "reptile"
     """How the meta-parameters are updated."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """`sgd` goes the share `lr` of the way; `adam` takes the way for a negative gradient."""
-    lr: float = 1.0
+    """`sgd` adds `lr` times the Reptile direction; `adam` uses that as a negative gradient."""
+    lr: Annotated[float, Field(gt=0)] = 1.0
     """The step size."""
 
-    def __post_init__(self) -> None:
-        check(self.lr > 0, "lr", "more than 0", self.lr)
+    max_update_kl: ClassVar[float] = 1.0
 
     def make(self, vector: Tensor) -> Reptile:
         return Reptile(self, vector)
@@ -41,20 +40,20 @@ class Reptile:
 
     def __init__(self, config: ReptileConfig, vector: Tensor) -> None:
         self._lr = config.lr
-        self._adam = Adam(vector, config.lr) if config.optimizer == "adam" else None
+        self._adam = VectorAdam(vector, config.lr) if config.optimizer == "adam" else None
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
         old = objective.vector
-        with clock("displacement"):
-            way = objective.displacement()
-        new = self._adam.step(old, -way) if self._adam else old + self._lr * way
-        with clock("evaluation"):
-            before, _ = objective.evaluate(old)
-            loss, kl = objective.evaluate(new)
+        with timer("reptile direction"):
+            direction = objective.reptile_direction()
+        new = self._adam.step(old, -direction) if self._adam else old + self._lr * direction
+        with timer("evaluation"):
+            before, _ = objective.loss_and_kl(old)
+            loss, kl = objective.loss_and_kl(new)
         return new, {
             "outer_kl": kl,
             "improvement": before - loss,
-            "gradient_norm": float(way.norm()),
+            "gradient_norm": float(direction.norm()),
         }
 
     def state_dict(self) -> dict[str, Tensor]:

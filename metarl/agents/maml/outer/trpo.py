@@ -1,59 +1,46 @@
-"""Trust-region policy optimisation (Schulman et al. 2015) on a flat vector of parameters.
-
-Nothing but the class at the end knows of tasks: the rest works on functions.
-"""
+"""Trust-region policy optimisation (Schulman et al. 2015) on a flat vector of parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.schema import Section
+from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite
 
 
-@dataclass(frozen=True)
-class TRPOConfig:
+class TRPOConfig(Section):
     """The outer update: trust-region policy optimisation."""
 
     update: Literal["trpo"] = "trpo"
     """How the meta-parameters are updated."""
-    max_kl: float = 0.01
+    max_kl: Annotated[float, Field(gt=0)] = 0.01
     """Largest mean KL divergence from the old to the new adapted policies."""
-    cg_steps: int = 10
+    cg_steps: Annotated[int, Field(ge=1)] = 10
     """Conjugate-gradient steps for the search direction."""
-    cg_damping: float = 1e-5
+    cg_damping: Annotated[float, Field(ge=0)] = 1e-5
     """Added to the diagonal of the Fisher matrix."""
-    line_search_steps: int = 15
-    """How many step sizes the line search tries."""
-    line_search_shrink: float = 0.8
+    line_search_steps: Annotated[int, Field(ge=1)] = 15
+    """Largest number of step sizes that the line search tries."""
+    line_search_shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """The factor from one step size to the next."""
-    fisher_fraction: float = 0.0625
+    fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.0625
     """Share of the steps after adaptation that the Fisher-vector products use, one step in
     round(1 / share). The products only shape the direction: the gradient, and the line search's
     objective and KL, always use all steps."""
-    jacobian_fraction: float = 0.5
+    jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the steps before adaptation that the Fisher-vector products use. The Jacobian of the
     adaptation is noisier than the Fisher matrix: a smaller share costs some of each step."""
 
-    def __post_init__(self) -> None:
-        check(self.max_kl > 0, "max_kl", "more than 0", self.max_kl)
-        check(self.cg_steps >= 1, "cg_steps", "at least 1", self.cg_steps)
-        check(self.cg_damping >= 0, "cg_damping", "at least 0", self.cg_damping)
-        check(
-            self.line_search_steps >= 1, "line_search_steps", "at least 1", self.line_search_steps
-        )
-        shrink = self.line_search_shrink
-        check(0 < shrink < 1, "line_search_shrink", "between 0 and 1", shrink)
-        for name in ("fisher_fraction", "jacobian_fraction"):
-            share = getattr(self, name)
-            check(0 < share <= 1, name, "more than 0, at most 1", share)
+    max_update_kl: ClassVar[float] = 1.0
 
     def make(self, vector: Tensor) -> TRPO:
         return TRPO(self)
@@ -61,12 +48,12 @@ class TRPOConfig:
 
 @dataclass(frozen=True)
 class LineSearch:
-    """What a line search found.
+    """The result of a line search.
 
     Attributes:
-        step: what to add to the parameters, 0 if no step was accepted.
-        accepted: whether a step was.
-        tried: how many step sizes were tried.
+        step: to add to the parameters, (P,); 0 if no step was accepted.
+        accepted: whether a step was accepted.
+        tried: number of step sizes tried.
         improvement: the actual improvement of the objective.
         expected: the improvement that the gradient predicted for the accepted (or last) step.
         kl: KL divergence of the accepted step.
@@ -83,31 +70,36 @@ class LineSearch:
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float = 1e-10
 ) -> Tensor:
-    """Solve A x = target by conjugate gradients, given x -> A x with A positive definite.
+    """Solve A x = target by conjugate gradients (Hestenes and Stiefel 1952, section 3).
 
-    Stops after `steps`, or when the squared residual falls below `tolerance` times that of the
-    start.
+    Args:
+        product: p -> A p, (P,) both, with A positive definite.
+        target: (P,).
+        steps: largest number of products.
+        tolerance: stop when the squared residual is below this share of that of x = 0.
     """
     solution = torch.zeros_like(target)
     residual = target.clone()
     direction = target.clone()
-    square = residual @ residual
-    enough = tolerance * square
+    residual_norm_sq = residual @ residual
+    tolerance_sq = tolerance * residual_norm_sq
     for _ in range(steps):
-        if square <= enough:
+        if residual_norm_sq <= tolerance_sq:
             break
-        image = product(direction)
-        size = square / (direction @ image)
-        solution = solution + size * direction
-        residual = residual - size * image
-        next_square = residual @ residual
-        direction = residual + (next_square / square) * direction
-        square = next_square
+        Ap = product(direction)
+        alpha = residual_norm_sq / (direction @ Ap)
+        solution = solution + alpha * direction
+        residual = residual - alpha * Ap
+        next_norm_sq = residual @ residual
+        direction = residual + (next_norm_sq / residual_norm_sq) * direction
+        residual_norm_sq = next_norm_sq
     return solution
 
 
-def full_step(gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig) -> Tensor:
-    """Return the step to the border of the trust region, along -F^-1 gradient.
+def trust_region_step(
+    gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig
+) -> Tensor:
+    """Return the step to the border of the trust region, along -F^-1 gradient, (P,).
 
     Its length solves 1/2 s F s = max_kl (Schulman et al. 2015, appendix C).
 
@@ -123,12 +115,12 @@ def full_step(gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRP
     if not torch.isfinite(curvature):
         raise NotFinite("the search direction")
     if not curvature > 0:
-        return torch.zeros_like(gradient)  # there is no gradient
+        return torch.zeros_like(gradient)  # the gradient is 0
     return direction * torch.sqrt(2 * config.max_kl / curvature)
 
 
 def line_search(
-    evaluate: Callable[[Tensor], tuple[float, float]],
+    loss_and_kl: Callable[[Tensor], tuple[float, float]],
     loss: float,
     gradient: Tensor,
     step: Tensor,
@@ -137,7 +129,7 @@ def line_search(
     """Shrink a step until it improves the loss within the trust region.
 
     Args:
-        evaluate: step -> (loss, KL divergence from the old policies) with all the data.
+        loss_and_kl: step -> (loss, KL divergence from the old policies) with all the data.
         loss: the loss without a step.
         gradient: of the loss.
         step: the longest step to try.
@@ -150,29 +142,31 @@ def line_search(
     scale = 1.0
     for tried in range(1, config.line_search_steps + 1):
         scale = config.line_search_shrink ** (tried - 1)
-        new_loss, kl = evaluate(scale * step)
+        new_loss, kl = loss_and_kl(scale * step)
         if new_loss < loss and kl <= config.max_kl:
             return LineSearch(scale * step, True, tried, loss - new_loss, -scale * slope, kl)
     return LineSearch(nothing, False, config.line_search_steps, 0.0, -scale * slope, 0.0)
 
 
 class TRPO:
-    """Steps of MAML-TRPO (Finn et al. 2017, algorithm 3)."""
+    """Steps of MAML-TRPO (Finn et al. 2017, algorithm 3, line 10)."""
 
     def __init__(self, config: TRPOConfig) -> None:
         self.config = config
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
         config, old = self.config, objective.vector
-        with clock("surrogate gradient"):
+        with timer("surrogate gradient"):
             found = objective.gradient()
-        with clock("conjugate gradient"):
-            product = objective.fisher(config.fisher_fraction, config.jacobian_fraction)
-            step = full_step(found.gradient, product, config)
-            del product  # and with it the graphs
-        with clock("line search"):
+        with timer("conjugate gradient"):
+            product = objective.fisher_vector_product(
+                config.fisher_fraction, config.jacobian_fraction
+            )
+            step = trust_region_step(found.gradient, product, config)
+            del product  # which holds the graphs
+        with timer("line search"):
             search = line_search(
-                lambda step: objective.evaluate(old + step),
+                lambda step: objective.loss_and_kl(old + step),
                 found.loss,
                 found.gradient,
                 step,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metarl.agents.maml.meta_objective import MetaGradient
-from metarl.agents.maml.outer.trpo import TRPOConfig, conjugate_gradient, full_step, line_search
+from metarl.agents.maml.outer.trpo import TRPOConfig, conjugate_gradient, trust_region_step, line_search
 from metarl.rollout.failures import NotFinite
 
 
@@ -49,7 +49,7 @@ def test_full_step_reaches_the_border_along_the_natural_gradient():
     """1/2 s F s = max_kl, and s points along -F^-1 g."""
     matrix, gradient = spd_matrix(8, 3), vector(8, 4)
     config = TRPOConfig(max_kl=0.02, cg_steps=20, cg_damping=0.0)
-    step = full_step(gradient, lambda x: matrix @ x, config)
+    step = trust_region_step(gradient, lambda x: matrix @ x, config)
     assert float(0.5 * step @ matrix @ step) == pytest.approx(0.02, rel=1e-9)
     natural = -torch.linalg.solve(matrix, gradient)
     assert torch.allclose(step / step.norm(), natural / natural.norm(), atol=1e-5)
@@ -60,23 +60,23 @@ def test_damping_is_added_to_the_diagonal():
     config = TRPOConfig(max_kl=0.02, cg_steps=20, cg_damping=0.5)
     damped = matrix + 0.5 * torch.eye(8).double()
     undamped_config = TRPOConfig(max_kl=0.02, cg_steps=20, cg_damping=0.0)
-    expected = full_step(gradient, lambda x: damped @ x, undamped_config)
-    assert torch.allclose(full_step(gradient, lambda x: matrix @ x, config), expected)
+    expected = trust_region_step(gradient, lambda x: damped @ x, undamped_config)
+    assert torch.allclose(trust_region_step(gradient, lambda x: matrix @ x, config), expected)
 
 
 def test_a_direction_that_is_not_finite_is_refused():
     """Whether the gradient is not, or what it is multiplied with."""
     for bad in (float("nan"), float("inf")):
         with pytest.raises(NotFinite, match="the search direction is not finite"):
-            full_step(torch.ones(4).double(), lambda x, bad=bad: bad * x, TRPOConfig())
+            trust_region_step(torch.ones(4).double(), lambda x, bad=bad: bad * x, TRPOConfig())
     with pytest.raises(NotFinite, match="the search direction is not finite"):
-        full_step(torch.full((4,), float("nan")).double(), lambda x: x, TRPOConfig())
+        trust_region_step(torch.full((4,), float("nan")).double(), lambda x: x, TRPOConfig())
 
 
 def test_no_step_without_a_gradient():
     """A zero gradient gives a zero step, and the line search does not even try."""
     gradient = torch.zeros(4, dtype=torch.float64)
-    step = full_step(gradient, lambda x: x, TRPOConfig())
+    step = trust_region_step(gradient, lambda x: x, TRPOConfig())
     assert torch.equal(step, torch.zeros(4).double())
     zero = torch.zeros(4).double()
     search = line_search(never_called, 1.0, zero, step, TRPOConfig())
@@ -172,7 +172,7 @@ def test_a_whole_step_on_a_quadratic_with_known_solution(reach, tried, length):
     config = TRPOConfig(
         max_kl=reach**2 * kl_at_minimum, cg_steps=20, cg_damping=0.0, line_search_shrink=0.5
     )
-    step = full_step(-target, lambda x: matrix @ x, config)
+    step = trust_region_step(-target, lambda x: matrix @ x, config)
     step = step * (1 - 1e-12)  # the border itself may be missed by rounding
     search = line_search(evaluate, 0.0, -target, step, config)
     assert (search.accepted, search.tried) == (True, tried)
@@ -207,13 +207,13 @@ class Quadratic:
 
 
 @pytest.mark.parametrize("start", [0.0, 0.7])
-def test_a_step_of_the_update(clock, start):
+def test_a_step_of_the_update(timer, start):
     """From where the meta-parameters are, to the border of the trust region or just inside, with
     the diagnostics of the search."""
     config = TRPOConfig(max_kl=0.01, cg_damping=0.0, fisher_fraction=0.25, jacobian_fraction=0.5)
     objective = Quadratic(torch.full((6,), start, dtype=torch.float64))
     update = config.make(objective.vector)
-    new, found = update.step(objective, clock)
+    new, found = update.step(objective, timer)
     assert objective.fractions == (0.25, 0.5)
     loss, kl = objective.evaluate(new)
     before = objective.gradient()

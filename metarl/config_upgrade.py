@@ -1,0 +1,84 @@
+"""Configs of earlier versions: the new names of their keys, and their upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SECTIONS = {"policy": "agent.policy", "inner": "agent.inner", "outer": "agent.outer"} | {
+    "returns": "agent.returns"
+}
+KEYS = {
+    "num_tasks": "sampling.num_tasks",
+    "num_episodes": "sampling.num_episodes",
+    "inner_steps": "sampling.adaptation_steps",
+    "tasks_per_chunk": "agent.tasks_per_microbatch",
+    "inner.lr_slope": "agent.inner.loss_scaled_lr",
+    "inner.code_size": "agent.inner.context_dim",
+    "inner.exploration": "agent.inner.emaml_weight",
+    "inner.start_weight": "agent.inner.pre_adaptation_weight",
+    "outer.start_kl_weight": "agent.outer.inner_kl_weight",
+}
+VALUES = {
+    ("agent.inner.rule", "layer_step_sizes"): "lslr",
+    ("agent.outer.update", "gradient"): "adam",
+}
+
+
+def renamed_key(path: str) -> str | None:
+    """Return the new path of a key of an earlier version; None if the path is not one."""
+    section, _, key = path.partition(".")
+    if path in KEYS:
+        return KEYS[path]
+    if section in SECTIONS:
+        return f"{SECTIONS[section]}.{key}" if key else SECTIONS[section]
+    return None
+
+
+def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run folder in today's form, from whatever version wrote it.
+
+    Args:
+        data: the values of config.yaml, which may be anything: wrong ones are kept, to be refused.
+    """
+    if "agent" in data or "sampling" in data:
+        return {**data}
+    upgraded: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in SECTIONS or not isinstance(value, Mapping):
+            _set(upgraded, renamed_key(str(name)) or name, value)
+            continue
+        for key, each in value.items():
+            _set(upgraded, renamed_key(f"{name}.{key}") or f"{name}.{key}", each)
+    agent = upgraded.get("agent")
+    if isinstance(agent, Mapping):
+        upgraded["agent"] = {"kind": "maml", **agent}
+    inner = agent.get("inner") if isinstance(agent, Mapping) else None
+    if isinstance(inner, dict) and inner.get("adapts") == "latent" and "context_dim" in inner:
+        inner["latent_dim"] = inner.pop("context_dim")
+    if _is_oracle(data):
+        _set(upgraded, "agent.inner.adapts", "nothing")
+    return upgraded
+
+
+def _is_oracle(data: Mapping[str, Any]) -> bool:
+    """Return whether a policy was trained that is told the task and does not adapt."""
+    env = data.get("env")
+    told = isinstance(env, Mapping) and env.get("observe_task") is True
+    steps = data.get("inner_steps")
+    return told and type(steps) is int and steps == 0
+
+
+def _set(nested: dict[str, Any], path: Any, value: Any) -> None:
+    """Set a value by its dotted path; values by key that were renamed get their new names."""
+    if not isinstance(path, str):
+        nested[path] = value
+        return
+    *sections, key = path.split(".")
+    for section in sections:
+        inside = nested.setdefault(section, {})
+        if not isinstance(inside, dict):
+            return
+        nested = inside
+    known = isinstance(value, str)
+    nested[key] = VALUES.get((path, value), value) if known else value

@@ -1,0 +1,47 @@
+"""Warnings of a training run, derived from its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metarl.core.parsing import is_number
+from metarl.rollout.failures import Failure
+
+MAX_REJECTIONS = 10  # line searches in a row that accept no step
+
+
+class TrainingMonitor:
+    """Warnings derived from logged metrics. Replaying the log restores its state, so a resumed run
+    warns identically.
+
+    Attributes:
+        warnings: those that last, by kind.
+    """
+
+    def __init__(self, max_update_kl: float) -> None:
+        """Set up for an agent, with the largest KL divergence of an update that it calls usual."""
+        self._max_update_kl = max_update_kl
+        self._rejections = 0
+        self.warnings: dict[str, str] = {}
+
+    def __call__(self, metrics: Mapping[str, Any]) -> list[Failure]:
+        """Take the metrics of one iteration, and return the warnings that begin with it."""
+        kl = metrics.get("outer_kl")
+        if not is_number(kl):  # no update was made, so nothing has changed
+            return []
+        self._rejections = self._rejections + 1 if metrics.get("line_search_rejected") else 0
+        found = {}
+        if self._rejections >= MAX_REJECTIONS:
+            found["line search"] = (
+                f"the line search has rejected every step {MAX_REJECTIONS} times in a row"
+            )
+        for change in ("collapsed", "exploded"):
+            if number := metrics.get(f"std_{change}"):
+                found[change] = f"the policy's std has {change} in {number} of the action's numbers"
+        if kl > self._max_update_kl:
+            limit = f"{self._max_update_kl:g}"
+            found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
+        before, self.warnings = self.warnings, found
+        new = (text for kind, text in self.warnings.items() if kind not in before)
+        return [Failure("warning", text) for text in new]
