@@ -44,10 +44,11 @@ test: install  ## Run the quick tests
 test-slow: install  ## Run the tests that train for a minute or more
 	$(BIN)/python -m pytest -n 2 -m slow
 
-check: install  ## Lint, check the formatting and the types
+check: install  ## Lint, check the formatting, the types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 format: install  ## Format the code and apply the linter's safe fixes
 	$(BIN)/ruff check --fix --exit-zero .
@@ -55,4 +56,4 @@ format: install  ## Format the code and apply the linter's safe fixes
 
 clean:  ## Remove caches and built packages (keeps runs/ and the environment)
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
-	find metarl envs tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find envs metarl tests -type d -name __pycache__ -prune -exec rm -rf {} +

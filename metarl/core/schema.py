@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError
 from pydantic import create_model as create_pydantic_model
@@ -131,6 +131,9 @@ def _constraints(metadata: Sequence[Any]) -> list[Any]:
     ]
 
 
+S = TypeVar("S", bound=Section)
+
+
 def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
     """Return what makes one of several sections from its keys, of which `tag` tells which.
 
@@ -157,8 +160,8 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
 
 
 def make_member(
-    cls: type[Section], values: Mapping[str, Any], where: str, others: Mapping[str, type[Section]]
-) -> Section:
+    cls: type[S], values: Mapping[str, Any], where: str, others: Mapping[str, type[Section]]
+) -> S:
     """Make one of several sections; a key that others have is refused saying which.
 
     Args:
