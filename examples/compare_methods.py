@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from examples.many_runs import Job, finish_all
-from metarl.config import config_names, load_config
+from metarl.config_files import config_names, load_config
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run

@@ -11,7 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from metarl.config import Config, load_config
+from metarl.config import Config
+from metarl.config_files import load_config
 from metarl.training.loop import start_or_resume
 
 

@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metarl.config import Config, load_config
+    from metarl.config import Config
+    from metarl.config_files import load_config
     from metarl.core.errors import ConfigError, UserError
     from metarl.evaluation.evaluate import Evaluation, evaluate, load
     from metarl.reporting.video.adaptation import adaptation_video as render
@@ -38,7 +39,7 @@ _HOMES = {
     "UserError": "metarl.core.errors:UserError",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
     "load": "metarl.evaluation.evaluate:load",
-    "load_config": "metarl.config:load_config",
+    "load_config": "metarl.config_files:load_config",
     "render": "metarl.reporting.video.adaptation:adaptation_video",
     "resume": "metarl.training.loop:resume",
     "train": "metarl.training.loop:train",

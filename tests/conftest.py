@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from metarl.agents.maml.agent import MAMLAgent, MAMLState
-from metarl.agents.maml.batch import TrainingBatch, ReturnConfig
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.meta_objective import MetaObjective
@@ -46,7 +46,13 @@ def episode_rngs() -> Callable[..., list[np.random.Generator]]:
 
     def make(num_tasks: int, num_episodes: int, seed: int = 0, adaptation_step: int = 0):
         return [
-            make_rng(seed, Purpose.TRAIN_EPISODES, adaptation_step=adaptation_step, task=task, episode=episode)
+            make_rng(
+                seed,
+                Purpose.TRAIN_EPISODES,
+                adaptation_step=adaptation_step,
+                task=task,
+                episode=episode,
+            )
             for task in range(num_tasks)
             for episode in range(num_episodes)
         ]
@@ -215,7 +221,11 @@ class MetaProblem:
                 x, **{n: only(v, task) for n, v in vars(x).items() if type(v) is not int}
             )
 
-        return [only(microbatch, task) for microbatch in self.microbatches for task in range(microbatch.num_tasks)]
+        return [
+            only(microbatch, task)
+            for microbatch in self.microbatches
+            for task in range(microbatch.num_tasks)
+        ]
 
     def plain_step(self, params: Params, experience: TrainingBatch) -> Params:
         """One step of SGD on all parameters of one task, unstacked, by plain autograd."""

@@ -5,16 +5,17 @@ from typing import get_origin
 
 import pytest
 import yaml
+from metarl.agents.maml.outer.gradient import GradientConfig
 
 from metarl.agents.base import make_agent
 from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.config import Config, config_keys, config_names, load_config, make_config
+from metarl.config import Config, config_keys
+from metarl.config_files import config_names, load_config, make_config
 from metarl.core.errors import ConfigError
-from metarl.core.schema import field_docs, flat
+from metarl.core.schema_keys import field_docs, flat
 from metarl.envs import FAMILIES, PointNav, TabularMDP, TaskObserved
 
 UPDATES = {

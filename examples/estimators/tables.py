@@ -194,7 +194,9 @@ def horizon_table(effort: Effort) -> str:
             for number in range(effort.num_tasks):
                 problem = long_problem(horizon, number, deterministic)
                 before = marginal_experience(problem, problem.stacked(problem.vector))
-                microbatch = adapt(problem, before, lambda p, own=problem: marginal_experience(own, p))
+                microbatch = adapt(
+                    problem, before, lambda p, own=problem: marginal_experience(own, p)
+                )
                 exact, there = exact_gradient(problem), adapted(problem, problem.vector).detach()
                 first_order, ratio = (
                     estimator.gradient(problem, microbatch)

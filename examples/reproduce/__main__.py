@@ -20,7 +20,7 @@ from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
 from examples.reproduce.published import PUBLISHED
 from examples.reproduce.ship import ship
-from metarl.config import config_names
+from metarl.config_files import config_names
 from metarl.runs.atomic_io import write_atomically
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")

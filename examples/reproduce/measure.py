@@ -14,7 +14,7 @@ import numpy as np
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
 from metarl.agents.base import make_agent
-from metarl.config import read_config
+from metarl.config_files import read_config
 from metarl.evaluation.evaluate import Evaluation, evaluate, step_scales
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance

@@ -4,7 +4,7 @@ import contextlib
 import os
 import tempfile
 
-from metarl.config import load_config
+from metarl.config_files import load_config
 from metarl.training.loop import train
 
 TINY = {"iterations": 1, "num_tasks": 2, "num_episodes": 2, "env.horizon": 4, "threads": 1}

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import MISSING
 from typing import Any
 
-from metarl.config import ALIASES, Config, config_keys, family_keys, load_config, make_family
+from metarl.config import Config, config_keys, family_keys, make_family
+from metarl.config_files import ALIASES, load_config
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import read_yaml
-from metarl.core.schema import Key, type_name
+from metarl.core.schema_errors import type_name
+from metarl.core.schema_keys import Key
 from metarl.envs import TaskFamily, family_class
 
 OPEN = ("env.", "agent.", "sampling.", "policy.", "inner.", "outer.", "returns.")

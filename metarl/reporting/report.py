@@ -24,7 +24,7 @@ from metarl.cli.flags import plain_text
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable
 from metarl.core.rng import Purpose, make_rng
-from metarl.core.schema import flat
+from metarl.core.schema_keys import flat
 from metarl.core.statistics import (
     improvement_interval,
     interquartile_mean,

@@ -12,7 +12,7 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import brief, is_number, printable, read_json
-from metarl.core.schema import flat
+from metarl.core.schema_keys import flat
 from metarl.evaluation.evaluate import Evaluation
 from metarl.evaluation.protocols import part_label
 from metarl.runs.run import Run

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.config import config_names, load_config
+from metarl.config_files import config_names, load_config
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable
 from metarl.envs import FAMILIES, TaskFamily, make_family

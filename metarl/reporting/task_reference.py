@@ -14,7 +14,8 @@ from dataclasses import MISSING
 from gymnasium.spaces import Box, Discrete
 
 from metarl.cli.flags import plain_text
-from metarl.core.schema import keys, type_name
+from metarl.core.schema_errors import type_name
+from metarl.core.schema_keys import keys
 from metarl.envs import FAMILIES, ExternalFamily, TaskFamily, make_family
 from metarl.envs.mujoco.family import MujocoFamily
 from metarl.reporting.tables import action_text, space_text

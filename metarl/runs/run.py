@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from metarl.config import Config, make_config, read_config
+from metarl.config import Config
+from metarl.config_files import make_config, read_config
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import StorageError, UserError, nearest, warn
 from metarl.core.parsing import is_number

@@ -17,7 +17,7 @@ from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.rng import Purpose, make_rng
-from metarl.core.schema import flat
+from metarl.core.schema_keys import flat
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of

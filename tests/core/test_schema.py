@@ -9,7 +9,9 @@ from typing import Any, Literal
 import pytest
 
 from metarl.core.errors import ConfigError
-from metarl.core.schema import build, flat, keys, plain, type_name
+from metarl.core.schema import build
+from metarl.core.schema_errors import type_name
+from metarl.core.schema_keys import flat, keys, plain
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metarl.core.schema import field_docs, keys
+from metarl.core.schema_keys import field_docs, keys
 from metarl.envs import FAMILIES, PointNav, make_family
 from metarl.reporting.task_reference import THEIRS, ends_early, page, section
 

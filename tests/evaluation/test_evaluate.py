@@ -10,7 +10,7 @@ import pytest
 import metarl
 from metarl.agents.base import make_agent
 from metarl.cli.main import main
-from metarl.config import make_config
+from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run

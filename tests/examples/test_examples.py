@@ -13,7 +13,7 @@ import torch
 
 import metarl
 from metarl.agents.maml.inner_loop import SGD, InnerLoop
-from metarl.config import load_config
+from metarl.config_files import load_config
 from metarl.evaluation.evaluate import evaluate
 from metarl.runs.run import Run
 from metarl.training.loop import train

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from metarl.config import config_keys, config_names, load_config
+from metarl.config import config_keys
+from metarl.config_files import config_names, load_config
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from metarl.agents.maml.outer.gradient import GradientConfig
 
 from metarl.agents.base import make_agent as agent_of
 from metarl.agents.maml.batch import ReturnConfig
 from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.cli.main import main
-from metarl.config import make_config
+from metarl.config_files import make_config
 from metarl.core.params import stack
 from metarl.core.policies import GaussianMLP, PolicyConfig
 from metarl.core.rng import Purpose
@@ -169,7 +169,9 @@ def test_physics_that_diverge_change_nothing_else(play):
     tasks = np.array([[0.5], [1.0], [1.5]])
     found = play(Exploding(family, 9), tasks, failures)
     assert_only_one_is_out(found, play(family.make_batch(9), tasks))
-    assert failures == episode_failures([5], tasks, 3, failures[0].reason, adaptation_step=0, step=STEP)
+    assert failures == episode_failures(
+        [5], tasks, 3, failures[0].reason, adaptation_step=0, step=STEP
+    )
     assert failures[0].reason.startswith("MuJoCo found a position, velocity or acceleration")
 
 
@@ -253,7 +255,9 @@ INNER = {
     "sgd": InnerConfig(),
     "gates": InnerConfig(rule="meta_lstm"),
     "dice": InnerConfig(surrogate="dice"),
-    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0, pre_adaptation_weight=0.5),
+    "exploring": InnerConfig(
+        surrogate="log_likelihood", exploration=1.0, pre_adaptation_weight=0.5
+    ),
     "context": InnerConfig(adapts="context", rule="lslr"),
 }
 COMBINATIONS = [
@@ -290,7 +294,11 @@ def test_a_task_without_episodes_takes_no_part(
     make_agent, timer, outer, inner, tasks_per_microbatch, phase
 ):
     """The update is that of the tasks before it alone: to the bit where each is a microbatch."""
-    settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_microbatch": tasks_per_microbatch}
+    settings = {
+        "outer": OUTER[outer],
+        "inner": INNER[inner],
+        "tasks_per_microbatch": tasks_per_microbatch,
+    }
     whole, without = make_agent(FAMILY, **settings), make_agent(FAMILY, **settings)
     lost = [(phase, 6, 0), (phase, 7, 3), (phase, 8, 5)]
     found = whole.update([Rollout(*meta_batch(whole, timer, lost))], RNG, timer)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metarl.cli.main import main
-from metarl.config import config_names, find_config
+from metarl.config_files import config_names, find_config
 from metarl.core.errors import UserError
 from metarl.core.parsing import read_yaml
 

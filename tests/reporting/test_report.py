@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.config import make_config
+from metarl.config_files import make_config
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.report import MAX_EVENTS, write_report

@@ -13,7 +13,7 @@ import torch
 
 from examples.soak.trainer import CONTEXT
 from metarl.cli.main import main
-from metarl.config import load_config
+from metarl.config_files import load_config
 from metarl.core.errors import UserError
 from metarl.reporting.report import write_report
 from metarl.runs.run import Run

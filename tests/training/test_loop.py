@@ -14,7 +14,7 @@ import torch
 
 import metarl
 from metarl.agents.base import make_agent
-from metarl.config import config_names, make_config
+from metarl.config_files import config_names, make_config
 from metarl.core.errors import UserError
 from metarl.envs import PointNav, WorkerError
 from metarl.evaluation.evaluate import evaluate, load
@@ -206,7 +206,8 @@ def test_every_method_trains_resumes_and_evaluates(tmp_path, name):
     """Two iterations: on one thread, on two, and with a break after the first, all alike to the
     bit; finite figures; and an evaluation of what was learned, which is not what it began with."""
     config, two_threads = (
-        tiny(name, iterations=2, checkpoint_every=1, tasks_per_microbatch=2, threads=n) for n in (1, 2)
+        tiny(name, iterations=2, checkpoint_every=1, tasks_per_microbatch=2, threads=n)
+        for n in (1, 2)
     )
     run = train(config, tmp_path / "run")
     lines = run.metrics()

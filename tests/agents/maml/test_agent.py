@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from metarl.agents.maml.outer.gradient import GradientConfig
 
 import metarl
 from metarl.agents.base import check_fits
@@ -12,7 +13,6 @@ from metarl.agents.base import make_agent as agent_of
 from metarl.agents.maml.batch import process_episodes
 from metarl.agents.maml.config import InnerConfig
 from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
-from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
@@ -192,7 +192,9 @@ def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
         )
         for microbatch in state.microbatches
     ]
-    found = agent.update([Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer)
+    found = agent.update(
+        [Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer
+    )
     assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
 
 
@@ -244,7 +246,11 @@ def test_terms_of_earlier_policies_enter_the_update(
             agent.returns,
             agent.device,
         )
-        microbatches.append(MetaMicrobatch(microbatch.support, microbatch.task, microbatch.params, played, scores[rows]))
+        microbatches.append(
+            MetaMicrobatch(
+                microbatch.support, microbatch.task, microbatch.params, played, scores[rows]
+            )
+        )
 
     def gradient(**weights: float):
         objective = MetaObjective(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.batch import TrainingBatch, ReturnConfig, process_episodes
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
 from metarl.core.params import stack
 from metarl.rollout.episodes import Episodes
 

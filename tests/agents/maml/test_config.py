@@ -4,7 +4,7 @@ import pytest
 
 from metarl.agents.maml.config import InnerConfig, make_inner_loop, make_rule, make_task_parameters
 from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent
-from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR, MetaLSTM, MetaSGD
+from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 
 

@@ -27,7 +27,10 @@ def equal(one: Params, other: Params) -> bool:
 def joined(state) -> Params:
     """The parameters of all microbatches of a state, (B, ...)."""
     names = state.microbatches[0].params
-    return {name: torch.cat([microbatch.params[name] for microbatch in state.microbatches]) for name in names}
+    return {
+        name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
+        for name in names
+    }
 
 
 def loss_at(policy, experience, surrogate="likelihood_ratio"):
@@ -97,7 +100,9 @@ def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_param
 
 def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, make_batch):
     loop, params = InnerLoop(SGD(0.3)), stack(tiny_params, 2)
-    experiences = [make_batch(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
+    experiences = [
+        make_batch(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)
+    ]
     losses = [loss_at(tiny_policy, experience) for experience in experiences]
     expected = [loop.start(tiny_params, 2)]
     for loss in losses:
@@ -213,7 +218,9 @@ def adapted_and_updated(agent, play, timer, steps=2):
 
 
 @pytest.mark.parametrize("tasks_per_microbatch", [2, 3])
-def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_microbatch, make_agent, play, timer):
+def test_chunks_of_tasks_agree_with_one_task_at_a_time(
+    tasks_per_microbatch, make_agent, play, timer
+):
     """Adapted parameters and update, float64: equal to rounding."""
     one, many = (
         adapted_and_updated(
@@ -288,7 +295,9 @@ def test_the_trail_is_what_was_adapted_from_step_by_step(make_agent, play):
         assert torch.equal(microbatch.support[phase].obs, obs)
         expected = agent.policy(before.params, obs).log_prob(action)
         assert torch.equal(microbatch.support[phase].log_prob, expected)
-        assert all(one is other for one, other in zip(microbatch.support, before.support, strict=False))
+        assert all(
+            one is other for one, other in zip(microbatch.support, before.support, strict=False)
+        )
 
 
 def test_adapt_leaves_its_state_alone(make_agent, play):

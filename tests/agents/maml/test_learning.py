@@ -3,7 +3,7 @@
 import pytest
 
 from metarl.agents.base import make_agent
-from metarl.config import load_config
+from metarl.config_files import load_config
 from metarl.evaluation.evaluate import evaluate
 from metarl.training.loop import train
 

@@ -50,7 +50,9 @@ def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, T
     params = unflatten(vector, problem.meta)
     return [
         (
-            problem.policy(stack(problem.plain_stages(params, microbatch)[-1], 1), microbatch.query.obs),
+            problem.policy(
+                stack(problem.plain_stages(params, microbatch)[-1], 1), microbatch.query.obs
+            ),
             problem.policy(microbatch.adapted, microbatch.query.obs),
             microbatch.query,
         )
@@ -420,13 +422,17 @@ def test_what_is_not_finite_is_refused(make_problem, bad, place):
     if place == "advantage":
         advantage = microbatch.query.advantage.clone()
         advantage[0, 0] = bad
-        problem.microbatches[1] = replace(microbatch, after=replace(microbatch.query, advantage=advantage))
+        problem.microbatches[1] = replace(
+            microbatch, after=replace(microbatch.query, advantage=advantage)
+        )
         with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
             problem.objective().reptile_direction()
     else:
         advantage = microbatch.support[0].advantage.clone()
         advantage[0, 0] = bad
-        problem.microbatches[1] = replace(microbatch, trail=(replace(microbatch.support[0], advantage=advantage),))
+        problem.microbatches[1] = replace(
+            microbatch, trail=(replace(microbatch.support[0], advantage=advantage),)
+        )
     with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
         problem.objective().gradient()
 
@@ -451,7 +457,9 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
 def test_the_two_inner_surrogates_differ_in_the_meta_gradient(make_problem):
     """They adapt alike, but only the likelihood ratio credits the policy before adaptation."""
     ratio, log = (make_problem(1, surrogate) for surrogate in SURROGATES)
-    assert_close(log.microbatches[0].adapted["weight0"], ratio.microbatches[0].adapted["weight0"], rel=1e-12)
+    assert_close(
+        log.microbatches[0].adapted["weight0"], ratio.microbatches[0].adapted["weight0"], rel=1e-12
+    )
     gradients = [problem.objective().gradient().gradient for problem in (ratio, log)]
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 0.01
 
@@ -577,7 +585,9 @@ def test_the_fisher_product_of_discrete_policies(make_problem, discrete, steps):
         return sum(kls) / len(kls)
 
     hessian = torch.autograd.functional.hessian(mean_kl, problem.old)
-    assert_close(dense(problem.objective().fisher_vector_product(), len(problem.old)), hessian, rel=1e-10)
+    assert_close(
+        dense(problem.objective().fisher_vector_product(), len(problem.old)), hessian, rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
@@ -615,7 +625,9 @@ def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_prob
     thinned = [
         replace(
             microbatch,
-            trail=tuple(experience.every(2, whole_episodes=True) for experience in microbatch.support),
+            trail=tuple(
+                experience.every(2, whole_episodes=True) for experience in microbatch.support
+            ),
             after=microbatch.query.every(2),
         )
         for microbatch in problem.microbatches
@@ -634,6 +646,8 @@ def test_chunks_do_not_change_the_objective(make_problem):
     parts_found = parts.gradient()
     assert found.loss == pytest.approx(parts_found.loss, rel=1e-12)
     assert_close(found.gradient, parts_found.gradient, rel=1e-12)
-    assert_close(whole.fisher_vector_product()(vector), parts.fisher_vector_product()(vector), rel=1e-12)
+    assert_close(
+        whole.fisher_vector_product()(vector), parts.fisher_vector_product()(vector), rel=1e-12
+    )
     shifted = problem.old + 0.05 * vector
     assert whole.evaluate(shifted) == pytest.approx(parts.evaluate(shifted), rel=1e-12)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import TrainingBatch, ReturnConfig, process_episodes
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.surrogates import (
     EPISODIC,
@@ -23,9 +23,9 @@ from metarl.agents.maml.surrogates import (
     likelihood_ratio,
     loaded_dice,
     log_likelihood,
-    policy_loss,
     magic_box,
     mean_kl,
+    policy_loss,
 )
 from metarl.agents.maml.update_rules import SGD
 from metarl.core.params import Params, flatten, leaves, stack, unflatten

@@ -8,7 +8,7 @@ import torch
 
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState, leaves
 from metarl.agents.maml.surrogates import likelihood_ratio
-from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR, MetaLSTM, MetaSGD, preprocess
+from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR, preprocess
 from metarl.core.params import stack
 
 LEARNED = {"meta_sgd": MetaSGD, "lslr": lambda lr: PerLayerPerStepLR(lr, 2)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from metarl.agents.maml.outer.gradient import GradientConfig
 from torch import Tensor
 
 from metarl.agents.maml.meta_objective import MetaGradient
-from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.core.errors import ConfigError
 from metarl.core.params import stack, unflatten
@@ -40,7 +40,9 @@ def plain_loss(problem, vector: Tensor, config: PPOConfig) -> Tensor:
             (was.detach().kl(policy) * experience.weight).sum()
             for was, policy, experience in zip(*policies, played, strict=True)
         ]
-        ratio = (policies[1][-1].log_prob(microbatch.query.action) - microbatch.query.log_prob).exp()
+        ratio = (
+            policies[1][-1].log_prob(microbatch.query.action) - microbatch.query.log_prob
+        ).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
         advantage = microbatch.query.advantage
         objective = torch.minimum(ratio * advantage, clipped * advantage)

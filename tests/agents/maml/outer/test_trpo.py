@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from metarl.agents.maml.meta_objective import MetaGradient
-from metarl.agents.maml.outer.trpo import TRPOConfig, conjugate_gradient, trust_region_step, line_search
+from metarl.agents.maml.outer.trpo import (
+    TRPOConfig,
+    conjugate_gradient,
+    line_search,
+    trust_region_step,
+)
 from metarl.rollout.failures import NotFinite
 
 

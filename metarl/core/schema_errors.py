@@ -1,0 +1,119 @@
+"""The errors of a config section, and the types of its keys, in the words of a config's author."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from metarl.core.errors import ConfigError, nearest, shown
+
+LIMITS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+"""What pydantic calls a broken bound, the bound's name, and how an error says it."""
+
+
+def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
+    """Return an error of pydantic as one line: `key: expected ..., got ...`."""
+    loc, kind = error["loc"], error["type"]
+    if kind == "missing" and isinstance(loc[-1], int):
+        loc = loc[:-1]  # not the missing element is wrong, but the number of elements
+    path = _path(loc)
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key{nearest(path, cls.model_fields)}"
+    if kind == "missing" and len(loc) == 1 and loc == error["loc"]:
+        return f"{path}: missing"
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, ConfigError):  # of a section within this one, or of a check of ours
+        return f"{path}.{reason}".removeprefix(".")
+    if isinstance(reason, ValueError):
+        return f"{path}: {reason}"
+    field = cls.model_fields[str(loc[0])]
+    annotation, metadata = _element(field.annotation, field.metadata, loc[1:])
+    wanted, hint = type_name(annotation), ""
+    if kind in LIMITS:
+        wanted = bounds(metadata)
+    elif kind == "literal_error":
+        hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
+    return f"{path}: expected {wanted}, got {shown(error['input'])}{hint}"
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    """Return the place of an error: `key`, `key[2]`, `key.name`, `key: a name`."""
+    path = ""
+    for part in loc:
+        if part == "[key]":
+            path = f"{path.rpartition('.')[0]}: a name"
+        else:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _element(
+    annotation: Any, metadata: Sequence[Any], loc: Sequence[int | str]
+) -> tuple[Any, Sequence[Any]]:
+    """Return type and metadata of an element of a value, given those of the value."""
+    for part in loc:
+        args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType) and len(args) == 1:
+            args = list(typing.get_args(args[0]))
+        if not args:
+            break
+        annotation, metadata = args[0 if isinstance(part, int) or part == "[key]" else -1], ()
+        if typing.get_origin(annotation) is Annotated:
+            annotation, *metadata = typing.get_args(annotation)
+            metadata = _constraints(metadata)
+    return annotation, metadata
+
+
+def _constraints(metadata: Sequence[Any]) -> list[Any]:
+    """Return the constraints of an annotation, those inside of pydantic's `Field` too."""
+    return [
+        each
+        for item in metadata
+        for each in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+
+
+def bounds(metadata: Sequence[Any]) -> str:
+    """Return the bounds of a number, such as `between 0 and 1`; '' for none."""
+    names = [name for name, _ in LIMITS.values()]
+    limits = {n: getattr(each, n) for each in metadata for n in names if hasattr(each, n)}
+    if "ge" in limits and "le" in limits:
+        return f"between {limits['ge']} and {limits['le']}"
+    return ", ".join(f"{word} {limits[name]}" for name, word in LIMITS.values() if name in limits)
+
+
+def type_name(kind: Any) -> str:
+    """Return a type in the words of a config's author."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return type_name(args[0])
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if arg is type(None) else type_name(arg) for arg in args)
+    if origin is tuple:
+        count = "" if args[-1] is ... else f"{len(args)} "
+        return f"a list of {count}{type_name(args[0])}s"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"names with {type_name(args[1])} each"
+    names = {
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        str: "text",
+        Any: "a value",
+    }
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "keys with values"
+    return names.get(kind, getattr(kind, "__name__", str(kind)))

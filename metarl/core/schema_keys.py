@@ -1,0 +1,122 @@
+"""The keys of a config's sections and of task families, with their values and help texts."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, is_dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from metarl.core.schema_errors import bounds
+
+
+@dataclass(frozen=True)
+class Key:
+    """One leaf of a schema.
+
+    Attributes:
+        path: such as `agent.inner.lr`.
+        type: of its values.
+        default: the value without one given, MISSING if one must be; in a listing like an
+            instance, that instance's value.
+        doc: its help text.
+        bounds: in words, such as `at least 1`; '' for none.
+    """
+
+    path: str
+    type: Any
+    default: Any
+    doc: str
+    bounds: str = ""
+
+
+def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
+    """List the leaves of a section or dataclass, depth first.
+
+    Args:
+        cls: the class.
+        prefix: of the paths.
+        like: an instance, whose values are the defaults and whose choices are made where there
+            are some; by default the first ones.
+    """
+    for name, annotation, metadata, default, doc in _fields(cls):
+        path, value = prefix + name, getattr(like, name, default)
+        if isinstance(value, BaseModel):
+            yield from keys(type(value), f"{path}.", value)
+        else:
+            yield Key(path, annotation, value, doc, bounds(metadata))
+
+
+def _fields(cls: type) -> Iterator[tuple[str, Any, Sequence[Any], Any, str]]:
+    """Yield name, type, metadata, default (or MISSING) and docstring of a class's fields."""
+    if issubclass(cls, BaseModel):
+        for name, field in cls.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            default = MISSING if field.is_required() else default
+            doc = " ".join((field.description or "").split())
+            yield name, field.annotation, field.metadata, default, doc
+    else:
+        hints, docs = typing.get_type_hints(cls), field_docs(cls)
+        for field in dataclasses.fields(cls):
+            yield field.name, hints[field.name], (), default_of(field), docs.get(field.name, "")
+
+
+def plain(value: Any) -> Any:
+    """Return a section or dataclass as nested dicts and lists, fit for YAML and JSON."""
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+    if is_dataclass(value):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return value
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """Return a field's default, or MISSING."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def is_required(field: dataclasses.Field) -> bool:
+    """Return whether a field has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+@functools.cache
+def field_docs(cls: type) -> dict[str, str]:
+    """Return the docstrings that stand below the fields of a dataclass and its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(following, ast.Expr)
+                and isinstance(following.value, ast.Constant)
+            ):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())
+    return docs
