@@ -94,6 +94,6 @@ class RandomParams(MujocoFamily):
         self.apply_task(batch, task[None])
         return batch.get_model(0)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         mass = self.scaled(task[None])["body_mass"].sum() / self.model.body_mass.sum()
         return f"speed {state[self.model.nq]:+.1f} m/s, total mass x{mass:.1f}"
