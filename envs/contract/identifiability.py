@@ -63,7 +63,7 @@ def _same_for_all(values: np.ndarray) -> bool:
 
 
 def hidden_task(family: TaskFamily) -> str:
-    """Observations do not tell the task, but for what can be seen of it in the motion."""
+    """Observations reveal the task only through the motion."""
     if isinstance(family, TaskObserved):
         raise Skipped("observe_task shows the task on purpose")
     tasks = np.unique(random_tasks(family, NUM_TASKS), axis=0)

@@ -120,9 +120,8 @@ class Pool:
                 worker.send(command)
             answers = [self._answer(index) for index in range(len(self.workers))]
         except BaseException:
-            for (
-                worker
-            ) in self.workers:  # unread answers would be taken for those of the next command
+            # Unread answers would be taken for those of later commands.
+            for worker in self.workers:
                 worker.kill()
             raise
         for index, answer in enumerate(answers):

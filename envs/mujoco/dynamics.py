@@ -55,7 +55,7 @@ class RandomParams(MujocoFamily):
 
     @property
     def task_dim(self) -> int:
-        """How many numbers a task has: those of the fields, less those of the world's body."""
+        """The number of scaled parameters: all but the world body's mass and inertia."""
         sizes = {name: values.size for name, values in self.parameters().items()}
         return sum(sizes.values()) - 1 - 3
 

@@ -520,7 +520,10 @@ def test_a_family_that_shows_the_task_on_purpose_passes(family):
         (PointNav(horizon=1), "Episodes stay bit-identical when another one diverges."),
         (diverging(lambda *_: None), "SimulationDiverged has no `result`: on_failure drop_episode"),
         (TabularMDP(), "nothing made it diverge: its actions are choices"),
-        (Perturbed(PointNav(), observation_noise=0.1, action_delay=0), "Episodes stay bit-identical"),
+        (
+            Perturbed(PointNav(), observation_noise=0.1, action_delay=0),
+            "Episodes stay bit-identical",
+        ),
         (HalfCheetahVel(), "nothing made it diverge: it took an action of NaN"),
     ],
 )
