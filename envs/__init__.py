@@ -24,7 +24,6 @@ from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
 from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from metarl.envs.mujoco.humanoid import HumanoidDir
 from metarl.envs.mujoco.planar import HopperParams, WalkerParams, WalkerVel
-from metarl.envs.mujoco.rendering import RenderingUnavailable
 from metarl.envs.point import PointNav
 from metarl.envs.registry import (
     FAMILIES,
@@ -33,7 +32,7 @@ from metarl.envs.registry import (
     family_settings,
     make_family,
 )
-from metarl.envs.rendering import Scene
+from metarl.envs.rendering import Renderer, RenderingUnavailable
 from metarl.envs.tabular import TabularMDP
 from metarl.envs.wrappers.observed import TaskObserved
 from metarl.envs.wrappers.perturbed import Perturbed
@@ -56,8 +55,8 @@ __all__ = [
     "MetaWorld",
     "Perturbed",
     "PointNav",
+    "Renderer",
     "RenderingUnavailable",
-    "Scene",
     "SimulationDiverged",
     "TabularMDP",
     "TaskError",
@@ -73,7 +72,7 @@ __all__ = [
 ]
 
 for _family in FAMILIES.values():
-    # Gymnasium's users expect actions in the actuators' own range, up to 1.
+    # Gymnasium's convention: actions within the actuators' range, up to 1.
     _scale = {"action_scale": 1.0} if hasattr(_family, "action_scale") else {}
     gymnasium.register(
         f"metarl/{_family.__name__}-v0",

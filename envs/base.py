@@ -1,8 +1,8 @@
-"""The contract of a task family.
+"""The interface of a task family and of its batch environments.
 
 A *task family* is a distribution over tasks that share their spaces and their horizon. A task is a
 row of numbers (a goal, a direction, a scale). A family makes *batch environments*: N episodes, each
-under a task of its own, stepped together.
+under its own task, stepped together.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.rendering import Scene
+from metarl.envs.rendering import Renderer
 
 SPLITS = ("train", "validation", "test", "ood")
 """The named task sets of a family. Not every family has tasks out of distribution (`ood`)."""
 
 MARGIN = 1.5
-"""How many times as wide as the usual range that of the tasks out of distribution is."""
+"""Width of the range of tasks out of distribution, as a multiple of the task space's."""
 
 
 StepResult: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""What a step gives: obs (N, obs_dim), reward (N,) and terminated (N,) bool."""
+"""The results of a step: obs (N, obs_dim), reward (N,) and terminated (N,) bool."""
 
 
 class TaskError(ValueError):
@@ -39,9 +39,9 @@ class SimulationDiverged(RuntimeError):
 
     Attributes:
         ids: the episodes, (n,) integers into the batch.
-        reason: what happened to them.
-        result: what the step would have returned, with which the other episodes can go on; the rows
-            of those that diverged mean nothing. None where that is not known: then all are lost.
+        reason: the cause of the divergence.
+        result: the results of the step, with which the other episodes can continue; the rows of
+            diverged episodes are undefined. None if unknown: then no episode can continue.
     """
 
     def __init__(self, ids: np.ndarray, reason: str, result: StepResult | None = None) -> None:
@@ -63,13 +63,13 @@ class TaskFamily(ABC):
     source: ClassVar[str]
     """Where the task was published."""
     finite_horizon: ClassVar[bool] = True
-    """Whether nothing beyond the horizon counts (its value is 0). If false, the horizon only cuts
-    an endless task short, and the value of the last state is bootstrapped."""
+    """Whether the value of the state at the horizon is 0. If false, the horizon truncates an
+    endless task, and the value of the last state is bootstrapped."""
     splits_are_disjoint: ClassVar[bool] = True
-    """Whether the task sets have no task in common. Not possible where tasks are few."""
+    """Whether the task sets have no task in common; impossible in a small discrete task space."""
     visible_task: ClassVar[tuple[int, ...]] = ()
-    """Which numbers of a task observations may show, such as the places of objects that are seen.
-    The others are what there is to adapt to."""
+    """Indices of the numbers of a task that observations may show, such as the positions of visible
+    objects. An agent has to adapt to the other numbers."""
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 
@@ -108,13 +108,13 @@ class TaskFamily(ABC):
 
     @property
     def action_dim(self) -> int:
-        """How many numbers a row of an action array has: 1, the index, where it is Discrete."""
+        """The size of a row of an action array; 1, for the index, if the space is Discrete."""
         space = self.action_space
         return 1 if isinstance(space, Discrete) else space.shape[0]
 
     @property
     def frames_per_second(self) -> float:
-        """How many control steps a second of a video shows by default."""
+        """Default number of control steps per second of video."""
         return 20.0
 
     @abstractmethod
@@ -122,7 +122,7 @@ class TaskFamily(ABC):
         """Draw tasks from the distribution, (num_tasks, task_dim) float64."""
 
     def in_distribution(self, task: np.ndarray) -> bool:
-        """Say whether a task, (task_dim,), is one that `sample_tasks` could draw."""
+        """Return whether `sample_tasks` could draw a task, (task_dim,)."""
         low, high = self.task_space.low, self.task_space.high
         return bool(((task >= low) & (task <= high)).all())
 
@@ -148,20 +148,24 @@ class TaskFamily(ABC):
         """Make an environment of `num_episodes` episodes, stepped on `num_threads` threads."""
 
     @abstractmethod
-    def make_scene(self, width: int, height: int) -> Scene:
-        """Make what draws this family's episodes, in pictures of this many pixels."""
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        """Make a renderer of this family's episodes; the size of its images is in pixels.
+
+        Raises:
+            RenderingUnavailable: if the family cannot be rendered here. `draw` may raise it too.
+        """
 
     @abstractmethod
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
-        """Say in a few words how a drawn `state`, (k,), stands against the `task`, (task_dim,)."""
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
+        """Return one line of text on a render state, (k,), and its task, (task_dim,)."""
 
     def tasks(self, split: str, num_tasks: int) -> np.ndarray:
         """Return the first tasks of a fixed set, (num_tasks, task_dim).
 
-        Task number i of a split is always the same, however many are asked for. Training draws its
-        tasks from the distribution by its own seed; no draw of a continuous task space meets a
-        validation or test task. The train split is for evaluating on tasks like the trained ones,
-        `ood` on tasks beyond the range of all the others.
+        Task number i of a split does not depend on `num_tasks`. Training draws its tasks from the
+        distribution by its own seed, and in a continuous task space practically never draws a
+        validation or test task. The train split is for evaluation on tasks like those of training,
+        `ood` for tasks beyond the range of all others.
 
         Raises:
             ValueError: if the split is unknown, the family does not have it, or no task is asked
@@ -173,7 +177,7 @@ class TaskFamily(ABC):
             raise ValueError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}")
         if split not in self.splits:
             raise ValueError(f"{self.name} has no split {split!r}: {self.no_ood_reason}")
-        # The last word of the counter keeps these streams apart from those of training runs.
+        # The last word of the counter separates these streams from those of training runs.
         key = [SPLITS.index(split), 0]
         streams = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))
         sample = self.sample_ood_tasks if split == "ood" else self.sample_tasks
@@ -183,8 +187,8 @@ class TaskFamily(ABC):
     def task_hash(self, tasks: np.ndarray) -> str:
         """Return a fingerprint, 16 hex digits, of the tasks, (n, task_dim), and their family.
 
-        Of its settings those count that are not the defaults, so that a field which the family did
-        not have before changes nothing.
+        Only fields that differ from their defaults enter the hash, so that adding a field to a
+        family does not change existing hashes.
         """
         defaults = {field.name: field.default for field in fields(self)}
         changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
@@ -217,10 +221,10 @@ class BatchEnv(ABC):
     Attributes:
         family: the task family.
         num_episodes: N.
-        num_threads: how many threads step the physics; the results do not depend on it.
+        num_threads: number of threads that step the physics; results do not depend on it.
         physics_seconds: time spent in the physics engine so far.
-        success: whether each episode has succeeded so far, (N,) bool; None where the environment
-            knows no success.
+        success: whether each episode has succeeded so far, (N,) bool; None if the environment does
+            not define success.
     """
 
     success: np.ndarray | None = None
@@ -237,9 +241,9 @@ class BatchEnv(ABC):
 
         Args:
             tasks: the task of each episode, (N, task_dim).
-            rngs: a random stream for each episode, from which alone it draws its initial state and
-                the noise of all its steps. Drawn here and now, neither depends on which other
-                episodes are stepped, or on threads.
+            rngs: a random stream for each episode, the only source of its initial state and of the
+                noise of all its steps. All of it is drawn during this call, so that it does not
+                depend on other episodes or on threads.
         """
 
     @abstractmethod
@@ -247,27 +251,30 @@ class BatchEnv(ABC):
         """Advance the episodes by one control step.
 
         Args:
-            action: (N, action_dim); of a Discrete space the indices, as floats.
-            ids: the episodes to step, (n,) integers; None for all. The others keep their state.
+            action: (N, action_dim); for a Discrete space the indices, as floats.
+            ids: the episodes to step, (n,) integers; None for all. Other episodes keep their state.
 
         Returns:
             obs (N, obs_dim), reward (N,) and terminated (N,) bool, fresh arrays. The rows of
-            episodes that were not stepped mean nothing.
+            episodes that were not stepped are undefined.
 
         Raises:
             SimulationDiverged: if the state of an episode that was stepped is no longer finite. All
-                others were advanced, and `result` tells how; those that diverged are not stepped
-                again before the next reset.
+                others were advanced, with the results in `result`; diverged episodes must not be
+                stepped again before the next reset.
             ValueError: if the index of a Discrete action is not a whole number in range.
         """
 
     @abstractmethod
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
-        """Do the dynamics of `step` alone: the speed limit that `step` is measured against."""
+        """Step the dynamics only, without observations and rewards: the limit of `step`'s speed.
+
+        Args and errors are those of `step`; the error has no `result`.
+        """
 
     @abstractmethod
-    def drawn_state(self, episode: int) -> np.ndarray:
-        """Return what a `Scene` needs to draw an episode as it stands, (k,)."""
+    def render_state(self, episode: int) -> np.ndarray:
+        """Return the current state of an episode as its `Renderer` needs it, (k,), a copy."""
 
     def action_indices(self, action: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
         """Return the indices, (n,) integers, of the stepped episodes' Discrete actions, (N, 1).

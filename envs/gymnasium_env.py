@@ -11,14 +11,15 @@ import numpy as np
 from metarl.envs.base import TaskFamily
 from metarl.envs.mujoco.family import MujocoBatchEnv, MujocoFamily
 from metarl.envs.registry import make_family
+from metarl.envs.rendering import Renderer
 
 
 class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
-    """One task: the family's batch environment with N = 1, so that it can never drift from it.
+    """One task: the family's batch environment with N = 1, so that both always behave identically.
 
     Attributes:
         family: the task family.
-        task: the task, (task_dim,); if none was given, each reset draws another.
+        task: the task, (task_dim,); if none was given, each reset draws a new one.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         self.task = self._fixed_task
         self.batch_env = family.make_batch(1)
         self._size = width, height
-        self._scene = None
+        self._renderer: Renderer | None = None
         self._states: list[np.ndarray] = []
 
     def reset(
@@ -54,7 +55,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
             task = self.family.sample_tasks(self.np_random, 1)[0]
         self.task = self.family.check_task(task)
         obs = self.batch_env.reset(self.task[None], [self.np_random])[0]
-        self._states = [self.batch_env.drawn_state(0)]
+        self._states = [self.batch_env.render_state(0)]
         return obs, {"task": self.task.copy()}
 
     def step(
@@ -66,24 +67,27 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         """
         assert self.task is not None, "call reset() before step()"
         obs, reward, terminated = self.batch_env.step(np.atleast_1d(action)[None])
-        self._states.append(self.batch_env.drawn_state(0))
+        self._states.append(self.batch_env.render_state(0))
         truncated = len(self._states) > self.family.horizon
         info = {"task": self.task.copy()}
         return obs[0], float(reward[0]), bool(terminated[0]), truncated, info
 
     def render(self) -> np.ndarray | None:
-        """Return the picture of the episode as it stands, (height, width, 3) uint8."""
+        """Return the image of the current state of the episode, (height, width, 3) uint8.
+
+        None if `render_mode` is None.
+        """
         if self.render_mode is None:
             return None
         assert self.task is not None, "call reset() before render()"
-        if self._scene is None:
-            self._scene = self.family.make_scene(*self._size)
-        return self._scene.draw(np.stack(self._states), self.task)
+        if self._renderer is None:
+            self._renderer = self.family.make_renderer(*self._size)
+        return self._renderer.draw(np.stack(self._states), self.task)
 
     def close(self) -> None:
-        if self._scene is not None:
-            self._scene.close()
-            self._scene = None
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
 
 class MujocoTaskEnv(TaskEnv):
@@ -99,7 +103,7 @@ class MujocoTaskEnv(TaskEnv):
 
     def state_vector(self) -> np.ndarray:
         """Return qpos and qvel, (nq + nv,)."""
-        return self.batch_env.drawn_state(0)
+        return self.batch_env.render_state(0)
 
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Set the positions, (nq,), and velocities, (nv,)."""

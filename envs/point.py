@@ -1,4 +1,4 @@
-"""2D navigation: a point walks to a goal that it cannot see. No physics engine needed."""
+"""2D navigation: a point moves to a goal that is not observed. No physics engine needed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
 from metarl.envs.base import MARGIN, BatchEnv, SimulationDiverged, StepResult, TaskFamily
-from metarl.envs.rendering import moment
+from metarl.envs.rendering import frame_at
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded
 
-RECENT = 15  # positions whose trail is drawn strongly
-PAPER, GRID, START = "#f7f7f5", "#e4e4e0", "#888888"
+RECENT = 15  # last positions, whose trail is drawn in a strong colour
+BACKGROUND, GRID, START = "#f7f7f5", "#e4e4e0", "#888888"
 TRAIL, OLD_TRAIL, GOAL, REACHED = "#2a6fbb", "#a9c5e3", "#c0392b", "#2e8b57"
 
 
@@ -71,13 +71,13 @@ class PointNav(TaskFamily):
         if self.reward == "progress" and self.region != "corners":
             raise ValueError(f"reward: progress needs region corners, got region {self.region}")
         if self.region == "corners":
-            # What is frozen is set this way; these shadow the class variables.
+            # The dataclass is frozen; these shadow the class variables.
             object.__setattr__(self, "splits_are_disjoint", False)
             object.__setattr__(self, "no_ood_reason", "it has four goals only")
 
     @property
     def observation_space(self) -> Box:
-        # A step more than can be walked, for rounding.
+        # One step more than can be reached, for rounding.
         limit = self.start_range + (self.horizon + 1) * self.max_step
         return Box(-limit, limit, (2,), np.float64)
 
@@ -114,10 +114,10 @@ class PointNav(TaskFamily):
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> PointBatchEnv:
         return PointBatchEnv(self, num_episodes, num_threads)
 
-    def make_scene(self, width: int, height: int) -> PointScene:
-        return PointScene(width, height, extent=1.6 * max(self.goal_range, self.start_range))
+    def make_renderer(self, width: int, height: int) -> PointRenderer:
+        return PointRenderer(width, height, extent=1.6 * max(self.goal_range, self.start_range))
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         return f"distance {np.linalg.norm(state - task):.2f}"
 
 
@@ -135,8 +135,8 @@ class PointBatchEnv(BatchEnv):
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         start = time.perf_counter()
         rows = slice(None) if ids is None else ids
-        share = np.asarray(action, np.float64)[rows] / self.family.action_scale
-        self.position[rows] += self.family.max_step * np.clip(share, -1.0, 1.0)
+        scaled = np.asarray(action, np.float64)[rows] / self.family.action_scale
+        self.position[rows] += self.family.max_step * np.clip(scaled, -1.0, 1.0)
         self.physics_seconds += time.perf_counter() - start
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
@@ -148,11 +148,11 @@ class PointBatchEnv(BatchEnv):
         result = self.position.copy(), reward, reached & self.family.ends_at_goal
         if np.isfinite(offset).all():
             return result
-        lost = np.flatnonzero(~np.isfinite(offset).all(axis=1))
-        lost = lost if ids is None else np.intersect1d(lost, ids)
-        if not lost.size:  # those were lost before, and are stepped no longer
+        diverged = np.flatnonzero(~np.isfinite(offset).all(axis=1))
+        diverged = diverged if ids is None else np.intersect1d(diverged, ids)
+        if not diverged.size:  # all diverged in earlier steps and are no longer stepped
             return result
-        raise SimulationDiverged(lost, "the position is not finite", result)
+        raise SimulationDiverged(diverged, "the position is not finite", result)
 
     def _reward(self, before: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Return the rewards, (N,), given the distances to the goal before and after the step."""
@@ -166,14 +166,14 @@ class PointBatchEnv(BatchEnv):
         neutral = np.abs(self.position).sum(axis=1) < NEUTRAL
         return np.where(nearest & ~neutral, before - distance, 0.0)
 
-    def drawn_state(self, episode: int) -> np.ndarray:
+    def render_state(self, episode: int) -> np.ndarray:
         return self.position[episode].copy()
 
 
-class PointScene:
-    """Draws the trajectory of a point, and its goal. A state is a position, (2,).
+class PointRenderer:
+    """Renders the trajectory of a point, and its goal. A render state is a position, (2,).
 
-    The goal turns green when reached. A point that has left the picture is a ring at its edge.
+    The goal turns green when reached. A point outside the image is shown as a ring at its edge.
     """
 
     def __init__(self, width: int, height: int, extent: float) -> None:
@@ -185,15 +185,18 @@ class PointScene:
         return width / 2 + self._scale * position[0], height / 2 - self._scale * position[1]
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
-        """Return the picture of the positions, (t, 2), up to a moment, and the goal, (2,)."""
-        step, share = moment(states, time)
-        if share:
-            between = states[step] + share * (states[step + 1] - states[step])
+        """Return the image of the positions, (t, 2), up to a time, and the goal, (2,).
+
+        Args and errors are those of `Renderer.draw`.
+        """
+        step, fraction = frame_at(states, time)
+        if fraction:
+            between = states[step] + fraction * (states[step + 1] - states[step])
             states = np.vstack([states[: step + 1], between])
         else:
             states = states[: step + 1]
-        picture = Image.new("RGB", self._size, PAPER)
-        canvas = ImageDraw.Draw(picture)
+        image = Image.new("RGB", self._size, BACKGROUND)
+        canvas = ImageDraw.Draw(image)
         for line in np.linspace(-1.0, 1.0, 9):
             x, y = self._pixel(np.array([line, line]))
             canvas.line([(x, 0), (x, self._size[1])], fill=GRID)
@@ -207,8 +210,10 @@ class PointScene:
         canvas.circle(self._pixel(task), 12, outline=REACHED if reached else GOAL, width=4)
         inside = np.clip(path[-1], 9, np.array(self._size) - 10)
         visible = np.array_equal(inside, path[-1])
-        canvas.circle(tuple(inside), 8, fill=TRAIL if visible else PAPER, outline=TRAIL, width=3)
-        return np.asarray(picture)
+        canvas.circle(
+            tuple(inside), 8, fill=TRAIL if visible else BACKGROUND, outline=TRAIL, width=3
+        )
+        return np.asarray(image)
 
     def close(self) -> None:
         """Nothing to free."""

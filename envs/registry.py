@@ -39,10 +39,10 @@ FAMILIES: dict[str, type[TaskFamily]] = {
 
 
 def family_class(name: str) -> type[TaskFamily]:
-    """Find a family by its registered name, or one of the user's own by `package.module:Class`.
+    """Return the class of a registered family, or a user's own, named `package.module:Class`.
 
     Raises:
-        ValueError: if there is none; names the nearest.
+        ValueError: if there is no such family; the message names the nearest.
     """
     if name in FAMILIES:
         return FAMILIES[name]
@@ -60,7 +60,7 @@ def family_class(name: str) -> type[TaskFamily]:
 
 
 def import_object(name: str) -> Any:
-    """Return what is called `package.module:name`.
+    """Import the object named `package.module:name`.
 
     Raises:
         ValueError: if it cannot be imported.
@@ -79,7 +79,7 @@ def family_name(family: TaskFamily) -> str:
 
 
 def family_settings(family: TaskFamily) -> dict[str, Any]:
-    """Return what `make_family` needs, besides the name, to make the same family again."""
+    """Return the keyword arguments with which `make_family` makes the same family again."""
     observed = {"observe_task": True} if isinstance(family, TaskObserved) else {}
     return {**asdict(unwrapped(family)), **observed}
 

@@ -1,4 +1,4 @@
-"""Drawing episodes: what every kind of scene has in common."""
+"""Rendering of episodes: the interface of every family's renderer."""
 
 from __future__ import annotations
 
@@ -8,32 +8,43 @@ from typing import Protocol
 import numpy as np
 
 
-class Scene(Protocol):
-    """Draws episodes, at whole control steps and between them."""
+class RenderingUnavailable(RuntimeError):
+    """The family cannot be rendered on this machine; the message says why."""
+
+
+class Renderer(Protocol):
+    """Renders an episode at and between its control steps."""
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
-        """Return the picture of an episode at a moment, (height, width, 3) uint8.
+        """Return the image of an episode at a point in time, (height, width, 3) uint8.
 
         Args:
-            states: what is known of the episode, one state per control step, (t, k). Those after
-                the moment do not show, but a camera may look ahead.
+            states: the render states of the episode, one per control step, (t, k). States after
+                `time` are not shown, but a camera may look ahead.
             task: (task_dim,).
-            time: the moment, in control steps since the beginning, from 0 to t - 1 and not always
-                whole; by default the last state's. A scene that has nothing to show between two
-                states shows the earlier one.
+            time: control steps since the beginning, from 0 to t - 1, not necessarily whole; by
+                default t - 1. A renderer that cannot interpolate shows the earlier state.
+
+        Raises:
+            RenderingUnavailable: if this machine cannot render the family.
+            ValueError: if `time` is out of range.
         """
         ...
 
     def close(self) -> None:
-        """Free what drawing holds."""
+        """Free the resources of the renderer."""
         ...
 
 
-def moment(states: np.ndarray, time: float | None) -> tuple[int, float]:
-    """Return the last state at or before a moment, and which share of the way to the next is gone.
+def frame_at(states: np.ndarray, time: float | None) -> tuple[int, float]:
+    """Return the index of the last state at or before a time, and the fraction of a step after it.
+
+    Args:
+        states: one per control step, (t, k).
+        time: in control steps; None for that of the last state.
 
     Raises:
-        ValueError: if the states, (t, k), do not reach as far.
+        ValueError: if `time` is not between 0 and t - 1.
     """
     last = len(states) - 1
     if time is None:

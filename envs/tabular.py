@@ -13,12 +13,12 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image, ImageColor, ImageDraw
 
 from metarl.envs.base import BatchEnv, StepResult, TaskError, TaskFamily
-from metarl.envs.rendering import moment
+from metarl.envs.rendering import frame_at
 
-MOST_NUMBERS = 10**6  # that a task has
+MAX_TASK_SIZE = 10**6  # numbers of a task
 TOLERANCE = 1e-6  # how far from 1 the sum of a row of probabilities may be, for rounding
 
-PAPER, WORST, BEST = "#f7f7f5", "#ffffff", "#2a6fbb"
+BACKGROUND, WORST, BEST = "#f7f7f5", "#ffffff", "#2a6fbb"
 VISITED, CURRENT = "#1d2430", "#c0392b"
 
 
@@ -49,9 +49,9 @@ class TabularMDP(TaskFamily):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
         numbers = self.num_states * self.num_actions * (1 + self.num_states)
-        if numbers > MOST_NUMBERS:
+        if numbers > MAX_TASK_SIZE:
             raise ValueError(
-                f"num_states: expected MDPs of at most {MOST_NUMBERS:,} numbers, got {numbers:.2g}"
+                f"num_states: expected MDPs of at most {MAX_TASK_SIZE:,} numbers, got {numbers:.2g}"
             )
         if not self.reward_std >= 0:
             raise ValueError(f"reward_std: expected at least 0, got {self.reward_std}")
@@ -79,8 +79,12 @@ class TabularMDP(TaskFamily):
         return np.concatenate([rewards, transitions.reshape(num_tasks, -1)], axis=1)
 
     def tables(self, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take tasks, (..., task_dim), apart: mean rewards (..., S, A), and the probabilities
-        (..., S, A, S) of the next state, in the last axis."""
+        """Split tasks, (..., task_dim), into mean rewards and transition probabilities.
+
+        Returns:
+            Mean rewards, (..., S, A), and the probabilities of the next state, (..., S, A, S),
+            which sum to 1 over the last axis.
+        """
         shape = (*np.shape(tasks)[:-1], self.num_states, self.num_actions)
         rewards, transitions = np.split(tasks, [self.num_states * self.num_actions], axis=-1)
         return rewards.reshape(shape), transitions.reshape(*shape, self.num_states)
@@ -108,10 +112,10 @@ class TabularMDP(TaskFamily):
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> TabularBatchEnv:
         return TabularBatchEnv(self, num_episodes, num_threads)
 
-    def make_scene(self, width: int, height: int) -> TabularScene:
-        return TabularScene(self, width, height)
+    def make_renderer(self, width: int, height: int) -> TabularRenderer:
+        return TabularRenderer(self, width, height)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         rewards, _ = self.tables(task)
         here = int(state[0])
         return f"state {here}, best action's mean reward {rewards[here].max():+.1f}"
@@ -120,8 +124,8 @@ class TabularMDP(TaskFamily):
 class TabularBatchEnv(BatchEnv):
     """N walks through MDPs.
 
-    The noise of an episode is drawn at its reset, for `horizon` steps. An episode that is stepped
-    beyond them, as only a measurement of speed does, meets the same noise again.
+    The noise of an episode is drawn at its reset, for `horizon` steps. Steps beyond the horizon,
+    which only speed measurements take, repeat the noise.
     """
 
     family: TabularMDP
@@ -130,9 +134,9 @@ class TabularBatchEnv(BatchEnv):
         horizon = self.family.horizon
         self.rewards, transitions = self.family.tables(np.asarray(tasks, np.float64))
         cumulative = transitions.cumsum(axis=-1)
-        # The end is 1 exactly, so that a number below 1 always falls to a state.
+        # The last entry is exactly 1, so that every uniform number below 1 selects a state.
         self.cumulative = cumulative / cumulative[..., -1:]  # (N, S, A, S)
-        # Noise of the rewards is drawn even where it is not used: it changes nothing else.
+        # Reward noise is drawn even if reward_std is 0, so that transitions do not depend on it.
         noise = [(rng.random(horizon), rng.standard_normal(horizon)) for rng in rngs]
         self.uniforms, self.normals = np.stack(noise, axis=1)  # (N, T) each
         self.state = np.zeros(self.num_episodes, np.int64)
@@ -165,15 +169,16 @@ class TabularBatchEnv(BatchEnv):
         reward[rows] = self.rewards[rows, before[rows], self.action[rows]] + noise
         return self._observe(), reward, np.zeros(self.num_episodes, bool)
 
-    def drawn_state(self, episode: int) -> np.ndarray:
+    def render_state(self, episode: int) -> np.ndarray:
         return np.array([self.state[episode], self.action[episode]])
 
 
-class TabularScene:
-    """Draws the mean rewards as a table of states (columns) and actions (rows), the darker the
-    better, and the episode in it. A drawn state is the state and the action that led to it, (2,).
+class TabularRenderer:
+    """Renders an episode on a table of the mean rewards of states (columns) and actions (rows).
 
-    The current state has a red frame. A dot is an action taken; it grows with each time.
+    Higher rewards are darker. A render state is the state and the action that led to it, (2,).
+
+    The current state has a red frame. A dot marks an action taken; its size grows with the count.
     """
 
     def __init__(self, family: TabularMDP, width: int, height: int) -> None:
@@ -188,16 +193,19 @@ class TabularScene:
         return left, top, left + cell, top + cell * num_actions
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
-        """Return the picture of the states, (t, 2), up to a moment, and the task, (task_dim,)."""
-        states = states[: moment(states, time)[0] + 1]
+        """Return the image of the states, (t, 2), up to a time, and the task, (task_dim,).
+
+        Args and errors are those of `Renderer.draw`.
+        """
+        states = states[: frame_at(states, time)[0] + 1]
         rewards, _ = self._family.tables(task)
         shade = (rewards - rewards.min()) / max(np.ptp(rewards), 1e-9)  # (S, A), from 0 to 1
         worst, best = (np.array(ImageColor.getrgb(colour)) for colour in (WORST, BEST))
         colours = np.rint(worst + shade[..., None] * (best - worst)).astype(int)
-        picture = Image.new("RGB", self._size, PAPER)
-        canvas = ImageDraw.Draw(picture)
+        image = Image.new("RGB", self._size, BACKGROUND)
+        canvas = ImageDraw.Draw(image)
         for state, action in np.ndindex(rewards.shape):
-            canvas.rectangle(self._box(state, action), tuple(colours[state, action]), PAPER)
+            canvas.rectangle(self._box(state, action), tuple(colours[state, action]), BACKGROUND)
         taken = np.zeros(rewards.shape, int)
         np.add.at(taken, (states[:-1, 0], states[1:, 1]), 1)
         for state, action in np.argwhere(taken):
@@ -206,7 +214,7 @@ class TabularScene:
             canvas.circle(((left + right) / 2, (top + bottom) / 2), radius, VISITED)
         frame = self._box(states[-1, 0], 0, self._family.num_actions)
         canvas.rectangle(frame, outline=CURRENT, width=max(2, round(self._cell / 12)))
-        return np.asarray(picture)
+        return np.asarray(image)
 
     def close(self) -> None:
         """Nothing to free."""

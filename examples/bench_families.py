@@ -22,7 +22,7 @@ from typing import Any
 
 from metarl.envs import FAMILIES, make_family
 from metarl.envs.contract import UNAVAILABLE
-from metarl.envs.contract.recording import some_actions, some_tasks, step_through, streams
+from metarl.envs.contract.recording import make_rngs, random_actions, random_tasks, step_through
 from metarl.envs.contract.rendering import Speed, measure_speed
 
 MEMORY_STEPS = 3  # control steps until the memory that stepping needs is in use
@@ -79,9 +79,9 @@ def speed_of(name: str, num_episodes: int, num_steps: int, threads: int, repeats
 def memory_with(name: str, num_episodes: int, threads: int) -> int:
     """Return the bytes in use with a batch environment of this size in the middle of episodes."""
     family = make_family(name)
-    env, actions = family.make_batch(num_episodes, threads), some_actions(family, num_episodes)
+    env, actions = family.make_batch(num_episodes, threads), random_actions(family, num_episodes)
     # One stream for all: nothing but the environment shall grow with the number of episodes.
-    env.reset(some_tasks(family, num_episodes), streams([0]) * num_episodes)
+    env.reset(random_tasks(family, num_episodes), make_rngs([0]) * num_episodes)
     for _ in step_through(env, actions[:MEMORY_STEPS]):
         pass
     return resident_bytes()

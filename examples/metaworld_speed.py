@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from metarl.envs import MetaWorld
-from metarl.envs.external.process import variables
+from metarl.envs.external.process import worker_environ
 
 STEPS = 150
 THEIRS = """
@@ -40,7 +40,7 @@ def theirs(python: str, strategy: str, episodes: int) -> float:
     """Measure Meta-World's own vector environment: `sync` in one process, `async` in many."""
     command = [python, "-c", THEIRS, strategy, str(episodes), str(STEPS)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=variables(python)
+        command, stdout=subprocess.PIPE, text=True, check=True, env=worker_environ(python)
     )
     return float(done.stdout)
 

@@ -1,9 +1,9 @@
-"""Does a task family keep the contract of `metarl.envs.TaskFamily` and `BatchEnv`?
+"""Checks that a task family fulfils the contract of `metarl.envs.TaskFamily` and `BatchEnv`.
 
 for check in check_family(MyFamily()):
     print(check.name, check.outcome, check.reason)
 
-Each check is a function of the family. It returns a remark ('' for none) if the family passes, and
+Each check is a function of the family. It returns a note ('' for none) if the family passes, and
 raises `Violation` or `Skipped` with the reason otherwise.
 """
 
@@ -38,23 +38,23 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "batch equals single": batches.batch_equals_single,
     "subsets": batches.subsets,
     "threads": batches.threads,
-    "reset": batches.reset_leaves_nothing,
-    "advance": batches.advance_is_step,
+    "reset": batches.reset_clears_state,
+    "advance": batches.advance_equals_step,
     "divergence": divergence.divergence,
-    "description": rendering.description,
+    "caption": rendering.caption,
     "pictures": rendering.pictures,
     "gymnasium": rendering.gymnasium_checker,
     "speed": rendering.speed_of_step,
 }
-"""The checks by name, in an order in which each relies only on those above it."""
+"""The checks by name; each relies only on checks above it."""
 
 FOUNDATIONS = ("availability", "spaces", "sampled tasks", "results of step")
-"""Checks without which the ones below them can say nothing."""
+"""Checks whose failure makes all later checks meaningless."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What came of one check: what holds, or why it failed or was skipped."""
+    """The result of one check; `reason` says why it failed or was skipped, or what holds."""
 
     name: str
     outcome: Literal["pass", "FAIL", "skipped"]
@@ -76,19 +76,19 @@ def check_family(family: TaskFamily) -> list[Check]:
 
 
 def run_check(name: str, family: TaskFamily) -> Check:
-    """Make one of the `CHECKS` by its name, and say what came of it."""
+    """Run one of the `CHECKS` by its name."""
     function = CHECKS[name]
     try:
-        remark = function(family)
-        # A check's docstring says what holds for a family that passes.
-        return Check(name, "pass", remark or (function.__doc__ or "").strip())
+        note = function(family)
+        # The docstring of a check states the property that it checks.
+        return Check(name, "pass", note or (function.__doc__ or "").strip())
     except Skipped as reason:
         return Check(name, "skipped", first_line(reason))
     except Violation as reason:
         return Check(name, "FAIL", first_line(reason))
-    except Exception as error:  # whatever a family of the user's raises is a finding
+    except Exception as error:  # any error of a user's family is a failure of the check
         frames = traceback.extract_tb(error.__traceback__)
-        # The innermost place that is not a library's: where the family has called it.
+        # The innermost frame outside installed packages.
         frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
         return Check(name, "FAIL", f"raised {type(error).__name__}: {first_line(error)} ({place})")

@@ -1,4 +1,4 @@
-"""Checks of what a family says of itself: its fields, its spaces, and whether it runs here."""
+"""Checks of a family's declaration: its fields, its spaces, and whether it runs here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarl.envs.base import TaskFamily
 from metarl.envs.contract.recording import Skipped, expect
 
 UNAVAILABLE = (ImportError, OSError, RuntimeError)
-"""What a family raises that needs something which is not here: a package, a program, a library."""
+"""Errors of a family that lacks a package, a program or a library here."""
 
 
 def availability(family: TaskFamily) -> str:
@@ -54,25 +54,28 @@ def declaration(family: TaskFamily) -> str:
     values = {f.name: getattr(family, f.name) for f in dataclasses.fields(family) if f.init}
     expect(cls(**values) == family, "made again from its fields, the family is another")
     tasks = family.sample_tasks(np.random.default_rng(0), 2)
-    longer = dataclasses.replace(family, **_longer(family))
+    changed = dataclasses.replace(family, **_other_horizon(family))
     expect(
-        family.task_hash(tasks) == cls(**values).task_hash(tasks) != longer.task_hash(tasks),
+        family.task_hash(tasks) == cls(**values).task_hash(tasks) != changed.task_hash(tasks),
         "task_hash: expected the same for the same fields, and another for another horizon",
     )
     return ""
 
 
-def _longer(family: TaskFamily) -> dict[str, object]:
-    """The fields of the same family with another horizon: its own, or that of a family in it."""
+def _other_horizon(family: TaskFamily) -> dict[str, object]:
+    """Return fields that give a family, or the family that it wraps, another horizon."""
     if {field.name: field.init for field in dataclasses.fields(family)}["horizon"]:
-        # A shorter one, where that is possible: an environment may have a limit of its own.
+        # Shorter if possible: an environment may have a maximum horizon.
         return {"horizon": family.horizon - 1 or 2}
     inner = {
         field.name: getattr(family, field.name)
         for field in dataclasses.fields(family)
         if isinstance(getattr(family, field.name), TaskFamily)
     }
-    return {name: dataclasses.replace(inside, **_longer(inside)) for name, inside in inner.items()}
+    return {
+        name: dataclasses.replace(wrapped, **_other_horizon(wrapped))
+        for name, wrapped in inner.items()
+    }
 
 
 def spaces(family: TaskFamily) -> str:

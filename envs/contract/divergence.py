@@ -1,25 +1,25 @@
-"""Check of a batch environment: what an episode that diverges does to the others."""
+"""Check of a batch environment: an episode that diverges must not affect the others."""
 
 from __future__ import annotations
 
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from metarl.envs.base import BatchEnv, SimulationDiverged, TaskFamily
+from metarl.envs.base import SimulationDiverged, TaskFamily
 from metarl.envs.contract.batches import RESULTS
-from metarl.envs.contract.recording import expect, some_actions, some_tasks, streams
+from metarl.envs.contract.recording import begin, expect, random_actions
 
-BROKEN = 1  # the episode of three that is given an action of NaN
+DIVERGING = 1  # the one of three episodes whose action is NaN
 
 
 def divergence(family: TaskFamily) -> str:
-    """Episodes go on as ever, to the bit, when another one diverges."""
+    """Episodes stay bit-identical when another one diverges."""
     if isinstance(family.action_space, Discrete):
         return "nothing made it diverge: its actions are choices"
-    env, healthy = (_begin(family) for _ in range(2))
-    acts = some_actions(family, 3)
-    wrong = acts[0].copy()
-    wrong[BROKEN] = np.nan
+    (env, _), (healthy, _) = begin(family, 3), begin(family, 3)
+    actions = random_actions(family, 3)
+    wrong = actions[0].copy()
+    wrong[DIVERGING] = np.nan
     try:
         env.step(wrong)
         return "nothing made it diverge: it took an action of NaN"
@@ -28,17 +28,17 @@ def divergence(family: TaskFamily) -> str:
     except SimulationDiverged as error:
         ids, result = error.ids, error.result
     expect(
-        ids.tolist() == [BROKEN],
-        f"SimulationDiverged: ids: expected [{BROKEN}], the one episode whose action was NaN, got "
-        f"{ids.tolist()}",
+        ids.tolist() == [DIVERGING],
+        f"SimulationDiverged: ids: expected [{DIVERGING}], the one episode whose action was NaN, "
+        f"got {ids.tolist()}",
     )
     if result is None:
         return (
             "SimulationDiverged has no `result`: on_failure drop_episode and skip_update stop as "
             "stop does"
         )
-    others = np.array([i for i in range(3) if i != BROKEN])
-    for step, action in enumerate(acts):
+    others = np.array([i for i in range(3) if i != DIVERGING])
+    for step, action in enumerate(actions):
         expected = healthy.step(action, others if step else None)
         for name, ours, theirs in zip(RESULTS, expected, result, strict=True):
             expect(
@@ -47,10 +47,10 @@ def divergence(family: TaskFamily) -> str:
                 "they are where nothing diverges; step them all, then raise with their result",
             )
         others = others[~expected[2][others]]
-        if not others.size or step + 1 == len(acts):
+        if not others.size or step + 1 == len(actions):
             break
         try:
-            result = env.step(acts[step + 1], others)
+            result = env.step(actions[step + 1], others)
         except SimulationDiverged as error:
             expect(
                 False,
@@ -58,10 +58,3 @@ def divergence(family: TaskFamily) -> str:
                 f"were not among those stepped, {others.tolist()}",
             )
     return ""
-
-
-def _begin(family: TaskFamily) -> BatchEnv:
-    """A batch environment at the beginning of three episodes."""
-    env = family.make_batch(3)
-    env.reset(some_tasks(family, 3), streams(range(3)))
-    return env

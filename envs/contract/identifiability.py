@@ -1,4 +1,4 @@
-"""Checks that there is something to learn: tasks differ, and have to be found out."""
+"""Checks that tasks differ, and that observations do not reveal the task."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from metarl.envs.contract.recording import (
     Skipped,
     Violation,
     expect,
+    make_rngs,
     play,
-    some_actions,
-    some_tasks,
-    streams,
+    random_actions,
+    random_tasks,
 )
 from metarl.envs.wrappers.observed import TaskObserved
 
 NUM_TASKS = 16
 NUM_STREAMS = 3
-NUM_WAYS, PATIENCE = 32, 200  # episodes, and their steps, in which tasks that reward rarely differ
-PROPORTIONAL = 1 - 1e-9  # correlation from which on two numbers are taken for the same up to scale
+NUM_ROLLOUTS, ROLLOUT_STEPS = 32, 200  # to find a difference between tasks with sparse rewards
+MAX_CORRELATION = 1 - 1e-9  # above it, two numbers are equal up to scale and offset
 
 
 def task_effect(family: TaskFamily) -> str:
     """Two tasks reward, move or end the same actions differently."""
-    tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
+    tasks = np.unique(random_tasks(family, NUM_TASKS), axis=0)
     expect(len(tasks) > 1, f"the {NUM_TASKS} tasks that were drawn are all the same")
     env = family.make_batch(len(tasks))
-    for seed in range(NUM_WAYS):
-        actions = some_actions(family, 1, NUM_STEPS if seed == 0 else PATIENCE, seed)
+    for seed in range(NUM_ROLLOUTS):
+        actions = random_actions(family, 1, NUM_STEPS if seed == 0 else ROLLOUT_STEPS, seed)
         if seed % 4:
-            actions[:] = actions[0]  # steadily one way, which leads further
+            actions[:] = actions[0]  # constant actions lead further
         recording = _under_equal_conditions(env, tasks, actions, stream=seed)
         differing = [
             name
@@ -44,37 +44,37 @@ def task_effect(family: TaskFamily) -> str:
         if differing:
             return f"by {differing[0]}"
     raise Violation(
-        f"{len(tasks)} tasks reward and move the same actions alike, {NUM_WAYS} times for "
-        f"{min(PATIENCE, family.horizon)} steps; use the tasks that reset is given"
+        f"{len(tasks)} tasks reward and move the same actions alike, {NUM_ROLLOUTS} times for "
+        f"{min(ROLLOUT_STEPS, family.horizon)} steps; use the tasks that reset is given"
     )
 
 
 def _under_equal_conditions(
     env: BatchEnv, tasks: np.ndarray, actions: np.ndarray, stream: int = 0
 ) -> Recording:
-    """Play tasks, (N, task_dim), with the same stream and the same actions, (T, 1, action_dim)."""
-    rngs = [streams([stream])[0] for _ in tasks]
+    """Play tasks, (N, task_dim), with the same random stream and actions, (T, 1, action_dim)."""
+    rngs = [make_rngs([stream])[0] for _ in tasks]
     return play(env, tasks, np.repeat(actions, len(tasks), axis=1), rngs)
 
 
 def _same_for_all(values: np.ndarray) -> bool:
-    """Whether all episodes, the second axis, show the same."""
+    """Return whether all episodes, the second axis, have equal values."""
     return np.array_equal(values, np.broadcast_to(values[:, :1], values.shape), equal_nan=True)
 
 
 def hidden_task(family: TaskFamily) -> str:
-    """Observations do not tell the task, but for what can be seen of it in the motion."""
+    """Observations reveal the task only through the motion."""
     if isinstance(family, TaskObserved):
         raise Skipped("observe_task shows the task on purpose")
-    tasks = np.unique(some_tasks(family, NUM_TASKS), axis=0)
-    env, actions = family.make_batch(len(tasks)), some_actions(family, 1)
-    actions[:] = actions[0]  # so that nothing but the episode itself changes from step to step
+    tasks = np.unique(random_tasks(family, NUM_TASKS), axis=0)
+    env, actions = family.make_batch(len(tasks)), random_actions(family, 1)
+    actions[:] = actions[0]  # constant, so that observations change only with the state
     played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_STREAMS)]
     first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
-    remark = ""
+    note = ""
     if not _same_for_all(first):
         _expect_not_proportional(first, tasks, family.visible_task)
-        remark = "the first observations differ between tasks, but none is a coordinate of the task"
+        note = "the first observations differ between tasks, but none is a coordinate of the task"
         if family.visible_task:
             return (
                 "observations show what the family calls visible of its tasks, and no more at first"
@@ -83,26 +83,26 @@ def hidden_task(family: TaskFamily) -> str:
         if _same_for_all(recording.obs):
             continue
         if not _same_for_all(recording.state):
-            return remark or "the task changes the motion, so it shows there"
+            return note or "the task changes the motion, so it shows there"
         if not _state_moves(recording):
-            return remark or (
-                "the first observation; drawn_state does not tell whether the motion differs"
+            return note or (
+                "the first observation; render_state does not tell whether the motion differs"
             )
-        _refuse_difference(recording.obs)
-    return remark
+        _reject_difference(recording.obs)
+    return note
 
 
 def _expect_not_proportional(
     first: np.ndarray, tasks: np.ndarray, visible: tuple[int, ...]
 ) -> None:
-    """Refuse observations, (streams, N, obs_dim), with an affine function of a task coordinate that
-    is not visible."""
+    """Reject first observations, (streams, N, obs_dim), that hold an affine function of a task
+    coordinate that is not visible."""
     obs = (first - first.mean(axis=1, keepdims=True)).reshape(-1, first.shape[-1])
-    told = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (streams * N, task_dim)
-    norms = np.outer(np.linalg.norm(obs, axis=0), np.linalg.norm(told, axis=0))
-    correlation = np.abs(obs.T @ told) / np.where(norms > 0, norms, np.inf)
+    task = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (streams * N, task_dim)
+    norms = np.outer(np.linalg.norm(obs, axis=0), np.linalg.norm(task, axis=0))
+    correlation = np.abs(obs.T @ task) / np.where(norms > 0, norms, np.inf)
     correlation[:, list(visible)] = 0
-    where = np.argwhere(correlation > PROPORTIONAL)
+    where = np.argwhere(correlation > MAX_CORRELATION)
     if len(where):
         raise Violation(
             f"number {where[0][0]} of the first observation tells number {where[0][1]} of the task "
@@ -111,15 +111,15 @@ def _expect_not_proportional(
 
 
 def _common_steps(recording: Recording) -> Recording:
-    """The beginning of a recording, up to the first end of an episode."""
-    steps = int(recording.live.all(axis=1).sum())
+    """Return the beginning of a recording, up to the first end of an episode."""
+    steps = int(recording.active.all(axis=1).sum())
     return replace(recording, state=recording.state[: steps + 1], obs=recording.obs[: steps + 1])
 
 
 def _state_moves(recording: Recording) -> bool:
-    """Whether what is drawn changes with what is observed: then it tells the motion.
+    """Return whether the render state changes whenever the observation does.
 
-    Not from the first step, at which the action may have become known.
+    The first step is left out: the observation may change because it shows the last action.
     """
     state, obs = recording.state[1:, 0], recording.obs[1:, 0]
     return all(
@@ -128,8 +128,8 @@ def _state_moves(recording: Recording) -> bool:
     )
 
 
-def _refuse_difference(obs: np.ndarray) -> None:
-    """Refuse observations, (T + 1, N, obs_dim), where the first of them differ."""
+def _reject_difference(obs: np.ndarray) -> None:
+    """Raise a `Violation` at the first observation, (T + 1, N, obs_dim), that differs."""
     step, _, number = np.argwhere(obs != obs[:, :1])[0]
     raise Violation(
         f"the tasks move alike, but number {number} of the observation after {step} steps "

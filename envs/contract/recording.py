@@ -1,4 +1,4 @@
-"""Episodes under known tasks, streams and actions, recorded to be compared."""
+"""Recordings of episodes under given tasks, random streams and actions, for comparison."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import BatchEnv, TaskFamily
 
-NUM_STEPS = 8  # control steps of most comparisons, at most
+NUM_STEPS = 8  # maximum number of control steps of most comparisons
 
 
 class Violation(Exception):
-    """A family breaks its contract: what was expected, what was found, and the remedy."""
+    """A family violates its contract; the message says what was expected, found, and a remedy."""
 
 
 class Skipped(Exception):
-    """A check cannot be made here, or makes no sense for this family."""
+    """A check cannot be made here, or does not apply to this family."""
 
 
 def expect(condition: object, reason: str) -> None:
@@ -38,29 +38,28 @@ def first_line(message: object) -> str:
 
 @dataclass(frozen=True)
 class Recording:
-    """What N episodes of up to T steps showed. An episode that ended is not stepped again, and what
-    follows its end is 0.
+    """N episodes of up to T steps. Entries after the end of an episode are 0.
 
     Attributes:
-        state: what a scene draws, (T + 1, N, k).
+        state: the render states, (T + 1, N, k).
         obs: (T + 1, N, obs_dim).
         reward: (T, N).
         terminated: (T, N).
-        live: which episodes were stepped, (T, N).
+        active: which episodes were stepped, (T, N).
     """
 
     state: np.ndarray
     obs: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
-    live: np.ndarray
+    active: np.ndarray
 
-    def of(self, episodes: list[int]) -> Recording:
+    def select(self, episodes: list[int]) -> Recording:
         """Return the recording of these episodes only."""
         return Recording(*(getattr(self, field.name)[:, episodes] for field in fields(self)))
 
     def difference(self, other: Recording) -> str:
-        """Say where another recording differs first, '' where it is the same to the bit."""
+        """Return where another recording first differs; '' if both are bit-identical."""
         found = []
         for order, field in enumerate(fields(self)):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
@@ -69,7 +68,7 @@ class Recording:
             same = (ours == theirs) | ((ours != ours) & (theirs != theirs))  # NaN equals NaN here
             if not same.all():
                 at = tuple(np.argwhere(~same)[0])
-                # What a step returns stands at its number, what is seen after it one further.
+                # Arrays with T + 1 entries begin with the reset, arrays with T with the first step.
                 steps = at[0] if len(ours) == len(self.obs) else at[0] + 1
                 values = f"{float(ours[at])!r}, then {float(theirs[at])!r}"
                 text = f"{field.name} of episode {at[1]} after {steps} steps: {values}"
@@ -89,32 +88,32 @@ def play(
         env: a batch environment of N episodes.
         tasks: (N, task_dim).
         actions: (T, N, action_dim).
-        rngs: the streams of the episodes, N.
+        rngs: the random streams of the episodes, N.
     """
     num_steps, num_episodes = actions.shape[:2]
     first = np.array(env.reset(tasks, rngs))
     obs = np.zeros((num_steps + 1, *first.shape), first.dtype)
     obs[0] = first
-    state = [drawn_states(env)]
+    state = [render_states(env)]
     reward = np.zeros((num_steps, num_episodes))
-    terminated, live = np.zeros((2, num_steps, num_episodes), bool)
-    for step, (active, result) in enumerate(step_through(env, actions)):
-        live[step] = active
-        obs[step + 1][active] = result[0][active]
-        reward[step][active] = result[1][active]
-        terminated[step][active] = result[2][active]
-        state.append(drawn_states(env))
+    terminated, active = np.zeros((2, num_steps, num_episodes), bool)
+    for step, (rows, result) in enumerate(step_through(env, actions)):
+        active[step] = rows
+        obs[step + 1][rows] = result[0][rows]
+        reward[step][rows] = result[1][rows]
+        terminated[step][rows] = result[2][rows]
+        state.append(render_states(env))
     state += [np.zeros_like(state[0])] * (num_steps + 1 - len(state))
-    return Recording(np.stack(state), obs, reward, terminated, live)
+    return Recording(np.stack(state), obs, reward, terminated, active)
 
 
 def step_through(
     env: BatchEnv, actions: np.ndarray
 ) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Step until the actions, (T, N, action_dim), or the episodes come to their end.
+    """Step until the actions, (T, N, action_dim), are used up or all episodes have ended.
 
     Yields:
-        Which episodes were stepped, (N,) bool, and what `step` returned.
+        Which episodes were stepped, (N,) bool, and the results of `step`.
     """
     active = np.ones(env.num_episodes, bool)
     for action in actions:
@@ -125,25 +124,33 @@ def step_through(
         active &= ~result[2]
 
 
-def drawn_states(env: BatchEnv) -> np.ndarray:
-    """Return what is drawn of all episodes as they stand, (N, k)."""
-    return np.stack([np.array(env.drawn_state(i)) for i in range(env.num_episodes)])
+def render_states(env: BatchEnv) -> np.ndarray:
+    """Return the current render states of all episodes, (N, k)."""
+    return np.stack([np.array(env.render_state(i)) for i in range(env.num_episodes)])
 
 
-def streams(episodes: Iterable[int], seed: int = 0) -> list[np.random.Generator]:
-    """Return the random streams of these episodes, by their numbers."""
+def begin(family: TaskFamily, num_episodes: int) -> tuple[BatchEnv, np.ndarray]:
+    """Make and reset a batch environment; return it with its first observations."""
+    env = family.make_batch(num_episodes)
+    tasks = random_tasks(family, num_episodes)
+    return env, env.reset(tasks, make_rngs(range(num_episodes)))
+
+
+def make_rngs(episodes: Iterable[int], seed: int = 0) -> list[np.random.Generator]:
+    """Return a random stream for each of these episode numbers."""
     return [np.random.default_rng([seed, episode]) for episode in episodes]
 
 
-def some_tasks(family: TaskFamily, num_tasks: int, seed: int = 0) -> np.ndarray:
+def random_tasks(family: TaskFamily, num_tasks: int, seed: int = 0) -> np.ndarray:
     """Return tasks from the family's distribution, (num_tasks, task_dim)."""
     return family.sample_tasks(np.random.default_rng([2, seed]), num_tasks)
 
 
-def some_actions(
+def random_actions(
     family: TaskFamily, num_episodes: int, num_steps: int = NUM_STEPS, seed: int = 0
 ) -> np.ndarray:
-    """Return actions from all of the space, for at most an episode, (T, N, action_dim) float32."""
+    """Return actions uniform in the action space, for at most one episode, (T, N, action_dim)
+    float32."""
     rng, space = np.random.default_rng([3, seed]), family.action_space
     shape = (min(num_steps, family.horizon), num_episodes, family.action_dim)
     if isinstance(space, Discrete):
@@ -162,18 +169,18 @@ def record(
 ) -> Recording:
     """Play a few steps of a few episodes in a new batch environment."""
     env = family.make_batch(num_episodes, num_threads)
-    tasks, actions = some_tasks(family, num_episodes), some_actions(family, num_episodes)
-    return play(env, tasks, actions, streams(range(num_episodes), seed))
+    tasks, actions = random_tasks(family, num_episodes), random_actions(family, num_episodes)
+    return play(env, tasks, actions, make_rngs(range(num_episodes), seed))
 
 
-# What is watched here are the legacy generators, which a family must not use.
+# These are the legacy generators, which a family must not use.
 # ruff: noqa: NPY002
 @contextlib.contextmanager
-def watched_globals(seed: int) -> Iterator[None]:
-    """Seed the global generators of numpy and random for the block, which may not use them.
+def unused_global_rngs(seed: int) -> Iterator[None]:
+    """Seed the global generators of numpy and random, which the block must not use.
 
     Raises:
-        Violation: if the block used one. They are set back in any case.
+        Violation: if the block used one. Their states are restored in any case.
     """
     before = np.random.get_state(), random.getstate()
     np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""Checks of a family towards the outside: words, pictures, Gymnasium, and speed."""
+"""Checks of captions, rendering, Gymnasium's interface, and speed."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from metarl.envs.contract.recording import (
     Violation,
     expect,
     first_line,
-    some_actions,
-    some_tasks,
+    make_rngs,
+    random_actions,
+    random_tasks,
     step_through,
-    streams,
 )
 from metarl.envs.gymnasium_env import TaskEnv
-from metarl.envs.mujoco.rendering import RenderingUnavailable
+from metarl.envs.rendering import RenderingUnavailable
 
 WIDTH, HEIGHT = 64, 48
-COSTLY = 5e-6  # seconds of physics per env step from which on its share of the time matters
-LEAST_SHARE = 0.3  # of the physics limit that `step` has to reach where the physics is costly
+COSTLY_PHYSICS = 5e-6  # seconds per env step above which the speed of `step` is checked
+MIN_SHARE = 0.3  # of the physics limit that `step` has to reach with costly physics
 
 
 def _episode(family: TaskFamily) -> tuple[np.ndarray, np.ndarray]:
-    """The drawn states, (T + 1, k), of an episode's beginning, and its task, (task_dim,)."""
-    env, task = family.make_batch(1), some_tasks(family, 1)
-    env.reset(task, streams([0]))
-    states = [env.drawn_state(0)]
-    states += [env.drawn_state(0) for _ in step_through(env, some_actions(family, 1))]
+    """Return the render states, (T + 1, k), of the first steps of an episode, and its task."""
+    env, task = family.make_batch(1), random_tasks(family, 1)
+    env.reset(task, make_rngs([0]))
+    states = [env.render_state(0)]
+    states += [env.render_state(0) for _ in step_through(env, random_actions(family, 1))]
     return np.stack(states), task[0]
 
 
-def description(family: TaskFamily) -> str:
-    """`describe` says something in one line."""
+def caption(family: TaskFamily) -> str:
+    """`caption` returns one line of text."""
     states, task = _episode(family)
-    texts = [family.describe(state, task) for state in states]
+    texts = [family.caption(state, task) for state in states]
     for text in texts:
         expect(
             isinstance(text, str) and text and "\n" not in text,
-            f"describe: expected a few words on one line, got {text!r}",
+            f"caption: expected a few words on one line, got {text!r}",
         )
     return texts[-1]
 
 
 def pictures(family: TaskFamily) -> str:
-    """A scene draws uint8 pictures of the asked size, with something in them."""
+    """The renderer draws uint8 images of the given size that are not of one colour."""
     states, task = _episode(family)
     try:
-        scene = family.make_scene(WIDTH, HEIGHT)
-        scene.draw(states, task, 0.5)  # between two control steps
-        picture = scene.draw(states, task)
+        renderer = family.make_renderer(WIDTH, HEIGHT)
+        renderer.draw(states, task, 0.5)  # between two control steps
+        image = renderer.draw(states, task)
     except RenderingUnavailable as error:
         raise Skipped(str(error)) from error
-    scene.close()
-    expected, shape = (HEIGHT, WIDTH, 3), np.shape(picture)
+    renderer.close()
+    expected, shape = (HEIGHT, WIDTH, 3), np.shape(image)
     expect(shape == expected, f"draw: expected the shape {expected}, got {shape}")
-    expect(picture.dtype == np.uint8, f"draw: expected uint8, got {picture.dtype}")
-    expect(np.ptp(picture) > 0, "draw: the picture has one colour only")
+    expect(image.dtype == np.uint8, f"draw: expected uint8, got {image.dtype}")
+    expect(np.ptp(image) > 0, "draw: the picture has one colour only")
     return ""
 
 
 def gymnasium_checker(family: TaskFamily) -> str:
-    """Gymnasium's own check_env has no complaints about a task of the family."""
+    """Gymnasium's own check_env accepts a task of the family."""
     if family.horizon < 2:
         raise Skipped("check_env takes episodes of one step for a mistake; choose a longer horizon")
-    # Gymnasium's users expect actions up to 1: so are the registered environments.
+    # As in the registered environments, whose actions are within the actuators' range.
     fields: dict[str, Any] = {"action_scale": 1.0} if hasattr(family, "action_scale") else {}
     env = TaskEnv(replace(family, **fields))
     with warnings.catch_warnings(record=True) as caught:
@@ -94,7 +94,7 @@ class Speed:
 
     @property
     def share(self) -> float:
-        """What part of the limit the closed loop reaches."""
+        """The closed loop's speed as a fraction of the limit."""
         return self.closed_loop / self.limit
 
 
@@ -105,14 +105,14 @@ def measure_speed(
     num_threads: int = 1,
     repeats: int = 3,
 ) -> Speed:
-    """Time `step` and `advance` by turns on the same episodes and actions: the best of each."""
+    """Return the best speeds of `step` and `advance`, timed alternately on the same episodes."""
     env = family.make_batch(num_episodes, num_threads)
-    tasks = some_tasks(family, num_episodes)
-    actions = some_actions(family, num_episodes, num_steps)
+    tasks = random_tasks(family, num_episodes)
+    actions = random_actions(family, num_episodes, num_steps)
     seconds: dict[str, list[float]] = {"step": [], "advance": []}
     for _ in range(repeats + 1):
-        env.reset(tasks, streams(range(num_episodes)))
-        lives, spent = [], 0.0
+        env.reset(tasks, make_rngs(range(num_episodes)))
+        active_rows, spent = [], 0.0
         stepping = step_through(env, actions)
         while True:
             start = time.perf_counter()
@@ -120,31 +120,31 @@ def measure_speed(
             spent += time.perf_counter() - start
             if stepped is None:
                 break
-            lives.append(stepped[0])
+            active_rows.append(stepped[0])
         seconds["step"].append(spent)
-        env.reset(tasks, streams(range(num_episodes)))
-        # The episodes that ended in the closed loop are left out here too.
-        subsets = [None if live.all() else np.flatnonzero(live) for live in lives]
+        env.reset(tasks, make_rngs(range(num_episodes)))
+        # Skip the episodes that had ended in the closed loop.
+        subsets = [None if active.all() else np.flatnonzero(active) for active in active_rows]
         start = time.perf_counter()
         for action, ids in zip(actions, subsets, strict=False):
             env.advance(action, ids)
         seconds["advance"].append(time.perf_counter() - start)
-    env_steps = int(np.sum(lives))
-    # The first time of each warms up.
+    env_steps = int(np.sum(active_rows))
+    # The first round of each is a warm-up.
     best = {name: max(min(times[1:]), 1e-9) for name, times in seconds.items()}
     return Speed(env_steps / best["step"], env_steps / best["advance"])
 
 
 def speed_of_step(family: TaskFamily) -> str:
-    """Observing and rewarding does not take most of the time where the physics is costly."""
+    """Observations and rewards do not take most of the time if the physics is costly."""
     speed = measure_speed(family)
     text = (
         f"{speed.closed_loop:,.0f} env steps/s, {speed.share:.2f} of the physics limit "
         f"({speed.limit:,.0f}), one thread"
     )
-    if 1 / speed.limit > COSTLY:
+    if 1 / speed.limit > COSTLY_PHYSICS:
         expect(
-            speed.share >= LEAST_SHARE,
-            f"{text}; expected {LEAST_SHARE} or more: vectorise observe and reward over episodes",
+            speed.share >= MIN_SHARE,
+            f"{text}; expected {MIN_SHARE} or more: vectorise observe and reward over episodes",
         )
     return text

@@ -1,4 +1,4 @@
-"""Checks of how a family draws its tasks."""
+"""Checks of the distribution and the sets of tasks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import itertools
 import numpy as np
 
 from metarl.envs.base import SPLITS, TaskFamily
-from metarl.envs.contract.recording import Violation, expect, some_tasks, watched_globals
+from metarl.envs.contract.recording import Violation, expect, random_tasks, unused_global_rngs
 
 REQUIRED_SPLITS = ("train", "validation", "test")
-"""The task sets that a family cannot do without."""
-SET_SIZES = (50, 10, 1)  # tasks of each set that are compared, where it has so many
+"""The task sets that every family must have."""
+SET_SIZES = (50, 10, 1)  # tasks of each set to compare: the largest number that the set has
 
 
 def sampled_tasks(family: TaskFamily) -> str:
     """Sampled tasks are float64 rows of the task space that `check_task` takes as they are."""
     for num_tasks in (1, 20):
-        tasks = some_tasks(family, num_tasks)
+        tasks = random_tasks(family, num_tasks)
         expected = (num_tasks, *family.task_space.shape)
         shape = np.shape(tasks)
         expect(shape == expected, f"sample_tasks: expected the shape {expected}, got {shape}")
@@ -29,8 +29,8 @@ def sampled_tasks(family: TaskFamily) -> str:
         for task in tasks:
             expect(
                 family.task_space.contains(task),
-                f"sample_tasks drew {_brief(task)}, which is not in the task space; widen the "
-                "space or narrow the distribution",
+                f"sample_tasks drew {_format_task(task)}, which is not in the task space; widen "
+                "the space or narrow the distribution",
             )
             _expect_accepted(family, task)
     return ""
@@ -40,11 +40,11 @@ def _expect_accepted(family: TaskFamily, task: np.ndarray) -> None:
     checked = family.check_task(task)
     expect(
         np.array_equal(checked, task),
-        f"check_task: expected the task {_brief(task)} as it is, got {_brief(checked)}",
+        f"check_task: expected the task {_format_task(task)} as it is, got {_format_task(checked)}",
     )
 
 
-def _brief(task: np.ndarray) -> str:
+def _format_task(task: np.ndarray) -> str:
     return np.array2string(np.asarray(task), threshold=6, edgeitems=2, separator=", ")
 
 
@@ -52,15 +52,15 @@ def sampling_randomness(family: TaskFamily) -> str:
     """Tasks depend on the given generator, and on nothing else."""
     drawn = []
     for seed in (1, 2):  # of the global generators, which must not matter
-        with watched_globals(seed):
-            drawn.append(some_tasks(family, 20))
+        with unused_global_rngs(seed):
+            drawn.append(random_tasks(family, 20))
             family.tasks("train", 3)
     expect(
         np.array_equal(*drawn),
         "the same generator gave other tasks; draw from nothing but the generator that is given",
     )
     expect(
-        not np.array_equal(drawn[0], some_tasks(family, 20, seed=1)),
+        not np.array_equal(drawn[0], random_tasks(family, 20, seed=1)),
         "two generators gave the same 20 tasks; draw them from the generator that is given",
     )
     return ""
@@ -70,7 +70,7 @@ def task_sets(family: TaskFamily) -> str:
     """The task sets are fixed, begin alike at any size, and are disjoint if the family says so."""
     missing = set(REQUIRED_SPLITS) - set(family.splits)
     expect(not missing, f"splits: expected {', '.join(REQUIRED_SPLITS)} at least")
-    sets = {split: _largest_set(family, split) for split in family.splits}
+    sets = {split: _first_tasks(family, split) for split in family.splits}
     for split, tasks in sets.items():
         again, fewer = family.tasks(split, len(tasks)), min(5, len(tasks))
         expect(np.array_equal(tasks, again), f"the {split} tasks differ from one call to the next")
@@ -83,7 +83,7 @@ def task_sets(family: TaskFamily) -> str:
             _expect_accepted(family, task)
             expect(
                 family.in_distribution(task) == (split != "ood"),
-                f"the {split} task {_brief(task)}: in_distribution says "
+                f"the {split} task {_format_task(task)}: in_distribution says "
                 f"{family.in_distribution(task)}; draw it elsewhere, or mend in_distribution",
             )
     absent = [split for split in SPLITS if split not in sets]
@@ -101,8 +101,8 @@ def task_sets(family: TaskFamily) -> str:
     return _disjoint(family, sets) + (f"no {', '.join(absent)} tasks" if absent else "")
 
 
-def _largest_set(family: TaskFamily, split: str) -> np.ndarray:
-    """The first tasks of a set: a benchmark may have fewer than one would like."""
+def _first_tasks(family: TaskFamily, split: str) -> np.ndarray:
+    """Return the first tasks of a set, as many as it has of the largest size in SET_SIZES."""
     for size in SET_SIZES[:-1]:
         with contextlib.suppress(ValueError):
             return family.tasks(split, size)
@@ -110,7 +110,7 @@ def _largest_set(family: TaskFamily, split: str) -> np.ndarray:
 
 
 def _disjoint(family: TaskFamily, sets: dict[str, np.ndarray]) -> str:
-    """Refuse common tasks if there are to be none; return a remark."""
+    """Raise a `Violation` if disjoint task sets have common tasks; return a note."""
     rows = {split: {task.tobytes() for task in tasks} for split, tasks in sets.items()}
     common = [pair for pair in itertools.combinations(rows, 2) if rows[pair[0]] & rows[pair[1]]]
     if family.splits_are_disjoint:

@@ -1,7 +1,8 @@
-"""Environments that are not ours as task families: they run in worker processes."""
+"""Third-party environments as task families: they run in worker processes."""
 
 from metarl.envs.external.description import Environment
-from metarl.envs.external.family import ExternalFamily, GymnasiumFamily
+from metarl.envs.external.family import ExternalFamily
+from metarl.envs.external.gymnasium_family import GymnasiumFamily
 from metarl.envs.external.meta_world import MetaWorld
 from metarl.envs.external.process import WorkerError
 

@@ -1,31 +1,31 @@
-"""CartPole for workers: Gymnasium's, with parameters that may be set one by one.
+"""Gymnasium's CartPole for workers, with parameters that may be set one by one.
 
-Needs Gymnasium alone: workers load this file under whichever Python they run.
+Imports only Gymnasium: workers may load this file under another interpreter.
 """
 
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class CartPole(CartPoleEnv):
-    """CartPole-v1 whose derived numbers follow from the others, and whose wiring may be swapped.
+    """CartPole-v1 whose derived parameters follow the others, and whose actions may be swapped.
 
     Attributes:
         length: half of the pole's length, m.
         gravity: m/s^2.
         masspole, masscart: kg.
-        wiring: below 0 the two actions push the other way round.
+        wiring: if negative, the two actions are swapped.
     """
 
     wiring = 1.0
 
     @property
     def total_mass(self):
-        """Of cart and pole, kg."""
+        """Mass of cart and pole, kg."""
         return self.masspole + self.masscart
 
     @total_mass.setter
     def total_mass(self, value):
-        """Follows from the others."""
+        """Ignored: the value follows from the other parameters."""
 
     @property
     def polemass_length(self):
@@ -34,7 +34,7 @@ class CartPole(CartPoleEnv):
 
     @polemass_length.setter
     def polemass_length(self, value):
-        """Follows from the others."""
+        """Ignored: the value follows from the other parameters."""
 
     def step(self, action):
         return super().step(action if self.wiring >= 0 else 1 - action)

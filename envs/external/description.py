@@ -1,4 +1,4 @@
-"""What an environment is, and what it says of itself when a worker tries it."""
+"""How an environment is made, and its spaces, which a worker reports."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metarl.envs.external.process import Lost, WorkerError, WorkerProcess, import_path
+from metarl.envs.external.process import WorkerError, WorkerLost, WorkerProcess, import_path
 
 Route = Literal["keyword", "attribute", "options"]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a worker makes, and how a task reaches it."""
+    """The environment that a worker makes, and how tasks are passed to it."""
 
     name: str
     """A Gymnasium id, `package.module:Name`, or `/path/to/file.py:Name`."""
     parameters: tuple[str, ...]
-    """What the numbers of a task are called."""
+    """The names of the numbers of a task."""
     route: Route = "attribute"
     """`keyword`: arguments of the constructor; `attribute`: set on the unwrapped environment before
     each reset; `options`: entries of `reset(options=...)`."""
@@ -32,7 +32,15 @@ class Environment:
 
 @dataclass(frozen=True)
 class Description:
-    """What an environment says of itself. Bounds are flat; `num_actions` is None for a Box."""
+    """Spaces and rendering of an environment.
+
+    Attributes:
+        obs_low, obs_high: bounds of the flat observation, (obs_dim,).
+        num_actions: of a Discrete action space; None for a Box.
+        action_low, action_high: bounds of the flat action; empty for a Discrete space.
+        frames_per_second: None if the environment does not say.
+        can_render: whether it has the render mode rgb_array.
+    """
 
     obs_low: np.ndarray
     obs_high: np.ndarray
@@ -40,32 +48,32 @@ class Description:
     action_low: np.ndarray
     action_high: np.ndarray
     frames_per_second: float | None
-    draws: bool
+    can_render: bool
 
     @property
     def action_dim(self) -> int:
-        """How many numbers an action has: 1, the index, where it is Discrete."""
+        """The size of an action; 1, for the index, if the space is Discrete."""
         return len(self.action_low) if self.num_actions is None else 1
 
 
-def describe(
+def query_environment(
     environment: Environment, trial: Sequence[float], python: str, timeout: float
 ) -> Description:
-    """Try an environment under the task `trial` in a worker of its own, once for each environment.
+    """Make an environment under the task `trial` in a worker and return its description, cached.
 
     Raises:
-        WorkerError: if it does not exist, or cannot be used; says what helps.
+        WorkerError: if it does not exist, or cannot be used; the message names a remedy.
     """
     spec = json.dumps({**asdict(environment), "trial": list(trial)})
-    return _describe(spec, python, timeout)
+    return _query(spec, python, timeout)
 
 
 @cache
-def _describe(spec: str, python: str, timeout: float) -> Description:
+def _query(spec: str, python: str, timeout: float) -> Description:
     environment = json.loads(spec)
-    answer = _opened(environment, python, timeout)
+    answer = _open_in_worker(environment, python, timeout)
     if "done" not in answer:
-        raise WorkerError(refusal(environment["name"], answer))
+        raise WorkerError(failure_text(environment["name"], answer))
     found, none = answer["done"], np.empty(0)
     obs, action = found["obs"], found["action"]
     return Description(
@@ -75,44 +83,44 @@ def _describe(spec: str, python: str, timeout: float) -> Description:
         action_low=np.array(action.get("low", none), float),
         action_high=np.array(action.get("high", none), float),
         frames_per_second=found["fps"],
-        draws=found["draws"],
+        can_render=found["can_render"],
     )
 
 
-def _opened(
+def _open_in_worker(
     environment: Mapping[str, Any], python: str, timeout: float, restarts: int = 1
 ) -> dict[str, Any]:
-    """Return what a worker answers that opens the environment; one that is lost is replaced."""
+    """Return the answer of a worker that opens the environment; a lost worker is replaced."""
     worker = WorkerProcess(python, timeout)
     worker.start()
     path = import_path(python)
     worker.send({"do": "open", "spec": environment, "path": path, "render": False})
     try:
         answer = worker.receive()
-    except Lost as loss:
+    except WorkerLost as loss:
         worker.kill()
         if restarts:
-            return _opened(environment, python, timeout, restarts - 1)
+            return _open_in_worker(environment, python, timeout, restarts - 1)
         raise WorkerError(lost_text(f"{environment['name']}: its worker", loss, worker)) from loss
-    worker.ask_to_end()
-    worker.bury()
+    worker.request_exit()
+    worker.wait_closed()
     return answer
 
 
-def refusal(name: str, answer: Mapping[str, Any]) -> str:
-    """Say in words why a worker did not do as told."""
+def failure_text(name: str, answer: Mapping[str, Any]) -> str:
+    """Return why a worker did not carry out a command."""
     if "refused" in answer:
         return f"{name} {answer['refused']}"
     return "\n  ".join([f"{name} raised {answer['raised']}", *answer["traceback"]])
 
 
-def lost_text(who: str, loss: Lost, worker: WorkerProcess) -> str:
-    """Say how a worker was lost, with its last words and what helps."""
-    words = f"; its last words:\n{worker.last_words}\n" if worker.last_words else "; "
+def lost_text(who: str, loss: WorkerLost, worker: WorkerProcess) -> str:
+    """Return how a worker was lost, with the end of its stderr and a remedy."""
+    stderr = f"; its last words:\n{worker.stderr_tail}\n" if worker.stderr_tail else "; "
     hung = "gave no answer" in str(loss)
     remedy = (
         f"if the environment is only slow, raise env.timeout ({worker.timeout:g} s)"
         if hung
         else "if memory ran out, play fewer episodes at once; else look at the environment"
     )
-    return f"{who} {loss}{words}{remedy}"
+    return f"{who} {loss}{stderr}{remedy}"

@@ -1,43 +1,42 @@
-"""Any Gymnasium environment as a task family: its episodes run in worker processes."""
+"""Task families whose episodes run in worker processes."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import MARGIN, TaskFamily
-from metarl.envs.external.batch import ExternalBatchEnv
-from metarl.envs.external.description import Description, Environment, Route, describe
+from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.external.description import Description, Environment, query_environment
 from metarl.envs.external.pool import Pool
-from metarl.envs.external.scene import ExternalScene
+from metarl.envs.external.process import WorkerError
+from metarl.envs.external.rendering import ExternalRenderer
 
-HERE = Path(__file__).parent
+MAX_SEED = 2**31 - 1  # accepted by every environment
 
 
 @dataclass(frozen=True)
 class ExternalFamily(TaskFamily):
-    """Tasks on an environment that worker processes play.
+    """Tasks on an environment that runs in worker processes.
 
-    A subclass says which environment, and which tasks: `environment`, `task_space` and
-    `sample_tasks`. How many workers there are, and whether one is lost, changes no result.
+    A subclass defines `environment`, `task_space` and `sample_tasks`. Results depend neither on the
+    number of workers nor on whether one is lost.
     """
 
     action_scale: float = 1.0
-    """The policy action that reaches the bounds of a Box action space: from minus to plus this it
-    maps onto low to high, and what lies beyond is clipped. Unbounded actions stay as they are."""
+    """The policy action that reaches the bounds of a Box action space: the interval from minus to
+    plus this value maps onto low to high; values beyond are clipped. Unbounded actions are passed
+    unchanged."""
     workers: int = 0
     """Worker processes; 0 for one per thread. No influence on the results."""
     timeout: float = 60.0
-    """Seconds that one call of the environment may take until its worker is started again."""
+    """Seconds that one call of the environment may take before its worker is restarted."""
     python: str = ""
     """The Python interpreter that runs the workers; empty for the one that runs metarl."""
 
@@ -52,7 +51,7 @@ class ExternalFamily(TaskFamily):
     @property
     @abstractmethod
     def environment(self) -> Environment:
-        """What the workers make, and how a task reaches it."""
+        """The environment that the workers make, and how tasks are passed to it."""
 
     @property
     def interpreter(self) -> str:
@@ -61,18 +60,19 @@ class ExternalFamily(TaskFamily):
 
     @property
     def middle_task(self) -> np.ndarray:
-        """A task on which the environment is tried, (task_dim,): the middle of the task space."""
+        """The task under which the environment is first made, (task_dim,): the middle of the task
+        space."""
         return (self.task_space.low + self.task_space.high) / 2
 
     @property
     def description(self) -> Description:
-        """What the environment says of itself, asked once.
+        """The spaces and the frame rate of the environment, queried once.
 
         Raises:
-            WorkerError: if it does not exist or cannot be used; says what helps.
+            WorkerError: if it does not exist or cannot be used; the message names a remedy.
         """
         trial = self.middle_task.tolist()
-        return describe(self.environment, trial, self.interpreter, self.timeout)
+        return query_environment(self.environment, trial, self.interpreter, self.timeout)
 
     @property
     def observation_space(self) -> Box:
@@ -97,8 +97,8 @@ class ExternalFamily(TaskFamily):
         found, action = self.description, np.asarray(action, np.float64)
         bounded = self._bounded(found)
         low, high = (np.where(bounded, x, 0) for x in (found.action_low, found.action_high))
-        share = np.clip(action / self.action_scale, -1.0, 1.0)
-        scaled = (high + low) / 2 + share * ((high - low) / 2)
+        unit = np.clip(action / self.action_scale, -1.0, 1.0)
+        scaled = (high + low) / 2 + unit * ((high - low) / 2)
         return np.where(bounded, scaled, np.clip(action, found.action_low, found.action_high))
 
     @property
@@ -109,7 +109,7 @@ class ExternalFamily(TaskFamily):
         return ExternalBatchEnv(self, num_episodes, num_threads)
 
     def make_pool(self, num_episodes: int, num_workers: int, *, render: bool = False) -> Pool:
-        """Make the workers that play a number of episodes, and draw them if asked to."""
+        """Make workers for a number of episodes; with `render` they can be rendered, too."""
         found = self.description
         sizes = {
             "episodes": num_episodes,
@@ -120,96 +120,95 @@ class ExternalFamily(TaskFamily):
         }
         return Pool(self.environment, sizes, self.interpreter, self.timeout, render)
 
-    def make_scene(self, width: int, height: int) -> ExternalScene:
-        return ExternalScene(self, width, height)
+    def make_renderer(self, width: int, height: int) -> ExternalRenderer:
+        return ExternalRenderer(self, width, height)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         names = self.environment.parameters
         return ", ".join(f"{n} {value:.3g}" for n, value in zip(names, task, strict=True))
 
     def task_hash(self, tasks: np.ndarray) -> str:
-        # Where and how the environment runs does not tell tasks apart.
-        usual = replace(self, workers=0, timeout=60.0, python="")
-        return super(ExternalFamily, usual).task_hash(tasks)
+        # Where and how the environment runs is no part of a task.
+        nominal = replace(self, workers=0, timeout=60.0, python="")
+        return super(ExternalFamily, nominal).task_hash(tasks)
 
 
-@dataclass(frozen=True)
-class GymnasiumFamily(ExternalFamily):
-    """Any Gymnasium environment, under tasks that set some of its parameters at random.
+class ExternalBatchEnv(BatchEnv):
+    """N episodes of an environment, divided among processes, which start at the first reset.
 
-    By default CartPole with poles of different lengths under different gravity. Out of
-    distribution are tasks of which some parameter is beyond its range, above it by up to half.
+    An episode's random stream gives the seed of the environment's reset, the only source of
+    randomness. `advance` also restarts an episode that has ended: only speed measurements continue
+    one.
+
+    Attributes:
+        pool: the workers.
     """
 
-    horizon: int = 200
-    """Length of an episode in control steps; the environment's own time limit is taken off."""
-    env_id: str = "cartpole.py:CartPole"
-    """A Gymnasium id such as CartPole-v1, or package.module:Class, or path/to/file.py:Class (or a
-    function). cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
-    parameters: Mapping[str, tuple[float, float]] = field(
-        default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
-    )
-    """What differs between tasks, with its lowest and highest value; uniform between them."""
-    route: Route = "attribute"
-    """How a task reaches the environment: as a keyword argument of the constructor, an attribute of
-    the unwrapped environment (set before each reset), or options of the reset."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the constructor, the same for all tasks."""
-    finite_horizon: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Whether nothing beyond the horizon counts; if false, the value of the last state does."""
+    family: ExternalFamily
 
-    name: ClassVar[str] = "gymnasium"
-    source: ClassVar[str] = "Gymnasium, or your own"
+    def __init__(self, family: ExternalFamily, num_episodes: int, num_threads: int = 1) -> None:
+        super().__init__(family, num_episodes, num_threads)
+        num_workers = min(family.workers or num_threads, num_episodes)
+        self.pool = family.make_pool(num_episodes, num_workers)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.parameters:
-            raise ValueError("parameters: expected at least one that differs between tasks")
-        if self.route not in get_args(Route):
-            known = ", ".join(get_args(Route))
-            raise ValueError(f"route: expected one of {known}, got {self.route!r}")
-        ranges = {name: (float(low), float(high)) for name, (low, high) in self.parameters.items()}
-        for name, (low, high) in ranges.items():
-            if not -np.inf < low <= high < np.inf:
-                raise ValueError(
-                    f"parameters.{name}: expected [low, high] with low <= high, got {[low, high]}"
-                )
-        try:
-            kwargs = json.loads(json.dumps(dict(self.kwargs)))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"kwargs: expected plain values, fit for JSON: {error}") from error
-        # What is frozen is set this way.
-        object.__setattr__(self, "parameters", ranges)
-        object.__setattr__(self, "kwargs", kwargs)
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        self._seeds = np.array([rng.integers(MAX_SEED) for rng in rngs])
+        self._actions = np.zeros_like(self.pool.views["action"])
+        self._steps_taken = np.zeros(self.num_episodes, np.int64)
+        self.success = None
+        self.pool.reset(np.asarray(tasks, np.float64), self._seeds)
+        return self.pool.views["obs"].copy()
 
-    @property
-    def environment(self) -> Environment:
-        return Environment(locate(self.env_id), tuple(self.parameters), self.route, self.kwargs)
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        self._advance(action, ids)
 
-    @property
-    def task_space(self) -> Box:
-        low, high = np.array(list(self.parameters.values())).T
-        return Box(low, high, dtype=np.float64)
+    def _advance(self, action: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
+        """Step the episodes; return which were stepped, (N,) bool."""
+        active = np.zeros(self.num_episodes, bool)
+        active[slice(None) if ids is None else ids] = True
+        if isinstance(self.family.action_space, Discrete):
+            self._actions[active, 0] = self.action_indices(action, np.flatnonzero(active))
+        else:
+            self._actions[active] = self.family.control(action)[active]
+        start = time.perf_counter()
+        self.pool.step(self._actions, active)
+        self.physics_seconds += time.perf_counter() - start
+        self._steps_taken += active
+        return active
 
-    @property
-    def ood_space(self) -> Box:
-        space = self.task_space
-        highest = space.low + MARGIN * (space.high - space.low)
-        return Box(space.low, highest, dtype=np.float64)
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
+        active, views = self._advance(action, ids), self.pool.views
+        obs, reward = views["obs"].copy(), views["reward"].copy()
+        terminated = views["terminated"].astype(bool)
+        self._check_not_truncated(active & ~terminated & views["truncated"].astype(bool))
+        self._update_success(active)
+        finite = np.isfinite(obs).all(axis=1) & np.isfinite(reward)
+        if (active & ~finite).any():
+            diverged = np.flatnonzero(active & ~finite)
+            reason = "the environment's observation or reward is not finite"
+            raise SimulationDiverged(diverged, reason, (obs, reward, terminated))
+        return obs, reward, terminated
 
-    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
-        space = self.task_space
-        return rng.uniform(space.low, space.high, (num_tasks, *space.shape))
+    def _check_not_truncated(self, truncated: np.ndarray) -> None:
+        early = np.flatnonzero(truncated & (self._steps_taken < self.family.horizon))
+        if early.size:
+            steps = self._steps_taken[early[0]]
+            raise WorkerError(
+                f"{self.family.environment.name}: cut episode {early[0]} short after {steps} steps "
+                f"(truncated), before env.horizon ({self.family.horizon}). Set env.horizon to "
+                f"{steps}, or lift the environment's own limit with env.kwargs"
+            )
 
+    def _update_success(self, active: np.ndarray) -> None:
+        success = self.pool.views["success"]
+        reported = active & ~np.isnan(success)
+        if reported.any():
+            before = np.zeros(self.num_episodes, bool) if self.success is None else self.success
+            self.success = before | (reported & (success > 0.5))
 
-def locate(name: str) -> str:
-    """Return the name of an environment, a file of it by its whole path.
+    def render_state(self, episode: int) -> np.ndarray:
+        """Return the seed of the episode and its last action, (1 + action_dim,).
 
-    A file is looked for in the current folder, then beside this one.
-    """
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py"):
-        return name
-    ours = HERE / file
-    path = ours if ours.is_file() and not Path(file).is_file() else Path(file).absolute()
-    return f"{path}:{attribute}"
+        The render states of all its steps suffice to replay an episode.
+        """
+        return np.append(float(self._seeds[episode]), self._actions[episode])

@@ -18,16 +18,16 @@ from gymnasium.spaces import Box
 
 from metarl.envs.base import SPLITS, TaskError
 from metarl.envs.external.description import Environment
-from metarl.envs.external.family import HERE, ExternalFamily
+from metarl.envs.external.family import ExternalFamily
 from metarl.envs.external.meta_world_setup import REQUIREMENTS, home, installed_python
-from metarl.envs.external.process import WorkerError, variables
+from metarl.envs.external.process import WorkerError, worker_environ
 
-PROGRAM = HERE / "meta_world_env.py"
-MAX_HORIZON = 500  # Meta-World's environments refuse to go on
-EXTENT = 2.0  # no goal and no object is further from the origin along any axis, m
+PROGRAM = Path(__file__).with_name("meta_world_env.py")
+MAX_HORIZON = 500  # limit of Meta-World's environments
+EXTENT = 2.0  # bound of the coordinates of all goals and objects, m
 GOAL_DIM = 6
 
-TITLES = """
+BASE_NAMES = """
     assembly basketball bin-picking box-close button-press-topdown button-press-topdown-wall
     button-press button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble
     door-close door-lock door-open door-unlock drawer-close drawer-open faucet-close faucet-open
@@ -37,7 +37,7 @@ TITLES = """
     reach reach-wall shelf-place soccer stick-pull stick-push sweep-into sweep window-close
     window-open
 """
-NAMES = tuple(sorted(f"{title}-v3" for title in TITLES.split()))
+NAMES = tuple(sorted(f"{name}-v3" for name in BASE_NAMES.split()))
 """The environments, in the order in which tasks number them."""
 
 Benchmark = Literal["ML1", "ML10", "ML45"]
@@ -120,10 +120,10 @@ class MetaWorld(ExternalFamily):
         return rows[:num_tasks].copy()
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
-        """Draw train tasks: of all environments equally many, or as nearly as can be."""
+        """Draw train tasks, (num_tasks, 7): numbers per environment differ by at most one."""
         rows = self.table["train"]
         kinds = len(np.unique(rows[:, 0]))
-        # A task's place in the batch keeps its environment, which takes long to make.
+        # Index i of a batch gets the same environment every time, because making one is slow.
         kind = np.arange(num_tasks) % kinds
         rest = num_tasks % kinds
         if rest:
@@ -136,7 +136,7 @@ class MetaWorld(ExternalFamily):
             raise TaskError(f"a task of {self.name} begins with a whole number, got {row[0]}")
         return row
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         return NAMES[int(task[0])].removesuffix("-v3")
 
 
@@ -157,27 +157,27 @@ def load_table(python: str, benchmark: str, env_name: str, seed: int) -> dict[st
     if not file.is_file():
         command = [python, "-I", str(PROGRAM), benchmark, env_name, str(seed)]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=variables(python)
+            command, capture_output=True, text=True, check=False, env=worker_environ(python)
         )
         if done.returncode:
-            words = done.stderr.strip()[-2000:]
+            stderr = done.stderr.strip()[-2000:]
             raise WorkerError(
-                f"metaworld: {python} cannot list the tasks of {benchmark}:\n{words}\n"
+                f"metaworld: {python} cannot list the tasks of {benchmark}:\n{stderr}\n"
                 "If its packages are missing or broken, run metarl setup metaworld"
             )
-        write_whole(file, done.stdout)
+        write_atomically(file, done.stdout)
     splits = json.loads(file.read_text())
-    return {split: in_turn(np.array(rows)) for split, rows in splits.items()}
+    return {split: interleaved(np.array(rows)) for split, rows in splits.items()}
 
 
-def in_turn(rows: np.ndarray) -> np.ndarray:
-    """Order tasks, (n, 7), so that their environments, with as many each, take turns."""
+def interleaved(rows: np.ndarray) -> np.ndarray:
+    """Reorder tasks, (n, 7), with equally many per environment, so that environments alternate."""
     kinds = len(np.unique(rows[:, 0]))
     return rows.reshape(kinds, -1, rows.shape[1]).swapaxes(0, 1).reshape(rows.shape)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that another process sees whole or not at all."""
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file so that other processes see either all of it or none."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
         part.write(text)

@@ -20,7 +20,7 @@ import metaworld
 import numpy as np
 
 GOAL_DIM = 6  # numbers that place objects and goal; some environments need only 3
-VALIDATION = 2  # added to the seed; Meta-World itself adds 1 for the test tasks of ML1
+VALIDATION_OFFSET = 2  # added to the seed; Meta-World itself adds 1 for the test tasks of ML1
 CAMERA = "corner2"
 
 
@@ -40,7 +40,7 @@ class MetaWorldEnv(gymnasium.Env):
         self.observation_space = self.env.observation_space
 
     def use(self, name: str) -> None:
-        """Go on with the environment of that name."""
+        """Switch to the environment of that name."""
         if name == self.name:
             return
         if self.env is not None:
@@ -49,13 +49,14 @@ class MetaWorldEnv(gymnasium.Env):
         self.name, self.env = name, kept.pop() if kept else self.create(name)
 
     def create(self, name: str) -> Any:
-        drawn = {}
+        """Make an environment."""
+        options = {}
         if self.render_mode:
-            drawn = {"render_mode": self.render_mode, "camera_name": CAMERA}
+            options = {"render_mode": self.render_mode, "camera_name": CAMERA}
             display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             if sys.platform.startswith("linux") and not display:
                 os.environ.setdefault("MUJOCO_GL", "egl")
-        return metaworld.ALL_V3_ENVIRONMENTS[name](**drawn)
+        return metaworld.ALL_V3_ENVIRONMENTS[name](**options)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -77,13 +78,13 @@ class MetaWorldEnv(gymnasium.Env):
         return self.env.step(action)
 
     def render(self) -> np.ndarray:
-        return np.rot90(self.env.render(), 2)  # the camera hangs upside down
+        return np.rot90(self.env.render(), 2)  # the camera is mounted upside down
 
     def close(self) -> None:
         self.env.close()
 
 
-# Environments that no episode uses now, by name and render mode: making one takes a while.
+# Environments not in use, by name and render mode, kept because making one is slow.
 idle: dict[tuple[str, str | None], list[Any]] = {}
 
 
@@ -100,9 +101,9 @@ def rows(names: list[str], tasks: list[Any]) -> list[list[float]]:
 def benchmark_tasks(benchmark: str, env_name: str, seed: int) -> dict[str, list[list[float]]]:
     """Return the rows of the train, validation and test tasks."""
     names = sorted(metaworld.ALL_V3_ENVIRONMENTS)
-    words = [env_name] if benchmark == "ML1" else []
+    arguments = [env_name] if benchmark == "ML1" else []
     make = getattr(metaworld, benchmark)
-    own, other = make(*words, seed=seed), make(*words, seed=seed + VALIDATION)
+    own, other = make(*arguments, seed=seed), make(*arguments, seed=seed + VALIDATION_OFFSET)
     return {
         "train": rows(names, own.train_tasks),
         "validation": rows(names, other.train_tasks),

@@ -1,4 +1,4 @@
-"""Meta-World's own Python environment: where it is, and how it is made."""
+"""The Python environment of Meta-World: its location and its installation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pathlib import Path
 from metarl.envs.external.process import WorkerError
 
 REQUIREMENTS = Path(__file__).with_name("meta_world_requirements.txt")
-MARK = "metarl-ready.txt"  # written last: the pins of an environment that is whole
+READY_FILE = "metarl-ready.txt"  # written last: the pinned packages of a complete environment
 
 
 def home() -> Path:
-    """Return the folder of what we install and keep: METARL_HOME, or ~/.cache/metarl."""
+    """Return the folder of installations and caches: METARL_HOME, or ~/.cache/metarl."""
     return Path(os.environ.get("METARL_HOME") or Path.home() / ".cache" / "metarl").absolute()
 
 
 def installed_python() -> Path:
-    """Return the interpreter of Meta-World's environment, which may not be there yet."""
+    """Return the path of the interpreter of Meta-World's environment, which may not exist yet."""
     return home() / "metaworld" / "bin" / "python"
 
 
 def is_installed() -> bool:
-    """Whether the environment is whole and has the pinned packages."""
-    mark = home() / "metaworld" / MARK
-    return mark.is_file() and mark.read_text() == REQUIREMENTS.read_text()
+    """Return whether the environment is complete and has the pinned packages."""
+    ready_file = home() / "metaworld" / READY_FILE
+    return ready_file.is_file() and ready_file.read_text() == REQUIREMENTS.read_text()
 
 
 def setup(say: Callable[[str], None] = print) -> Path:
-    """Make the environment, unless it is there, and return its interpreter. Safe to repeat.
+    """Make the environment unless it is complete, and return its interpreter. Safe to repeat.
 
     Args:
-        say: told what is done.
+        say: called with a line on each step.
 
     Raises:
         WorkerError: if the environment cannot be made or a package cannot be installed.
@@ -49,16 +49,16 @@ def setup(say: Callable[[str], None] = print) -> Path:
     run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)])
     say("trying it")
     run([str(python), "-I", "-c", "import metaworld; metaworld.ML1('reach-v3', seed=0)"])
-    (folder / MARK).write_text(REQUIREMENTS.read_text())
+    (folder / READY_FILE).write_text(REQUIREMENTS.read_text())
     say(f"Meta-World is ready: {python}")
     return python
 
 
 def run(command: list[str]) -> None:
-    """Run a command, showing nothing unless it fails.
+    """Run a command silently.
 
     Raises:
-        WorkerError: with the end of what it wrote.
+        WorkerError: if it fails; the message has the end of its output.
     """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -1,4 +1,4 @@
-"""Episodes shared out among worker processes that may hang or die without changing a result."""
+"""Episodes divided among worker processes that may hang or die without changing a result."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from metarl.envs.external.description import Environment, lost_text, refusal
-from metarl.envs.external.process import Lost, WorkerError, WorkerProcess, import_path
-from metarl.envs.external.worker import views
+from metarl.envs.external.description import Environment, failure_text, lost_text
+from metarl.envs.external.process import WorkerError, WorkerLost, WorkerProcess, import_path
+from metarl.envs.external.worker.shared_arrays import views
 
-RESTARTS = 3
-"""How often a worker is started again between two resets."""
+MAX_RESTARTS = 3
+"""Restarts of a worker between two resets, after which its loss is an error."""
 
 
 class Pool:
     """N episodes of an environment on W worker processes, each with a slice of them.
 
-    What happened since the reset is remembered: a worker that dies, or hangs, is started again and
-    led to where it was, which needs an environment whose seed and actions decide everything.
+    All commands since the reset are stored: a worker that dies or hangs is restarted and repeats
+    them, which requires an environment determined by its seed and actions.
 
     Attributes:
-        views: the shared arrays by name (`metarl.envs.external.worker.views`).
+        views: the shared arrays by name (`metarl.envs.external.worker.shared_arrays.views`).
         workers: the worker processes, which start at the first command.
     """
 
@@ -41,14 +41,14 @@ class Pool:
         timeout: float,
         render: bool = False,
     ) -> None:
-        self._environment, self._sizes, self._render = environment, dict(sizes), render
+        self._environment, self._sizes, self._can_render = environment, dict(sizes), render
         self._path = import_path(python)
         num_episodes, num_workers = sizes["episodes"], sizes["workers"]
         bounds = [num_episodes * i // num_workers for i in range(num_workers + 1)]
         self._slices = [slice(*ends) for ends in pairwise(bounds)]
         self.workers = [WorkerProcess(python, timeout) for _ in range(num_workers)]
         self._restarts = [0] * num_workers
-        # A file without a name: nothing is left of it when the last process has ended.
+        # An unlinked file: the system removes it when the last process has ended.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self._fd, name = tempfile.mkstemp(dir=memory)
         os.unlink(name)
@@ -56,16 +56,16 @@ class Pool:
         os.ftruncate(self._fd, length)
         self.views, _ = views(sizes, mmap.mmap(self._fd, length))
         self._history: list[tuple[np.ndarray, np.ndarray]] = []
-        self._before = self.views["obs"].copy()
-        self._close = weakref.finalize(self, end, self.workers, self._fd, os.getpid())
+        self._last_obs = self.views["obs"].copy()
+        self._close = weakref.finalize(self, close_workers, self.workers, self._fd, os.getpid())
 
     @property
     def pids(self) -> list[int]:
-        """The numbers of the worker processes."""
+        """The ids of the worker processes."""
         return [worker.pid for worker in self.workers]
 
     def close(self) -> None:
-        """End the workers. The pool is of no use afterwards."""
+        """End the workers. The pool cannot be used afterwards."""
         self._close()
 
     def reset(self, tasks: np.ndarray, seeds: np.ndarray) -> None:
@@ -89,8 +89,8 @@ class Pool:
         self._history.append((self.views["action"].copy(), self.views["active"].copy()))
         self._command({"do": "step"})
 
-    def picture(self, row: int) -> np.ndarray:
-        """Return what the environment of an episode draws, (height, width, 3) uint8.
+    def render(self, row: int) -> np.ndarray:
+        """Return the image that the environment of an episode renders, (height, width, 3) uint8.
 
         Raises:
             WorkerError: if the environment fails, or a worker is lost too often.
@@ -98,21 +98,21 @@ class Pool:
         index = next(i for i, rows in enumerate(self._slices) if row < rows.stop)
         worker, name = self.workers[index], self._environment.name
         while True:
-            worker.send({"do": "picture", "row": row})
+            worker.send({"do": "render", "row": row})
             try:
                 answer = worker.receive()
                 if "done" not in answer:
-                    raise WorkerError(refusal(name, answer))
+                    raise WorkerError(failure_text(name, answer))
                 shape = answer["done"]
                 content = worker.receive_bytes(math.prod(shape))
                 return np.frombuffer(content, np.uint8).reshape(shape)
-            except Lost as loss:
+            except WorkerLost as loss:
                 answer = self._replace(index, loss, pending=False)
                 if "done" not in answer:
-                    raise WorkerError(refusal(name, answer)) from loss
+                    raise WorkerError(failure_text(name, answer)) from loss
 
     def _command(self, command: Mapping[str, Any]) -> None:
-        """Have all workers carry a command out."""
+        """Send a command to all workers and wait until all have carried it out."""
         try:
             for index, worker in enumerate(self.workers):
                 if not worker.started:
@@ -120,15 +120,18 @@ class Pool:
                 worker.send(command)
             answers = [self._answer(index) for index in range(len(self.workers))]
         except BaseException:
-            for worker in self.workers:  # answers that nobody waits for would confuse the next
+            # Unread answers would be taken for those of later commands.
+            for worker in self.workers:
                 worker.kill()
             raise
         for index, answer in enumerate(answers):
             if "done" not in answer:
                 if "refused" in answer:
-                    raise WorkerError(refusal(self._environment.name, answer))
-                raise WorkerError(f"{refusal(self._environment.name, answer)}\n{self._at(index)}")
-        self._before[:] = self.views["obs"]
+                    raise WorkerError(failure_text(self._environment.name, answer))
+                raise WorkerError(
+                    f"{failure_text(self._environment.name, answer)}\n{self._at(index)}"
+                )
+        self._last_obs[:] = self.views["obs"]
 
     def _open(self, index: int) -> None:
         worker, rows = self.workers[index], self._slices[index]
@@ -138,7 +141,7 @@ class Pool:
                 "do": "open",
                 "spec": asdict(self._environment),
                 "path": self._path,
-                "render": self._render,
+                "render": self._can_render,
                 "sizes": self._sizes,
                 "fd": self._fd,
                 "index": index,
@@ -147,42 +150,42 @@ class Pool:
         )
 
     def _answer(self, index: int) -> dict[str, Any]:
-        """Return a worker's answer; if it is lost, that of its successors."""
+        """Return a worker's answer; if the worker is lost, the answer of its replacement."""
         try:
             return self.workers[index].receive(lambda: int(self.views["calls"][index]))
-        except Lost as loss:
+        except WorkerLost as loss:
             return self._replace(index, loss)
 
-    def _replace(self, index: int, loss: Lost, *, pending: bool = True) -> dict[str, Any]:
-        """Return the answer of a lost worker's successor to the last command.
+    def _replace(self, index: int, loss: WorkerLost, *, pending: bool = True) -> dict[str, Any]:
+        """Return the answer of a lost worker's replacement to the last command.
 
         Args:
             index: which worker.
             loss: how it was lost.
-            pending: whether its answer to that command was still waited for.
+            pending: whether the answer to that command had not arrived yet.
 
         Raises:
-            WorkerError: if the successors are lost too, or do not come to where it was.
+            WorkerError: if replacements are lost too, or cannot reproduce its episodes.
         """
         worker = self.workers[index]
         while True:
             where = self._at(index)
             worker.kill()
-            if self._restarts[index] == RESTARTS:
+            if self._restarts[index] == MAX_RESTARTS:
                 rows = self._slices[index]
-                who = (
+                subject = (
                     f"{self._environment.name}: worker {index} (episodes {rows.start} to "
-                    f"{rows.stop - 1}), started again {RESTARTS} times,"
+                    f"{rows.stop - 1}), started again {MAX_RESTARTS} times,"
                 )
-                raise WorkerError(f"{lost_text(who, loss, worker)}\n{where}") from loss
+                raise WorkerError(f"{lost_text(subject, loss, worker)}\n{where}") from loss
             self._restarts[index] += 1
             try:
                 return self._restore(index, pending)
-            except Lost as error:
+            except WorkerLost as error:
                 loss = error
 
     def _restore(self, index: int, pending: bool) -> dict[str, Any]:
-        """Start a worker again, and repeat what its predecessor did since the reset."""
+        """Restart a worker, and repeat all commands since the reset."""
         worker, rows = self.workers[index], self._slices[index]
 
         def repeat(name: str) -> dict[str, Any]:
@@ -204,7 +207,7 @@ class Pool:
 
     def _check_restored(self, index: int) -> None:
         rows = self._slices[index]
-        if not np.array_equal(self.views["obs"][rows], self._before[rows], equal_nan=True):
+        if not np.array_equal(self.views["obs"][rows], self._last_obs[rows], equal_nan=True):
             raise WorkerError(
                 f"{self._environment.name}: worker {index} was lost and cannot be replaced: "
                 "seed and actions lead its successor to other observations. Make the "
@@ -212,9 +215,9 @@ class Pool:
             )
 
     def _at(self, index: int) -> str:
-        """Say what a worker is, or was, working on."""
+        """Return the step, episode, seed and task that a worker is working on."""
         rows = self._slices[index]
-        # Its own word, which is not to be relied on now that it has failed.
+        # Written by the worker, which has failed: the row may be out of range.
         row = int(np.clip(self.views["row"][index], rows.start, rows.stop - 1))
         task = zip(self._environment.parameters, self.views["task"][row], strict=True)
         values = ", ".join(f"{name} {value:g}" for name, value in task)
@@ -223,12 +226,12 @@ class Pool:
         return f"({when} of episode {row}, seed {int(self.views['seed'][row])}, task {values})"
 
 
-def end(workers: Sequence[WorkerProcess], fd: int, owner: int) -> None:
-    """End workers and free their memory, in the process that made them only."""
+def close_workers(workers: Sequence[WorkerProcess], fd: int, owner: int) -> None:
+    """End workers and free their shared memory, only in the process that made them."""
     if os.getpid() != owner:
         return
     for worker in workers:
-        worker.ask_to_end()
+        worker.request_exit()
     for worker in workers:
-        worker.bury()
+        worker.wait_closed()
     os.close(fd)

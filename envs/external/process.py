@@ -1,4 +1,4 @@
-"""One worker process, and what is known of how it ended."""
+"""One worker process: commands, answers, and the reason why it ended."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).with_name("worker.py")
-START = 60.0  # seconds, at least, to start Python and import what the environment needs
-FAREWELL = 2.0  # seconds that a worker has to end by itself
-LAST_WORDS = 20  # lines of stderr shown
-LONGEST = 1 << 23  # bytes that an answer may have
-FAILURES = ({"refused": str}, {"raised": str, "traceback": list})  # besides {"done": ...}
-TALE = 0.2  # seconds for a hanging worker to write where it is
+PROGRAM = Path(__file__).parent / "worker" / "__main__.py"
+START_TIMEOUT = 60.0  # minimum, s, for starting Python and importing the environment's packages
+EXIT_TIMEOUT = 2.0  # s, for a worker to exit by itself
+STDERR_TAIL_LINES = 20  # lines of stderr shown
+MAX_ANSWER_BYTES = 1 << 23
+FAILURE_TYPES = ({"refused": str}, {"raised": str, "traceback": list})  # besides {"done": ...}
+TRACEBACK_WAIT = 0.2  # s, for a hanging worker to write its traceback
 
 
 class WorkerError(RuntimeError):
     """An environment in a worker process cannot be used, failed, or was lost."""
 
 
-class Lost(Exception):
-    """A worker ended, hangs, or no longer makes sense; the message says how."""
+class WorkerLost(Exception):
+    """A worker has ended, hangs, or sent an invalid answer; the message says which."""
 
 
 class WorkerProcess:
-    """Speaks with one worker.
+    """Sends commands to one worker process and receives its answers.
 
     Attributes:
         python: the interpreter that runs it.
         timeout: seconds that one call of an environment may take.
-        last_words: the end of what the lost worker wrote to stderr.
+        stderr_tail: the last lines that the last process wrote to stderr, once it has ended.
     """
 
     def __init__(self, python: str, timeout: float) -> None:
         self.python, self.timeout = python, timeout
-        self.last_words = ""
+        self.stderr_tail = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._sent_commands = 0
-        self._waiting = 0  # answers to come
-        self._patience = timeout
+        self._num_pending = 0  # answers not received yet
+        self._answer_timeout = timeout
 
     @property
     def started(self) -> bool:
@@ -56,12 +56,12 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     def start(self, fd: int | None = None) -> None:
-        """Start the process; `fd` is a file that it may use, shared memory.
+        """Start the process, which inherits the file descriptor `fd` of the shared memory.
 
         Raises:
             WorkerError: if there is no such interpreter.
@@ -74,7 +74,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 pass_fds=[] if fd is None else [fd],
-                env=variables(self.python),
+                env=worker_environ(self.python),
             )
         except OSError as error:
             self._stderr.close()
@@ -86,14 +86,14 @@ class WorkerProcess:
         self._answers = self._process.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
-        self._buffer, self._waiting = b"", 0
-        self._patience = max(self.timeout, START)
+        self._buffer, self._num_pending = b"", 0
+        self._answer_timeout = max(self.timeout, START_TIMEOUT)
 
     def send(self, command: Mapping[str, Any]) -> None:
-        """Send a command. That the worker is gone is noticed when its answer is waited for."""
+        """Send a command. If the worker has ended, `receive` raises the error."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._waiting += 1
+        self._num_pending += 1
         self._sent_commands += 1
         self._sent = time.monotonic()
         numbered = {**command, "number": self._sent_commands}
@@ -102,30 +102,34 @@ class WorkerProcess:
             self._process.stdin.flush()
 
     def receive(self, progress: Callable[[], int] = lambda: 0) -> dict[str, Any]:
-        """Wait for all answers that are due, and return the last, or the first that is bad.
+        """Wait for all pending answers; return the last, or the first that reports a failure.
 
         Args:
-            progress: counts what the worker has done; a worker that counts on is given more time.
+            progress: returns a count of the worker's calls; while it grows, the time-out restarts.
 
         Raises:
-            Lost: if the worker has ended, hangs, or sent what is no answer.
+            WorkerLost: if the worker has ended, hangs, or sent an invalid answer.
         """
         answer: dict[str, Any] = {}
-        while self._waiting:
+        while self._num_pending:
             while b"\n" not in self._buffer:
-                if len(self._buffer) > LONGEST:
-                    raise Lost(f"sent {len(self._buffer):,} bytes without an end")
+                if len(self._buffer) > MAX_ANSWER_BYTES:
+                    raise WorkerLost(f"sent {len(self._buffer):,} bytes without an end")
                 self._read(progress)
             line, _, self._buffer = self._buffer.partition(b"\n")
-            answer = parse(line, self._sent_commands - self._waiting + 1)
-            self._waiting -= 1
-            self._patience = self.timeout
+            answer = parse(line, self._sent_commands - self._num_pending + 1)
+            self._num_pending -= 1
+            self._answer_timeout = self.timeout
             if "done" not in answer:
                 break
         return answer
 
     def receive_bytes(self, count: int) -> bytes:
-        """Return the bytes that follow an answer."""
+        """Return the `count` bytes that follow an answer.
+
+        Raises:
+            WorkerLost: if the worker has ended or hangs.
+        """
         while len(self._buffer) < count:
             self._read(lambda: 0)
         content, self._buffer = self._buffer[:count], self._buffer[count:]
@@ -133,21 +137,22 @@ class WorkerProcess:
 
     def _read(self, progress: Callable[[], int]) -> None:
         since, done = self._sent, progress()
-        while not self._poll.poll(1000 * min(1.0, self._patience / 4)):
+        while not self._poll.poll(1000 * min(1.0, self._answer_timeout / 4)):
             now = time.monotonic()
             if progress() != done:
                 since, done = now, progress()
-            elif now - since > self._patience:
-                raise Lost(f"gave no answer for {self._patience:g} s")
+            elif now - since > self._answer_timeout:
+                raise WorkerLost(f"gave no answer for {self._answer_timeout:g} s")
         content = os.read(self._answers, 1 << 20)
         if not content:
-            raise Lost(self._ending())
+            raise WorkerLost(self._exit_reason())
         self._buffer += content
 
-    def _ending(self) -> str:
+    def _exit_reason(self) -> str:
+        """Return how a process ended whose output is closed."""
         assert self._process is not None
         try:
-            code = self._process.wait(FAREWELL)
+            code = self._process.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             return "closed its output"
         if code >= 0:
@@ -158,28 +163,28 @@ class WorkerProcess:
             return f"was killed by signal {-code}"
 
     def kill(self) -> None:
-        """End the process at once, and keep its last words."""
+        """Kill the process; a hanging one first writes its traceback to stderr."""
         if self._process is None:
             return
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGUSR1)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(TALE)
+                self._process.wait(TRACEBACK_WAIT)
             self._process.kill()
         self._clear()
 
-    def ask_to_end(self) -> None:
-        """Let the process end by itself: `bury` waits for it."""
+    def request_exit(self) -> None:
+        """Close the process's stdin, upon which it exits; `wait_closed` waits for it."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
 
-    def bury(self) -> None:
-        """Wait until the process has ended; kill it if that takes too long."""
+    def wait_closed(self) -> None:
+        """Wait until the process has exited; kill it after EXIT_TIMEOUT."""
         if self._process is None:
             return
         try:
-            self._process.wait(FAREWELL)
+            self._process.wait(EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._clear()
@@ -196,15 +201,15 @@ class WorkerProcess:
         with self._stderr as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 10_000))
             lines = file.read().decode(errors="replace").splitlines()
-        self.last_words = "\n".join(f"  {line}" for line in lines[-LAST_WORDS:])
+        self.stderr_tail = "\n".join(f"  {line}" for line in lines[-STDERR_TAIL_LINES:])
 
 
 def parse(line: bytes, number: int) -> dict[str, Any]:
-    """Return the answer to the command of that number.
+    """Return the answer to command `number` that a line holds.
 
     Raises:
-        Lost: if it is none. What an environment writes to the pipe of the answers is not taken for
-            one, nor is the answer to another command.
+        WorkerLost: if the line is no answer (an environment may write into the pipe), or the answer
+            to another command.
     """
     try:
         answer = json.loads(line)
@@ -212,20 +217,24 @@ def parse(line: bytes, number: int) -> dict[str, Any]:
         answer = None
     if isinstance(answer, dict) and answer.pop("number", None) == number:
         kinds = {name: type(value) for name, value in answer.items()}
-        if kinds.keys() == {"done"} or kinds in FAILURES:
+        if kinds.keys() == {"done"} or kinds in FAILURE_TYPES:
             return answer
-    raise Lost(f"sent what is no answer: {line[:60]!r}{'...' if len(line) > 60 else ''}")
+    raise WorkerLost(f"sent what is no answer: {line[:60]!r}{'...' if len(line) > 60 else ''}")
 
 
-def variables(python: str) -> dict[str, str]:
-    """Return a worker's environment variables: ours, but those of our Python for ours alone."""
-    kept = {"OMP_NUM_THREADS": "1", **os.environ}
+def worker_environ(python: str) -> dict[str, str]:
+    """Return a worker's environment variables.
+
+    They are those of this process, for another interpreter without the variables that configure
+    this one.
+    """
+    environ = {"OMP_NUM_THREADS": "1", **os.environ}
     if python != sys.executable:
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"):
-            kept.pop(name, None)
-    return kept
+            environ.pop(name, None)
+    return environ
 
 
 def import_path(python: str) -> list[str]:
-    """Return where a worker looks for modules besides its own places."""
+    """Return folders that a worker adds to its import path."""
     return [os.getcwd(), *(sys.path if python == sys.executable else [])]

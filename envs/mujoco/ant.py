@@ -15,15 +15,16 @@ from gymnasium.spaces import Box
 from mujoco.batch import Batch
 
 from metarl.envs.base import MARGIN
-from metarl.envs.mujoco.family import MujocoFamily, load_model
+from metarl.envs.mujoco.family import MujocoFamily, squared_norm
 from metarl.envs.mujoco.goals import DirectionGoal, VelocityGoal
-from metarl.envs.mujoco.rendering import Mark
+from metarl.envs.mujoco.markers import Marker
+from metarl.envs.mujoco.models import load_model
 
 
 @dataclass(frozen=True)
 class Ant(MujocoFamily):
-    """What the Ant families share: a robot with four legs that falls out of its episode when its
-    torso leaves a range of heights."""
+    """Base of the Ant families: a robot with four legs whose episode ends when the height of its
+    torso leaves a range."""
 
     contact_forces: bool = True
     """Whether the external forces on the bodies, each clipped to [-1, 1], are observed, 78 more
@@ -45,7 +46,7 @@ class Ant(MujocoFamily):
     normal_velocities: ClassVar[bool] = True
     camera_elevation: ClassVar[float] = -30.0
     observe_position: ClassVar[bool] = False
-    """Whether x and y are observed: where they matter to the reward."""
+    """Whether x and y are observed; needed where the reward depends on them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,10 +84,10 @@ class Ant(MujocoFamily):
         return batch.bind("qpos")[:, :2].copy()
 
     def bonus(self, batch: Batch, control: np.ndarray) -> np.ndarray:
-        """Return what every Ant task adds to its reward, (N,)."""
-        bonus = self.alive_bonus - self.control_cost * np.square(control).sum(axis=1)
+        """Return the alive bonus minus control and contact costs, (N,)."""
+        bonus = self.alive_bonus - self.control_cost * squared_norm(control)
         if self.contact_forces:
-            bonus -= self.contact_cost * np.square(self.clipped_forces(batch)).sum(axis=1)
+            bonus -= self.contact_cost * squared_norm(self.clipped_forces(batch))
         return bonus
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
@@ -167,8 +168,8 @@ class AntGoal(Ant):
 
     @property
     def ood_space(self) -> Box:
-        farthest = MARGIN * self.goal_range
-        return Box(-farthest, farthest, (2,), np.float64)
+        limit = MARGIN * self.goal_range
+        return Box(-limit, limit, (2,), np.float64)
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         if self.region == "square":
@@ -191,13 +192,13 @@ class AntGoal(Ant):
         distance = np.abs(batch.bind("qpos")[:, :2] - tasks).sum(axis=1)
         return -distance + self.bonus(batch, control)
 
-    def marks(
+    def goal_markers(
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
-    ) -> list[Mark]:
-        """A disk on the floor, with a post."""
+    ) -> list[Marker]:
+        """Return a disk on the floor, with a post."""
         x, y = task
-        disk = Mark(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (0.35, 0.01, 0.0))
-        return [disk, Mark(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.75), (0.03, 0.75, 0.0))]
+        disk = Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (0.35, 0.01, 0.0))
+        return [disk, Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.75), (0.03, 0.75, 0.0))]
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         return f"distance {np.linalg.norm(state[:2] - task):.1f} m"

@@ -55,7 +55,7 @@ class RandomParams(MujocoFamily):
 
     @property
     def task_dim(self) -> int:
-        """How many numbers a task has: those of the fields, less those of the world's body."""
+        """The number of scaled parameters: all but the world body's mass and inertia."""
         sizes = {name: values.size for name, values in self.parameters().items()}
         return sum(sizes.values()) - 1 - 3
 
@@ -94,6 +94,6 @@ class RandomParams(MujocoFamily):
         self.apply_task(batch, task[None])
         return batch.get_model(0)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         mass = self.scaled(task[None])["body_mass"].sum() / self.model.body_mass.sum()
         return f"speed {state[self.model.nq]:+.1f} m/s, total mass x{mass:.1f}"

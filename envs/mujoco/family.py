@@ -1,35 +1,30 @@
-"""The family contract fulfilled on `mujoco.batch`: N simulations of one model in C++ threads."""
+"""Task families on `mujoco.batch`: N simulations of one MuJoCo model in C++ threads."""
 
 # The names of MuJoCo's bindings are compiled, without type stubs.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import time
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 from mujoco.batch import Batch, SimulationError
 
 from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
-from metarl.envs.mujoco.rendering import Mark, MujocoScene
-
-GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+from metarl.envs.mujoco.markers import Marker
+from metarl.envs.mujoco.models import load_model, quiet
+from metarl.envs.mujoco.rendering import MujocoRenderer
 
 # MuJoCo calls a simulation unstable, and resets it, when a position, velocity or acceleration
 # passes mjMAXVAL; so it bounds every observation.
 MAX_VALUE = float(mujoco.mjMAXVAL)
-MOST_FRAMES = 1000  # physics steps in a control step; more is a slip
+MAX_FRAME_SKIP = 1000  # physics steps per control step
 UNSTABLE = [
     mujoco.mjtWarning.mjWARN_BADQPOS.value,
     mujoco.mjtWarning.mjWARN_BADQVEL.value,
@@ -38,56 +33,14 @@ UNSTABLE = [
 UNSTABLE_REASON = "MuJoCo found a position, velocity or acceleration that is NaN or huge"
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep MuJoCo from printing, and from leaving MUJOCO_LOG.TXT in the current folder."""
-    config = mujoco.MjLogConfig.get()
-    before = config.logto_console, config.logto_file
-    config.logto_console = config.logto_file = False
-    mujoco.MjLogConfig.set(config)
-    try:
-        yield
-    finally:
-        config.logto_console, config.logto_file = before
-        mujoco.MjLogConfig.set(config)
-
-
-def load_spec(file: str) -> mujoco.MjSpec:
-    """Parse one of Gymnasium's MuJoCo models, to be changed before it is compiled."""
-    with quiet():
-        return mujoco.MjSpec.from_file(str(GYMNASIUM_ASSETS / file))
-
-
-def compile_model(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Compile a model, without a word about what Gymnasium's models have that is deprecated."""
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return spec.compile()
-
-
-@functools.cache
-def load_model(file: str, contact_forces: bool = False) -> mujoco.MjModel:
-    """Compile one of Gymnasium's MuJoCo models. The model is shared: do not write to it.
-
-    Args:
-        file: its name.
-        contact_forces: whether MuJoCo computes the bodies' external forces, `cfrc_ext`. It does so
-            only for a sensor that needs them; one is added. It takes no part in the physics.
-    """
-    spec = load_spec(file)
-    if contact_forces:
-        site = spec.worldbody.first_body().add_site(name="contact_forces")
-        spec.add_sensor(
-            type=mujoco.mjtSensor.mjSENS_FORCE,
-            objtype=mujoco.mjtObj.mjOBJ_SITE,
-            objname=site.name,
-        )
-    return compile_model(spec)
+def squared_norm(vectors: np.ndarray) -> np.ndarray:
+    """Return the sum of squares of each row of (N, n), (N,)."""
+    return np.square(vectors).sum(axis=1)
 
 
 @dataclass(frozen=True)
 class MujocoFamily(TaskFamily):
-    """A family on a MuJoCo model. Subclasses write the task once, vectorised over N simulations."""
+    """A family on a MuJoCo model. Subclasses define the task, vectorised over N simulations."""
 
     horizon: int = 200
     """Length of an episode in control steps."""
@@ -99,22 +52,22 @@ class MujocoFamily(TaskFamily):
 
     model_file: ClassVar[str]
     """The model, a file among Gymnasium's MuJoCo assets."""
-    usual_frame_skip: ClassVar[int] = 5
-    """How many physics steps Gymnasium's environment takes."""
+    default_frame_skip: ClassVar[int] = 5
+    """Physics steps per control step of Gymnasium's environment."""
     reset_noise: ClassVar[float]
-    """How far episodes begin from the model's own state: positions evenly within this range, and
-    velocities too, or normally with this standard deviation."""
+    """Noise on the model's initial state: positions, and by default velocities, are uniform within
+    this range; normal velocities have this standard deviation."""
     normal_velocities: ClassVar[bool] = False
     """Whether initial velocities are normal."""
     camera_elevation: ClassVar[float] = -12.0
-    """How the camera looks at the robot, degrees: negative from above."""
+    """Elevation of the camera, degrees; negative looks down from above."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.action_scale > 0:
             raise ValueError(f"action_scale: expected more than 0, got {self.action_scale}")
-        if not 0 <= self.frame_skip <= MOST_FRAMES:
-            raise ValueError(f"frame_skip: expected 0 to {MOST_FRAMES}, got {self.frame_skip}")
+        if not 0 <= self.frame_skip <= MAX_FRAME_SKIP:
+            raise ValueError(f"frame_skip: expected 0 to {MAX_FRAME_SKIP}, got {self.frame_skip}")
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -125,23 +78,25 @@ class MujocoFamily(TaskFamily):
     def stage(self) -> int:
         """The stages of MuJoCo's forward dynamics that are computed at the new state after a step.
 
-        By default none: then all that MuJoCo derives from positions and velocities describes the
-        state before the last physics step (or, with a Runge-Kutta integrator, within it), as it
-        does in Gymnasium's environments. What `observe` and `reward` look at must be current.
+        By default none: then all quantities that MuJoCo derives from positions and velocities
+        describe the state before the last physics step (or, with a Runge-Kutta integrator, within
+        it), as in Gymnasium's environments. The stage must cover every quantity that `observe` and
+        `reward` read.
         """
         return mujoco.mjtStage.mjSTAGE_NONE.value
 
     def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:
-        """Change the model of each simulation as its task, (N, task_dim), says. By default not."""
+        """Set the model of each simulation according to its task, (N, task_dim); by default the
+        models stay as they are."""
 
     def task_model(self, task: np.ndarray) -> mujoco.MjModel:
-        """Return the model under a task, (task_dim,): by default the one of all tasks."""
+        """Return the model under a task, (task_dim,): by default the model of all tasks."""
         return self.model
 
     @property
     def physics_steps(self) -> int:
         """How many physics steps a control step takes."""
-        return self.frame_skip or self.usual_frame_skip
+        return self.frame_skip or self.default_frame_skip
 
     @property
     def dt(self) -> float:
@@ -185,7 +140,7 @@ class MujocoFamily(TaskFamily):
 
     @abstractmethod
     def position(self, batch: Batch) -> np.ndarray:
-        """Return the position, (N, ...), whose change over a step `reward` looks at, a copy."""
+        """Return a copy of the position, (N, ...), whose change over a step `reward` receives."""
 
     @abstractmethod
     def reward(
@@ -197,7 +152,7 @@ class MujocoFamily(TaskFamily):
             batch: the simulations after the step.
             tasks: (N, task_dim).
             velocity: the change of `position` over the control step per second, (N, ...).
-            control: what the actuators were told, (N, action_dim).
+            control: actuator commands, (N, action_dim).
         """
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
@@ -212,21 +167,21 @@ class MujocoFamily(TaskFamily):
         free = self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
         return float(state[0]), float(state[1]) if free else 0.0
 
-    def marks(
+    def goal_markers(
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
-    ) -> list[Mark]:
-        """Return what shows the goal in a scene.
+    ) -> list[Marker]:
+        """Return the markers that show the goal in an image; by default none.
 
         Args:
-            start: the episode's first state, (nq + nv,).
-            state: the one now.
-            seconds: of simulated time since the first.
+            start: the first state of the episode, (nq + nv,).
+            state: the current state, (nq + nv,).
+            seconds: simulated time since the first state.
             task: (task_dim,).
         """
         return []
 
-    def make_scene(self, width: int, height: int) -> MujocoScene:
-        return MujocoScene(self, width, height)
+    def make_renderer(self, width: int, height: int) -> MujocoRenderer:
+        return MujocoRenderer(self, width, height)
 
 
 class MujocoBatchEnv(BatchEnv):
@@ -241,10 +196,10 @@ class MujocoBatchEnv(BatchEnv):
         self._register_outputs()
 
     def _register_outputs(self) -> None:
-        """Look once at all that the family looks at.
+        """Read every simulation output that the family uses, once.
 
-        What MuJoCo derives from the state is copied out of it only from the moment on that it was
-        first asked for; a reset would otherwise observe zeros.
+        `Batch` copies a derived quantity out of the simulations only after it has been bound; the
+        first reset would otherwise observe zeros.
         """
         tasks = np.repeat(self.family.tasks("train", 1), self.num_episodes, axis=0)
         velocity = self.family.position(self.batch)
@@ -276,19 +231,19 @@ class MujocoBatchEnv(BatchEnv):
         diverged = self._advance(action, ids)
         if diverged is None:
             return self._result(before)
-        with np.errstate(all="ignore"):  # in the rows of those that diverged
+        with np.errstate(all="ignore"):  # in the rows of diverged episodes
             diverged.result = self._result(before)
         raise diverged
 
     def _result(self, before: np.ndarray) -> StepResult:
-        """Look at the simulations after a step from the positions `before`."""
+        """Return the results of a step that began at the positions `before`, (N, ...)."""
         family, batch = self.family, self.batch
         velocity = (family.position(batch) - before) / family.dt
         reward = family.reward(batch, self.tasks, velocity, self._ctrl)
         return family.observe(batch), reward, family.terminated(batch, self.tasks)
 
     def _advance(self, action: np.ndarray, ids: np.ndarray | None) -> SimulationDiverged | None:
-        """Do the dynamics, and return the error if some of the episodes diverged."""
+        """Step the physics; return the error to raise if some episodes diverged."""
         self._ctrl[:] = self.family.control(action)
         failed, reason = np.zeros(0, int), UNSTABLE_REASON
         start = time.perf_counter()
@@ -302,10 +257,10 @@ class MujocoBatchEnv(BatchEnv):
         unstable = self.batch.warning[:, UNSTABLE, 1].any(axis=1)
         if not (failed.size or unstable.any()):
             return None
-        # MuJoCo counts until the next reset, and so those too that are stepped no longer.
-        lost = unstable if ids is None else unstable & np.isin(np.arange(len(unstable)), ids)
-        lost[failed] = True
-        return SimulationDiverged(np.flatnonzero(lost), reason) if lost.any() else None
+        # MuJoCo counts until the next reset, also for episodes that are no longer stepped.
+        diverged = unstable if ids is None else unstable & np.isin(np.arange(len(unstable)), ids)
+        diverged[failed] = True
+        return SimulationDiverged(np.flatnonzero(diverged), reason) if diverged.any() else None
 
     def set_state(self, episode: int, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Set the positions, (nq,), and velocities, (nv,), of one episode."""
@@ -314,5 +269,5 @@ class MujocoBatchEnv(BatchEnv):
         with quiet():
             self.batch.forward(np.array([episode]))
 
-    def drawn_state(self, episode: int) -> np.ndarray:
+    def render_state(self, episode: int) -> np.ndarray:
         return np.concatenate([self.batch.bind("qpos")[episode], self.batch.bind("qvel")[episode]])

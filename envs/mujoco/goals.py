@@ -1,4 +1,4 @@
-"""Goals that several robots share: how they are drawn, bounded, described and shown."""
+"""Goals that several robots share: goal velocities and directions."""
 
 # The names of MuJoCo's bindings are compiled, without type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 
 from metarl.envs.base import MARGIN, TaskError
 from metarl.envs.mujoco.family import MujocoFamily
-from metarl.envs.mujoco.rendering import Mark
+from metarl.envs.mujoco.markers import Marker
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class VelocityGoal(MujocoFamily):
 
     @property
     def ood_space(self) -> Box:
-        highest = self.goal_low + MARGIN * (self.goal_high - self.goal_low)
-        return Box(self.goal_low, highest, (1,), np.float64)
+        limit = self.goal_low + MARGIN * (self.goal_high - self.goal_low)
+        return Box(self.goal_low, limit, (1,), np.float64)
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return rng.uniform(self.goal_low, self.goal_high, (num_tasks, 1))
 
-    def marks(
+    def goal_markers(
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
-    ) -> list[Mark]:
-        """A bar on the floor that moves at the goal velocity, from where the robot began."""
+    ) -> list[Marker]:
+        """Return a bar on the floor that moves at the goal velocity from the robot's start."""
         x, y = self.floor_position(start)[0] + task[0] * seconds, self.floor_position(state)[1]
-        return [Mark(mujoco.mjtGeom.mjGEOM_BOX, (x, y, 0.005), (0.04, 1.0, 0.005))]
+        return [Marker(mujoco.mjtGeom.mjGEOM_BOX, (x, y, 0.005), (0.04, 1.0, 0.005))]
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         return f"speed {state[self.model.nq]:+.1f}, goal {task[0]:+.1f} m/s"
 
 
@@ -77,7 +77,7 @@ class DirectionGoal(MujocoFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # What is frozen is set this way; this shadows the class variable.
+        # The dataclass is frozen; this shadows the class variable.
         object.__setattr__(self, "splits_are_disjoint", self.plane)
 
     @property
@@ -106,16 +106,16 @@ class DirectionGoal(MujocoFamily):
         """Return a task as an angle from the x axis, radians."""
         return float(task[0]) if self.plane else math.pi * (task[0] < 0)
 
-    def marks(
+    def goal_markers(
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
-    ) -> list[Mark]:
-        """An arrow over the robot."""
+    ) -> list[Marker]:
+        """Return an arrow over the robot."""
         x, y = self.floor_position(state)
         place = (x, y, robot_height(self.model) + 0.15)
         size = (0.04, 0.04, 1.2)
-        return [Mark(mujoco.mjtGeom.mjGEOM_ARROW, place, size, self.heading(task))]
+        return [Marker(mujoco.mjtGeom.mjGEOM_ARROW, place, size, self.heading(task))]
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         velocity = state[self.model.nq : self.model.nq + 2]
         if self.plane:
             along = self.speed_along(task[None], velocity[None])[0]
@@ -123,9 +123,9 @@ class DirectionGoal(MujocoFamily):
         return f"speed {velocity[0]:+.1f} m/s, goal {'forward' if task[0] > 0 else 'backward'}"
 
 
-@functools.cache  # a film asks for every frame
+@functools.cache  # every frame of a video needs it
 def robot_height(model: mujoco.MjModel) -> float:
-    """Return how high a robot reaches as it starts, m."""
+    """Return the height of the top of a robot in its initial pose, m."""
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     robot = model.geom_bodyid > 0

@@ -15,15 +15,16 @@ from gymnasium.spaces import Box
 from mujoco.batch import Batch
 
 from metarl.envs.mujoco.dynamics import power
-from metarl.envs.mujoco.family import MujocoFamily, compile_model, load_model, load_spec
+from metarl.envs.mujoco.family import MujocoFamily, squared_norm
 from metarl.envs.mujoco.goals import DirectionGoal, VelocityGoal
+from metarl.envs.mujoco.models import compile_model, load_model, load_spec
 
-CONTROL_COST = 0.05
+CONTROL_COST = 0.05  # per squared actuator command
 
 
 @dataclass(frozen=True)
 class HalfCheetah(MujocoFamily):
-    """What the HalfCheetah families share: a planar robot whose forward velocity is rewarded.
+    """Base of the HalfCheetah families: a planar robot rewarded for its velocity along x.
 
     Gymnasium takes 5 physics steps, of 0.01 s, per control step, so that 200 take 10 s. MAML's
     code, on rllab, has `frame_skip: 1`: they take 2 s there, with a much finer control.
@@ -46,13 +47,13 @@ class HalfCheetah(MujocoFamily):
 
     @property
     def stage(self) -> int:
-        # The centre of mass is among what MuJoCo derives from the positions.
+        # MuJoCo derives the centre of mass from the positions.
         stages = mujoco.mjtStage
         needed = self.observe_torso or self.velocity_of == "centre_of_mass"
         return (stages.mjSTAGE_POS if needed else stages.mjSTAGE_NONE).value
 
     def observe(self, batch: Batch) -> np.ndarray:
-        # All but the x position, which no reward depends on.
+        # Without the x position: no reward depends on it.
         parts = [batch.bind("qpos")[:, 1:], batch.bind("qvel")]
         if self.observe_torso:
             parts.append(batch.bind("subtree_com")[:, 1])
@@ -62,11 +63,6 @@ class HalfCheetah(MujocoFamily):
         if self.velocity_of == "centre_of_mass":
             return batch.bind("subtree_com")[:, 1, 0].copy()
         return batch.bind("qpos")[:, 0].copy()
-
-
-def control_cost(control: np.ndarray) -> np.ndarray:
-    """Return the cost, (N,), of the actuator commands, (N, 6)."""
-    return CONTROL_COST * np.square(control).sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class HalfCheetahVel(VelocityGoal, HalfCheetah):
     def reward(
         self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
     ) -> np.ndarray:
-        return -np.abs(velocity - tasks[:, 0]) - control_cost(control)
+        return -np.abs(velocity - tasks[:, 0]) - CONTROL_COST * squared_norm(control)
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class HalfCheetahDir(DirectionGoal, HalfCheetah):
     def reward(
         self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
     ) -> np.ndarray:
-        return tasks[:, 0] * velocity - control_cost(control)
+        return tasks[:, 0] * velocity - CONTROL_COST * squared_norm(control)
 
 
 @dataclass(frozen=True)
@@ -127,9 +123,9 @@ class HalfCheetahBody(HalfCheetah):
         return power(2.0, rng.uniform(-1.0, 1.0, (num_tasks, 3)))
 
     def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:
-        rows, which = np.unique(tasks, axis=0, return_inverse=True)
+        rows, index = np.unique(tasks, axis=0, return_inverse=True)
         models = [self.task_model(row) for row in rows]
-        batch.set_models([models[i] for i in which.ravel()])
+        batch.set_models([models[i] for i in index.ravel()])
 
     def task_model(self, task: np.ndarray) -> mujoco.MjModel:
         return body_model(self.model_file, *task.tolist())
@@ -137,14 +133,14 @@ class HalfCheetahBody(HalfCheetah):
     def reward(
         self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
     ) -> np.ndarray:
-        return velocity - control_cost(control)
+        return velocity - CONTROL_COST * squared_norm(control)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         mass, damping, length = task
         return f"mass x{mass:.1f}, damping x{damping:.1f}, head x{length:.1f}"
 
 
-@functools.lru_cache(maxsize=64)  # a task is met again after adaptation
+@functools.lru_cache(maxsize=64)  # each task is played again after adaptation
 def body_model(file: str, mass: float, damping: float, length: float) -> mujoco.MjModel:
     """Compile the HalfCheetah with its masses, damping and head's length times these factors."""
     axis = np.zeros(3)  # of the head's capsule, from the neck to the tip

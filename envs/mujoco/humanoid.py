@@ -12,16 +12,17 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
-from metarl.envs.mujoco.family import load_model
+from metarl.envs.mujoco.family import squared_norm
 from metarl.envs.mujoco.goals import DirectionGoal
+from metarl.envs.mujoco.models import load_model
 
-# PEARL has 0.25 times the way of the centre of mass per physics step's time, and 5 of them make a
-# control step.
+# PEARL rewards 0.25 * displacement of the centre of mass / time of one physics step; a control step
+# has 5 physics steps.
 FORWARD_REWARD = 1.25
 CONTROL_COST = 0.1
-CONTACT_COST, HIGHEST_CONTACT_COST = 5e-7, 10.0
+CONTACT_COST, MAX_CONTACT_COST = 5e-7, 10.0
 ALIVE_BONUS = 5.0
-LOWEST, HIGHEST = 1.0, 2.0  # height of the torso, m
+MIN_HEIGHT, MAX_HEIGHT = 1.0, 2.0  # of the torso, m
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class HumanoidDir(DirectionGoal):
         return mujoco.mjtStage.mjSTAGE_ACC.value
 
     def observe(self, batch: Batch) -> np.ndarray:
-        # Not the position, which no reward depends on, nor the world and the root's free joint.
+        # Without x and y, the world's body and the root's free joint: no reward depends on them.
         bodies = [batch.bind(name)[:, 1:] for name in ("cinert", "cvel", "cfrc_ext")]
         cinert, cvel, cfrc_ext = (each.reshape(len(each), -1) for each in bodies)
         qpos, force = batch.bind("qpos")[:, 2:], batch.bind("qfrc_actuator")[:, 6:]
         return np.concatenate([qpos, batch.bind("qvel"), cinert, cvel, force, cfrc_ext], axis=1)
 
     def position(self, batch: Batch) -> np.ndarray:
-        # The centre of mass of all that is attached to the world, which itself has no mass.
+        # Body 0 is the world, which has no mass: its subtree's centre of mass is the robot's.
         return batch.bind("subtree_com")[:, 0, :2].copy()
 
     def reward(
@@ -66,12 +67,12 @@ class HumanoidDir(DirectionGoal):
         forces = np.square(batch.bind("cfrc_ext")).sum(axis=(1, 2))
         return (
             FORWARD_REWARD * self.speed_along(tasks, velocity)
-            - CONTROL_COST * np.square(control).sum(axis=1)
-            - np.minimum(CONTACT_COST * forces, HIGHEST_CONTACT_COST)
+            - CONTROL_COST * squared_norm(control)
+            - np.minimum(CONTACT_COST * forces, MAX_CONTACT_COST)
             + ALIVE_BONUS
         )
 
     def terminated(self, batch: Batch, tasks: np.ndarray) -> np.ndarray:
         """where the torso's height leaves the range from 1 to 2 m"""
         height = batch.bind("qpos")[:, 2]
-        return (height < LOWEST) | (height > HIGHEST)
+        return (height < MIN_HEIGHT) | (height > MAX_HEIGHT)

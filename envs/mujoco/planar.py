@@ -10,18 +10,18 @@ import numpy as np
 from mujoco.batch import Batch
 
 from metarl.envs.mujoco.dynamics import RandomParams
-from metarl.envs.mujoco.family import MujocoFamily
+from metarl.envs.mujoco.family import MujocoFamily, squared_norm
 from metarl.envs.mujoco.goals import VelocityGoal
 
-CONTROL_COST = 0.001
+CONTROL_COST = 0.001  # per squared actuator command
 MAX_OBSERVED_VELOCITY = 10.0
 
 
 @dataclass(frozen=True)
-class Biped(MujocoFamily):
-    """What Walker2d and Hopper share: a planar robot that falls out of its episode."""
+class PlanarWalker(MujocoFamily):
+    """Base of Walker2d and Hopper: a planar robot whose episode ends when it falls."""
 
-    usual_frame_skip: ClassVar[int] = 4
+    default_frame_skip: ClassVar[int] = 4
     reset_noise: ClassVar[float] = 0.005
 
     @property
@@ -29,7 +29,7 @@ class Biped(MujocoFamily):
         return self.model.nq - 1 + self.model.nv
 
     def observe(self, batch: Batch) -> np.ndarray:
-        # All but the x position, which no reward depends on.
+        # Without the x position: no reward depends on it.
         limit = MAX_OBSERVED_VELOCITY
         qvel = np.clip(batch.bind("qvel"), -limit, limit)
         return np.concatenate([batch.bind("qpos")[:, 1:], qvel], axis=1)
@@ -46,13 +46,8 @@ class Biped(MujocoFamily):
         return ~self.healthy(batch)
 
 
-def control_cost(control: np.ndarray) -> np.ndarray:
-    """Return the cost, (N,), of the actuator commands, (N, action_dim)."""
-    return CONTROL_COST * np.square(control).sum(axis=1)
-
-
 @dataclass(frozen=True)
-class Walker(Biped):
+class Walker(PlanarWalker):
     """Two legs; has fallen where its torso is not upright at a height of 0.8 to 2 m."""
 
     model_file: ClassVar[str] = "walker2d_v5.xml"
@@ -63,7 +58,7 @@ class Walker(Biped):
 
 
 @dataclass(frozen=True)
-class Hopper(Biped):
+class Hopper(PlanarWalker):
     """One leg; has fallen where its torso is not upright at a height of at least 0.7 m."""
 
     model_file: ClassVar[str] = "hopper.xml"
@@ -92,28 +87,30 @@ class WalkerVel(VelocityGoal, Walker):
     def reward(
         self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
     ) -> np.ndarray:
-        return self.alive_bonus - np.abs(velocity - tasks[:, 0]) - control_cost(control)
+        return (
+            self.alive_bonus - np.abs(velocity - tasks[:, 0]) - CONTROL_COST * squared_norm(control)
+        )
 
 
 @dataclass(frozen=True)
-class _WalkOn(Biped):
+class _ForwardReward(PlanarWalker):
     """Gymnasium's reward: velocity + 1 while the robot has not fallen - 0.001 |control|^2."""
 
     def reward(
         self, batch: Batch, tasks: np.ndarray, velocity: np.ndarray, control: np.ndarray
     ) -> np.ndarray:
-        return velocity + self.healthy(batch) - control_cost(control)
+        return velocity + self.healthy(batch) - CONTROL_COST * squared_norm(control)
 
 
 @dataclass(frozen=True)
-class WalkerParams(RandomParams, _WalkOn, Walker):
+class WalkerParams(RandomParams, _ForwardReward, Walker):
     """Walk forward with other masses, inertias, frictions and dampings: Walker2d's reward."""
 
     name: ClassVar[str] = "walker_params"
 
 
 @dataclass(frozen=True)
-class HopperParams(RandomParams, _WalkOn, Hopper):
+class HopperParams(RandomParams, _ForwardReward, Hopper):
     """Hop forward with other masses, inertias, frictions and dampings: Hopper's reward."""
 
     name: ClassVar[str] = "hopper_params"

@@ -1,4 +1,4 @@
-"""Offscreen rendering of MuJoCo models, with or without a display."""
+"""Offscreen rendering of MuJoCo families, with or without a display."""
 
 # The names of MuJoCo's bindings are compiled, without type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -9,36 +9,42 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
 from scipy.ndimage import gaussian_filter1d
 
-from metarl.envs.rendering import moment
+from metarl.envs.mujoco.markers import Marker, metre_markers
+from metarl.envs.rendering import RenderingUnavailable, frame_at
 
-if TYPE_CHECKING:
-    from metarl.envs.mujoco.family import MujocoFamily
-
-LIGHTEN = 0.6  # how far the colours of floor and sky are drawn towards white
+LIGHTEN = 0.6  # fraction by which the colours of floor and sky are moved towards white
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
-DISTANCE = 3.3  # of the camera, in radii of the robot
-CALM = 0.3  # s over which the camera evens out how the robot moves (standard deviation)
-LABEL_WIDTH = 70  # of a metre on the floor, pixels, with some room to the next
-MAX_PATHS = 16  # episodes whose camera paths are kept
-BLUE = (0.165, 0.435, 0.733, 1.0)  # of the marks on the floor
-RED = (0.753, 0.224, 0.169, 1.0)  # of goals
+CAMERA_DISTANCE = 3.3  # in radii of the robot
+CAMERA_SMOOTHING = 0.3  # standard deviation of the Gaussian filter on the camera's path, s
+LABEL_WIDTH = 70  # room for a label on the floor, pixels
+MAX_PATHS = 16  # episodes whose camera paths are cached
 
 
-class RenderingUnavailable(RuntimeError):
-    """This machine cannot make an OpenGL context."""
+class RenderedFamily(Protocol):
+    """The members of `MujocoFamily` that rendering uses."""
+
+    camera_elevation: ClassVar[float]
+
+    @property
+    def dt(self) -> float: ...
+
+    def task_model(self, task: np.ndarray) -> mujoco.MjModel: ...
+
+    def goal_markers(
+        self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
+    ) -> Sequence[Marker]: ...
 
 
 def _choose_backend() -> None:
-    """Use EGL on a Linux machine without a display, unless MUJOCO_GL says what to use."""
+    """Use EGL on a Linux machine without a display, unless MUJOCO_GL names a backend."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not display and not os.environ.get("MUJOCO_GL"):
         from mujoco.egl import GLContext  # fails where libEGL is missing
@@ -46,11 +52,12 @@ def _choose_backend() -> None:
         gl_context.GLContext = GLContext
 
 
-def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """Make a renderer of pictures of the given size in pixels.
+def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    """Make MuJoCo's renderer for images of the given size in pixels.
 
     Raises:
-        RenderingUnavailable: if there is no working OpenGL library; says what helps.
+        RenderingUnavailable: if there is no working OpenGL library; the message says what to
+            install or set.
     """
     model = copy.copy(model)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
@@ -68,14 +75,14 @@ def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
         ) from error
 
 
-def drawable(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Return a copy to draw: light, matt and quick to render, on a floor of 1 m squares."""
+def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return a copy for rendering: light, matt and cheap to render, on a floor of 1 m squares."""
     model = copy.copy(model)
     for texture in np.flatnonzero(model.tex_type != mujoco.mjtTexture.mjTEXTURE_CUBE):
         start, pixels = model.tex_adr[texture], model.tex_height[texture] * model.tex_width[texture]
         colours = model.tex_data[start : start + pixels * model.tex_nchannel[texture]]
         colours[:] = 255 - (1 - LIGHTEN) * (255.0 - colours)
-    for floor in floors(model):
+    for floor in floor_geoms(model):
         if (material := model.geom_matid[floor]) >= 0:
             model.geom_rgba[floor, :3] = model.mat_rgba[material, :3] = 1
             model.mat_texuniform[material] = False
@@ -88,73 +95,39 @@ def drawable(model: mujoco.MjModel) -> mujoco.MjModel:
     return model
 
 
-def floors(model: mujoco.MjModel) -> np.ndarray:
-    """Return which geoms are planes, (n,)."""
+def floor_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Return the indices of the geoms that are planes, (n,)."""
     return np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
 
 
-@dataclass(frozen=True)
-class Mark:
-    """Something drawn into a scene that the model does not have.
+class MujocoRenderer:
+    """Renders the robot of a family from the side. A render state is qpos and qvel, (nq + nv,).
 
-    Attributes:
-        kind: the shape, one of MuJoCo's.
-        position: of its centre; of an arrow its foot. (3,), m.
-        size: as in MuJoCo's models for the shape (a cylinder's radius and half height), (3,), m.
-        heading: where its x axis (an arrow's tip) points in the plane, radians from x.
-        colour: red, green, blue, opacity.
-        text: a label.
+    The camera follows the smoothed path of the robot; markers on the floor show the distance from
+    the origin along x. Between two control steps the states are interpolated.
     """
 
-    kind: mujoco.mjtGeom
-    position: Sequence[float] | np.ndarray
-    size: Sequence[float] = (0.1, 0.1, 0.1)
-    heading: float = 0.0
-    colour: Sequence[float] = RED
-    text: str = ""
-
-    def add_to(self, scene: mujoco.MjvScene) -> None:
-        """Add the mark to what a renderer draws."""
-        geom = scene.geoms[scene.ngeom]
-        cos, sin = math.cos(self.heading), math.sin(self.heading)
-        if self.kind == mujoco.mjtGeom.mjGEOM_ARROW:  # points along its z axis
-            frame = [0.0, -sin, cos, 0.0, cos, sin, -1.0, 0.0, 0.0]
-        else:
-            frame = [cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0]
-        position, colour = np.array(self.position, float), np.array(self.colour, np.float32)
-        mujoco.mjv_initGeom(geom, self.kind, np.array(self.size), position, np.array(frame), colour)
-        geom.label = self.text
-        scene.ngeom += 1
-
-
-class MujocoScene:
-    """Draws a model in a given state, seen from the side. A state is qpos and qvel, (nq + nv,).
-
-    The camera follows the robot, more calmly than it moves; marks on the floor tell its distance
-    from the origin along x. Between two control steps the robot is drawn between their states.
-    """
-
-    def __init__(self, family: MujocoFamily, width: int, height: int) -> None:
-        """Draw the `task_model` and the `marks` of a family, in pictures of this many pixels."""
+    def __init__(self, family: RenderedFamily, width: int, height: int) -> None:
+        """Render the `task_model` and the `goal_markers` of a family; sizes are in pixels."""
         self._family, self._size = family, (width, height)
         self._paths: dict[bytes, np.ndarray] = {}
         self._task: list[float] | None = None
-        self._drawn: mujoco.MjModel | None = None
+        self._task_model: mujoco.MjModel | None = None
         self._renderer: mujoco.Renderer | None = None
 
     def _renderer_of(self, task: np.ndarray) -> mujoco.Renderer:
-        """Return the renderer of a task's model: the last one, if the model is the same."""
+        """Return the renderer of a task's model, a new one only if the model has changed."""
         if self._renderer is not None and self._task == task.tolist():
             return self._renderer
         model, self._task = self._family.task_model(task), task.tolist()
-        if self._renderer is not None and model is self._drawn:
+        if self._renderer is not None and model is self._task_model:
             return self._renderer
         self.close()
-        self._drawn, self._model = model, drawable(model)
-        self._renderer = self._make_renderer(self._model)
+        self._task_model, self._model = model, restyled(model)
+        self._renderer = self._open_renderer(self._model)
         return self._renderer
 
-    def _make_renderer(self, model: mujoco.MjModel) -> mujoco.Renderer:
+    def _open_renderer(self, model: mujoco.MjModel) -> mujoco.Renderer:
         """Make a renderer, and the camera, light and simulation that go with it."""
         width, height = self._size
         self._data = mujoco.MjData(model)
@@ -163,47 +136,51 @@ class MujocoScene:
         centre = self._data.subtree_com[1]
         distance = np.linalg.norm(self._data.geom_xpos[robot] - centre, axis=1)
         radius = (distance + model.geom_rbound[robot]).max()
-        # Shadows reach this far: little, so that their few pixels are small.
+        # The shadow map covers only this radius, so that its few pixels are small.
         model.vis.map.shadowclip = 2 * radius / model.stat.extent
 
         self._camera = mujoco.MjvCamera()
         self._camera.lookat[:] = centre
-        self._camera.distance = DISTANCE * radius
+        self._camera.distance = CAMERA_DISTANCE * radius
         self._camera.azimuth, self._camera.elevation = 90.0, self._family.camera_elevation
         # Half of the width that the camera sees at the robot, m.
         slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
-        sight = slope * self._camera.distance
-        self._sight = 1.2 * sight  # and a little more
-        self._every = math.ceil(LABEL_WIDTH * 2 * sight / width)
-        return make_renderer(model, width, height)
+        half_width = slope * self._camera.distance
+        self._marked_half_width = 1.2 * half_width
+        self._label_every = math.ceil(LABEL_WIDTH * 2 * half_width / width)
+        return make_offscreen_renderer(model, width, height)
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
-        """Return the picture of the states, (t, nq + nv), at a moment, under the task."""
+        """Return the image of the states, (t, nq + nv), at a time, under a task, (task_dim,).
+
+        Args and errors are those of `Renderer.draw`.
+        """
         renderer = self._renderer_of(task)
-        step, share = moment(states, time)
+        step, fraction = frame_at(states, time)
         path, state = self._path(states), states[step]
         x, y = position = path[step]
-        if share:
-            x, y = position = position + share * (path[step + 1] - position)
-            state = between(self._model, state, states[step + 1], share)
+        if fraction:
+            x, y = position = position + fraction * (path[step + 1] - position)
+            state = interpolated(self._model, state, states[step + 1], fraction)
         model, data = self._model, self._data
         data.qpos[:], data.qvel[:] = np.split(state, [model.nq])
         mujoco.mj_forward(model, data)
-        # Floor and lights go along, by whole repeats of the pattern, so that they have no end.
+        # Move floor and lights by whole periods of the pattern, so that the robot stays over them.
         shift = PERIOD * np.round(position / PERIOD)
-        data.geom_xpos[floors(model), :2] += shift
+        data.geom_xpos[floor_geoms(model), :2] += shift
         data.light_xpos[:, :2] += shift
         self._camera.lookat[:2] = position
         renderer.update_scene(data, self._camera)
-        seen = range(math.ceil(x - self._sight), math.floor(x + self._sight) + 1)
-        seconds = (step + share) * self._family.dt
-        marks = self._family.marks(states[0], state, seconds, task)
-        for mark in (*distances(seen, y, self._every), *marks):
-            mark.add_to(renderer.scene)
+        half_width = self._marked_half_width
+        metres = range(math.ceil(x - half_width), math.floor(x + half_width) + 1)
+        seconds = (step + fraction) * self._family.dt
+        goal_markers = self._family.goal_markers(states[0], state, seconds, task)
+        for marker in (*metre_markers(metres, y, self._label_every), *goal_markers):
+            marker.add_to(renderer.scene)
         return renderer.render()
 
     def _path(self, states: np.ndarray) -> np.ndarray:
-        """Return where the camera looks at each of the states, (t, 2), m on the floor."""
+        """Return the camera's target at each of the states, (t, 2), m on the floor."""
         key = states.tobytes()
         if key not in self._paths:
             model, data = self._model, self._data
@@ -215,8 +192,8 @@ class MujocoScene:
                 centre[:] = data.subtree_com[1][:2]
             if len(self._paths) == MAX_PATHS:
                 self._paths.pop(next(iter(self._paths)))
-            calm = CALM / self._family.dt
-            self._paths[key] = gaussian_filter1d(centres, calm, axis=0, mode="nearest")
+            sigma = CAMERA_SMOOTHING / self._family.dt
+            self._paths[key] = gaussian_filter1d(centres, sigma, axis=0, mode="nearest")
         return self._paths[key]
 
     def close(self) -> None:
@@ -227,28 +204,14 @@ class MujocoScene:
             self._renderer = None
 
 
-def between(
-    model: mujoco.MjModel, before: np.ndarray, after: np.ndarray, share: float
+def interpolated(
+    model: mujoco.MjModel, before: np.ndarray, after: np.ndarray, fraction: float
 ) -> np.ndarray:
-    """Return the state, (nq + nv,), when a share of the way from one to the next is gone."""
-    state, nq = before + share * (after - before), model.nq
-    # Orientations are quaternions, which are not added but turned.
+    """Return the state, (nq + nv,), at a fraction of the way from one state to the next."""
+    state, nq = before + fraction * (after - before), model.nq
+    # Orientations are quaternions: interpolate by a constant rotation.
     velocity, position = np.empty(model.nv), before[:nq].copy()
     mujoco.mj_differentiatePos(model, velocity, 1.0, before[:nq], after[:nq])
-    mujoco.mj_integratePos(model, position, velocity, share)
+    mujoco.mj_integratePos(model, position, velocity, fraction)
     state[:nq] = position
     return state
-
-
-def distances(metres: Iterable[int], y: float, every: int) -> Iterator[Mark]:
-    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera.
-
-    Every so many of them have a label: in a small picture not all have room for it.
-    """
-    for metre in metres:
-        size = (0.02 if metre else 0.05, 0.3, 0.002)
-        yield Mark(mujoco.mjtGeom.mjGEOM_BOX, (metre, y - 0.3, 0.0), size, colour=BLUE)
-        if metre % every:
-            continue
-        text = f"{metre} m" if metre else "start"
-        yield Mark(mujoco.mjtGeom.mjGEOM_LABEL, (metre, y - 0.8, 0.0), colour=BLUE, text=text)

@@ -1,4 +1,4 @@
-"""A family around another one: what both wrappers and their batch environments pass on."""
+"""Base classes of families that wrap another family, and of their batch environments."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
-from metarl.envs.rendering import Scene
+from metarl.envs.rendering import Renderer
 
 
 @dataclass(frozen=True)
 class FamilyWrapper(TaskFamily):
-    """A family around another, whose tasks, task sets and hashes it has: what is played through the
-    one is compared with what is played through the other on the same tasks."""
+    """A family that wraps another one and has the same tasks, task sets and task hashes, so that
+    results on both can be compared task by task."""
 
     horizon: int = field(init=False)
-    """Length of an episode in control steps, the family's."""
+    """Length of an episode in control steps, that of the wrapped family."""
     family: TaskFamily
-    """The family within."""
+    """The wrapped family."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -32,7 +32,7 @@ class FamilyWrapper(TaskFamily):
             "visible_task",
             "no_ood_reason",
         ):
-            # What is frozen is set this way; these shadow the class variables.
+            # The dataclass is frozen; these shadow the class variables.
             object.__setattr__(self, name, getattr(self.family, name))
         super().__post_init__()
 
@@ -74,11 +74,11 @@ class FamilyWrapper(TaskFamily):
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
         return self.family.check_task(task)
 
-    def make_scene(self, width: int, height: int) -> Scene:
-        return self.family.make_scene(width, height)
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        return self.family.make_renderer(width, height)
 
-    def describe(self, state: np.ndarray, task: np.ndarray) -> str:
-        return self.family.describe(state, task)
+    def caption(self, state: np.ndarray, task: np.ndarray) -> str:
+        return self.family.caption(state, task)
 
 
 class WrappedBatchEnv(BatchEnv):
@@ -103,7 +103,7 @@ class WrappedBatchEnv(BatchEnv):
         return self.batch_env.success
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        return self.observed(self.batch_env.reset(tasks, rngs))
+        return self.transform_obs(self.batch_env.reset(tasks, rngs))
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         try:
@@ -111,19 +111,19 @@ class WrappedBatchEnv(BatchEnv):
         except SimulationDiverged as error:
             if error.result is not None:
                 obs, reward, terminated = error.result
-                error.result = self.observed(obs), reward, terminated
+                error.result = self.transform_obs(obs), reward, terminated
             raise
-        return self.observed(obs), reward, terminated
+        return self.transform_obs(obs), reward, terminated
 
-    def observed(self, obs: np.ndarray) -> np.ndarray:
-        """Return what the wrapper shows of the family's observations, (N, ...). By default these.
+    def transform_obs(self, obs: np.ndarray) -> np.ndarray:
+        """Return the wrapper's observations, (N, ...), given those of the family, (N, obs_dim).
 
-        Also called with the first ones, at the end of the reset.
+        By default they are the same. Called at the end of every reset and step.
         """
         return obs
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         self.batch_env.advance(action, ids)
 
-    def drawn_state(self, episode: int) -> np.ndarray:
-        return self.batch_env.drawn_state(episode)
+    def render_state(self, episode: int) -> np.ndarray:
+        return self.batch_env.render_state(episode)

@@ -1,4 +1,4 @@
-"""The oracle's view of a family: every observation shows the task."""
+"""Families whose observations include the task, for oracle policies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 @dataclass(frozen=True)
 class TaskObserved(FamilyWrapper):
-    """A family whose observations are followed by the task. All else, the task sets and their
-    hashes included, is the family's: an agent that is told the task is compared on the same tasks
-    with those that have to find it out."""
+    """A family whose observations are the wrapped family's with the task appended. Task sets and
+    task hashes stay the same: an oracle and an adapting agent are compared on the same tasks."""
 
     def __post_init__(self) -> None:
         if isinstance(self.family, TaskObserved):
@@ -33,11 +32,11 @@ class TaskObserved(FamilyWrapper):
 
 
 class TaskObservedBatchEnv(WrappedBatchEnv):
-    """N episodes of the wrapped family with the tasks added to what is observed."""
+    """N episodes of the wrapped family with the task appended to every observation."""
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         self.tasks = np.asarray(tasks, np.float64)
         return super().reset(tasks, rngs)
 
-    def observed(self, obs: np.ndarray) -> np.ndarray:
+    def transform_obs(self, obs: np.ndarray) -> np.ndarray:
         return np.concatenate([obs, self.tasks], axis=1)

@@ -1,4 +1,4 @@
-"""A family played under worse conditions than it was trained in."""
+"""Families with sensor noise, delayed actions or weaker motors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 @dataclass(frozen=True)
 class Perturbed(FamilyWrapper):
-    """A family whose sensors are noisy, whose actions come late, or whose motors are weaker."""
+    """A family with noisy observations, delayed actions or weaker motors."""
 
     observation_noise: float = 0.0
     """Standard deviation of normal noise on every number observed, in its own unit."""
@@ -53,8 +53,8 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         family, count = self.family, self.num_episodes
         obs = self.batch_env.reset(tasks, rngs)
         self._steps = np.zeros(count, np.int64)  # taken by each episode
-        # Actions under way, a ring for each episode: (N, delay, action_dim).
-        self._waiting = np.zeros((count, family.action_delay, family.action_dim))
+        # Ring buffer of delayed actions of each episode, (N, delay, action_dim).
+        self._delayed = np.zeros((count, family.action_delay, family.action_dim))
         shape = (family.horizon + 1, obs.shape[1])
         # (N, T + 1, obs_dim)
         self._noise = (
@@ -62,7 +62,7 @@ class PerturbedBatchEnv(WrappedBatchEnv):
             if family.observation_noise
             else None
         )
-        return self.observed(obs)
+        return self.transform_obs(obs)
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         return super().step(self._effective(action, ids), ids)
@@ -71,16 +71,16 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         super().advance(self._effective(action, ids), ids)
 
     def _effective(self, action: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-        """Return the actions, (N, action_dim), that take effect now; those given wait."""
+        """Queue the given actions and return those that take effect now, (N, action_dim)."""
         rows = np.arange(self.num_episodes) if ids is None else np.asarray(ids)
         if isinstance(self.family.action_space, Discrete):
-            self.action_indices(action, ids)  # a wrong one is refused now, not when it takes effect
+            self.action_indices(action, ids)  # refuse a wrong index now, not when it takes effect
         effective = np.array(action, np.float64)
         if delay := self.family.action_delay:
             place = self._steps[rows] % delay
-            waited = self._waiting[rows, place]
-            self._waiting[rows, place] = effective[rows]
-            effective[rows] = waited
+            due = self._delayed[rows, place]
+            self._delayed[rows, place] = effective[rows]
+            effective[rows] = due
         self._steps[rows] += 1
         if self.family.motor_strength != 1:
             space = self.family.action_space
@@ -88,10 +88,10 @@ class PerturbedBatchEnv(WrappedBatchEnv):
             effective = self.family.motor_strength * np.clip(effective, space.low, space.high)
         return effective
 
-    def observed(self, obs: np.ndarray) -> np.ndarray:
+    def transform_obs(self, obs: np.ndarray) -> np.ndarray:
         if self._noise is None:
             return obs
-        # An episode may be stepped beyond its horizon; its last noise stays.
+        # Steps beyond the horizon reuse the last noise.
         steps = np.minimum(self._steps, self.family.horizon)
         noise = self._noise[np.arange(self.num_episodes), steps]
         return obs + self.family.observation_noise * noise

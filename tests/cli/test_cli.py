@@ -326,7 +326,7 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, capsys, flags, lines
         ("check-env no_such_module:Nav", "error: cannot import 'no_such_module:Nav'"),
         (
             "check-env metarl.envs:TaskFamily",
-            "metarl.envs:TaskFamily does not define action_space, describe",
+            "metarl.envs:TaskFamily does not define action_space, caption",
         ),
         ("check-env point_nav --env.horizn 3", "--env.horizn: unknown key (nearest: horizon)"),
         ("check-env point_nav --env.horizon few", "--env.horizon: expected whole number"),
@@ -370,7 +370,7 @@ def test_work_that_fails_is_exit_code_1(run, tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise RenderingUnavailable("cannot render: set MUJOCO_GL=egl")
 
-    monkeypatch.setattr("metarl.envs.point.PointNav.make_scene", fail)
+    monkeypatch.setattr("metarl.envs.point.PointNav.make_renderer", fail)
     code, _, error = output(capsys, "render", run, "--out", tmp_path / "a.mp4")
     assert code == 1
     assert error == "metarl: error: cannot render: set MUJOCO_GL=egl\n"

@@ -151,7 +151,7 @@ class LendsItsState(PointBatchEnv):
 
 
 class DrawsViews(PointBatchEnv):
-    def drawn_state(self, episode):
+    def render_state(self, episode):
         return self.position[episode]
 
 
@@ -280,7 +280,7 @@ class Slow(PointBatchEnv):
 
 
 class Blank:
-    """A scene that draws the picture it is made with."""
+    """A renderer that returns a given image."""
 
     def __init__(self, picture):
         self.picture = picture
@@ -294,7 +294,7 @@ class Blank:
 
 def pictured(picture: np.ndarray) -> TaskFamily:
     """PointNav that draws this picture."""
-    return nav(make_scene=lambda *_: Blank(picture))
+    return nav(make_renderer=lambda *_: Blank(picture))
 
 
 def fail(error: Exception) -> Callable[..., Any]:
@@ -366,8 +366,8 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("results of step", spaces(observation_space=Box(-9, 9, (2,))), "expected float32"),
     (
         "results of step",
-        nav(type("Env", (PointBatchEnv,), {"drawn_state": lambda self, _: self.position})),
-        "drawn_state: expected one axis",
+        nav(type("Env", (PointBatchEnv,), {"render_state": lambda self, _: self.position})),
+        "render_state: expected one axis",
     ),
     (
         "results of step",
@@ -431,7 +431,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("episodes' randomness", begins_at(lambda *_: time.perf_counter() % 1), "gave other episodes"),
     ("episodes' randomness", nav(DrawsInStep), "step draws from the streams"),
     ("fresh arrays", nav(ReturnsViews), "obs of step 0 changed"),
-    ("fresh arrays", nav(DrawsViews), "drawn_state after step 0 changed"),
+    ("fresh arrays", nav(DrawsViews), "render_state after step 0 changed"),
     ("fresh arrays", nav(LendsItsState), "depends on what the caller wrote"),
     ("fresh arrays", nav(ClipsInPlace), "step writes into the actions"),
     ("fresh arrays", nav(KeepsTasks), "reset writes into the tasks"),
@@ -445,7 +445,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("subsets", nav(MindsUnstepped), "reward of step 0 differs when only the episodes [1, 3]"),
     ("threads", results(lambda env, o, r, t: (o, r / env.num_threads, t)), "2 threads give"),
     ("reset", nav(Inert), "an episode after another is another"),
-    ("advance", nav(Lazy), "advance leads to another drawn_state than step"),
+    ("advance", nav(Lazy), "advance leads to another render_state than step"),
     ("advance", nav(Untimed), "physics_seconds is still 0"),
     ("divergence", nav(BlamesAll), "ids: expected [1], the one episode whose action was NaN"),
     (
@@ -455,9 +455,9 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ),
     ("divergence", nav(StopsAll), "obs of the other episodes 1 steps later"),
     ("divergence", diverging(again=True), "raised for episodes [1] again"),
-    ("description", nav(describe=lambda *_: ""), "expected a few words on one line, got ''"),
-    ("description", nav(describe=lambda *_: "a\nb"), "expected a few words on one line"),
-    ("description", nav(describe=fail(KeyError("x"))), "raised KeyError: 'x' (test_contract.py"),
+    ("caption", nav(caption=lambda *_: ""), "expected a few words on one line, got ''"),
+    ("caption", nav(caption=lambda *_: "a\nb"), "expected a few words on one line"),
+    ("caption", nav(caption=fail(KeyError("x"))), "raised KeyError: 'x' (test_contract.py"),
     ("pictures", pictured(np.zeros((64, 48, 3), np.uint8)), "expected the shape (48, 64, 3)"),
     ("pictures", pictured(np.zeros((48, 64, 3))), "expected uint8, got float64"),
     ("pictures", pictured(np.zeros((48, 64, 3), np.uint8)), "one colour only"),
@@ -498,7 +498,7 @@ def test_a_family_whose_package_is_missing_is_skipped_with_the_reason():
 
 
 def test_where_nothing_can_be_drawn_pictures_are_skipped_with_the_reason():
-    check = run_check("pictures", nav(make_scene=fail(RenderingUnavailable("set MUJOCO_GL"))))
+    check = run_check("pictures", nav(make_renderer=fail(RenderingUnavailable("set MUJOCO_GL"))))
     assert (check.outcome, check.reason) == ("skipped", "set MUJOCO_GL")
 
 
@@ -516,11 +516,14 @@ def test_a_family_that_shows_the_task_on_purpose_passes(family):
 @pytest.mark.parametrize(
     ("family", "remark"),
     [
-        (PointNav(), "Episodes go on as ever, to the bit, when another one diverges."),
-        (PointNav(horizon=1), "Episodes go on as ever, to the bit, when another one diverges."),
+        (PointNav(), "Episodes stay bit-identical when another one diverges."),
+        (PointNav(horizon=1), "Episodes stay bit-identical when another one diverges."),
         (diverging(lambda *_: None), "SimulationDiverged has no `result`: on_failure drop_episode"),
         (TabularMDP(), "nothing made it diverge: its actions are choices"),
-        (Perturbed(PointNav(), observation_noise=0.1, action_delay=0), "Episodes go on as ever"),
+        (
+            Perturbed(PointNav(), observation_noise=0.1, action_delay=0),
+            "Episodes stay bit-identical",
+        ),
         (HalfCheetahVel(), "nothing made it diverge: it took an action of NaN"),
     ],
 )
@@ -569,14 +572,14 @@ class Opaque(PointBatchEnv):
         obs, reward, terminated = super().step(action, ids)
         return obs + self.tasks, reward, terminated
 
-    def drawn_state(self, episode):
+    def render_state(self, episode):
         return np.array([1.0])
 
 
 def test_where_what_is_drawn_does_not_move_only_the_first_observation_is_judged():
     check = run_check("hidden task", nav(Opaque))
     assert check.outcome == "pass"
-    assert "drawn_state does not tell" in check.reason
+    assert "render_state does not tell" in check.reason
 
 
 class Few(PointNav):

@@ -69,7 +69,7 @@ def test_the_start_is_not_judged():
 def test_episodes_not_stepped_keep_their_state():
     env = begin(METRES, [0.5, 0.5], [0.5, 0.5], [0.5, 0.5])
     env.step(np.full((3, 2), 0.1), np.array([0, 2]))
-    assert [env.drawn_state(i).tolist() for i in range(3)] == [[0.1, 0.1], [0, 0], [0.1, 0.1]]
+    assert [env.render_state(i).tolist() for i in range(3)] == [[0.1, 0.1], [0, 0], [0.1, 0.1]]
 
 
 def test_results_are_fresh_arrays():
@@ -81,7 +81,7 @@ def test_results_are_fresh_arrays():
     env.step(np.array([[0.1, 0.0]]))
     assert np.array_equal(first, kept)
     first[:] = 99
-    assert env.drawn_state(0)[0] == pytest.approx(0.2)
+    assert env.render_state(0)[0] == pytest.approx(0.2)
 
 
 def test_an_action_that_is_not_a_number_diverges():
@@ -120,25 +120,25 @@ def test_a_wrong_field_is_named(field):
         PointNav(**{field: 0})
 
 
-def test_the_scene_shows_path_and_goal():
+def test_the_renderer_shows_path_and_goal():
     """A picture of the asked size, in which the goal's and the point's colours appear."""
     family = PointNav()
-    scene = family.make_scene(120, 80)
-    picture = scene.draw(np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([0.3, 0.3]))
-    scene.close()
+    renderer = family.make_renderer(120, 80)
+    picture = renderer.draw(np.array([[0.0, 0.0], [0.1, 0.1]]), np.array([0.3, 0.3]))
+    renderer.close()
     assert picture.shape == (80, 120, 3)
     assert picture.dtype == np.uint8
     colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
     assert {(0x2A, 0x6F, 0xBB), (0xC0, 0x39, 0x2B)} <= colours
-    assert family.describe(np.array([0.3, 0.0]), np.array([0.0, 0.4])) == "distance 0.50"
+    assert family.caption(np.array([0.3, 0.0]), np.array([0.0, 0.4])) == "distance 0.50"
 
 
 def test_between_two_steps_the_point_is_between_them():
-    scene, goal = PointNav().make_scene(120, 80), np.array([0.3, 0.3])
+    renderer, goal = PointNav().make_renderer(120, 80), np.array([0.3, 0.3])
     states = np.array([[0.0, 0.0], [0.2, 0.1], [0.3, -0.1]])
-    shown = scene.draw(states, goal, 1.5)
-    assert np.array_equal(shown, scene.draw(np.array([*states[:2], [0.25, 0.0]]), goal))
-    assert np.array_equal(scene.draw(states, goal, 1.0), scene.draw(states[:2], goal))
+    shown = renderer.draw(states, goal, 1.5)
+    assert np.array_equal(shown, renderer.draw(np.array([*states[:2], [0.25, 0.0]]), goal))
+    assert np.array_equal(renderer.draw(states, goal, 1.0), renderer.draw(states[:2], goal))
 
 
 # --- variants ---
@@ -149,9 +149,9 @@ def walk(family: PointNav, goal: list[float], *positions: list[float]) -> list[f
     env = begin(family, goal)
     rewards = []
     for position in positions:
-        step = np.subtract(position, env.drawn_state(0)) / family.max_step * family.action_scale
+        step = np.subtract(position, env.render_state(0)) / family.max_step * family.action_scale
         rewards.append(env.step(step[None])[1][0])
-        np.testing.assert_allclose(env.drawn_state(0), position, atol=1e-12)
+        np.testing.assert_allclose(env.render_state(0), position, atol=1e-12)
     return rewards
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metarl.envs import FAMILIES, BatchEnv, TaskFamily, make_family
 from metarl.envs.contract import UNAVAILABLE
-from metarl.envs.contract.recording import drawn_states, finite_bounds, play, step_through
+from metarl.envs.contract.recording import finite_bounds, play, render_states, step_through
 
 every_family = pytest.mark.parametrize("name", FAMILIES)
 few = settings(max_examples=6, deadline=None)
@@ -66,7 +66,7 @@ def test_an_episode_does_not_depend_on_its_company(name, seed, other_seed, num_s
     tasks, actions, numbers = episodes(name, seed, 4, num_steps)
     together = play(env, tasks, actions, streams(numbers))
     alone = play(env_of(name, 1), tasks[:1], actions[:, :1], streams(numbers[:1]))
-    assert together.of([0]).difference(alone) == ""
+    assert together.select([0]).difference(alone) == ""
 
     # Episodes 0 and 1 go to other places; all the others are replaced.
     kept = [places[0], places[1]]
@@ -74,7 +74,7 @@ def test_an_episode_does_not_depend_on_its_company(name, seed, other_seed, num_s
     other_tasks[kept], other_numbers[kept] = tasks[:2], numbers[:2]
     other_actions[:, kept] = actions[:, :2]
     elsewhere = play(env_of(name, 4, 1), other_tasks, other_actions, streams(other_numbers))
-    assert together.of([0, 1]).difference(elsewhere.of(kept)) == ""
+    assert together.select([0, 1]).difference(elsewhere.select(kept)) == ""
 
 
 @every_family
@@ -86,15 +86,15 @@ def test_stepping_parts_equals_stepping_all(name, seed, num_steps, data):
     tasks, actions, numbers = episodes(name, seed, 4, num_steps)
     first = whole.reset(tasks, streams(numbers))
     assert np.array_equal(first, parts.reset(tasks, streams(numbers)))
-    for step, (live, result) in enumerate(step_through(whole, actions)):
+    for step, (active, result) in enumerate(step_through(whole, actions)):
         chosen = np.array(data.draw(st.lists(st.booleans(), min_size=4, max_size=4)))
-        for part in (live & chosen, live & ~chosen):
+        for part in (active & chosen, active & ~chosen):
             ids = np.flatnonzero(part)
             if not ids.size:
                 continue
-            before = drawn_states(parts)
+            before = render_states(parts)
             got = parts.step(actions[step], ids)
-            assert np.array_equal(before[~part], drawn_states(parts)[~part])
+            assert np.array_equal(before[~part], render_states(parts)[~part])
             for ours, theirs in zip(result, got, strict=True):
                 assert np.array_equal(ours[ids], theirs[ids])
 
@@ -112,6 +112,6 @@ def test_observations_lie_in_their_space_and_rewards_are_finite(
     if split != "sampled":
         tasks = family.tasks(split, num_episodes)
     recording = play(env, tasks, actions, streams(numbers))
-    seen = [*recording.obs[0], *recording.obs[1:][recording.live]]
+    seen = [*recording.obs[0], *recording.obs[1:][recording.active]]
     assert all(family.observation_space.contains(obs) for obs in seen)
     assert np.isfinite(recording.reward).all()

@@ -179,7 +179,7 @@ def test_advance_is_the_dynamics_of_step():
         stepped.step(action)
         advanced.advance(action)
         for i in range(5):
-            assert np.array_equal(stepped.drawn_state(i), advanced.drawn_state(i))
+            assert np.array_equal(stepped.render_state(i), advanced.render_state(i))
     assert advanced.physics_seconds > 0
 
 
@@ -206,7 +206,7 @@ def test_an_index_that_is_none_is_refused(value, ids):
     for move in (env.step, env.advance):
         with pytest.raises(ValueError, match=r"action: expected a whole number from 0 to 2, got"):
             move(action, None if ids is None else np.array(ids))
-    assert [env.drawn_state(i).tolist() for i in range(3)] == [[0, -1]] * 3
+    assert [env.render_state(i).tolist() for i in range(3)] == [[0, -1]] * 3
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 1), (3, 2), (4, 1), ()])
@@ -330,13 +330,13 @@ def test_a_wrong_field_is_named(fields, message):
 # --- pictures ---
 
 
-def test_the_scene_shows_rewards_the_state_and_actions_taken():
+def test_the_renderer_shows_rewards_the_state_and_actions_taken():
     """The best pair's cell is dark, the current state framed, and actions taken have a dot."""
-    scene = TWO.make_scene(120, 90)  # cells of 30 pixels, the first at (30, 15)
+    renderer = TWO.make_renderer(120, 90)  # cells of 30 pixels, the first at (30, 15)
     states = np.array([[0, -1], [1, 1], [1, 0]])
-    picture = scene.draw(states, TWO_TASK)
-    assert np.array_equal(scene.draw(np.vstack([states, states]), TWO_TASK, 2.5), picture)
-    scene.close()
+    picture = renderer.draw(states, TWO_TASK)
+    assert np.array_equal(renderer.draw(np.vstack([states, states]), TWO_TASK, 2.5), picture)
+    renderer.close()
     assert picture.shape == (90, 120, 3)
     assert picture.dtype == np.uint8
 
@@ -351,4 +351,4 @@ def test_the_scene_shows_rewards_the_state_and_actions_taken():
 
 
 def test_description():
-    assert TWO.describe(np.array([1, 0]), TWO_TASK) == "state 1, best action's mean reward +4.0"
+    assert TWO.caption(np.array([1, 0]), TWO_TASK) == "state 1, best action's mean reward +4.0"

@@ -59,7 +59,7 @@ def workers():
     """The worker processes of this process."""
     children = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
     commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in children.split()}
-    return {pid for pid, path in commands.items() if b"worker.py" in path.read_bytes()}
+    return {pid for pid, path in commands.items() if b"external/worker" in path.read_bytes()}
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_collecting_stops_when_all_episodes_have_ended(run):
 def test_watch_sees_the_beginning_and_every_step(run):
     """T + 1 looks at the environment, in the states that the observations tell of."""
     states = []
-    episodes = run(POINT, FAR, watch=lambda env: states.append(env.drawn_state(0)))
+    episodes = run(POINT, FAR, watch=lambda env: states.append(env.render_state(0)))
     assert len(states) == POINT.horizon + 1
     assert np.array_equal(np.float32(states[:-1]), episodes.obs[0, 0])
     assert np.array_equal(np.float32(states[-1]), episodes.last_obs[0, 0])

@@ -1,4 +1,4 @@
-"""Videos of adaptation: one agent, before and after each adaptation step, on one or more tasks."""
+"""Videos of adaptation: one agent before and after each adaptation, on one or more tasks."""
 
 from __future__ import annotations
 
@@ -24,23 +24,31 @@ from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.evaluate import possible_adaptations
-from metarl.reporting.video.layout import LARGEST, SMALLEST, Film, Layout, Panel, Size, title
-from metarl.reporting.video.render_workers import draw_frames, num_processes
+from metarl.reporting.video.layout import (
+    MAX_SIZE,
+    MIN_SIZE,
+    AdaptationVideo,
+    Layout,
+    Panel,
+    Size,
+    phase_title,
+)
+from metarl.reporting.video.render_workers import num_processes, render_frames
 
-HOLD = 1.5  # seconds for which the last frame stays
-MAX_FPS = {".mp4": 240, ".gif": 50}  # players of GIFs wait at least 2 hundredths of a second
-USUAL_FPS = {".mp4": 60, ".gif": 20}  # at most: a GIF is large
+LAST_FRAME_SECONDS = 1.5  # for which the last frame is shown
+MAX_FPS = {".mp4": 240, ".gif": 50}  # GIF players show a frame for at least 0.02 s
+DEFAULT_MAX_FPS = {".mp4": 60, ".gif": 20}  # GIF files are large
 GIF_COLOURS = 64
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a video is for.
+    """Settings of a video for one purpose.
 
     Attributes:
-        suffix: of its file.
-        total: width and height of a frame, pixels; None for as many as the panels need.
-        picture: width and height of a picture, pixels, where `total` is None.
+        suffix: of the file.
+        total: width and height of a frame, pixels; None for the size that the panels need.
+        picture: width and height of an image, pixels, if `total` is None.
         fps: frames per second.
     """
 
@@ -58,13 +66,13 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A file of frames of `width` x `height` pixels.
+    """A video file with frames of `width` x `height` pixels.
 
     Attributes:
         fps: frames per second.
-        mean_returns: phase by phase, the mean over tasks and episodes.
-        seconds: what drawing and encoding took.
-        processes: how many drew.
+        mean_returns: of each phase, over tasks and episodes.
+        seconds: time of rendering and encoding.
+        processes: number of processes that rendered.
     """
 
     path: Path
@@ -77,16 +85,18 @@ class VideoInfo:
     processes: int
 
     def __str__(self) -> str:
-        returns = ", ".join(f"{title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns))
+        returns = ", ".join(
+            f"{phase_title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns)
+        )
         return f"{self.path} (mean return {returns})"
 
     @property
     def speed(self) -> str:
-        """How long it took."""
-        drawers = f"{self.processes} process{'es' * (self.processes > 1)}"
+        """The time and the speed of rendering, as text."""
+        renderers = f"{self.processes} process{'es' * (self.processes > 1)}"
         return (
             f"{self.num_frames} frames of {self.width} x {self.height} in {self.seconds:.1f} s: "
-            f"{self.num_frames / self.seconds:.1f} frames/s by {drawers}"
+            f"{self.num_frames / self.seconds:.1f} frames/s by {renderers}"
         )
 
 
@@ -105,27 +115,27 @@ def adaptation_video(
     preset: str | None = None,
     cores: int | None = None,
 ) -> VideoInfo:
-    """Film the first episode of each phase of adaptation, side by side and in step.
+    """Make a video of the first episode of each phase of adaptation, side by side, synchronised.
 
     Args:
-        agent, family: who is filmed, and where.
+        agent, family: the agent to show, and the family of the tasks.
         task: a task, (task_dim,), or several, (n, task_dim), one below the other. Episodes are
-            those that an evaluation of these tasks with the same seed plays.
-        steps: how many times to adapt, for `steps` + 1 panels.
-        out: the file, .mp4 or .gif. It appears when it is complete; its folder is made.
+            the same as in an evaluation of these tasks with the same seed.
+        steps: number of adaptations, shown in `steps` + 1 panels.
+        out: the file, .mp4 or .gif. It appears once it is complete; its folder is created.
         seed: of the episodes.
-        num_episodes: episodes per phase, on all of which the agent adapts.
-        width, height: of the picture in a panel, pixels.
+        num_episodes: episodes per phase; the agent adapts to all of them.
+        width, height: of the image in a panel, pixels.
         fps: frames per second; by default one per control step, but no more than 60, in a GIF 20.
-            The film lasts as long as the episode: between control steps robots are interpolated.
+            The video lasts as long as the episode: between control steps robots are interpolated.
         preset: `readme` for a small GIF, `talk` for 1920 x 1080 pixels and 60 frames per second;
             takes the place of width and height, and of fps if that is not given.
-        cores: how many processes may draw; by default one on each.
+        cores: maximum number of rendering processes; by default the number of cores.
 
     Raises:
         UserError: if a setting is out of range or the file cannot be written.
         TaskError: if a task is not one of the family's.
-        RenderingUnavailable: if the family cannot be drawn here.
+        RenderingUnavailable: if the family cannot be rendered here.
     """
     out = Path(out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
@@ -133,8 +143,8 @@ def adaptation_video(
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
     size = (width, height)
-    fits = min(size) >= SMALLEST and max(size) <= LARGEST
-    check(fits, "width and height", f"{SMALLEST} to {LARGEST}", size)
+    fits = min(size) >= MIN_SIZE and max(size) <= MAX_SIZE
+    check(fits, "width and height", f"{MIN_SIZE} to {MAX_SIZE}", size)
     check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
     steps = possible_adaptations(agent, steps)
     rows = np.atleast_2d(np.asarray(task, np.float64))
@@ -147,7 +157,7 @@ def adaptation_video(
         check(out.suffix == chosen.suffix, "out", f"a file ending in {chosen.suffix}", str(out))
         total, size, fps = chosen.total, chosen.picture, fps or chosen.fps
     if fps is None:
-        fps = min(family.frames_per_second, USUAL_FPS[out.suffix])
+        fps = min(family.frames_per_second, DEFAULT_MAX_FPS[out.suffix])
     limit = MAX_FPS[out.suffix]
     check(0 < fps <= limit, "fps", f"more than 0, at most {limit} in {out.suffix}", fps)
     if total is None:
@@ -158,20 +168,21 @@ def adaptation_video(
         except ValueError as error:
             raise UserError(f"steps: {error}") from error
     with complete_file(out) as path:
-        film = Film(family, tasks, play(agent, family, tasks, steps, seed, num_episodes), layout)
+        panels = play(agent, family, tasks, steps, seed, num_episodes)
+        video = AdaptationVideo(family, tasks, panels, layout)
         start = time.perf_counter()
         save = save_mp4 if out.suffix == ".mp4" else save_gif
-        moments, cores = frame_times(film, fps), cores or available_cores()
-        num_frames = save(film, draw_frames(film, moments, cores), path, fps)
+        times, cores = frame_times(video, fps), cores or available_cores()
+        num_frames = save(video, render_frames(video, times, cores), path, fps)
         seconds = time.perf_counter() - start
-    returns = np.mean([[panel.mean_return for panel in row] for row in film.panels], axis=0)
-    processes = num_processes(film, len(moments), cores)
+    returns = np.mean([[panel.mean_return for panel in row] for row in video.panels], axis=0)
+    processes = num_processes(video, len(times), cores)
     return VideoInfo(out, *layout.total, num_frames, fps, tuple(returns), seconds, processes)
 
 
 @contextlib.contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes `path` when the block has ended without an error."""
+    """Yield a path to write to; the file is moved to `path` if the block ends without an error."""
     check(not path.is_dir(), "out", "a file", f"the folder {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,11 +203,11 @@ def play(
     seed: int,
     num_episodes: int,
 ) -> list[list[Panel]]:
-    """Adapt to the tasks, and return the panels of each, phase by phase."""
+    """Adapt to the tasks, (n, task_dim); return the panels of each task, phase by phase."""
     states: list[np.ndarray] = []
 
     def watch(env: BatchEnv) -> None:
-        states.append(np.stack([env.drawn_state(i * num_episodes) for i in range(len(tasks))]))
+        states.append(np.stack([env.render_state(i * num_episodes) for i in range(len(tasks))]))
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
     phases = adaptation_rollouts(
@@ -213,19 +224,22 @@ def play(
     return rows
 
 
-def frame_times(film: Film, fps: float) -> list[float]:
-    """Return the moments of the frames, in control steps: in the rhythm of `fps`, and the last."""
-    stride = film.family.frames_per_second / fps
-    return [*(i * stride for i in range(math.ceil(film.last / stride - 1e-6))), film.last]
+def frame_times(video: AdaptationVideo, fps: float) -> list[float]:
+    """Return the times of the frames in control steps: at the rate `fps`, and the end."""
+    stride = video.family.frames_per_second / fps
+    return [
+        *(i * stride for i in range(math.ceil(video.num_steps / stride - 1e-6))),
+        video.num_steps,
+    ]
 
 
-def save_mp4(film: Film, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
-    """Encode as H.264 that browsers play; return the number of frames."""
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*film.layout.total)]
+def save_mp4(video: AdaptationVideo, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
+    """Write an MP4 in H.264, playable in browsers; return the number of frames."""
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*video.layout.total)]
     target = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"]
     source += ["-r", str(fps), "-i", "-"]
     command = [get_ffmpeg_exe(), "-v", "error", *source, *target, str(path)]
-    pixels, held, written = b"", round(HOLD * fps), 0
+    pixels, held, written = b"", round(LAST_FRAME_SECONDS * fps), 0
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for frame in frames:
@@ -238,16 +252,18 @@ def save_mp4(film: Film, frames: Iterable[Image.Image], path: Path, fps: float) 
     return written + held
 
 
-def save_gif(film: Film, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
+def save_gif(video: AdaptationVideo, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
     """Write a GIF; return the number of frames."""
-    with film.scenes() as scenes:
-        sample = [film.frame(scenes, time) for time in (0, film.last // 2, film.last)]
+    with video.renderers() as renderers:
+        sample = [
+            video.frame(renderers, time) for time in (0, video.num_steps // 2, video.num_steps)
+        ]
     palette = Image.fromarray(np.vstack([np.asarray(frame) for frame in sample]))
     palette = palette.quantize(GIF_COLOURS)
     images = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
-    # A GIF counts in hundredths of a second; the errors of rounding do not add up.
-    seconds = [time / film.family.frames_per_second for time in frame_times(film, fps)]
-    times = [round(100 * second) for second in [*seconds, seconds[-1] + HOLD]]
+    # Durations are in hundredths of a second; rounding errors do not accumulate.
+    seconds = [time / video.family.frames_per_second for time in frame_times(video, fps)]
+    times = [round(100 * second) for second in [*seconds, seconds[-1] + LAST_FRAME_SECONDS]]
     duration = [10 * (end - start) for start, end in pairwise(times)]
     next(images).save(path, save_all=True, append_images=images, duration=duration, loop=0)
     return len(duration)

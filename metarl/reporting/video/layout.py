@@ -1,4 +1,4 @@
-"""The frames of a film: panels side by side and in step, with captions. It knows no agents."""
+"""The frames of an adaptation video: synchronised panels side by side, with captions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.envs import Scene, TaskFamily
+from metarl.envs import Renderer, TaskFamily
 
 MAX_COLUMNS = 4  # of the panels of one task
-FLAT, WIDE = 4 / 3, 2.0  # the shapes, width by height, between which pictures are fitted
-SMALLEST, LARGEST = 64, 4096  # width and height of a picture, pixels
+MIN_ASPECT, MAX_ASPECT = 4 / 3, 2.0  # width by height of images that are fitted into a frame
+MIN_SIZE, MAX_SIZE = 64, 4096  # width and height of an image, pixels
 
-PAPER, INK, MUTED, RAIL = "#ffffff", "#1d2430", "#5b6470", "#d9dde3"
-BEFORE, AFTER = "#5b6470", "#1f5f9f"
+BACKGROUND, TEXT, MUTED_TEXT, PROGRESS_TRACK = "#ffffff", "#1d2430", "#5b6470", "#d9dde3"
+BEFORE_ADAPTATION, ADAPTED = "#5b6470", "#1f5f9f"
 
 font = cache(ImageFont.load_default)  # by size in pixels; the font comes with Pillow
 
@@ -28,7 +28,7 @@ Size: TypeAlias = tuple[int, int]  # width and height, pixels
 
 @dataclass(frozen=True)
 class Panel:
-    """One phase of one task: its first episode, and the mean return of all.
+    """One phase of one task: its first episode, and the mean return of all its episodes.
 
     Attributes:
         states: (steps + 1, k).
@@ -45,13 +45,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a frame, pixels.
+    """Positions and sizes in a frame, pixels.
 
     Attributes:
-        picture: of a panel.
-        columns, rows: of panels.
-        total: the frame, even as H.264 wants it; where it is more than the panels need, they are in
-            its middle.
+        picture: size of the image in a panel.
+        columns, rows: numbers of panels.
+        total: size of the frame; H.264 needs even numbers. Panels are centred in a larger frame.
     """
 
     picture: Size
@@ -61,7 +60,7 @@ class Layout:
 
     @classmethod
     def around(cls, picture: Size, num_tasks: int, num_phases: int) -> Layout:
-        """Make a frame for pictures of a size: one row per task, or one task in several rows."""
+        """Return the layout of images of a given size: a row per task, or several for one task."""
         columns, rows = num_phases, num_tasks
         if num_tasks == 1:
             rows = math.ceil(num_phases / MAX_COLUMNS)
@@ -71,45 +70,45 @@ class Layout:
 
     @classmethod
     def within(cls, total: Size, num_tasks: int, num_phases: int) -> Layout:
-        """Make the layout with the largest pictures in a frame of a size, even numbers of pixels.
+        """Return the layout with the largest images in a frame of a given size, even numbers.
 
         Raises:
-            ValueError: if there are too many panels to be seen.
+            ValueError: if the images would be smaller than MIN_SIZE.
         """
         shapes = [(num_phases, num_tasks)]
         if num_tasks == 1:
             shapes = [(math.ceil(num_phases / n), n) for n in range(1, num_phases + 1)]
         layouts = [cls._largest(total, columns, rows) for columns, rows in shapes]
         best = max(layouts, key=lambda layout: layout.picture[0] * layout.picture[1])
-        if min(best.picture) < SMALLEST:
+        if min(best.picture) < MIN_SIZE:
             raise ValueError(f"{num_tasks} x {num_phases} panels are too many to be seen in it")
         return best
 
     @classmethod
     def _largest(cls, total: Size, columns: int, rows: int) -> Layout:
-        """Try heights from the top: how much the captions take is rounded to pixels."""
-        room = total[0] // columns
-        room -= max(2, room // 80)  # the gap
+        """Search for the largest images: the height of captions is rounded to pixels."""
+        max_width = total[0] // columns
+        max_width -= max(2, max_width // 80)  # the gap
         for height in range(total[1] // rows, 0, -1):
-            width = min(int(WIDE * height), room)
+            width = min(int(MAX_ASPECT * height), max_width)
             layout = cls((width, height), columns, rows, total)
-            if width >= FLAT * height and layout.needed[1] <= total[1]:
+            if width >= MIN_ASPECT * height and layout.needed[1] <= total[1]:
                 return layout
         return cls((0, 0), columns, rows, total)
 
     @property
     def line(self) -> int:
         """The height of a line of text."""
-        return max(6, round(min(self.picture[0], FLAT * self.picture[1]) / 14))
+        return max(6, round(min(self.picture[0], MIN_ASPECT * self.picture[1]) / 14))
 
     @property
     def gap(self) -> int:
-        """Between panels."""
+        """The gap between panels."""
         return max(2, self.picture[0] // 80)
 
     @property
     def strip(self) -> int:
-        """The height of the strip of progress."""
+        """The height of the progress bar."""
         return max(4, self.picture[0] // 60)
 
     @property
@@ -119,20 +118,20 @@ class Layout:
 
     @property
     def needed(self) -> Size:
-        """What the panels and the strip take."""
+        """The size of all panels and the progress bar."""
         width, height = self.cell
         return self.columns * width - self.gap, self.rows * height + self.strip
 
     def corner(self, index: int) -> Size:
-        """Where panel number `index` begins."""
+        """Return left and top of panel number `index`."""
         row, column = divmod(index, self.columns)
         left, top = ((self.total[i] - self.needed[i]) // 2 for i in range(2))
         return left + column * self.cell[0], top + row * self.cell[1]
 
 
 @dataclass(frozen=True)
-class Film:
-    """What is filmed: tasks, (n, task_dim), and the panels of each, phase by phase."""
+class AdaptationVideo:
+    """The content of a video: tasks, (n, task_dim), and the panels of each, phase by phase."""
 
     family: TaskFamily
     tasks: np.ndarray
@@ -140,13 +139,13 @@ class Film:
     layout: Layout
 
     @property
-    def last(self) -> int:
-        """How many control steps the longest episode has."""
+    def num_steps(self) -> int:
+        """Control steps of the longest episode."""
         return max(len(panel.reward) for row in self.panels for panel in row)
 
     @contextlib.contextmanager
-    def scenes(self) -> Iterator[list[Scene]]:
-        """Open a scene for each task.
+    def renderers(self) -> Iterator[list[Renderer]]:
+        """Open a renderer for each task.
 
         Raises:
             RenderingUnavailable: if the family cannot be drawn here.
@@ -154,54 +153,56 @@ class Film:
         with contextlib.ExitStack() as stack:
             yield [
                 stack.enter_context(
-                    contextlib.closing(self.family.make_scene(*self.layout.picture))
+                    contextlib.closing(self.family.make_renderer(*self.layout.picture))
                 )
                 for _ in self.tasks
             ]
 
-    def frame(self, scenes: list[Scene], time: float) -> Image.Image:
-        """Draw all panels as they stand after `time` control steps, whole or not."""
-        frame, index = Image.new("RGB", self.layout.total, PAPER), 0
-        for task, row, scene in zip(self.tasks, self.panels, scenes, strict=True):
+    def frame(self, renderers: list[Renderer], time: float) -> Image.Image:
+        """Return the frame after `time` control steps, not necessarily whole."""
+        frame, index = Image.new("RGB", self.layout.total, BACKGROUND), 0
+        for task, row, renderer in zip(self.tasks, self.panels, renderers, strict=True):
             for phase, panel in enumerate(row):
-                picture = self._draw(scene, task, phase, panel, time)
+                picture = self._draw(renderer, task, phase, panel, time)
                 frame.paste(picture, self.layout.corner(index))
                 index += 1
         (width, height), canvas = self.layout.total, ImageDraw.Draw(frame)
-        for right, colour in ((width, RAIL), (width * time / self.last, AFTER)):
+        for right, colour in ((width, PROGRESS_TRACK), (width * time / self.num_steps, ADAPTED)):
             canvas.rectangle((0, height - self.layout.strip, right, height), colour)
         return frame
 
     def _draw(
-        self, scene: Scene, task: np.ndarray, phase: int, panel: Panel, time: float
+        self, renderer: Renderer, task: np.ndarray, phase: int, panel: Panel, time: float
     ) -> Image.Image:
-        """Draw one panel: title, picture, and how the episode stands."""
+        """Return one panel: title, image, and the state of the episode."""
         (width, height), line = self.layout.picture, self.layout.line
         time = min(time, len(panel.reward))
         now, bar = int(time), round(1.35 * line)
-        image = Image.new("RGB", (width, height + 4 * line), PAPER)
+        image = Image.new("RGB", (width, height + 4 * line), BACKGROUND)
         canvas = ImageDraw.Draw(image)
         left, middle, right = 0.35 * line, width / 2, width - 0.35 * line
 
-        def write(text: str, x: float, y: float, fill: str, room: float = right - left) -> None:
+        def write(
+            text: str, x: float, y: float, fill: str, max_width: float = right - left
+        ) -> None:
             size = 0.8 * line
-            size *= min(1.0, room / font(round(size)).getlength(text))
+            size *= min(1.0, max_width / font(round(size)).getlength(text))
             anchor = {left: "lm", middle: "mm", right: "rm"}[x]
             canvas.text((x, y), text, fill, font(max(4, int(size))), anchor)
 
-        canvas.rectangle((0, 0, width, bar), AFTER if phase else BEFORE)
-        write(title(phase), middle, bar / 2, PAPER)
-        image.paste(Image.fromarray(scene.draw(panel.states, task, time)), (0, bar))
+        canvas.rectangle((0, 0, width, bar), ADAPTED if phase else BEFORE_ADAPTATION)
+        write(phase_title(phase), middle, bar / 2, BACKGROUND)
+        image.paste(Image.fromarray(renderer.draw(panel.states, task, time)), (0, bar))
         if panel.terminated and now == len(panel.reward):
-            canvas.rectangle((0, bar, width, bar + 1.2 * line), INK)
-            write(f"ended at step {now}", middle, bar + 0.6 * line, PAPER)
+            canvas.rectangle((0, bar, width, bar + 1.2 * line), TEXT)
+            write(f"ended at step {now}", middle, bar + 0.6 * line, BACKGROUND)
         upper, lower, half = bar + height + 0.7 * line, bar + height + 1.85 * line, 0.45 * width
-        write(self.family.describe(panel.states[now], task), left, upper, INK)
-        write(f"step {now} / {self.family.horizon}", left, lower, MUTED, half)
-        write(f"return {panel.reward[:now].sum():.1f}", right, lower, INK, half)
+        write(self.family.caption(panel.states[now], task), left, upper, TEXT)
+        write(f"step {now} / {self.family.horizon}", left, lower, MUTED_TEXT, half)
+        write(f"return {panel.reward[:now].sum():.1f}", right, lower, TEXT, half)
         return image
 
 
-def title(phase: int) -> str:
-    """Name the phase after this many adaptation steps."""
-    return f"after {phase} step{'s' * (phase > 1)}" if phase else "before adaptation"
+def phase_title(phase: int) -> str:
+    """Return the title of the phase after `phase` adaptations."""
+    return f"after {phase} adaptation{'s' * (phase > 1)}" if phase else "before adaptation"

@@ -1,7 +1,8 @@
-"""The frames of a film, drawn by several processes.
+"""Frames of a video, rendered by several processes.
 
-Threads would not help: MuJoCo's renderer keeps Python's lock. Process number i of n draws the
-frames i, i + n, i + 2n, ... and writes their pixels to a pipe, which makes it wait for its reader.
+Threads would not help: MuJoCo's renderer holds Python's global interpreter lock. Process i of n
+renders the frames i, i + n, i + 2n, ... and writes their pixels to a pipe, which blocks it until
+they are read.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from metarl.envs import RenderingUnavailable
-from metarl.reporting.video.layout import Film
+from metarl.reporting.video.layout import AdaptationVideo
 
-MIN_PICTURES = 80  # of a process: fewer are drawn sooner than it starts
-UNAVAILABLE = 3  # exit code of a process that cannot draw
+MIN_PICTURES = 80  # of a process: fewer take less time than its start
+UNAVAILABLE = 3  # exit code of a process that cannot render
 PROGRAM = """
 import sys
 sys.path[:] = {path}
@@ -28,75 +29,84 @@ serve()
 """
 
 
-def draw_frames(film: Film, times: Sequence[float], cores: int) -> Iterator[Image.Image]:
-    """Draw the frames at these moments, in control steps, on up to this many cores.
+def render_frames(
+    video: AdaptationVideo, times: Sequence[float], cores: int
+) -> Iterator[Image.Image]:
+    """Yield the frames at given times, in control steps, rendered on up to `cores` cores.
 
     Raises:
-        RenderingUnavailable: if the family cannot be drawn here.
+        RenderingUnavailable: if the family cannot be rendered here.
         RuntimeError: if a process fails.
     """
-    number = num_processes(film, len(times), cores)
-    if number == 1:
-        with film.scenes() as scenes:
+    count = num_processes(video, len(times), cores)
+    if count == 1:
+        with video.renderers() as renderers:
             for time in times:
-                yield film.frame(scenes, time)
+                yield video.frame(renderers, time)
         return
     with contextlib.ExitStack() as stack:
-        painters = [stack.enter_context(_painter(film, times[i::number])) for i in range(number)]
+        workers = [
+            stack.enter_context(_render_worker(video, times[i::count])) for i in range(count)
+        ]
         for index in range(len(times)):
-            yield _read(painters[index % number], film)
+            yield _read(workers[index % count], video)
 
 
-def num_processes(film: Film, num_frames: int, cores: int) -> int:
-    """Return how many processes are worth their start."""
-    if type(film.family).__module__ == "__main__":
+def num_processes(video: AdaptationVideo, num_frames: int, cores: int) -> int:
+    """Return the number of processes for which rendering is fastest, at most `cores`."""
+    if type(video.family).__module__ == "__main__":
         return 1  # another process could not import it
-    pictures = num_frames * sum(len(row) for row in film.panels)
+    pictures = num_frames * sum(len(row) for row in video.panels)
     return max(1, min(cores, pictures // MIN_PICTURES))
 
 
 @contextlib.contextmanager
-def _painter(film: Film, times: Sequence[float]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that draws these frames; end it, done or not."""
-    # The cores are taken by the processes, not by the threads of a software renderer.
+def _render_worker(
+    video: AdaptationVideo, times: Sequence[float]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that renders frames; it is killed at the end of the block."""
+    # The processes use all cores, so a software renderer must not start threads.
     environment = {**os.environ, "LP_NUM_THREADS": "0"}
     command = [sys.executable, "-c", PROGRAM.format(path=repr(sys.path))]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as it:
-        assert it.stdin is not None
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+    ) as process:
+        assert process.stdin is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # what it died of is read from stderr
-                it.stdin.write(pickle.dumps((film, [*times])))
-                it.stdin.close()
-            yield it
+            with contextlib.suppress(BrokenPipeError):  # the reason of its end is read from stderr
+                process.stdin.write(pickle.dumps((video, [*times])))
+                process.stdin.close()
+            yield process
         finally:
-            it.kill()
+            process.kill()
 
 
-def _read(painter: subprocess.Popen[bytes], film: Film) -> Image.Image:
-    """Read the next frame of a process."""
-    assert painter.stdout is not None
-    assert painter.stderr is not None
-    width, height = film.layout.total
-    pixels = painter.stdout.read(width * height * 3)
+def _read(worker: subprocess.Popen[bytes], video: AdaptationVideo) -> Image.Image:
+    """Return the next frame of a process."""
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    width, height = video.layout.total
+    pixels = worker.stdout.read(width * height * 3)
     if len(pixels) < width * height * 3:
-        said = painter.stderr.read().decode(errors="replace").strip()
-        if painter.wait() == UNAVAILABLE:
-            raise RenderingUnavailable(said)
-        reason = said.splitlines()[-1] if said else f"exit code {painter.returncode}"
-        raise RuntimeError(f"a process that draws the film failed: {reason}")
+        stderr = worker.stderr.read().decode(errors="replace").strip()
+        if worker.wait() == UNAVAILABLE:
+            raise RenderingUnavailable(stderr)
+        reason = stderr.splitlines()[-1] if stderr else f"exit code {worker.returncode}"
+        raise RuntimeError(f"a process that renders the video failed: {reason}")
     return Image.frombytes("RGB", (width, height), pixels)
 
 
 def serve() -> None:
-    """Draw the frames that standard input asks for, and write their pixels to standard output."""
-    film, times = pickle.load(sys.stdin.buffer)  # noqa: S301 (from our own process)
+    """Render the frames requested on standard input; write their pixels to standard output."""
+    video, times = pickle.load(sys.stdin.buffer)  # noqa: S301 (from our own process)
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not a picture
+    # The output of libraries must not mix with pixels.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        with film.scenes() as scenes, out:
+        with video.renderers() as renderers, out:
             for time in times:
-                out.write(film.frame(scenes, time).tobytes())
+                out.write(video.frame(renderers, time).tobytes())
                 out.flush()
     except RenderingUnavailable as error:
         print(error, file=sys.stderr)

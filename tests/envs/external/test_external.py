@@ -253,26 +253,26 @@ def test_a_picture_is_drawn_by_the_environment_itself(walk):
     assert family.frames_per_second == 12
     env, task = family.make_batch(1), np.array([0.5])
     env.reset(task[None], streams(1))
-    states = [env.drawn_state(0)]
+    states = [env.render_state(0)]
     for _ in range(4):
         env.step(np.ones((1, 1)))
-        states.append(env.drawn_state(0))
-    scene = family.make_scene(80, 60)
+        states.append(env.render_state(0))
+    renderer = family.make_renderer(80, 60)
     for count in (1, 3, 5, 2):  # forwards, and back again
-        picture = scene.draw(np.stack(states[:count]), task)
+        picture = renderer.draw(np.stack(states[:count]), task)
         assert picture.shape == (60, 80, 3)
         assert picture.dtype == np.uint8
         white = (picture[30] > 127).all(axis=1).sum()
         assert white == pytest.approx(2 * (10 + count - 1), abs=1)
         # There is nothing between two steps, and what comes later does not show.
-        assert np.array_equal(scene.draw(np.stack(states), task, min(count - 0.6, 4)), picture)
-    scene.close()
-    assert family.describe(states[0], task) == "pull 0.5"
+        assert np.array_equal(renderer.draw(np.stack(states), task, min(count - 0.6, 4)), picture)
+    renderer.close()
+    assert family.caption(states[0], task) == "pull 0.5"
 
 
 def test_an_environment_that_cannot_draw_says_so(walk):
     with pytest.raises(RenderingUnavailable, match="Walk cannot draw: it has no render mode"):
-        walk().make_scene(64, 48)
+        walk().make_renderer(64, 48)
 
 
 # --- settings ---

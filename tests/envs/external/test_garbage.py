@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from metarl.envs import GymnasiumFamily, WorkerError
-from metarl.envs.external.pool import RESTARTS
-from metarl.envs.external.process import Lost, parse
+from metarl.envs.external.pool import MAX_RESTARTS
+from metarl.envs.external.process import WorkerLost, parse
 
 PREAMBLE = """
 import stat
@@ -50,7 +50,9 @@ def test_garbage_again_and_again_is_an_error(walk, history):
     with pytest.raises(WorkerError) as error:
         history(family, 4, 2)
     text = str(error.value)
-    assert f"started again {RESTARTS} times, sent what is no answer: b'oops, printed here'" in text
+    assert (
+        f"started again {MAX_RESTARTS} times, sent what is no answer: b'oops, printed here'" in text
+    )
     assert "at step 0 of episode" in text
 
 
@@ -130,7 +132,7 @@ def test_a_worker_lost_while_it_draws_is_replaced(walk, tmp_path):
     pool.reset(np.zeros((1, 1)), np.zeros(1, np.int64))
     for _ in range(2):
         pool.step(np.ones((1, 1)), np.ones(1, bool))
-    assert (pool.picture(0) == 2).all()
+    assert (pool.render(0) == 2).all()
     assert os.path.exists(tmp_path / "once")
 
 
@@ -152,6 +154,6 @@ def test_a_worker_lost_while_it_draws_is_replaced(walk, tmp_path):
     ids=lambda line: repr(line[:20]),
 )
 def test_what_is_no_answer(line):
-    with pytest.raises(Lost, match="sent what is no answer"):
+    with pytest.raises(WorkerLost, match="sent what is no answer"):
         parse(line, 1)
     assert parse(b'{"number": 1, "done": [1]}', 1) == {"done": [1]}

@@ -46,7 +46,7 @@ def test_the_command_line_says_how_to_get_it(monkeypatch, tmp_path, capsys):
 def test_setup_of_what_is_there_changes_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("METARL_HOME", str(tmp_path))
     assert not meta_world_setup.is_installed()
-    mark = tmp_path / "metaworld" / meta_world_setup.MARK
+    mark = tmp_path / "metaworld" / meta_world_setup.READY_FILE
     mark.parent.mkdir()
     mark.write_text(meta_world_setup.REQUIREMENTS.read_text())
     said: list[str] = []

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from metarl.envs import SPLITS, GymnasiumFamily, WorkerError
-from metarl.envs.external.pool import RESTARTS
+from metarl.envs.external.pool import MAX_RESTARTS
 from metarl.envs.external.process import PROGRAM
-from metarl.envs.external.worker import views
+from metarl.envs.external.worker.shared_arrays import views
 
 ONCE = """
         flag = Path(__file__).with_name("once")
@@ -112,7 +112,7 @@ def test_a_worker_that_is_lost_again_and_again_is_an_error(walk, history, deed, 
         history(family, 4, 2)
     assert time.monotonic() - start < 15
     text = str(error.value)
-    who = rf"walk\.py:Walk: worker \d \(episodes \d to \d\), started again {RESTARTS} times, "
+    who = rf"walk\.py:Walk: worker \d \(episodes \d to \d\), started again {MAX_RESTARTS} times, "
     assert re.search(f"{who}.*{ending}", text)
     assert re.search(remedy, text)
     assert re.search(r"\(at step 2 of episode \d, seed \d+, task pull 0\.\d+\)", text)

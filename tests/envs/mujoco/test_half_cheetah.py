@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from metarl.envs import HalfCheetahDir, HalfCheetahVel, SimulationDiverged
-from metarl.envs.mujoco.family import MujocoBatchEnv, quiet
+from metarl.envs.mujoco.family import MujocoBatchEnv
+from metarl.envs.mujoco.models import quiet
 
 VEL = HalfCheetahVel(action_scale=1.0)
 GOALS = np.array([[0.3], [1.7], [1.0], [0.0], [2.0]])
@@ -48,7 +49,7 @@ def random_actions(num_steps: int, num_episodes: int, seed: int = 0) -> np.ndarr
 
 
 def states(env: MujocoBatchEnv) -> np.ndarray:
-    return np.stack([env.drawn_state(i) for i in range(env.num_episodes)])
+    return np.stack([env.render_state(i) for i in range(env.num_episodes)])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_physics_and_reward_are_gymnasiums_to_the_bit(reference, family, task, t
     reference = reference(frame_skip=family.physics_steps)
     reference.reset(seed=0)
     mujoco.mj_resetData(reference.model, reference.data)
-    reference.set_state(*np.split(env.drawn_state(0), [9]))
+    reference.set_state(*np.split(env.render_state(0), [9]))
     for action in np.clip(random_actions(200, 1), -1, 1):
         obs, reward, terminated = env.step(action)
         expected_obs, _, _, _, info = reference.step(action[0])
@@ -86,7 +87,7 @@ def test_the_velocity_of_the_centre_of_mass_is_mujocos():
     data = mujoco.MjData(model)
     for action in random_actions(50, 1):
         _, reward, _ = env.step(action)
-        data.qpos[:], data.qvel[:] = np.split(env.drawn_state(0), [model.nq])
+        data.qpos[:], data.qvel[:] = np.split(env.render_state(0), [model.nq])
         mujoco.mj_forward(model, data)
         mujoco.mj_subtreeVel(model, data)
         cost = 0.05 * np.square(np.clip(action[0], -1, 1)).sum()
@@ -195,7 +196,7 @@ DIVERGE_BY_BIND = """
 env.batch.bind("qpos")[1, 3] = 1e12
 """
 DIVERGE_BY_SET_STATE = """
-qpos, qvel = np.split(env.drawn_state(1), [9])
+qpos, qvel = np.split(env.render_state(1), [9])
 env.set_state(1, np.full(9, np.nan), qvel)
 """
 STEP = """
@@ -278,6 +279,6 @@ def test_a_wrong_field_is_named(fields, message):
 def test_descriptions():
     state = np.zeros(18)
     state[9] = -0.52
-    assert VEL.describe(state, np.array([1.5])) == "speed -0.5, goal +1.5 m/s"
-    described = HalfCheetahDir().describe(state, np.array([-1.0]))
-    assert described == "speed -0.5 m/s, goal backward"
+    assert VEL.caption(state, np.array([1.5])) == "speed -0.5, goal +1.5 m/s"
+    text = HalfCheetahDir().caption(state, np.array([-1.0]))
+    assert text == "speed -0.5 m/s, goal backward"

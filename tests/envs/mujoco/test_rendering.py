@@ -1,4 +1,4 @@
-"""metarl.envs.mujoco.rendering: the goal is in the picture."""
+"""Rendering of MuJoCo families: goals, bodies, cameras and interpolation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from metarl.envs import (
     RenderingUnavailable,
     WalkerVel,
 )
-from metarl.envs.mujoco.rendering import Mark, MujocoScene, between, distances
-from metarl.envs.rendering import moment
+from metarl.envs.mujoco.markers import Marker, metre_markers
+from metarl.envs.mujoco.rendering import MujocoRenderer, interpolated
+from metarl.envs.rendering import frame_at
 
 PLANE = AntDir(plane=True)
 WITH_GOALS = [
@@ -38,10 +39,10 @@ def pictures(family, tasks, steps: int = 20) -> list[np.ndarray]:
     """One state, `steps` steps after the start, drawn under each task: colours 0 to 255."""
     env = family.make_batch(1)
     env.reset(np.array(tasks[:1], float), [np.random.default_rng(0)])
-    states = np.stack([env.drawn_state(0)] * (steps + 1))
-    with contextlib.closing(family.make_scene(160, 120)) as scene:
+    states = np.stack([env.render_state(0)] * (steps + 1))
+    with contextlib.closing(family.make_renderer(160, 120)) as renderer:
         try:
-            return [scene.draw(states, np.array(task, float)).astype(int) for task in tasks]
+            return [renderer.draw(states, np.array(task, float)).astype(int) for task in tasks]
         except RenderingUnavailable as error:
             pytest.skip(f"this machine cannot render: {error}")
 
@@ -61,7 +62,7 @@ def test_the_goal_is_seen_and_moves_with_the_task(family, task, other):
 
 
 def test_another_body_is_drawn():
-    """The scene shows the task's own model."""
+    """The image shows the task's own model."""
     short, long = pictures(HalfCheetahBody(), [[1.0, 1.0, 0.5], [1.0, 1.0, 2.0]])
     assert np.abs(short - long).sum() > 1000
 
@@ -70,8 +71,8 @@ def test_the_pacer_runs_at_the_goal_velocity():
     family = HalfCheetahVel()
     start, now = np.zeros((2, 18))
     start[0], now[0] = 3.0, 7.0
-    (mark,) = family.marks(start, now, 2.1, np.array([1.5]))
-    assert mark.position[0] == pytest.approx(3.0 + 1.5 * 2.1)
+    (marker,) = family.goal_markers(start, now, 2.1, np.array([1.5]))
+    assert marker.position[0] == pytest.approx(3.0 + 1.5 * 2.1)
 
 
 def test_states_between_two_control_steps():
@@ -82,24 +83,24 @@ def test_states_between_two_control_steps():
     before[3:7] = 1, 0, 0, 0
     after[3:7] = np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)  # a quarter of a turn about z
     after[7], after[-1] = 0.8, 4.0
-    state = between(model, before, after, 0.25)
+    state = interpolated(model, before, after, 0.25)
     expected = np.zeros_like(state)
     expected[:3], expected[7], expected[-1] = (0.5, -1, 1), 0.2, 1.0
     expected[3:7] = np.cos(np.pi / 16), 0, 0, np.sin(np.pi / 16)
     np.testing.assert_allclose(state, expected, atol=1e-12)
-    np.testing.assert_allclose(between(model, before, after, 0.0), before, atol=1e-12)
+    np.testing.assert_allclose(interpolated(model, before, after, 0.0), before, atol=1e-12)
 
 
 def test_between_two_states_the_robot_is_between_them(monkeypatch):
     family, task = HalfCheetahVel(), np.array([0.0])
     states = np.zeros((2, 18))
     states[1, 2] = 0.8  # it pitches
-    monkeypatch.setattr(MujocoScene, "_path", lambda self, states: np.zeros((len(states), 2)))
-    with contextlib.closing(family.make_scene(160, 120)) as scene:
-        first, halfway, second = (draw(scene, states, task, t) for t in (0, 0.5, 1))
+    monkeypatch.setattr(MujocoRenderer, "_path", lambda self, states: np.zeros((len(states), 2)))
+    with contextlib.closing(family.make_renderer(160, 120)) as renderer:
+        first, halfway, second = (draw(renderer, states, task, t) for t in (0, 0.5, 1))
         turned = states.copy()
         turned[1, 2] = 0.4
-        expected = draw(scene, turned, task, 1)
+        expected = draw(renderer, turned, task, 1)
     assert np.abs(first - second).sum() > 1000
     assert (halfway == expected).all()
 
@@ -109,30 +110,30 @@ def test_the_camera_is_calmer_than_the_robot():
     family = HalfCheetahVel()
     states = np.zeros((100, 18))
     states[::2, 0] = 0.5
-    with contextlib.closing(family.make_scene(64, 48)) as scene:
-        draw(scene, states, np.zeros(1), 0)
-        shaken = scene._path(states)[10:-10, 0]
+    with contextlib.closing(family.make_renderer(64, 48)) as renderer:
+        draw(renderer, states, np.zeros(1), 0)
+        shaken = renderer._path(states)[10:-10, 0]
         states[:, 0] = np.linspace(0, 9.9, 100)
-        walking = scene._path(states)[:, 0]
+        walking = renderer._path(states)[:, 0]
         centre = walking[50] - states[50, 0]
     assert np.ptp(shaken) < 0.05
     np.testing.assert_allclose(walking[20:-20], states[20:-20, 0] + centre, atol=1e-3)
     assert walking[0] > states[0, 0] + centre  # it does not begin with a jerk
 
 
-def draw(scene, states: np.ndarray, task: np.ndarray, time: float) -> np.ndarray:
+def draw(renderer, states: np.ndarray, task: np.ndarray, time: float) -> np.ndarray:
     try:
-        return scene.draw(states, task, time).astype(int)
+        return renderer.draw(states, task, time).astype(int)
     except RenderingUnavailable as error:
         pytest.skip(f"this machine cannot render: {error}")
 
 
-def test_a_moment_after_the_last_state_is_refused():
-    assert moment(np.zeros((3, 1)), None) == (2, 0.0)
-    assert moment(np.zeros((3, 1)), 1.25) == (1, 0.25)
+def test_a_time_after_the_last_state_is_refused():
+    assert frame_at(np.zeros((3, 1)), None) == (2, 0.0)
+    assert frame_at(np.zeros((3, 1)), 1.25) == (1, 0.25)
     for time in (-0.1, 2.1):
         with pytest.raises(ValueError, match="time: expected from 0 to 2, the last of the states"):
-            moment(np.zeros((3, 1)), time)
+            frame_at(np.zeros((3, 1)), time)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1.0, -2.5])
@@ -140,7 +141,7 @@ def test_an_arrow_points_where_it_is_told_to(angle):
     """Its z axis, which MuJoCo draws it along, lies in the plane; the frame is right-handed."""
     scene = mujoco.MjvScene(AntDir().model, maxgeom=5)
     before = scene.ngeom
-    Mark(mujoco.mjtGeom.mjGEOM_ARROW, (1, 2, 3), heading=angle).add_to(scene)
+    Marker(mujoco.mjtGeom.mjGEOM_ARROW, (1, 2, 3), heading=angle).add_to(scene)
     geom = scene.geoms[before]
     assert scene.ngeom == before + 1
     np.testing.assert_allclose(geom.pos, [1, 2, 3])
@@ -155,10 +156,10 @@ def test_headings_of_directions():
 
 
 def test_every_metre_is_marked_and_as_many_named_as_have_room():
-    marks = list(distances(range(-1, 4), y=0.0, every=2))
-    bars = [mark.position[0] for mark in marks if not mark.text]
+    markers = list(metre_markers(range(-1, 4), y=0.0, label_every=2))
+    bars = [marker.position[0] for marker in markers if not marker.text]
     assert bars == [-1, 0, 1, 2, 3]
-    assert [(mark.position[0], mark.text) for mark in marks if mark.text] == [
+    assert [(marker.position[0], marker.text) for marker in markers if marker.text] == [
         (0, "start"),
         (2, "2 m"),
     ]

@@ -23,7 +23,8 @@ from metarl.envs import (
     WalkerParams,
     WalkerVel,
 )
-from metarl.envs.mujoco.family import GYMNASIUM_ASSETS, MujocoBatchEnv, MujocoFamily, quiet
+from metarl.envs.mujoco.family import MujocoBatchEnv, MujocoFamily
+from metarl.envs.mujoco.models import GYMNASIUM_ASSETS, quiet
 
 ROBOTS = {
     "Ant-v5": AntVel(action_scale=1.0),
@@ -62,7 +63,7 @@ def make_reference(tmp_path, monkeypatch):
             reference = gymnasium.make(name).unwrapped
         reference.reset(seed=0)
         mujoco.mj_resetData(reference.model, reference.data)
-        reference.set_state(*np.split(env.drawn_state(0), [reference.model.nq]))
+        reference.set_state(*np.split(env.render_state(0), [reference.model.nq]))
         made.append(reference)
         return reference
 
@@ -240,7 +241,7 @@ def test_humanoids_reward_is_pearls():
 def test_humanoids_contact_cost_has_a_limit():
     family = HumanoidDir()
     env = begin(family, [0.0])
-    qpos, qvel = np.split(env.drawn_state(0), [family.model.nq])
+    qpos, qvel = np.split(env.render_state(0), [family.model.nq])
     qpos[2], qvel[2] = 0.5, -30.0  # hard into the floor
     env.set_state(0, qpos, qvel)
     env.batch.forward(stage=family.stage)
@@ -268,7 +269,7 @@ def test_humanoids_contact_cost_has_a_limit():
 def test_an_episode_ends_where_the_robot_falls(family, place, ends):
     """Whatever the task, where a coordinate of qpos leaves its range."""
     env = begin(family, usual(family))
-    qpos = env.drawn_state(0)[: family.model.nq]
+    qpos = env.render_state(0)[: family.model.nq]
     for value, terminated in ends.items():
         env.batch.bind("qpos")[0] = qpos
         env.batch.bind("qpos")[0, place] = value
@@ -349,12 +350,12 @@ def test_a_dynamics_task_is_a_model_of_its_own(family, build):
     """Step for step what MuJoCo does on a separately compiled and edited model."""
     tasks = np.concatenate([family.tasks("test", 2), family.tasks("ood", 1)])
     env = begin(family, tasks)
-    starts = [env.drawn_state(i) for i in range(3)]
+    starts = [env.render_state(i) for i in range(3)]
     actions = random_actions(family, 40, 3)
     found = []
     for action in actions:
         env.step(action)
-        found.append([env.drawn_state(i) for i in range(3)])
+        found.append([env.render_state(i) for i in range(3)])
     for i, task in enumerate(tasks):
         expected = step_alone(build(family, task), env, starts[i], actions[:, i])
         assert np.array_equal([states[i] for states in found], expected)
@@ -466,13 +467,13 @@ def test_descriptions():
         return made
 
     ant = state(AntDir(), q0=1.0, v0=0.5, v1=1.0)
-    assert AntVel().describe(ant, np.array([2.0])) == "speed +0.5, goal +2.0 m/s"
-    assert AntDir().describe(ant, np.array([-1.0])) == "speed +0.5 m/s, goal backward"
+    assert AntVel().caption(ant, np.array([2.0])) == "speed +0.5, goal +2.0 m/s"
+    assert AntDir().caption(ant, np.array([-1.0])) == "speed +0.5 m/s, goal backward"
     plane = dataclasses.replace(AntDir(), plane=True)
-    assert plane.describe(ant, np.array([math.pi / 2])) == "speed +1.0 m/s along +90 degrees"
-    assert AntGoal().describe(ant, np.array([1.0, 2.0])) == "distance 2.0 m"
-    body = HalfCheetahBody().describe(np.zeros(18), np.array([0.5, 1.0, 2.0]))
+    assert plane.caption(ant, np.array([math.pi / 2])) == "speed +1.0 m/s along +90 degrees"
+    assert AntGoal().caption(ant, np.array([1.0, 2.0])) == "distance 2.0 m"
+    body = HalfCheetahBody().caption(np.zeros(18), np.array([0.5, 1.0, 2.0]))
     assert body == "mass x0.5, damping x1.0, head x2.0"
     hopper = HopperParams()
     light = np.where(np.arange(hopper.task_dim) < 4, -1.0, 0.0)
-    assert hopper.describe(state(hopper, v0=2.0), light) == "speed +2.0 m/s, total mass x0.7"
+    assert hopper.caption(state(hopper, v0=2.0), light) == "speed +2.0 m/s, total mass x0.7"

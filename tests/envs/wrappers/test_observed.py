@@ -71,7 +71,7 @@ def test_observations_are_followed_by_the_task_and_all_else_is_the_same(family, 
         assert np.array_equal(same_reward[rows], reward[rows])
         assert np.array_equal(same_end[rows], terminated[rows])
         for i in range(4):
-            assert np.array_equal(env.drawn_state(i), base.drawn_state(i))
+            assert np.array_equal(env.render_state(i), base.render_state(i))
         assert all(view.observation_space.contains(row) for row in seen)
 
 
@@ -84,7 +84,7 @@ def test_advance_is_the_familys(family):
     base.advance(action, np.array([1]))
     env.advance(action, np.array([1]))
     for i in range(3):
-        assert np.array_equal(env.drawn_state(i), base.drawn_state(i))
+        assert np.array_equal(env.render_state(i), base.render_state(i))
 
 
 def test_the_time_in_the_physics_is_that_of_the_wrapped_environment(family):
@@ -147,15 +147,15 @@ def test_a_wrong_mdp_is_refused_as_the_family_does():
 def test_pictures_and_descriptions_are_the_familys(family):
     view, task = TaskObserved(family), family.tasks("test", 1)
     env, _ = begin(view, task)
-    states = [env.drawn_state(0)]
+    states = [env.render_state(0)]
     for action in random_actions(family, 1):
         env.step(action)
-        states.append(env.drawn_state(0))
-    assert view.describe(states[-1], task[0]) == family.describe(states[-1], task[0])
+        states.append(env.render_state(0))
+    assert view.caption(states[-1], task[0]) == family.caption(states[-1], task[0])
     pictures = []
     for made in (view, family):
         try:
-            scene = made.make_scene(64, 48)
+            scene = made.make_renderer(64, 48)
         except RenderingUnavailable as error:
             pytest.skip(f"this machine cannot render: {error}")
         pictures.append(scene.draw(np.stack(states), task[0]))

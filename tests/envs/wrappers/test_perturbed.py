@@ -47,7 +47,7 @@ def test_noise_is_on_what_is_seen_and_not_on_what_is():
     family = Perturbed(PointNav(action_scale=0.1, horizon=400), observation_noise=0.3)
     env, first = begin(family)
     seen = [first] + [env.step(np.zeros((2, 2)))[0] for _ in range(400)]
-    assert np.array_equal(env.drawn_state(0), [0, 0])
+    assert np.array_equal(env.render_state(0), [0, 0])
     np.testing.assert_allclose(np.std(seen), 0.3, rtol=0.1)
     _, again = begin(family)
     assert np.array_equal(first, again)

@@ -11,20 +11,20 @@ from PIL import Image
 
 from metarl.core.errors import UserError
 from metarl.envs import RenderingUnavailable, TaskError, make_family
-from metarl.envs.point import PointScene
+from metarl.envs.point import PointRenderer
 from metarl.reporting.video import adaptation as video
-from metarl.reporting.video.adaptation import HOLD, VideoInfo, adaptation_video
-from metarl.reporting.video.layout import Film, Layout, Panel
+from metarl.reporting.video.adaptation import LAST_FRAME_SECONDS, VideoInfo, adaptation_video
+from metarl.reporting.video.layout import AdaptationVideo, Layout, Panel
 from metarl.rollout.episodes import Episodes
 
 GOALS = {"point_nav": [0.3, -0.4], "half_cheetah_dir": [-1.0]}
 
 
 @pytest.fixture
-def film(make_agent, tmp_path):
-    """Films a small agent in small panels, and returns what was written."""
+def make_video(make_agent, tmp_path):
+    """Returns a function that makes a video of a small agent and returns its `VideoInfo`."""
 
-    def film(
+    def make(
         name: str = "point_nav", out: str = "a.mp4", horizon: int = 6, **settings
     ) -> VideoInfo:
         family = make_family(name, horizon=horizon)
@@ -35,7 +35,7 @@ def film(make_agent, tmp_path):
         except RenderingUnavailable as error:
             pytest.skip(f"MuJoCo cannot draw here: {error}")
 
-    return film
+    return make
 
 
 def decode(path: Path) -> tuple[np.ndarray, str]:
@@ -48,12 +48,12 @@ def decode(path: Path) -> tuple[np.ndarray, str]:
 
 
 @pytest.mark.parametrize("name", GOALS)
-def test_mp4_has_every_step_and_plays_in_browsers(film, name):
-    info = film(name, "a.mp4")
+def test_mp4_has_every_step_and_plays_in_browsers(make_video, name):
+    info = make_video(name, "a.mp4")
     frames, said = decode(info.path)
     assert re.search(r"Video: h264 .* yuv420p.* 20 fps", said)
     assert info.fps == 20
-    assert len(frames) == info.num_frames == 7 + HOLD * 20
+    assert len(frames) == info.num_frames == 7 + LAST_FRAME_SECONDS * 20
     assert frames.shape[1:3] == (info.height, info.width)
     assert info.width % 2 == info.height % 2 == 0
     assert info.width >= 2 * 161
@@ -64,31 +64,31 @@ def test_mp4_has_every_step_and_plays_in_browsers(film, name):
 
 
 @pytest.mark.parametrize("name", GOALS)
-def test_gif_plays_at_the_right_speed(film, name):
-    info = film(name, "a.gif")
+def test_gif_plays_at_the_right_speed(make_video, name):
+    info = make_video(name, "a.gif")
     with Image.open(info.path) as image:
         times = [image.seek(i) or image.info["duration"] for i in range(image.n_frames)]
         assert image.size == (info.width, info.height)
         assert image.info["loop"] == 0
-    assert times == [50] * 6 + [HOLD * 1000]
+    assert times == [50] * 6 + [LAST_FRAME_SECONDS * 1000]
     assert info.num_frames == 7
     assert info.fps == 20
 
 
 @pytest.mark.parametrize(("fps", "number"), [(5, 4), (7.5, 6), (20, 12), (50, 29)])
-def test_more_or_fewer_frames_take_the_same_time(film, fps, number):
+def test_more_or_fewer_frames_take_the_same_time(make_video, fps, number):
     """11 control steps at 20 a second, in a GIF that counts in hundredths of a second."""
-    info = film(out="a.gif", horizon=11, fps=fps)
+    info = make_video(out="a.gif", horizon=11, fps=fps)
     with Image.open(info.path) as image:
         times = [image.seek(i) or image.info["duration"] for i in range(image.n_frames)]
     assert len(times) == info.num_frames == number
-    assert sum(times) == pytest.approx(1000 * (11 / 20 + HOLD), abs=10)
+    assert sum(times) == pytest.approx(1000 * (11 / 20 + LAST_FRAME_SECONDS), abs=10)
     assert info.fps == fps
 
 
-def test_sixty_frames_a_second_show_what_is_between_two_steps(film):
-    usual, smooth = (film("half_cheetah_dir", f"{fps}.mp4", fps=fps) for fps in (20, 60))
-    assert smooth.num_frames == 3 * 6 + 1 + HOLD * 60
+def test_sixty_frames_a_second_show_what_is_between_two_steps(make_video):
+    usual, smooth = (make_video("half_cheetah_dir", f"{fps}.mp4", fps=fps) for fps in (20, 60))
+    assert smooth.num_frames == 3 * 6 + 1 + LAST_FRAME_SECONDS * 60
     few, many = (decode(info.path)[0].astype(int) for info in (usual, smooth))
     moved = np.abs(np.diff(many[:19], axis=0)).mean(axis=(1, 2, 3))
     assert (moved > 0).all()  # no frame is a copy of the one before
@@ -97,8 +97,8 @@ def test_sixty_frames_a_second_show_what_is_between_two_steps(film):
 
 
 @pytest.mark.parametrize(("steps", "columns", "rows"), [(0, 1, 1), (3, 4, 1), (4, 3, 2), (8, 3, 3)])
-def test_panels_are_wrapped_into_rows(film, steps, columns, rows):
-    info = film(steps=steps, horizon=1)
+def test_panels_are_wrapped_into_rows(make_video, steps, columns, rows):
+    info = make_video(steps=steps, horizon=1)
     assert info.width // 160 == columns
     assert info.height // 160 == rows
 
@@ -106,13 +106,13 @@ def test_panels_are_wrapped_into_rows(film, steps, columns, rows):
 @pytest.mark.parametrize(
     ("name", "out"), [("point_nav", "a.mp4"), ("point_nav", "a.gif"), ("half_cheetah_dir", "a.gif")]
 )
-def test_same_seed_same_file(film, name, out):
-    first, second = (film(name, f"{i}{out}", horizon=3, seed=5).path for i in range(2))
+def test_same_seed_same_file(make_video, name, out):
+    first, second = (make_video(name, f"{i}{out}", horizon=3, seed=5).path for i in range(2))
     assert np.array_equal(decode(first)[0], decode(second)[0])
 
 
-def test_other_seed_other_episodes(film):
-    first, second = (film(out=f"{seed}.gif", horizon=3, seed=seed) for seed in range(2))
+def test_other_seed_other_episodes(make_video):
+    first, second = (make_video(out=f"{seed}.gif", horizon=3, seed=seed) for seed in range(2))
     assert not np.array_equal(decode(first.path)[0], decode(second.path)[0])
 
 
@@ -124,10 +124,12 @@ def test_an_ended_episode_stays_and_says_so():
     layout = Layout.around((200, 150), 1, 2)
 
     def pictures(*panels: Panel) -> list[np.ndarray]:
-        film = Film(family, tasks, [[*panels]], layout)
-        assert film.last == 5
-        with film.scenes() as scenes:
-            return [np.asarray(film.frame(scenes, t).crop((0, 0, 200, 200))) for t in range(6)]
+        content = AdaptationVideo(family, tasks, [[*panels]], layout)
+        assert content.num_steps == 5
+        with content.renderers() as renderers:
+            return [
+                np.asarray(content.frame(renderers, t).crop((0, 0, 200, 200))) for t in range(6)
+            ]
 
     shown = pictures(ended, going)
     assert (shown[5][:-4] == shown[1][:-4]).all()  # all but the strip of progress
@@ -158,9 +160,9 @@ def test_what_is_shown_is_the_first_episode(make_agent, monkeypatch):
 
 
 @pytest.mark.parametrize("out", ["a.avi", "a", "a.MP4.txt"])
-def test_refuses_other_formats_before_any_work(film, tmp_path, out):
+def test_refuses_other_formats_before_any_work(make_video, tmp_path, out):
     with pytest.raises(UserError, match=r"out: expected a file ending in \.mp4 or \.gif"):
-        film(out=out)
+        make_video(out=out)
     assert not list(tmp_path.iterdir())
 
 
@@ -168,9 +170,9 @@ def test_refuses_other_formats_before_any_work(film, tmp_path, out):
     "settings",
     [{"steps": -1}, {"num_episodes": 0}, {"width": 10}, {"fps": 0}, {"fps": 500}, {"seed": -1}],
 )
-def test_refuses_settings_out_of_range(film, tmp_path, settings):
+def test_refuses_settings_out_of_range(make_video, tmp_path, settings):
     with pytest.raises(UserError, match=next(iter(settings))):
-        film(**settings)
+        make_video(**settings)
     assert not list(tmp_path.iterdir())
 
 
@@ -180,46 +182,46 @@ def test_refuses_a_task_of_another_kind(make_agent, tmp_path):
         adaptation_video(make_agent(family), family, [3.0, 0.0], steps=1, out=tmp_path / "a.mp4")
 
 
-def test_refuses_a_folder_that_cannot_be_written_before_any_work(film, tmp_path, monkeypatch):
+def test_refuses_a_folder_that_cannot_be_written_before_any_work(make_video, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "play", None)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="out: cannot write"):
-        film(out="file/a.mp4")
+        make_video(out="file/a.mp4")
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(UserError, match=r"out: expected a file, got .*the folder"):
-        film(out="folder.mp4")
+        make_video(out="folder.mp4")
 
 
-def test_makes_the_folder(film):
-    assert film(out="new/folder/a.gif").path.is_file()
+def test_makes_the_folder(make_video):
+    assert make_video(out="new/folder/a.gif").path.is_file()
 
 
 @pytest.mark.parametrize("out", ["a.mp4", "a.gif"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(film, tmp_path, monkeypatch, out):
+def test_a_failure_leaves_the_old_file_and_nothing_else(make_video, tmp_path, monkeypatch, out):
     (tmp_path / out).write_text("the old one")
-    draw = PointScene.draw
+    draw = PointRenderer.draw
 
     def fail(self, states: np.ndarray, task: np.ndarray, time: float) -> np.ndarray:
         if time == 3:
             raise RuntimeError("out of paint")
         return draw(self, states, task, time)
 
-    monkeypatch.setattr(PointScene, "draw", fail)
+    monkeypatch.setattr(PointRenderer, "draw", fail)
     with pytest.raises(RuntimeError, match="out of paint"):
-        film(out=out)
+        make_video(out=out)
     assert [path.name for path in tmp_path.iterdir()] == [out]
     assert (tmp_path / out).read_text() == "the old one"
 
 
-def test_a_failing_encoder_is_not_overlooked(film, tmp_path, monkeypatch):
+def test_a_failing_encoder_is_not_overlooked(make_video, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "get_ffmpeg_exe", lambda: "false")
     with pytest.raises((RuntimeError, BrokenPipeError)):
-        film()
+        make_video()
     assert not list(tmp_path.iterdir())
 
 
 def test_several_tasks_are_rows_of_a_grid(make_agent, tmp_path):
-    """A row is what a film of the task alone would show, but for its episodes' random numbers."""
+    """A row is what a video of the task alone would show, but for its episodes' random numbers."""
     family, tasks = make_family("point_nav", horizon=4), [[0.3, -0.4], [-0.2, 0.5], [0.0, 0.1]]
     settings = {"steps": 1, "num_episodes": 2, "width": 160, "height": 120}
     agent, out = make_agent(family), tmp_path / "a.gif"
@@ -255,11 +257,11 @@ def test_a_talk_is_filled_well(panels, shape):
         assert top + height + 4 * layout.line <= 1080
 
 
-def test_presets(film):
-    talk = film(out="a.mp4", preset="talk", horizon=2)
+def test_presets(make_video):
+    talk = make_video(out="a.mp4", preset="talk", horizon=2)
     assert (talk.width, talk.height, talk.fps) == (1920, 1080, 60)
     assert decode(talk.path)[0].shape[1:3] == (1080, 1920)
-    small = film(out="a.gif", preset="readme")
+    small = make_video(out="a.gif", preset="readme")
     assert small.width <= 370
     assert small.fps == 8
 
@@ -272,16 +274,16 @@ def test_presets(film):
         ({"preset": "talk", "steps": 400}, "steps: 1 x 401 panels are too many"),
     ],
 )
-def test_refuses_presets_that_do_not_fit(film, tmp_path, settings, message):
+def test_refuses_presets_that_do_not_fit(make_video, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
-        film(**settings)
+        make_video(**settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_says_the_returns_and_the_speed(film):
-    info = film(out="a.gif", horizon=2)
+def test_says_the_returns_and_the_speed(make_video):
+    info = make_video(out="a.gif", horizon=2)
     before, after = info.mean_returns
-    returns = f"before adaptation {before:.1f}, after 1 step {after:.1f}"
+    returns = f"before adaptation {before:.1f}, after 1 adaptation {after:.1f}"
     assert str(info) == f"{info.path} (mean return {returns})"
     assert re.fullmatch(
         rf"3 frames of {info.width} x {info.height} in [0-9.]+ s: [0-9.]+ frames/s by 1 process",

@@ -1,0 +1,99 @@
+"""Any Gymnasium environment as a task family, defined by its config alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from metarl.envs.base import MARGIN
+from metarl.envs.external.description import Environment, Route
+from metarl.envs.external.family import ExternalFamily
+
+
+@dataclass(frozen=True)
+class GymnasiumFamily(ExternalFamily):
+    """Any Gymnasium environment, under tasks that set some of its parameters at random.
+
+    By default CartPole with poles of different lengths under different gravity. Out of
+    distribution are tasks with some parameter above its range by up to half the range.
+    """
+
+    horizon: int = 200
+    """Length of an episode in control steps; the environment's own time limit is taken off."""
+    env_id: str = "cartpole.py:CartPole"
+    """A Gymnasium id such as CartPole-v1, or package.module:Class, or path/to/file.py:Class (or a
+    function). cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
+    parameters: Mapping[str, tuple[float, float]] = field(
+        default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
+    )
+    """The parameters that differ between tasks, with their lowest and highest values; uniform
+    between them."""
+    route: Route = "attribute"
+    """How a task is passed to the environment: as keyword arguments of the constructor, attributes
+    of the unwrapped environment (set before each reset), or options of the reset."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the constructor, the same for all tasks."""
+    finite_horizon: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Whether the value of the state at the horizon is 0; if false, it is bootstrapped."""
+
+    name: ClassVar[str] = "gymnasium"
+    source: ClassVar[str] = "Gymnasium, or your own"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.parameters:
+            raise ValueError("parameters: expected at least one that differs between tasks")
+        if self.route not in get_args(Route):
+            known = ", ".join(get_args(Route))
+            raise ValueError(f"route: expected one of {known}, got {self.route!r}")
+        ranges = {name: (float(low), float(high)) for name, (low, high) in self.parameters.items()}
+        for name, (low, high) in ranges.items():
+            if not -np.inf < low <= high < np.inf:
+                raise ValueError(
+                    f"parameters.{name}: expected [low, high] with low <= high, got {[low, high]}"
+                )
+        try:
+            kwargs = json.loads(json.dumps(dict(self.kwargs)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"kwargs: expected plain values, fit for JSON: {error}") from error
+        # The dataclass is frozen.
+        object.__setattr__(self, "parameters", ranges)
+        object.__setattr__(self, "kwargs", kwargs)
+
+    @property
+    def environment(self) -> Environment:
+        return Environment(locate(self.env_id), tuple(self.parameters), self.route, self.kwargs)
+
+    @property
+    def task_space(self) -> Box:
+        low, high = np.array(list(self.parameters.values())).T
+        return Box(low, high, dtype=np.float64)
+
+    @property
+    def ood_space(self) -> Box:
+        space = self.task_space
+        high = space.low + MARGIN * (space.high - space.low)
+        return Box(space.low, high, dtype=np.float64)
+
+    def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
+        space = self.task_space
+        return rng.uniform(space.low, space.high, (num_tasks, *space.shape))
+
+
+def locate(name: str) -> str:
+    """Return the name of an environment, with the file in it, if any, as an absolute path.
+
+    A file is searched in the current folder, then beside this file.
+    """
+    file, _, attribute = name.rpartition(":")
+    if not file.endswith(".py"):
+        return name
+    included = Path(__file__).parent / file
+    path = included if included.is_file() and not Path(file).is_file() else Path(file).absolute()
+    return f"{path}:{attribute}"

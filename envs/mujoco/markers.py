@@ -1,0 +1,66 @@
+"""Markers in rendered images that are not part of the model: goals and distances."""
+
+# The names of MuJoCo's bindings are compiled, without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+BLUE = (0.165, 0.435, 0.733, 1.0)  # of distances on the floor
+RED = (0.753, 0.224, 0.169, 1.0)  # of goals
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A shape or a label that is added to a rendered scene.
+
+    Attributes:
+        kind: the shape.
+        position: of the centre; of an arrow, of its foot. (3,), m.
+        size: as MuJoCo's models define it for the shape (a cylinder's radius and half height),
+            (3,), m.
+        heading: direction of the marker's x axis (for an arrow, of its tip) in the horizontal
+            plane, radians from the x axis.
+        colour: red, green, blue, opacity.
+        text: a label.
+    """
+
+    kind: mujoco.mjtGeom
+    position: Sequence[float] | np.ndarray
+    size: Sequence[float] = (0.1, 0.1, 0.1)
+    heading: float = 0.0
+    colour: Sequence[float] = RED
+    text: str = ""
+
+    def add_to(self, scene: mujoco.MjvScene) -> None:
+        """Add the marker to a scene."""
+        geom = scene.geoms[scene.ngeom]
+        cos, sin = math.cos(self.heading), math.sin(self.heading)
+        if self.kind == mujoco.mjtGeom.mjGEOM_ARROW:  # points along its z axis
+            frame = [0.0, -sin, cos, 0.0, cos, sin, -1.0, 0.0, 0.0]
+        else:
+            frame = [cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0]
+        position, colour = np.array(self.position, float), np.array(self.colour, np.float32)
+        mujoco.mjv_initGeom(geom, self.kind, np.array(self.size), position, np.array(frame), colour)
+        geom.label = self.text
+        scene.ngeom += 1
+
+
+def metre_markers(metres: Iterable[int], y: float, label_every: int) -> Iterator[Marker]:
+    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera.
+
+    Only every `label_every`-th has a label: in a small image there is not enough room for all.
+    """
+    for metre in metres:
+        size = (0.02 if metre else 0.05, 0.3, 0.002)
+        yield Marker(mujoco.mjtGeom.mjGEOM_BOX, (metre, y - 0.3, 0.0), size, colour=BLUE)
+        if metre % label_every:
+            continue
+        text = f"{metre} m" if metre else "start"
+        yield Marker(mujoco.mjtGeom.mjGEOM_LABEL, (metre, y - 0.8, 0.0), colour=BLUE, text=text)
