@@ -146,8 +146,8 @@ def test_what_is_shown_is_the_first_episode(make_agent, monkeypatch):
             seen.append(episodes)
             yield state, episodes
 
-    adaptation = video.adaptation
-    monkeypatch.setattr(video, "adaptation", spy)
+    adaptation = video.adaptation_rollouts
+    monkeypatch.setattr(video, "adaptation_rollouts", spy)
     tasks = np.array([[0.3, -0.4], [0.1, 0.2]])
     rows = video.play(make_agent(family), family, tasks, 2, 0, 3)
     assert [len(row) for row in rows] == [3, 3]
