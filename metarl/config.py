@@ -296,3 +296,8 @@ def config_keys(config: Config | None = None) -> list[Key]:
 def family_keys(family: type[TaskFamily] | None) -> list[Key]:
     """List the keys of a config's `env` besides `family`; none without a family."""
     return [*keys(family, "env."), OBSERVE_TASK] if family else []
+
+
+def renamed_key(path: str) -> str | None:
+    """Return today's name of a key that had the name `path` once, None if it had not."""
+    return None

@@ -13,7 +13,7 @@ from dataclasses import MISSING
 
 from gymnasium.spaces import Box, Discrete
 
-from metarl.cli.flags import plain_text
+from metarl.core.parsing import plain_text
 from metarl.core.schema import keys, type_name
 from metarl.envs import FAMILIES, ExternalFamily, TaskFamily, make_family
 from metarl.envs.mujoco.family import MujocoFamily
