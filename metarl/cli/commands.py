@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import click
 
-from metarl.cli.completion import (
-    complete_config,
-    complete_family,
-    complete_protocol,
-    complete_run,
-    complete_schedule,
-    complete_split,
-)
+from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import ConfigTarget, FamilyTarget, KeyCommand, RunTarget
 from metarl.cli.parser import Choice, Command, print_error
 from metarl.core.errors import StorageError, UserError, check
@@ -24,6 +18,13 @@ FILE = click.Path(path_type=Path, readable=False)
 
 run_argument = click.argument(
     "run", expose_value=False, help="A run's folder.", shell_complete=complete_run
+)
+config_argument = functools.partial(
+    click.argument,
+    "config",
+    expose_value=False,
+    help="A YAML file, or a name of metarl list configs.",
+    shell_complete=complete_names("metarl.config:config_names", "file"),
 )
 checkpoint_option = click.option(
     "--checkpoint",
@@ -47,27 +48,16 @@ def cli() -> None:
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
-@click.argument(
-    "config",
-    required=False,
-    expose_value=False,
-    help="A YAML file, or a name of metarl list configs.",
-    shell_complete=complete_config,
-)
+@config_argument(required=False)
 @click.option("--out", type=FILE, metavar="DIR", help="The run's folder.")
 @click.option(
-    "--resume",
-    type=FILE,
-    metavar="RUN",
-    help="Continue the run of this folder.",
-    shell_complete=complete_run,
+    "--resume", type=FILE, metavar="RUN", help="Continue this run.", shell_complete=complete_run
 )
 @click.option(
     "--continue",
     "or_resume",
     is_flag=True,
-    help="Continue the run in --out if it exists, up to --iterations; do nothing if it has "
-    "completed them.",
+    help="Continue the run in --out if it exists, up to --iterations; do nothing if it has more.",
 )
 @click.option("--dry-run", "dry", is_flag=True, help="Check and print the config only.")
 def train(
@@ -132,14 +122,14 @@ def dry_run(config: Any, directory: Path) -> int:
     default="paper",
     metavar="NAME",
     help="paper, few_episode, ood, robust or continual: see docs/evaluation.md.",
-    shell_complete=complete_protocol,
+    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
 )
 @click.option(
     "--split",
     default="test",
     metavar="NAME",
     help="train, validation, test or ood.",
-    shell_complete=complete_split,
+    shell_complete=complete_names("metarl.envs:SPLITS"),
 )
 @click.option("--tasks", default=40, help="Tasks of the split.")
 @episodes_option
@@ -158,7 +148,7 @@ def dry_run(config: Any, directory: Path) -> int:
     metavar="NAME",
     help="halving: half the step size after the first step; geometric: half of the last at every "
     "step; or constant.",
-    shell_complete=complete_schedule,
+    shell_complete=complete_names("metarl.evaluation.evaluate:SCHEDULES"),
 )
 def evaluate(
     target: RunTarget, overrides: dict[str, Any], against: str, protocol: str, **settings: Any
@@ -248,33 +238,22 @@ def render(
 
 @cli.command(cls=Command, short_help="Write a page about runs.")
 @click.argument(
-    "directories",
-    nargs=-1,
-    required=True,
-    type=Path,
-    metavar="RUN...",
-    help="Folders of runs.",
-    shell_complete=complete_run,
+    "runs", nargs=-1, required=True, type=FILE, help="Runs' folders.", shell_complete=complete_run
 )
 @click.option(
     "--out", type=FILE, metavar="DIR", help="[default: the folder `report` in the first run]"
 )
-def report(directories: tuple[Path, ...], out: Path | None) -> int:
+def report(runs: tuple[Path, ...], out: Path | None) -> int:
     """Write one self-contained page about runs, the figures, and a model card of the first."""
     from metarl.reporting.report import write_report
 
-    for path in write_report(directories, out):
+    for path in write_report(runs, out):
         click.echo(path)
     return 0
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Time an iteration.")
-@click.argument(
-    "config",
-    expose_value=False,
-    help="A YAML file, or a name of metarl list configs.",
-    shell_complete=complete_config,
-)
+@config_argument()
 @click.option("--repeats", default=3, help="Timed iterations.")
 @click.option("--json", type=FILE, metavar="FILE", help="Write the numbers there too.")
 def bench(target: ConfigTarget, overrides: dict[str, Any], repeats: int, json: Path | None) -> int:
@@ -307,7 +286,7 @@ def setup(package: str) -> int:
     "target",
     expose_value=False,
     help="A family's name, or package.module:Class.",
-    shell_complete=complete_family,
+    shell_complete=complete_names("metarl.envs:FAMILIES"),
 )
 def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     """Check that a task family keeps the contract that training relies on.

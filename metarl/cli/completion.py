@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from click.shell_completion import CompletionItem
 
-
-def starting(names: Iterable[str], text: str, otherwise: str = "") -> list[CompletionItem]:
-    """Return the names that start with a text, or else the paths of a kind, `file` or `dir`."""
-    found = [CompletionItem(name) for name in names if name.startswith(text)]
-    return found or ([CompletionItem(text, type=otherwise)] if otherwise else [])
+Completer: TypeAlias = Callable[[Any, Any, str], list[CompletionItem]]
 
 
-def complete_config(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    from metarl.config import config_names
+def complete_names(home: str, otherwise: str = "") -> Completer:
+    """Complete the names in `module:attribute`, which is imported when the shell asks.
 
-    return starting(config_names(), text, "file")
+    Args:
+        home: a collection of names, or a function that returns one.
+        otherwise: `file` to complete paths where no name fits.
+    """
 
+    def complete(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
+        names = pkgutil.resolve_name(home)
+        return starting(names() if callable(names) else names, text, otherwise)
 
-def complete_family(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    from metarl.envs import FAMILIES
-
-    return starting(FAMILIES, text)
+    return complete
 
 
 def complete_run(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    folder = Path(text).parent if "/" in text else Path("runs")
+    """Complete the folders of runs, by default of those in `runs`, or else any folder."""
+    folder = Path(text.rpartition("/")[0] or ("/" if text.startswith("/") else "runs"))
     runs = (str(path.parent) for path in sorted(folder.glob("*/config.yaml")))
     return starting(runs, text, "dir")
 
 
-def complete_protocol(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    from metarl.evaluation.protocols import PROTOCOLS
-
-    return starting(PROTOCOLS, text)
-
-
-def complete_split(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    from metarl.envs import SPLITS
-
-    return starting(SPLITS, text)
-
-
-def complete_schedule(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    from metarl.evaluation.evaluate import SCHEDULES
-
-    return starting(SCHEDULES, text)
+def starting(names: Iterable[str], text: str, otherwise: str) -> list[CompletionItem]:
+    """Return the names that start with a text; where none does, let the shell complete paths."""
+    found = [CompletionItem(name) for name in names if name.startswith(text)]
+    if found or not otherwise:
+        return found
+    return [CompletionItem(text, type=otherwise)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -18,6 +19,10 @@ from metarl.cli.parser import Command, check_rendering_library
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import plain_text, read_yaml
 from metarl.core.schema import Key, type_name
+
+if TYPE_CHECKING:
+    from metarl.config import Config
+    from metarl.envs import TaskFamily
 
 EVERYDAY = {
     "iterations": ("iterations",),
@@ -37,13 +42,23 @@ DYNAMIC_FLAG = re.compile(r"--([A-Za-z_][\w-]*(?:\.[\w-]+)+)(?:=.*)?", re.DOTALL
 """`--section.key VALUE`: the keys of a section may depend on a choice, such as the outer update."""
 
 
-class ConfigTarget:
-    """The config that a command line names; its file is read once."""
+class RunTarget:
+    """The folder of a run, the argument of a command: every key of its config may be overridden."""
 
-    sections = ""  # flags of any section are passed on
+    sections = ""
+    """The beginning of the keys that are accepted though they are not listed."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
+        self.directory = Path(name or "")
+
+    def keys(self) -> list[Key]:
+        """List the keys that have a flag in the help."""
+        return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
+
+
+class ConfigTarget(RunTarget):
+    """The config that is the argument of a command; its file is read once."""
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:
@@ -63,7 +78,7 @@ class ConfigTarget:
         values = config.to_dict() if config else {}
         return [replace(key, default=value_at(values, key)) for key in config_keys(config)]
 
-    def make(self, overrides: Mapping[str, Any]) -> Any:
+    def make(self, overrides: Mapping[str, Any]) -> Config:
         """Return the config with some values replaced, by dotted key.
 
         Raises:
@@ -80,13 +95,10 @@ class ConfigTarget:
             raise ConfigError(f"{flag_of(flag[2:])}: {reason}") from None
 
 
-class FamilyTarget:
-    """The task family that a command line names."""
+class FamilyTarget(RunTarget):
+    """The task family that is the argument of a command."""
 
     sections = "env."
-
-    def __init__(self, name: str | None) -> None:
-        self.name = name
 
     def keys(self) -> list[Key]:
         """List the family's fields; none if there is no such family."""
@@ -97,7 +109,7 @@ class FamilyTarget:
             return family_keys(family_class(self.name or ""))
         return []
 
-    def make(self, overrides: Mapping[str, Any]) -> Any:
+    def make(self, overrides: Mapping[str, Any]) -> TaskFamily:
         """Return the family with some fields replaced, by dotted key.
 
         Raises:
@@ -112,27 +124,8 @@ class FamilyTarget:
             return build_family({"family": self.name, **fields})
         except ConfigError as error:
             path, _, reason = str(error).partition(": ")
-            raise ConfigError(
-                reason if path == "env.family" else f"{flag_of(path)}: {reason}"
-            ) from None
-
-
-class RunTarget:
-    """The run's folder that a command line names."""
-
-    sections = ""
-
-    def __init__(self, name: str | None) -> None:
-        self.name = name
-
-    def keys(self) -> list[Key]:
-        """List the keys of the run's config that have a flag in the help."""
-        return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
-
-    @property
-    def directory(self) -> Path:
-        """The run's folder."""
-        return Path(self.name or "")
+            flag = "" if path == "env.family" else f"{flag_of(path)}: "
+            raise ConfigError(f"{flag}{reason}") from None
 
 
 class KeyCommand(Command):
@@ -141,9 +134,7 @@ class KeyCommand(Command):
     Its callback takes `target` and `overrides`: the values given, by dotted key.
     """
 
-    def __init__(
-        self, *args: Any, target: type[ConfigTarget | FamilyTarget | RunTarget], **settings: Any
-    ) -> None:
+    def __init__(self, *args: Any, target: type[RunTarget], **settings: Any) -> None:
         settings["context_settings"] = {"token_normalize_func": normalize}
         super().__init__(*args, **settings)
         self.target = target
@@ -240,23 +231,17 @@ def flag_of(path: str) -> str:
 
 def value_at(values: Mapping[str, Any], key: Key) -> Any:
     """Return the value of a key among nested values; the key's default without one."""
-    inside: Any = values
-    for name in key.path.split("."):
-        if not isinstance(inside, Mapping) or name not in inside:
-            return key.default
-        inside = inside[name]
-    return inside
+    try:
+        return functools.reduce(operator.getitem, key.path.split("."), values)
+    except (KeyError, TypeError):
+        return key.default
 
 
 def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> str | None:
     """Return the first word that is neither a flag nor a flag's value, None without one."""
     switches = {"--", "--help"}
-    switches.update(
-        flag
-        for param in params
-        if isinstance(param, click.Option) and param.is_flag
-        for flag in param.opts
-    )
+    for param in params:
+        switches.update(param.opts if getattr(param, "is_flag", False) else ())
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
@@ -266,13 +251,7 @@ def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> st
     return None
 
 
-def dotted_paths(argv: Sequence[str]) -> list[str]:
-    """Return the paths of all `--section.key` arguments, each once."""
-    matches = filter(None, map(DYNAMIC_FLAG.fullmatch, argv))
-    return list(dict.fromkeys(match[1].replace("-", "_") for match in matches))
-
-
-def unlisted_keys(argv: Sequence[str], keys: Collection[Key], sections: str = "") -> list[Key]:
+def unlisted_keys(argv: Sequence[str], keys: Iterable[Key], sections: str = "") -> list[Key]:
     """Return keys of `--section.name` arguments that are not among the listed ones.
 
     Args:
@@ -281,8 +260,13 @@ def unlisted_keys(argv: Sequence[str], keys: Collection[Key], sections: str = ""
         sections: the beginning that the path of a key must have.
     """
     listed = {flag_of(key.path) for key in keys}
-    paths = [path for path in dotted_paths(argv) if path.startswith(sections)]
-    return [Key(path, Any, MISSING, "") for path in paths if flag_of(path) not in listed]
+    matches = filter(None, map(DYNAMIC_FLAG.fullmatch, argv))
+    paths = dict.fromkeys(match[1].replace("-", "_") for match in matches)
+    return [
+        Key(path, Any, MISSING, "")
+        for path in paths
+        if path.startswith(sections) and flag_of(path) not in listed
+    ]
 
 
 def check_renamed(argv: Sequence[str], params: Iterable[click.Parameter]) -> None:

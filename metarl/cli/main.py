@@ -14,7 +14,11 @@ from metarl.core.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 2 for wrong input, 1 for failed work."""
+    """Run the command line and return the exit code: 2 for wrong input, 1 for failed work.
+
+    Raises:
+        SystemExit: after the completions that a shell asks for, and where stdout is a closed pipe.
+    """
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # where a user's own task family may be
@@ -25,8 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_error(error, 2)
     except click.Abort:  # Ctrl-C
         return 130
-    except BrokenPipeError:
-        return 1
     except OSError as error:
         return print_error(error, 1)
     except MemoryError:

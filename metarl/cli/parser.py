@@ -47,26 +47,15 @@ class Command(click.Command):
 def repeat_flags(args: Sequence[str], flags: Collection[str]) -> list[str]:
     """Write `--task 1 2` as `--task 1 --task 2`: click's options take a fixed number of values."""
     repeated: list[str] = []
-    flag = ""  # whose numbers follow
+    flag = ""  # whose values follow
     for word in args:
-        name = word.partition("=")[0]
-        if name in flags:
-            flag = name
-        elif flag and is_number_text(word):
-            repeated += [] if repeated[-1] == flag else [flag]
-        else:
-            flag = ""
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            flag = name if name in flags else ""
+        elif flag and repeated[-1] != flag:
+            repeated.append(flag)
         repeated.append(word)
     return repeated
-
-
-def is_number_text(text: str) -> bool:
-    """Return whether a text is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def check_rendering_library() -> None:
@@ -93,7 +82,8 @@ def usage_message(error: click.ClickException) -> str:
     hint = f"; see {ctx.command_path} --help" if ctx else ""
     match error:
         case click.NoSuchOption():
-            flags = [flag for param in ctx.command.get_params(ctx) for flag in visible_flags(param)]
+            params = ctx.command.get_params(ctx)
+            flags = [flag for param in params for flag in param.opts if flag.startswith("--")]
             near = nearest(error.option_name, flags)
             text = f"{error.option_name}: unknown flag or argument{near}"
         case click.exceptions.NoSuchCommand():
@@ -107,11 +97,6 @@ def usage_message(error: click.ClickException) -> str:
         case _:
             text = error.message.rstrip(".")
     return " ".join(text.split()) + hint
-
-
-def visible_flags(param: click.Parameter) -> list[str]:
-    """Return the flags of an option that its help shows; none of an argument."""
-    return param.opts if isinstance(param, click.Option) and not param.hidden else []
 
 
 def print_error(error: object, code: int) -> int:
