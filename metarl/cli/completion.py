@@ -21,8 +21,10 @@ def complete_names(home: str, otherwise: str = "") -> Completer:
     """
 
     def complete(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-        names = pkgutil.resolve_name(home)
-        return starting(names() if callable(names) else names, text, otherwise)
+        names: Any = pkgutil.resolve_name(home)
+        if callable(names):
+            names = names()
+        return starting(names, text, otherwise)
 
     return complete
 

@@ -78,10 +78,10 @@ def check_rendering_library() -> None:
 
 def usage_message(error: click.ClickException) -> str:
     """Return one line for an error of click: the flag, the expected value and the nearest name."""
-    ctx = getattr(error, "ctx", None)
+    ctx: Any = getattr(error, "ctx", None)
     hint = f"; see {ctx.command_path} --help" if ctx else ""
     match error:
-        case click.NoSuchOption():
+        case click.NoSuchOption(ctx=click.Context() as ctx):
             params = ctx.command.get_params(ctx)
             flags = [flag for param in params for flag in param.opts if flag.startswith("--")]
             near = nearest(error.option_name, flags)

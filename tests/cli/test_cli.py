@@ -1,4 +1,4 @@
-"""The command line, as a user meets it."""
+"""The commands, as a user meets them."""
 
 import json
 import re
@@ -37,8 +37,8 @@ def test_evaluate_prints_a_table_and_names_its_files(run, output):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
-def test_render_writes_a_film(run, tmp_path, output, suffix):
-    out = tmp_path / f"film.{suffix}"
+def test_render_writes_a_video(run, tmp_path, output, suffix):
+    out = tmp_path / f"video.{suffix}"
     size = ("--width", 96, "--height", 96)
     words = ("--task", 0.2, -0.3, "--steps", 1, "--episodes", 2, "--out", out, *size)
     code, text, _ = output("render", run, *words)
@@ -47,7 +47,7 @@ def test_render_writes_a_film(run, tmp_path, output, suffix):
     assert str(out) in text
 
 
-def test_render_films_several_tasks_and_says_how_fast(run, tmp_path, output):
+def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
     words = ("--tasks", 2, "--steps", 1, "--episodes", 2, "--preset", "readme", "--fps", 20)
     code, text, _ = output("render", run, *words, "--out", tmp_path / "a.gif")
     assert code == 0
