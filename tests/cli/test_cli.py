@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import metarl.reporting.benchmark
-from metarl.envs import FAMILIES, RenderingUnavailable
+from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
 from metarl.runs.run import Run
@@ -185,6 +185,25 @@ def test_work_that_fails_is_exit_code_1(run, tmp_path, output, monkeypatch):
     code, _, error = output("render", run, "--out", tmp_path / "a.mp4")
     assert code == 1
     assert error == "metarl: error: cannot render: set MUJOCO_GL=egl\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "\n"),
+        (MemoryError(), 1, "metarl: error: out of memory; choose fewer tasks, episodes or steps"),
+        (OSError("the disk is gone"), 1, "metarl: error: the disk is gone\n"),
+        (WorkerError("the worker is gone"), 1, "metarl: error: the worker is gone\n"),
+    ],
+)
+def test_exit_codes_of_failed_work(output, monkeypatch, error, code, message):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("metarl.reporting.tables.families", fail)
+    end, _, text = output("list", "families")
+    assert end == code
+    assert text.startswith(message)
 
 
 def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, output, monkeypatch):
