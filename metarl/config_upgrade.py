@@ -13,6 +13,7 @@ KEYS = {
     "num_episodes": "sampling.num_episodes",
     "inner_steps": "sampling.adaptation_steps",
     "tasks_per_chunk": "agent.tasks_per_microbatch",
+    "inner_lr_schedule": "agent.inner.test_lr_schedule",
     "inner.lr_slope": "agent.inner.loss_scaled_lr",
     "inner.code_size": "agent.inner.context_dim",
     "inner.exploration": "agent.inner.emaml_weight",

@@ -1,212 +1,312 @@
-"""The commands: call, print, return the exit code. Slow imports are in those that need them."""
+"""The commands: call, print, return the exit code. Slow imports are in the commands' bodies."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import functools
 from pathlib import Path
 from typing import Any
 
+import click
+
+from metarl.cli.completion import complete_names, complete_run
+from metarl.cli.flags import ConfigTarget, FamilyTarget, KeyCommand, RunTarget
+from metarl.cli.parser import Choice, Command, print_error
 from metarl.core.errors import StorageError, UserError, check
-from metarl.core.parsing import printable
 
-MOST_ROWS = 64  # of a film
+MAX_ROWS = 64  # of a video
+FILE = click.Path(path_type=Path, readable=False)
+
+run_argument = click.argument(
+    "run", expose_value=False, help="A run's folder.", shell_complete=complete_run
+)
+config_argument = functools.partial(
+    click.argument,
+    "config",
+    expose_value=False,
+    help="A YAML file, or a name of metarl list configs.",
+    shell_complete=complete_names("metarl.config_files:config_names", "file"),
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    default="latest",
+    metavar="NAME",
+    help="latest, best, a number, or average: the mean of the last quarter of those kept.",
+)
+seed_option = click.option("--seed", default=0, help="Seed of the episodes.")
+episodes_option = click.option("--episodes", default=20, help="Episodes per task and step.")
+steps_option = click.option("--steps", default=3, help="Adaptations.")
 
 
-def complain(error: object, code: int) -> int:
-    """Print one line of error and return the exit code."""
-    # What is not printable would steer the terminal; an environment's traceback has lines.
-    lines = (printable(line) for line in str(error).splitlines() or [type(error).__name__])
-    print("metarl: error: " + "\n".join(lines), file=sys.stderr)
-    return code
+@click.group(
+    no_args_is_help=False,
+    epilog="Every command has a --help. Documentation: README.md",
+    context_settings={"show_default": True},
+)
+@click.version_option(package_name="metarl-torch", message="%(version)s")
+def cli() -> None:
+    """Meta-reinforcement learning."""
 
 
-def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what a command on a run replaces in the run's config."""
-    return {"device": args.device} if "device" in args else {}
+@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
+@config_argument(required=False)
+@click.option("--out", type=FILE, metavar="DIR", help="The run's folder.")
+@click.option(
+    "--resume", type=FILE, metavar="RUN", help="Continue this run.", shell_complete=complete_run
+)
+@click.option(
+    "--continue",
+    "or_resume",
+    is_flag=True,
+    help="Continue the run in --out if it exists, up to --iterations; do nothing if it has more.",
+)
+@click.option("--dry-run", "dry", is_flag=True, help="Check and print the config only.")
+def train(
+    target: ConfigTarget,
+    overrides: dict[str, Any],
+    out: Path | None,
+    resume: Path | None,
+    or_resume: bool,
+    dry: bool,
+) -> int:
+    """Meta-train a config into a run's folder, or continue an interrupted run.
 
-
-def train(args: argparse.Namespace) -> int:
-    """Meta-train a config into a run's folder, or go on with an interrupted run."""
-    from metarl.cli.flags import config_of
+    `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
+    """
     from metarl.rollout.failures import EpisodeDiverged
-    from metarl.training.loop import Interrupted, default_directory, resume, start_or_resume
-    from metarl.training.loop import train as start
+    from metarl.training.loop import Interrupted, Trainer, default_directory
 
-    if (args.config is None) == (args.resume is None):
+    if (target.name is None) == (resume is None):
         raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
-    directory = args.resume
+    if resume and (overrides or out or dry or or_resume):
+        raise UserError(
+            f"--resume: {resume} goes on with its own config and folder; expected no other flag"
+        )
+    directory = resume
     try:
-        if args.resume:
-            run = resume(args.resume)
+        if resume:
+            trainer = Trainer.resume(resume)
         else:
-            config = config_of(args)
-            directory = args.out or default_directory(config)
-            if args.dry_run:
+            config = target.make(overrides)
+            directory = out or default_directory(config)
+            if dry:
                 return dry_run(config, directory)
-            run = (start_or_resume if args.go_on else start)(config, directory)
+            trainer = (Trainer.create_or_resume if or_resume else Trainer.create)(config, directory)
+        trainer.run()
     except Interrupted as interruption:
-        print(interruption)
+        click.echo(interruption)
         return 128 + interruption.signal
     except (EpisodeDiverged, FloatingPointError) as error:
-        return complain(f"training stopped: {error}", 1)
+        return print_error(f"training stopped: {error}", 1)
     except StorageError as error:
         remedy = f"once it can be, go on with: metarl train --resume {directory}"
-        return complain(f"training stopped: {error}; {remedy}", 1)
-    print(f"finished: {run.directory}\nevaluate it with: metarl evaluate {run.directory}")
+        return print_error(f"training stopped: {error}; {remedy}", 1)
+    click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {directory}")
     return 0
 
 
 def dry_run(config: Any, directory: Path) -> int:
-    """Check everything that can be checked without working, and print the config."""
+    """Check everything that can be checked without training, and print the config."""
     from metarl.runs.run import check_vacant
 
     config.make_agent()
     sampling = config.sampling
     episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
     steps = episodes * config.env.horizon
-    print(config.to_yaml(), end="")
-    print(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
+    click.echo(config.to_yaml(), nl=False)
+    click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
     check_vacant(directory)
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Measure the return before and after adaptation on held-out tasks."""
-    from metarl.evaluation.compare import (
-        evaluate_run,
-        evaluation_remarks,
-        evaluation_table,
-        evaluation_title,
-    )
+@cli.command(cls=KeyCommand, target=RunTarget, short_help="Measure adaptation.")
+@run_argument
+@checkpoint_option
+@seed_option
+@click.option(
+    "--protocol",
+    default="paper",
+    metavar="NAME",
+    help="paper, few_episode, ood, robust or continual: see docs/evaluation.md.",
+    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
+)
+@click.option(
+    "--split",
+    default="test",
+    metavar="NAME",
+    help="train, validation, test or ood.",
+    shell_complete=complete_names("metarl.envs:SPLITS"),
+)
+@click.option("--tasks", default=40, help="Tasks of the split.")
+@episodes_option
+@steps_option
+@click.option(
+    "--against",
+    default="",
+    show_default=False,
+    metavar="LIST",
+    help="Baselines: random, the folders of other runs, or methods (oracle) of runs beside it.",
+)
+def evaluate(
+    target: RunTarget, overrides: dict[str, Any], against: str, protocol: str, **settings: Any
+) -> int:
+    """Measure the return before and after adaptation on held-out tasks.
+
+    `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
+    """
+    from metarl.evaluation import compare
     from metarl.rollout.failures import EpisodeDiverged
 
-    against = [name for name in args.against.split(",") if name]
+    baselines = [name for name in against.split(",") if name]
     try:
-        results, files = evaluate_run(
-            args.directory,
-            protocol=args.protocol,
-            checkpoint=args.checkpoint,
-            split=args.split,
-            tasks=args.tasks,
-            episodes=args.episodes,
-            steps=args.steps,
-            seed=args.seed,
-            against=against,
-            **overrides_of(args),
+        results, files = compare.evaluate_run(
+            target.directory, protocol=protocol, against=baselines, **settings, **overrides
         )
     except EpisodeDiverged as error:
-        return complain(f"evaluation stopped: {error}", 1)
-    print(evaluation_title(results))
-    print_table(evaluation_table(results))
-    for remark in evaluation_remarks(results):
-        print(remark)
-    for path in files:
-        print(path)
+        return print_error(f"evaluation stopped: {error}", 1)
+    click.echo(compare.evaluation_title(results))
+    print_table(compare.evaluation_table(results))
+    for line in (*compare.evaluation_remarks(results), *files):
+        click.echo(line)
     return 0
 
 
-def render(args: argparse.Namespace) -> int:
-    """Film the same agent before and after each adaptation step, side by side."""
+@cli.command(cls=KeyCommand, target=RunTarget, short_help="Make a video of adaptation.")
+@run_argument
+@checkpoint_option
+@seed_option
+@click.option(
+    "--task", type=float, multiple=True, metavar="NUMBERS", help="The task, instead of a test task."
+)
+@click.option("--tasks", type=int, help="The first test tasks, as a grid.  [default: 1]")
+@episodes_option
+@steps_option
+@click.option("--out", type=FILE, required=True, metavar="FILE", help=".mp4 or .gif.")
+@click.option("--width", default=480, help="Width of a panel, pixels.")
+@click.option("--height", default=360, help="Height of a panel, pixels.")
+@click.option("--fps", type=float, help="Frames per second.  [default: the control rate]")
+@click.option(
+    "--preset", metavar="NAME", help="readme (a small .gif) or talk (1080p .mp4, 60 fps)."
+)
+def render(
+    target: RunTarget,
+    overrides: dict[str, Any],
+    checkpoint: str,
+    task: tuple[float, ...],
+    tasks: int | None,
+    episodes: int,
+    out: Path,
+    **settings: Any,
+) -> int:
+    """Make a video of the agent before and after each adaptation, side by side.
+
+    `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
+    """
     from metarl.envs import RenderingUnavailable, TaskError
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
     from metarl.training.tracking import start_tracker
 
-    check(args.tasks <= MOST_ROWS, "--tasks", f"at most {MOST_ROWS}", args.tasks)
-    run = Run.open(args.directory, **overrides_of(args))
+    if task and tasks is not None:
+        raise UserError("--task: not allowed with argument --tasks")
+    num_tasks = 1 if tasks is None else tasks
+    check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
+    run = Run.open(target.directory, **overrides)
     family = run.config.env
     try:
-        given = args.task is not None
-        task = family.check_task(args.task) if given else family.tasks("test", args.tasks)
+        rows = family.check_task(list(task)) if task else family.tasks("test", num_tasks)
     except TaskError as error:
         raise UserError(f"--task: {error}") from error
     except ValueError as error:
         raise UserError(f"--tasks: {error}") from error
-    agent = run.config.make_agent(run.load(args.checkpoint).agent)
+    agent = run.config.make_agent(run.load(checkpoint).agent)
     try:
-        info = adaptation_video(
-            agent,
-            family,
-            task,
-            steps=args.steps,
-            out=args.out,
-            seed=args.seed,
-            num_episodes=args.episodes,
-            width=args.width,
-            height=args.height,
-            fps=args.fps,
-            preset=args.preset,
-        )
+        info = adaptation_video(agent, family, rows, out=out, num_episodes=episodes, **settings)
     except (RenderingUnavailable, EpisodeDiverged) as error:
-        return complain(error, 1)
-    print(info)
-    print(info.speed)
+        return print_error(error, 1)
+    click.echo(f"{info}\n{info.speed}")
     tracker = start_tracker(run, job="render")
-    tracker.video(f"adaptation/{args.out.stem}", args.out)
+    tracker.video(f"adaptation/{out.stem}", out)
     tracker.finish()
     return 0
 
 
-def report(args: argparse.Namespace) -> int:
+@cli.command(cls=Command, short_help="Write a page about runs.")
+@click.argument(
+    "runs", nargs=-1, required=True, type=FILE, help="Runs' folders.", shell_complete=complete_run
+)
+@click.option(
+    "--out", type=FILE, metavar="DIR", help="[default: the folder `report` in the first run]"
+)
+def report(runs: tuple[Path, ...], out: Path | None) -> int:
     """Write one self-contained page about runs, the figures, and a model card of the first."""
     from metarl.reporting.report import write_report
 
-    for path in write_report(args.directories, args.out):
-        print(path)
+    for path in write_report(runs, out):
+        click.echo(path)
     return 0
 
 
-def bench(args: argparse.Namespace) -> int:
+@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Time an iteration.")
+@config_argument()
+@click.option("--repeats", default=3, help="Timed iterations.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write the numbers there too.")
+def bench(target: ConfigTarget, overrides: dict[str, Any], repeats: int, json: Path | None) -> int:
     """Time one meta-iteration by its parts, and the physics limit beside it."""
-    from metarl.cli.flags import config_of
-    from metarl.reporting.benchmark import bench as measure
-    from metarl.reporting.benchmark import bench_table, write_json
+    from metarl.reporting import benchmark
 
-    config = config_of(args)
-    if args.json and not args.json.resolve().parent.is_dir():
-        raise UserError(f"--json: there is no folder {args.json.resolve().parent}")
-    result = measure(config, args.repeats)
-    print_table(bench_table(result))
-    if args.json:
-        write_json(result, args.json)
+    config = target.make(overrides)
+    if json and not json.resolve().parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.resolve().parent}")
+    result = benchmark.bench(config, repeats)
+    print_table(benchmark.bench_table(result))
+    if json:
+        benchmark.write_json(result, json)
     return 0
 
 
-def setup(args: argparse.Namespace) -> int:
-    """Make a Python environment with Meta-World and what it needs, which does not fit beside ours,
-    in METARL_HOME (by default ~/.cache/metarl). Safe to repeat."""
-    from metarl.envs.external.meta_world_setup import setup as make
+@cli.command(cls=Command, short_help="Install Meta-World.")
+@click.argument("package", type=Choice(["metaworld"]), metavar="metaworld")
+def setup(package: str) -> int:
+    """Make a Python environment with Meta-World and its dependencies, which conflict with ours, in
+    METARL_HOME (by default ~/.cache/metarl). Safe to repeat."""
+    from metarl.envs.external import meta_world_setup
 
-    make()
+    meta_world_setup.setup()
     return 0
 
 
-def check_env(args: argparse.Namespace) -> int:
-    """Check that a task family keeps the contract that training relies on."""
-    from metarl.cli.flags import family_of
+@cli.command("check-env", cls=KeyCommand, target=FamilyTarget, short_help="Check a task family.")
+@click.argument(
+    "target",
+    expose_value=False,
+    help="A family's name, or package.module:Class.",
+    shell_complete=complete_names("metarl.envs:FAMILIES"),
+)
+def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
+    """Check that a task family keeps the contract that training relies on.
+
+    `metarl check-env TARGET --help` shows the fields of that family, each of which is a flag.
+    """
     from metarl.envs.contract import check_family
     from metarl.reporting.tables import checks, verdict
 
-    results = check_family(family_of(args))
+    results = check_family(target.make(overrides))
     print_table(checks(results))
-    print(verdict(args.target, results))
+    click.echo(verdict(target.name or "", results))
     # Where everything was skipped, nothing is known.
     outcomes = {result.outcome for result in results}
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
 
 
-def show_list(args: argparse.Namespace) -> int:
+@cli.command("list", cls=Command, short_help="List families, configs or runs.")
+@click.argument("kind", type=Choice(["families", "configs", "runs"]))
+@click.option("--runs", type=FILE, default=Path("runs"), metavar="DIR", help="The folder of runs.")
+def show_list(kind: str, runs: Path) -> int:
     """List the task families, the configs, or the runs."""
-    from metarl.reporting import tables as listing
+    from metarl.reporting import tables
 
-    tables = {
-        "families": listing.families,
-        "configs": listing.configs,
-        "runs": lambda: listing.runs(args.runs),
-    }
-    print_table(tables[args.what]())
+    print_table(tables.runs(runs) if kind == "runs" else getattr(tables, kind)())
     return 0
 
 

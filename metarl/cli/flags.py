@@ -1,138 +1,276 @@
-"""The keys of a config, and the fields of a task family, as command-line flags."""
+"""The keys of a config, a task family or a run as flags of the command line."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-from collections.abc import Sequence
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from metarl.config import Config, config_keys, family_keys, make_family
-from metarl.config_files import ALIASES, load_config
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from metarl.cli.parser import Command, check_rendering_library
 from metarl.core.errors import ConfigError, UserError, shown
-from metarl.core.parsing import read_yaml
+from metarl.core.parsing import plain_text, read_yaml
 from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import Key
-from metarl.envs import TaskFamily, family_class
 
-OPEN = ("env.", "agent.", "sampling.", "policy.", "inner.", "outer.", "returns.")
-"""Sections whose keys depend on a choice."""
+if TYPE_CHECKING:
+    from metarl.config import Config
+    from metarl.envs import TaskFamily
 
-FAMILY = Key("env.family", str, MISSING, "")  # no flag where the family is the command's argument
+EVERYDAY = {
+    "iterations": "iterations",
+    "num_tasks": "sampling.num_tasks",
+    "num_episodes": "sampling.num_episodes",
+    "inner_steps": "sampling.adaptation_steps",
+    "seed": "seed",
+    "device": "device",
+    "threads": "threads",
+    "checkpoint_every": "checkpoint_every",
+}
+"""The keys of everyday flags, in the order of the help."""
 
+SHORT_NAMES = {path: name for name, path in EVERYDAY.items()}
 
-def add_config_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Add a flag for every key of a config, with the fields' docstrings as help.
-
-    The keys of `env` and `outer` are those of the config among the words, and whatever else the
-    words call so: another choice has other keys, and the config's own check refuses wrong ones.
-    """
-    keys = config_keys(named_config(words))
-    keys += [Key(name, int, MISSING, "") for name in ALIASES]
-    keys += others_called(words, OPEN, keys)
-    add_key_flags(command, "config", "values that replace those of the file", keys)
-
-
-def add_family_flags(command: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Add a flag for every field of the task family among the words.
-
-    Whatever else they call so is taken too, for `family_of` to refuse.
-    """
-    keys = family_keys(named_family(words))
-    keys += others_called(words, ("env.",), [*keys, FAMILY])
-    add_key_flags(command, "family", "values that replace the family's defaults", keys)
+DYNAMIC_FLAG = re.compile(r"--([A-Za-z_][\w-]*(?:\.[\w-]+)+)(?:=.*)?", re.DOTALL)
+"""`--section.key VALUE`: the keys of a section may depend on a choice, such as the outer update."""
 
 
-def others_called(
-    words: Sequence[str], sections: tuple[str, ...], keys: Sequence[Key]
-) -> list[Key]:
-    """Return as keys of these sections what the words call so and is not among the keys."""
-    called = (word[2:].partition("=")[0].replace("-", "_") for word in words)
-    others = {path for path in called if path.startswith(sections)} - {key.path for key in keys}
-    return [Key(path, str, MISSING, "") for path in sorted(others)]
+class RunTarget:
+    """The folder of a run, the argument of a command: every key of its config may be overridden."""
+
+    sections = ""
+    """The beginning of the keys that are accepted though they are not listed."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.directory = Path(name or "")
+
+    def keys(self) -> list[Key]:
+        """List the keys that have a flag in the help."""
+        return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
 
 
-def add_key_flags(
-    command: argparse.ArgumentParser, title: str, description: str, keys: Sequence[Key]
-) -> None:
-    """Add a group of flags, one for each key."""
-    group = command.add_argument_group(title, description)
-    for key in keys:
-        default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
-        flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
-        group.add_argument(
-            *sorted(flags),
-            dest=key.path,
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help=f"{key.doc} {type_name(key.type).capitalize()}{default}.".replace("%", "%%"),
-        )
+class ConfigTarget(RunTarget):
+    """The config that is the argument of a command; its file is read once."""
 
+    @functools.cached_property
+    def data(self) -> dict[str, Any]:
+        """The values of the file."""
+        from metarl.config_files import read_config
 
-def named_config(words: Sequence[str]) -> Config | None:
-    """Return the first config among the words, None without one that is valid."""
-    for word in words:
-        with contextlib.suppress(ConfigError):
-            return load_config(word)
-    return None
+        return read_config(self.name or "")
 
+    def keys(self) -> list[Key]:
+        """List the config's keys with its values; the keys of any config if it is not valid."""
+        from metarl.config import config_keys
 
-def named_family(words: Sequence[str]) -> type[TaskFamily] | None:
-    """Return the first task family among the words, None without one."""
-    for word in words:
-        with contextlib.suppress(ValueError):
-            return family_class(word)
-    return None
+        config = None
+        if self.name is not None:
+            with contextlib.suppress(ConfigError):
+                config = self.make({})
+        return config_keys(config)
 
+    def make(self, overrides: Mapping[str, Any]) -> Config:
+        """Return the config with some values replaced, by dotted key.
 
-def plain_text(value: Any) -> str:
-    """Write a default as a user would."""
-    if isinstance(value, tuple):
-        return str(list(value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
+        Raises:
+            ConfigError: naming the flag or the key.
+        """
+        from metarl.config_files import make_config
 
-
-def config_of(args: argparse.Namespace) -> Config:
-    """Return the config that a command line asks for."""
-    overrides = given_values(args, OPEN, config_keys(named_config([args.config])))
-    return load_config(args.config, **overrides)
-
-
-def family_of(args: argparse.Namespace) -> TaskFamily:
-    """Return the task family that a command line asks for, by its `target`.
-
-    Raises:
-        ConfigError: if there is none, or a field's value is wrong.
-    """
-    values = given_values(args, ("env.",), family_keys(named_family([args.target])))
-    try:
-        return make_family({"family": args.target, **{k[4:]: v for k, v in values.items()}})
-    except ConfigError as error:
-        path, _, reason = str(error).partition(": ")
-        path = f"env.{path}"
-        name = "" if path == FAMILY.path else f"--{path.replace('_', '-')}: "
-        raise ConfigError(f"{name}{reason}") from None
-
-
-def given_values(
-    args: argparse.Namespace, sections: tuple[str, ...], keys: Sequence[Key]
-) -> dict[str, Any]:
-    """Return the values, by path, that a command line gives to the keys and in these sections.
-
-    Raises:
-        ConfigError: if a value is not readable.
-    """
-    known = {key.path: key for key in keys} | {n: Key(n, int, MISSING, "") for n in ALIASES}
-    values = {}
-    for path, text in vars(args).items():
-        if path not in known and not path.startswith(sections):
-            continue
         try:
-            is_text = path in known and known[path].type is str
-            values[path] = text if is_text else read_yaml(text, f"--{path}")
+            return make_config(self.data, self.name or "", overrides)
+        except ConfigError as error:
+            flag, _, reason = str(error).partition(": ")
+            if not flag.startswith("--"):
+                raise
+            raise ConfigError(f"{flag_of(flag[2:])}: {reason}") from None
+
+
+class FamilyTarget(RunTarget):
+    """The task family that is the argument of a command."""
+
+    sections = "env."
+
+    def keys(self) -> list[Key]:
+        """List the family's fields; none if there is no such family."""
+        from metarl.config import family_keys
+        from metarl.envs import family_class
+
+        with contextlib.suppress(ValueError):
+            return family_keys(family_class(self.name or ""))
+        return []
+
+    def make(self, overrides: Mapping[str, Any]) -> TaskFamily:
+        """Return the family with some fields replaced, by dotted key.
+
+        Raises:
+            ConfigError: if there is no such family, or a field's value is wrong.
+        """
+        from metarl.config import make_family
+
+        fields = {path.removeprefix("env."): value for path, value in overrides.items()}
+        if "family" in fields:
+            raise ConfigError("--env.family: unknown flag: TARGET is the family")
+        try:
+            return make_family({"family": self.name, **fields})
+        except ConfigError as error:
+            path, _, reason = str(error).partition(": ")
+            flag = "" if path == "family" else f"{flag_of(f'env.{path}')}: "
+            raise ConfigError(f"{flag}{reason}") from None
+
+
+class KeyCommand(Command):
+    """A command with a flag for every key of the config, family or run that is its argument.
+
+    Its callback takes `target` and `overrides`: the values given, by dotted key.
+    """
+
+    def __init__(self, *args: Any, target: type[RunTarget], **settings: Any) -> None:
+        settings["context_settings"] = {"token_normalize_func": normalize}
+        super().__init__(*args, **settings)
+        self.target = target
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        check_rendering_library()
+        target = self.target(first_argument(args, self.params))
+        if not ctx.resilient_parsing:
+            check_renamed(args, self.params)
+        keys = target.keys()
+        options = [KeyOption(key) for key in keys]
+        options += [KeyOption(key, True) for key in unlisted_keys(args, keys, target.sections)]
+        ctx.meta[__name__] = options
+        rest = super().parse_args(ctx, args)
+        values = {option.key.path: ctx.params.pop(option.name) for option in options}
+        source = ctx.get_parameter_source
+        given = {key for key in values if source(key) is ParameterSource.COMMANDLINE}
+        ctx.params["target"] = target
+        ctx.params["overrides"] = {key: values[key] for key in values if key in given}
+        return rest
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        options = ctx.meta.get(__name__, [])
+        everyday = [option for option in options if option.key.path in SHORT_NAMES]
+        everyday.sort(key=lambda option: [*EVERYDAY].index(SHORT_NAMES[option.key.path]))
+        others = [option for option in options if option not in everyday]
+        others.sort(key=lambda option: option.section != "env")
+        return [*everyday, *super().get_params(ctx), *others]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one group for everyday flags, and one for each section."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record and isinstance(param, click.Option):
+                groups.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class KeyOption(click.Option):
+    """The flag of a key, with the key's docstring as help; `section` is its group there."""
+
+    def __init__(self, key: Key, hidden: bool = False) -> None:
+        default = "" if key.default is MISSING else f"  [default: {plain_text(key.default)}]"
+        kind = f"{type_name(key.type)}{', ' * bool(key.bounds)}{key.bounds}"
+        super().__init__(
+            ["key", flag_of(key.path)],
+            type=KeyType(key),
+            metavar="VALUE",
+            help=f"{key.doc} {kind.capitalize()}.{default}",
+            hidden=hidden,
+        )
+        self.name = key.path
+        self.key = key
+        section = key.path.rpartition(".")[0] or "config"
+        self.section = "Options" if key.path in SHORT_NAMES else section
+
+
+class KeyType(click.ParamType):
+    """The value of a key: YAML, or plain text where the key holds text."""
+
+    name = "value"
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+
+    def convert(self, value: str, param: Any, ctx: Any) -> Any:
+        if type_name(self.key.type) == "text":
+            return value
+        flag = flag_of(self.key.path)
+        try:
+            return read_yaml(value, flag)
         except UserError as error:
-            raise ConfigError(f"--{path}: not readable: {shown(text)}") from error
-    return values
+            raise ConfigError(f"{flag}: not readable: {shown(value)}") from error
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        kind = self.key.type
+        values = get_args(kind) if get_origin(kind) is Literal else ()
+        words = ("true", "false") if kind is bool else map(str, values)
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def normalize(name: str) -> str:
+    """Return the one spelling of a flag, without its dashes in front."""
+    path = name.replace("-", "_")
+    return SHORT_NAMES.get(path, path).replace("_", "-")
+
+
+def flag_of(path: str) -> str:
+    """Return the flag of a key: dashes for underscores, and its short name if it has one."""
+    return f"--{normalize(path)}"
+
+
+def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> str | None:
+    """Return the first word that is neither a flag nor a flag's value, None without one."""
+    switches = {"--", "--help"}
+    for param in params:
+        switches.update(param.opts if getattr(param, "is_flag", False) else ())
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--"):
+            return word
+        if "=" not in word and word not in switches:
+            next(words, None)
+    return None
+
+
+def unlisted_keys(argv: Sequence[str], keys: Iterable[Key], sections: str = "") -> list[Key]:
+    """Return keys of `--section.name` arguments that are not among the listed ones.
+
+    Args:
+        argv: the arguments of a command.
+        keys: the listed keys.
+        sections: the beginning that the path of a key must have.
+    """
+    listed = {flag_of(key.path) for key in keys}
+    matches = filter(None, map(DYNAMIC_FLAG.fullmatch, argv))
+    paths = dict.fromkeys(match[1].replace("-", "_") for match in matches)
+    return [
+        Key(path, Any, MISSING, "")
+        for path in paths
+        if path.startswith(sections) and flag_of(path) not in listed
+    ]
+
+
+def check_renamed(argv: Sequence[str], params: Iterable[click.Parameter]) -> None:
+    """Refuse a flag of a key that has another name today, unless it is one of `params`.
+
+    Raises:
+        UserError: naming the new flag.
+    """
+    flags = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    own = {"--help"}.union(*(param.opts for param in params))
+    for path in [flag[2:].replace("-", "_") for flag in flags if flag not in own]:
+        from metarl.config_upgrade import renamed_key
+
+        if path not in EVERYDAY and (name := renamed_key(path)):
+            raise UserError(f"--{path.replace('_', '-')}: is called {flag_of(name)} now")

@@ -1,54 +1,107 @@
-"""What the commands' parsers have in common."""
+"""The parser of one command: click's, with stricter flags and errors of one line."""
 
 from __future__ import annotations
 
-import argparse
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
+import itertools
+import os
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import click
 
 from metarl.core.errors import UserError, check_known, nearest
+from metarl.core.parsing import printable
 
 
-class Parser(argparse.ArgumentParser):
-    """Refuses bad flags in one line, naming the nearest."""
+class Choice(click.Choice):
+    """One of several words; an error names the nearest."""
 
-    def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
-        if wrong:
-            check_known(wrong[1], wrong[2].replace("'", "").split(", "), "unknown word")
-        raise UserError(message)
-
-    def refuse(self, unknown: str) -> NoReturn:
-        """Refuse a word that no flag and no argument of this command takes."""
-        near = nearest(unknown.partition("=")[0], self._option_string_actions)
-        self.error(f"{unknown}: unknown flag or argument{near}; see {self.prog} --help")
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        check_known(value, self.choices, "unknown word")
+        return value
 
 
-def add_run_flags(command: argparse.ArgumentParser) -> None:
-    """Add what all commands on a finished or running run take."""
-    command.add_argument("directory", type=Path, metavar="RUN", help="the run's folder")
-    command.add_argument(
-        "--checkpoint",
-        default="latest",
-        metavar="NAME",
-        help="latest (default), best, a number, or average: of the last quarter of those kept",
-    )
-    command.add_argument("--seed", type=int, default=0, help="of the episodes (default 0)")
-    command.add_argument(
-        "--device", default=argparse.SUPPRESS, help="cpu or cuda (default: the run's)"
-    )
+class Command(click.Command):
+    """A command whose flags with `multiple=True` take several numbers: `--task 1 2`."""
+
+    allow_extra_args = True  # refused below, by name
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        args = repeat_flags(args, [flag for each in options if each.multiple for flag in each.opts])
+        valued = {flag for each in options if not each.is_flag for flag in each.opts}
+        for word, value in itertools.pairwise(args):
+            if word in valued and value.startswith("--") and not ctx.resilient_parsing:
+                raise UserError(f"{word}: expected a value, got {value}")
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise click.NoSuchOption(rest[0], ctx=ctx)
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        check_rendering_library()
+        return super().invoke(ctx)
 
 
-def add_flags_of(words: Sequence[str], command: argparse.ArgumentParser) -> None:
-    """Add the flags of the config, or of the task family, that the words name.
+def repeat_flags(args: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Write `--task 1 2` as `--task 1 --task 2`: click's options take a fixed number of values."""
+    repeated: list[str] = []
+    flag = ""  # whose values follow
+    for word in args:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            flag = name if name in flags else ""
+        elif flag and repeated[-1] != flag:
+            repeated.append(flag)
+        repeated.append(word)
+    return repeated
 
-    Only if they call this command: finding the flags takes a moment.
+
+def check_rendering_library() -> None:
+    """Refuse a MUJOCO_GL that names a missing library: MuJoCo cannot even be imported then.
+
+    Raises:
+        UserError: naming the variable and the package that helps.
     """
-    name = command.prog.split()[-1]
-    if words[:1] == [name]:
-        from metarl.cli.flags import add_config_flags, add_family_flags
+    try:
+        import mujoco  # noqa: F401
+    except (ImportError, AttributeError, RuntimeError) as error:
+        backend = os.environ.get("MUJOCO_GL", "")
+        if not backend:
+            raise
+        raise UserError(
+            f"MUJOCO_GL={backend}: MuJoCo cannot load that OpenGL library ({error}); unset "
+            "MUJOCO_GL, or install it (Debian and Ubuntu: libegl1 for egl, libosmesa6 for osmesa)"
+        ) from error
 
-        add = add_family_flags if name == "check-env" else add_config_flags
-        add(command, words[1:])
+
+def usage_message(error: click.ClickException) -> str:
+    """Return one line for an error of click: the flag, the expected value and the nearest name."""
+    ctx: Any = getattr(error, "ctx", None)
+    hint = f"; see {ctx.command_path} --help" if ctx else ""
+    match error:
+        case click.NoSuchOption(ctx=click.Context() as ctx):
+            params = ctx.command.get_params(ctx)
+            flags = [flag for param in params for flag in param.opts if flag.startswith("--")]
+            near = nearest(error.option_name, flags)
+            text = f"{error.option_name}: unknown flag or argument{near}"
+        case click.exceptions.NoSuchCommand():
+            near = nearest(error.command_name, error.possibilities or [])
+            text = f"{error.command_name}: unknown command{near}"
+        case click.MissingParameter(param=click.Parameter() as param):
+            name = param.opts[0] if isinstance(param, click.Option) else param.name.upper()
+            text = f"the following arguments are required: {name}"
+        case click.BadParameter(param=click.Parameter() as param):
+            text = f"{param.opts[0]}: {error.message.rstrip('.')}"
+        case _:
+            text = error.message.rstrip(".")
+    return " ".join(text.split()) + hint
+
+
+def print_error(error: object, code: int) -> int:
+    """Print an error on stderr and return the exit code."""
+    # Control characters would steer the terminal; an environment's traceback has several lines.
+    lines = (printable(line) for line in str(error).splitlines() or [type(error).__name__])
+    print("metarl: error: " + "\n".join(lines), file=sys.stderr)
+    return code

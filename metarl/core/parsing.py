@@ -86,6 +86,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def plain_text(value: Any) -> str:
+    """Return a plain value as a user would write it in YAML, on one line."""
+    if isinstance(value, tuple):
+        return str(list(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Say whether a value is a finite number, of a size that can be worked with."""
     return type(value) in (int, float) and abs(value) < 1e300

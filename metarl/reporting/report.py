@@ -20,9 +20,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from metarl.cli.flags import plain_text
 from metarl.core.errors import UserError
-from metarl.core.parsing import printable
+from metarl.core.parsing import plain_text, printable
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.schema_keys import flat
 from metarl.core.statistics import (

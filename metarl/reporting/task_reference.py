@@ -13,7 +13,7 @@ from dataclasses import MISSING
 
 from gymnasium.spaces import Box, Discrete
 
-from metarl.cli.flags import plain_text
+from metarl.core.parsing import plain_text
 from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import keys
 from metarl.envs import FAMILIES, ExternalFamily, TaskFamily, make_family

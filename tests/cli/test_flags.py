@@ -1,0 +1,278 @@
+"""The flags of a config, a family and a run; help; wrong input."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import metarl.config
+from metarl.cli.flags import KeyOption, flag_of
+from metarl.core.schema import Key
+
+
+def test_dry_run_prints_the_config_and_writes_nothing(tmp_path, output):
+    out = tmp_path / "run"
+    code, text, _ = output(
+        "train", "point_nav/maml_trpo", "--inner.lr", "0.25", "--dry-run", "--out", out
+    )
+    assert code == 0
+    assert "lr: 0.25" in text
+    assert not out.exists()
+
+
+def test_flags_may_stand_before_the_config(tmp_path, output):
+    words = ("--seed", 3, "--env.goal-high", 2.5, "half_cheetah_vel/maml_trpo", "--env.horizon=9")
+    code, text, _ = output("train", *words, "--dry-run", "--out", tmp_path / "run")
+    assert code == 0
+    assert "seed: 3" in text
+    assert "goal_high: 2.5" in text
+    assert "horizon: 9" in text
+
+
+def test_help_of_check_env_shows_the_fields_of_the_family(output):
+    text = " ".join(output("check-env", "half_cheetah_vel", "--help")[1].split())
+    assert "--env.goal-high VALUE" in text
+    assert "--env.observe-task VALUE" in text
+    assert "--outer" not in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "train", "evaluate", "render", "report", "bench", "setup", "check-env", "list"],
+)
+def test_help_works_everywhere(command, output):
+    code, text, error = output(*command.split(), "--help")
+    assert (code, error) == (0, "")
+    assert f"Usage: metarl {command}".strip() in text
+
+
+def test_help_of_train_is_made_of_the_fields_docstrings(output):
+    text = " ".join(output("train", "half_cheetah_vel/maml_trpo", "--help")[1].split())
+    assert "The largest goal velocity, m/s." in text
+    assert "--inner.first-order" in text
+    assert "Tasks per meta-batch." in text
+
+
+@pytest.mark.parametrize(
+    ("config", "present", "absent"),
+    [
+        ("maml_trpo", "--outer.max-kl", "--outer.clip"),
+        ("promp", "--outer.start-kl-weight", "--outer.max-kl"),
+        ("reptile", "--outer.optimizer", "--outer.epochs"),
+    ],
+)
+def test_help_lists_the_keys_of_the_configs_own_outer_update(output, config, present, absent):
+    text = " ".join(output("train", f"point_nav/{config}", "--help")[1].split())
+    assert f"{present} VALUE" in text
+    assert absent not in text
+    assert "One of trpo, ppo, gradient, reptile" in text
+    assert "--env.observe-task VALUE" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        (["--outer.update", "ppo", "--outer.epochs", 3], ["  update: ppo", "  epochs: 3"]),
+        (["--outer.epochs=3", "--outer.update=ppo"], ["  update: ppo", "  epochs: 3"]),
+        (["--outer.kl_weight=1e-3", "--outer.update=ppo"], ["  kl_weight: 0.001"]),
+        (["--outer.update=reptile", "--outer.optimizer=adam"], ["  optimizer: adam"]),
+        (["--outer.max-kl", 0.05], ["  update: trpo", "  max_kl: 0.05"]),
+        (["--env.observe-task", "true"], ["  observe_task: true"]),
+        (["--env.family", "tabular_mdp", "--env.num-states", 4], ["  num_states: 4"]),
+    ],
+)
+def test_flags_of_another_choice_than_the_configs(tmp_path, output, flags, lines):
+    """Sections whose keys depend on a choice take the keys of the one that is asked for."""
+    words = ("train", "point_nav/maml_trpo", *flags, "--dry-run", "--out", tmp_path / "run")
+    code, text, error = output(*words)
+    assert (code, error) == (0, "")
+    assert set(lines) <= set(text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--env.goal-low", "-5e-1"], "  goal_low: -0.5"),
+        (["--env.goal-low=-5e-1"], "  goal_low: -0.5"),
+        (["--policy.hidden", "[32, 32]"], "  - 32"),
+        (["--policy.bias_transform=[0.5]"], "  - 0.5"),
+        (["--tracking.entity", "null"], "  entity: null"),
+        (["--tracking.entity", "a=b"], "  entity: a=b"),
+        (["--method", "3"], "method: '3'"),
+        (["--method=null"], "method: 'null'"),
+        (["--num_tasks", "3"], "num_tasks: 3"),
+        (["--seed", "3", "--seed", "4"], "seed: 4"),
+    ],
+)
+def test_values_are_yaml_and_text_stays_text(tmp_path, output, flags, line):
+    words = ("train", "half_cheetah_vel/maml_trpo", *flags, "--dry-run", "--out", tmp_path / "run")
+    code, text, error = output(*words)
+    assert (code, error) == (0, "")
+    assert line in text.splitlines()
+
+
+def test_help_of_train_groups_the_values_of_the_config(output):
+    text = output("train", "point_nav/promp", "--help")[1]
+    titles = re.findall(r"^(\S+):$", text, re.MULTILINE)
+    assert titles[:2] == ["Options", "env"]
+    assert {"policy", "inner", "outer", "returns", "tracking"} < set(titles)
+    flags = re.findall(r"^  (--\S+)", text, re.MULTILINE)
+    everyday = "iterations num-tasks num-episodes inner-steps seed device threads checkpoint-every"
+    own = "out resume continue dry-run help"
+    assert flags[:13] == [f"--{name}" for name in f"{everyday} {own}".split()]
+    assert len(set(flags)) == len(flags)
+    assert not any("_" in flag for flag in flags)
+    config = metarl.load_config("point_nav/promp")
+    text = " ".join(text.split())
+    assert f"Meta-iterations to train for. Whole number. [default: {config.iterations}]" in text
+    assert re.search(r"--method VALUE [^[]*\[default: promp\]", text)
+    assert re.search(r"--env.horizon VALUE [^[]*\[default: 100\]", text)
+    assert re.search(r"--outer.update VALUE [^[]*\[default: ppo\]", text)
+
+
+def test_an_everyday_key_of_a_section_has_its_short_flag_only():
+    option = KeyOption(Key("sampling.adaptation_steps", int, 1, "Adaptation steps."))
+    assert option.opts == ["--inner-steps"]
+    assert option.section == "Options"
+    assert flag_of("sampling.num_tasks") == "--num-tasks"
+    assert flag_of("agent.policy.obs_scale") == "--agent.policy.obs-scale"
+
+
+@pytest.mark.parametrize(
+    "words", ["train point_nav/maml_trpo --inner.lr=0.1", "evaluate {run} --inner.lr 0.1"]
+)
+def test_a_flag_that_has_moved_is_refused_with_its_new_name(run, output, monkeypatch, words):
+    names = {"inner.lr": "agent.inner.lr"}
+    monkeypatch.setattr(metarl.config, "renamed_key", names.get)
+    code, _, error = output(*words.format(run=run).split())
+    assert code == 2
+    assert error == "metarl: error: --inner.lr: is called --agent.inner.lr now\n"
+
+
+def test_the_config_is_read_once(tmp_path, output, monkeypatch):
+    read, names = metarl.config.read_config, []
+    monkeypatch.setattr(metarl.config, "read_config", lambda name: names.append(name) or read(name))
+    words = ("point_nav/maml_trpo", "--inner.lr=0.2", "--dry-run", "--out", tmp_path / "run")
+    assert output("train", *words)[0] == 0
+    assert names == ["point_nav/maml_trpo"]
+
+
+def test_evaluate_and_render_take_any_key_of_the_runs_config(run, tmp_path, output):
+    size = ("--tasks", 2, "--episodes", 2, "--steps", 1)
+    returns = {}
+    for step_size in (1e-6, 0.5):
+        assert output("evaluate", run, *size, "--inner.lr", step_size)[0] == 0
+        result = json.loads((run / "evaluation" / "paper-test.json").read_text())
+        returns[step_size] = result["methods"]["maml_trpo"]["parts"][""]["returns"]
+    assert returns[1e-6] != returns[0.5]
+    words = ("--env.horizon", 3, "--tasks", 1, "--episodes", 2, "--steps", 1, "--out")
+    code, text, _ = output("render", run, *words, tmp_path / "a.gif", "--width=96", "--height=96")
+    assert code == 0
+    assert str(tmp_path / "a.gif") in text
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_import_nothing_slow(flag):
+    code = (
+        "import sys; from metarl.cli.main import main; main(sys.argv[1:]); "
+        "print([name for name in ('torch', 'mujoco', 'wandb', 'gymnasium') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train point_nav/maml_trop", "nearest: point_nav/maml_trpo"),
+        ("train point_nav/maml_trpo --inner.lrr 1", "--inner.lrr: unknown key (nearest: lr)"),
+        ("train point_nav/maml_trpo --inner.lr fast", "--inner.lr: expected number"),
+        ("train point_nav/maml_trpo --num-tasks -1", "--num-tasks: expected at least 1"),
+        ("train point_nav/maml_trpo --inner.surrogate dyce", "--inner.surrogate: expected one of"),
+        ("train point_nav/maml_trpo --device cuda:99", "cuda:99 is not available"),
+        ("train point_nav/maml_trpo --policy.hidden [1", "--policy.hidden: not readable"),
+        (
+            "train point_nav/maml_trpo --env.horizn 3",
+            "unknown key (nearest: horizon)",
+        ),
+        ("train point_nav/maml_trpo --outer.update pop", "(nearest: ppo)"),
+        (
+            "train point_nav/maml_trpo --outer.update ppo --outer.max-kl 0.1",
+            "--outer.max-kl: unknown key where outer.update is ppo",
+        ),
+        (
+            "train point_nav/maml_ppo --outer.epohcs 3",
+            "--outer.epohcs: unknown key where outer.update is ppo (nearest: epochs)",
+        ),
+        ("train point_nav/maml_trpo --outer.lr 3", "unknown key where outer.update is trpo"),
+        ("train point_nav/maml_trpo --env.observe-task yse", "expected true or false, got 'yse'"),
+        (
+            "train point_nav/reptile --inner.rule meta_sgd",
+            "--inner.rule: meta_sgd makes no sense here: outer.update reptile",
+        ),
+        (
+            "train point_nav/meta_sgd --inner-steps 0",
+            "inner.rule: meta_sgd makes no sense here: with inner_steps 0",
+        ),
+        ("train", "expected either a CONFIG or --resume"),
+        ("train --resume {run}", "finished already"),
+        ("train --resume {run}/nowhere", "not a run's folder"),
+        ("train point_nav/maml_trpo --out {run}", "exists already"),
+        ("evaluate {run} --tasks -3", "tasks: expected at least 1"),
+        ("evaluate {run} --tasks many", "--tasks: 'many' is not a valid integer"),
+        ("evaluate {run} --split tests", "nearest: test"),
+        ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
+        ("evaluate {run} --seed -1", "seed: expected between 0"),
+        ("evaluate {run} --device gpu", "--device: expected cpu, cuda or cuda:NUMBER"),
+        ("evaluate {run} --device cuda:99", "cuda:99 is not available"),
+        ("render {run} --steps -1 --out a.mp4", "steps: expected at least 0"),
+        ("render {run} --seed -1 --out a.mp4", "seed: expected between 0"),
+        ("bench point_nav/maml_trpo --repeats 0", "repeats: expected at least 1"),
+        ("bench point_nav/maml_trpo --json {run}/nowhere/a.json", "there is no folder"),
+        ("evaluate {run}x", "not a run's folder"),
+        ("render {run} --task 1 --out a.mp4", "has 2 number(s), got [1.0]"),
+        ("render {run} --task 1 1 --out a.mp4", "nearest: [0.75, 0.75]"),
+        ("render {run} --out a.avi", ".mp4 or .gif"),
+        ("render {run} --tasks 0 --out a.gif", "--tasks: num_tasks: expected at least 1, got 0"),
+        ("render {run} --tasks 65 --out a.gif", "--tasks: expected at most 64, got 65"),
+        ("render {run} --tasks 2 --task 0 0 --out a.gif", "not allowed with argument"),
+        ("render {run} --preset tallk --out a.gif", "(nearest: talk)"),
+        ("render {run} --fps 60 --out a.gif", "fps: expected more than 0, at most 50 in .gif"),
+        ("check-env", "required: TARGET"),
+        ("check-env half_cheetah_vell", "unknown family 'half_cheetah_vell' (nearest: half_"),
+        ("check-env no_such_module:Nav", "error: cannot import 'no_such_module:Nav'"),
+        (
+            "check-env metarl.envs:TaskFamily",
+            "metarl.envs:TaskFamily does not define action_space, describe",
+        ),
+        ("check-env point_nav --env.horizn 3", "--env.horizn: unknown key (nearest: horizon)"),
+        ("check-env point_nav --env.horizon few", "--env.horizon: expected whole number"),
+        ("check-env point_nav --env.horizon [1", "--env.horizon: not readable"),
+        ("check-env point_nav --env.horizon 0", "--env.horizon: expected at least 1, got 0"),
+        ("check-env point_nav --env.family x", "--env.family: unknown flag"),
+        ("check-env point_nav --seed 1", "--seed: unknown flag"),
+        ("check-env point_nav --inner.lr 1", "--inner.lr: unknown flag"),
+        ("evaluate {run} --task 1", "--task: unknown flag or argument (nearest: --tasks)"),
+        ("evaluate {run} --inner.lr fast", "--inner.lr: expected number"),
+        ("evaluate {run} --inner.lrr 1", "--inner.lrr: unknown key (nearest: lr)"),
+        ("render {run} --task one --out a.mp4", "--task: 'one' is not a valid float"),
+        ("render {run}", "required: --out"),
+        ("train point_nav/maml_trpo --itertions 3", "(nearest: --iterations)"),
+        ("train point_nav/maml_trpo --iter 3", "--iter: unknown flag"),
+        ("train point_nav/maml_trpo point_nav/anil", "point_nav/anil: unknown flag or argument"),
+        ("train point_nav/maml_trpo --out --dry-run", "--out: expected a value, got --dry-run"),
+        ("train point_nav/maml_trpo --dry-run --seed", "'--seed' requires an argument"),
+        ("train point_nav/maml_trpo --dry-run=1", "'--dry-run' does not take a value"),
+        ("", "Missing command"),
+        ("evalute", "nearest: evaluate"),
+        ("list famlies", "nearest: families"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run, words, expected, output):
+    code, _, error = output(*words.format(run=run).split())
+    assert code == 2
+    assert expected in error
+    assert error.startswith("metarl: error: ")
+    assert error.count("\n") == 1
