@@ -10,12 +10,12 @@ import torch
 import yaml
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
-from metarl.agents import AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
+from metarl.agents import KINDS, AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.schema import Section, build
-from metarl.core.schema_keys import Key, keys, plain
+from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampling import SamplingConfig
@@ -91,9 +91,9 @@ class Config(Section):
     the update of an iteration in which anything of the sort happens. `failures.jsonl` has them
     all."""
     sampling: SamplingConfig = SamplingConfig()
-    agent: Annotated[InstanceOf[AgentConfig], BeforeValidator(make_agent_config)] = Field(
-        default_factory=lambda: make_agent_config({})
-    )
+    agent: Annotated[
+        InstanceOf[AgentConfig], Choice(make_agent_config, tag="kind", names=tuple(KINDS))
+    ] = Field(default_factory=lambda: make_agent_config({}))
     """The kind of agent, and its settings."""
     tracking: TrackingConfig = TrackingConfig()
 

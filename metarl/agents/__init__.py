@@ -58,7 +58,7 @@ def make_agent_config(values: Any) -> AgentConfig:
         raise ConfigError(f"kind: expected the name of a kind of agent, got {shown(kind)}")
     cls = agent_config_class(kind)
     others = {name: agent_config_class(name) for name in KINDS}
-    return make_member(cls, {**values, "kind": kind}, f"agent.kind is {kind}", others)
+    return make_member(cls, {**values, "kind": kind}, f"kind is {kind}", others)
 
 
 def make_agent(

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     InstanceOf,
     ValidationError,
@@ -22,8 +21,8 @@ from pydantic import (
 )
 
 from metarl.core.errors import ConfigError, nearest, shown
-from metarl.core.schema_errors import error_message
-from metarl.core.schema_keys import default_of, is_required
+from metarl.core.schema_errors import CHOICE, error_message
+from metarl.core.schema_keys import Choice, default_of, is_required
 
 
 class Section(BaseModel):
@@ -64,7 +63,7 @@ def _tuples(value: Any) -> Any:
 S = TypeVar("S", bound=Section)
 
 
-def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
+def one_of(tag: str, members: Mapping[str, type[Section]]) -> Choice:
     """Return what makes one of several sections from its keys, of which `tag` tells which.
 
     Without the tag it is the first one.
@@ -86,7 +85,7 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
             raise ConfigError(f"{tag}: expected one of {known}, got {shown(name)}{near}")
         return make_member(members[name], value, f"{tag} is {name}", members)
 
-    return BeforeValidator(make)
+    return Choice(make, tag=tag, names=tuple(members))
 
 
 def make_member(
@@ -111,7 +110,7 @@ def make_member(
             raise
         owners = [name for name, other in others.items() if key in other.model_fields]
         hint = f" (known where it is {' or '.join(owners)})" if owners else reason[11:]
-        raise ConfigError(f"{key}: unknown key where {where}{hint}") from None
+        raise ConfigError(f"{key}: {CHOICE}{where}{hint}") from None
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:

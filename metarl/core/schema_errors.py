@@ -13,6 +13,9 @@ from pydantic_core import ErrorDetails
 
 from metarl.core.errors import ConfigError, nearest, shown
 
+CHOICE = "unknown key where "
+"""What an error says of a key that another choice has, before it names the choice."""
+
 LIMITS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -34,7 +37,8 @@ def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
         return f"{path}: missing"
     reason = error.get("ctx", {}).get("error")
     if isinstance(reason, ConfigError):  # of a section within this one, or of a check of ours
-        return f"{path}.{reason}".removeprefix(".")
+        inside = f"{path}." if path else ""
+        return inside + str(reason).replace(CHOICE, f"{CHOICE}{inside}")
     if isinstance(reason, ValueError):
         return f"{path}: {reason}"
     field = cls.model_fields[str(loc[0])]

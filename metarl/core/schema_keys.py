@@ -9,12 +9,26 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, is_dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, is_dataclass, replace
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from metarl.core.schema_errors import bounds
+
+
+@dataclass(frozen=True)
+class Choice(BeforeValidator):
+    """Makes one of several sections from its keys, of which one, the tag, tells which.
+
+    Attributes:
+        func: returns the section; gets the keys.
+        tag: the key that tells which.
+        names: the values of the tag.
+    """
+
+    tag: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,10 @@ def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
     for name, annotation, metadata, default, doc in _fields(cls):
         path, value = prefix + name, getattr(like, name, default)
         if isinstance(value, BaseModel):
-            yield from keys(type(value), f"{path}.", value)
+            tags = {f"{path}.{x.tag}": x.names for x in metadata if isinstance(x, Choice)}
+            for key in keys(type(value), f"{path}.", value):
+                names = tags.get(key.path)
+                yield replace(key, type=Literal[names]) if names else key
         else:
             yield Key(path, annotation, value, doc, bounds(metadata))
 

@@ -11,7 +11,7 @@ TINY = [
     "--num-tasks=2",
     "--num-episodes=3",
     "--env.horizon=8",
-    "--policy.hidden=[8]",
+    "--agent.policy.hidden=[8]",
     "--tracking.mode=disabled",
 ]
 

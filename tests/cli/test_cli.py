@@ -181,7 +181,7 @@ def test_work_that_fails_is_exit_code_1(run, tmp_path, output, monkeypatch):
     def fail(*_):
         raise RenderingUnavailable("cannot render: set MUJOCO_GL=egl")
 
-    monkeypatch.setattr("metarl.envs.point.PointNav.make_scene", fail)
+    monkeypatch.setattr("metarl.envs.point.PointNav.make_renderer", fail)
     code, _, error = output("render", run, "--out", tmp_path / "a.mp4")
     assert code == 1
     assert error == "metarl: error: cannot render: set MUJOCO_GL=egl\n"

@@ -31,7 +31,9 @@ def test_shells_complete_commands_flags_and_values(completions, shell):
     assert completions("metarl ", shell) == sorted(
         ["bench", "check-env", "evaluate", "list", "render", "report", "setup", "train"]
     )
-    assert completions("metarl train point_nav/maml_trpo --outer.up", shell) == ["--outer.update"]
+    assert completions("metarl train point_nav/maml_trpo --agent.outer.up", shell) == [
+        "--agent.outer.update"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,13 +42,13 @@ def test_shells_complete_commands_flags_and_values(completions, shell):
         ("metarl train point_nav/maml_tr", ["point_nav/maml_trpo", "point_nav/maml_trpo_tuned"]),
         ("metarl bench point_nav/prom", ["point_nav/promp"]),
         ("metarl train nowhere/", ["nowhere/"]),  # a path, which the shell goes on with
-        ("metarl train point_nav/maml_trpo --outer.update re", ["reptile"]),
+        ("metarl train point_nav/maml_trpo --agent.outer.update re", ["reptile"]),
         ("metarl train point_nav/maml_trpo --seed 1 --env.ends-at-goal ", ["true", "false"]),
         ("metarl check-env half_cheetah_v", ["half_cheetah_vel"]),
         ("metarl check-env half_cheetah_vel --env.goal-h", ["--env.goal-high"]),
         ("metarl evaluate somewhere --protocol fe", ["few_episode"]),
         ("metarl evaluate somewhere --split o", ["ood"]),
-        ("metarl evaluate somewhere --inner-lr-schedule g", ["geometric"]),
+        ("metarl train point_nav/maml_trpo --agent.inner.test-lr-schedule g", ["geometric"]),
         ("metarl list r", ["runs"]),
         ("metarl nothing", []),
     ],

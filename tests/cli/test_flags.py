@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-import metarl.config
+import metarl
+from metarl import config_files
 from metarl.cli.flags import KeyOption, flag_of
-from metarl.core.schema import Key
+from metarl.core.schema_keys import Key
 
 
 def test_dry_run_prints_the_config_and_writes_nothing(tmp_path, output):
     out = tmp_path / "run"
     code, text, _ = output(
-        "train", "point_nav/maml_trpo", "--inner.lr", "0.25", "--dry-run", "--out", out
+        "train", "point_nav/maml_trpo", "--agent.inner.lr", "0.25", "--dry-run", "--out", out
     )
     assert code == 0
     assert "lr: 0.25" in text
@@ -51,34 +52,40 @@ def test_help_works_everywhere(command, output):
 def test_help_of_train_is_made_of_the_fields_docstrings(output):
     text = " ".join(output("train", "half_cheetah_vel/maml_trpo", "--help")[1].split())
     assert "The largest goal velocity, m/s." in text
-    assert "--inner.first-order" in text
+    assert "--agent.inner.first-order" in text
     assert "Tasks per meta-batch." in text
 
 
 @pytest.mark.parametrize(
     ("config", "present", "absent"),
     [
-        ("maml_trpo", "--outer.max-kl", "--outer.clip"),
-        ("promp", "--outer.start-kl-weight", "--outer.max-kl"),
-        ("reptile", "--outer.optimizer", "--outer.epochs"),
+        ("maml_trpo", "--agent.outer.max-kl", "--agent.outer.clip"),
+        ("promp", "--agent.outer.inner-kl-weight", "--agent.outer.max-kl"),
+        ("reptile", "--agent.outer.optimizer", "--agent.outer.epochs"),
     ],
 )
 def test_help_lists_the_keys_of_the_configs_own_outer_update(output, config, present, absent):
     text = " ".join(output("train", f"point_nav/{config}", "--help")[1].split())
     assert f"{present} VALUE" in text
     assert absent not in text
-    assert "One of trpo, ppo, gradient, reptile" in text
+    assert "One of trpo, ppo, adam, reptile" in text
     assert "--env.observe-task VALUE" in text
 
 
 @pytest.mark.parametrize(
     ("flags", "lines"),
     [
-        (["--outer.update", "ppo", "--outer.epochs", 3], ["  update: ppo", "  epochs: 3"]),
-        (["--outer.epochs=3", "--outer.update=ppo"], ["  update: ppo", "  epochs: 3"]),
-        (["--outer.kl_weight=1e-3", "--outer.update=ppo"], ["  kl_weight: 0.001"]),
-        (["--outer.update=reptile", "--outer.optimizer=adam"], ["  optimizer: adam"]),
-        (["--outer.max-kl", 0.05], ["  update: trpo", "  max_kl: 0.05"]),
+        (
+            ["--agent.outer.update", "ppo", "--agent.outer.epochs", 3],
+            ["    update: ppo", "    epochs: 3"],
+        ),
+        (
+            ["--agent.outer.epochs=3", "--agent.outer.update=ppo"],
+            ["    update: ppo", "    epochs: 3"],
+        ),
+        (["--agent.outer.kl_weight=1e-3", "--agent.outer.update=ppo"], ["    kl_weight: 0.001"]),
+        (["--agent.outer.update=reptile", "--agent.outer.optimizer=adam"], ["    optimizer: adam"]),
+        (["--agent.outer.max-kl", 0.05], ["    update: trpo", "    max_kl: 0.05"]),
         (["--env.observe-task", "true"], ["  observe_task: true"]),
         (["--env.family", "tabular_mdp", "--env.num-states", 4], ["  num_states: 4"]),
     ],
@@ -96,13 +103,13 @@ def test_flags_of_another_choice_than_the_configs(tmp_path, output, flags, lines
     [
         (["--env.goal-low", "-5e-1"], "  goal_low: -0.5"),
         (["--env.goal-low=-5e-1"], "  goal_low: -0.5"),
-        (["--policy.hidden", "[32, 32]"], "  - 32"),
-        (["--policy.bias_transform=[0.5]"], "  - 0.5"),
+        (["--agent.policy.hidden", "[32, 32]"], "    - 32"),
+        (["--agent.policy.bias_transform=[0.5]"], "    - 0.5"),
         (["--tracking.entity", "null"], "  entity: null"),
         (["--tracking.entity", "a=b"], "  entity: a=b"),
         (["--method", "3"], "method: '3'"),
         (["--method=null"], "method: 'null'"),
-        (["--num_tasks", "3"], "num_tasks: 3"),
+        (["--num_tasks", "3"], "  num_tasks: 3"),
         (["--seed", "3", "--seed", "4"], "seed: 4"),
     ],
 )
@@ -117,7 +124,7 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     text = output("train", "point_nav/promp", "--help")[1]
     titles = re.findall(r"^(\S+):$", text, re.MULTILINE)
     assert titles[:2] == ["Options", "env"]
-    assert {"policy", "inner", "outer", "returns", "tracking"} < set(titles)
+    assert {"agent.policy", "agent.inner", "agent.outer", "agent.returns", "tracking"} < set(titles)
     flags = re.findall(r"^  (--\S+)", text, re.MULTILINE)
     everyday = "iterations num-tasks num-episodes inner-steps seed device threads checkpoint-every"
     own = "out resume continue dry-run help"
@@ -126,10 +133,13 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     assert not any("_" in flag for flag in flags)
     config = metarl.load_config("point_nav/promp")
     text = " ".join(text.split())
-    assert f"Meta-iterations to train for. Whole number. [default: {config.iterations}]" in text
+    assert (
+        f"Meta-iterations to train for. Whole number, at least 1. [default: {config.iterations}]"
+        in text
+    )
     assert re.search(r"--method VALUE [^[]*\[default: promp\]", text)
     assert re.search(r"--env.horizon VALUE [^[]*\[default: 100\]", text)
-    assert re.search(r"--outer.update VALUE [^[]*\[default: ppo\]", text)
+    assert re.search(r"--agent.outer.update VALUE [^[]*\[default: ppo\]", text)
 
 
 def test_an_everyday_key_of_a_section_has_its_short_flag_only():
@@ -143,18 +153,16 @@ def test_an_everyday_key_of_a_section_has_its_short_flag_only():
 @pytest.mark.parametrize(
     "words", ["train point_nav/maml_trpo --inner.lr=0.1", "evaluate {run} --inner.lr 0.1"]
 )
-def test_a_flag_that_has_moved_is_refused_with_its_new_name(run, output, monkeypatch, words):
-    names = {"inner.lr": "agent.inner.lr"}
-    monkeypatch.setattr(metarl.config, "renamed_key", names.get)
+def test_a_flag_that_has_moved_is_refused_with_its_new_name(run, output, words):
     code, _, error = output(*words.format(run=run).split())
     assert code == 2
     assert error == "metarl: error: --inner.lr: is called --agent.inner.lr now\n"
 
 
 def test_the_config_is_read_once(tmp_path, output, monkeypatch):
-    read, names = metarl.config.read_config, []
-    monkeypatch.setattr(metarl.config, "read_config", lambda name: names.append(name) or read(name))
-    words = ("point_nav/maml_trpo", "--inner.lr=0.2", "--dry-run", "--out", tmp_path / "run")
+    read, names = config_files.read_config, []
+    monkeypatch.setattr(config_files, "read_config", lambda name: names.append(name) or read(name))
+    words = ("point_nav/maml_trpo", "--agent.inner.lr=0.2", "--dry-run", "--out", tmp_path / "run")
     assert output("train", *words)[0] == 0
     assert names == ["point_nav/maml_trpo"]
 
@@ -163,7 +171,7 @@ def test_evaluate_and_render_take_any_key_of_the_runs_config(run, tmp_path, outp
     size = ("--tasks", 2, "--episodes", 2, "--steps", 1)
     returns = {}
     for step_size in (1e-6, 0.5):
-        assert output("evaluate", run, *size, "--inner.lr", step_size)[0] == 0
+        assert output("evaluate", run, *size, "--agent.inner.lr", step_size)[0] == 0
         result = json.loads((run / "evaluation" / "paper-test.json").read_text())
         returns[step_size] = result["methods"]["maml_trpo"]["parts"][""]["returns"]
     assert returns[1e-6] != returns[0.5]
@@ -187,34 +195,46 @@ def test_help_and_version_import_nothing_slow(flag):
     ("words", "expected"),
     [
         ("train point_nav/maml_trop", "nearest: point_nav/maml_trpo"),
-        ("train point_nav/maml_trpo --inner.lrr 1", "--inner.lrr: unknown key (nearest: lr)"),
-        ("train point_nav/maml_trpo --inner.lr fast", "--inner.lr: expected number"),
+        (
+            "train point_nav/maml_trpo --agent.inner.lrr 1",
+            "--agent.inner.lrr: unknown key (nearest: lr)",
+        ),
+        ("train point_nav/maml_trpo --agent.inner.lr fast", "--agent.inner.lr: expected number"),
         ("train point_nav/maml_trpo --num-tasks -1", "--num-tasks: expected at least 1"),
-        ("train point_nav/maml_trpo --inner.surrogate dyce", "--inner.surrogate: expected one of"),
+        (
+            "train point_nav/maml_trpo --agent.inner.surrogate dyce",
+            "--agent.inner.surrogate: expected one",
+        ),
         ("train point_nav/maml_trpo --device cuda:99", "cuda:99 is not available"),
-        ("train point_nav/maml_trpo --policy.hidden [1", "--policy.hidden: not readable"),
+        (
+            "train point_nav/maml_trpo --agent.policy.hidden [1",
+            "--agent.policy.hidden: not readable",
+        ),
         (
             "train point_nav/maml_trpo --env.horizn 3",
             "unknown key (nearest: horizon)",
         ),
-        ("train point_nav/maml_trpo --outer.update pop", "(nearest: ppo)"),
+        ("train point_nav/maml_trpo --agent.outer.update pop", "(nearest: ppo)"),
         (
-            "train point_nav/maml_trpo --outer.update ppo --outer.max-kl 0.1",
-            "--outer.max-kl: unknown key where outer.update is ppo",
+            "train point_nav/maml_trpo --agent.outer.update ppo --agent.outer.max-kl 0.1",
+            "--agent.outer.max-kl: unknown key where agent.outer.update is ppo",
         ),
         (
-            "train point_nav/maml_ppo --outer.epohcs 3",
-            "--outer.epohcs: unknown key where outer.update is ppo (nearest: epochs)",
+            "train point_nav/maml_ppo --agent.outer.epohcs 3",
+            "--agent.outer.epohcs: unknown key where agent.outer.update is ppo (nearest: epochs)",
         ),
-        ("train point_nav/maml_trpo --outer.lr 3", "unknown key where outer.update is trpo"),
+        (
+            "train point_nav/maml_trpo --agent.outer.lr 3",
+            "unknown key where agent.outer.update is trpo",
+        ),
         ("train point_nav/maml_trpo --env.observe-task yse", "expected true or false, got 'yse'"),
         (
-            "train point_nav/reptile --inner.rule meta_sgd",
-            "--inner.rule: meta_sgd makes no sense here: outer.update reptile",
+            "train point_nav/reptile --agent.inner.rule meta_sgd",
+            "inner.rule: meta_sgd makes no sense here: outer.update reptile",
         ),
         (
             "train point_nav/meta_sgd --inner-steps 0",
-            "inner.rule: meta_sgd makes no sense here: with inner_steps 0",
+            "inner.rule: meta_sgd makes no sense here: with 0 adaptation",
         ),
         ("train", "expected either a CONFIG or --resume"),
         ("train --resume {run}", "finished already"),
@@ -245,7 +265,7 @@ def test_help_and_version_import_nothing_slow(flag):
         ("check-env no_such_module:Nav", "error: cannot import 'no_such_module:Nav'"),
         (
             "check-env metarl.envs:TaskFamily",
-            "metarl.envs:TaskFamily does not define action_space, describe",
+            "metarl.envs:TaskFamily does not define action_space, caption",
         ),
         ("check-env point_nav --env.horizn 3", "--env.horizn: unknown key (nearest: horizon)"),
         ("check-env point_nav --env.horizon few", "--env.horizon: expected whole number"),
@@ -253,10 +273,10 @@ def test_help_and_version_import_nothing_slow(flag):
         ("check-env point_nav --env.horizon 0", "--env.horizon: expected at least 1, got 0"),
         ("check-env point_nav --env.family x", "--env.family: unknown flag"),
         ("check-env point_nav --seed 1", "--seed: unknown flag"),
-        ("check-env point_nav --inner.lr 1", "--inner.lr: unknown flag"),
+        ("check-env point_nav --agent.inner.lr 1", "--agent.inner.lr: unknown flag"),
         ("evaluate {run} --task 1", "--task: unknown flag or argument (nearest: --tasks)"),
-        ("evaluate {run} --inner.lr fast", "--inner.lr: expected number"),
-        ("evaluate {run} --inner.lrr 1", "--inner.lrr: unknown key (nearest: lr)"),
+        ("evaluate {run} --agent.inner.lr fast", "--agent.inner.lr: expected number"),
+        ("evaluate {run} --agent.inner.lrr 1", "--agent.inner.lrr: unknown key (nearest: lr)"),
         ("render {run} --task one --out a.mp4", "--task: 'one' is not a valid float"),
         ("render {run}", "required: --out"),
         ("train point_nav/maml_trpo --itertions 3", "(nearest: --iterations)"),
