@@ -18,7 +18,7 @@ import numpy as np
 
 from examples.many_runs import Job, finish_all
 from metarl.config import config_names, load_config
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
 
@@ -88,7 +88,7 @@ def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
     ]
     for name, returns, command in sorted(rows, key=lambda each: -each[1][..., 1].mean()):
         by_seed = returns.mean(1)  # (S, K + 1)
-        low, high = mean_interval(returns[..., 1].mean(0), stream(0, Purpose.BOOTSTRAP))
+        low, high = mean_interval(returns[..., 1].mean(0), make_rng(0, Purpose.BOOTSTRAP))
         means = [f"{value:.1f}" for value in by_seed.mean(0)]
         seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
         code = f"`{command}`" if command else "untrained"

@@ -17,7 +17,7 @@ from metarl.agents.maml.outer import OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.core.errors import (
-    MOST_ADAPTATIONS,
+    MAX_ADAPTATIONS,
     ConfigError,
     UserError,
     check,
@@ -92,8 +92,8 @@ class Config:
         for name in ("iterations", "num_tasks", "num_episodes", "checkpoint_every"):
             check(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         check(self.inner_steps >= 0, "inner_steps", "at least 0", self.inner_steps)
-        most = f"at most {MOST_ADAPTATIONS}"
-        check(self.inner_steps <= MOST_ADAPTATIONS, "inner_steps", most, self.inner_steps)
+        most = f"at most {MAX_ADAPTATIONS}"
+        check(self.inner_steps <= MAX_ADAPTATIONS, "inner_steps", most, self.inner_steps)
         check_amount(self.num_tasks * self.num_episodes, self.env.horizon)
         # It is a part of the name of the run's folder, of tables and of figures.
         fits = self.method.isprintable() and 0 < len(self.method) <= 100

@@ -20,8 +20,8 @@ from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, 
 from metarl.core.parallel import ChunkPool, single_threaded_torch
 from metarl.core.params import Params, flatten, stack
 from metarl.core.policies import CategoricalMLP, GaussianMLP, MLPPolicy, PolicyConfig, make_policy
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -35,17 +35,17 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def clock() -> Stopwatch:
-    return Stopwatch()
+def timer() -> Timer:
+    return Timer()
 
 
 @pytest.fixture
-def episode_streams() -> Callable[..., list[np.random.Generator]]:
+def episode_rngs() -> Callable[..., list[np.random.Generator]]:
     """Random streams for B tasks of E episodes, addressed as in training."""
 
     def make(num_tasks: int, num_episodes: int, seed: int = 0, phase: int = 0):
         return [
-            stream(seed, Purpose.TRAIN_EPISODES, phase=phase, task=task, episode=episode)
+            make_rng(seed, Purpose.TRAIN_EPISODES, phase=phase, task=task, episode=episode)
             for task in range(num_tasks)
             for episode in range(num_episodes)
         ]
@@ -73,7 +73,7 @@ def make_agent() -> Callable[..., GradientAgent]:
         policy = make_policy(config, family.observation_space, family.action_space)
         inner = inner or InnerConfig()
         loop = make_inner_loop(inner, policy, inner_steps)
-        rng = stream(0, Purpose.INITIALISE)
+        rng = make_rng(0, Purpose.INITIALISE)
         return GradientAgent(
             policy,
             loop.init(policy.init(rng, dtype), rng),
@@ -90,7 +90,7 @@ def make_agent() -> Callable[..., GradientAgent]:
 
 
 @pytest.fixture
-def play(clock, episode_streams) -> Callable[..., Episodes]:
+def play(timer, episode_rngs) -> Callable[..., Episodes]:
     """Plays episodes of tasks, (B, task_dim), by an agent's state."""
 
     def play(
@@ -103,8 +103,8 @@ def play(clock, episode_streams) -> Callable[..., Episodes]:
         phase: int = 0,
     ) -> Episodes:
         env = family.make_batch(len(tasks) * num_episodes)
-        rngs = episode_streams(len(tasks), num_episodes, seed, phase)
-        return collect(env, agent.actor(state), tasks, rngs, clock)
+        rngs = episode_rngs(len(tasks), num_episodes, seed, phase)
+        return collect(env, agent.actor(state), tasks, rngs, timer)
 
     return play
 

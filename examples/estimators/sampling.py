@@ -23,7 +23,7 @@ from metarl.agents.maml.surrogates import Surrogate, inner_surrogate, likelihood
 from metarl.core.distributions import Distribution
 from metarl.core.parallel import ChunkPool
 from metarl.core.params import Params
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.rollout.collect import collect
 
 
@@ -164,7 +164,7 @@ def play(
     env = problem.family.make_batch(len(tasks) * num_episodes)
     # All episodes draw from one stream, one after the other.
     rngs = [rng] * env.num_episodes
-    episodes = collect(env, problem.policy.actor(params), tasks, rngs, Stopwatch())
+    episodes = collect(env, problem.policy.actor(params), tasks, rngs, Timer())
     return played_experience(problem, params, episodes, baseline)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.reproduce.published import BUDGETS, PUBLISHED, Published
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.reporting.figures import COLOURS, finish, save
 
@@ -82,7 +82,7 @@ def means(returns: np.ndarray) -> list[tuple[float, float, float]]:
     Over seeds, where there are several: seeds are what a repetition draws anew. Over tasks for one.
     """
     units = returns.mean(axis=1) if len(returns) > 1 else returns[0]
-    rng = stream(0, Purpose.BOOTSTRAP)
+    rng = make_rng(0, Purpose.BOOTSTRAP)
     return [(float(values.mean()), *mean_interval(values, rng)) for values in units.T]
 
 

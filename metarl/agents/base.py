@@ -13,8 +13,8 @@ from metarl.agents.maml.config import make_inner_loop
 from metarl.config import Config
 from metarl.core.errors import ConfigError, UserError
 from metarl.core.policies import make_policy
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.rollout.collect import Actor
 from metarl.rollout.episodes import Episodes
 
@@ -45,7 +45,7 @@ class MetaAgent(Protocol):
         """
         ...
 
-    def update(self, state: Any, episodes: Episodes, clock: Stopwatch) -> dict[str, float]:
+    def update(self, state: Any, episodes: Episodes, timer: Timer) -> dict[str, float]:
         """Improve the meta-parameters from adapted states and the episodes they then played.
 
         Raises:
@@ -78,7 +78,7 @@ def make_agent(config: Config, state: Mapping[str, Tensor] | None = None) -> Met
     env = config.env
     policy = make_policy(config.policy, env.observation_space, env.action_space)
     loop = make_inner_loop(config.inner, policy, config.inner_steps)
-    rng = stream(config.seed, Purpose.INITIALISE)
+    rng = make_rng(config.seed, Purpose.INITIALISE)
     agent = GradientAgent(
         policy,
         loop.init(policy.init(rng), rng),

@@ -60,14 +60,14 @@ def train(args: argparse.Namespace) -> int:
 def dry_run(config: Any, directory: Path) -> int:
     """Check everything that can be checked without working, and print the config."""
     from metarl.agents.base import make_agent
-    from metarl.runs.run import check_vacant
+    from metarl.runs.run import check_free
 
     make_agent(config)
     phases = config.inner_steps + 1
     steps = config.num_tasks * config.num_episodes * config.env.horizon * phases
     print(config.to_yaml(), end="")
     print(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
-    check_vacant(directory)
+    check_free(directory)
     return 0
 
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-MOST_STEPS = 10**9  # that are played and learned from at once
-MOST_ADAPTATIONS = 1000  # steps, one after another
+MAX_STEPS = 10**9  # that are played and learned from at once
+MAX_ADAPTATIONS = 1000  # steps, one after another
 
 
 class UserError(Exception):
@@ -45,8 +45,8 @@ def check_amount(num_episodes: int, horizon: int) -> None:
         ConfigError: saying how many there would be.
     """
     steps = num_episodes * horizon
-    most = f"tasks, episodes and horizon that make at most {MOST_STEPS:,} steps together"
-    if steps > MOST_STEPS:
+    most = f"tasks, episodes and horizon that make at most {MAX_STEPS:,} steps together"
+    if steps > MAX_STEPS:
         raise ConfigError(f"num_tasks: expected {most}, got {steps:.2g}")
 
 

@@ -11,8 +11,8 @@ import yaml
 
 from metarl.core.errors import UserError
 
-MOST_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
-DEEPEST = 20  # levels of nesting
+MAX_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
+MAX_DEPTH = 20  # levels of nesting
 
 
 def read_yaml(text: str, source: str) -> Any:
@@ -42,8 +42,8 @@ def check_depth(text: str, source: str) -> None:
     for event in yaml.parse(text, yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise UserError(f"{source}: expected at most {DEEPEST} levels of nesting")
+        if depth > MAX_DEPTH:
+            raise UserError(f"{source}: expected at most {MAX_DEPTH} levels of nesting")
 
 
 def check_size(data: Any, source: str) -> None:
@@ -58,8 +58,8 @@ def check_size(data: Any, source: str) -> None:
         for value in level:
             inside = [*value, *value.values()] if isinstance(value, Mapping) else value
             below += inside if isinstance(inside, list | tuple | set) else []
-            if count + len(below) > MOST_VALUES:
-                raise UserError(f"{source}: expected at most {MOST_VALUES} values")
+            if count + len(below) > MAX_VALUES:
+                raise UserError(f"{source}: expected at most {MAX_VALUES} values")
         count, level = count + len(below), below
 
 

@@ -1,8 +1,8 @@
-"""Random numbers by address: every stream is keyed by what it is for.
+"""Random number generators that are keyed by their use.
 
-A stream is a Philox counter generator whose key and counter *are* its address (seed, purpose,
-iteration, task, episode). So no draw depends on the number of threads or workers, on what was drawn
-before, or on where a run was resumed.
+Each generator is a Philox counter generator whose key and counter *are* its address (seed, purpose,
+iteration, phase, task, episode). So no draw depends on the number of threads or workers, on earlier
+draws, or on the iteration at which a run was resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_SEED = 2**63 - 1
 
 
 class Purpose(IntEnum):
-    """What a stream is for."""
+    """The use of a generator."""
 
     INITIALISE = 0
     TASKS = 1
@@ -25,7 +25,7 @@ class Purpose(IntEnum):
     BENCHMARK = 5
 
 
-def stream(
+def make_rng(
     seed: int,
     purpose: Purpose,
     *,
@@ -34,15 +34,17 @@ def stream(
     task: int = 0,
     episode: int = 0,
 ) -> np.random.Generator:
-    """Return the random stream of an address. Up to 2^20 phases and 2^32 tasks and episodes each.
+    """Return a new generator at the beginning of the random stream of an address.
 
     Args:
-        seed: the seed of the run.
-        purpose: what the numbers are for.
-        iteration: the training iteration.
-        phase: the number of adaptation steps before the episode.
-        task: the task's number within the meta-batch.
-        episode: the episode's number within its task.
+        seed: the seed of the run, 0 to `MAX_SEED`.
+        purpose: the use of the numbers.
+        iteration: the training iteration, below 2^64.
+        phase: the number of adaptation steps before the episode, below 2^20.
+        task: the index of the task in the meta-batch, below 2^32.
+        episode: the index of the episode of the task, below 2^32.
+
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
     """
     # Philox advances the first word of its counter, so 2^64 blocks belong to each address.
     counter = [0, iteration, (task << 32) | episode, 0]

@@ -1,4 +1,4 @@
-"""Where the time of an iteration goes."""
+"""Measured times of the sections of an iteration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Iterator
 import torch
 
 
-class Stopwatch:
-    """Adds up the seconds spent in named phases.
+class Timer:
+    """Adds up the wall-clock time spent in named sections.
+
+    On a GPU the end of a section waits for the kernels that the section has started.
 
     Attributes:
-        seconds: by phase.
+        seconds: total time in seconds, by section.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -22,15 +24,15 @@ class Stopwatch:
         self._synchronize = device is not None and device.type == "cuda"
 
     @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Add the time of the block to `phase`."""
+    def __call__(self, section: str) -> Iterator[None]:
+        """Add the time of the enclosed block to `section`."""
         start = time.perf_counter()
         yield
         if self._synchronize:
             torch.cuda.synchronize()
-        self.seconds[phase] += time.perf_counter() - start
+        self.seconds[section] += time.perf_counter() - start
 
     def restart(self) -> dict[str, float]:
-        """Return the seconds by phase, and begin anew."""
+        """Return the seconds by section, and set all of them to zero."""
         seconds, self.seconds = dict(self.seconds), defaultdict(float)
         return seconds

@@ -13,9 +13,9 @@ import numpy as np
 from metarl.agents.base import MetaAgent, make_agent
 from metarl.core.errors import UserError, check, check_amount, check_known, shown
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import MAX_SEED, Purpose, stream
+from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.statistics import interquartile_mean, mean_interval
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import SPLITS, TaskFamily
 from metarl.rollout.collect import adaptation
 from metarl.rollout.failures import EpisodeDiverged, Failure, OnFailure
@@ -96,7 +96,7 @@ class Evaluation:
     @functools.cached_property
     def interval(self) -> np.ndarray:
         """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
-        rng = stream(0, Purpose.BOOTSTRAP)
+        rng = make_rng(0, Purpose.BOOTSTRAP)
         return np.array([mean_interval(values, rng) for values in self.scores.T])
 
     @property
@@ -234,7 +234,7 @@ def evaluate(
             seed=seed,
             purpose=Purpose.EVALUATION_EPISODES,
             scales=scales,
-            clock=Stopwatch(),
+            timer=Timer(),
             failures=None if on_failure == "stop" else failures,
         )
         played = [(episodes.returns, episodes.success) for _, episodes in phases]

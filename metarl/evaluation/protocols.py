@@ -13,10 +13,10 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from metarl.agents.base import MetaAgent
-from metarl.core.errors import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.rng import MAX_SEED, Purpose
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.evaluate import (
     SCHEDULES,
@@ -26,7 +26,7 @@ from metarl.evaluation.evaluate import (
     evaluate,
     step_scales,
 )
-from metarl.rollout.collect import collect, episode_streams
+from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure, OnFailure
 
@@ -71,7 +71,7 @@ class Setting:
     def __post_init__(self) -> None:
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
         check(self.steps >= 0, "steps", "at least 0", self.steps)
-        check(self.steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", self.steps)
+        check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
         check_amount(self.tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
         check_known(self.schedule, SCHEDULES, "unknown schedule")
@@ -116,7 +116,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts
             agent.actor(state),
             repeated,
             streams(setting, len(repeated), number, phase),
-            Stopwatch(),
+            Timer(),
             failures=setting.noted(failures),
             phase=phase,
             alive=alive,
@@ -189,7 +189,7 @@ def continual(agent: MetaAgent, family: TaskFamily, setting: Setting) -> Parts:
             agent.actor(state),
             sequences[:, place],
             streams(setting, number, setting.episodes, phase),
-            Stopwatch(),
+            Timer(),
             failures=setting.noted(failures),
             phase=phase,
             alive=alive,
@@ -256,7 +256,7 @@ def streams(
 ) -> Sequence[np.random.Generator]:
     """Return the random streams of the episodes of one phase."""
     use = Purpose.EVALUATION_EPISODES
-    return episode_streams(setting.seed, use, num_tasks, num_episodes, phase=phase)
+    return episode_rngs(setting.seed, use, num_tasks, num_episodes, phase=phase)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from metarl.agents.base import make_agent
 from metarl.config import Config
 from metarl.core.errors import UserError, check
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.collect import episode_streams
+from metarl.rollout.collect import episode_rngs
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import encode
 from metarl.training.loop import meta_iteration
@@ -61,18 +61,18 @@ def bench(config: Config, repeats: int = 3) -> Bench:
     agent = make_agent(config)
     env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
     keep_freed_memory()
-    clock = Stopwatch(agent.device)
+    timer = Timer(agent.device)
     limits, seconds, phases = [], [], []
     env_steps = 0
     with single_threaded_torch():
         for iteration in range(repeats + 1):
             limits.append(physics_limit(env, config))
-            clock.restart()
+            timer.restart()
             env.physics_seconds = 0.0
             start = time.perf_counter()
-            env_steps = meta_iteration(config, agent, env, iteration, clock, [])["steps"]
+            env_steps = meta_iteration(config, agent, env, iteration, timer, [])["steps"]
             seconds.append(time.perf_counter() - start)
-            phases.append(split_phases(clock.restart(), env.physics_seconds))
+            phases.append(split_phases(timer.restart(), env.physics_seconds))
         limits.append(physics_limit(env, config))
     median = {
         name: statistics.median(phase.get(name, 0.0) for phase in phases[1:]) for name in phases[-1]
@@ -105,9 +105,9 @@ def split_phases(seconds: dict[str, float], physics: float) -> dict[str, float]:
 
 def physics_limit(env: BatchEnv, config: Config) -> float:
     """Measure open-loop control steps per second under random actions, without looking at them."""
-    rng = stream(config.seed, Purpose.BENCHMARK)
+    rng = make_rng(config.seed, Purpose.BENCHMARK)
     tasks = config.env.sample_tasks(rng, env.num_episodes)
-    env.reset(tasks, episode_streams(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
+    env.reset(tasks, episode_rngs(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
     space, shape = config.env.action_space, (LIMIT_STEPS, env.num_episodes, config.env.action_dim)
     discrete = isinstance(space, Discrete)
     actions = rng.integers(space.n, size=shape) if discrete else rng.standard_normal(shape)

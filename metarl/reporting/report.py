@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from metarl.cli.flags import plain_text
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.schema import flat
 from metarl.core.statistics import (
     improvement_interval,
@@ -205,7 +205,7 @@ def first_results(stories: Sequence[Story], name: str) -> dict[str, Evaluation]:
 
 def line(name: str, scores: np.ndarray, seeds: Sequence[Evaluation]) -> Line:
     """Summarise the scores (S, B, P) of a method, and how often its seeds succeeded."""
-    rng = stream(0, Purpose.BOOTSTRAP)
+    rng = make_rng(0, Purpose.BOOTSTRAP)
     rates = [result.success_rate for result in seeds if result.success_rate is not None]
     success = np.mean(rates, axis=0).tolist() if rates else [None] * len(seeds[0].points)
     cells = []
@@ -223,7 +223,7 @@ def improvements(
 
     Of pairs on equally many tasks, and only the direction that is at least as likely as not.
     """
-    rng, found = stream(0, Purpose.BOOTSTRAP), []
+    rng, found = make_rng(0, Purpose.BOOTSTRAP), []
     for (one, x), (other, y) in permutations(scores.items(), 2):
         if x.shape[1:] != y.shape[1:]:
             continue

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import interval, performance_profile
 from metarl.evaluation.evaluate import Evaluation
 from metarl.reporting.figures import COLOURS, finish
@@ -98,7 +98,7 @@ def adaptation_curves(scores: Mapping[str, np.ndarray], shown: Evaluation) -> Fi
     axes = figure.subplots()
     places = np.arange(len(shown.points))
     for (name, values), colour in zip(scores.items(), COLOURS * 9, strict=False):
-        rng = stream(0, Purpose.BOOTSTRAP)
+        rng = make_rng(0, Purpose.BOOTSTRAP)
         bounds = np.array([interval(each, rng) for each in np.moveaxis(values, 2, 0)])
         axes.fill_between(places, *bounds.T, color=colour, alpha=0.15, linewidth=0)
         axes.plot(places, values.mean((0, 1)), "o-", color=colour, label=name, linewidth=1.3)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.rng import Purpose, stream
-from metarl.core.timer import Stopwatch
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, SimulationDiverged
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import LARGEST, EpisodeDiverged, Failure, episode_failures
@@ -41,7 +41,7 @@ def collect(
     actor: Actor,
     tasks: np.ndarray,
     rngs: Sequence[np.random.Generator],
-    clock: Stopwatch,
+    timer: Timer,
     watch: Callable[[BatchEnv], None] | None = None,
     *,
     failures: list[Failure] | None = None,
@@ -58,7 +58,7 @@ def collect(
         actor: acts for the B tasks.
         tasks: (B, task_dim).
         rngs: the random streams of the episodes, task by task, B * E of them.
-        clock: takes the times of `policy` and `environment`.
+        timer: takes the times of `policy` and `environment`.
         watch: called at the beginning and after each step, to look at the environment.
         failures: takes those of the episodes, which are then left out; None to raise instead.
         phase: how often the tasks were adapted to, for the failures.
@@ -85,7 +85,7 @@ def collect(
         failures.extend(described(ids, step, reason))
         out.flat[ids] = True
 
-    with clock("reset"):
+    with timer("reset"):
         try:
             obs = env.reset(np.repeat(tasks, num_episodes, axis=0), rngs)
         except SimulationDiverged as error:
@@ -113,7 +113,7 @@ def collect(
         active = ~(terminated | out)
         if not active.any():
             break
-        with clock("policy"):
+        with timer("policy"):
             # Ended episodes are acted for too: the shape of a matrix product decides its rounding,
             # and an episode's end must not change the others' results.
             action = actor.act(all_obs[step], noise[:, :, step])
@@ -123,7 +123,7 @@ def collect(
             active &= ~out
             if not active.any():
                 break
-        with clock("environment"):
+        with timer("environment"):
             ids = None if active.all() else np.flatnonzero(active)
             try:
                 obs, reward, ended = env.step(action.reshape(-1, action_dim), ids)
@@ -182,7 +182,7 @@ def adaptation(
     purpose: Purpose,
     iteration: int = 0,
     scales: Sequence[float] | None = None,
-    clock: Stopwatch,
+    timer: Timer,
     watch: Callable[[BatchEnv], None] | None = None,
     failures: list[Failure] | None = None,
 ) -> Iterator[tuple[Any, Episodes]]:
@@ -197,7 +197,7 @@ def adaptation(
         steps: how many times to adapt.
         seed, purpose, iteration: the address of the random streams.
         scales: a factor on the step of each adaptation; None for 1.
-        clock: takes the times.
+        timer: takes the times.
         watch, failures: as in `collect`. A task that has lost all episodes of a phase cannot be
             adapted to, and is not played any further.
 
@@ -207,21 +207,21 @@ def adaptation(
     num_tasks, num_episodes = len(tasks), env.num_episodes // len(tasks)
     state, alive = agent.initial_state(num_tasks), np.ones(num_tasks, bool)
     for phase in range(steps + 1):
-        with clock("reset"):
-            rngs = episode_streams(seed, purpose, num_tasks, num_episodes, iteration, phase)
-        with clock("policy"):
+        with timer("reset"):
+            rngs = episode_rngs(seed, purpose, num_tasks, num_episodes, iteration, phase)
+        with timer("policy"):
             actor = agent.actor(state)
         episodes = collect(
-            env, actor, tasks, rngs, clock, watch, failures=failures, phase=phase, alive=alive
+            env, actor, tasks, rngs, timer, watch, failures=failures, phase=phase, alive=alive
         )
         alive = episodes.alive
         yield state, episodes
         if phase < steps:
-            with clock("adaptation"):
+            with timer("adaptation"):
                 state = agent.adapt(state, episodes, scales[phase] if scales else 1.0)
 
 
-def episode_streams(
+def episode_rngs(
     seed: int,
     purpose: Purpose,
     num_tasks: int,
@@ -231,7 +231,7 @@ def episode_streams(
 ) -> list[np.random.Generator]:
     """Return a random stream for each episode, task by task."""
     return [
-        stream(seed, purpose, iteration=iteration, phase=phase, task=task, episode=episode)
+        make_rng(seed, purpose, iteration=iteration, phase=phase, task=task, episode=episode)
         for task in range(num_tasks)
         for episode in range(num_episodes)
     ]

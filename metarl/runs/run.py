@@ -60,13 +60,13 @@ class Run:
         Raises:
             UserError: if it exists or cannot be made.
         """
-        check_vacant(directory)
+        check_free(directory)
         run = cls(directory, config)
         try:
             with naming(directory):
                 run.checkpoints.mkdir(parents=True, exist_ok=True)
             with run.lock():
-                check_vacant(directory)
+                check_free(directory)
                 write_atomically(directory / "provenance.json", encode(provenance()))
                 # Last: it is what makes a folder a run's.
                 write_atomically(directory / "config.yaml", config.to_yaml().encode())
@@ -314,7 +314,7 @@ def are_metrics(entry: Mapping[str, Any]) -> bool:
     return is_number(entry.get("env_steps")) and all(map(is_number, known))
 
 
-def is_vacant(directory: Path) -> bool:
+def is_free(directory: Path) -> bool:
     """Return whether a new run may have a folder: none is there, or an empty one, or one whose
     making was cut short."""
     try:
@@ -326,13 +326,13 @@ def is_vacant(directory: Path) -> bool:
     return found <= BEGINNINGS and not any((directory / "checkpoints").glob("*"))
 
 
-def check_vacant(directory: Path) -> None:
+def check_free(directory: Path) -> None:
     """Refuse a folder that a new run may not have.
 
     Raises:
         UserError: naming it.
     """
-    if not is_vacant(directory):
+    if not is_free(directory):
         raise UserError(
             f"{directory}: exists already; choose another folder with --out, or go on with "
             f"metarl train --resume {directory}"

@@ -17,14 +17,14 @@ from metarl.agents.base import MetaAgent, make_agent
 from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.schema import flat
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import WorkerError
 from metarl.rollout.collect import adaptation
 from metarl.rollout.failures import EpisodeDiverged, Failure, Watch, failures_of
 from metarl.runs.checkpoint import Checkpoint
-from metarl.runs.run import Run, is_vacant
+from metarl.runs.run import Run, is_free
 from metarl.training.progress import Progress
 from metarl.training.tracking import Tracker, start_tracker
 
@@ -96,7 +96,7 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
         Interrupted: on SIGINT or SIGTERM, after saving.
     """
     directory = Path(out)
-    if is_vacant(directory):
+    if is_free(directory):
         return train(config, directory)
     run = Run.open(directory)
     begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
@@ -146,7 +146,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
     keep_freed_memory()
     run.rewind(state.iteration)
     env = config.env.make_batch(config.num_tasks * config.num_episodes, config.num_threads)
-    clock = Stopwatch(agent.device)
+    timer = Timer(agent.device)
     tracker = start_tracker(run)
     watch = Watch(config.outer)
     returns = []
@@ -160,7 +160,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
             done = iteration + 1
             failures: list[Failure] = []
             try:
-                metrics = meta_iteration(config, agent, env, iteration, clock, failures)
+                metrics = meta_iteration(config, agent, env, iteration, timer, failures)
             except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
                 run.record(done, [*failures, *failures_of(error)])
                 run.save(state, best=False, keep=False)
@@ -180,7 +180,7 @@ def _train(run: Run, agent: MetaAgent, state: Checkpoint) -> None:
                 "iteration": done,
                 "seconds": seconds,
                 "env_steps_per_second": (env_steps - state.env_steps) / seconds,
-                **{f"seconds/{phase}": spent for phase, spent in clock.restart().items()},
+                **{f"seconds/{section}": spent for section, spent in timer.restart().items()},
             }
             run.log(metrics, timings)
             tracker.log({k: x for k, x in {**metrics, **timings}.items() if x is not None})
@@ -216,7 +216,7 @@ def meta_iteration(
     agent: MetaAgent,
     env: Any,
     iteration: int,
-    clock: Stopwatch,
+    timer: Timer,
     failures: list[Failure],
 ) -> dict[str, Any]:
     """Sample tasks, play before and after each adaptation, and update the meta-parameters.
@@ -224,14 +224,14 @@ def meta_iteration(
     Args:
         config, agent, env: what is trained, and where; `env` of all episodes of the meta-batch.
         iteration: its number.
-        clock: takes the times.
+        timer: takes the times.
         failures: takes what went wrong, where the config does not say to stop.
 
     Returns:
         The metrics of the iteration: `steps` taken, returns averaged over the episodes that did not
         fail (None if all did), and the diagnostics of the update, if one was made.
     """
-    rng = stream(config.seed, Purpose.TASKS, iteration=iteration)
+    rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
     tasks = config.env.sample_tasks(rng, config.num_tasks)
     phases = list(
         adaptation(
@@ -242,7 +242,7 @@ def meta_iteration(
             seed=config.seed,
             purpose=Purpose.TRAIN_EPISODES,
             iteration=iteration,
-            clock=clock,
+            timer=timer,
             failures=None if config.on_failure == "stop" else failures,
         )
     )
@@ -251,7 +251,7 @@ def meta_iteration(
     diagnostics: dict[str, float] = {}
     if not (dropped and config.on_failure == "skip_update"):
         try:
-            diagnostics = agent.update(*phases[-1], clock)
+            diagnostics = agent.update(*phases[-1], timer)
         except FloatingPointError as error:
             if config.on_failure == "stop":
                 raise

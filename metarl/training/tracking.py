@@ -54,7 +54,7 @@ class Tracker(Protocol):
         ...
 
 
-class NoTracker:
+class NullTracker:
     """Receives nothing."""
 
     def log(self, metrics: Mapping[str, Any]) -> None: ...
@@ -134,7 +134,7 @@ class Guarded:
         """Begin: `start` makes the tracker."""
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future] | None]
         self._calls = queue.SimpleQueue()
-        self._tracker: Tracker = NoTracker()
+        self._tracker: Tracker = NullTracker()
         self._ended = False
         # A daemon, which does not keep the process alive: a call may never come back.
         threading.Thread(target=self._work, name="metarl-tracking", daemon=True).start()
@@ -197,7 +197,7 @@ def start_tracker(run: Run, job: str = "train") -> Tracker:
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or mode
     if mode == "disabled":
-        return NoTracker()
+        return NullTracker()
     return Guarded(lambda: _start(run, mode, job))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl.core.rng import MAX_SEED, Purpose, stream
+from metarl.core.rng import MAX_SEED, Purpose, make_rng
 
 ADDRESSES = st.fixed_dictionaries(
     {
@@ -22,7 +22,7 @@ ADDRESSES = st.fixed_dictionaries(
 
 def words(num_words: int, **address: int) -> np.ndarray:
     """The first raw words of a stream."""
-    return stream(**address).bit_generator.random_raw(num_words)
+    return make_rng(**address).bit_generator.random_raw(num_words)
 
 
 @given(ADDRESSES)
@@ -57,9 +57,9 @@ def test_hundreds_of_neighbouring_streams_do_not_overlap():
 
 def test_a_stream_does_not_depend_on_what_was_drawn_before():
     np.random.default_rng().random(10)
-    first = stream(3, Purpose.TASKS, iteration=5).random(4)
-    stream(3, Purpose.TASKS, iteration=4).random(1000)
-    assert np.array_equal(first, stream(3, Purpose.TASKS, iteration=5).random(4))
+    first = make_rng(3, Purpose.TASKS, iteration=5).random(4)
+    make_rng(3, Purpose.TASKS, iteration=4).random(1000)
+    assert np.array_equal(first, make_rng(3, Purpose.TASKS, iteration=5).random(4))
 
 
 def test_streams_stay_what_they_are():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metarl.core.rng import Purpose, stream
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import (
     difference_interval,
     improvement_interval,
@@ -19,7 +19,7 @@ from metarl.core.statistics import (
 
 
 def rng() -> np.random.Generator:
-    return stream(0, Purpose.BOOTSTRAP)
+    return make_rng(0, Purpose.BOOTSTRAP)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

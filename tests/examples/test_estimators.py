@@ -146,14 +146,14 @@ def test_the_expected_return_is_the_sum_over_trajectories(problem, discount):
     assert expected(problem, problem.vector).item() == pytest.approx(mean / horizon, rel=1e-12)
 
 
-def test_the_expected_return_is_what_the_environment_pays(problem, clock):
+def test_the_expected_return_is_what_the_environment_pays(problem, timer):
     """Through the real environment, with noise on its rewards, and the actor."""
     problem = discounted(problem, 0.9)
     family, num_episodes = replace(problem.family, reward_std=0.5), 20_000
     rng = np.random.default_rng(0)
     actor = problem.policy.actor(problem.stacked(problem.vector))
     env = family.make_batch(num_episodes)
-    episodes = collect(env, actor, problem.task[None], [rng] * num_episodes, clock)
+    episodes = collect(env, actor, problem.task[None], [rng] * num_episodes, timer)
     returns = (episodes.reward[0] * 0.9 ** np.arange(3)).sum(1) / 3
     error = returns.std() / np.sqrt(num_episodes)
     exact = expected(problem, problem.vector).item()

@@ -49,7 +49,7 @@ REASONS = {"state": "the position is not finite"}
 
 
 @pytest.fixture
-def play(clock, episode_streams):
+def play(timer, episode_rngs):
     """Plays three episodes of each of three tasks, or as many as the environment has."""
 
     def play(env, tasks=TASKS, failures=None, actor=None, **options) -> Episodes:
@@ -57,8 +57,8 @@ def play(clock, episode_streams):
             space = env.family.observation_space
             policy = GaussianMLP(PolicyConfig(hidden=(8,)), space.shape[0], env.family.action_dim)
             actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
-        rngs = episode_streams(len(tasks), env.num_episodes // len(tasks))
-        return collect(env, actor, tasks, rngs, clock, failures=failures, **options)
+        rngs = episode_rngs(len(tasks), env.num_episodes // len(tasks))
+        return collect(env, actor, tasks, rngs, timer, failures=failures, **options)
 
     return play
 
@@ -213,7 +213,7 @@ def test_a_reset_that_fails_always_stops(play, failures):
         play(Unmade(FAMILY, 9, 1), failures=failures)
 
 
-def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent, clock):
+def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent, timer):
     """It could not be adapted to. The others do not notice."""
     agent, phases = make_agent(FAMILY), {}
     for name, planned in (("healthy", {}), ("faulty", {3: 0, 4: 2, 5: 4})):
@@ -227,7 +227,7 @@ def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent,
             2,
             seed=0,
             purpose=Purpose.TRAIN_EPISODES,
-            clock=clock,
+            timer=timer,
             failures=failures,
         ):
             phases[name].append(episodes)
@@ -262,13 +262,13 @@ COMBINATIONS = [
 ]
 
 
-def meta_batch(agent, clock, planned, tasks=TASKS):
+def meta_batch(agent, timer, planned, tasks=TASKS):
     """An adapted state and what it then played, where episodes fail in the last phase, or the
     first: planned is (phase, episode, step)."""
     env, failures = FAMILY.make_batch(3 * len(tasks)), []
     env.planned = {i: step for phase, i, step in planned if phase == 0}
     options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "failures": failures}
-    played = adaptation(agent, env, tasks, 1, clock=clock, **options)
+    played = adaptation(agent, env, tasks, 1, timer=timer, **options)
     next(played)
     env.planned = {i: step for phase, i, step in planned if phase == 1}
     last = next(played)
@@ -287,14 +287,14 @@ def assert_same(one: dict, other: dict) -> None:
 )
 @pytest.mark.parametrize("phase", [0, 1])
 def test_a_task_without_episodes_takes_no_part(
-    make_agent, clock, outer, inner, tasks_per_chunk, phase
+    make_agent, timer, outer, inner, tasks_per_chunk, phase
 ):
     """The update is that of the tasks before it alone: to the bit where each is a chunk."""
     settings = {"outer": OUTER[outer], "inner": INNER[inner], "tasks_per_chunk": tasks_per_chunk}
     whole, without = make_agent(FAMILY, **settings), make_agent(FAMILY, **settings)
     lost = [(phase, 6, 0), (phase, 7, 3), (phase, 8, 5)]
-    found = whole.update(*meta_batch(whole, clock, lost), clock)
-    expected = without.update(*meta_batch(without, clock, [], TASKS[:2]), clock)
+    found = whole.update(*meta_batch(whole, timer, lost), timer)
+    expected = without.update(*meta_batch(without, timer, [], TASKS[:2]), timer)
     if tasks_per_chunk == 1:
         assert found == expected
         assert_same(whole.state_dict(), without.state_dict())
@@ -303,10 +303,10 @@ def test_a_task_without_episodes_takes_no_part(
 
 
 @pytest.mark.parametrize("inner", INNER)
-def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
+def test_an_episode_that_failed_weighs_nothing(make_agent, timer, inner):
     """In baseline, advantages and adaptation: these are those of the other episodes alone."""
     agent = make_agent(FAMILY, dtype=torch.float64, inner=INNER[inner])
-    state, episodes = meta_batch(agent, clock, [(1, 2, 2), (1, 5, 0), (1, 8, 5)])
+    state, episodes = meta_batch(agent, timer, [(1, 2, 2), (1, 5, 0), (1, 8, 5)])
     with_gap, alone = agent.adapt(state, episodes), agent.adapt(state, episodes.first(2))
     for ours, theirs in zip(with_gap.chunks, alone.chunks, strict=True):
         played, expected = ours.trail[-1], theirs.trail[-1]
@@ -318,10 +318,10 @@ def test_an_episode_that_failed_weighs_nothing(make_agent, clock, inner):
 
 
 @pytest.mark.parametrize("tasks_per_chunk", [1, 3])
-def test_a_task_without_episodes_stays_where_it_is(make_agent, clock, tasks_per_chunk):
+def test_a_task_without_episodes_stays_where_it_is(make_agent, timer, tasks_per_chunk):
     """There is nothing to adapt to; nor is anything NaN in what it did not experience."""
     agent = make_agent(FAMILY, tasks_per_chunk=tasks_per_chunk)
-    state, episodes = meta_batch(agent, clock, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
+    state, episodes = meta_batch(agent, timer, [(1, 3, 0), (1, 4, 1), (1, 5, 2)])
     before, after = state.of_tasks(np.array([1])), agent.adapt(state, episodes)
     (chunk,), (stepped,) = before.chunks, after.of_tasks(np.array([1])).chunks
     assert_same(chunk.params, stepped.params)
@@ -340,36 +340,36 @@ TOO_FAR = {
 
 
 @pytest.mark.parametrize("outer", [name for name in TOO_FAR if name != "trpo"])
-def test_an_update_that_leads_nowhere_is_not_made(make_agent, clock, outer):
+def test_an_update_that_leads_nowhere_is_not_made(make_agent, timer, outer):
     """Steps of 1e30: the loss there is none, for PPO before its second step. What was begun is
     taken back, the optimiser's moments and the weight of the KL divergence included."""
     agent = make_agent(FAMILY, outer=TOO_FAR[outer])
     before = agent.state_dict()
     with pytest.raises(NotFinite, match="is not finite; nothing was updated"):
-        agent.update(*meta_batch(agent, clock, []), clock)
+        agent.update(*meta_batch(agent, timer, []), timer)
     assert_same(agent.state_dict(), before)
 
 
 @pytest.mark.parametrize("outer", OUTER)
-def test_the_task_of_a_gradient_that_is_not_finite_is_named(make_agent, clock, outer):
+def test_the_task_of_a_gradient_that_is_not_finite_is_named(make_agent, timer, outer):
     """Rewards whose sums are beyond 32 bits, in task 1; task 0 has lost its episodes."""
     returns = ReturnConfig(standardize=False)
     agent = make_agent(FAMILY, outer=OUTER[outer], returns=returns)
-    state, episodes = meta_batch(agent, clock, [(1, 0, 0), (1, 1, 0), (1, 2, 0)])
+    state, episodes = meta_batch(agent, timer, [(1, 0, 0), (1, 1, 0), (1, 2, 0)])
     reward = episodes.reward.copy()
     reward[1, 0], reward[1, 1] = 3e38, -3e38
     before = agent.state_dict()
     with pytest.raises(NotFinite, match=r"^task 1 \[-0\.45, 0\.2\]: .*not finite") as caught:
-        agent.update(state, replace(episodes, reward=reward), clock)
+        agent.update(state, replace(episodes, reward=reward), timer)
     assert caught.value.failure.task_index == 1
     assert_same(agent.state_dict(), before)
 
 
-def test_an_update_from_nothing_is_refused(make_agent, clock):
+def test_an_update_from_nothing_is_refused(make_agent, timer):
     agent = make_agent(FAMILY)
-    state, episodes = meta_batch(agent, clock, [(1, i, 0) for i in range(9)])
+    state, episodes = meta_batch(agent, timer, [(1, i, 0) for i in range(9)])
     with pytest.raises(NotFinite, match="the mean return of no episodes is not finite"):
-        agent.update(state, episodes, clock)
+        agent.update(state, episodes, timer)
 
 
 # --- training ---
@@ -454,9 +454,9 @@ def test_returns_are_those_of_the_other_episodes(tmp_path, dropped):
     agent, env = agent_of(config), config.env.make_batch(9)
     rng = np.random.Generator(np.random.Philox(key=[0, 1 << 20], counter=[0, 0, 0, 0]))
     tasks = config.env.sample_tasks(rng, 3)
-    from metarl.core.timer import Stopwatch
+    from metarl.core.timer import Timer
 
-    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "clock": Stopwatch()}
+    options = {"seed": 0, "purpose": Purpose.TRAIN_EPISODES, "timer": Timer()}
     (_, healthy), _ = adaptation(agent, env, tasks, 1, **options)
     returns = healthy.returns.copy()
     lost = [each for each in dropped.failures() if each["iteration"] == 1 and each["phase"] == 0]

@@ -39,7 +39,7 @@ class EndlessPoint(PointNav):
 
 
 @pytest.fixture
-def run(clock, episode_streams):
+def run(timer, episode_rngs):
     """Plays two episodes per task by a random Gaussian policy, or by the given actor."""
 
     def run(family, tasks, actor=None, env=None, num_episodes=2, num_threads=1, **options):
@@ -48,8 +48,8 @@ def run(clock, episode_streams):
             policy = GaussianMLP(PolicyConfig(hidden=(8,)), obs_dim, action_dim)
             actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
         env = env or family.make_batch(len(tasks) * num_episodes, num_threads)
-        rngs = episode_streams(len(tasks), num_episodes)
-        return collect(env, actor, tasks, rngs, clock, **options)
+        rngs = episode_rngs(len(tasks), num_episodes)
+        return collect(env, actor, tasks, rngs, timer, **options)
 
     return run
 

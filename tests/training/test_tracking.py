@@ -12,7 +12,7 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.report import write_report
 from metarl.runs.run import Run
 from metarl.training.loop import train
-from metarl.training.tracking import NoTracker, start_tracker
+from metarl.training.tracking import NullTracker, start_tracker
 
 BLOCK = 32768  # W&B's run files are LevelDB logs
 
@@ -115,7 +115,7 @@ def test_a_report_is_tracked_too(tmp_path, logged_out):
 
 def test_tracking_can_be_off(tmp_path):
     run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
-    assert isinstance(start_tracker(run), NoTracker)
+    assert isinstance(start_tracker(run), NullTracker)
 
 
 def test_tracking_does_not_change_the_result(tmp_path, logged_out):

@@ -20,7 +20,7 @@ from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, loss_on, me
 from metarl.core.parallel import ChunkPool
 from metarl.core.params import Params, flatten, unflatten
 from metarl.core.policies import MLPActor, MLPPolicy
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
 
@@ -151,15 +151,13 @@ class GradientAgent:
             for chunk, size, stop in zip(state.chunks, sizes, stops, strict=True)
         ]
 
-    def update(
-        self, state: GradientState, episodes: Episodes, clock: Stopwatch
-    ) -> dict[str, float]:
+    def update(self, state: GradientState, episodes: Episodes, timer: Timer) -> dict[str, float]:
         """Improve the meta-parameters by one outer update. Tasks without an episode take no part.
 
         Args:
             state: the adapted states of a meta-batch.
             episodes: what they played after adaptation.
-            clock: takes the times of the parts.
+            timer: takes the times of the parts.
 
         Returns:
             Diagnostics by name.
@@ -175,7 +173,7 @@ class GradientAgent:
             state, episodes = state.of_tasks(kept), episodes.of_tasks(kept)
         before = self.outer.state_dict()
         try:
-            meta, found = self._improved(state, episodes, clock)
+            meta, found = self._improved(state, episodes, timer)
         except NotFinite as error:
             self.outer.load_state_dict(before)
             indices = kept[error.indices]
@@ -184,10 +182,10 @@ class GradientAgent:
         return found
 
     def _improved(
-        self, state: GradientState, episodes: Episodes, clock: Stopwatch
+        self, state: GradientState, episodes: Episodes, timer: Timer
     ) -> tuple[Params, dict[str, float]]:
         """Return the new meta-parameters and the diagnostics. Changes only the outer update."""
-        with clock("advantages"):
+        with timer("advantages"):
             chunks, explained = self._digest(state, episodes)
         objective = MetaObjective(
             self.policy,
@@ -200,7 +198,7 @@ class GradientAgent:
             start_weight=self.inner.start_weight,
             whole_episodes=self.inner.surrogate in EPISODIC,
         )
-        vector, diagnostics = self.outer.step(objective, clock)
+        vector, diagnostics = self.outer.step(objective, timer)
         if not bool(torch.isfinite(vector).all()):
             raise NotFinite("the step")
         meta = unflatten(vector, self.meta)

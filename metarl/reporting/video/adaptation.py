@@ -17,10 +17,10 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from metarl.agents.base import MetaAgent
-from metarl.core.errors import MOST_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import available_cores
 from metarl.core.rng import MAX_SEED, Purpose
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.reporting.video.layout import LARGEST, SMALLEST, Film, Layout, Panel, Size, title
 from metarl.reporting.video.render_workers import draw_frames, num_processes
@@ -134,7 +134,7 @@ def adaptation_video(
     size = (width, height)
     fits = min(size) >= SMALLEST and max(size) <= LARGEST
     check(fits, "width and height", f"{SMALLEST} to {LARGEST}", size)
-    check(steps <= MOST_ADAPTATIONS, "steps", f"at most {MOST_ADAPTATIONS}", steps)
+    check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
     rows = np.atleast_2d(np.asarray(task, np.float64))
     tasks = np.stack([family.check_task(row) for row in rows])
     check_amount(len(tasks) * num_episodes, family.horizon)
@@ -198,7 +198,7 @@ def play(
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
     phases = adaptation(
-        agent, env, tasks, steps, seed=seed, purpose=use, clock=Stopwatch(), watch=watch
+        agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), watch=watch
     )
     rows: list[list[Panel]] = [[] for _ in tasks]
     for _, episodes in phases:

@@ -53,7 +53,7 @@ INNER = {
 
 
 @pytest.fixture
-def meta_step(play, clock):
+def meta_step(play, timer):
     """One iteration of `steps` adaptations and an update; returns the diagnostics."""
 
     def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
@@ -62,7 +62,7 @@ def meta_step(play, clock):
             episodes = play(agent, state, family, tasks, 5, seed=seed, phase=phase)
             state = agent.adapt(state, episodes)
         after = play(agent, state, family, tasks, 5, seed=seed, phase=steps)
-        return agent.update(state, after, clock)
+        return agent.update(state, after, timer)
 
     return meta_step
 
@@ -145,7 +145,7 @@ def test_a_rejected_search_leaves_the_parameters_alone(make_agent, meta_step):
 
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, clock, bad, outer):
+def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, timer, bad, outer):
     """And the agent stays as it was, an optimizer's moments included."""
     agent = make_agent(FAMILY, outer=OUTER[outer])
     meta_step(agent)
@@ -156,7 +156,7 @@ def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, c
     reward = after.reward.copy()
     reward[2, 1, 3] = bad
     with pytest.raises(FloatingPointError, match="not finite"):
-        agent.update(state, replace(after, reward=reward), clock)
+        agent.update(state, replace(after, reward=reward), timer)
     assert_same(agent.state_dict(), before)
 
 
@@ -178,7 +178,7 @@ def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
     assert found["gradient_norm"] > 0
 
 
-def test_inner_kl_is_of_the_first_episodes(make_agent, play, clock):
+def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
     """KL(before || after all steps) at the observations that the meta-parameters led to."""
     agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_chunk=3)
     state = agent.initial_state(4)
@@ -192,7 +192,7 @@ def test_inner_kl_is_of_the_first_episodes(make_agent, play, clock):
         )
         for chunk in state.chunks
     ]
-    found = agent.update(state, play(agent, state, FAMILY, TASKS, 5, phase=2), clock)
+    found = agent.update(state, play(agent, state, FAMILY, TASKS, 5, phase=2), timer)
     assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
 
 
@@ -216,7 +216,7 @@ def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule)
     ],
 )
 def test_terms_of_earlier_policies_enter_the_update(
-    make_agent, play, clock, inner, weight, tasks_per_chunk
+    make_agent, play, timer, inner, weight, tasks_per_chunk
 ):
     """E-MAML's, with scores standardised over the meta-batch, and the return before adaptation;
     however the tasks are chunked."""
@@ -259,7 +259,7 @@ def test_terms_of_earlier_policies_enter_the_update(
         return float(objective.gradient(outer=likelihood_ratio).gradient.norm())
 
     expected, plain = gradient(**{weight: 2.0}), gradient()
-    found = agent.update(state, after, clock)
+    found = agent.update(state, after, timer)
     assert found["gradient_norm"] == pytest.approx(expected, rel=1e-6)
     assert abs(expected / plain - 1) > 1e-3
 

@@ -200,7 +200,7 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
 
 
-def adapted_and_updated(agent, play, clock, steps=2):
+def adapted_and_updated(agent, play, timer, steps=2):
     """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
     state, states = agent.initial_state(3), []
     for phase in range(steps):
@@ -208,16 +208,16 @@ def adapted_and_updated(agent, play, clock, steps=2):
         state = agent.adapt(state, episodes)
         states.append(state)
     after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, phase=steps)
-    diagnostics = agent.update(state, after, clock)
+    diagnostics = agent.update(state, after, timer)
     return joined(states[-1]), agent.meta, diagnostics
 
 
 @pytest.mark.parametrize("tasks_per_chunk", [2, 3])
-def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_agent, play, clock):
+def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_agent, play, timer):
     """Adapted parameters and update, float64: equal to rounding."""
     one, many = (
         adapted_and_updated(
-            make_agent(FAMILY, dtype=torch.float64, tasks_per_chunk=size), play, clock
+            make_agent(FAMILY, dtype=torch.float64, tasks_per_chunk=size), play, timer
         )
         for size in (1, tasks_per_chunk)
     )
@@ -228,10 +228,10 @@ def test_chunks_of_tasks_agree_with_one_task_at_a_time(tasks_per_chunk, make_age
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_do_not_change_a_bit(dtype, make_agent, play, clock):
+def test_threads_do_not_change_a_bit(dtype, make_agent, play, timer):
     """Neither of the adapted parameters, nor of the update and its diagnostics."""
     one, two = (
-        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, clock)
+        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, timer)
         for threads in (1, 2)
     )
     assert equal(one[0], two[0])

@@ -12,7 +12,7 @@ from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 
 OuterConfig: TypeAlias = TRPOConfig | PPOConfig | GradientConfig | ReptileConfig
 """A config's choice, by its key `update`. To add one, write it like these and name it here."""
@@ -21,7 +21,7 @@ OuterConfig: TypeAlias = TRPOConfig | PPOConfig | GradientConfig | ReptileConfig
 class OuterUpdate(Protocol):
     """What a config's `make` gives."""
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, dict[str, float]]:
         """Return new meta-parameters, (P,), and diagnostics: `outer_kl`, `gradient_norm`, ...
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.outer.adam import Adam
 from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Gradient:
     def __init__(self, config: GradientConfig, vector: Tensor) -> None:
         self._adam = Adam(vector, config.lr)
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
-        with clock("surrogate gradient"):
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, dict[str, float]]:
+        with timer("surrogate gradient"):
             found = objective.gradient()
         new = self._adam.step(objective.vector, found.gradient)
-        with clock("evaluation"):
+        with timer("evaluation"):
             loss, kl = objective.evaluate(new)
         return new, {
             "outer_kl": kl,

@@ -13,7 +13,7 @@ from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.outer.adam import Adam
 from metarl.agents.maml.surrogates import clipped_ratio
 from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class PPO:
         self.kl_weight = config.kl_weight
         self._adam = Adam(vector, config.lr)
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, dict[str, float]]:
         config, new = self.config, objective.vector
         surrogate = clipped_ratio(config.clip)
         norms = []
         for epoch in range(config.epochs):
-            with clock("surrogate gradient"):
+            with timer("surrogate gradient"):
                 # At the old parameters the old policies are a by-product.
                 at = new if epoch else None
                 found = objective.gradient(at, surrogate, self.kl_weight, config.start_kl_weight)
@@ -75,7 +75,7 @@ class PPO:
             if epoch == 0:
                 before = found.loss
             new = self._adam.step(new, found.gradient)
-        with clock("evaluation"):
+        with timer("evaluation"):
             loss, kl = objective.evaluate(new)
         diagnostics = {
             "outer_kl": kl,

@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.outer.adam import Adam
 from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Reptile:
         self._lr = config.lr
         self._adam = Adam(vector, config.lr) if config.optimizer == "adam" else None
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, dict[str, float]]:
         old = objective.vector
-        with clock("displacement"):
+        with timer("displacement"):
             way = objective.displacement()
         new = self._adam.step(old, -way) if self._adam else old + self._lr * way
-        with clock("evaluation"):
+        with timer("evaluation"):
             before, _ = objective.evaluate(old)
             loss, kl = objective.evaluate(new)
         return new, {

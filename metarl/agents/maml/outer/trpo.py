@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.core.errors import check
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite
 
 
@@ -162,15 +162,15 @@ class TRPO:
     def __init__(self, config: TRPOConfig) -> None:
         self.config = config
 
-    def step(self, objective: MetaObjective, clock: Stopwatch) -> tuple[Tensor, dict[str, float]]:
+    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, dict[str, float]]:
         config, old = self.config, objective.vector
-        with clock("surrogate gradient"):
+        with timer("surrogate gradient"):
             found = objective.gradient()
-        with clock("conjugate gradient"):
+        with timer("conjugate gradient"):
             product = objective.fisher(config.fisher_fraction, config.jacobian_fraction)
             step = full_step(found.gradient, product, config)
             del product  # and with it the graphs
-        with clock("line search"):
+        with timer("line search"):
             search = line_search(
                 lambda step: objective.evaluate(old + step),
                 found.loss,

@@ -7,7 +7,7 @@ from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.core.errors import ConfigError
 
 
-def test_steps_are_adams_on_the_meta_gradient(make_problem, clock):
+def test_steps_are_adams_on_the_meta_gradient(make_problem, timer):
     """Two of them, on two meta-batches, against torch."""
     problem = make_problem(1)
     update = GradientConfig(lr=0.01).make(problem.old)
@@ -18,7 +18,7 @@ def test_steps_are_adams_on_the_meta_gradient(make_problem, clock):
         parameter.data = problem.old.clone()
         parameter.grad = found.gradient
         reference.step()
-        new, diagnostics = update.step(objective, clock)
+        new, diagnostics = update.step(objective, timer)
         assert torch.equal(new, parameter.detach())
         loss, kl = objective.evaluate(new)
         assert diagnostics == {
@@ -29,9 +29,9 @@ def test_steps_are_adams_on_the_meta_gradient(make_problem, clock):
     assert diagnostics["outer_kl"] > 0
 
 
-def test_a_small_step_improves_the_objective(make_problem, clock):
+def test_a_small_step_improves_the_objective(make_problem, timer):
     problem = make_problem(1)
-    _, diagnostics = GradientConfig(lr=1e-4).make(problem.old).step(problem.objective(), clock)
+    _, diagnostics = GradientConfig(lr=1e-4).make(problem.old).step(problem.objective(), timer)
     assert diagnostics["improvement"] > 0
 
 

@@ -14,12 +14,12 @@ from metarl.core.params import stack, unflatten
 
 
 @pytest.mark.parametrize("clip", [1e-6, 0.3])
-def test_one_epoch_is_a_step_of_the_plain_gradient(make_problem, clock, clip):
+def test_one_epoch_is_a_step_of_the_plain_gradient(make_problem, timer, clip):
     """At the old policies all ratios are 1: no clip is active, and no divergence has a slope."""
     problem = make_problem(1)
     config = PPOConfig(lr=0.01, epochs=1, clip=clip, kl_weight=3.0, start_kl_weight=2.0)
-    new, found = config.make(problem.old).step(problem.objective(), clock)
-    expected, plain = GradientConfig(lr=0.01).make(problem.old).step(problem.objective(), clock)
+    new, found = config.make(problem.old).step(problem.objective(), timer)
+    expected, plain = GradientConfig(lr=0.01).make(problem.old).step(problem.objective(), timer)
     torch.testing.assert_close(new, expected, rtol=1e-9, atol=1e-9)
     for name in plain:
         assert found[name] == pytest.approx(plain[name], rel=1e-5, abs=1e-9), name
@@ -51,11 +51,11 @@ def plain_loss(problem, vector: Tensor, config: PPOConfig) -> Tensor:
 
 @pytest.mark.parametrize("penalties", [{}, {"kl_weight": 0.8}, {"start_kl_weight": 0.5}])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_epochs_equal_a_plain_implementation(make_problem, clock, steps, penalties):
+def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalties):
     """Four of them, far enough for the clip to matter."""
     problem = make_problem(steps)
     config = PPOConfig(lr=0.03, epochs=4, clip=0.1, **penalties)
-    new, _ = config.make(problem.old).step(problem.objective(), clock)
+    new, _ = config.make(problem.old).step(problem.objective(), timer)
     parameter = torch.nn.Parameter(problem.old.clone())
     adam = torch.optim.Adam([parameter], lr=0.03)
     for _ in range(4):
@@ -63,7 +63,7 @@ def test_epochs_equal_a_plain_implementation(make_problem, clock, steps, penalti
         adam.step()
     torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-9)
     free = PPOConfig(lr=0.03, epochs=4, clip=1e6, **penalties)
-    unclipped, _ = free.make(problem.old).step(problem.objective(), clock)
+    unclipped, _ = free.make(problem.old).step(problem.objective(), timer)
     assert float((new - unclipped).norm()) > 1e-3
 
 
@@ -86,33 +86,33 @@ class Stub:
     ("kl", "factor"),
     [(0.031, 2.0), (0.03, 1.0), (0.02, 1.0), (0.02 / 1.5, 1.0), (0.0133, 0.5), (0.0, 0.5)],
 )
-def test_the_kl_weight_doubles_and_halves(clock, kl, factor):
+def test_the_kl_weight_doubles_and_halves(timer, kl, factor):
     """Beyond 1.5 times the target of 0.02, and below a 1.5th of it, and not at these bounds; for
     the updates that follow."""
     update = PPOConfig(epochs=2, kl_weight=0.8, kl_target=0.02).make(torch.zeros(3))
     objective = Stub(kl)
-    _, found = update.step(objective, clock)
+    _, found = update.step(objective, timer)
     assert [weight for _, weight, _ in objective.asked] == [0.8, 0.8]
     assert found["kl_weight"] == 0.8, "what was used"
     objective = Stub(kl)
-    _, found = update.step(objective, clock)
+    _, found = update.step(objective, timer)
     assert [weight for _, weight, _ in objective.asked] == [0.8 * factor] * 2
     assert found["kl_weight"] == 0.8 * factor
 
 
 @pytest.mark.parametrize("kl", [0.0, 5.0])
-def test_without_a_target_the_kl_weight_stays(clock, kl):
+def test_without_a_target_the_kl_weight_stays(timer, kl):
     update = PPOConfig(kl_weight=0.8).make(torch.zeros(3))
-    update.step(Stub(kl), clock)
-    assert update.step(Stub(kl), clock)[1]["kl_weight"] == 0.8
+    update.step(Stub(kl), timer)
+    assert update.step(Stub(kl), timer)[1]["kl_weight"] == 0.8
 
 
-def test_each_epoch_looks_at_where_the_one_before_led(clock):
+def test_each_epoch_looks_at_where_the_one_before_led(timer):
     """The first at the old meta-parameters, named None; the figures are those of the first loss
     and gradient, and of the end."""
     update = PPOConfig(lr=0.5, epochs=3, start_kl_weight=0.7).make(torch.zeros(3))
     objective = Stub(0.1)
-    new, found = update.step(objective, clock)
+    new, found = update.step(objective, timer)
     first, second, third = (vector for vector, _, _ in objective.asked)
     assert first is None
     assert second.tolist() == pytest.approx([-0.5] * 3, rel=1e-5)  # Adam's first step
@@ -127,16 +127,16 @@ def test_each_epoch_looks_at_where_the_one_before_led(clock):
     }
 
 
-def test_the_state_holds_moments_and_weight(clock):
+def test_the_state_holds_moments_and_weight(timer):
     config = PPOConfig(epochs=2, kl_weight=1.0, kl_target=0.01)
     first, second = (config.make(torch.zeros(3)) for _ in range(2))
     assert first.state_dict()["kl_weight"].item() == 1.0
-    first.step(Stub(1.0), clock)
+    first.step(Stub(1.0), timer)
     state = first.state_dict()
     assert state["kl_weight"].item() == 2.0
     assert state["step"].item() == 2
     second.load_state_dict(state)
-    one, other = (update.step(Stub(1.0), clock) for update in (first, second))
+    one, other = (update.step(Stub(1.0), timer) for update in (first, second))
     assert torch.equal(one[0], other[0])
     assert one[1] == other[1]
 

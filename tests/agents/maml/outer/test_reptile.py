@@ -22,10 +22,10 @@ def plain_way(problem) -> torch.Tensor:
 @pytest.mark.parametrize("lr", [1.0, 0.3])
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_step_goes_a_share_of_the_mean_way(make_problem, clock, steps, surrogate, lr):
+def test_a_step_goes_a_share_of_the_mean_way(make_problem, timer, steps, surrogate, lr):
     """theta + lr * mean(phi - theta), with `steps` + 1 steps of SGD from theta to phi."""
     problem = make_problem(steps, surrogate)
-    new, found = ReptileConfig(lr=lr).make(problem.old).step(problem.objective(), clock)
+    new, found = ReptileConfig(lr=lr).make(problem.old).step(problem.objective(), timer)
     way = plain_way(problem)
     torch.testing.assert_close(new, problem.old + lr * way, rtol=1e-11, atol=1e-13)
     assert found["gradient_norm"] == pytest.approx(float(way.norm()), rel=1e-10)
@@ -36,19 +36,19 @@ def test_a_step_goes_a_share_of_the_mean_way(make_problem, clock, steps, surroga
     assert found["improvement"] == pytest.approx(before - loss, rel=1e-8)
 
 
-def test_without_adaptation_it_is_training_on_all_tasks_at_once(make_problem, clock):
+def test_without_adaptation_it_is_training_on_all_tasks_at_once(make_problem, timer):
     """One step of SGD on the mean loss, whose step size is the inner one."""
     problem = make_problem(0)
-    new, _ = ReptileConfig(lr=1.0).make(problem.old).step(problem.objective(), clock)
+    new, _ = ReptileConfig(lr=1.0).make(problem.old).step(problem.objective(), timer)
     gradient = problem.objective().gradient().gradient
     expected = problem.old - problem.inner.lr * gradient
     torch.testing.assert_close(new, expected, rtol=1e-11, atol=1e-13)
 
 
-def test_nothing_is_differentiated_through(make_problem, clock):
+def test_nothing_is_differentiated_through(make_problem, timer):
     """First and second order are the same to the bit, and no graph is left."""
     one, other = (
-        ReptileConfig().make(problem.old).step(problem.objective(), clock)
+        ReptileConfig().make(problem.old).step(problem.objective(), timer)
         for problem in (make_problem(2, first_order=flag) for flag in (False, True))
     )
     assert torch.equal(one[0], other[0])
@@ -56,7 +56,7 @@ def test_nothing_is_differentiated_through(make_problem, clock):
     assert not one[0].requires_grad
 
 
-def test_adam_takes_the_way_for_a_negative_gradient(make_problem, clock):
+def test_adam_takes_the_way_for_a_negative_gradient(make_problem, timer):
     """Two steps of torch's Adam."""
     problem = make_problem(1)
     update = ReptileConfig(optimizer="adam", lr=0.01).make(problem.old)
@@ -66,7 +66,7 @@ def test_adam_takes_the_way_for_a_negative_gradient(make_problem, clock):
         parameter.data = problem.old.clone()
         parameter.grad = -plain_way(problem)
         reference.step()
-        new, _ = update.step(problem.objective(), clock)
+        new, _ = update.step(problem.objective(), timer)
         torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-10)
 
 

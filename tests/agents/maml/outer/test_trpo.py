@@ -207,13 +207,13 @@ class Quadratic:
 
 
 @pytest.mark.parametrize("start", [0.0, 0.7])
-def test_a_step_of_the_update(clock, start):
+def test_a_step_of_the_update(timer, start):
     """From where the meta-parameters are, to the border of the trust region or just inside, with
     the diagnostics of the search."""
     config = TRPOConfig(max_kl=0.01, cg_damping=0.0, fisher_fraction=0.25, jacobian_fraction=0.5)
     objective = Quadratic(torch.full((6,), start, dtype=torch.float64))
     update = config.make(objective.vector)
-    new, found = update.step(objective, clock)
+    new, found = update.step(objective, timer)
     assert objective.fractions == (0.25, 0.5)
     loss, kl = objective.evaluate(new)
     before = objective.gradient()
