@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from metarl.agents.maml.batch import ReturnConfig
 from metarl.agents.maml.config import InnerConfig
 from metarl.agents.maml.outer import OuterConfig
@@ -26,7 +24,7 @@ from metarl.core.errors import (
     shown,
 )
 from metarl.core.parallel import available_cores
-from metarl.core.parsing import read_yaml
+from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.core.policies import PolicyConfig
 from metarl.core.rng import MAX_SEED
 from metarl.core.schema import Key, build, convert, keys, plain
@@ -171,7 +169,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return all values, defaults included, as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:

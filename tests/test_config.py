@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import get_origin
 
 import pytest
-import yaml
 
 from metarl.agents.base import make_agent
 from metarl.agents.maml.config import InnerConfig
@@ -14,6 +13,7 @@ from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.config import Config, config_keys, config_names, load_config, make_config
 from metarl.core.errors import ConfigError
+from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.core.schema import field_docs, flat
 from metarl.envs import FAMILIES, PointNav, TabularMDP, TaskObserved
 
@@ -62,7 +62,7 @@ SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tun
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_matches_the_schema_and_survives_a_round_trip(name):
     config = load_config(name)
-    again = make_config(yaml.safe_load(config.to_yaml()), "resolved", {})
+    again = make_config(read_yaml(config.to_yaml(), "resolved"), "resolved", {})
     assert again == config
     # The environments of the gymnasium family have folders of their own.
     assert name.startswith(config.env.name) or config.env.name == "gymnasium"
@@ -168,7 +168,7 @@ def test_the_outer_update_is_chosen_by_its_key(tmp_path, update):
     path.write_text(f"env: {{family: point_nav}}\nouter: {{update: {update}}}\n")
     config = load_config(path)
     assert config.outer == UPDATES[update]()
-    assert make_config(yaml.safe_load(config.to_yaml()), "resolved", {}) == config
+    assert make_config(read_yaml(config.to_yaml(), "resolved"), "resolved", {}) == config
     assert load_config("point_nav/maml_trpo", **{"outer.update": update}).outer == config.outer
 
 
@@ -209,7 +209,7 @@ def test_without_the_key_it_is_trpo():
 )
 def test_a_bad_outer_update_is_refused_by_name(tmp_path, outer, expected):
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"env": {"family": "point_nav"}, "outer": outer}))
+    path.write_text(dump_yaml({"env": {"family": "point_nav"}, "outer": outer}))
     with pytest.raises(ConfigError) as error:
         load_config(path)
     assert f"mine.yaml: {expected}" in str(error.value)
@@ -366,7 +366,7 @@ def test_observe_task_wraps_the_family(tmp_path):
     path.write_text("env: {family: point_nav, horizon: 7, observe_task: true}\n")
     config = load_config(path)
     assert config.env == TaskObserved(PointNav(horizon=7))
-    assert make_config(yaml.safe_load(config.to_yaml()), "resolved", {}) == config
+    assert make_config(read_yaml(config.to_yaml(), "resolved"), "resolved", {}) == config
     assert "observe_task: true" in config.to_yaml()
     plain = load_config("point_nav/maml_trpo")
     for value, env in ((True, TaskObserved(plain.env)), (False, plain.env)):

@@ -1,4 +1,4 @@
-"""The errors a user's input or disk can cause, and warnings."""
+"""The errors that a user's input or disk can cause, and warnings."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-MAX_STEPS = 10**9  # that are played and learned from at once
-MAX_ADAPTATIONS = 1000  # steps, one after another
+MAX_STEPS = 10**9  # environment steps in one batch of episodes
+MAX_ADAPTATIONS = 1000  # adaptation steps of one task, one after another
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the message says what, and what was expected."""
+    """A user's input is wrong; the message names the input and the expected one."""
 
 
-class ConfigError(UserError):
+class ConfigError(UserError, ValueError):
     """A config has a wrong key or value."""
 
 
 class StorageError(OSError):
-    """A file cannot be written, as the disk is full or the folder gone; the message names it."""
+    """A file cannot be written, as the disk is full or its folder is gone; the message names it."""
 
 
 def warn(message: str) -> None:
-    """Tell the user, on a line of stderr, of something that went wrong and is mended."""
+    """Print a warning on one line of stderr: a problem that the program has dealt with."""
     print(f"metarl: warning: {message}", file=sys.stderr, flush=True)
 
 
 def check(condition: bool, field: str, expected: str, value: Any) -> None:
-    """Refuse a field's value.
+    """Refuse the value of a config's field unless `condition` holds.
 
     Raises:
-        ConfigError: if `condition` is false; names the field, what was expected and the value.
+        ConfigError: naming the field, the expected values and the value.
     """
     if not condition:
         raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
 
 
 def check_amount(num_episodes: int, horizon: int) -> None:
-    """Refuse more steps than any machine's memory holds, before anything is made of that size.
+    """Refuse more steps than any machine's memory holds, before an array of that size is made.
 
     Raises:
-        ConfigError: saying how many there would be.
+        ConfigError: naming the number of steps.
     """
     steps = num_episodes * horizon
     most = f"tasks, episodes and horizon that make at most {MAX_STEPS:,} steps together"
@@ -51,7 +51,7 @@ def check_amount(num_episodes: int, horizon: int) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it, cut short where it is long."""
+    """Return the `repr` of a value for an error message, cut to about 200 characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python does not write numbers of many thousand digits
@@ -60,10 +60,15 @@ def shown(value: Any) -> str:
 
 
 def check_known(name: str, names: Iterable[str], what: str) -> None:
-    """Refuse a name that is not one of those known.
+    """Refuse a name that is not among the known names.
+
+    Args:
+        name: the name.
+        names: the known names.
+        what: the kind of the named object, for the message.
 
     Raises:
-        UserError: naming it as `what`, the nearest known name, and all of them.
+        UserError: naming the kind, the name, the nearest known name, and all known names.
     """
     names = list(names)
     if name not in names:
@@ -72,6 +77,6 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ' (nearest: ...)' with the known name most like `name`, or '' if none is."""
+    """Return ' (nearest: ...)' with the known name most similar to `name`; '' if none is similar."""
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     return f" (nearest: {near[0]})" if near else ""

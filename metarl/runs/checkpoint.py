@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import brief
+from metarl.core.parsing import error_summary
 from metarl.runs.atomic_io import write_atomically
 
 FORMAT = 2
@@ -95,7 +95,7 @@ def load(path: Path) -> Checkpoint:
         whole = stored == checksum(content) if stored or version >= CHECKED_SINCE else True
     except Exception as error:  # damaged bytes make torch raise almost anything
         raise DamagedCheckpoint(
-            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({brief(error)})"
+            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({error_summary(error)})"
         ) from error
     if not whole:
         raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")

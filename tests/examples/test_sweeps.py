@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from metarl.config import config_keys, config_names, load_config
+from metarl.core.parsing import read_yaml
 from metarl.runs.run import Run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,7 +23,7 @@ def test_sweeps_are_no_configs():
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweeps_parameters_are_keys_of_its_config(path):
-    sweep = yaml.safe_load(path.read_text())
+    sweep = read_yaml(path.read_text(), str(path))
     name = sweep["command"][2].split()[2]
     known = {key.path for key in config_keys(load_config(name))}
     assert sweep["parameters"].keys() <= known
@@ -33,7 +33,7 @@ def test_a_sweeps_parameters_are_keys_of_its_config(path):
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweeps_command_trains(path, tmp_path):
     """As the agent calls it: its own id in the environment, values as --key=value."""
-    sweep = yaml.safe_load(path.read_text())
+    sweep = read_yaml(path.read_text(), str(path))
     chosen = {
         name: each["values"][-1] if "values" in each else each["max"]
         for name, each in sweep["parameters"].items()

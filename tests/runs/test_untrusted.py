@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import ConfigError, UserError
+from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.figures import literal_texts
@@ -50,10 +50,10 @@ def run(original, tmp_path):
 
 def change_config(run, **sections):
     path = run / "config.yaml"
-    data = yaml.safe_load(path.read_text())
+    data = read_yaml(path.read_text(), str(path))
     for name, values in sections.items():
         data[name] = {**data[name], **values} if isinstance(values, dict) else values
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(dump_yaml(data))
 
 
 # --- code ---
@@ -143,10 +143,10 @@ def test_code_in_the_runs_own_folder_is_not_run(run, monkeypatch, section, value
     monkeypatch.chdir(run)
     monkeypatch.setattr(sys, "path", [*sys.path])  # which `main` adds the folder to
     path = run / "config.yaml"
-    data = yaml.safe_load(path.read_text())
+    data = read_yaml(path.read_text(), str(path))
     given = {key: value.format(run=run) for key, value in values.items()}
     data[section] = given if section == "env" else {**data[section], **given}
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(dump_yaml(data))
     with pytest.raises(UserError, match=rf"{section}\.\w+: names code in the run's own folder"):
         Run.open(run)
     assert main(["evaluate", "."]) == 2
