@@ -77,6 +77,6 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ' (nearest: ...)' with the known name most similar to `name`; '' if none is similar."""
+    """Return ' (nearest: ...)' with the most similar known name; '' if none is similar."""
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     return f" (nearest: {near[0]})" if near else ""

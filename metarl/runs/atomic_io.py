@@ -13,7 +13,7 @@ from metarl.core.errors import StorageError, UserError
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def wrap_os_errors(path: Path | str) -> Iterator[None]:
     """Let errors of the operating system name the file that could not be written.
 
     Raises:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         StorageError: if it cannot be written; the old one is still there.
     """
     temporary = path.with_name(f".{path.name}.partial")
-    with naming(path):
+    with wrap_os_errors(path):
         if temporary.is_symlink() and not temporary.is_char_device():
             temporary.unlink()  # what it leads to would be overwritten
         try:
@@ -58,7 +58,7 @@ def sync(path: Path) -> None:
     Raises:
         StorageError: if they cannot be brought there.
     """
-    with naming(path):
+    with wrap_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -76,7 +76,7 @@ def append_line(path: Path, line: str) -> None:
     def existing(name: str, flags: int) -> int:
         return os.open(name, flags & ~os.O_CREAT)
 
-    with naming(path), open(path, "ab", opener=existing) as file:
+    with wrap_os_errors(path), open(path, "ab", opener=existing) as file:
         file.write(f"{line}\n".encode())
 
 

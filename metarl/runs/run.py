@@ -23,10 +23,10 @@ from metarl.runs import checkpoint
 from metarl.runs.atomic_io import (
     append_line,
     json_lines,
-    naming,
     read,
     sync,
     whole_lines,
+    wrap_os_errors,
     write_atomically,
 )
 from metarl.runs.checkpoint import Checkpoint, DamagedCheckpoint
@@ -63,7 +63,7 @@ class Run:
         check_free(directory)
         run = cls(directory, config)
         try:
-            with naming(directory):
+            with wrap_os_errors(directory):
                 run.checkpoints.mkdir(parents=True, exist_ok=True)
             with run.lock():
                 check_free(directory)
@@ -138,7 +138,7 @@ class Run:
         """
         path = self.directory / ".lock"
         lock = FileLock(path, timeout=0)
-        with naming(path):
+        with wrap_os_errors(path):
             try:
                 lock.acquire()
             except Timeout:
@@ -147,7 +147,7 @@ class Run:
                     "choose another folder with --out"
                 ) from None
         try:
-            with naming(path):
+            with wrap_os_errors(path):
                 path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
             yield
         finally:
@@ -282,7 +282,7 @@ class Run:
         """
         if failures:
             lines = lines_of(failures, iteration, self.config.on_failure)
-            with naming(self.failures_file), self.failures_file.open("ab") as file:
+            with wrap_os_errors(self.failures_file), self.failures_file.open("ab") as file:
                 file.write(encode_lines(lines))
 
     def failures(self) -> list[dict[str, Any]]:

@@ -54,7 +54,8 @@ def account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
     yield
-    metarl.training.tracking.end_service()  # what it knows of servers must not reach the next test
+    # Its knowledge of servers must not reach the next test.
+    metarl.training.tracking.end_service()
 
 
 def assert_nothing_lost(run, untracked):
@@ -237,9 +238,8 @@ def test_its_process_is_killed(mode, service, untracked, tmp_path, capsys, monke
 
 def test_its_process_hangs(untracked, tmp_path, capsys, monkeypatch):
     """Stopped, it takes what fits into its socket, and never says that it has ended."""
-    monkeypatch.setattr(
-        metarl.training.tracking, "GRACE", 1.0
-    )  # seconds beyond those of the fixture
+    # Seconds beyond the timeouts of the fixture.
+    monkeypatch.setattr(metarl.training.tracking, "HANG_TIMEOUT", 1.0)
     in_second_iteration(monkeypatch, lambda: [os.kill(pid, signal.SIGSTOP) for pid in services()])
     start = time.monotonic()
     run = train(config("offline"), tmp_path / "run")
