@@ -49,11 +49,11 @@ def check_code(directory: Path, data: Mapping[str, Any]) -> None:
     for section in CODE_SECTIONS:
         for key, text in texts(data.get(section), section):
             for place in code_places(text):
-                if place.exists() and place.resolve().is_relative_to(inside):
+                if is_inside(place, inside):
                     raise UserError(
                         f"{directory / 'config.yaml'}: {key}: names code in the run's own "
-                        f"folder, {place.resolve()}, which is not run; if it is yours, move it "
-                        "elsewhere"
+                        f"folder, {place.expanduser().resolve()}, which is not run; if it is "
+                        "yours, move it elsewhere"
                     )
 
 
@@ -71,10 +71,19 @@ def texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def code_places(text: str) -> list[Path]:
     """Return the files and folders that would be run if a config's text named code."""
-    if "\0" in text:
+    if not text or "\0" in text:
         return []
     name = text.rpartition(":")[0] or text
     module = name.partition(".")[0] if ":" in text and not name.endswith(".py") else ""
     # Modules are also looked for in the current folder.
     modules = [Path(module), Path(f"{module}.py")] if module else []
-    return [Path(name).expanduser(), *modules]
+    return [Path(name), *modules]
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, which may begin with `~`, exists and leads into a folder."""
+    try:
+        path = path.expanduser()
+        return path.exists() and path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a name that is too long, an unknown user, links in a circle
+        return False

@@ -1,4 +1,4 @@
-"""Whatever a user or a stranger gives, no traceback: one line that says what is wrong.
+"""Whatever a user or an untrusted file gives, no traceback: one line that names the mistake.
 
 METARL_FUZZ=50 tries 50 times as much, and other things at each run.
 """

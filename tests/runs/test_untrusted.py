@@ -1,4 +1,4 @@
-"""Run folders from strangers: nothing in them is run, leads out of them, or gets into a page."""
+"""Untrusted run folders: none of their content is run, leads out of them, or gets into a page."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.report import markdown, write_report
 from metarl.runs.run import Run
+from metarl.runs.untrusted import check_code
 from metarl.training.loop import default_directory, resume, train
 
 TINY = {
@@ -151,6 +152,34 @@ def test_code_in_the_runs_own_folder_is_not_run(run, monkeypatch, section, value
         Run.open(run)
     assert main(["evaluate", "."]) == 2
     assert not (run / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("env.kwargs.path", {"env": {"kwargs": {"path": "evil.py"}}}),
+        ("env.a.b[1].c", {"env": {"a": {"b": [0, {"c": "evil.py:make"}]}}}),
+        ("agent.inner.rule", {"agent": {"kind": "maml", "inner": {"rule": "evil:Rule"}}}),
+        ("agent.network", {"agent": {"network": "evil.part:Network"}}),
+        ("agent.network", {"agent": {"network": "~/evil.py:Network"}}),
+    ],
+)
+def test_no_text_below_env_and_agent_may_name_code_of_the_run(tmp_path, monkeypatch, key, data):
+    (tmp_path / "evil.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=rf"yaml: {re.escape(key)}: names code in the run's own"):
+        check_code(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\0", "x" * 5000, "~nobody-of-that-name/x", "math:floor", ":"]
+)
+def test_other_texts_of_a_config_are_accepted(tmp_path, monkeypatch, text):
+    """From within the run's folder too, but for a method, which never names code."""
+    (tmp_path / "evil.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    check_code(tmp_path, {"env": {"kwargs": {"x": [text]}}, "method": "evil:Rule", "agent": None})
 
 
 # --- places ---

@@ -96,12 +96,12 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
     assert {"evaluation/paper-test", "evaluation/paper-test curve"} <= keys
 
 
-def test_a_film_is_tracked_too(tmp_path, logged_out, monkeypatch):
+def test_a_video_is_tracked_too(tmp_path, logged_out):
     run = train(config(iterations=1, **{"tracking.mode": "offline"}), tmp_path / "run")
-    words = ["render", str(run.directory), "--out", str(tmp_path / "film.mp4"), "--steps", "1"]
-    assert main([*words, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
-    (film,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
-    assert film.read_bytes() == (tmp_path / "film.mp4").read_bytes()
+    argv = ["render", str(run.directory), "--out", str(tmp_path / "video.mp4"), "--steps", "1"]
+    assert main([*argv, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
+    (video,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
+    assert video.read_bytes() == (tmp_path / "video.mp4").read_bytes()
 
 
 def test_a_report_is_tracked_too(tmp_path, logged_out):
