@@ -29,10 +29,13 @@ class CoreSchema(BaseResolver):
     The schema has no merge keys: `<<` is a text.
     """
 
-    processing_version = (1, 2)
-
     def __init__(self, version: Any = None, loader: Any = None, loadumper: Any = None) -> None:
         super().__init__(loadumper=loader or loadumper)
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        """The version, whatever a directive of the text says."""
+        return (1, 2)
 
 
 for _tag, _pattern, _first in (
@@ -87,7 +90,7 @@ def _yaml() -> YAML:
     yaml.Constructor = PlainConstructor
     yaml.Representer = PlainRepresenter
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
     yaml.width = sys.maxsize
     return yaml
 
