@@ -99,12 +99,18 @@ def load(path: Path) -> Checkpoint:
         raise DamagedCheckpoint(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        whole = content.pop("checksum", None) == checksum(content)
+        stored = content.pop("checksum", None)
+        whole = stored == checksum(content)
         version = content.pop("format")
     except Exception as error:  # damaged bytes make torch raise almost anything
         raise DamagedCheckpoint(
             f"{path}: not a whole checkpoint of metarl, perhaps cut short ({error_summary(error)})"
         ) from error
+    if stored is None:
+        raise DamagedCheckpoint(
+            f"{path}: not a checkpoint of a format that is read ({OLDEST_FORMAT} to {FORMAT}): "
+            "it has no checksum"
+        )
     if not whole:
         raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")
     try:

@@ -186,7 +186,9 @@ def test_a_checkpoint_without_a_checksum_is_refused(tmp_path):
     """As those of format 1 were."""
     path = tmp_path / "a.pt"
     torch.save({"format": 1, **vars(STATE)}, path)
-    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: damaged, .* does not match its checksum"):
+    with pytest.raises(
+        DamagedCheckpoint, match=r"a\.pt: not a checkpoint of a format that is read"
+    ):
         checkpoint.load(path)
 
 
