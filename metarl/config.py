@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-import yaml
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
 from metarl.agents import KINDS, AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
+from metarl.core.parsing import dump_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.schema import Section, build
 from metarl.core.schema_keys import Choice, Key, keys, plain
@@ -142,7 +142,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return all values, defaults included, as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml(self.to_dict())
 
 
 def config_keys(config: Config | None = None) -> list[Key]:

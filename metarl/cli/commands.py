@@ -106,7 +106,7 @@ def train(
 
 def dry_run(config: Any, directory: Path) -> int:
     """Check everything that can be checked without training, and print the config."""
-    from metarl.runs.run import check_vacant
+    from metarl.runs.run import check_free
 
     config.make_agent()
     sampling = config.sampling
@@ -114,7 +114,7 @@ def dry_run(config: Any, directory: Path) -> int:
     steps = episodes * config.env.horizon
     click.echo(config.to_yaml(), nl=False)
     click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
-    check_vacant(directory)
+    check_free(directory)
     return 0
 
 

@@ -1,53 +1,148 @@
-"""Texts that may come from anybody, read as data: whole, or refused in one line."""
+"""Untrusted text read as plain data: either all of it, or refused with an error of one line."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+from ruamel.yaml.resolver import BaseResolver
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, shown
 
-MOST_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
-DEEPEST = 20  # levels of nesting
+MAX_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
+MAX_DEPTH = 20  # levels of nesting
+
+
+class CoreSchema(BaseResolver):
+    """The types of unquoted scalars in the core schema of YAML 1.2 (section 10.3.2).
+
+    The schema has no merge keys: `<<` is a text.
+    """
+
+    def __init__(self, version: Any = None, loader: Any = None, loadumper: Any = None) -> None:
+        super().__init__(loadumper=loader or loadumper)
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        """The version, whatever a directive of the text says."""
+        return (1, 2)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"(~|null|Null|NULL|)\Z", ["~", "n", "N", ""]),
+    ("bool", r"(true|True|TRUE|false|False|FALSE)\Z", "tTfF"),
+    ("int", r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", "-+.0123456789"),
+    ("float", r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z", "-+."),
+):
+    CoreSchema.add_implicit_resolver_base(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+class PlainConstructor(SafeConstructor):
+    """Makes plain values; refuses keys that are given twice or are no scalars."""
+
+    def check_mapping_key(
+        self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any
+    ) -> bool:
+        if not isinstance(key_node, ScalarNode):
+            raise ConstructorError(problem="expected plain keys", problem_mark=key_node.start_mark)
+        if key in mapping:
+            first = next(each for each, _ in node.value if self.construct_object(each) == key)
+            lines = f"{first.start_mark.line + 1} and {key_node.start_mark.line + 1}"
+            raise ConstructorError(problem=f"key {shown(key)} is given twice, on lines {lines}")
+        return True
+
+
+class PlainRepresenter(SafeRepresenter):
+    """Writes equal values in full where they occur, and each text on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, data: str) -> ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    def represent_number(self, data: float) -> ScalarNode:
+        node = self.represent_float(data)
+        if "." not in node.value:  # 1e-05, which YAML 1.1 takes for a text
+            node.value = node.value.replace("e", ".0e")
+        return node
+
+
+PlainRepresenter.add_representer(str, PlainRepresenter.represent_text)
+PlainRepresenter.add_representer(float, PlainRepresenter.represent_number)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = CoreSchema
+    yaml.Constructor = PlainConstructor
+    yaml.Representer = PlainRepresenter
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.width = sys.maxsize
+    return yaml
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Return what a YAML text holds: plain values, no objects.
+    """Return the content of a YAML 1.2 text: plain values, no objects.
+
+    Args:
+        text: one document; an empty one is None.
+        source: its name in errors.
 
     Raises:
-        UserError: naming the source, if it is not readable, too deep, or holds too many values.
+        UserError: naming the source, if the text is not readable, gives a key twice, is nested too
+            deep, or holds too many values.
     """
     try:
         check_depth(text, source)
-        data = yaml.safe_load(text)
+        data = _yaml().load(text)
     except UserError:
         raise
-    except Exception as error:  # PyYAML raises almost anything at a wrong tag, date or number
-        raise UserError(f"{source}: not readable as YAML: {brief(error)}") from error
+    except Exception as error:  # ruamel.yaml raises almost anything at a wrong tag or number
+        raise UserError(f"{source}: not readable as YAML: {error_summary(error)}") from error
     check_size(data, source)
     return data
 
 
+def dump_yaml(data: Any) -> str:
+    """Write plain values as YAML that `read_yaml` reads as equal values.
+
+    Keys keep their order, one on each line.
+    """
+    text = io.StringIO()
+    _yaml().dump(data, text)
+    return text.getvalue()
+
+
 def check_depth(text: str, source: str) -> None:
-    """Refuse a YAML text that is nested deeper than is useful, which PyYAML would take minutes for.
+    """Refuse a YAML text that is nested deeper than is useful: reading it would take minutes.
 
     Raises:
         UserError: naming the source.
     """
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise UserError(f"{source}: expected at most {DEEPEST} levels of nesting")
+    for event in _yaml().parse(text):
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{source}: expected at most {MAX_DEPTH} levels of nesting")
 
 
 def check_size(data: Any, source: str) -> None:
-    """Refuse nested values that are too many to work with: an alias may even hold itself.
+    """Refuse nested values that are too many to work with: an alias may even contain itself.
 
     Raises:
         UserError: naming the source.
@@ -58,13 +153,13 @@ def check_size(data: Any, source: str) -> None:
         for value in level:
             inside = [*value, *value.values()] if isinstance(value, Mapping) else value
             below += inside if isinstance(inside, list | tuple | set) else []
-            if count + len(below) > MOST_VALUES:
-                raise UserError(f"{source}: expected at most {MOST_VALUES} values")
+            if count + len(below) > MAX_VALUES:
+                raise UserError(f"{source}: expected at most {MAX_VALUES} values")
         count, level = count + len(below), below
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         UserError: naming the file, if it is not readable.
@@ -72,17 +167,17 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {brief(error)}") from error
+        raise UserError(f"{path}: not readable as JSON: {error_summary(error)}") from error
 
 
-def brief(error: BaseException) -> str:
-    """Return what an error says, short and on one line."""
+def error_summary(error: BaseException) -> str:
+    """Return the message of an error on one line of at most about 200 characters, or its type."""
     text = " ".join(str(error).split()) or type(error).__name__
     return printable(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def printable(text: str) -> str:
-    """Return a text without control characters, which would steer a terminal."""
+    """Return a text with control characters, which would steer a terminal, replaced by U+FFFD."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
@@ -96,5 +191,5 @@ def plain_text(value: Any) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Say whether a value is a finite number, of a size that can be worked with."""
+    """Return whether a value is a finite number below 1e300 in size, and no bool."""
     return type(value) in (int, float) and abs(value) < 1e300

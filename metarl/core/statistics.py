@@ -57,18 +57,6 @@ def mean_interval(
     return interval(values, rng, mean, confidence)
 
 
-def difference_interval(
-    one: np.ndarray,
-    other: np.ndarray,
-    rng: np.random.Generator,
-    statistic: Callable[[np.ndarray], np.ndarray] = mean,
-    confidence: float = CONFIDENCE,
-) -> tuple[float, float]:
-    """Return the interval of `statistic(one) - statistic(other)`, scores (S, B) and (S', B)."""
-    found = [statistic(flat(x)) - statistic(flat(y)) for x, y in resamples(rng, one, other)]
-    return bounds(np.concatenate(found), confidence)
-
-
 def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return how likely a run of one method is to beat one of another on a task drawn at random.
 
@@ -94,19 +82,6 @@ def improvement_interval(
 def performance_profile(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Return the share of the scores, (..., S, B), that are above each level, (n,): (..., n)."""
     return (flat(scores)[..., None, :] > levels[:, None]).mean(axis=-1)
-
-
-def profile_interval(
-    scores: np.ndarray,
-    levels: np.ndarray,
-    rng: np.random.Generator,
-    confidence: float = CONFIDENCE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper bounds, each (n,), of a performance profile's points."""
-    found = [performance_profile(drawn, levels) for (drawn,) in resamples(rng, scores)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail], axis=0)
-    return low, high
 
 
 def resamples(rng: np.random.Generator, *scores: np.ndarray) -> Iterator[list[np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import brief, is_number, printable, read_json
+from metarl.core.parsing import error_summary, is_number, printable, read_json
 from metarl.core.schema_keys import flat
 from metarl.evaluation.evaluate import Evaluation
 from metarl.evaluation.protocols import part_label
@@ -146,7 +146,7 @@ def read_results(path: Path) -> dict[str, dict[str, Evaluation]]:
     except UserError:
         raise
     except Exception as error:  # what is nested differently makes Python raise almost anything
-        reason = f"{type(error).__name__}: {brief(error)}"
+        reason = f"{type(error).__name__}: {error_summary(error)}"
         raise UserError(f"{path}: not a result file of metarl evaluate ({reason})") from error
 
 

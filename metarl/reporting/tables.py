@@ -19,7 +19,7 @@ from metarl.core.parsing import printable
 from metarl.envs import FAMILIES, TaskFamily, make_family
 from metarl.envs.contract import UNAVAILABLE, Check
 from metarl.runs.run import Run
-from metarl.training.progress import short
+from metarl.training.progress import format_return
 
 
 def table(*columns: str) -> Table:
@@ -105,7 +105,9 @@ def runs(folder: Path) -> Table:
             cell(run.config.method),
             str(run.config.seed),
             f"{len(lines)}/{run.config.iterations}",
-            f"{short(last['return_before'])} -> {short(last['return_after'])}" if last else "",
+            f"{format_return(last['return_before'])} -> {format_return(last['return_after'])}"
+            if last
+            else "",
             age(time.time() - path.stat().st_mtime),
             f"{size(path.parent) / 1e6:.1f} MB",
         )

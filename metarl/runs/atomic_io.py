@@ -1,4 +1,4 @@
-"""Files that outlive a kill, a full disk and a power cut, or say why they could not be written."""
+"""Writes that survive a kill, a full disk and a power cut, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from metarl.core.errors import StorageError, UserError
 
 
 @contextlib.contextmanager
-def naming(path: Path | str) -> Iterator[None]:
-    """Let errors of the operating system name the file that could not be written.
+def wrap_os_errors(path: Path | str) -> Iterator[None]:
+    """Convert OSError to StorageError naming `path`.
 
     Raises:
-        StorageError: in place of another OSError.
+        StorageError: in place of any other OSError.
     """
     try:
         yield
@@ -29,15 +29,15 @@ def naming(path: Path | str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the old or the new one is there, whole.
+    """Write a file so that at any time either the old or the new content is there, whole.
 
     Raises:
-        StorageError: if it cannot be written; the old one is still there.
+        StorageError: if it cannot be written; the old content is still there.
     """
     temporary = path.with_name(f".{path.name}.partial")
-    with naming(path):
+    with wrap_os_errors(path):
         if temporary.is_symlink() and not temporary.is_char_device():
-            temporary.unlink()  # what it leads to would be overwritten
+            temporary.unlink()  # the target of the link would be overwritten
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -56,9 +56,9 @@ def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk.
 
     Raises:
-        StorageError: if they cannot be brought there.
+        StorageError: if they cannot be written.
     """
-    with naming(path):
+    with wrap_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -67,28 +67,28 @@ def sync(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file, which must exist: one that vanished would begin again unnoticed.
+    """Append a line to an existing file: a log that vanished must not begin again unnoticed.
 
     Raises:
-        StorageError: if it cannot be written; a part of the line may then be there.
+        StorageError: if it cannot be written, or does not exist; a part of the line may be there.
     """
 
     def existing(name: str, flags: int) -> int:
         return os.open(name, flags & ~os.O_CREAT)
 
-    with naming(path), open(path, "ab", opener=existing) as file:
+    with wrap_os_errors(path), open(path, "ab", opener=existing) as file:
         file.write(f"{line}\n".encode())
 
 
 def whole_lines(path: Path, usable: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Return the lines of a log, one for each iteration, up to one that is cut short or damaged.
+    """Return the lines of a log, one for each iteration, up to the first damaged line.
 
     Args:
         path: the file.
-        usable: whether a line has what it must have.
+        usable: whether a line has the required keys.
 
     Raises:
-        UserError: if the file is there, but cannot be read.
+        UserError: if the file exists, but cannot be read.
     """
     entries = []
     for number, entry in enumerate(json_lines(path), start=1):
@@ -99,10 +99,10 @@ def whole_lines(path: Path, usable: Callable[[dict[str, Any]], bool]) -> list[di
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of one per line, up to one that is cut short or damaged.
+    """Yield the JSON objects of a file, one on each line, up to the first damaged line.
 
     Raises:
-        UserError: if the file is there, but cannot be read.
+        UserError: if the file exists, but cannot be read.
     """
     for line in read(path).splitlines(keepends=True):
         try:
@@ -115,10 +115,10 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read(path: Path) -> bytes:
-    """Return a file's content, nothing if it is not there.
+    """Return the content of a file, b"" if it does not exist.
 
     Raises:
-        UserError: if it is there, but cannot be read.
+        UserError: if it exists, but cannot be read.
     """
     try:
         return path.read_bytes()

@@ -1,61 +1,70 @@
-"""Checkpoints: written whole or not at all, read without running anything, and checked."""
+"""Checkpoints: written whole or not at all, read without running any of their content, checked."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import brief
+from metarl.core.parsing import error_summary, is_number
 from metarl.runs.atomic_io import write_atomically
 
-FORMAT = 2
-CHECKED_SINCE = 2  # the first format with a checksum
+FORMAT = 3
+OLDEST_FORMAT = 2  # format 3 adds numbers in `agent`
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run as it stood after some iterations.
+    """The state of a run after some iterations.
 
     Attributes:
-        iteration: how many iterations were done.
-        env_steps: how many environment steps they took.
-        best_return: the return after adaptation that `best.pt` was saved for.
-        agent: what the agent has learned, on the CPU (`MetaAgent.state_dict`).
+        iteration: number of iterations that are done.
+        env_steps: number of environment steps that they took.
+        best_return: the return after adaptation at which `best.pt` was saved.
+        agent: the agent's state (`MetaAgent.state_dict`): CPU tensors and finite numbers by name.
+
+    Raises:
+        TypeError: if a field has another type.
     """
 
     iteration: int
     env_steps: int
     best_return: float
-    agent: dict[str, Tensor]
+    agent: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        kinds = {"iteration": int, "env_steps": int, "best_return": float, "agent": dict}
-        for name, kind in kinds.items():
-            if type(getattr(self, name)) not in (kind, np.float64 if kind is float else kind):
-                raise TypeError(f"{name} is no {kind.__name__}")
-        if not all(isinstance(value, Tensor) for value in self.agent.values()):
-            raise TypeError("agent holds other things than tensors")
+        for name, kind in (("iteration", int), ("env_steps", int), ("best_return", float)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
+        if not isinstance(self.agent, dict) or not all(
+            isinstance(value, Tensor) or is_number(value) for value in self.agent.values()
+        ):
+            raise TypeError("agent: expected tensors and finite numbers by name")
 
 
-def average(states: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the last of some checkpoints of a run, with the mean of what all have learned.
+def average(checkpoints: Sequence[Checkpoint], may_average: Callable[[str], bool]) -> Checkpoint:
+    """Return the last of some checkpoints of a run, with learned parameters averaged over all.
 
-    A meta-gradient from a few tasks makes the parameters bounce around what they are after; their
-    mean does less so (Polyak and Juditsky 1992).
+    A meta-gradient that is estimated from few tasks makes the parameters fluctuate around an
+    optimum; their mean fluctuates less (Polyak and Juditsky 1992).
+
+    Args:
+        checkpoints: of one run, the last one last.
+        may_average: whether the floating-point tensor of a name in `agent` is averaged. All other
+            content is that of the last checkpoint; an optimiser's state must not be averaged.
     """
-    last = states[-1]
+    last = checkpoints[-1]
     agent = {
-        name: torch.stack([state.agent[name] for state in states]).mean(0)
-        if value.is_floating_point()
+        name: torch.stack([each.agent[name] for each in checkpoints]).mean(0)
+        if isinstance(value, Tensor) and value.is_floating_point() and may_average(name)
         else value
         for name, value in last.agent.items()
     }
@@ -63,7 +72,7 @@ def average(states: Sequence[Checkpoint]) -> Checkpoint:
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is missing, cut short, or not what was once written."""
+    """A checkpoint is missing, cut short, or differs from the one that was written."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -73,30 +82,35 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         StorageError: if it cannot be written.
     """
     content = {"format": FORMAT, **asdict(checkpoint)}
-    # Not straight to the file: torch hides what the operating system says of a failed write.
+    # Not straight to the file: torch hides the operating system's error of a failed write.
     packed = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, packed)
     write_atomically(path, packed.getvalue())
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint of this format or an older one.
+    """Read a checkpoint of a format from `OLDEST_FORMAT` to `FORMAT`.
 
     Raises:
         DamagedCheckpoint: if it is missing, or not whole.
-        UserError: if it is not a checkpoint, or of a newer format.
+        UserError: if it is of a newer format.
     """
     if not path.is_file():
         raise DamagedCheckpoint(f"{path}: there is no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         stored = content.pop("checksum", None)
-        version = content["format"]
-        whole = stored == checksum(content) if stored or version >= CHECKED_SINCE else True
+        whole = stored == checksum(content)
+        version = content.pop("format")
     except Exception as error:  # damaged bytes make torch raise almost anything
         raise DamagedCheckpoint(
-            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({brief(error)})"
+            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({error_summary(error)})"
         ) from error
+    if stored is None:
+        raise DamagedCheckpoint(
+            f"{path}: not a checkpoint of a format that is read ({OLDEST_FORMAT} to {FORMAT}): "
+            "it has no checksum"
+        )
     if not whole:
         raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")
     try:
@@ -105,42 +119,20 @@ def load(path: Path) -> Checkpoint:
                 f"{path}: written by a newer metarl: format {version}, "
                 f"this one reads up to {FORMAT}"
             )
-        for each in range(version, FORMAT):
-            content = MIGRATIONS[each](content)
-        del content["format"]
-        return _checked(Checkpoint(**content))
-    except (TypeError, KeyError) as error:
+        if version < OLDEST_FORMAT:
+            raise TypeError(f"format {version}, expected at least {OLDEST_FORMAT}")
+        return Checkpoint(**content)
+    except TypeError as error:
         raise DamagedCheckpoint(f"{path}: not a checkpoint of metarl ({error})") from error
 
 
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 2 added the checksum, which `load` has dealt with."""
-    return content
-
-
-MIGRATIONS = {1: _from_1}
-"""What makes the content of a format that of the next one."""
-
-
-def _checked(checkpoint: Checkpoint) -> Checkpoint:
-    """Refuse, with a TypeError, fields of other types than those declared."""
-    for name, kind in (("iteration", int), ("env_steps", int), ("best_return", float)):
-        value = getattr(checkpoint, name)
-        if not isinstance(value, kind):
-            raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
-    agent = checkpoint.agent
-    if not isinstance(agent, dict) or not all(isinstance(x, Tensor) for x in agent.values()):
-        raise TypeError("agent: expected tensors by name")
-    return checkpoint
-
-
 def checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of names, types, shapes and values, whatever way they are stored.
+    """Return the SHA-256 of names, types, shapes and values, independent of their memory layout.
 
-    Later formats keep to it, so that damage is told apart from a format that is too new.
+    It must stay the same in later formats: it tells a damaged file from a format that is too new.
 
     Args:
-        content: tensors, plain numbers and texts, and mappings of such, by name.
+        content: tensors, numbers, texts, and mappings of them, by name.
     """
     digest = hashlib.sha256()
     for name, value in sorted(content.items()):

@@ -1,4 +1,4 @@
-"""What made a result."""
+"""The provenance of a result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "w
 
 
 def provenance() -> dict[str, Any]:
-    """Say what made a result: versions, command, code and hardware."""
+    """Return the command, versions, hardware and code that produced a result."""
     return {
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **_versions()},
@@ -42,13 +42,13 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, str] | None:
-    """The commit of the clone that runs, and what differs from it; None if it is not a clone."""
+    """Return the commit of this clone and the uncommitted changes; None if it is no clone."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True)
         return done.stdout.strip()
 
     try:

@@ -1,50 +1,39 @@
-"""A run's folder: config, metrics, timings, checkpoints and provenance."""
+"""A run's folder: config, logs, checkpoints and provenance."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from metarl.config import Config
 from metarl.config_files import make_config, read_config
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import StorageError, UserError, nearest, warn
-from metarl.core.parsing import is_number
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
-from metarl.runs.atomic_io import (
-    append_line,
-    json_lines,
-    naming,
-    read,
-    sync,
-    whole_lines,
-    write_atomically,
-)
+from metarl.runs.atomic_io import sync, wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint, DamagedCheckpoint
+from metarl.runs.lock import training_lock
+from metarl.runs.logs import RunLogs
 from metarl.runs.provenance import provenance
 from metarl.runs.untrusted import check_code, check_links
 
 LATEST = "latest.pt"
-AVERAGED = 0.25  # of the checkpoints that are kept, the last ones, in `average`
-# What a run's folder holds before it has a config.
-BEGINNINGS = {".lock", "checkpoints", "provenance.json"} | {
+AVERAGED = 0.25  # the fraction of the kept checkpoints, the last ones, that `average` is made of
+PARTIAL_RUN_FILES = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
 }
+"""What a run's folder holds before it has a config."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunLogs):
     """A training run on disk.
 
     Attributes:
@@ -52,7 +41,6 @@ class Run:
         config: its resolved config.
     """
 
-    directory: Path
     config: Config = field(repr=False)
 
     @classmethod
@@ -62,15 +50,15 @@ class Run:
         Raises:
             UserError: if it exists or cannot be made.
         """
-        check_vacant(directory)
+        check_free(directory)
         run = cls(directory, config)
         try:
-            with naming(directory):
+            with wrap_os_errors(directory):
                 run.checkpoints.mkdir(parents=True, exist_ok=True)
             with run.lock():
-                check_vacant(directory)
+                check_free(directory)
                 write_atomically(directory / "provenance.json", encode(provenance()))
-                # Last: it is what makes a folder a run's.
+                # Last: the config makes the folder a run's folder.
                 write_atomically(directory / "config.yaml", config.to_yaml().encode())
         except StorageError as error:
             raise UserError(str(error)) from error
@@ -78,13 +66,13 @@ class Run:
 
     @classmethod
     def open(cls, directory: Path, **overrides: Any) -> Run:
-        """Open an existing run's folder, which may come from a stranger.
+        """Open an existing run's folder, which may be untrusted.
 
-        Nothing of it is run, and nothing is written outside it: its config is data, and links that
-        lead out of it are refused. One exception is deliberate: a config may name a task family,
-        an inner rule or an environment (`package.module:Class`) of your own, and opening it
-        imports that module, if it can be imported where you are. So do not open a stranger's run
-        from within a folder of the stranger's modules; from within the run's own it is refused.
+        None of its files is run, and nothing is written outside the folder: its config is data, and
+        links that lead out of it are refused. There is one deliberate exception: a config may name
+        your own task family, inner rule or environment (`package.module:Class`), and opening the
+        run imports that module, if Python finds it. So do not open an untrusted run from within a
+        folder of untrusted modules; modules in the run's own folder are refused.
 
         Args:
             directory: the folder.
@@ -122,47 +110,15 @@ class Run:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
-    @property
-    def metrics_file(self) -> Path:
-        return self.directory / "metrics.jsonl"
-
-    @property
-    def timings_file(self) -> Path:
-        return self.directory / "timings.jsonl"
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only process that trains this run. One that dies is rid of its lock at once.
-
-        Raises:
-            UserError: if another process is training it; says which.
-            StorageError: if the folder cannot be written.
-        """
-        path = self.directory / ".lock"
-        lock = FileLock(path, timeout=0)
-        with naming(path):
-            try:
-                lock.acquire()
-            except Timeout:
-                raise UserError(
-                    f"{self.directory}: {holder(path)} is training here; wait for it, stop it, or "
-                    "choose another folder with --out"
-                ) from None
-        try:
-            with naming(path):
-                path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
-            yield
-        finally:
-            lock.release()
-
-    @property
-    def failures_file(self) -> Path:
-        return self.directory / "failures.jsonl"
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the exclusive training lock of this run; see `training_lock`."""
+        return training_lock(self.directory)
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, None if training has not come to one yet.
+        """Return the newest whole checkpoint, None if none has been written yet.
 
-        That is `latest.pt`. If it is missing or damaged, a warning names what is used instead.
+        That is `latest.pt`. If it is missing or damaged, a warning names the checkpoint that is
+        used instead.
 
         Raises:
             UserError: if none is whole, or it was written by a newer metarl.
@@ -219,13 +175,13 @@ class Run:
         raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
     def _kept(self) -> list[Path]:
-        """Return the checkpoints that are kept on the way, the oldest first."""
+        """Return the files of the checkpoints that are kept during training, the oldest first."""
         return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
 
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name: latest, best, an iteration's number, or average.
 
-        The average is that of the last quarter of those that are kept.
+        The average is over the last quarter of the kept checkpoints.
 
         Raises:
             UserError: if it is missing or damaged.
@@ -234,7 +190,9 @@ class Run:
             return state
         if name == "average" and (kept := self._kept()):
             count = math.ceil(AVERAGED * len(kept))
-            return checkpoint.average([checkpoint.load(path) for path in kept[-count:]])
+            return checkpoint.average(
+                [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
+            )
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():
@@ -249,117 +207,56 @@ class Run:
         Raises:
             StorageError: if one cannot be written; the last `latest` is then whole.
         """
-        # A checkpoint must not be on the disk before the lines that it goes with.
+        # A checkpoint must not be on the disk before the lines of its iterations.
         for path in (self.metrics_file, self.timings_file):
             sync(path)
-        # `latest` last, as a resumed run goes by it; `best` first, as without a `latest` it goes by
-        # the copy, and would not write `best` again.
+        # `latest` last, as a resumed run starts from it; `best` first, as without a `latest` the
+        # run starts from the kept copy, and would not write `best` again.
         names = ["best"] * best + [f"iteration-{state.iteration:06d}"] * keep + ["latest"]
         for name in names:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
-    def rewind(self, iteration: int) -> None:
-        """Forget metrics, timings and failures of iterations that are not in the checkpoint.
-
-        Raises:
-            StorageError: if they cannot be written.
-        """
-        for path in (self.metrics_file, self.timings_file):
-            content = read(path)
-            kept = b"".join(content.splitlines(keepends=True)[:iteration])
-            if kept != content or not path.exists():
-                write_atomically(path, kept)
-        if self.failures_file.exists():
-            lines = [line for line in self.failures() if line["iteration"] <= iteration]
-            if lines:
-                write_atomically(self.failures_file, encode_lines(lines))
-            else:
-                self.failures_file.unlink()
-
     def record(self, iteration: int, failures: Sequence[Failure]) -> None:
-        """Append what went wrong in an iteration.
+        """Append the failures and warnings of an iteration to their log.
 
         Raises:
             StorageError: if it cannot be written.
         """
         if failures:
-            lines = lines_of(failures, iteration, self.config.on_failure)
-            with naming(self.failures_file), self.failures_file.open("ab") as file:
-                file.write(encode_lines(lines))
-
-    def failures(self) -> list[dict[str, Any]]:
-        """Return all that went wrong so far, event by event, up to a line that is not whole."""
-        return [line for line in json_lines(self.failures_file) if is_number(line.get("iteration"))]
-
-    def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
-        """Append the metrics and the timings of one iteration to what `rewind` has left.
-
-        Raises:
-            StorageError: if they cannot be written.
-        """
-        for path, values in ((self.metrics_file, metrics), (self.timings_file, timings)):
-            append_line(path, json.dumps(values, allow_nan=False))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of all iterations so far, up to a line that is not whole."""
-        return whole_lines(self.metrics_file, are_metrics)
-
-    def timings(self) -> list[dict[str, Any]]:
-        """Return the timings of all iterations so far, up to a line that is not whole."""
-        return whole_lines(self.timings_file, lambda entry: is_number(entry.get("seconds")))
+            self.log_failures(lines_of(failures, iteration, self.config.on_failure))
 
 
-def are_metrics(entry: Mapping[str, Any]) -> bool:
-    """Say whether a line of a log has what every reader of metrics needs."""
-    returns = [entry.get(name, "") for name in ("return_before", "return_after")]
-    known = [value for value in returns if value is not None]  # null if every episode failed
-    return is_number(entry.get("env_steps")) and all(map(is_number, known))
-
-
-def is_vacant(directory: Path) -> bool:
-    """Return whether a new run may have a folder: none is there, or an empty one, or one whose
-    making was cut short."""
+def is_free(directory: Path) -> bool:
+    """Return whether a new run may use a folder: it does not exist, is empty, or holds only the
+    `PARTIAL_RUN_FILES` of a run whose creation was interrupted."""
     try:
         found = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        return not directory.exists()  # below a file nothing can be made, which is found out then
-    return found <= BEGINNINGS and not any((directory / "checkpoints").glob("*"))
+        return not directory.exists()  # a path below a file, whose folder fails to be made later
+    return found <= PARTIAL_RUN_FILES and not any((directory / "checkpoints").glob("*"))
 
 
-def check_vacant(directory: Path) -> None:
-    """Refuse a folder that a new run may not have.
+def check_free(directory: Path) -> None:
+    """Refuse a folder that a new run may not use.
 
     Raises:
         UserError: naming it.
     """
-    if not is_vacant(directory):
+    if not is_free(directory):
         raise UserError(
             f"{directory}: exists already; choose another folder with --out, or go on with "
             f"metarl train --resume {directory}"
         )
 
 
-def holder(lock: Path) -> str:
-    """Name the process that holds a lock, as far as it has said."""
-    try:
-        return f"process {lock.read_text().strip() or '(of unknown number)'}"
-    except (OSError, ValueError):
-        return "another process"
-
-
 def number_in(path: Path) -> int:
-    """Return the number that a file's name ends with, -1 if there is none."""
+    """Return the number at the end of a file's name, -1 if there is none."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
-def encode_lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return JSON with one entry on each line."""
-    return "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries).encode()
-
-
 def encode(content: Any) -> bytes:
-    """Return JSON for people and programs."""
+    """Return indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()

@@ -23,7 +23,7 @@ from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
 from metarl.rollout.sampling import sample_meta_batch
 from metarl.runs.checkpoint import Checkpoint
-from metarl.runs.run import Run, is_vacant
+from metarl.runs.run import Run, is_free
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
@@ -133,7 +133,7 @@ class Trainer:
     def create_or_resume(cls, config: Config, out: str | Path) -> Trainer:
         """Begin a run or continue it: see `start_or_resume`."""
         directory = Path(out)
-        if is_vacant(directory):
+        if is_free(directory):
             return cls.create(config, directory)
         run = Run.open(directory)
         begun, wanted = (flat(each.to_dict()) for each in (run.config, config))

@@ -1,4 +1,4 @@
-"""What a user sees of a training run: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a training run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from metarl.runs.atomic_io import naming
+from metarl.runs.atomic_io import wrap_os_errors
 from metarl.runs.run import Run
 
 
 class Progress:
-    """Shows each iteration's returns, with the time to go."""
+    """Shows the returns of each iteration and the estimated time until the end."""
 
     def __init__(self, run: Run, start: int) -> None:
         self._total = run.config.iterations
@@ -52,18 +52,18 @@ class Progress:
         """Show one iteration.
 
         Raises:
-            StorageError: if standard output is a file on a full disk, or a pipe that has ended.
+            StorageError: if standard output is a file on a full disk, or a closed pipe.
         """
         done = metrics["iteration"]
-        returns = f"return {short(metrics['return_before'])} -> {short(metrics['return_after'])}"
-        returns += trouble(metrics)
+        before, after = (format_return(metrics[f"return_{when}"]) for when in ("before", "after"))
+        returns = f"return {before} -> {after}{problem_summary(metrics)}"
         rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             divergence = f"  kl {metrics['outer_kl']:.4f}" if "outer_kl" in metrics else ""
             left = elapsed / (done - self._start) * (self._total - done)
-            with naming("standard output"):
+            with wrap_os_errors("standard output"):
                 print(
                     f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "
                     f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
@@ -71,13 +71,13 @@ class Progress:
                 )
 
 
-def short(value: float | None) -> str:
-    """Write a return, which is None where no episode has one."""
+def format_return(value: float | None) -> str:
+    """Write a mean return, which is None if every episode failed."""
     return "none" if value is None else f"{value:.1f}"
 
 
-def trouble(metrics: Mapping[str, Any]) -> str:
-    """Say what went wrong in an iteration; '' if nothing did."""
+def problem_summary(metrics: Mapping[str, Any]) -> str:
+    """Return the counts of the problems of an iteration, such as ' (2 warnings)'; '' if none."""
     kinds = {
         "dropped_episodes": "episodes dropped",
         "skipped_update": "update skipped",

@@ -1,8 +1,12 @@
-"""Weights & Biases. What it does not get is still in the run's folder."""
+"""Tracking by Weights & Biases (W&B), which can neither stop nor change a training.
+
+Everything that is tracked is in the run's folder too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import queue
@@ -15,47 +19,48 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import wandb
-from wandb.sdk import wandb_setup
 
 from metarl.core.errors import warn
+from metarl.core.parsing import error_summary
 from metarl.runs.run import Run
 
-# Seconds that W&B may take. Variables of its own override those for the start and the end.
-START, CALL, END = 15.0, 15.0, 60.0
-GRACE = 20.0  # beyond its own limits, until it counts as hanging
-FAREWELL = 2.0  # for its process to end
+# Seconds. W&B's own variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override the first and
+# the last of these three.
+START_TIMEOUT, CALL_TIMEOUT, FINISH_TIMEOUT = 15.0, 15.0, 60.0
+HANG_TIMEOUT = 20.0  # beyond W&B's own timeouts, until it counts as hanging
+EXIT_TIMEOUT = 2.0  # for W&B's process to exit
 
 
 class Tracker(Protocol):
-    """What receives a run's metrics and files."""
+    """Receives the metrics and the files of a run."""
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Take the metrics of one iteration."""
+        """Record the metrics of one iteration."""
         ...
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Take a table."""
+        """Record a table."""
         ...
 
     def image(self, name: str, path: Path) -> None:
-        """Take a picture."""
+        """Record an image file."""
         ...
 
     def video(self, name: str, path: Path) -> None:
-        """Take a film, .mp4 or .gif."""
+        """Record a video file, .mp4 or .gif."""
         ...
 
     def artifact(self, name: str, path: Path) -> None:
-        """Take a file, as a version of the artifact of that name."""
+        """Record a file as a version of the artifact of that name."""
         ...
 
     def finish(self) -> None:
-        """Say that nothing more will come."""
+        """End the tracking; nothing more is recorded."""
         ...
 
 
-class NoTracker:
-    """Receives nothing."""
+class NullTracker:
+    """Discards everything."""
 
     def log(self, metrics: Mapping[str, Any]) -> None: ...
 
@@ -71,7 +76,7 @@ class NoTracker:
 
 
 class WandbTracker:
-    """A W&B run whose files lie in the run's folder."""
+    """A W&B run whose files are in the run's folder."""
 
     def __init__(self, run: Run, mode: str, job: str) -> None:
         config = run.config
@@ -83,7 +88,7 @@ class WandbTracker:
             name=run.directory.name,
             group=f"{config.env.name}/{config.method}",
             job_type=job,
-            # Offline runs cannot be resumed; those of one id are merged when they are synced.
+            # Offline runs cannot be resumed; those with equal ids are merged when they are synced.
             # A sweep's agent has given its run an id already.
             id=None if "WANDB_SWEEP_ID" in os.environ else _run_id(run, job),
             resume="allow" if mode == "online" else None,
@@ -91,8 +96,8 @@ class WandbTracker:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                init_timeout=patience("INIT", START),
-                finish_timeout=patience("FINISH", END),
+                init_timeout=timeout_for("INIT", START_TIMEOUT),
+                finish_timeout=timeout_for("FINISH", FINISH_TIMEOUT),
                 finish_timeout_raises=True,
             ),
         )
@@ -123,26 +128,26 @@ class WandbTracker:
         self._run.finish()
 
 
-class Guarded:
-    """A tracker that can harm nothing: neither by an exception nor by never coming back.
+class SafeTracker:
+    """A tracker whose calls neither raise nor block for long.
 
-    Another thread makes its calls. After the first that fails, or takes longer than it may, there
-    is one warning and no further call.
+    The calls are made in a thread of their own. The first that raises, or exceeds its timeout,
+    leads to one warning, and no further call is made.
     """
 
     def __init__(self, start: Callable[[], Tracker]) -> None:
-        """Begin: `start` makes the tracker."""
+        """Call `start`, which makes the tracker, in the thread."""
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future] | None]
         self._calls = queue.SimpleQueue()
-        self._tracker: Tracker = NoTracker()
+        self._tracker: Tracker = NullTracker()
         self._ended = False
-        # A daemon, which does not keep the process alive: a call may never come back.
+        # A daemon thread does not keep the process alive: a call may never return.
         threading.Thread(target=self._work, name="metarl-tracking", daemon=True).start()
 
         def begin() -> None:
             self._tracker = start()
 
-        self._call(begin, patience("INIT", START) + GRACE)
+        self._call(begin, timeout_for("INIT", START_TIMEOUT) + HANG_TIMEOUT)
 
     def _work(self) -> None:
         while item := self._calls.get():
@@ -152,16 +157,18 @@ class Guarded:
             except BaseException as error:  # W&B may even raise SystemExit
                 outcome.set_exception(error)
 
-    def _call(self, call: Callable[[], Any], seconds: float = CALL) -> None:
+    def _call(self, call: Callable[[], Any], seconds: float = CALL_TIMEOUT) -> None:
         if self._ended:
             return
         outcome: Future = Future()
         self._calls.put((call, outcome))
         wait([outcome], seconds)
-        error = outcome.exception() if outcome.done() else f"no answer for {seconds:g} s"
-        if error is not None:
+        reason = None if outcome.done() else f"no answer for {seconds:g} s"
+        if outcome.done() and (error := outcome.exception()) is not None:
+            reason = named_summary(error)
+        if reason is not None:
             self._end()
-            lost(f"W&B failed, and this run is no longer tracked: {brief(error)}")
+            warn_untracked(f"W&B failed, and this run is no longer tracked: {reason}")
             end_service()
 
     def _end(self) -> None:
@@ -184,25 +191,31 @@ class Guarded:
         self._call(lambda: self._tracker.artifact(name, path))
 
     def finish(self) -> None:
-        self._call(lambda: self._tracker.finish(), patience("FINISH", END) + GRACE)
+        self._call(
+            lambda: self._tracker.finish(), timeout_for("FINISH", FINISH_TIMEOUT) + HANG_TIMEOUT
+        )
         self._end()
 
 
 def start_tracker(run: Run, job: str = "train") -> Tracker:
-    """Begin tracking as the run's config says.
+    """Start tracking as the run's config says.
 
-    Nothing of it raises: what W&B cannot do is said in one warning, and the run goes on without.
+    Errors of W&B are not raised: one warning reports the first, and the run goes on without W&B.
+
+    Args:
+        run: its config's `tracking.mode` "auto" gives way to W&B's variable WANDB_MODE, if set.
+        job: the kind of work, by which W&B tells apart the runs of one folder.
     """
     mode = run.config.tracking.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or mode
     if mode == "disabled":
-        return NoTracker()
-    return Guarded(lambda: _start(run, mode, job))
+        return NullTracker()
+    return SafeTracker(lambda: _start(run, mode, job))
 
 
 def _start(run: Run, mode: str, job: str) -> Tracker:
-    # W&B reports its own errors home, and where that fails prints each failure.
+    # W&B sends reports of its own errors to its makers, and prints each that it fails to send.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if mode == "auto":
         mode = "online" if _logged_in() else "offline"
@@ -213,51 +226,70 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
             raise
         end_service()  # which would refuse a second run of this id
         tracker = WandbTracker(run, "offline", job)
-        lost(f"W&B is out of reach, so this run is tracked offline: {brief(error)}")
+        reason = named_summary(error)
+        warn_untracked(f"W&B is out of reach, so this run is tracked offline: {reason}")
         return tracker
 
 
 def end_service() -> None:
-    """End W&B's own process: it may hang, or wait at our end for a server that never answers."""
-    connection = getattr(wandb_setup.singleton(), "_connection", None)
-    process = getattr(getattr(connection, "_proc", None), "_process", None)
-    checker = getattr(wandb.run, "_run_status_checker", None)
-
-    def end() -> None:
-        with contextlib.suppress(BaseException):
-            if checker is not None:  # a thread, which would miss the process with a traceback
-                checker.stop()
-        with contextlib.suppress(BaseException):
-            wandb.teardown()
-
-    ending = threading.Thread(target=end, name="metarl-tracking-end", daemon=True)
-    ending.start()
-    ending.join(FAREWELL)
-    if process is not None and process.poll() is None:
-        process.kill()
-        ending.join(FAREWELL)
+    """End W&B's own processes: they may hang, or wait for a server that never answers."""
+    services = _services()
+    # `finish` first ends the threads that ask the process for its status: without the process
+    # they would print a traceback. Then it may block, so `teardown` does not wait for its end.
+    ending = [_attempt(wandb.finish), _attempt(wandb.teardown)]
+    for service in services:
+        service.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(FAREWELL)
+            service.wait(EXIT_TIMEOUT)
+    for thread in ending:
+        thread.join(EXIT_TIMEOUT)
 
 
-def patience(what: str, usual: float) -> float:
-    """Return the seconds that W&B may take: those of its variable WANDB_..._TIMEOUT, if set."""
+def _attempt(call: Callable[[], Any]) -> threading.Thread:
+    """Make a call in a thread of its own, and return the thread after at most `EXIT_TIMEOUT`."""
+
+    def attempt() -> None:
+        with contextlib.suppress(BaseException):
+            call()
+
+    thread = threading.Thread(target=attempt, name="metarl-tracking-end", daemon=True)
+    thread.start()
+    thread.join(EXIT_TIMEOUT)
+    return thread
+
+
+def _services() -> list[subprocess.Popen]:
+    """Return the processes that W&B has started in this one and that may still run.
+
+    W&B has no public name for them, and does not wait for one that was killed by somebody else, so
+    they are taken from all objects of this process.
+    """
+    processes = [each for each in gc.get_objects() if type(each) is subprocess.Popen]
+    return [each for each in processes if "wandb-core" in str(each.args) and each.poll() is None]
+
+
+def timeout_for(step: str, default: float) -> float:
+    """Return the seconds that W&B may take for a step: its variable WANDB_..._TIMEOUT, if set.
+
+    Args:
+        step: the step in the variable's name, "INIT" or "FINISH".
+        default: the seconds where the variable is not set, or is no usable number.
+    """
     with contextlib.suppress(KeyError, ValueError):
-        seconds = float(os.environ[f"WANDB_{what}_TIMEOUT"])
-        if 0 < seconds < threading.TIMEOUT_MAX - GRACE:
+        seconds = float(os.environ[f"WANDB_{step}_TIMEOUT"])
+        if 0 < seconds < threading.TIMEOUT_MAX - HANG_TIMEOUT:
             return seconds
-    return usual
+    return default
 
 
-def brief(error: object) -> str:
-    """Return what an error says, on one line."""
-    name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-    return " ".join(f"{name}{error}".split())[:300]
+def named_summary(error: BaseException) -> str:
+    """Return the type and the message of an error on one line."""
+    return f"{type(error).__name__}: {error_summary(error)}"
 
 
-def lost(what: str) -> None:
-    """Warn of what training goes on without."""
-    warn(f"{what} (metrics.jsonl and the checkpoints hold everything)")
+def warn_untracked(message: str) -> None:
+    """Warn of metrics or files that W&B does not get."""
+    warn(f"{message} (metrics.jsonl and the checkpoints hold everything)")
 
 
 def _logged_in() -> bool:
@@ -265,7 +297,7 @@ def _logged_in() -> bool:
 
 
 def _run_id(run: Run, job: str) -> str:
-    """The same id at each resumption of a run, another for each other run."""
+    """Return an id that is the same at each resumption of a run and differs between runs."""
     started = (run.directory / "provenance.json").read_bytes()
     key = f"{run.directory.resolve()} {job}".encode() + started
     return hashlib.sha256(key).hexdigest()[:12]

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from metarl.core.timer import Stopwatch
+from metarl.core.timer import Timer
 from metarl.envs import TabularMDP, TaskError
 from metarl.envs.tabular import TabularBatchEnv
 from metarl.rollout.collect import collect
@@ -245,7 +245,7 @@ def test_the_loop_stores_indices():
     """Two episodes of each of three tasks; each task's MDP rewards what its episodes did."""
     family = TabularMDP(horizon=6, num_states=4, num_actions=3, reward_std=0.0)
     tasks, rngs = family.tasks("test", 3), [np.random.default_rng(i) for i in range(6)]
-    episodes = collect(family.make_batch(6), Cycle(3), tasks, rngs, Stopwatch())
+    episodes = collect(family.make_batch(6), Cycle(3), tasks, rngs, Timer())
     assert episodes.action.shape == (3, 2, 6, 1)
     assert np.array_equal(episodes.action[..., 0], np.tile([0, 1, 2, 0, 1, 2], (3, 2, 1)))
     mean, _ = family.tables(tasks)

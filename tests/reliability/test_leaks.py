@@ -108,13 +108,13 @@ def test_batches_of_workers_leave_nothing():
     assert workers() <= running
 
 
-def test_evaluations_and_films_leave_nothing(tmp_path):
+def test_evaluations_and_videos_leave_nothing(tmp_path):
     config = metarl.load_config("point_nav/maml_trpo", **TINY)
 
     def work():
         agent = make_agent(config)
         evaluate(agent, config.env, tasks=3, episodes=2, steps=2, threads=2)
-        out = tmp_path / "film.gif"
+        out = tmp_path / "video.gif"
         task = config.env.tasks("test", 1)[0]
         adaptation_video(agent, config.env, task, steps=1, out=out, width=96, height=96)
 

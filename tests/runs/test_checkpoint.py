@@ -9,30 +9,47 @@ import torch
 
 from metarl.core.errors import StorageError, UserError
 from metarl.runs import checkpoint
-from metarl.runs.checkpoint import FORMAT, Checkpoint, DamagedCheckpoint, checksum
+from metarl.runs.checkpoint import (
+    FORMAT,
+    OLDEST_FORMAT,
+    Checkpoint,
+    DamagedCheckpoint,
+    checksum,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-STATE = Checkpoint(3, 1200, -1.5, {"weight0": torch.arange(6.0).reshape(2, 3)})
+STATE = Checkpoint(3, 1200, -1.5, {"weight0": torch.arange(6.0).reshape(2, 3), "scale": 0.5})
 
 
-def test_what_was_saved_is_loaded(tmp_path):
+def test_a_saved_checkpoint_is_loaded(tmp_path):
     path = tmp_path / "a.pt"
     checkpoint.save(path, STATE)
     loaded = checkpoint.load(path)
     assert (loaded.iteration, loaded.env_steps, loaded.best_return) == (3, 1200, -1.5)
     assert torch.equal(loaded.agent["weight0"], STATE.agent["weight0"])
+    assert loaded.agent["scale"] == 0.5
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_the_average_is_the_mean_of_what_was_learned_and_else_the_last():
-    states = [
-        Checkpoint(number, 10 * number, -1.0, {"w": torch.full((2,), value), "t": torch.tensor(t)})
-        for number, value, t in ((1, 1.0, 7), (2, 2.0, 8), (3, 6.0, 9))
-    ]
-    found = checkpoint.average(states)
+def test_the_average_is_the_mean_of_chosen_tensors_and_else_the_last_checkpoint():
+    """Neither tensors of integers nor numbers have a mean, nor has an optimiser's state."""
+
+    def state(number, value):
+        agent = {
+            "params.w": torch.full((2,), value),
+            "params.count": torch.tensor(number),
+            "params.scale": value,
+            "optimizer.moment": torch.full((2,), value),
+        }
+        return Checkpoint(number, 10 * number, -1.0, agent)
+
+    states = [state(1, 1.0), state(2, 2.0), state(3, 6.0)]
+    found = checkpoint.average(states, may_average=lambda name: name.startswith("params."))
     assert (found.iteration, found.env_steps) == (3, 30)
-    assert found.agent["w"].tolist() == [3.0, 3.0]
-    assert found.agent["t"].item() == 9
+    assert found.agent["params.w"].tolist() == [3.0, 3.0]
+    assert found.agent["params.count"].item() == 3
+    assert found.agent["params.scale"] == 6.0
+    assert found.agent["optimizer.moment"].tolist() == [6.0, 6.0]
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
@@ -50,7 +67,7 @@ def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
         checkpoint.load(tmp_path / "b.pt")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"format": 99}, {"format": 1, "iteration": 2}])
+@pytest.mark.parametrize("content", [[1, 2], {"format": 99}, {"format": 2, "iteration": 2}])
 def test_other_files_of_torch_are_refused(tmp_path, content):
     path = tmp_path / "a.pt"
     torch.save(content, path)
@@ -66,7 +83,7 @@ class Malicious:
 def test_a_pickle_in_place_of_a_checkpoint_executes_nothing(tmp_path, capsys):
     bare, wrapped = tmp_path / "bare.pt", tmp_path / "wrapped.pt"
     bare.write_bytes(pickle.dumps(Malicious(), protocol=2))
-    torch.save({"format": 1, "agent": Malicious()}, wrapped)
+    torch.save({"format": FORMAT, "agent": Malicious()}, wrapped)
     for path in (bare, wrapped):
         with pytest.raises(UserError, match=path.name):
             checkpoint.load(path)
@@ -86,8 +103,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def same(one, other):
     plain, others = (replace(each, agent={}) for each in (one, other))
-    tensors = ((one.agent[name], other.agent[name]) for name in one.agent | other.agent)
-    return plain == others and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in tensors)
+    return (
+        plain == others
+        and one.agent.keys() == other.agent.keys()
+        and all(equal(value, other.agent[name]) for name, value in one.agent.items())
+    )
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path):
@@ -118,9 +144,10 @@ def store(path, **changes):
         {"iteration": 4},
         {"env_steps": 1201},
         {"best_return": 1.5},
-        {"agent": {"weight0": STATE.agent["weight0"].double()}},
-        {"agent": {"weight0": STATE.agent["weight0"].reshape(3, 2)}},
-        {"agent": {"weight1": STATE.agent["weight0"]}},
+        {"agent": {**STATE.agent, "weight0": STATE.agent["weight0"].double()}},
+        {"agent": {**STATE.agent, "weight0": STATE.agent["weight0"].reshape(3, 2)}},
+        {"agent": {**STATE.agent, "scale": 1}},
+        {"agent": {"weight1": STATE.agent["weight0"], "scale": 0.5}},
         {"agent": {}},
         {"format": FORMAT + 1},
     ],
@@ -140,15 +167,29 @@ def test_the_checksum_does_not_depend_on_how_a_tensor_lies_in_memory():
     assert checksum({"x": tensor.T.contiguous().T}) == checksum({"x": tensor})
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT + 1))
-def test_each_format_since_the_first_is_read(version):
-    """Adam's moments among what two iterations of ProMP have learned."""
+@pytest.mark.parametrize("version", range(OLDEST_FORMAT, FORMAT + 1))
+def test_each_format_from_the_oldest_is_read(version):
+    """The state after two iterations of ProMP, with Adam's moments; numbers since format 3."""
     state = checkpoint.load(GOLDEN / f"checkpoint-format{version}.pt")
     assert (state.iteration, state.env_steps) == (2, 144)
     assert state.best_return == -1.9415838619073233
     assert state.agent["outer.step"] == 10
     assert len(state.agent["outer.exp_avg"]) == 19
-    assert same(state, checkpoint.load(GOLDEN / f"checkpoint-format{FORMAT}.pt"))
+    newest = checkpoint.load(GOLDEN / f"checkpoint-format{FORMAT}.pt")
+    tensors = {name: x for name, x in newest.agent.items() if isinstance(x, torch.Tensor)}
+    numbers = {name: x for name, x in newest.agent.items() if name not in tensors}
+    assert same(state, newest if version == FORMAT else replace(newest, agent=tensors))
+    assert numbers == {"reward_scale": 0.5, "count": 7}
+
+
+def test_a_checkpoint_without_a_checksum_is_refused(tmp_path):
+    """As those of format 1 were."""
+    path = tmp_path / "a.pt"
+    torch.save({"format": 1, **vars(STATE)}, path)
+    with pytest.raises(
+        DamagedCheckpoint, match=r"a\.pt: not a checkpoint of a format that is read"
+    ):
+        checkpoint.load(path)
 
 
 def test_a_newer_format_is_refused(tmp_path):
@@ -166,11 +207,16 @@ def test_a_newer_format_is_refused(tmp_path):
     "change",
     [
         {"format": "two"},
-        {"format": 0},
+        {"format": OLDEST_FORMAT - 1},
         {"iteration": "many"},
         {"best_return": None},
         {"agent": [1]},
-        {"agent": {"weight0": 1.0}},
+        {"agent": {"weight0": "1.0"}},
+        {"agent": {"weight0": True}},
+        {"agent": {"weight0": float("nan")}},
+        {"agent": {"weight0": float("inf")}},
+        {"agent": {"weight0": [1.0]}},
+        {"iteration": True},
         {"surprise": 1},
     ],
 )

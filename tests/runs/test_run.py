@@ -76,7 +76,10 @@ def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
     run = Run.open(finished)
     found, before, last = (run.load(name).agent for name in ("average", "4", "6"))
     for name, value in found.items():
-        torch.testing.assert_close(value, (before[name] + last[name]) / 2)
+        if name.startswith("params."):
+            torch.testing.assert_close(value, (before[name] + last[name]) / 2)
+        else:
+            assert torch.equal(value, last[name])
     assert any(not torch.equal(found[name], last[name]) for name in found)
 
 
@@ -138,7 +141,7 @@ def test_a_checkpoint_of_a_newer_metarl_is_not_passed_over(stopped, monkeypatch)
         resume(stopped)
 
 
-def test_a_run_of_the_first_format_goes_on(tmp_path):
+def test_a_run_of_the_oldest_format_goes_on(tmp_path):
     settings = {"num_tasks": 2, "num_episodes": 3, "env.horizon": 6, "policy.hidden": [3]}
     config = load_config(
         "point_nav/promp", **settings, iterations=3, **{"tracking.mode": "disabled"}
@@ -148,7 +151,7 @@ def test_a_run_of_the_first_format_goes_on(tmp_path):
     for number in (1, 2):
         metrics = {"env_steps": 72 * number, "return_before": 0.0, "return_after": 0.0}
         run.log({"iteration": number, **metrics}, {"iteration": number, "seconds": 1.0})
-    shutil.copy(GOLDEN / "checkpoint-format1.pt", run.checkpoints / "latest.pt")
+    shutil.copy(GOLDEN / "checkpoint-format2.pt", run.checkpoints / "latest.pt")
     resume(run.directory)
     state = run.load()
     assert state.iteration == 3
@@ -335,7 +338,7 @@ def test_a_folder_whose_making_was_cut_short_is_made_and_any_other_is_left_alone
     with pytest.raises(UserError, match="foreign: exists already"):
         train(tiny(iterations=1), foreign)
     (foreign / "thesis.tex").unlink()
-    shutil.copy(GOLDEN / "checkpoint-format1.pt", foreign / "checkpoints" / "latest.pt")
+    shutil.copy(GOLDEN / "checkpoint-format2.pt", foreign / "checkpoints" / "latest.pt")
     with pytest.raises(UserError, match="foreign: exists already"):
         train(tiny(iterations=1), foreign)
     assert len(sorted(foreign.rglob("*"))) == len(before)

@@ -1,4 +1,4 @@
-"""Run folders from strangers: nothing in them is run, leads out of them, or gets into a page."""
+"""Untrusted run folders: none of their content is run, leads out of them, or gets into a page."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import ConfigError, UserError
+from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.report import markdown, write_report
 from metarl.runs.run import Run
+from metarl.runs.untrusted import check_code
 from metarl.training.loop import default_directory, resume, train
 
 TINY = {
@@ -50,10 +51,10 @@ def run(original, tmp_path):
 
 def change_config(run, **sections):
     path = run / "config.yaml"
-    data = yaml.safe_load(path.read_text())
+    data = read_yaml(path.read_text(), str(path))
     for name, values in sections.items():
         data[name] = {**data[name], **values} if isinstance(values, dict) else values
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(dump_yaml(data))
 
 
 # --- code ---
@@ -143,14 +144,42 @@ def test_code_in_the_runs_own_folder_is_not_run(run, monkeypatch, section, value
     monkeypatch.chdir(run)
     monkeypatch.setattr(sys, "path", [*sys.path])  # which `main` adds the folder to
     path = run / "config.yaml"
-    data = yaml.safe_load(path.read_text())
+    data = read_yaml(path.read_text(), str(path))
     given = {key: value.format(run=run) for key, value in values.items()}
     data[section] = given if section == "env" else {**data[section], **given}
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(dump_yaml(data))
     with pytest.raises(UserError, match=rf"{section}\.\w+: names code in the run's own folder"):
         Run.open(run)
     assert main(["evaluate", "."]) == 2
     assert not (run / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("env.kwargs.path", {"env": {"kwargs": {"path": "evil.py"}}}),
+        ("env.a.b[1].c", {"env": {"a": {"b": [0, {"c": "evil.py:make"}]}}}),
+        ("agent.inner.rule", {"agent": {"kind": "maml", "inner": {"rule": "evil:Rule"}}}),
+        ("agent.network", {"agent": {"network": "evil.part:Network"}}),
+        ("agent.network", {"agent": {"network": "~/evil.py:Network"}}),
+    ],
+)
+def test_no_text_below_env_and_agent_may_name_code_of_the_run(tmp_path, monkeypatch, key, data):
+    (tmp_path / "evil.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=rf"yaml: {re.escape(key)}: names code in the run's own"):
+        check_code(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\0", "x" * 5000, "~nobody-of-that-name/x", "math:floor", ":"]
+)
+def test_other_texts_of_a_config_are_accepted(tmp_path, monkeypatch, text):
+    """From within the run's folder too, but for a method, which never names code."""
+    (tmp_path / "evil.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    check_code(tmp_path, {"env": {"kwargs": {"x": [text]}}, "method": "evil:Rule", "agent": None})
 
 
 # --- places ---

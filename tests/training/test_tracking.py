@@ -12,7 +12,7 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.report import write_report
 from metarl.runs.run import Run
 from metarl.training.loop import train
-from metarl.training.tracking import NoTracker, start_tracker
+from metarl.training.tracking import NullTracker, start_tracker
 
 BLOCK = 32768  # W&B's run files are LevelDB logs
 
@@ -96,12 +96,12 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
     assert {"evaluation/paper-test", "evaluation/paper-test curve"} <= keys
 
 
-def test_a_film_is_tracked_too(tmp_path, logged_out, monkeypatch):
+def test_a_video_is_tracked_too(tmp_path, logged_out):
     run = train(config(iterations=1, **{"tracking.mode": "offline"}), tmp_path / "run")
-    words = ["render", str(run.directory), "--out", str(tmp_path / "film.mp4"), "--steps", "1"]
-    assert main([*words, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
-    (film,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
-    assert film.read_bytes() == (tmp_path / "film.mp4").read_bytes()
+    argv = ["render", str(run.directory), "--out", str(tmp_path / "video.mp4"), "--steps", "1"]
+    assert main([*argv, "--width", "96", "--height", "96", "--episodes", "2"]) == 0
+    (video,) = run.directory.glob("wandb/offline-run-*/files/media/videos/**/*.mp4")
+    assert video.read_bytes() == (tmp_path / "video.mp4").read_bytes()
 
 
 def test_a_report_is_tracked_too(tmp_path, logged_out):
@@ -115,7 +115,7 @@ def test_a_report_is_tracked_too(tmp_path, logged_out):
 
 def test_tracking_can_be_off(tmp_path):
     run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
-    assert isinstance(start_tracker(run), NoTracker)
+    assert isinstance(start_tracker(run), NullTracker)
 
 
 def test_tracking_does_not_change_the_result(tmp_path, logged_out):

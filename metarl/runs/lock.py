@@ -1,0 +1,48 @@
+"""The lock of a run's folder: only one process at a time trains a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from metarl.core.errors import UserError
+from metarl.runs.atomic_io import wrap_os_errors
+
+
+@contextlib.contextmanager
+def training_lock(directory: Path) -> Iterator[None]:
+    """Hold the exclusive training lock of a run; released by the OS if the process dies.
+
+    Raises:
+        UserError: naming the process that is training the run, if there is one.
+        StorageError: if the folder cannot be written.
+    """
+    path = directory / ".lock"
+    lock = FileLock(path, timeout=0)
+    with wrap_os_errors(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{directory}: {lock_owner(path)} is training here; wait for it, stop it, or "
+                "choose another folder with --out"
+            ) from None
+    try:
+        with wrap_os_errors(path):
+            path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def lock_owner(path: Path) -> str:
+    """Return the name of the process that holds a lock, as written in the lock's file."""
+    try:
+        return f"process {path.read_text().strip() or '(of unknown number)'}"
+    except (OSError, ValueError):
+        return "another process"
