@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 
 from examples.many_runs import Job, finish_all
+from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
 from examples.reproduce.published import PUBLISHED
-from examples.reproduce.ship import ship
 from metarl.config import config_names
 from metarl.runs.atomic_io import write_atomically
 
@@ -27,7 +27,8 @@ BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")
 ONLY = {"ant_vel": (("maml_trpo_tuned", 0), ("cavia_tuned", 0))}
 """Methods and seeds of families whose whole row would take days."""
-SHIPPED = METHODS[1:]  # endings of the names of configs whose best run comes with the code
+EXPORTED = METHODS[1:]
+"""Endings of the names of the configs whose best run is distributed with the code."""
 ITERATIONS = {
     "half_cheetah_dir/maml_trpo": 50,
     "half_cheetah_dir/oracle": 100,
@@ -68,8 +69,8 @@ def main() -> None:
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
     write_atomically(file, content.encode())
     print("\n".join(table(results)))
-    shipped = [job for job in done if job.name.endswith(SHIPPED)]
-    print(*draw(results, args.out), *ship(shipped, args.out / "runs"), sep="\n")
+    exported = [job for job in done if job.name.endswith(EXPORTED)]
+    print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")
 
 
 def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:

@@ -15,7 +15,8 @@ from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
 from metarl.agents.base import make_agent
 from metarl.config import read_config
-from metarl.evaluation.evaluate import Evaluation, evaluate, step_scales
+from metarl.evaluation.evaluate import evaluate, step_scales
+from metarl.evaluation.result import Evaluation
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run, encode

@@ -73,17 +73,19 @@ def dry_run(config: Any, directory: Path) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure the return before and after adaptation on held-out tasks."""
-    from metarl.evaluation.compare import (
-        evaluate_run,
-        evaluation_remarks,
+    from metarl.evaluation.compare import evaluate_run
+    from metarl.reporting.evaluation import (
+        evaluation_notes,
         evaluation_table,
         evaluation_title,
+        publish_evaluation,
     )
     from metarl.rollout.failures import EpisodeDiverged
+    from metarl.runs.run import Run
 
     against = [name for name in args.against.split(",") if name]
     try:
-        results, files = evaluate_run(
+        results, file = evaluate_run(
             args.directory,
             protocol=args.protocol,
             checkpoint=args.checkpoint,
@@ -98,12 +100,14 @@ def evaluate(args: argparse.Namespace) -> int:
         )
     except EpisodeDiverged as error:
         return complain(f"evaluation stopped: {error}", 1)
+    run = Run.open(args.directory, **overrides_of(args))
+    figure = publish_evaluation(run, file, results)
     print(evaluation_title(results))
     print_table(evaluation_table(results))
-    for remark in evaluation_remarks(results):
-        print(remark)
-    for path in files:
-        print(path)
+    for note in evaluation_notes(results):
+        print(note)
+    print(file)
+    print(figure)
     return 0
 
 
@@ -189,11 +193,11 @@ def check_env(args: argparse.Namespace) -> int:
     """Check that a task family keeps the contract that training relies on."""
     from metarl.cli.flags import family_of
     from metarl.envs.contract import check_family
-    from metarl.reporting.tables import checks, verdict
+    from metarl.reporting.tables import checks, summary_line
 
     results = check_family(family_of(args))
     print_table(checks(results))
-    print(verdict(args.target, results))
+    print(summary_line(args.target, results))
     # Where everything was skipped, nothing is known.
     outcomes = {result.outcome for result in results}
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from metarl.config import Config, build_family, config_keys, family_keys, load_config
 from metarl.core.errors import ConfigError, UserError, shown
-from metarl.core.parsing import read_yaml
+from metarl.core.parsing import format_value, read_yaml
 from metarl.core.schema import Key, type_name
 from metarl.envs import TaskFamily, family_class
 
@@ -56,7 +56,7 @@ def add_key_flags(
     """Add a group of flags, one for each key."""
     group = command.add_argument_group(title, description)
     for key in keys:
-        default = "" if key.default is MISSING else f" (default {plain_text(key.default)})"
+        default = "" if key.default is MISSING else f" (default {format_value(key.default)})"
         flags = {f"--{key.path.replace('_', '-')}", f"--{key.path}"}
         group.add_argument(
             *sorted(flags),
@@ -81,15 +81,6 @@ def named_family(words: Sequence[str]) -> type[TaskFamily] | None:
         with contextlib.suppress(ValueError):
             return family_class(word)
     return None
-
-
-def plain_text(value: Any) -> str:
-    """Write a default as a user would."""
-    if isinstance(value, tuple):
-        return str(list(value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -98,14 +98,16 @@ def make_parser(words: Sequence[str]) -> Parser:
     add_run_flags(command)
     command.add_argument(
         "--protocol",
-        default="paper",
+        default="k_step",
         metavar="NAME",
-        help="paper (default), few_episode, ood, robust or continual: see docs/evaluation.md",
+        help="k_step (default), few_episode, ood, robust or continual: see docs/evaluation.md",
     )
     command.add_argument("--split", default="test", help="train, validation, test (default) or ood")
     command.add_argument("--tasks", type=int, default=40, help="tasks of the split (default 40)")
-    command.add_argument("--episodes", type=int, default=20, help="per task and step (default 20)")
-    command.add_argument("--steps", type=int, default=3, help="adaptation steps (default 3)")
+    command.add_argument(
+        "--episodes", type=int, default=20, help="per task and adaptation (default 20)"
+    )
+    command.add_argument("--steps", type=int, default=3, help="adaptations (default 3)")
     command.add_argument(
         "--against",
         default="",

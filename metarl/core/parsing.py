@@ -89,3 +89,12 @@ def printable(text: str) -> str:
 def is_number(value: Any) -> TypeGuard[float]:
     """Say whether a value is a finite number, of a size that can be worked with."""
     return type(value) in (int, float) and abs(value) < 1e300
+
+
+def format_value(value: Any) -> str:
+    """Return a config value as a user would write it in YAML."""
+    if isinstance(value, tuple):
+        return str(list(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
