@@ -1,4 +1,4 @@
-"""Evaluate finished runs as the MAML paper did, and gather what came out."""
+"""Evaluate finished runs as the MAML paper did, and gather the results."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from metarl.runs.run import Run, encode
 STEPS = 3
 TASKS = 40
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
-"""On the step size, among which the best for a baseline is found on validation tasks."""
+"""Factors on a baseline's step size; the best one on validation tasks is used."""
 GEOMETRIC = ("point_nav",)  # where the paper's third step is too long
 AVERAGED = ("half_cheetah_vel", "ant_vel")  # where the last iterations of tuned runs bounce
 UNTRAINED = {"ant_vel": "maml_trpo_tuned"}  # whose initial policy is `random`, if not maml_trpo's
-POINTS = 120  # of a learning curve in the results file
+MAX_CURVE_POINTS = 120  # of a learning curve in the results file
 BY_SEED = ("seeds", "returns", "env_steps", "hours", "curve")
 
 
 def measure(job: Job) -> None:
-    """Evaluate a run, and what it is compared with, at the last of the job's iterations.
+    """Evaluate a run and its baselines at the last of the job's iterations.
 
     Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
     that is best after one step on validation tasks. In some families the others also adapt with
@@ -53,13 +53,13 @@ def measure(job: Job) -> None:
     if adapts and run.config.method.endswith("_tuned") and run.config.env.name in AVERAGED:
         average = make_agent(run.config, run.load("average").agent)
         agents[f"{run.config.method}, averaged"] = average
-    paper, results = step_scales("halving", STEPS), {}
+    halving, results = step_scales("halving", STEPS), {}
     for method, agent in agents.items():
-        results[method] = play(run, agent, paper)
+        results[method] = play(run, agent, halving)
         if method in ("pretrained", "random"):
             tried = [play(run, agent, [factor], "validation") for factor in FACTORS]
             best = FACTORS[int(np.argmax([result.mean[1] for result in tried]))]
-            results[f"{method}, best step"] = play(run, agent, [best * scale for scale in paper])
+            results[f"{method}, best step"] = play(run, agent, [best * scale for scale in halving])
         elif run.config.env.name in GEOMETRIC and adapts:
             geometric = step_scales("geometric", STEPS)
             results[f"{method}, ever smaller steps"] = play(run, agent, geometric)
@@ -71,14 +71,14 @@ def measure(job: Job) -> None:
 
 
 def result_file(job: Job) -> Path:
-    """Return where the evaluation of a job goes."""
+    """Return the result file of a job."""
     return job.folder / f"figure-{job.config.iterations}.json"
 
 
 def play(run: Run, agent: Any, scales: Sequence[float], split: str = "test") -> Evaluation:
-    """Adapt by steps of these sizes, as factors on the run's own, from the paper's episodes.
+    """Evaluate adaptations with these factors on the run's step size, from the paper's episodes.
 
-    Half as many validation tasks do to choose a step size.
+    Step sizes are chosen on half as many validation tasks.
     """
     return evaluate(
         agent,
@@ -126,13 +126,13 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def fingerprint(job: Job) -> str:
-    """Return what tells the experiment of a job from others, whatever its seed."""
+    """Return a hash of a job's config without its seed."""
     settings = {**read_config(job.name), **job.settings, "seed": None}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def merge(known: dict[str, Any], found: dict[str, Any], current: set[str]) -> dict[str, Any]:
-    """Add known results, of runs that may not be here any more, to those that were found now.
+    """Add known results, whose runs may be deleted, to the results that were found now.
 
     Args:
         known, found: as `gather` returns them; a seed that is in both is taken from `found`.
@@ -172,6 +172,6 @@ def curve(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """
     names = ("env_steps", "return_before", "return_after")
     rows = np.array([[line[name] for name in names] for line in metrics])
-    size = math.ceil(len(rows) / POINTS)
+    size = math.ceil(len(rows) / MAX_CURVE_POINTS)
     groups = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [[group[-1, 0], *np.round(group[:, 1:].mean(axis=0), 2)] for group in groups]

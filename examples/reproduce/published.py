@@ -1,4 +1,4 @@
-"""What the MAML paper's figure of reinforcement learning shows, and how it was measured."""
+"""The published results of the MAML paper's figure of reinforcement learning."""
 
 from __future__ import annotations
 

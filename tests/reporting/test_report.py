@@ -188,9 +188,7 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(runs[1], copy)
     evaluate_run(copy, tasks=3, episodes=2, steps=1)
-    with pytest.raises(
-        UserError, match=r"k_step-test: a0 was evaluated on 5 tasks .*, copy on 3"
-    ):
+    with pytest.raises(UserError, match=r"k_step-test: a0 was evaluated on 5 tasks .*, copy on 3"):
         write_report([runs[0], copy], tmp_path / "out")
     evaluate_run(copy, tasks=5, episodes=2, steps=2)
     with pytest.raises(UserError, match=r"1 adaptations, copy on 5 tasks .*, 2 adaptations"):
