@@ -2,8 +2,8 @@
 
     python -m examples.reproduce
 
-Finished runs are not trained again, so the command can be stopped and repeated at any time. Results of
-deleted runs stay in the file as long as their configs do not change. Each row is also a
+Finished runs are not trained again, so the command can be stopped and repeated at any time. Results
+of deleted runs stay in the file as long as their configs do not change. Each row is also a
 command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN
 --inner-lr-schedule halving`.
 """

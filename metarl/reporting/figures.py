@@ -72,7 +72,7 @@ def draw_curve(
     label: str,
     colour: str,
     alpha: float,
-    **line: float,
+    linewidth: float | None = None,
 ) -> None:
     """Draw means, (P,), with their intervals, (P, 2), at the places 0, ..., P - 1.
 
@@ -80,11 +80,11 @@ def draw_curve(
     """
     if len(means) == 1:
         axes.axhspan(*intervals[0], color=colour, alpha=alpha, linewidth=0)
-        axes.axhline(means[0], linestyle="--", color=colour, label=label, **line)
+        axes.axhline(means[0], linestyle="--", color=colour, label=label, linewidth=linewidth)
         return
     places = np.arange(len(means))
     axes.fill_between(places, *intervals.T, color=colour, alpha=alpha, linewidth=0)
-    axes.plot(places, means, marker="o", color=colour, label=label, **line)
+    axes.plot(places, means, marker="o", color=colour, label=label, linewidth=linewidth)
 
 
 def set_x_axis(axes: Axes, result: Evaluation) -> None:

@@ -173,7 +173,7 @@ def read_results(path: Path) -> dict[str, Results]:
         if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):
             raise ValueError("expected a name like k_step-test.json")
         methods = read_json(path)["methods"]
-        found = {
+        found: dict[str, Results] = {
             method: {
                 RENAMED_PARTS.get(part, part): Evaluation.from_dict(each)
                 for part, each in entry["parts"].items()
