@@ -172,7 +172,7 @@ def read_results(path: Path) -> dict[str, Results]:
     try:
         if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):
             raise ValueError("expected a name like k_step-test.json")
-        methods = read_json(path)["methods"]
+        methods: dict[str, dict[str, dict[str, Any]]] = read_json(path)["methods"]
         found: dict[str, Results] = {
             method: {
                 RENAMED_PARTS.get(part, part): Evaluation.from_dict(each)
