@@ -31,7 +31,7 @@ demo: install  ## Train, evaluate and film a small example (safe to repeat)
 	@echo
 	@echo "run:    $(DEMO)"
 	@echo "report: $(DEMO)/report/report.html"
-	@echo "figure: $(DEMO)/evaluation/paper-test.png"
+	@echo "figure: $(DEMO)/evaluation/k_step-test.png"
 	@echo "videos: $(DEMO)/videos/forward.mp4"
 	@echo "        $(DEMO)/videos/backward.mp4"
 

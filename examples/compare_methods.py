@@ -2,7 +2,7 @@
 
     python -m examples.compare_methods point_nav
 
-What is trained already is not trained again: stop it at any time and start it anew.
+Finished runs are not trained again, so the command can be stopped and repeated at any time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
-SETTINGS = ("_tuned", "_gymnasium")  # other settings of a method, and no methods
+VARIANTS = ("_tuned", "_gymnasium")  # endings of configs with other settings of a method
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     names = [name for name in config_names() if name.startswith(f"{args.family}/")]
-    methods = [name for name in names if not name.endswith(SETTINGS)]
+    methods = [name for name in names if not name.endswith(VARIANTS)]
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
     pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
     folders = {pair: args.out / f"{pair[0].replace('/', '-')}-seed{pair[1]}" for pair in pairs}
@@ -59,29 +59,29 @@ def main() -> None:
 
 
 def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
-    """Return the settings of a training that takes as many env steps as that of any method."""
+    """Return settings with which the training of each method takes equally many env steps."""
     # Without adaptation an iteration plays half of the episodes.
     factor = 1 if load_config(name).inner_steps else 2
     return {"num_tasks": num_tasks, "iterations": factor * iterations}
 
 
 def evaluate_job(job: Job) -> None:
-    """Evaluate a run; the reference's also before it had learned anything."""
+    """Evaluate a run; the reference run also with its untrained parameters."""
     against = ["random"] if job.name.endswith(f"/{REFERENCE}") else []
     evaluate_run(job.folder, against=against, **EVALUATION)
 
 
 def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
-    """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
+    """Return name, returns by seed, task and adaptation, (S, B, K + 1), and command of a method."""
     method, returns = name.split("/")[1], []
     for folder in folders:
-        content = json.loads((folder / "evaluation" / "paper-test.json").read_text())
+        content = json.loads((folder / "evaluation" / "k_step-test.json").read_text())
         returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
     return method, np.stack(returns), command
 
 
 def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
-    """Return the lines of a Markdown table, the best return after one step first."""
+    """Return the lines of a Markdown table, by the return after one adaptation, the best first."""
     lines = [
         "| Method | 0 | 1 | 95% interval | by seed | 2 | 3 | Command |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Bring many runs to their end, a few at a time."""
+"""Train many runs to their last iteration, several at a time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from metarl.training.loop import start_or_resume
 
 @dataclass(frozen=True)
 class Job:
-    """A run: the name of its config, values that replace some of it, and its folder.
+    """A run to train.
 
     Attributes:
-        label: what tells its results from others of the same method.
+        name: the name of its config.
+        settings: values that replace those of the config.
+        folder: the run's folder.
+        label: suffix that distinguishes its results from others of the same method.
     """
 
     name: str
@@ -37,10 +40,10 @@ class Job:
 
 
 def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -> None:
-    """Train each run, unless it is there, and do `then` with it, `processes` runs at a time.
+    """Train each run and call `then` with its job, `processes` runs at a time.
 
-    What is done already is not done again: stop it at any time and start it anew. What a run prints
-    goes to a file beside its folder. A run that is there with fewer iterations goes on.
+    Finished runs are not trained again, and runs with fewer iterations are resumed, so the call can
+    be stopped and repeated at any time. The output of a run goes to a file beside its folder.
     """
     for job in jobs:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None])
 
 
 def finish(job: Job, then: Callable[[Job], None]) -> None:
-    """Bring one run to its end and do `then` with it."""
+    """Train one run to its last iteration and call `then` with its job."""
     log = job.folder.with_name(f"{job.folder.name}.log")
     with log.open("a") as file, contextlib.redirect_stdout(file):
         start_or_resume(job.config, job.folder)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from metarl.config import Config
     from metarl.config_files import load_config
     from metarl.core.errors import ConfigError, UserError
-    from metarl.evaluation.evaluate import Evaluation, evaluate, load
+    from metarl.evaluation.evaluate import evaluate, load
+    from metarl.evaluation.result import Evaluation
     from metarl.reporting.video.adaptation import adaptation_video as render
     from metarl.training.loop import resume, train
 
@@ -35,7 +36,7 @@ __all__ = [
 _HOMES = {
     "Config": "metarl.config:Config",
     "ConfigError": "metarl.core.errors:ConfigError",
-    "Evaluation": "metarl.evaluation.evaluate:Evaluation",
+    "Evaluation": "metarl.evaluation.result:Evaluation",
     "UserError": "metarl.core.errors:UserError",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
     "load": "metarl.evaluation.evaluate:load",

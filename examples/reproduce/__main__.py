@@ -2,10 +2,9 @@
 
     python -m examples.reproduce
 
-Stop it at any time and start it anew: what is trained already is not trained again, and results of
-runs that are not here any more stay in the file as long as their configs do. Each row is also a
-command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN
---inner-lr-schedule halving`.
+Finished runs are not trained again, so the command can be stopped and repeated at any time. Results
+of deleted runs stay in the file as long as their configs do not change. Each row is also a
+command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import os
 from pathlib import Path
 
 from examples.many_runs import Job, finish_all
+from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
 from examples.reproduce.published import PUBLISHED
-from examples.reproduce.ship import ship
 from metarl.config_files import config_names
 from metarl.runs.atomic_io import write_atomically
 
@@ -27,7 +26,8 @@ BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")
 ONLY = {"ant_vel": (("maml_trpo_tuned", 0), ("cavia_tuned", 0))}
 """Methods and seeds of families whose whole row would take days."""
-SHIPPED = METHODS[1:]  # endings of the names of configs whose best run comes with the code
+EXPORTED = METHODS[1:]
+"""Endings of the names of the configs whose best run is distributed with the code."""
 ITERATIONS = {
     "half_cheetah_dir/maml_trpo": 50,
     "half_cheetah_dir/oracle": 100,
@@ -68,8 +68,8 @@ def main() -> None:
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
     write_atomically(file, content.encode())
     print("\n".join(table(results)))
-    shipped = [job for job in done if job.name.endswith(SHIPPED)]
-    print(*draw(results, args.out), *ship(shipped, args.out / "runs"), sep="\n")
+    exported = [job for job in done if job.name.endswith(EXPORTED)]
+    print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")
 
 
 def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:

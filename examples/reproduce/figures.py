@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from examples.reproduce.published import BUDGETS, PUBLISHED, Published
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
-from metarl.reporting.figures import COLOURS, finish, save
+from metarl.reporting.figures import COLOURS, save_png, style_axes
 
 SHOWN = dict(
     zip(
@@ -72,8 +72,7 @@ def published_rows(family: str) -> list[str]:
 
 def label(method: str, row: dict[str, Any]) -> str:
     """Name a row, with the factor on its step size where that was chosen."""
-    factor = row["step_scales"][0]
-    return f"{method} (x {factor:g})" if "best step" in method else method
+    return f"{method} (x {row['step_scales'][0]:g})" if "best step" in method else method
 
 
 def means(returns: np.ndarray) -> list[tuple[float, float, float]]:
@@ -95,7 +94,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
         for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
             panel(axes, rows, PUBLISHED[family])
             axes.set_title(family)
-            finish(axes, legend=False)
+            style_axes(axes, legend=False)
         all_axes[0].set_ylabel("return")
         pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in all_axes]
         legend = {label: handle for handle, label in chain(*pairs)}  # one for all panels
@@ -103,12 +102,12 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
             legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False
         )
         made.append(folder / f"reproduction-{name}.png")
-        save(figure, made[-1])
+        save_png(figure, made[-1])
     return made
 
 
 def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
-    """Draw return against adaptation steps: ours in full lines, the paper's dashed."""
+    """Draw return against adaptations: solid lines are this code's, dashed lines the paper's."""
     steps = range(len(paper.maml))
     axes.plot(steps, paper.maml, "--", color="black", label="the paper's MAML")
     axes.axhline(paper.oracle, linestyle="--", color="#999999", label="the paper's oracle")
@@ -122,7 +121,7 @@ def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(steps, mean, marker="o", color=colour, label=method)
     axes.set_xticks(steps)
-    axes.set_xlabel("adaptation steps")
+    axes.set_xlabel("adaptations")
 
 
 def learning(axes: Axes, rows: dict[str, Any], paper: Published) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate finished runs as the MAML paper did, and gather what came out."""
+"""Evaluate finished runs as the MAML paper did, and gather the results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
-from metarl.agents.base import make_agent
+from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.config_files import read_config
-from metarl.evaluation.evaluate import Evaluation, evaluate, step_scales
+from metarl.evaluation.evaluate import evaluate
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run, encode
@@ -23,16 +23,16 @@ from metarl.runs.run import Run, encode
 STEPS = 3
 TASKS = 40
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
-"""On the step size, among which the best for a baseline is found on validation tasks."""
+"""Factors on a baseline's step size; the best one on validation tasks is used."""
 GEOMETRIC = ("point_nav",)  # where the paper's third step is too long
 AVERAGED = ("half_cheetah_vel", "ant_vel")  # where the last iterations of tuned runs bounce
 UNTRAINED = {"ant_vel": "maml_trpo_tuned"}  # whose initial policy is `random`, if not maml_trpo's
-POINTS = 120  # of a learning curve in the results file
+MAX_CURVE_POINTS = 120  # of a learning curve in the results file
 BY_SEED = ("seeds", "returns", "env_steps", "hours", "curve")
 
 
 def measure(job: Job) -> None:
-    """Evaluate a run, and what it is compared with, at the last of the job's iterations.
+    """Evaluate a run and its baselines at the last of the job's iterations.
 
     Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
     that is best after one step on validation tasks. In some families the others also adapt with
@@ -44,51 +44,59 @@ def measure(job: Job) -> None:
         return
     run = Run.open(job.folder)
     state = run.load(str(job.config.iterations))
-    agents = {run.config.method: make_agent(run.config, state.agent)}
-    adapts = run.config.inner_steps > 0
+    method = run.config.method
+    agents = {method: state.agent}
+    adapts = run.config.sampling.adaptation_steps > 0
     first = run.config.seed == 0 and not list(path.parent.glob("figure-*.json"))
-    if first and run.config.method == UNTRAINED.get(run.config.env.name, "maml_trpo"):
-        agents["random"] = make_agent(run.config)
-    if adapts and run.config.method.endswith("_tuned") and run.config.env.name in AVERAGED:
-        average = make_agent(run.config, run.load("average").agent)
-        agents[f"{run.config.method}, averaged"] = average
-    paper, results = step_scales("halving", STEPS), {}
-    for method, agent in agents.items():
-        results[method] = play(run, agent, paper)
-        if method in ("pretrained", "random"):
-            tried = [play(run, agent, [factor], "validation") for factor in FACTORS]
-            best = FACTORS[int(np.argmax([result.mean[1] for result in tried]))]
-            results[f"{method}, best step"] = play(run, agent, [best * scale for scale in paper])
+    if first and method == UNTRAINED.get(run.config.env.name, "maml_trpo"):
+        agents["random"] = None
+    if adapts and method.endswith("_tuned") and run.config.env.name in AVERAGED:
+        agents[f"{method}, averaged"] = run.load("average").agent
+    results = {}
+    for name, learned in agents.items():
+        results[name] = play(run, learned)
+        if name in ("pretrained", "random"):
+            tried = [play(run, learned, factor, split="validation") for factor in FACTORS]
+            best = FACTORS[int(np.argmax([result["mean"][1] for result in tried]))]
+            results[f"{name}, best step"] = play(run, learned, best)
         elif run.config.env.name in GEOMETRIC and adapts:
-            geometric = step_scales("geometric", STEPS)
-            results[f"{method}, ever smaller steps"] = play(run, agent, geometric)
-    content = {
-        "methods": {name: result.to_dict() for name, result in results.items()},
-        "provenance": provenance(),
-    }
+            results[f"{name}, ever smaller steps"] = play(run, learned, schedule="geometric")
+    content = {"methods": results, "provenance": provenance()}
     write_atomically(path, encode(content))
 
 
 def result_file(job: Job) -> Path:
-    """Return where the evaluation of a job goes."""
+    """Return the result file of a job."""
     return job.folder / f"figure-{job.config.iterations}.json"
 
 
-def play(run: Run, agent: Any, scales: Sequence[float], split: str = "test") -> Evaluation:
-    """Adapt by steps of these sizes, as factors on the run's own, from the paper's episodes.
+def play(
+    run: Run,
+    learned: Mapping[str, Any] | None,
+    factor: float = 1.0,
+    *,
+    schedule: Schedule = "halving",
+    split: str = "test",
+) -> dict[str, Any]:
+    """Evaluate adaptations with a factor on the run's step size, from the paper's episodes.
 
-    Half as many validation tasks do to choose a step size.
+    Step sizes are chosen on half as many validation tasks.
     """
-    return evaluate(
-        agent,
-        run.config.env,
+    config = run.config
+    inner = config.agent.inner
+    inner = inner.replace(lr=factor * inner.lr, test_lr_schedule=schedule)
+    config = config.replace(agent=config.agent.replace(inner=inner))
+    result = evaluate(
+        config.make_agent(learned),
+        config.env,
         split=split,
         tasks=TASKS if split == "test" else TASKS // 2,
-        episodes=PUBLISHED[run.config.env.name].episodes,
-        steps=len(scales),
-        scales=scales,
-        threads=run.config.num_threads,
+        episodes=PUBLISHED[config.env.name].episodes,
+        steps=STEPS if split == "test" else 1,
+        threads=config.num_threads,
     )
+    scales = [factor * step_scale(schedule, step) for step in range(result.x[-1])]
+    return {**result.to_dict(), "step_scales": scales}
 
 
 def gather(jobs: Sequence[Job]) -> dict[str, Any]:
@@ -125,13 +133,13 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def fingerprint(job: Job) -> str:
-    """Return what tells the experiment of a job from others, whatever its seed."""
+    """Return a hash of a job's config without its seed."""
     settings = {**read_config(job.name), **job.settings, "seed": None}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def merge(known: dict[str, Any], found: dict[str, Any], current: set[str]) -> dict[str, Any]:
-    """Add known results, of runs that may not be here any more, to those that were found now.
+    """Add known results, whose runs may be deleted, to the results that were found now.
 
     Args:
         known, found: as `gather` returns them; a seed that is in both is taken from `found`.
@@ -171,6 +179,6 @@ def curve(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """
     names = ("env_steps", "return_before", "return_after")
     rows = np.array([[line[name] for name in names] for line in metrics])
-    size = math.ceil(len(rows) / POINTS)
+    size = math.ceil(len(rows) / MAX_CURVE_POINTS)
     groups = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [[group[-1, 0], *np.round(group[:, 1:].mean(axis=0), 2)] for group in groups]

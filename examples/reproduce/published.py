@@ -1,4 +1,4 @@
-"""What the MAML paper's figure of reinforcement learning shows, and how it was measured."""
+"""The published results of the MAML paper's figure of reinforcement learning."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Published:
     """Returns of one family, from the result files in github.com/cbfinn/maml_rl.
 
     Attributes:
-        maml: after 0, 1, 2, 3 adaptation steps, mean over 40 tasks.
+        maml: after 0, 1, 2, 3 adaptations, mean over 40 tasks.
         oracle: of the policy that is told the task.
         pretrained, random: after 0 and 3 steps; None where there are none.
-        episodes: played for each adaptation step.
+        episodes: played for each adaptation.
     """
 
     maml: tuple[float, float, float, float]

@@ -124,9 +124,9 @@ def dry_run(config: Any, directory: Path) -> int:
 @seed_option
 @click.option(
     "--protocol",
-    default="paper",
+    default="k_step",
     metavar="NAME",
-    help="paper, few_episode, ood, robust or continual: see docs/evaluation.md.",
+    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
     shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
 )
 @click.option(
@@ -153,19 +153,22 @@ def evaluate(
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
-    from metarl.evaluation import compare
+    from metarl.evaluation.compare import evaluate_run
+    from metarl.reporting import evaluation as presented
     from metarl.rollout.failures import EpisodeDiverged
+    from metarl.runs.run import Run
 
     baselines = [name for name in against.split(",") if name]
     try:
-        results, files = compare.evaluate_run(
+        results, file = evaluate_run(
             target.directory, protocol=protocol, against=baselines, **settings, **overrides
         )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
-    click.echo(compare.evaluation_title(results))
-    print_table(compare.evaluation_table(results))
-    for line in (*compare.evaluation_remarks(results), *files):
+    figure = presented.publish_evaluation(Run.open(target.directory), file, results)
+    click.echo(presented.evaluation_title(results))
+    print_table(presented.evaluation_table(results))
+    for line in (*presented.evaluation_notes(results), file, figure):
         click.echo(line)
     return 0
 
@@ -289,11 +292,11 @@ def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     `metarl check-env TARGET --help` shows the fields of that family, each of which is a flag.
     """
     from metarl.envs.contract import check_family
-    from metarl.reporting.tables import checks, verdict
+    from metarl.reporting.tables import checks, summary_line
 
     results = check_family(target.make(overrides))
     print_table(checks(results))
-    click.echo(verdict(target.name or "", results))
+    click.echo(summary_line(target.name or "", results))
     # Where everything was skipped, nothing is known.
     outcomes = {result.outcome for result in results}
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1

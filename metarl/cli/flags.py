@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from metarl.cli.parser import Command, check_rendering_library
 from metarl.core.errors import ConfigError, UserError, shown
-from metarl.core.parsing import plain_text, read_yaml
+from metarl.core.parsing import format_value, read_yaml
 from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import Key
 
@@ -179,7 +179,7 @@ class KeyOption(click.Option):
     """The flag of a key, with the key's docstring as help; `section` is its group there."""
 
     def __init__(self, key: Key, hidden: bool = False) -> None:
-        default = "" if key.default is MISSING else f"  [default: {plain_text(key.default)}]"
+        default = "" if key.default is MISSING else f"  [default: {format_value(key.default)}]"
         kind = f"{type_name(key.type)}{', ' * bool(key.bounds)}{key.bounds}"
         super().__init__(
             ["key", flag_of(key.path)],

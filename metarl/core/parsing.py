@@ -181,15 +181,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def plain_text(value: Any) -> str:
-    """Return a plain value as a user would write it in YAML, on one line."""
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number below 1e300 in size, and no bool."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def format_value(value: Any) -> str:
+    """Return a config value as a user would write it in YAML."""
     if isinstance(value, tuple):
         return str(list(value))
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number below 1e300 in size, and no bool."""
-    return type(value) in (int, float) and abs(value) < 1e300

@@ -1,4 +1,4 @@
-"""Where the time of a meta-iteration goes, against the speed of the physics alone."""
+"""The time of a meta-iteration by section, compared with the speed of the physics alone."""
 
 from __future__ import annotations
 
@@ -22,48 +22,56 @@ from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import encode
 from metarl.training.loop import meta_iteration
 
-SAMPLING = ("reset", "policy", "environment")
-LIMIT_STEPS = 100  # control steps per measurement of the physics limit
+SAMPLING_SECTIONS = ("reset", "policy", "environment")
+"""Sections of the timer that belong to sampling; all others belong to the learner."""
+LIMIT_STEPS = 100
+"""Number of control steps per measurement of the physics limit."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What one meta-iteration takes: medians over a few.
+    """Times and memory of one meta-iteration: medians over several.
 
     Attributes:
-        physics_limit_steps_per_second: open loop, on the same simulations and threads.
-        sampling_steps_per_second: closed loop: physics, policy and all else that sampling does.
-        iteration_seconds: of the whole meta-iteration.
-        physics_seconds: what its environment steps would take at the physics limit.
-        phases: seconds by name.
+        physics_limit_steps_per_second: open-loop steps, on the same simulations and threads.
+        sampling_steps_per_second: closed-loop steps: physics, policy and the rest of sampling.
+        iteration_seconds: duration of the meta-iteration.
+        physics_seconds: duration of its environment steps at the physics limit.
+        sections: seconds by section.
         peak_memory_bytes: largest resident memory of the process.
-        env_steps: of one meta-iteration.
-        device: of the learner.
+        env_steps: number of environment steps in one meta-iteration.
+        device: the learner's device.
     """
 
     physics_limit_steps_per_second: float
     sampling_steps_per_second: float
     iteration_seconds: float
     physics_seconds: float
-    phases: dict[str, float]
+    sections: dict[str, float]
     peak_memory_bytes: int
     env_steps: int
     device: str
 
 
 def bench(config: Config, repeats: int = 3) -> Bench:
-    """Run a few meta-iterations, with the physics limit measured before and after each.
+    """Run meta-iterations, with the physics limit measured before and after each.
 
     The first iteration warms up and does not count.
+
+    Args:
+        config: the config of the agent and the environment.
+        repeats: number of iterations that count.
+
+    Raises:
+        ConfigError: if `repeats` is below 1.
     """
     check(repeats >= 1, "repeats", "at least 1", repeats)
     agent = config.make_agent()
-    env = config.env.make_batch(
-        config.sampling.num_tasks * config.sampling.num_episodes, config.num_threads
-    )
+    num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
+    env = config.env.make_batch(num_episodes, config.num_threads)
     keep_freed_memory()
     timer = Timer(agent.device)
-    limits, seconds, phases = [], [], []
+    limits, seconds, sections = [], [], []
     env_steps = 0
     with single_threaded_torch():
         for iteration in range(repeats + 1):
@@ -73,10 +81,11 @@ def bench(config: Config, repeats: int = 3) -> Bench:
             start = time.perf_counter()
             env_steps = meta_iteration(config, agent, env, iteration, timer, [])["steps"]
             seconds.append(time.perf_counter() - start)
-            phases.append(split_phases(timer.restart(), env.physics_seconds))
+            sections.append(split_sections(timer.restart(), env.physics_seconds))
         limits.append(physics_limit(env, config))
     median = {
-        name: statistics.median(phase.get(name, 0.0) for phase in phases[1:]) for name in phases[-1]
+        name: statistics.median(each.get(name, 0.0) for each in sections[1:])
+        for name in sections[-1]
     }
     limit = statistics.median(limits[1:])
     sampling = sum(median[name] for name in ("physics", "policy inference", "other sampling"))
@@ -85,16 +94,21 @@ def bench(config: Config, repeats: int = 3) -> Bench:
         sampling_steps_per_second=env_steps / sampling,
         iteration_seconds=statistics.median(seconds[1:]),
         physics_seconds=env_steps / limit,
-        phases=median,
+        sections=median,
         peak_memory_bytes=peak_memory(),
         env_steps=env_steps,
         device=config.device,
     )
 
 
-def split_phases(seconds: dict[str, float], physics: float) -> dict[str, float]:
-    """Tell physics, inference and the rest of sampling apart; keep the learner's phases."""
-    learner = {name: spent for name, spent in seconds.items() if name not in SAMPLING}
+def split_sections(seconds: dict[str, float], physics: float) -> dict[str, float]:
+    """Split the seconds of sampling into physics, inference and the rest.
+
+    Args:
+        seconds: by section of the timer.
+        physics: seconds of physics within the sections `reset` and `environment`.
+    """
+    learner = {name: spent for name, spent in seconds.items() if name not in SAMPLING_SECTIONS}
     other = seconds["reset"] + seconds["environment"] - physics
     return {
         "physics": physics,
@@ -105,7 +119,7 @@ def split_phases(seconds: dict[str, float], physics: float) -> dict[str, float]:
 
 
 def physics_limit(env: BatchEnv, config: Config) -> float:
-    """Measure open-loop control steps per second under random actions, without looking at them."""
+    """Measure open-loop control steps per second under random actions."""
     rng = make_rng(config.seed, Purpose.BENCHMARK)
     tasks = config.env.sample_tasks(rng, env.num_episodes)
     env.reset(tasks, episode_rngs(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
@@ -127,12 +141,12 @@ def peak_memory() -> int:
 
 
 def bench_table(result: Bench) -> Table:
-    """Return the figures as a table for the terminal."""
+    """Return the measurements as a table for the terminal."""
     table = Table(title=f"one meta-iteration, {result.env_steps:,} env steps, {result.device}")
     table.add_column("part")
     table.add_column("seconds", justify="right")
     table.add_column("of the physics limit", justify="right")
-    for name, seconds in result.phases.items():
+    for name, seconds in result.sections.items():
         table.add_row(name, f"{seconds:.2f}", f"{seconds / result.physics_seconds:.2f}")
     table.add_section()
     total = result.iteration_seconds
@@ -151,7 +165,7 @@ def bench_table(result: Bench) -> Table:
 
 
 def write_json(result: Bench, path: Path) -> None:
-    """Write the figures for programs.
+    """Write the measurements as JSON.
 
     Raises:
         UserError: if the file cannot be written.

@@ -1,11 +1,11 @@
-"""Figures of results."""
+"""The figure of one evaluation, by protocol."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.evaluation.evaluate import Evaluation
-from metarl.evaluation.protocols import STRENGTHS, forgetting
+from metarl.evaluation.continual import forgetting
+from metarl.evaluation.protocols import PERTURBATIONS
+from metarl.evaluation.result import Evaluation
 from metarl.runs.atomic_io import write_atomically
 
 COLOURS = ("#2a6fbb", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")
@@ -29,71 +30,116 @@ def literal_texts() -> Iterator[None]:
 
 
 @literal_texts()
-def draw(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
-    """Draw what a protocol found, as a PNG.
+def draw_evaluation(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
+    """Write the figure of an evaluation as a PNG.
 
     Args:
-        protocol: its name.
+        protocol: the name of the protocol.
         results: by method, or `method, part`, on the same tasks.
         path: the file to write.
+
+    Raises:
+        StorageError: if the file cannot be written.
     """
-    save(PANELS.get(protocol, curves)(results), path)
+    save_png(PROTOCOL_FIGURES.get(protocol, return_curves)(results), path)
 
 
-def curves(results: Mapping[str, Evaluation]) -> Figure:
-    """Draw return against what was spent on adaptation, with intervals over tasks."""
+def return_curves(results: Mapping[str, Evaluation]) -> Figure:
+    """Draw mean return against x, such as adaptations made, with intervals over tasks."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for number, (label, result) in enumerate(results.items()):
-        places = np.arange(len(result.points))
-        low, high = result.interval.T
         colour = COLOURS[number % len(COLOURS)]
-        axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(places, result.mean, marker="o", color=colour, label=label)
-    first = next(iter(results.values()))
-    axes.set_xticks(range(len(first.points)), list(map(str, first.points)))
-    axes.set_xlabel(first.axis)
+        draw_curve(axes, result.mean, result.interval, label=label, colour=colour, alpha=0.18)
+    longest = longest_result(results.values())
+    set_x_axis(axes, longest)
     axes.set_ylabel("return (mean over tasks, 95% interval)")
-    axes.set_title(title(first))
-    finish(axes)
+    axes.set_title(figure_title(next(iter(results.values()))))
+    style_axes(axes)
     return figure
 
 
-def robustness(results: Mapping[str, Evaluation]) -> Figure:
-    """Draw return before and after adaptation against the strength of each perturbation."""
-    methods = [name.removesuffix(", usual") for name in results if name.endswith(", usual")]
-    shown = [name for name in STRENGTHS if any(f", {name} " in key for key in results)]
+def longest_result(results: Iterable[Evaluation]) -> Evaluation:
+    """Return the first of the results that have the most values of x."""
+    return max(results, key=lambda result: len(result.x))
+
+
+def draw_curve(
+    axes: Axes,
+    means: np.ndarray,
+    intervals: np.ndarray,
+    *,
+    label: str,
+    colour: str,
+    alpha: float,
+    linewidth: float | None = None,
+) -> None:
+    """Draw means, (P,), with their intervals, (P, 2), at the places 0, ..., P - 1.
+
+    A single mean, of an agent that cannot adapt, becomes a dashed line over all places.
+    """
+    if len(means) == 1:
+        axes.axhspan(*intervals[0], color=colour, alpha=alpha, linewidth=0)
+        axes.axhline(means[0], linestyle="--", color=colour, label=label, linewidth=linewidth)
+        return
+    places = np.arange(len(means))
+    axes.fill_between(places, *intervals.T, color=colour, alpha=alpha, linewidth=0)
+    axes.plot(places, means, marker="o", color=colour, label=label, linewidth=linewidth)
+
+
+def set_x_axis(axes: Axes, result: Evaluation) -> None:
+    """Label the places 0, ..., P - 1 with the x of a result."""
+    axes.set_xticks(range(len(result.x)), list(map(str, result.x)))
+    axes.set_xlabel(result.x_label)
+
+
+def robustness_curves(results: Mapping[str, Evaluation]) -> Figure:
+    """Draw return before and after adaptation against the strength of each perturbation.
+
+    An agent that cannot adapt has one dashed curve.
+    """
+    nominal = ", nominal"
+    methods = [name.removesuffix(nominal) for name in results if name.endswith(nominal)]
+    shown = [name for name in PERTURBATIONS if any(f", {name} " in key for key in results)]
     figure = Figure(figsize=(4 * len(shown), 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, name in zip(all_axes, shown, strict=True):
-        strengths = STRENGTHS[name]
-        ticks = ["usual", *(f"{strength:g}" for strength in strengths)]
+        ticks = ["nominal", *(f"{strength:g}" for strength in PERTURBATIONS[name])]
         for method, colour in zip(methods, COLOURS, strict=False):
             parts = [f"{method}, {name} {tick}" for tick in ticks[1:]]
-            found = [results[f"{method}, usual"], *(results[part] for part in parts)]
-            for place, style, when in ((-1, "o-", "adapted"), (0, "o:", "unadapted")):
+            found = [results[f"{method}{nominal}"], *(results[part] for part in parts)]
+            adapts = any(len(result.x) > 1 for result in found)
+            curves = [(-1, "o-", f"{method}, adapted"), (0, "o:", f"{method}, unadapted")]
+            for place, style, label in curves if adapts else [(0, "o--", method)]:
                 means = [result.mean[place] for result in found]
-                axes.plot(ticks, means, style, color=colour, label=f"{method}, {when}")
+                axes.plot(ticks, means, style, color=colour, label=label)
         axes.set_xlabel(name.replace("_", " "))
-        finish(axes, legend=axes is all_axes[-1])
+        style_axes(axes, legend=axes is all_axes[-1])
     all_axes[0].set_ylabel("return (mean over tasks)")
-    figure.suptitle(title(next(iter(results.values()))))
+    figure.suptitle(figure_title(next(iter(results.values()))))
     return figure
 
 
 def forgetting_matrices(results: Mapping[str, Evaluation]) -> Figure:
-    """Draw the return on each task of a sequence after each has been met, as a map of numbers."""
-    figure = Figure(figsize=(4.2 * len(results), 4), layout="constrained")
-    all_axes = figure.subplots(1, len(results), squeeze=False)[0]
-    matrices = [forgetting(result).matrix for result in results.values()]
+    """Draw the return on each task of a sequence after each was met, as coloured matrices.
+
+    Results of agents that cannot adapt have no matrix.
+    """
+    adapting = {label: result for label, result in results.items() if len(result.x) > 1}
+    if not adapting:
+        return return_curves(results)
+    figure = Figure(figsize=(4.2 * len(adapting), 4), layout="constrained")
+    all_axes = figure.subplots(1, len(adapting), squeeze=False)[0]
+    matrices = [forgetting(result).matrix for result in adapting.values()]
     limits = min(map(np.min, matrices)), max(map(np.max, matrices))
-    for axes, (label, result), matrix in zip(all_axes, results.items(), matrices, strict=True):
+    for axes, (label, result), matrix in zip(all_axes, adapting.items(), matrices, strict=True):
         axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
         middle = np.mean(limits)
         for (met, place), value in np.ndenumerate(matrix):
-            ink = "white" if value < middle else "black"
-            axes.text(place, met, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8)
-        axes.set_yticks(range(len(result.points)), list(map(str, result.points)))
+            colour = "white" if value < middle else "black"
+            text = f"{value:.0f}"
+            axes.text(place, met, text, ha="center", va="center", color=colour, fontsize=8)
+        axes.set_yticks(range(len(result.x)), list(map(str, result.x)))
         axes.set_xticks(range(matrix.shape[1]), [str(task + 1) for task in range(matrix.shape[1])])
         axes.set_xlabel("return on task")
         axes.set_title(label, fontsize=9)
@@ -101,26 +147,30 @@ def forgetting_matrices(results: Mapping[str, Evaluation]) -> Figure:
     return figure
 
 
-PANELS = {"robust": robustness, "continual": forgetting_matrices}
-"""Protocols whose results have a figure of their own."""
+PROTOCOL_FIGURES = {"robust": robustness_curves, "continual": forgetting_matrices}
+"""Protocols with a figure of their own."""
 
 
-def title(result: Evaluation) -> str:
-    """Say what was evaluated."""
+def figure_title(result: Evaluation) -> str:
+    """Return the family, the tasks and the number of episodes as text."""
     count, _, episodes = result.returns.shape
     return f"{result.family}: {count} {result.split} tasks, {episodes} episodes each"
 
 
-def finish(axes: Axes, legend: bool = True) -> None:
-    """Give axes the look of all of them."""
+def style_axes(axes: Axes, legend: bool = True) -> None:
+    """Apply the common style: grid, two spines, and a legend where asked for."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         axes.legend(frameon=False, fontsize=8)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all."""
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, atomically.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     write_atomically(path, picture.getvalue())

@@ -1,4 +1,4 @@
-"""The figures of a report, on matplotlib, without a display."""
+"""The figures of a report, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from matplotlib.figure import Figure
 from metarl.core.errors import UserError
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import interval, performance_profile
-from metarl.evaluation.evaluate import Evaluation
-from metarl.reporting.figures import COLOURS, finish
-from metarl.reporting.summary import RETURNS, Story, by_method
+from metarl.evaluation.result import Evaluation
+from metarl.reporting.figures import COLOURS, draw_curve, set_x_axis, style_axes
+from metarl.reporting.pooling import final_scores, group_by_method
+from metarl.reporting.summary import RETURNS, RunSummary
 
-SMOOTH = 100  # points of a learning curve
-HIDDEN = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
+CURVE_POINTS = 100
+"""Number of points of a learning curve."""
+NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
+"""Metrics that the diagnostics leave out."""
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG, fit to stand inside a page.
+    """Return a figure as an SVG element for an HTML page.
 
     Raises:
-        UserError: if its numbers lie too far apart, or too close together, to be drawn.
+        UserError: if its numbers are too far apart, or too close together, to be drawn.
     """
     text = io.StringIO()
     # The same figure gives the same text.
@@ -37,15 +40,16 @@ def svg(figure: Figure) -> str:
     return whole[whole.index("<svg") :]
 
 
-def learning_curves(stories: Sequence[Story]) -> Figure:
+def learning_curves(summaries: Sequence[RunSummary]) -> Figure:
     """Draw return before and after adaptation in training, against env steps and against hours.
 
     A line is the mean over the seeds of a method, the band their range.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    groups = group_by_method(summaries)
     for axes, name in zip(panels, ("million env steps", "hours of training"), strict=True):
-        for (method, runs), colour in zip(by_method(stories).items(), COLOURS * 9, strict=False):
+        for (method, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
             for metric, style in zip(RETURNS, (":", "-"), strict=True):
                 grid, curves = on_one_grid(runs, metric, hours=name.startswith("hours"))
                 axes.plot(grid, curves.mean(0), style, color=colour, linewidth=1.3)
@@ -55,33 +59,37 @@ def learning_curves(stories: Sequence[Story]) -> Figure:
             axes.plot([], [], color=colour, label=f"{method} ({len(runs)})")
         axes.set_xlabel(name)
         axes.locator_params(axis="x", nbins=6)
-        finish(axes, legend=axes is panels[0])
+        style_axes(axes, legend=axes is panels[0])
     panels[0].set_ylabel("return: after (line), before (dots)")
     return figure
 
 
 def on_one_grid(
-    runs: Sequence[Story], metric: str, *, hours: bool
+    runs: Sequence[RunSummary], metric: str, *, hours: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return points (n,) that all runs have come to, and the metric of each run there, (S, n)."""
-    axes = [run.hours if hours else run.metrics["env_steps"] / 1e6 for run in runs]
-    grid = np.linspace(max(each[0] for each in axes), min(each[-1] for each in axes), SMOOTH)
-    width = max(1, min(len(each) for each in axes) // SMOOTH)
+    """Return a grid (n,) of hours, or million env steps, and a metric of each run on it, (S, n).
+
+    The grid spans the range that all runs have.
+    """
+    spent = [run.hours if hours else run.metrics["env_steps"] / 1e6 for run in runs]
+    start, end = max(each[0] for each in spent), min(each[-1] for each in spent)
+    grid = np.linspace(start, end, CURVE_POINTS)
+    width = max(1, min(len(each) for each in spent) // CURVE_POINTS)
     smooth = [moving_mean(run.metrics[metric], width) for run in runs]
-    pairs = zip(axes, smooth, strict=True)
-    return grid, np.stack([interpolated(grid, axis, values) for axis, values in pairs])
+    pairs = zip(spent, smooth, strict=True)
+    return grid, np.stack([interpolate(grid, x, values) for x, values in pairs])
 
 
-def interpolated(grid: np.ndarray, axis: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the values, of which some are NaN, on a grid; NaN if all are."""
+def interpolate(grid: np.ndarray, x: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return values (m,) at x (m,) on a grid (n,), without those that are NaN; NaN if all are."""
     known = np.isfinite(values)
     if not known.any():
         return np.full(grid.shape, np.nan)
-    return np.interp(grid, axis[known], values[known])
+    return np.interp(grid, x[known], values[known])
 
 
 def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the mean of each value and those before it, at most `width` of them, NaN left out."""
+    """Return the mean of each value and its predecessors, `width` values at most, without NaN."""
     known = np.isfinite(values)
     sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0)]))
     counts = np.cumsum(np.concatenate([[0], known]))
@@ -92,42 +100,52 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def adaptation_curves(scores: Mapping[str, np.ndarray], shown: Evaluation) -> Figure:
-    """Draw mean return at each point of adaptation, with intervals over seeds and tasks."""
+def adaptation_curves(scores: Mapping[str, np.ndarray], longest: Evaluation) -> Figure:
+    """Draw mean return against x, such as adaptations made, with intervals over seeds and tasks.
+
+    Args:
+        scores: of each method, (S, B, P).
+        longest: a result with all values of x.
+    """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(shown.points))
     for (name, values), colour in zip(scores.items(), COLOURS * 9, strict=False):
         rng = make_rng(0, Purpose.BOOTSTRAP)
-        bounds = np.array([interval(each, rng) for each in np.moveaxis(values, 2, 0)])
-        axes.fill_between(places, *bounds.T, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(places, values.mean((0, 1)), "o-", color=colour, label=name, linewidth=1.3)
-    axes.set_xticks(places, list(map(str, shown.points)))
-    axes.set_xlabel(shown.axis)
+        intervals = np.array([interval(each, rng) for each in np.moveaxis(values, 2, 0)])
+        means = values.mean((0, 1))
+        draw_curve(axes, means, intervals, label=name, colour=colour, alpha=0.15, linewidth=1.3)
+    set_x_axis(axes, longest)
     axes.set_ylabel("return")
-    finish(axes)
+    style_axes(axes)
     return figure
 
 
 def profiles(scores: Mapping[str, np.ndarray]) -> Figure:
-    """Draw which share of runs and tasks comes above each return after the last step."""
+    """Draw the performance profile of each method after the last adaptation.
+
+    A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
+
+    Args:
+        scores: of each method, (S, B, P).
+    """
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    last = {name: values[:, :, -1] for name, values in scores.items()}
+    last = final_scores(scores)
     low, high = np.quantile(np.concatenate([each.ravel() for each in last.values()]), [0.01, 1.0])
     levels = np.linspace(low, high, 200)
     for (name, values), colour in zip(last.items(), COLOURS * 9, strict=False):
         axes.plot(levels, performance_profile(values, levels), color=colour, label=name)
     axes.set_xlabel("return")
     axes.set_ylabel("share of runs and tasks above")
-    finish(axes)
+    style_axes(axes)
     return figure
 
 
-def by_task_parameter(results: Mapping[str, Evaluation]) -> Figure | None:
-    """Draw the return before and after adaptation against the task; None for tasks of many numbers.
+def returns_by_task(results: Mapping[str, Evaluation]) -> Figure | None:
+    """Draw the return before and after adaptation against the task.
 
-    One number on the axis, two as places in the plane with the return as colour.
+    A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
+    return after adaptation as colour. None for tasks of more numbers.
     """
     first = next(iter(results.values()))
     task_dim = first.tasks.shape[1]
@@ -138,22 +156,22 @@ def by_task_parameter(results: Mapping[str, Evaluation]) -> Figure | None:
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for axes, (name, result) in zip(panels, results.items(), strict=True):
         if task_dim == 1:
-            for place, colour in ((0, "#999999"), (-1, COLOURS[0])):
-                tick = f"{result.axis}: {result.points[place]}"
+            places = [(0, "#999999"), (-1, COLOURS[0])]
+            for place, colour in places if len(result.x) > 1 else places[1:]:
                 axes.plot(
                     result.tasks[:, 0],
                     result.by_task[:, place],
                     "o",
                     ms=4,
                     color=colour,
-                    label=tick,
+                    label=f"{result.x_label}: {result.x[place]}",
                 )
             axes.set_xlabel("task")
-            finish(axes)
+            style_axes(axes)
         else:
             x, y = result.tasks.T
-            drawn = axes.scatter(x, y, c=result.by_task[:, -1], s=30, cmap="viridis")
-            figure.colorbar(drawn, ax=axes, label=f"return, {result.axis}: {result.points[-1]}")
+            points = axes.scatter(x, y, c=result.by_task[:, -1], s=30, cmap="viridis")
+            figure.colorbar(points, ax=axes, label=f"return, {result.x_label}: {result.x[-1]}")
             axes.set_aspect("equal")
         axes.set_title(name, fontsize=9)
     if task_dim == 1:
@@ -161,14 +179,19 @@ def by_task_parameter(results: Mapping[str, Evaluation]) -> Figure | None:
     return figure
 
 
-def diagnostics(stories: Sequence[Story]) -> Figure:
-    """Draw every other metric of training, small: what explains a run that failed."""
-    names = {name: None for story in stories for name in story.metrics if name not in HIDDEN}
+def diagnostics(summaries: Sequence[RunSummary]) -> Figure:
+    """Draw small plots of all other metrics of training, which explain a run that failed."""
+    names = {
+        name: None
+        for summary in summaries
+        for name in summary.metrics
+        if name not in NOT_DIAGNOSTIC
+    }
     columns = 3
     rows = max(1, -(-len(names) // columns))
     figure = Figure(figsize=(9, 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    groups = by_method(stories)
+    groups = group_by_method(summaries)
     for axes, name in zip(panels, names, strict=False):
         for (_, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
             for run in runs:
@@ -177,7 +200,7 @@ def diagnostics(stories: Sequence[Story]) -> Figure:
                     axes.plot(steps, run.metrics[name], color=colour, linewidth=0.8)
         axes.set_title(name.replace("_", " "), fontsize=9)
         axes.tick_params(labelsize=7)
-        finish(axes, legend=False)
+        style_axes(axes, legend=False)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     figure.supxlabel("million env steps", fontsize=9)

@@ -1,4 +1,4 @@
-"""What `metarl list` and `metarl check-env` show."""
+"""The tables of `metarl list` and `metarl check-env`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from metarl.runs.run import Run
 from metarl.training.progress import format_return
 
 
-def table(*columns: str) -> Table:
-    """Return an empty table in the style of all of them."""
+def empty_table(*columns: str) -> Table:
+    """Return a table without rows, in the common style."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column)
@@ -31,8 +31,8 @@ def table(*columns: str) -> Table:
 
 
 def families() -> Table:
-    """List the task families."""
-    made = table("family", "task", "horizon", "obs", "action", "source", "what to do")
+    """Return a table of the task families."""
+    made = empty_table("family", "task", "horizon", "obs", "action", "source", "what to do")
     for column in made.columns[:-1]:
         column.no_wrap = True
     for name, cls in FAMILIES.items():
@@ -47,18 +47,18 @@ def families() -> Table:
             str(family.horizon),
             *sizes,
             family.source,
-            escape(summary(cls)),
+            escape(first_paragraph(cls)),
         )
     return made
 
 
-def summary(cls: type) -> str:
-    """Return the first paragraph of a docstring on one line."""
+def first_paragraph(cls: type) -> str:
+    """Return the first paragraph of a class's docstring on one line."""
     return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
 
 
 def space_text(space: Box) -> str:
-    """Write the bounds of a vector, those of neighbours that share them once: 6 x [0, 1]."""
+    """Return the bounds of a vector as text, equal neighbours once: `6 x [0, 1]`."""
     bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
     runs = [(low, high, len(list(run))) for (low, high), run in itertools.groupby(bounds)]
     return ", ".join(
@@ -68,14 +68,14 @@ def space_text(space: Box) -> str:
 
 
 def action_text(family: TaskFamily) -> str:
-    """Write how many numbers an action has, or of how many it is one."""
+    """Return the number of dimensions of an action, or `1 of n` for n choices."""
     space = family.action_space
     return f"1 of {space.n}" if isinstance(space, Discrete) else str(family.action_dim)
 
 
 def configs() -> Table:
-    """List the configs that come with the package."""
-    made = table("config", "family", "method", "tasks x episodes", "iterations")
+    """Return a table of the configs that come with the package."""
+    made = empty_table("config", "family", "method", "tasks x episodes", "iterations")
     for name in config_names():
         config = load_config(name)
         made.add_row(
@@ -89,8 +89,10 @@ def configs() -> Table:
 
 
 def runs(folder: Path) -> Table:
-    """List the runs in a folder."""
-    made = table("run", "family", "method", "seed", "iterations", "before -> after", "age", "size")
+    """Return a table of the runs in a folder."""
+    made = empty_table(
+        "run", "family", "method", "seed", "iterations", "before -> after", "age", "size"
+    )
     for path in sorted(folder.glob("*/config.yaml")):
         try:
             run = Run.open(path.parent)
@@ -108,20 +110,20 @@ def runs(folder: Path) -> Table:
             f"{format_return(last['return_before'])} -> {format_return(last['return_after'])}"
             if last
             else "",
-            age(time.time() - path.stat().st_mtime),
-            f"{size(path.parent) / 1e6:.1f} MB",
+            age_text(time.time() - path.stat().st_mtime),
+            f"{folder_size(path.parent) / 1e6:.1f} MB",
         )
     return made
 
 
 def cell(text: str) -> str:
-    """Return a text of a table that neither Rich nor the terminal takes for more than a text."""
+    """Return a text without Rich markup and without control characters."""
     return escape(printable(text))
 
 
 def checks(results: Sequence[Check]) -> Table:
-    """List what came of the checks of a task family."""
-    made = table("check", "outcome", "reason")
+    """Return a table of the checks of a task family."""
+    made = empty_table("check", "outcome", "reason")
     styles = {"pass": "green", "FAIL": "bold red", "skipped": "yellow"}
     for result in results:
         outcome = f"[{styles[result.outcome]}]{result.outcome}[/]"
@@ -129,21 +131,21 @@ def checks(results: Sequence[Check]) -> Table:
     return made
 
 
-def verdict(name: str, results: Sequence[Check]) -> str:
-    """Count the outcomes in one line."""
+def summary_line(name: str, results: Sequence[Check]) -> str:
+    """Return the number of checks with each outcome, on one line."""
     counts = Counter(result.outcome for result in results)
-    told = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
-    return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in told if counts[key])
+    words = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
+    return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in words if counts[key])
 
 
-def age(seconds: float) -> str:
-    """Write a duration in its largest unit."""
+def age_text(seconds: float) -> str:
+    """Return a duration as text, in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
 
 
-def size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
+def folder_size(folder: Path) -> int:
+    """Return the size of all files below a folder, bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

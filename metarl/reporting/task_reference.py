@@ -1,8 +1,8 @@
-"""The reference of the task families, written from the code.
+"""The reference page of the task families, generated from the code.
 
     python -m metarl.reporting.task_reference > docs/tasks.md
 
-A test compares that file with what the command prints.
+A test compares that file with the output of the command.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import MISSING
 
 from gymnasium.spaces import Box, Discrete
 
-from metarl.core.parsing import plain_text
+from metarl.core.parsing import format_value
 from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import keys
 from metarl.envs import FAMILIES, ExternalFamily, TaskFamily, make_family
 from metarl.envs.mujoco.family import MujocoFamily
 from metarl.reporting.tables import action_text, space_text
 
-THEIRS = "as its environment has"
-"""Said of families whose environments this page must not need: they may not be installed."""
+EXTERNAL_SPACE = "as its environment has"
+"""Text for the spaces of external families, whose environments may not be installed."""
 
 HEAD = """\
 # Task families
@@ -49,7 +49,7 @@ def main() -> None:
 def page() -> str:
     """Return the reference as Markdown."""
     families = [make_family(name) for name in FAMILIES]
-    sections = [section(family) for family in families]
+    sections = [family_section(family) for family in families]
     return "\n".join([HEAD, *overview(families), "", "\n\n".join(sections), ""])
 
 
@@ -60,56 +60,56 @@ def overview(families: list[TaskFamily]) -> Iterator[str]:
     for family in families:
         name = f"[`{family.name}`](#{family.name})"
         task = space_text(family.task_space)
-        yield row(name, task, str(family.horizon), *sizes(family), family.source)
+        yield markdown_row(name, task, str(family.horizon), *space_sizes(family), family.source)
 
 
-def sizes(family: TaskFamily) -> tuple[str, str]:
-    """Write how many numbers an observation and an action have."""
+def space_sizes(family: TaskFamily) -> tuple[str, str]:
+    """Return the numbers of dimensions of an observation and an action as texts."""
     if isinstance(family, ExternalFamily):
-        return THEIRS, THEIRS
+        return EXTERNAL_SPACE, EXTERNAL_SPACE
     return str(family.observation_space.shape[0]), action_text(family)
 
 
-def section(family: TaskFamily) -> str:
-    """Return what there is to know of a family: its text, its facts, its fields."""
+def family_section(family: TaskFamily) -> str:
+    """Return the section of a family: its docstring, a table of properties, a table of fields."""
     cls = type(family)
     lines = [f"## {family.name}", "", inspect.cleandoc(cls.__doc__ or ""), "", "| | |", "|---|---|"]
-    lines += [row(f"**{name}**", text) for name, text in facts(family)]
+    lines += [markdown_row(f"**{name}**", text) for name, text in properties(family)]
     lines += ["", "| Field | Type | Default | |", "|---|---|---|---|"]
     for key in keys(cls):
-        default = "" if key.default is MISSING else f"`{plain_text(key.default)}`"
-        lines.append(row(f"`{key.path}`", type_name(key.type), default, key.doc))
+        default = "" if key.default is MISSING else f"`{format_value(key.default)}`"
+        lines.append(markdown_row(f"`{key.path}`", type_name(key.type), default, key.doc))
     return "\n".join(lines)
 
 
-def facts(family: TaskFamily) -> Iterator[tuple[str, str]]:
-    """Return names and texts of what the family says of itself."""
+def properties(family: TaskFamily) -> Iterator[tuple[str, str]]:
+    """Yield the names and the texts of the properties of a family."""
     yield "Gymnasium id", f"`metarl/{type(family).__name__}-v0`"
     yield "Source", family.source
-    yield "Task", numbers(family.task_space)
+    yield "Task", box_text(family.task_space)
     if family.ood_space != family.task_space:
-        yield "Task out of distribution", f"{numbers(family.ood_space)}, but not in distribution"
+        yield "Task out of distribution", f"{box_text(family.ood_space)}, but not in distribution"
     yield "Task sets", task_sets(family)
     step = f" of {family.dt:g} s" if isinstance(family, MujocoFamily) else ""
     beyond = "nothing beyond counts" if family.finite_horizon else "the last state's value counts"
     yield "Horizon", f"{family.horizon} control steps{step}; {beyond}"
     yield "Ends early", ends_early(type(family))
     if isinstance(family, ExternalFamily):
-        yield "Observation and action", THEIRS
+        yield "Observation and action", EXTERNAL_SPACE
     else:
-        yield "Observation", numbers(family.observation_space, with_bounds=False)
-        yield "Action", actions(family.action_space)
+        yield "Observation", box_text(family.observation_space, with_bounds=False)
+        yield "Action", action_space_text(family.action_space)
 
 
 def task_sets(family: TaskFamily) -> str:
-    """Write which task sets there are, and whether they share tasks."""
+    """Return the names of the task sets as text, and whether they share tasks."""
     shared = "no task in common" if family.splits_are_disjoint else "the same tasks in several"
     absent = "" if "ood" in family.splits else f"; no ood: {family.no_ood_reason}"
     return f"{', '.join(family.splits)}; {shared}{absent}"
 
 
 def ends_early(cls: type[TaskFamily]) -> str:
-    """Write when an episode ends before its horizon, as far as the code tells."""
+    """Return the condition that ends an episode before its horizon, from the code, as text."""
     owner = next((base for base in cls.__mro__ if "terminated" in vars(base)), None)
     if owner is None:
         return "if the text above says so"
@@ -119,13 +119,13 @@ def ends_early(cls: type[TaskFamily]) -> str:
     return " ".join(doc.split()) or f"where `{owner.__name__}.terminated` says so"
 
 
-def actions(space: Box | Discrete) -> str:
-    """Write an action space."""
-    return f"one of {space.n}" if isinstance(space, Discrete) else numbers(space)
+def action_space_text(space: Box | Discrete) -> str:
+    """Return an action space as text."""
+    return f"one of {space.n}" if isinstance(space, Discrete) else box_text(space)
 
 
-def numbers(space: Box, with_bounds: bool = True) -> str:
-    """Write how many numbers a vector has, and their bounds."""
+def box_text(space: Box, with_bounds: bool = True) -> str:
+    """Return the number of dimensions of a vector, and their bounds, as text."""
     size, bounds = space.shape[0], space_text(space)
     count = f"{size} number{'s' * (size > 1)}"
     if not with_bounds:
@@ -134,7 +134,7 @@ def numbers(space: Box, with_bounds: bool = True) -> str:
     return f"{count}{':' if size > 1 and shared == bounds else ' in'} {shared}"
 
 
-def row(*cells: str) -> str:
+def markdown_row(*cells: str) -> str:
     """Return a line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 

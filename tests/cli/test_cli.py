@@ -33,7 +33,7 @@ def test_evaluate_prints_a_table_and_names_its_files(run, output):
     assert code == 0
     assert "maml_trpo" in text
     assert "random" in text
-    assert str(run / "evaluation" / "paper-test.json") in text
+    assert str(run / "evaluation" / "k_step-test.json") in text
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
@@ -64,11 +64,11 @@ def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, 
     assert code == 0
     assert "physics limit" in text
     result = json.loads(out.read_text())
-    assert set(result["phases"]) == {
+    assert set(result["sections"]) == {
         *("physics", "policy inference", "other sampling", "adaptation", "advantages"),
         *("surrogate gradient", "conjugate gradient", "line search"),
     }
-    parts = sum(result["phases"].values())
+    parts = sum(result["sections"].values())
     assert 0.5 * result["iteration_seconds"] < parts <= 1.01 * result["iteration_seconds"]
     assert result["physics_limit_steps_per_second"] > 0
     assert result["sampling_steps_per_second"] > 0

@@ -9,7 +9,7 @@ import pytest
 
 from metarl.core.schema_keys import field_docs, keys
 from metarl.envs import FAMILIES, PointNav, make_family
-from metarl.reporting.task_reference import THEIRS, ends_early, page, section
+from metarl.reporting.task_reference import EXTERNAL_SPACE, ends_early, family_section, page
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -45,10 +45,10 @@ def test_what_ends_an_episode_is_in_the_words_of_the_code():
 
 
 def test_nothing_is_asked_of_an_environment_that_may_not_be_installed():
-    text = section(make_family("metaworld", python="/no/such/python"))
-    assert f"| **Observation and action** | {THEIRS} |" in text
+    text = family_section(make_family("metaworld", python="/no/such/python"))
+    assert f"| **Observation and action** | {EXTERNAL_SPACE} |" in text
 
 
 def test_bars_do_not_break_the_tables():
-    assert r"-\|position" not in section(PointNav())  # outside of tables they stay
-    assert "reward -|position - goal|" in section(PointNav())
+    assert r"-\|position" not in family_section(PointNav())  # outside of tables they stay
+    assert "reward -|position - goal|" in family_section(PointNav())

@@ -14,7 +14,8 @@ from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.evaluate import Evaluation, evaluate, load, step_scales
+from metarl.evaluation.evaluate import evaluate, load, step_scales
+from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.training.loop import train
 from tests.faulty import FaultyNav
@@ -67,7 +68,7 @@ def test_statistics_of_known_returns():
     assert result.by_task.tolist() == [[1.0, 4.0], [3.0, 1.0]]
     assert result.mean.tolist() == [2.0, 2.5]
     assert result.iqm.tolist() == [2.0, 2.5]
-    assert result.worse.tolist() == [0.0, 0.5]
+    assert result.fraction_worse.tolist() == [0.0, 0.5]
     assert result.interval.shape == (2, 2)
     assert result.interval[0].tolist() == [1.0, 3.0]
 
@@ -107,13 +108,13 @@ def test_scales_of_one_are_the_default(run):
 
 
 def test_result_file_holds_all_that_is_needed(run):
-    results, files = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
+    results, file = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
     assert list(results) == ["maml_trpo", "random"]
     assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
-    assert [file.name for file in files] == ["paper-test.json", "paper-test.png"]
-    content = json.loads(files[0].read_text())
+    assert file.name == "k_step-test.json"
+    content = json.loads(file.read_text())
     assert (content["protocol"], content["split"], content["schedule"]) == (
-        "paper",
+        "k_step",
         "test",
         "halving",
     )
@@ -133,8 +134,7 @@ def test_result_file_holds_all_that_is_needed(run):
     assert np.array(result["returns"]).shape == (4, 3, 3)
     assert len(result["mean"]) == len(result["interval"]) == len(result["iqm"]) == 3
     assert result["step_scales"] == [1.0, 0.5]
-    assert (result["axis"], result["points"]) == ("adaptation steps", [0, 1, 2])
-    assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert (result["x_label"], result["x"]) == ("adaptations", [0, 1, 2])
 
 
 def test_the_random_baseline_is_the_agent_before_training(run):
@@ -153,13 +153,13 @@ def test_another_run_is_a_baseline_on_the_same_tasks_and_episodes(run, tmp_path)
     reptile = train_another(tmp_path, "reptile-run")
     twin = train_another(tmp_path, "twin", "point_nav/maml_trpo", seed=5)
     settings = {"tasks": 3, "episodes": 2, "steps": 1}
-    results, files = evaluate_run(run.directory, against=[str(reptile), str(twin)], **settings)
+    results, file = evaluate_run(run.directory, against=[str(reptile), str(twin)], **settings)
     assert list(results) == ["maml_trpo", "reptile", "twin"]
     for label, directory in (("reptile", reptile), ("twin", twin)):
         alone = evaluate(load(directory), run.config.env, **settings)
         assert np.array_equal(results[label].returns, alone.returns)
         assert results[label].task_hash == results["maml_trpo"].task_hash
-    written = json.loads(files[0].read_text())["methods"]
+    written = json.loads(file.read_text())["methods"]
     assert list(written) == ["maml_trpo", "reptile", "twin"]
     assert written["reptile"]["checkpoint"] == f"{reptile} latest"
 
@@ -169,9 +169,9 @@ def test_a_method_stands_for_its_run_beside_this_one(run):
     for seed in (3, 0):
         train_another(run.directory.parent, f"oracle-{seed}", "point_nav/oracle", seed=seed)
     settings = {"tasks": 2, "episodes": 2, "steps": 1}
-    results, files = evaluate_run(run.directory, against=["oracle", "random"], **settings)
+    results, file = evaluate_run(run.directory, against=["oracle", "random"], **settings)
     assert list(results) == ["maml_trpo", "oracle", "random"]
-    written = json.loads(files[0].read_text())["methods"]
+    written = json.loads(file.read_text())["methods"]
     assert written["oracle"]["checkpoint"] == f"{run.directory.parent / 'oracle-0'} latest"
 
 
@@ -196,6 +196,7 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"split": "tset"}, "nearest: test"),
         ({"schedule": "haling"}, "nearest: halving"),
         ({"protocol": "few_episodes"}, "nearest: few_episode"),
+        ({"protocol": "paper"}, "unknown protocol 'paper': its name is now 'k_step'"),
         (
             {"against": ["randm"]},
             r"--against: randm: expected random, the folder of a run.*: random",
@@ -277,8 +278,8 @@ def test_an_episode_that_fails_is_never_averaged_in(fault):
     first = ~lost[:, 0]
     assert np.array_equal(result.returns[:, 0][first], healthy.returns[:, 0][first])
     assert np.array_equal(result.by_task, np.nanmean(result.returns, axis=2))
-    assert result.complete.all()
-    assert np.isfinite([result.mean, result.iqm, result.worse, *result.interval.T]).all()
+    assert result.complete_tasks.all()
+    assert np.isfinite([result.mean, result.iqm, result.fraction_worse, *result.interval.T]).all()
 
 
 def test_a_task_that_lost_all_its_episodes_counts_at_no_point():
@@ -292,12 +293,12 @@ def test_a_task_that_lost_all_its_episodes_counts_at_no_point():
         "point_nav", "test", "hash", family.tasks("test", 3), returns, success=success,
         failures=failures,
     )  # fmt: skip
-    assert result.complete.tolist() == [True, False, True]
+    assert result.complete_tasks.tolist() == [True, False, True]
     assert result.mean.tolist() == [3.5, 5.75]
-    assert result.worse.tolist() == [0.0, 0.0]
+    assert result.fraction_worse.tolist() == [0.0, 0.0]
     assert result.success_rate.tolist() == [1 / 3, 1.0]
     assert result.interval[0].tolist() == [2.0, 5.0]
-    assert result.remark == (
+    assert result.note == (
         "4 episodes and 1 of 3 tasks left out (first: task 1 [0.0], episode 0, step 0: lost)"
     )
     again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
@@ -327,7 +328,7 @@ def test_a_runs_setting_holds_for_its_evaluation(tmp_path, capsys):
         flags = ["--tasks", "5", "--episodes", "3", "--steps", "1", "--against", "random"]
         code = main(["evaluate", str(run.directory), *flags])
         shown = capsys.readouterr()
-        file = run.directory / "evaluation" / "paper-test.json"
+        file = run.directory / "evaluation" / "k_step-test.json"
         if on_failure == "stop":
             assert code == 1
             assert re.match(r"metarl: error: evaluation stopped: task \d \[.*the posit", shown.err)

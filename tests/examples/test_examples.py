@@ -225,7 +225,7 @@ def test_points_of_a_learning_curve_are_means_over_as_many_iterations(monkeypatc
     monkeypatch.syspath_prepend(ROOT)
     from examples.reproduce import measure
 
-    monkeypatch.setattr(measure, "POINTS", 3)
+    monkeypatch.setattr(measure, "MAX_CURVE_POINTS", 3)
     names = ("env_steps", "return_before", "return_after")
     metrics = [dict(zip(names, (10 * i, i, 2 * i), strict=True)) for i in range(1, 6)]
     expected = [[20, 1.5, 3], [40, 3.5, 7], [50, 5, 10]]

@@ -273,7 +273,7 @@ def test_damaged_checkpoints(run, data):
 
 
 FILES = ["config.yaml", "metrics.jsonl", "timings.jsonl", "provenance.json"]
-FILES += ["evaluation/paper-test.json"]
+FILES += ["evaluation/k_step-test.json"]
 
 
 def changed_file(data, path):
@@ -305,7 +305,7 @@ def test_files_of_a_run(run, data, name):
 
 
 @tries(10)
-@given(data=st.data(), name=st.sampled_from(["metrics.jsonl", "evaluation/paper-test.json"]))
+@given(data=st.data(), name=st.sampled_from(["metrics.jsonl", "evaluation/k_step-test.json"]))
 def test_files_that_are_drawn(run, data, name):
     path = run / name
     with replaced(path, changed_file(data, path)):

@@ -52,7 +52,7 @@ def lines(directory):
 
 def evaluation(directory):
     """What a result file says, but for when and where."""
-    _, (path, _) = evaluate_run(directory, tasks=2, episodes=2, steps=1)
+    _, path = evaluate_run(directory, tasks=2, episodes=2, steps=1)
     return json.loads(path.read_text())["methods"]
 
 

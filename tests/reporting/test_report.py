@@ -14,9 +14,10 @@ import metarl
 from metarl.config_files import make_config
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
+from metarl.reporting.pooling import config_differences, pooled_scores, results_by_method
 from metarl.reporting.report import MAX_EVENTS, write_report
-from metarl.reporting.report_figures import interpolated, moving_mean
-from metarl.reporting.summary import differences, gathered, pooled, read_results, read_stories
+from metarl.reporting.report_figures import interpolate, moving_mean
+from metarl.reporting.summary import read_results, read_summaries
 from metarl.rollout.failures import Failure
 from metarl.training.loop import train
 
@@ -49,7 +50,7 @@ def runs(tmp_path_factory):
     for protocol in ("continual", "robust", "few_episode", "ood"):
         evaluate_run(made[0], protocol=protocol, tasks=5, episodes=2, steps=1)
     (made[0] / "videos").mkdir()
-    (made[0] / "videos" / "film.mp4").write_bytes(b"not quite a film")
+    (made[0] / "videos" / "adaptation.mp4").write_bytes(b"not a real video")
     return made
 
 
@@ -84,7 +85,7 @@ def test_labels_are_escaped(page):
 
 def test_what_is_on_the_page(page):
     for text in (
-        "paper-test",
+        "k_step-test",
         "few_episode-test",
         "continual-test",
         "backward transfer",
@@ -93,7 +94,7 @@ def test_what_is_on_the_page(page):
         "probability of improvement",
         "outer.update",
         "data:video/mp4;base64,",
-        "metarl evaluate runs/a0 --protocol paper --split test --tasks 5 --episodes 2 --steps 1",
+        "metarl evaluate runs/a0 --protocol k_step --split test --tasks 5 --episodes 2 --steps 1",
     ):
         assert text in page, text
     # learning, diagnostics, and what five evaluations are shown by
@@ -101,19 +102,19 @@ def test_what_is_on_the_page(page):
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
-    scores = pooled(gathered(read_stories(runs), "paper-test"))
+    scores = pooled_scores(results_by_method(read_summaries(runs), "k_step-test"))
     assert {name: values.shape for name, values in scores.items()} == {
         "maml_trpo": (2, 5, 2),
         "<script>alert(1)</script>": (1, 5, 2),
         "random": (1, 5, 2),
     }
-    returns = json.loads((runs[1] / "evaluation" / "paper-test.json").read_text())
+    returns = json.loads((runs[1] / "evaluation" / "k_step-test.json").read_text())
     second = returns["methods"]["maml_trpo"]["parts"][""]["mean"]
     assert scores["maml_trpo"][1].mean(0).tolist() == pytest.approx(second)
 
 
 def test_configs_differ_where_they_do(runs):
-    found = differences(read_stories(runs))
+    found = config_differences(read_summaries(runs))
     assert found["seed"] == [0, 1, 0]
     assert found["outer.update"] == ["trpo", "trpo", "reptile"]
     assert "num_tasks" not in found
@@ -187,10 +188,10 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(runs[1], copy)
     evaluate_run(copy, tasks=3, episodes=2, steps=1)
-    with pytest.raises(UserError, match=r"paper-test: a0 was evaluated on 5 tasks .*, copy on 3 t"):
+    with pytest.raises(UserError, match=r"k_step-test: a0 was evaluated on 5 tasks .*, copy on 3"):
         write_report([runs[0], copy], tmp_path / "out")
     evaluate_run(copy, tasks=5, episodes=2, steps=2)
-    with pytest.raises(UserError, match=r"1 adaptation steps, copy on 5 tasks .*, 2 adaptation st"):
+    with pytest.raises(UserError, match=r"1 adaptations, copy on 5 tasks .*, 2 adaptations"):
         write_report([runs[0], copy], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -198,7 +199,7 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
 def copied(run, copy):
     """Copy a run; return the copy, its file of results, what is in it, and the result in that."""
     shutil.copytree(run, copy)
-    path = copy / "evaluation" / "paper-test.json"
+    path = copy / "evaluation" / "k_step-test.json"
     content = json.loads(path.read_text())
     (result,) = content["methods"]["maml_trpo"]["parts"].values()
     return copy, path, content, result
@@ -294,21 +295,21 @@ def test_curves_leave_out_what_there_is_not():
     smooth = moving_mean(np.array([1.0, nan, 3.0, nan, nan, 8.0]), 2)
     np.testing.assert_array_equal(smooth, [1.0, 1.0, 3.0, 3.0, nan, 8.0])
     grid, axis = np.array([0.0, 1.0, 4.0, 5.0]), np.arange(6.0)
-    np.testing.assert_array_equal(interpolated(grid, axis, smooth), [1.0, 1.0, 5.5, 8.0])
-    assert np.isnan(interpolated(grid, axis, np.full(6, nan))).all()
+    np.testing.assert_array_equal(interpolate(grid, axis, smooth), [1.0, 1.0, 5.5, 8.0])
+    assert np.isnan(interpolate(grid, axis, np.full(6, nan))).all()
 
 
 def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
     """Otherwise the means, and pairs of methods, would be over different tasks."""
     copy = tmp_path / "copy"
     shutil.copytree(troubled.directory, copy)
-    path = copy / "evaluation" / "paper-test.json"
+    path = copy / "evaluation" / "k_step-test.json"
     content = json.loads(path.read_text())
     found = {name: each["parts"][""] for name, each in content["methods"].items()}
     found["random"]["returns"][3][1] = [None, None]
     path.write_text(json.dumps(content))
     results = read_results(path)
-    scores = pooled(gathered(read_stories([copy]), "paper-test"))
+    scores = pooled_scores(results_by_method(read_summaries([copy]), "k_step-test"))
     assert {values.shape for values in scores.values()} == {(1, 5, 2)}
     kept = [0, 1, 2, 4, 5]
     for name in ("maml", "random"):
@@ -317,4 +318,4 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
         found["random"]["returns"][task][0] = [None, None]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="maml: no task is left"):
-        pooled(gathered(read_stories([copy]), "paper-test"))
+        pooled_scores(results_by_method(read_summaries([copy]), "k_step-test"))

@@ -21,7 +21,7 @@ from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.figures import literal_texts
-from metarl.reporting.report import markdown, write_report
+from metarl.reporting.report import escape_markdown, write_report
 from metarl.runs.run import Run
 from metarl.runs.untrusted import check_code
 from metarl.training.loop import default_directory, resume, train
@@ -237,12 +237,12 @@ LABEL = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | $\\frac{$"
 def marked(run):
     """A run whose every text is hostile."""
     change_config(run, method=LABEL, tracking={"project": "</pre><script>"})
-    path = run / "evaluation" / "paper-test.json"
+    path = run / "evaluation" / "k_step-test.json"
     content = json.loads(path.read_text())
     results = content["methods"].pop("maml_trpo")
     content["methods"] = {LABEL: results, f"{LABEL} 2": results}
     for part in results["parts"].values():
-        part |= {"axis": "<b>axis</b>", "split": "<script>", "task_hash": "--><script>"}
+        part |= {"x_label": "<b>axis</b>", "split": "<script>", "task_hash": "--><script>"}
     path.write_text(json.dumps(content))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines = [json.dumps({**line, "<script>$^": 1.0, "mixed": "<b>"}) for line in lines]
@@ -283,8 +283,8 @@ def test_hostile_texts_do_nothing_in_a_terminal(marked, capsys):
 
 
 def test_markdown_is_shown_as_it_is():
-    assert markdown("maml_trpo 1.5") == "maml_trpo 1.5"
-    assert markdown("_a_ <b> [c](d)\n# `e`|") == (
+    assert escape_markdown("maml_trpo 1.5") == "maml_trpo 1.5"
+    assert escape_markdown("_a_ <b> [c](d)\n# `e`|") == (
         r"\_a\_ &lt;b&gt; \[c\]\(d\)" "\N{REPLACEMENT CHARACTER}" r"\# \`e\`\|"
     )
 

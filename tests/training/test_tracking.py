@@ -9,6 +9,7 @@ from wandb.proto import wandb_internal_pb2
 import metarl
 from metarl.cli.main import main
 from metarl.evaluation.compare import evaluate_run
+from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
 from metarl.runs.run import Run
 from metarl.training.loop import train
@@ -85,7 +86,9 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
 
 def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
     run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
-    evaluate_run(run.directory, tasks=2, episodes=2, steps=1, **{"tracking.mode": "offline"})
+    results, file = evaluate_run(run.directory, tasks=2, episodes=2, steps=1)
+    tracked = Run.open(run.directory, **{"tracking.mode": "offline"})
+    publish_evaluation(tracked, file, results)
     assert list(run.directory.glob("wandb/offline-run-*/files/media/**/*.png"))
     keys = {
         item.key or item.nested_key[0]
@@ -93,7 +96,7 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    assert {"evaluation/paper-test", "evaluation/paper-test curve"} <= keys
+    assert {"evaluation/k_step-test", "evaluation/k_step-test curve"} <= keys
 
 
 def test_a_video_is_tracked_too(tmp_path, logged_out):

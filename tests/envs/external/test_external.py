@@ -17,8 +17,9 @@ from metarl.envs import (
     WorkerError,
     make_family,
 )
-from metarl.evaluation.compare import evaluation_table
-from metarl.evaluation.evaluate import Evaluation, evaluate
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.result import Evaluation
+from metarl.reporting.evaluation import evaluation_table
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 

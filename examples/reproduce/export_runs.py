@@ -1,4 +1,4 @@
-"""The best run of each config, in a folder small enough to come with the code."""
+"""Export of the best run of each config into a folder that is small enough to distribute."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from examples.many_runs import Job
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import Run, encode
 
-END = 20  # iterations
-COPIED = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.pt")
+LAST_ITERATIONS = 20
+"""Number of iterations over whose mean return runs are compared."""
+COPIED_FILES = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.pt")
 
 
-def ship(jobs: Sequence[Job], folder: Path) -> list[Path]:
-    """Copy the finished run that ended best in training, of each config; return the folders made.
+def export_runs(jobs: Sequence[Job], folder: Path) -> list[Path]:
+    """Copy the run with the best last training returns of each config; return the new folders.
 
-    What is left out: the checkpoints on the way and, in the provenance, whose machine it was.
+    Intermediate checkpoints and the provenance's description of the machine are left out.
     """
     best: dict[str, tuple[float, Job]] = {}
     for job in jobs:
-        # Of the end, as it is the last checkpoint that is copied, and not the best one.
-        reached = fmean(line["return_after"] for line in Run.open(job.folder).metrics()[-END:])
+        # The last returns count, because the last checkpoint is copied and not the best one.
+        reached = fmean(
+            line["return_after"] for line in Run.open(job.folder).metrics()[-LAST_ITERATIONS:]
+        )
         if job.name not in best or reached > best[job.name][0]:
             best[job.name] = reached, job
 
@@ -33,7 +36,7 @@ def ship(jobs: Sequence[Job], folder: Path) -> list[Path]:
         made.append(folder / name.replace("/", "-"))
         shutil.rmtree(made[-1], ignore_errors=True)
         (made[-1] / "checkpoints").mkdir(parents=True)
-        for file in COPIED:
+        for file in COPIED_FILES:
             shutil.copyfile(job.folder / file, made[-1] / file)
         found = json.loads((job.folder / "provenance.json").read_text())
         command = ["metarl", "train", name, "--seed", str(job.config.seed)]

@@ -1,0 +1,137 @@
+"""The protocol `continual`: sequences of tasks, and forgetting of the earlier ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metarl.agents import MetaAgent
+from metarl.core.errors import UserError, check
+from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.timer import Timer
+from metarl.envs import TaskFamily
+from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.evaluate import chosen_tasks, possible_adaptations
+from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.rollout.collect import collect
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import Failure
+
+SEQUENCE_LENGTH = 5
+"""Number of tasks that `continual` meets one after another, L."""
+
+
+def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
+    """The return on every task of a sequence after 0, 1, ..., L of its tasks were met.
+
+    The agent adapts to each task from the meta-parameters, or from the state in which the previous
+    task left it (`sequential`).
+    """
+    rows = chosen_tasks(family, config.split, config.tasks)
+    num_sequences = len(rows) // SEQUENCE_LENGTH
+    required = f"at least {SEQUENCE_LENGTH}, one sequence"
+    check(num_sequences >= 1, "tasks", required, config.tasks)
+    rows = rows[: num_sequences * SEQUENCE_LENGTH]  # (S * L, task_dim)
+    sequences = rows.reshape(num_sequences, SEQUENCE_LENGTH, -1)
+    num_adaptations = possible_adaptations(agent, config.steps)
+    keep_freed_memory()
+    env = family.make_batch(num_sequences * config.episodes, config.threads)
+
+    def play(
+        state: Any, index: int, adaptation_step: int, task_mask: np.ndarray, failures: list[Failure]
+    ) -> Episodes:
+        """Play the task at `index` of every sequence."""
+        return collect(
+            env,
+            agent.actor(state),
+            sequences[:, index],
+            config.episode_rngs(num_sequences, config.episodes, adaptation_step),
+            Timer(),
+            failures=config.failure_sink(failures),
+            adaptation_step=adaptation_step,
+            task_mask=task_mask,
+        )
+
+    def play_sequences(sequential: bool) -> Evaluation:
+        state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
+        returns_by_met, failures = [], []
+        for met in range(SEQUENCE_LENGTH + 1):
+            if met and not sequential:
+                state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
+            state = agent.next_task(state)
+            for step in range(num_adaptations if met else 0):
+                adaptation_step = 1 + (met - 1) * config.steps + step
+                episodes = play(state, met - 1, adaptation_step, task_mask, failures)
+                state = agent.adapt(state, episodes)
+                task_mask = task_mask & episodes.task_mask
+            played = (
+                play(state, index, 0, task_mask, failures) for index in range(SEQUENCE_LENGTH)
+            )
+            returns_by_met.append([episodes.returns for episodes in played])
+        # (L + 1, L, S, E) -> (S, L, L + 1, E) -> (S * L, L + 1, E)
+        returns = np.transpose(returns_by_met, (2, 1, 0, 3))
+        result = Evaluation(
+            family=family.name,
+            split=config.split,
+            task_hash=family.task_hash(rows),
+            tasks=rows,
+            returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
+            seed=config.seed,
+            x_label="tasks met",
+            x=tuple(range(SEQUENCE_LENGTH + 1)),
+            failures=tuple(failures),
+        )
+        check_complete(result, SEQUENCE_LENGTH)
+        return result
+
+    with single_threaded_torch():
+        return {
+            "from the meta-parameters": play_sequences(sequential=False),
+            "sequential": play_sequences(sequential=True),
+        }
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """Transfer to, and forgetting of, the earlier tasks of sequences (Lopez-Paz and Ranzato 2017,
+    section 2), from the returns R[s, i, j] on task j after the first i tasks of sequence s.
+
+    Attributes:
+        matrix: mean of R over sequences, (L + 1, L).
+        average: mean return on all tasks after the last one, by sequence, (S,).
+        backward_transfer: return after the last task minus return just after the task was met,
+            mean over all tasks but the last, (S,). Negative values are forgetting.
+        forgetting: best earlier return since the task was met minus return after the last task,
+            mean over all tasks but the last, (S,).
+    """
+
+    matrix: np.ndarray
+    average: np.ndarray
+    backward_transfer: np.ndarray
+    forgetting: np.ndarray
+
+
+def forgetting(result: Evaluation) -> Forgetting:
+    """Compute forgetting from a part of `continual`, over the sequences without failed tasks.
+
+    Raises:
+        UserError: if there is no such sequence.
+    """
+    length = len(result.x) - 1
+    # (S * L, L + 1) -> R (S, L + 1, L)
+    matrix = np.swapaxes(result.by_task.reshape(-1, length, length + 1), 1, 2)
+    matrix = matrix[np.isfinite(matrix).all(axis=(1, 2))]
+    if not len(matrix):
+        raise UserError(f"{result.family}: no sequence of tasks is left that was played to the end")
+    met, last = matrix[:, 1:], matrix[:, -1]  # (S, L, L), (S, L)
+    just_met = np.diagonal(met, axis1=1, axis2=2)  # (S, L)
+    # The best return on a task from when it was met until the end, the end left out.
+    best = np.stack([met[:, j:-1, j].max(axis=1) for j in range(length - 1)], axis=1)
+    return Forgetting(
+        matrix=matrix.mean(axis=0),
+        average=last.mean(axis=1),
+        backward_transfer=(last - just_met)[:, :-1].mean(axis=1),
+        forgetting=(best - last[:, :-1]).mean(axis=1),
+    )

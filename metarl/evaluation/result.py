@@ -1,0 +1,202 @@
+"""The result of an evaluation: returns by task, by x (such as adaptations made) and by episode."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from metarl.core.errors import shown
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.statistics import interquartile_mean, mean_interval
+from metarl.rollout.failures import EpisodeDiverged, Failure
+
+LEGACY_KEYS = {"axis": "x_label", "points": "x"}
+"""Earlier keys of result files, and their present names."""
+LEGACY_X_LABELS = {"adaptation steps": "adaptations"}
+"""Earlier labels in result files, and their present texts."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of one agent on B tasks, each at P values of x, with statistics over tasks.
+
+    Failed episodes count nowhere. A task whose episodes have all failed at some x counts at no x,
+    so statistics at different x are over the same tasks.
+
+    Attributes:
+        family: name of the task family.
+        split: name of the task set.
+        task_hash: fingerprint of family and tasks.
+        tasks: (B, task_dim).
+        returns: undiscounted, (B, P, episodes); NaN where an episode failed.
+        seed: seed of the episodes.
+        success: (B, P, episodes) bool, whether each episode succeeded; None where the environment
+            defines no success.
+        x_label: the quantity that x counts.
+        x: (P,), increasing; 0, ..., P - 1 by default. An agent that cannot adapt has x = (0,).
+        failures: the failed episodes.
+    """
+
+    family: str
+    split: str
+    task_hash: str
+    tasks: np.ndarray
+    returns: np.ndarray
+    seed: int = 0
+    success: np.ndarray | None = None
+    x_label: str = "adaptations"
+    x: tuple[int, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.x:
+            object.__setattr__(self, "x", tuple(range(self.returns.shape[1])))
+
+    @property
+    def success_rate(self) -> np.ndarray | None:
+        """Fraction of the episodes that succeeded at each x, (P,); None where it is unknown."""
+        if self.success is None:
+            return None
+        counted = np.isfinite(self.returns) & self.complete_tasks[:, None, None]
+        return self.success.mean(axis=(0, 2), where=counted)
+
+    @property
+    def by_task(self) -> np.ndarray:
+        """Mean return of each task at each x, (B, P); NaN where all its episodes failed."""
+        counted = np.isfinite(self.returns)
+        sums, counts = np.where(counted, self.returns, 0).sum(axis=2), counted.sum(axis=2)
+        return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+    @property
+    def complete_tasks(self) -> np.ndarray:
+        """Mask of the tasks with episodes at every x, (B,) bool: statistics are over these."""
+        return np.asarray(np.isfinite(self.by_task).all(axis=1))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """`by_task` of the complete tasks, (number of complete tasks, P)."""
+        return self.by_task[self.complete_tasks]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over tasks at each x, (P,)."""
+        return self.scores.mean(axis=0)
+
+    @functools.cached_property
+    def interval(self) -> np.ndarray:
+        """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
+        rng = make_rng(0, Purpose.BOOTSTRAP)
+        return np.array([mean_interval(values, rng) for values in self.scores.T])
+
+    @property
+    def iqm(self) -> np.ndarray:
+        """Interquartile mean over tasks at each x, (P,)."""
+        return np.array([interquartile_mean(values) for values in self.scores.T])
+
+    @property
+    def fraction_worse(self) -> np.ndarray:
+        """Fraction of the tasks whose return is below their return before adaptation, (P,)."""
+        return (self.scores < self.scores[:, :1]).mean(axis=0)
+
+    @property
+    def note(self) -> str:
+        """A sentence about the episodes and tasks left out; '' if there are none."""
+        if not self.failures:
+            return ""
+        lost = int((~self.complete_tasks).sum())
+        tasks = f" and {lost} of {len(self.tasks)} tasks" if lost else ""
+        return f"{len(self.failures)} episodes{tasks} left out (first: {self.failures[0]})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON content of a result file."""
+        returns = self.returns.astype(object)
+        returns[np.isnan(self.returns)] = None  # JSON has no NaN
+        return {
+            "family": self.family,
+            "split": self.split,
+            "task_hash": self.task_hash,
+            "tasks": self.tasks.tolist(),
+            "x_label": self.x_label,
+            "x": self.x,
+            "seed": self.seed,
+            "returns": returns.tolist(),
+            "mean": self.mean.tolist(),
+            "interval": self.interval.tolist(),
+            "iqm": self.iqm.tolist(),
+            "fraction_worse": self.fraction_worse.tolist(),
+            **({} if self.success is None else {"success": self.success.tolist()}),
+            **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
+            **({"failures": [asdict(each) for each in self.failures]} if self.failures else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Read the content of a result file, of the present or the earlier form.
+
+        Statistics are computed from the returns again.
+
+        Raises:
+            KeyError, TypeError, ValueError: if `content` is not the result of `to_dict`.
+        """
+        content = dict(content)
+        content = {LEGACY_KEYS.get(key, key): value for key, value in content.items()} | content
+        texts = {name: content[name] for name in ("family", "split", "task_hash", "x_label")}
+        for name, text in texts.items():
+            if not isinstance(text, str) or not text.isprintable():
+                raise ValueError(f"{name}: expected text, got {shown(text)}")
+        texts["x_label"] = LEGACY_X_LABELS.get(texts["x_label"], texts["x_label"])
+        tasks, returns = (np.array(content[name], np.float64) for name in ("tasks", "returns"))
+        success = np.array(content["success"], bool) if "success" in content else None
+        x = tuple(content["x"])
+        if not all(type(value) is int for value in x):
+            raise ValueError(f"x: expected whole numbers, got {shown(x)}")
+        if not (tasks.ndim == 2 and returns.ndim == 3 and returns.size):
+            raise ValueError(f"tasks and returns have the shapes {tasks.shape}, {returns.shape}")
+        if returns.shape[:2] != (len(tasks), len(x)):
+            raise ValueError(f"{len(tasks)} tasks, {len(x)} values of x, returns {returns.shape}")
+        if success is not None and success.shape != returns.shape:
+            raise ValueError(f"success has the shape {success.shape}, returns {returns.shape}")
+        # A return is null, and so NaN, where an episode was left out.
+        if not np.isfinite(tasks).all() or np.isinf(returns).any():
+            raise ValueError("tasks and returns: expected finite numbers")
+        return cls(
+            **texts,
+            tasks=tasks,
+            returns=returns,
+            seed=content["seed"],
+            success=success,
+            x=x,
+            failures=tuple(
+                Failure(**{**each, "task": tuple(each["task"])})
+                for each in content.get("failures", ())
+            ),
+        )
+
+
+Results: TypeAlias = dict[str, Evaluation]
+"""Evaluations by the name of a protocol's part, such as `nominal`; '' where there is only one."""
+
+
+def part_label(method: str, part: str) -> str:
+    """Return the label of a part of a method's results."""
+    return f"{method}, {part}" if part else method
+
+
+def check_complete(result: Evaluation, sequence_length: int = 1) -> None:
+    """Refuse a result without any complete sequence of tasks.
+
+    Args:
+        result: of B tasks, consecutive sequences of `sequence_length` tasks each.
+        sequence_length: number of tasks that are played one after another.
+
+    Raises:
+        EpisodeDiverged: if in every sequence some task is not complete.
+    """
+    if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
+        unit = "sequence of tasks" if sequence_length > 1 else "task"
+        note = f"; no {unit} is left that was played to the end"
+        raise EpisodeDiverged(result.failures, note)

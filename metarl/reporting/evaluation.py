@@ -1,0 +1,89 @@
+"""Presentation of one evaluation: terminal table, figure and W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from metarl.evaluation.result import Evaluation
+from metarl.reporting.figures import draw_evaluation
+from metarl.runs.run import Run
+from metarl.training.tracking import start_tracker
+
+
+def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) -> Path:
+    """Draw the figure of a result file beside it, and send figure and table to W&B if tracked.
+
+    Args:
+        run: the evaluated run.
+        file: the result file, `PROTOCOL-SPLIT.json`.
+        results: its evaluations by method, or `method, part`.
+
+    Returns:
+        The figure, a PNG.
+
+    Raises:
+        StorageError: if the figure cannot be written.
+    """
+    figure = file.with_suffix(".png")
+    draw_evaluation(file.stem.partition("-")[0], results, figure)
+    tracker = start_tracker(run, job="evaluate")
+    columns = ["method", "x", "mean", "low", "high", "iqm", "fraction_worse", "success"]
+    known = any(result.success is not None for result in results.values())
+    columns = columns if known else columns[:-1]
+    rows = [row[: len(columns)] for row in evaluation_rows(results)]
+    tracker.table(f"evaluation/{file.stem}", columns, rows)
+    tracker.image(f"evaluation/{file.stem} curve", figure)
+    tracker.finish()
+    return figure
+
+
+def evaluation_rows(results: Mapping[str, Evaluation]) -> list[list]:
+    """Return a row for each method and x: method, x, mean, interval (low, high), IQM, fraction of
+    the tasks made worse, and success rate (None where it is unknown)."""
+    rows = []
+    for label, result in results.items():
+        columns = (result.mean, *result.interval.T, result.iqm, result.fraction_worse)
+        rate = result.success_rate
+        for index, (x, *values) in enumerate(zip(result.x, *columns, strict=True)):
+            success = None if rate is None else float(rate[index])
+            rows.append([label, x, *map(float, values), success])
+    return rows
+
+
+def evaluation_title(results: Mapping[str, Evaluation]) -> str:
+    """Return the family, the tasks and the number of episodes as text."""
+    first = next(iter(results.values()))
+    return (
+        f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
+        f"{first.returns.shape[2]} episodes each"
+    )
+
+
+def evaluation_notes(results: Mapping[str, Evaluation]) -> list[str]:
+    """Return a note for each method with episodes that were left out."""
+    return [f"{label}: {each.note}" for label, each in results.items() if each.note]
+
+
+def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
+    """Return the evaluations as a table for the terminal."""
+    table = Table()
+    x_label = next(iter(results.values())).x_label
+    columns = ["method", x_label, "return", "95% interval", "IQM", "tasks made worse"]
+    succeeds = any(result.success is not None for result in results.values())
+    for column in [*columns, *["success"] * succeeds]:
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for label, x, mean, low, high, iqm, worse, success in evaluation_rows(results):
+        table.add_row(
+            escape(label) if x == 0 else "",
+            str(x),
+            f"{mean:.1f}",
+            f"{low:.1f} to {high:.1f}",
+            f"{iqm:.1f}",
+            f"{worse:.0%}" if x else "",
+            *([] if success is None else [f"{success:.0%}"]),
+        )
+    return table

@@ -1,0 +1,122 @@
+"""Results of several runs put together: the runs of one method are its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metarl.core.errors import UserError
+from metarl.core.schema_keys import flat
+from metarl.evaluation.result import Evaluation, part_label
+from metarl.reporting.summary import RunSummary
+
+
+def group_by_method(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
+    """Return the runs of each method, its seeds."""
+    groups: dict[str, list[RunSummary]] = {}
+    for summary in summaries:
+        groups.setdefault(summary.method, []).append(summary)
+    return groups
+
+
+def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
+    """Return the config keys whose values differ between runs, with the value of each run."""
+    configs = [flat(summary.run.config.to_dict()) for summary in summaries]
+    keys = {key: None for config in configs for key in config}
+    values = {key: [config.get(key) for config in configs] for key in keys}
+    return {key: row for key, row in values.items() if any(each != row[0] for each in row)}
+
+
+def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, list[Evaluation]]:
+    """Return the results of each method, and part, in the evaluations of one name, seed by seed.
+
+    Baselines without a run among `summaries` come from the first run that was compared with them.
+    All results of a part are on the same tasks. The seeds of a method have the same x. The x of one
+    method may be the beginning of another's: an agent that cannot adapt has x = (0,).
+
+    Args:
+        summaries: the runs.
+        name: protocol and split, such as `k_step-test`.
+
+    Raises:
+        UserError: if results were evaluated on other tasks, or at other x.
+    """
+    found: dict[str, list[Evaluation]] = {}
+    longest: dict[str, tuple[RunSummary, Evaluation]] = {}  # by part
+    first: dict[str, tuple[RunSummary, Evaluation]] = {}  # by method and part
+
+    def add(summary: RunSummary, method: str, part: str, result: Evaluation) -> None:
+        label = part_label(method, part)
+        seed_summary, seed_result = first.setdefault(label, (summary, result))
+        if result.x != seed_result.x:
+            raise mismatch(name, seed_summary, seed_result, summary, result)
+        other, expected = longest.setdefault(part, (summary, result))
+        shared = min(len(result.x), len(expected.x))
+        if result.task_hash != expected.task_hash or result.x[:shared] != expected.x[:shared]:
+            raise mismatch(name, other, expected, summary, result)
+        if len(result.x) > len(expected.x):
+            longest[part] = summary, result
+        found.setdefault(label, []).append(result)
+
+    for summary in summaries:
+        for part, result in summary.evaluations.get(name, {}).items():
+            add(summary, summary.method, part, result)
+    for summary in summaries:
+        for method, results in summary.baselines.get(name, {}).items():
+            for part, result in results.items():
+                if part_label(method, part) not in found:
+                    add(summary, method, part, result)
+    return found
+
+
+def mismatch(
+    name: str, one: RunSummary, expected: Evaluation, other: RunSummary, result: Evaluation
+) -> UserError:
+    """Return the error that two results of an evaluation cannot be put together."""
+    return UserError(
+        f"{name}: {one.name} was evaluated on {extent(expected)}, {other.name} on "
+        f"{extent(result)}; evaluate both alike to put them together (metarl evaluate)"
+    )
+
+
+def extent(result: Evaluation) -> str:
+    """Return the tasks and the last x of a result as text."""
+    return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
+
+
+def pooled_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
+    """Return the scores of each method, (S, B, P): mean returns by seed, task and x.
+
+    A task that is not complete for one seed of one method is left out of all results on the same
+    task set.
+
+    Args:
+        results: by method, seed by seed.
+
+    Raises:
+        UserError: if no task is left.
+    """
+    complete: dict[str, np.ndarray] = {}  # by the hash of the tasks
+    for each in (each for seeds in results.values() for each in seeds):
+        known = complete.get(each.task_hash, each.complete_tasks)
+        complete[each.task_hash] = known & each.complete_tasks
+    scores = {}
+    for name, seeds in results.items():
+        kept = complete[seeds[0].task_hash]
+        if not kept.any():
+            raise UserError(f"{name}: no task is left that every method has played to its end")
+        scores[name] = np.stack([each.by_task[kept] for each in seeds])
+    return scores
+
+
+def final_scores(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the scores by which methods are compared, (S, B), from their scores (S, B, P).
+
+    These are at the last x that all methods have. A method that cannot adapt, with one x, does not
+    limit the others and is compared by its only scores.
+    """
+    counts = [values.shape[2] for values in scores.values()]
+    last = min((count for count in counts if count > 1), default=1) - 1
+    return {name: values[:, :, min(last, values.shape[2] - 1)] for name, values in scores.items()}

@@ -1,0 +1,187 @@
+"""The sections of a report: the tables and figures of one evaluation each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.statistics import (
+    improvement_interval,
+    interquartile_mean,
+    interval,
+    probability_of_improvement,
+)
+from metarl.evaluation.continual import forgetting
+from metarl.evaluation.result import Evaluation, part_label
+from metarl.reporting import report_figures
+from metarl.reporting.evaluation import evaluation_notes
+from metarl.reporting.figures import PROTOCOL_FIGURES, longest_result
+from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
+from metarl.reporting.summary import RunSummary
+
+MAX_SCATTERS = 3
+"""Number of methods whose returns are drawn against the task."""
+
+
+class ScoreCell(NamedTuple):
+    """The scores of a method at one x: mean over seeds and tasks, its interval, interquartile mean,
+    and the fraction of episodes that succeeded (None where it is unknown)."""
+
+    mean: float
+    low: float
+    high: float
+    iqm: float
+    success: float | None
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A row of an evaluation's table; None at every x that the method does not have."""
+
+    name: str
+    seeds: int
+    cells: Sequence[ScoreCell | None]
+
+
+class Improvement(NamedTuple):
+    """The probability that `better` beats `other`, with its interval."""
+
+    better: str
+    other: str
+    probability: float
+    low: float
+    high: float
+
+
+class Transfer(NamedTuple):
+    """Return after a sequence of tasks, backward transfer and forgetting: means over sequences."""
+
+    name: str
+    average: float
+    backward_transfer: float
+    forgetting: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """The content of one evaluation, such as `k_step-test`, over all methods."""
+
+    name: str
+    about: str
+    notes: Sequence[str]
+    x_label: str
+    x: Sequence[int]
+    rows: Sequence[MethodRow]
+    improvements: Sequence[Improvement]
+    transfers: Sequence[Transfer]
+    figures: Mapping[str, Figure]
+
+
+def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
+    """List the evaluations that any of the runs has, `k_step` first."""
+    names = {name for summary in summaries for name in summary.evaluations}
+    return sorted(names, key=lambda name: (not name.startswith("k_step"), name))
+
+
+def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
+    """Return the section of one evaluation.
+
+    Raises:
+        UserError: if the results of the runs cannot be put together.
+    """
+    seeds_by_method = results_by_method(summaries, name)
+    scores = pooled_scores(seeds_by_method)
+    results = first_results(summaries, name)
+    first = next(iter(results.values()))
+    longest = longest_result(seeds[0] for seeds in seeds_by_method.values())
+    protocol = name.partition("-")[0]
+    if protocol in PROTOCOL_FIGURES:
+        figures = {name: PROTOCOL_FIGURES[protocol](results)}
+    else:
+        figures = {name: report_figures.adaptation_curves(scores, longest)}
+        figures[f"{name}-profile"] = report_figures.profiles(scores)
+        few = dict(list(results.items())[:MAX_SCATTERS])
+        if (scatter := report_figures.returns_by_task(few)) is not None:
+            figures[f"{name}-tasks"] = scatter
+    sequences = results if protocol == "continual" else {}
+    return Section(
+        name=name,
+        about=f"{len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
+        f"{first.returns.shape[2]} episodes each",
+        notes=evaluation_notes(results),
+        x_label=longest.x_label,
+        x=longest.x,
+        rows=[
+            method_row(label, scores[label], seeds, len(longest.x))
+            for label, seeds in seeds_by_method.items()
+        ],
+        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(scores),
+        transfers=[
+            transfer(label, result) for label, result in sequences.items() if len(result.x) > 1
+        ],
+        figures=figures,
+    )
+
+
+def first_results(summaries: Sequence[RunSummary], name: str) -> dict[str, Evaluation]:
+    """Return one result of each run method, and part, in the evaluations of one name."""
+    found: dict[str, Evaluation] = {}
+    for summary in summaries:
+        for part, result in summary.evaluations.get(name, {}).items():
+            found.setdefault(part_label(summary.method, part), result)
+    return found
+
+
+def method_row(
+    name: str, scores: np.ndarray, seeds: Sequence[Evaluation], columns: int
+) -> MethodRow:
+    """Return the table row of a method.
+
+    Args:
+        name: its label.
+        scores: (S, B, P).
+        seeds: the result of each seed.
+        columns: number of columns of the table, at least P; the cells after P are empty.
+    """
+    rng = make_rng(0, Purpose.BOOTSTRAP)
+    rates = [result.success_rate for result in seeds if result.success_rate is not None]
+    success = np.mean(rates, axis=0).tolist() if rates else [None] * scores.shape[2]
+    cells: list[ScoreCell | None] = []
+    for values, rate in zip(np.moveaxis(scores, 2, 0), success, strict=True):
+        low, high = interval(values, rng)
+        iqm = float(interquartile_mean(values.ravel()))
+        cells.append(ScoreCell(float(values.mean()), low, high, iqm, rate))
+    return MethodRow(name, len(seeds), cells + [None] * (columns - len(cells)))
+
+
+def transfer(name: str, result: Evaluation) -> Transfer:
+    """Return the means over sequences of a part of the protocol `continual`."""
+    found = forgetting(result)
+    means = (found.average, found.backward_transfer, found.forgetting)
+    return Transfer(name, *(float(each.mean()) for each in means))
+
+
+def improvements(scores: Mapping[str, np.ndarray]) -> list[Improvement]:
+    """Return the probability that a method beats another after the last adaptation, by pairs.
+
+    Of each pair on equally many tasks only the direction with a probability of at least 1/2 is
+    listed.
+
+    Args:
+        scores: of each method, (S, B, P).
+    """
+    rng, found = make_rng(0, Purpose.BOOTSTRAP), []
+    for (one, x), (other, y) in permutations(final_scores(scores).items(), 2):
+        if x.shape[1] != y.shape[1]:
+            continue
+        probability = float(probability_of_improvement(x, y))
+        if probability > 0.5 or (probability == 0.5 and one < other):
+            bounds = improvement_interval(x, y, rng)
+            found.append(Improvement(one, other, probability, *bounds))
+    return found

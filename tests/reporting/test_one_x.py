@@ -1,0 +1,190 @@
+"""Results of an agent that cannot adapt, x = (0,), beside those of agents that can."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import metarl
+from metarl.core.errors import UserError
+from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.result import Evaluation
+from metarl.reporting.evaluation import evaluation_table
+from metarl.reporting.figures import (
+    draw_evaluation,
+    forgetting_matrices,
+    return_curves,
+    robustness_curves,
+)
+from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
+from metarl.reporting.report import write_report
+from metarl.reporting.report_figures import adaptation_curves, profiles, returns_by_task
+from metarl.reporting.report_sections import improvements, method_row
+from metarl.reporting.summary import read_summaries
+from metarl.training.loop import train
+
+TASKS = np.linspace(-1, 1, 4)[:, None]
+
+
+def result(columns: list[float], **fields) -> Evaluation:
+    """Returns of 4 tasks, 1 episode each: the given ones at each x, plus 0, 1, 2, 3 by task."""
+    returns = np.array(columns)[None, :, None] + np.arange(4.0)[:, None, None]
+    return Evaluation("family", "test", "hash", TASKS, returns, **fields)
+
+
+ADAPTING = result([0.0, 10.0, 20.0, 30.0])
+ORACLE = result([25.0])
+SCORES = {"maml": ADAPTING.scores[None], "oracle": ORACLE.scores[None]}
+
+
+def dashed_lines(axes):
+    return [line for line in axes.lines if line.get_linestyle() == "--"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("draw", ["evaluation", "report"])
+def test_curves_have_a_dashed_line_over_the_whole_range(draw, order):
+    results = dict(list({"maml": ADAPTING, "oracle": ORACLE}.items())[::order])
+    if draw == "evaluation":
+        axes = return_curves(results).axes[0]
+    else:
+        axes = adaptation_curves({name: SCORES[name] for name in results}, ADAPTING).axes[0]
+    (line,) = dashed_lines(axes)
+    assert line.get_label() == "oracle"
+    assert set(line.get_ydata()) == {26.5}
+    assert line.get_xdata() == [0, 1]  # of the width of the axes
+    assert line.get_transform().contains_branch_seperately(axes.transAxes)[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "2", "3"]
+    assert axes.get_xlabel() == "adaptations"
+    assert axes.get_xlim()[0] < 0 < 3 < axes.get_xlim()[1]
+
+
+@pytest.mark.parametrize("protocol", ["k_step", "few_episode", "ood", "continual"])
+def test_an_agent_that_cannot_adapt_has_a_figure_alone(tmp_path, protocol):
+    draw_evaluation(protocol, {"oracle": ORACLE}, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_robustness_figure_has_one_dashed_curve():
+    names = ["nominal", *(f"action_delay {delay}" for delay in (1, 2, 4))]
+    results = {f"maml, {name}": ADAPTING for name in names}
+    results |= {f"oracle, {name}": ORACLE for name in names}
+    (axes,) = robustness_curves(results).axes
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == ["maml, adapted", "maml, unadapted", "oracle"]
+    assert [line.get_label() for line in dashed_lines(axes)] == ["oracle"]
+
+
+def test_a_matrix_of_forgetting_needs_adaptation():
+    sequences = Evaluation(
+        "family", "test", "hash", np.zeros((2, 1)), np.arange(6.0).reshape(2, 3, 1)
+    )
+    figure = forgetting_matrices({"maml": sequences, "oracle": ORACLE})
+    assert [axes.get_title() for axes in figure.axes] == ["maml"]
+
+
+def test_returns_by_task_are_drawn_once():
+    maml, oracle = returns_by_task({"maml": ADAPTING, "oracle": ORACLE}).axes
+    assert [line.get_label() for line in maml.lines] == ["adaptations: 0", "adaptations: 3"]
+    assert [line.get_label() for line in oracle.lines] == ["adaptations: 0"]
+
+
+def test_a_terminal_table_has_one_row():
+    console = Console(file=io.StringIO(), width=160)
+    console.print(evaluation_table({"oracle": ORACLE, "maml": ADAPTING}))
+    rows = [re.findall(r"[^│\s][^│]*", line) for line in console.file.getvalue().splitlines()]
+    cells = [[cell.strip() for cell in row] for row in rows if row and "│" not in row[0]]
+    (oracle,) = [row for row in cells if row[0] == "oracle"]
+    assert oracle[1:3] == ["0", "26.5"]
+    assert len([row for row in cells if row[0] in ("0", "1", "2", "3")]) == 3
+
+
+def test_table_rows_have_empty_cells():
+    row = method_row("oracle", SCORES["oracle"], [ORACLE], 4)
+    assert row.cells[0].mean == 26.5
+    assert row.cells[1:] == [None, None, None]
+
+
+def test_the_only_scores_are_the_final_ones():
+    final = final_scores(SCORES)
+    assert final["maml"].tolist() == [[30.0, 31.0, 32.0, 33.0]]
+    assert final["oracle"].tolist() == [[25.0, 26.0, 27.0, 28.0]]
+
+
+def test_methods_are_compared_at_the_last_x_that_they_share():
+    """A method evaluated after fewer adaptations limits the others, one without any does not."""
+    final = final_scores(SCORES | {"short": ADAPTING.scores[None, :, :2]})
+    assert [values[0, 0] for values in final.values()] == [30.0 - 20.0, 25.0, 10.0]
+
+
+def test_improvement_uses_the_only_scores():
+    (found,) = improvements(SCORES)
+    assert (found.better, found.other, found.probability) == ("maml", "oracle", 1.0)
+
+
+def test_profiles_use_the_only_scores():
+    axes = profiles(SCORES).axes[0]
+    (oracle,) = [line for line in axes.lines if line.get_label() == "oracle"]
+    levels, shares = oracle.get_data()
+    assert shares.tolist() == [np.mean(ORACLE.scores[:, 0] > level) for level in levels]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A run of MAML, and one of an oracle whose results have one x, both evaluated."""
+    settings = {"iterations": 2, "num_tasks": 2, "num_episodes": 3, "env.horizon": 6}
+    settings |= {"policy.hidden": [8], "tracking.mode": "disabled"}
+    folders = []
+    for method in ("maml_trpo", "oracle"):
+        config = metarl.load_config(f"point_nav/{method}", **settings)
+        folders.append(train(config, tmp_path / method).directory)
+    for folder in folders:
+        for protocol in ("k_step", "few_episode"):
+            evaluate_run(folder, protocol=protocol, tasks=5, episodes=2, steps=3)
+            cut_results(folder / "evaluation" / f"{protocol}-test.json", "oracle", 1)
+    return folders
+
+
+def cut_results(path, method, count):
+    """Keep the first values of x of a method's results in a result file."""
+    content = json.loads(path.read_text())
+    for part in content["methods"].get(method, {"parts": {}})["parts"].values():
+        part["x"] = part["x"][:count]
+        part["returns"] = [task[:count] for task in part["returns"]]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_results_with_fewer_x_are_put_together(runs, order):
+    found = results_by_method(read_summaries(runs[::order]), "k_step-test")
+    assert {name: seeds[0].x for name, seeds in found.items()} == {
+        "maml_trpo": (0, 1, 2, 3),
+        "oracle": (0,),
+    }
+    shapes = {name: values.shape for name, values in pooled_scores(found).items()}
+    assert shapes == {"maml_trpo": (1, 5, 4), "oracle": (1, 5, 1)}
+
+
+def test_results_at_other_x_are_refused(runs):
+    path = runs[1] / "evaluation" / "k_step-test.json"
+    content = json.loads(path.read_text())
+    content["methods"]["oracle"]["parts"][""]["x"] = [3]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"3 adaptations, oracle on 5 tasks .*, 3 adaptations"):
+        results_by_method(read_summaries(runs), "k_step-test")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_report_shows_both(runs, tmp_path, order):
+    page, card = write_report(runs[::order], tmp_path / "out")[:2]
+    text = page.read_text()
+    (row,) = re.findall(r"<td>oracle</td><td>1</td>\n((?:<td>.*</td>\n){4})</tr>", text)
+    assert row.count("<td></td>") == 3
+    (line,) = re.findall(r"^\| oracle \| 1 \|(.*)\|$", card.read_text().partition("few_")[0], re.M)
+    assert [cell.strip() != "" for cell in line.split("|")] == [True, False, False, False]
+    assert "--steps 0" in text

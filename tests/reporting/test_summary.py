@@ -1,0 +1,51 @@
+"""Result files read for a report, those of the earlier form included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from metarl.reporting.summary import read_results, result_files
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "paper-test.json"
+"""A result file as `metarl evaluate` wrote it when `k_step` was called `paper`."""
+
+
+def test_a_result_file_of_the_earlier_form_is_read():
+    content = json.loads(GOLDEN.read_text())["methods"]["maml_trpo"]["parts"][""]
+    result = read_results(GOLDEN)["maml_trpo"][""]
+    assert (content["axis"], content["points"]) == ("adaptation steps", [0, 1, 2])
+    assert (result.x_label, result.x) == ("adaptations", (0, 1, 2))
+    assert result.fraction_worse.tolist() == content["worse"]
+    assert result.mean.tolist() == content["mean"]
+    assert result.interval.tolist() == content["interval"]
+    written = result.to_dict()
+    assert written.keys() == {
+        {"axis": "x_label", "points": "x", "worse": "fraction_worse"}.get(key, key)
+        for key in content
+    }
+
+
+@pytest.mark.parametrize(
+    ("earlier", "present"), [("usual", "nominal"), ("going on", "sequential"), ("", "")]
+)
+def test_parts_have_their_present_names(tmp_path, earlier, present):
+    content = json.loads(GOLDEN.read_text())
+    parts = content["methods"]["maml_trpo"]["parts"]
+    parts[earlier] = parts.pop("")
+    path = tmp_path / "robust-test.json"
+    path.write_text(json.dumps(content))
+    assert list(read_results(path)["maml_trpo"]) == [present]
+
+
+def test_a_file_with_the_earlier_name_counts_where_there_is_no_other(tmp_path):
+    earlier, other = tmp_path / "paper-test.json", tmp_path / "few_episode-test.json"
+    shutil.copyfile(GOLDEN, earlier)
+    shutil.copyfile(GOLDEN, other)
+    assert result_files(tmp_path) == {"few_episode-test": other, "k_step-test": earlier}
+    present = tmp_path / "k_step-test.json"
+    shutil.copyfile(GOLDEN, present)
+    assert result_files(tmp_path) == {"few_episode-test": other, "k_step-test": present}
