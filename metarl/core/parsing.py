@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -14,6 +15,21 @@ from metarl.core.errors import UserError
 MOST_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
 DEEPEST = 20  # levels of nesting
 
+# YAML 1.1, which PyYAML reads and writes, takes 1e-3 for a text, as it has no dot.
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
+class YAMLLoader(yaml.SafeLoader):
+    """Reads plain values, and 1e-3 as a number."""
+
+
+class YAMLDumper(yaml.SafeDumper):
+    """Writes plain values, and a text such as 1e-3 in quotes."""
+
+
+for _each in (YAMLLoader, YAMLDumper):
+    _each.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
+
 
 def read_yaml(text: str, source: str) -> Any:
     """Return what a YAML text holds: plain values, no objects.
@@ -23,13 +39,18 @@ def read_yaml(text: str, source: str) -> Any:
     """
     try:
         check_depth(text, source)
-        data = yaml.safe_load(text)
+        data = YAMLLoader(text).get_single_data()
     except UserError:
         raise
     except Exception as error:  # PyYAML raises almost anything at a wrong tag, date or number
         raise UserError(f"{source}: not readable as YAML: {brief(error)}") from error
     check_size(data, source)
     return data
+
+
+def write_yaml(data: Any) -> str:
+    """Return plain values as a YAML text, which `read_yaml` reads as the same values."""
+    return yaml.dump(data, Dumper=YAMLDumper, sort_keys=False)
 
 
 def check_depth(text: str, source: str) -> None:
