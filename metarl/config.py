@@ -15,7 +15,7 @@ from metarl.agents import AgentConfig, AgentSetup, MetaAgent, make_agent, make_a
 from metarl.config_upgrade import renamed_key
 from metarl.core.errors import ConfigError, UserError, check, check_amount, nearest, shown
 from metarl.core.parallel import available_cores
-from metarl.core.parsing import read_yaml, write_yaml
+from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.schema import Key, Section, build, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
@@ -154,7 +154,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return all values, defaults included, as YAML."""
-        return write_yaml(self.to_dict())
+        return dump_yaml(self.to_dict())
 
 
 def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:

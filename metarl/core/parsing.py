@@ -48,7 +48,7 @@ def read_yaml(text: str, source: str) -> Any:
     return data
 
 
-def write_yaml(data: Any) -> str:
+def dump_yaml(data: Any) -> str:
     """Return plain values as a YAML text, which `read_yaml` reads as the same values."""
     return yaml.dump(data, Dumper=YAMLDumper, sort_keys=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import brief
+from metarl.core.parsing import brief, is_number
 from metarl.runs.atomic_io import write_atomically
 
 FORMAT = 2
@@ -35,27 +35,32 @@ class Checkpoint:
     iteration: int
     env_steps: int
     best_return: float
-    agent: dict[str, Tensor]
+    agent: dict[str, Tensor | float | int]
 
     def __post_init__(self) -> None:
         kinds = {"iteration": int, "env_steps": int, "best_return": float, "agent": dict}
         for name, kind in kinds.items():
             if type(getattr(self, name)) not in (kind, np.float64 if kind is float else kind):
                 raise TypeError(f"{name} is no {kind.__name__}")
-        if not all(isinstance(value, Tensor) for value in self.agent.values()):
-            raise TypeError("agent holds other things than tensors")
+        if not all(isinstance(x, Tensor) or is_number(x) for x in self.agent.values()):
+            raise TypeError("agent holds other things than tensors and numbers")
 
 
-def average(states: Sequence[Checkpoint]) -> Checkpoint:
+def average(states: Sequence[Checkpoint], may_average: Callable[[str], bool]) -> Checkpoint:
     """Return the last of some checkpoints of a run, with the mean of what all have learned.
 
     A meta-gradient from a few tasks makes the parameters bounce around what they are after; their
     mean does less so (Polyak and Juditsky 1992).
+
+    Args:
+        states: the checkpoints, the last one last.
+        may_average: whether the tensor of a name in `agent` is averaged. All else, such as the
+            state of an optimiser, is that of the last checkpoint.
     """
     last = states[-1]
     agent = {
         name: torch.stack([state.agent[name] for state in states]).mean(0)
-        if value.is_floating_point()
+        if isinstance(value, Tensor) and value.is_floating_point() and may_average(name)
         else value
         for name, value in last.agent.items()
     }
@@ -129,8 +134,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
         if not isinstance(value, kind):
             raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
     agent = checkpoint.agent
-    if not isinstance(agent, dict) or not all(isinstance(x, Tensor) for x in agent.values()):
-        raise TypeError("agent: expected tensors by name")
+    if not isinstance(agent, dict):
+        raise TypeError("agent: expected tensors and numbers by name")
     return checkpoint
 
 

@@ -233,7 +233,8 @@ class Run:
             return state
         if name == "average" and (kept := self._kept()):
             count = math.ceil(AVERAGED * len(kept))
-            return checkpoint.average([checkpoint.load(path) for path in kept[-count:]])
+            states = [checkpoint.load(path) for path in kept[-count:]]
+            return checkpoint.average(states, self.config.agent.may_average)
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         path = self.checkpoints / f"{stem}.pt"
         if not path.exists():
