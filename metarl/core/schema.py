@@ -91,17 +91,14 @@ def _message(cls: type[BaseModel], error: ErrorDetails) -> str:
         wanted = bounds(metadata)
     elif kind == "literal_error":
         hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
-    return f"{path}: expected {wanted}, got {shown(error['input'])}{hint}"
+    return f"{path}: expected {wanted}, got {shown(plain(error['input']))}{hint}"
 
 
 def _path(loc: Sequence[int | str]) -> str:
     """Return the place of an error: `key`, `key[2]`, `key.name`, `key: a name`."""
-    path = ""
-    for part in loc:
-        if part == "[key]":
-            path = f"{path.rpartition('.')[0]}: a name"
-        else:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if loc and loc[-1] == "[key]":  # after the key itself
+        return f"{_path(loc[:-2])}: a name"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return path.removeprefix(".")
 
 
@@ -145,7 +142,7 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
         if isinstance(value, tuple(members.values())):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected keys with values, got {shown(value)}")
+            raise ValueError(f"expected keys with values, got {shown(plain(value))}")
         name = value.get(tag, next(iter(members)))
         if not isinstance(name, str) or name not in members:
             near = nearest(str(name), members)
