@@ -22,7 +22,8 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
 
-EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
+EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
+SCHEDULE = {"agent.inner.test_lr_schedule": "constant"}
 SETTINGS = ("_tuned", "_gymnasium")  # other settings of a method, and no methods
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 
@@ -61,14 +62,14 @@ def main() -> None:
 def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
     """Return the settings of a training that takes as many env steps as that of any method."""
     # Without adaptation an iteration plays half of the episodes.
-    factor = 1 if load_config(name).inner_steps else 2
+    factor = 1 if load_config(name).sampling.adaptation_steps else 2
     return {"num_tasks": num_tasks, "iterations": factor * iterations}
 
 
 def evaluate_job(job: Job) -> None:
     """Evaluate a run; the reference's also before it had learned anything."""
     against = ["random"] if job.name.endswith(f"/{REFERENCE}") else []
-    evaluate_run(job.folder, against=against, **EVALUATION)
+    evaluate_run(job.folder, against=against, **EVALUATION, **SCHEDULE)
 
 
 def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
@@ -81,17 +82,27 @@ def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarr
 
 
 def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
-    """Return the lines of a Markdown table, the best return after one step first."""
+    """Return the lines of a Markdown table, the best return after one step first.
+
+    The cells of adaptations that an agent cannot make are empty, and such agents come last.
+    """
     lines = [
         "| Method | 0 | 1 | 95% interval | by seed | 2 | 3 | Command |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, returns, command in sorted(rows, key=lambda each: -each[1][..., 1].mean()):
+
+    def rank(each: tuple[str, np.ndarray, str]) -> float:
+        return -each[1][..., 1].mean() if each[1].shape[-1] > 1 else np.inf
+
+    for name, returns, command in sorted(rows, key=rank):
         by_seed = returns.mean(1)  # (S, K + 1)
+        code = f"`{command}`" if command else "untrained"
+        if by_seed.shape[1] == 1:
+            lines.append(f"| {name} | {by_seed.mean():.1f} | | | | | | {code} |")
+            continue
         low, high = mean_interval(returns[..., 1].mean(0), make_rng(0, Purpose.BOOTSTRAP))
         means = [f"{value:.1f}" for value in by_seed.mean(0)]
         seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
-        code = f"`{command}`" if command else "untrained"
         lines.append(
             f"| {name} | {means[0]} | **{means[1]}** | {low:.1f} to {high:.1f} | {seeds} | "
             f"{means[2]} | {means[3]} | {code} |"

@@ -24,7 +24,7 @@ TINY = {
     "num_episodes": 2,
     "checkpoint_every": 1,
     "env.horizon": 12,
-    "policy.hidden": [8],
+    "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
     "threads": 1,
 }

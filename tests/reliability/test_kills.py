@@ -19,25 +19,25 @@ SMALL = {
     "num_tasks": 2,
     "num_episodes": 2,
     "checkpoint_every": 3,
-    "tasks_per_microbatch": 2,
+    "agent.tasks_per_microbatch": 2,
     "threads": 1,
     "env.horizon": 4,
-    "policy.hidden": [3],
+    "agent.policy.hidden": [3],
     "tracking.mode": "disabled",
 }
 KILLS = 12
 
 
 @pytest.fixture
-def live(tmp_path):
+def run_killed(tmp_path):
     """Starts a process that brings a run to its end."""
 
-    def live(name, directory, die_at=0, **settings):
+    def run_killed(name, directory, die_at=0, **settings):
         flags = [f"--{key}={value}" for key, value in {**SMALL, **settings}.items()]
         words = ["train", f"point_nav/{name}", *flags, "--continue", f"--out={directory}"]
         return start(words, directory, tmp_path / "errors", die_at)
 
-    return live
+    return run_killed
 
 
 def end(process):
@@ -57,16 +57,16 @@ def evaluation(directory):
 
 
 @pytest.mark.parametrize("name", ["maml_trpo", "promp"])
-def test_kills_at_random_moments_change_nothing(live, tmp_path, name):
+def test_kills_at_random_moments_change_nothing(run_killed, tmp_path, name):
     """Dozens of kills after 0 to 3 more iterations and a moment; ProMP's Adam has a state."""
     twin = tmp_path / "twin"
-    assert end(live(name, twin)) == 0
+    assert end(run_killed(name, twin)) == 0
     rng, moments = random.Random(name), []
     for number in itertools.count():  # a run may be at its end before it was killed often enough
         directory = tmp_path / str(number)
         code = None
         while code != 0:
-            process = live(name, directory)
+            process = run_killed(name, directory)
             if len(moments) < KILLS:
                 wanted = lines(directory) + rng.randrange(4)
                 while lines(directory) < wanted and process.is_alive():
@@ -87,15 +87,15 @@ def test_kills_at_random_moments_change_nothing(live, tmp_path, name):
     assert evaluation(directory) == evaluation(twin)
 
 
-def test_kills_before_every_operation_on_a_file_change_nothing(live, tmp_path):
+def test_kills_before_every_operation_on_a_file_change_nothing(run_killed, tmp_path):
     """The first life ends before its first operation, the second before its second, and so on: in
     the making of the folder, while going on, while logging and between all parts of saving."""
     few = {"iterations": 3, "checkpoint_every": 1, "seed": 2}
     twin, directory = tmp_path / "twin", tmp_path / "killed"
-    assert end(live("promp", twin, **few)) == 0
+    assert end(run_killed("promp", twin, **few)) == 0
     assert Run.open(twin).load("best").iteration == 1  # so that no later one makes up for its loss
     for number in itertools.count(1):
-        code = end(live("promp", directory, number, **few))
+        code = end(run_killed("promp", directory, number, **few))
         if code == 0:
             break
         assert code == -signal.SIGKILL

@@ -1,6 +1,7 @@
 """Training: what a run leaves behind, and that resuming equals never having stopped."""
 
 import json
+import operator
 import os
 import shutil
 import signal
@@ -55,7 +56,8 @@ def assert_same_outcome(first, second):
             k: v for k, v in other.items() if k != "agent"
         }
         for key, value in content["agent"].items():
-            assert torch.equal(value, other["agent"][key]), (name, key)
+            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert same(value, other["agent"][key]), (name, key)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +224,8 @@ def test_every_method_trains_resumes_and_evaluates(tmp_path, name):
     trained, fresh = load(run.directory), config.make_agent()
     result = evaluate(trained, config.env, tasks=3, episodes=2, steps=2)
     assert np.isfinite(result.returns).all()
-    assert result.returns.shape == (3, 3, 2)
+    points = 1 if name.endswith("/oracle") else 3  # an oracle does not adapt
+    assert result.returns.shape == (3, points, 2)
     before = fresh.state_dict()
     changed = [key for key, x in trained.state_dict().items() if not torch.equal(x, before[key])]
     assert "params.weight0" in changed
