@@ -11,7 +11,7 @@ import yaml
 import metarl
 from examples.soak.trainer import start
 from metarl.cli.main import main
-from metarl.config import load_config
+from metarl.config import load_config, make_config
 from metarl.core.errors import ConfigError
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.runs.run import Run
@@ -75,6 +75,13 @@ def test_killed_and_resumed_it_is_the_same_to_the_bit(run, config_file, tmp_path
     assert_same_outcome(directory, run.directory)
 
 
+def test_an_update_without_diagnostics_is_no_skipped_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(MeanActionAgent, "update", lambda self, rollouts, rng, timer: {})
+    data = {**DATA, "iterations": 1, "on_failure": "drop_episode"}
+    (line,) = metarl.train(make_config(data, "test", {}), tmp_path / "run").metrics()
+    assert (line["dropped_episodes"], line["skipped_update"]) == (0, 0)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_evaluates_it(run, protocol, capsys):
     sizes = ["--tasks=5", "--episodes=2", "--steps=2", "--against=random"]
@@ -124,7 +131,7 @@ def test_a_report_is_written_of_it(run):
 def test_its_own_keys_are_checked(agent, expected):
     data = {**DATA, "agent": {"kind": KIND, **agent}}
     with pytest.raises(ConfigError) as error:
-        metarl.config.make_config(data, "test", {})
+        make_config(data, "test", {})
     assert str(error.value) == f"test: {expected}"
 
 

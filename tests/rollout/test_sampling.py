@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
 from metarl.envs import PointNav
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
@@ -45,6 +46,16 @@ def test_tasks_repeat_only_if_there_are_too_few():
     assert set(ids) <= set(range(4))
     assert len(set(ids)) < 9
     assert np.array_equal(tasks, FAMILY.tasks("train", 4)[ids])
+
+
+def test_more_training_tasks_than_there_are_are_refused():
+    class Few(PointNav):
+        def tasks(self, split, num_tasks):
+            raise ValueError("num_tasks: few has 5 train tasks, got 6")
+
+    config = SamplingConfig(train_tasks=6)
+    with pytest.raises(ConfigError, match=r"sampling\.train_tasks: num_tasks: few has 5 train"):
+        sample_meta_batch(config, Few(), make_rng(0, Purpose.TASKS))
 
 
 @pytest.mark.parametrize("train_tasks", [0, 8])
