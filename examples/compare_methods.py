@@ -23,7 +23,7 @@ from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
-SCHEDULE = {"agent.inner.test_lr_schedule": "constant"}
+SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}
 SETTINGS = ("_tuned", "_gymnasium")  # other settings of a method, and no methods
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, InstanceOf, ValidationError
 from pydantic import create_model as create_pydantic_model
@@ -153,9 +153,15 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> BeforeValidator:
     return BeforeValidator(make)
 
 
+SectionType = TypeVar("SectionType", bound=Section)
+
+
 def make_member(
-    cls: type[Section], values: Mapping[str, Any], where: str, others: Mapping[str, type[Section]]
-) -> Section:
+    cls: type[SectionType],
+    values: Mapping[str, Any],
+    where: str,
+    others: Mapping[str, type[Section]],
+) -> SectionType:
     """Make one of several sections; a key that others have is refused saying which.
 
     Args:

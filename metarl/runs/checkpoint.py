@@ -35,7 +35,7 @@ class Checkpoint:
     iteration: int
     env_steps: int
     best_return: float
-    agent: dict[str, Tensor | float | int]
+    agent: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         kinds = {"iteration": int, "env_steps": int, "best_return": float, "agent": dict}

@@ -1,8 +1,8 @@
 """The same seed gives the same bytes, whatever the number of threads and workers.
 
-More of it is beside what it belongs to: threads, interruptions and kills for every method
-(test_training.py), tracking (test_tracking.py, test_tracking_faults.py), lost workers
-(envs/test_workers.py), threads of the physics (envs/test_contract.py).
+Further tests of it: threads, interruptions and kills for every method (training/test_loop.py),
+tracking (training/test_tracking.py, test_tracking_faults.py), lost workers
+(envs/external/test_workers.py), threads of the physics (envs/test_contract.py).
 """
 
 from __future__ import annotations
