@@ -2,7 +2,7 @@
 
     python -m examples.compare_methods point_nav
 
-Finished runs are not trained again, so the command can be stopped and repeated at any time.
+What is trained already is not trained again: stop it at any time and start it anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
 
-EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3, "schedule": "constant"}
+EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
+SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}
 VARIANTS = ("_tuned", "_gymnasium")  # endings of configs with other settings of a method
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
 
@@ -59,39 +60,49 @@ def main() -> None:
 
 
 def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
-    """Return settings with which the training of each method takes equally many env steps."""
+    """Return the settings of a training that takes as many env steps as that of any method."""
     # Without adaptation an iteration plays half of the episodes.
-    factor = 1 if load_config(name).inner_steps else 2
+    factor = 1 if load_config(name).sampling.adaptation_steps else 2
     return {"num_tasks": num_tasks, "iterations": factor * iterations}
 
 
 def evaluate_job(job: Job) -> None:
-    """Evaluate a run; the reference run also with its untrained parameters."""
+    """Evaluate a run; the reference's also before it had learned anything."""
     against = ["random"] if job.name.endswith(f"/{REFERENCE}") else []
-    evaluate_run(job.folder, against=against, **EVALUATION)
+    evaluate_run(job.folder, against=against, **EVALUATION, **SCHEDULE)
 
 
 def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
-    """Return name, returns by seed, task and adaptation, (S, B, K + 1), and command of a method."""
+    """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
     method, returns = name.split("/")[1], []
     for folder in folders:
-        content = json.loads((folder / "evaluation" / "k_step-test.json").read_text())
+        content = json.loads((folder / "evaluation" / "paper-test.json").read_text())
         returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
     return method, np.stack(returns), command
 
 
 def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
-    """Return the lines of a Markdown table, by the return after one adaptation, the best first."""
+    """Return the lines of a Markdown table, the best return after one step first.
+
+    The cells of adaptations that an agent cannot make are empty, and such agents come last.
+    """
     lines = [
         "| Method | 0 | 1 | 95% interval | by seed | 2 | 3 | Command |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, returns, command in sorted(rows, key=lambda each: -each[1][..., 1].mean()):
+
+    def rank(each: tuple[str, np.ndarray, str]) -> float:
+        return -each[1][..., 1].mean() if each[1].shape[-1] > 1 else np.inf
+
+    for name, returns, command in sorted(rows, key=rank):
         by_seed = returns.mean(1)  # (S, K + 1)
+        code = f"`{command}`" if command else "untrained"
+        if by_seed.shape[1] == 1:
+            lines.append(f"| {name} | {by_seed.mean():.1f} | | | | | | {code} |")
+            continue
         low, high = mean_interval(returns[..., 1].mean(0), make_rng(0, Purpose.BOOTSTRAP))
         means = [f"{value:.1f}" for value in by_seed.mean(0)]
         seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
-        code = f"`{command}`" if command else "untrained"
         lines.append(
             f"| {name} | {means[0]} | **{means[1]}** | {low:.1f} to {high:.1f} | {seeds} | "
             f"{means[2]} | {means[3]} | {code} |"

@@ -1,6 +1,6 @@
-"""An adaptation rule of one's own: gradient descent with momentum, whose strength is learned.
+"""An update rule of your own: gradient descent with momentum, whose strength is learned.
 
-metarl train point_nav/maml_trpo --inner.rule examples.momentum:Momentum --inner-steps 2
+metarl train point_nav/maml_trpo --agent.inner.rule examples.momentum:Momentum --inner-steps 2
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ class Momentum:
     def __init__(self, lr: float) -> None:
         self.lr = lr
 
-    def init(self, variables: Params) -> Params:
+    def init(self, fast_params: Params) -> Params:
         """Return the rule's meta-parameters: one strength for each tensor."""
-        return {f"momentum:{name}": value.new_zeros(()) for name, value in variables.items()}
+        return {f"momentum:{name}": value.new_zeros(()) for name, value in fast_params.items()}
 
     def step(
         self,
         meta: Params,
-        variables: Params,
-        memory: Params,
+        fast_params: Params,
+        optimizer_state: Params,
         gradient: Params,
         loss: Tensor,
         index: int,
     ) -> tuple[Params, Params]:
-        """Take one step; what is remembered is m."""
+        """Take one step; the optimizer state is m."""
         momentum = {
-            name: gradient[name] + meta[f"momentum:{name}"] * memory[name]
-            if memory
+            name: gradient[name] + meta[f"momentum:{name}"] * optimizer_state[name]
+            if optimizer_state
             else gradient[name]
-            for name in variables
+            for name in fast_params
         }
-        stepped = {name: value - self.lr * momentum[name] for name, value in variables.items()}
+        stepped = {name: value - self.lr * momentum[name] for name, value in fast_params.items()}
         return stepped, momentum

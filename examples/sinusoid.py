@@ -18,8 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from metarl.agents.maml.inner_loop import SGD, InnerLoop, Loss, batched, leaves, parameters
-from metarl.core.params import Params
+from metarl.adaptation import SGD, InnerLoop, Loss, Params, batched, leaves, parameters
 
 META_BATCH, META_LR = 25, 1e-3
 SHOTS = 10  # K in training
@@ -56,22 +55,22 @@ def error(x: Tensor, y: Tensor) -> Loss:
 
 
 def maml(inner: InnerLoop, meta: Params, rng: Generator) -> Tensor:
-    """Return the error on new points after a step on K points (Finn et al. 2017, section 2.2)."""
+    """Return the error on new points after a step on K points (Finn et al. 2017, equation 1)."""
     x, y = sinusoids(META_BATCH, 2 * SHOTS, rng)
     seen, new = error(x[:, :SHOTS], y[:, :SHOTS]), error(x[:, SHOTS:], y[:, SHOTS:])
-    task = inner.adapt(meta, [seen], META_BATCH, differentiable=True)
-    return new(inner.params(meta, task)).mean()
+    state = inner.adapt(meta, [seen], META_BATCH, differentiable=True)
+    return new(inner.to_model_params(meta, state)).mean()
 
 
 def reptile(inner: InnerLoop, meta: Params, rng: Generator) -> Tensor:
     """Return half the squared distance to the adapted parameters, which are constants here.
 
-    Its gradient is Reptile's, batched (Nichol et al. 2018): minus the mean way to them. They are
-    five steps away, each on ten of the 50 points of a task, as in the authors' own sine example.
+    Its gradient is Reptile's, batched (Nichol et al. 2018): minus the mean difference to them. They
+    result from five steps, each on ten of a task's 50 points, as in the authors' own sine example.
     """
     x, y = sinusoids(META_BATCH, 50, rng)
     minibatches = [error(*pair) for pair in zip(x.split(10, 1), y.split(10, 1), strict=True)]
-    adapted = inner.params(meta, inner.adapt(meta, minibatches, META_BATCH))
+    adapted = inner.to_model_params(meta, inner.adapt(meta, minibatches, META_BATCH))
     distances = [(value - adapted[name]).square().sum() for name, value in meta.items()]
     return torch.stack(distances).sum() / (2 * META_BATCH)
 
@@ -79,7 +78,7 @@ def reptile(inner: InnerLoop, meta: Params, rng: Generator) -> Tensor:
 def pretraining(inner: InnerLoop, meta: Params, rng: Generator) -> Tensor:
     """Return the error on all tasks without any adaptation."""
     x, y = sinusoids(META_BATCH, 2 * SHOTS, rng)
-    return error(x, y)(inner.params(meta, inner.start(meta, META_BATCH))).mean()
+    return error(x, y)(inner.to_model_params(meta, inner.init_state(meta, META_BATCH))).mean()
 
 
 METHODS = {
@@ -110,8 +109,8 @@ def evaluate(meta: Params, lr: float, shots: int, seed: int) -> Tensor:
     x, y = sinusoids(NUM_TASKS, SHOTS + 100, Generator().manual_seed(seed))
     seen, new = error(x[:, :shots], y[:, :shots]), error(x[:, SHOTS:], y[:, SHOTS:])
     inner = InnerLoop(SGD(lr))
-    stages = inner.stages(meta, [seen] * STEPS, NUM_TASKS)
-    return torch.stack([new(inner.params(meta, task)) for task in stages], dim=1)
+    states = inner.trajectory(meta, [seen] * STEPS, NUM_TASKS)
+    return torch.stack([new(inner.to_model_params(meta, state)) for state in states], dim=1)
 
 
 def tuned_step_size(meta: Params, shots: int) -> float:
@@ -158,9 +157,9 @@ def draw(results: dict[str, dict], trained: dict[str, Params], path: Path) -> No
         axes.plot(x, 4 * torch.sin(x - 1), "k^", label="seen")
         seen = error(x.view(1, -1, 1), 4 * torch.sin(x - 1).view(1, -1, 1))
         inner = InnerLoop(SGD(results["10"][name]["lr"]))
-        stages = inner.stages(trained[name], [seen] * STEPS, num_tasks=1)
+        states = inner.trajectory(trained[name], [seen] * STEPS, num_tasks=1)
         for step, style in ((0, ":"), (1, "--"), (STEPS, "-")):
-            y = forward(inner.params(trained[name], stages[step]), grid.view(1, -1, 1))
+            y = forward(inner.to_model_params(trained[name], states[step]), grid.view(1, -1, 1))
             axes.plot(grid, y.flatten(), colour + style, label=f"after {step}")
         axes.set(title=f"{name}, one task", xlabel="x")
         axes.legend(frameon=False, loc="upper center")

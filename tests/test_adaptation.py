@@ -1,4 +1,4 @@
-"""maml.inner_loop as a library: any nn.Module and any loss, against plain torch, task by task."""
+"""metarl.adaptation: the inner loop as a library, against plain torch, task by task."""
 
 import copy
 import textwrap
@@ -10,8 +10,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-import metarl.agents.maml.inner_loop
-from metarl.agents.maml.inner_loop import (
+import metarl
+import metarl.adaptation
+from metarl.adaptation import (
     SGD,
     AllParameters,
     Context,
@@ -204,8 +205,8 @@ def by_library(module, inner, meta, distance, seen, new, steps):
     def loss(points):
         return lambda params: distance(forward(params, points[0]), points[1])
 
-    task = inner.adapt(meta, [loss(seen)] * steps, num_tasks=B, differentiable=True)
-    params = inner.params(meta, task)
+    state = inner.adapt(meta, [loss(seen)] * steps, num_tasks=B, differentiable=True)
+    params = inner.to_model_params(meta, state)
     return params, loss(new)(params)
 
 
@@ -309,11 +310,11 @@ def test_layer_step_sizes_for_any_shape(steps):
 
 
 @pytest.mark.parametrize("rule", [MetaSGD(0.3), MetaLSTM(0.3)])
-@pytest.mark.parametrize("space", [AllParameters(), Head(["scale", "conv.bias"])])
-def test_rules_begin_as_gradient_descent_for_any_shape(rule, space):
+@pytest.mark.parametrize("task_parameters", [AllParameters(), Head(["scale", "conv.bias"])])
+def test_rules_begin_as_gradient_descent_for_any_shape(rule, task_parameters):
     module, (distance, seen, new) = Scaled().double(), image_data()
     results = []
-    for inner in (InnerLoop(SGD(0.3), space), InnerLoop(rule, space)):
+    for inner in (InnerLoop(SGD(0.3), task_parameters), InnerLoop(rule, task_parameters)):
         meta = leaves(inner.init(parameters(module)))
         params, losses = by_library(module, inner, meta, distance, seen, new, 3)
         own = [value for name, value in meta.items() if ":" in name]
@@ -331,8 +332,8 @@ def test_a_latent_step_goes_through_its_decoder():
     meta = inner.init(parameters(module))
     forward = batched(module)
     loss = lambda params: distance(forward(params, seen[0]), seen[1])  # noqa: E731
-    task = inner.adapt(meta, [loss], num_tasks=B)
-    assert task.variables["latent"].shape == (B, 1, 4)
+    state = inner.adapt(meta, [loss], num_tasks=B)
+    assert state.fast_params["latent"].shape == (B, 1, 4)
     start = {name: value.expand(B, *value.shape) for name, value in parameters(module).items()}
     start = {name: value.clone().requires_grad_() for name, value in start.items()}
     gradient = torch.autograd.grad(loss(start).sum(), list(start.values()))
@@ -340,7 +341,7 @@ def test_a_latent_step_goes_through_its_decoder():
     decoder = torch.cat([meta[f"latent:decoder.{name}"] for name in start], 1)
     expected = torch.cat([value.flatten(1) for value in start.values()], 1)
     expected = expected - 0.3 * flat @ decoder.T @ decoder
-    params = inner.params(meta, task)
+    params = inner.to_model_params(meta, state)
     close(torch.cat([value.flatten(1) for value in params.values()], 1), expected)
 
 
@@ -375,9 +376,9 @@ def test_a_context_is_a_further_input_of_an_nn_linear():
         close(one, other)
 
 
-# --- what holds for every space and rule ---
+# --- what holds for all task parameters and rules ---
 
-SPACES = {
+TASK_PARAMETERS = {
     "all": AllParameters(),
     "head": Head(["2.weight", "2.bias"]),
     "context": Context(4, bias="0.bias"),
@@ -392,26 +393,26 @@ RULES = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("task_parameters", TASK_PARAMETERS)
 @pytest.mark.parametrize("rule", RULES)
-def test_plain_adaptation_leaves_no_graph_and_everything_else_alone(rule, space, dtype):
+def test_plain_adaptation_leaves_no_graph_and_everything_else_alone(rule, task_parameters, dtype):
     """It lowers the loss, in the parameters' own dtype, and does not touch them or the module."""
     module = mlp().to(dtype)
     before = copy.deepcopy(module.state_dict())
-    inner = InnerLoop(RULES[rule], SPACES[space])
+    inner = InnerLoop(RULES[rule], TASK_PARAMETERS[task_parameters])
     meta = leaves(inner.init(parameters(module)))
     meta_before = {name: value.detach().clone() for name, value in meta.items()}
     forward, x, y = batched(module), draw(B, K, 2).to(dtype), draw(B, K, 3).to(dtype)
     loss = lambda params: squared_error(forward(params, x), y)  # noqa: E731
-    task = inner.adapt(meta, [loss] * 3, num_tasks=B)
-    tensors = [*task.variables.values(), *task.memory.values()]
+    state = inner.adapt(meta, [loss] * 3, num_tasks=B)
+    tensors = [*state.fast_params.values(), *state.optimizer_state.values()]
     assert not any(tensor.requires_grad for tensor in tensors)
     assert {tensor.dtype for tensor in tensors} == {dtype}
-    params = inner.params(meta, task)
+    params = inner.to_model_params(meta, state)
     assert {value.dtype for value in params.values()} == {dtype}
     shapes = {name: (B, *value.shape) for name, value in module.named_parameters()}
     assert {name: tuple(value.shape) for name, value in params.items()} == shapes
-    assert (loss(params) < loss(inner.params(meta, inner.start(meta, B)))).all()
+    assert (loss(params) < loss(inner.to_model_params(meta, inner.init_state(meta, B)))).all()
     assert all(torch.equal(meta[name], value) for name, value in meta_before.items())
     assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
     assert all(value.grad is None for value in (*meta.values(), *module.parameters()))
@@ -429,8 +430,8 @@ def test_a_loss_need_not_touch_every_parameter(rule):
         own = {name.removeprefix("0."): params[name] for name in ("0.weight", "0.bias")}
         return first(own, x).square().mean((1, 2))
 
-    task = inner.adapt(meta, [loss] * 2, num_tasks=B, differentiable=True)
-    params = inner.params(meta, task)
+    state = inner.adapt(meta, [loss] * 2, num_tasks=B, differentiable=True)
+    params = inner.to_model_params(meta, state)
     close(params["2.weight"], meta["2.weight"].expand(B, 3, 5))
     assert not torch.equal(params["0.weight"], meta["0.weight"].expand(B, 5, 2))
     gradients = torch.autograd.grad(
@@ -446,8 +447,8 @@ def test_a_loss_can_be_anything_of_the_parameters():
     inner = InnerLoop(SGD(0.5))
     meta = inner.init({"x": torch.tensor(0.0)})
     target = torch.tensor([1.0, -2.0])
-    task = inner.adapt(meta, [lambda params: (params["x"] - target).square()], num_tasks=2)
-    assert task.variables["x"].tolist() == [1.0, -2.0]
+    state = inner.adapt(meta, [lambda params: (params["x"] - target).square()], num_tasks=2)
+    assert state.fast_params["x"].tolist() == [1.0, -2.0]
 
 
 # --- what is written about it ---
@@ -457,7 +458,6 @@ def test_the_code_of_library_md_runs():
     """All Python blocks of the page, one after the other."""
     text = (ROOT / "docs/library.md").read_text()
     blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
-    assert len(blocks) >= 2
     names: dict = {}
     for block in blocks:
         exec(block, names)  # noqa: S102
@@ -465,12 +465,9 @@ def test_the_code_of_library_md_runs():
 
 
 def test_the_code_of_the_docstring_runs():
-    doc = metarl.agents.maml.inner_loop.__doc__ or ""
+    doc = metarl.adaptation.__doc__ or ""
     code = textwrap.dedent("\n".join(line for line in doc.splitlines() if line.startswith("    ")))
-    names = {
-        name: getattr(metarl.agents.maml.inner_loop, name)
-        for name in metarl.agents.maml.inner_loop.__all__
-    }
+    names = {name: getattr(metarl.adaptation, name) for name in metarl.adaptation.__all__}
     names |= {"torch": torch, "nn": nn, "x": torch.randn(B, K, 2), "y": torch.randn(B, K, 1)}
     names["new_x"] = torch.randn(B, 4, 2)
     exec(code, names)  # noqa: S102
@@ -484,11 +481,11 @@ def test_a_loss_that_averages_over_the_tasks_is_refused():
     loop, forward = InnerLoop(SGD(0.1)), batched(model)
     meta, x = loop.init(parameters(model)), torch.randn(B, K, 2)
     with pytest.raises(ValueError, match="do not average over the tasks"):
-        loop.step(meta, loop.start(meta, B), lambda params: forward(params, x).square().mean())
+        loop.step(meta, loop.init_state(meta, B), lambda params: forward(params, x).square().mean())
 
 
-@pytest.mark.parametrize("space", [Head(["2.weigth"]), Context(4, bias="0.bais")])
-def test_a_name_that_the_model_does_not_have_is_refused(space):
+@pytest.mark.parametrize("task_parameters", [Head(["2.weigth"]), Context(4, bias="0.bais")])
+def test_a_name_that_the_model_does_not_have_is_refused(task_parameters):
     model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     with pytest.raises(metarl.UserError, match=r"the model has no parameter .* \(nearest: "):
-        InnerLoop(SGD(0.1), space).init(parameters(model))
+        InnerLoop(SGD(0.1), task_parameters).init(parameters(model))

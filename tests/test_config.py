@@ -5,56 +5,60 @@ from typing import get_origin
 
 import pytest
 import yaml
-from metarl.agents.maml.outer.gradient import GradientConfig
 
-from metarl.agents.base import make_agent
-from metarl.agents.maml.config import InnerConfig
+from metarl.agents.maml.config import InnerConfig, MAMLConfig
+from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.config import Config, config_keys
+from metarl.config import config_keys
 from metarl.config_files import config_names, load_config, make_config
 from metarl.core.errors import ConfigError
+from metarl.core.parallel import available_cores
 from metarl.core.schema_keys import field_docs, flat
 from metarl.envs import FAMILIES, PointNav, TabularMDP, TaskObserved
 
 UPDATES = {
     "trpo": TRPOConfig,
     "ppo": PPOConfig,
-    "gradient": GradientConfig,
+    "adam": AdamConfig,
     "reptile": ReptileConfig,
 }
 
 # What makes a method the method it is; all else in its configs is a setting.
 METHODS = {
     "maml_trpo": {},
-    "fomaml": {"inner.first_order": True},
-    "anil": {"inner.adapts": "head"},
-    "cavia": {"inner.adapts": "context"},
-    "leo": {"inner.adapts": "latent"},
-    "meta_sgd": {"inner.rule": "meta_sgd"},
-    "lslr": {"inner.rule": "lslr"},
-    "meta_lstm": {"inner.rule": "meta_lstm"},
-    "dice_maml": {"inner.surrogate": "dice"},
-    "loaded_dice_maml": {"inner.surrogate": "loaded_dice"},
-    "emaml": {"inner.surrogate": "log_likelihood", "inner.exploration": 1.0},
-    "maml_ppo": {"outer.update": "ppo", "outer.inner_kl_weight": 0.0},
-    "promp": {"outer.update": "ppo", "outer.inner_kl_weight": 5e-4},
-    "reptile": {"outer.update": "reptile"},
-    "pretrained": {"inner_steps": 0},
-    "oracle": {"inner_steps": 0, "env.observe_task": True},
+    "fomaml": {"agent.inner.first_order": True},
+    "anil": {"agent.inner.adapts": "head"},
+    "cavia": {"agent.inner.adapts": "context"},
+    "leo": {"agent.inner.adapts": "latent"},
+    "meta_sgd": {"agent.inner.rule": "meta_sgd"},
+    "lslr": {"agent.inner.rule": "lslr"},
+    "meta_lstm": {"agent.inner.rule": "meta_lstm"},
+    "dice_maml": {"agent.inner.surrogate": "dice"},
+    "loaded_dice_maml": {"agent.inner.surrogate": "loaded_dice"},
+    "emaml": {"agent.inner.surrogate": "log_likelihood", "agent.inner.emaml_weight": 1.0},
+    "maml_ppo": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 0.0},
+    "promp": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 5e-4},
+    "reptile": {"agent.outer.update": "reptile"},
+    "pretrained": {"sampling.adaptation_steps": 0},
+    "oracle": {
+        "sampling.adaptation_steps": 0,
+        "env.observe_task": True,
+        "agent.inner.adapts": "nothing",
+    },
 }
 USUAL = {
-    "inner_steps": 1,
-    "inner.adapts": "all",
-    "inner.rule": "sgd",
-    "inner.surrogate": "likelihood_ratio",
-    "inner.exploration": 0.0,
-    "inner.first_order": False,
-    "outer.update": "trpo",
+    "agent.kind": "maml",
+    "sampling.adaptation_steps": 1,
+    "agent.inner.adapts": "all",
+    "agent.inner.rule": "sgd",
+    "agent.inner.surrogate": "likelihood_ratio",
+    "agent.inner.emaml_weight": 0.0,
+    "agent.inner.first_order": False,
+    "agent.outer.update": "trpo",
     "env.observe_task": False,
 }
-
 
 # Other settings of a method, and no methods.
 SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
@@ -78,7 +82,8 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     method = method.removesuffix("_tuned").removesuffix("_gymnasium")
     assert config.method == (method if stem == "demo" else stem)
     values = {"env.observe_task": False, **flat(config.to_dict())}
-    values["inner_steps"] = min(values["inner_steps"], 1)  # more are no other method
+    steps = "sampling.adaptation_steps"
+    values[steps] = min(values[steps], 1)  # more are no other method
     expected = {**USUAL, **METHODS[method]}
     assert {key: values[key] for key in expected} == expected
 
@@ -91,7 +96,7 @@ def test_every_method_has_a_config_for_point_nav():
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_key_is_documented(family, update):
-    data = {"env": {"family": family}, "outer": {"update": update}}
+    data = {"env": {"family": family}, "agent": {"outer": {"update": update}}}
     listed = config_keys(make_config(data, "test", {}))
     for key in listed:
         assert key.doc, key.path
@@ -110,45 +115,47 @@ def test_docstrings_of_inherited_fields_are_found():
 
 def test_configs_are_found_by_path_and_by_name(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("env: {family: point_nav, horizon: 7}\ninner: {lr: 1e-2}\n")
-    config = load_config(path, seed=3, **{"inner.surrogate": "log_likelihood"})
-    assert (config.env.horizon, config.inner.lr, config.seed) == (7, 0.01, 3)
-    assert config.inner.surrogate == "log_likelihood"
+    path.write_text("env: {family: point_nav, horizon: 7}\nagent: {inner: {lr: 1e-2}}\n")
+    config = load_config(path, seed=3, **{"agent.inner.surrogate": "log_likelihood"})
+    assert (config.env.horizon, config.agent.inner.lr, config.seed) == (7, 0.01, 3)
+    assert config.agent.inner.surrogate == "log_likelihood"
     assert config.method == "mine"
     assert load_config("configs/point_nav/maml_trpo.yaml") == load_config("point_nav/maml_trpo")
 
 
 def test_published_settings():
     vel = load_config("half_cheetah_vel/maml_trpo")
-    assert (vel.num_tasks, vel.num_episodes, vel.env.horizon, vel.inner.lr) == (40, 10, 200, 0.1)
-    assert (vel.policy.hidden, vel.policy.activation) == ((100, 100), "relu")
-    assert (vel.outer.max_kl, vel.returns.discount, vel.returns.gae_lambda) == (0.01, 0.99, 1.0)
-    assert load_config("point_nav/maml_trpo").inner.lr == 0.5
-    assert load_config("half_cheetah_dir/maml_trpo").outer.max_kl == 0.02
+    assert (vel.sampling.num_tasks, vel.sampling.num_episodes, vel.env.horizon) == (40, 10, 200)
+    agent = vel.agent
+    assert (agent.policy.hidden, agent.policy.activation) == ((100, 100), "relu")
+    assert (agent.inner.lr, agent.outer.max_kl) == (0.1, 0.01)
+    assert (agent.returns.discount, agent.returns.gae_lambda) == (0.99, 1.0)
+    assert load_config("point_nav/maml_trpo").agent.inner.lr == 0.5
+    assert load_config("half_cheetah_dir/maml_trpo").agent.outer.max_kl == 0.02
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
         ("sed", 1, "unknown key (nearest: seed)"),
-        ("policy.hiden", [8], "unknown key (nearest: hidden)"),
+        ("agent.policy.hiden", [8], "unknown key (nearest: hidden)"),
         ("env.goal_hihg", 3, "unknown key (nearest: goal_high)"),
         ("iterations", "many", "expected whole number, got 'many'"),
         ("iterations", True, "expected whole number"),
         ("iterations", -1, "expected at least 1, got -1"),
         ("num_tasks", 0, "expected at least 1"),
-        ("inner.lr", "fast", "expected number, got 'fast'"),
-        ("inner.lr", -0.1, "expected more than 0"),
-        ("inner.first_order", "maybe", "expected true or false"),
-        ("inner.surrogate", "log_likelyhood", "(nearest: log_likelihood)"),
-        ("policy.hidden", 64, "expected a list of whole numbers"),
-        ("policy.hidden", [64, "x"], "policy.hidden[1]: expected whole number"),
-        ("policy.init_std", 1e9, "expected between min_std and max_std"),
+        ("agent.inner.lr", "fast", "expected number, got 'fast'"),
+        ("agent.inner.lr", -0.1, "expected more than 0"),
+        ("agent.inner.first_order", "maybe", "expected true or false"),
+        ("agent.inner.surrogate", "log_likelyhood", "(nearest: log_likelihood)"),
+        ("agent.policy.hidden", 64, "expected a list of whole numbers"),
+        ("agent.policy.hidden", [64, "x"], "agent.policy.hidden[1]: expected whole number"),
+        ("agent.policy.init_std", 1e9, "expected between min_std and max_std"),
         ("env.horizon", 0, "expected at least 1"),
         ("env.goal_high", -1.0, "expected more than goal_low"),
         ("env.family", "half_cheeta_vel", "(nearest: half_cheetah_vel)"),
         ("device", "gpu", "expected cpu, cuda or cuda:NUMBER"),
-        ("outer.fisher_fraction", 0, "expected more than 0, at most 1"),
+        ("agent.outer.fisher_fraction", 0, "expected more than 0, at most 1"),
         ("seed", -1, "expected between 0 and"),
     ],
 )
@@ -166,17 +173,20 @@ def test_bad_values_are_refused_by_name(key, value, expected):
 def test_the_outer_update_is_chosen_by_its_key(tmp_path, update):
     """With the defaults of its own; the round trip through YAML keeps the choice."""
     path = tmp_path / "mine.yaml"
-    path.write_text(f"env: {{family: point_nav}}\nouter: {{update: {update}}}\n")
+    path.write_text(f"env: {{family: point_nav}}\nagent: {{outer: {{update: {update}}}}}\n")
     config = load_config(path)
-    assert config.outer == UPDATES[update]()
+    assert config.agent.outer == UPDATES[update]()
     assert make_config(yaml.safe_load(config.to_yaml()), "resolved", {}) == config
-    assert load_config("point_nav/maml_trpo", **{"outer.update": update}).outer == config.outer
+    assert (
+        load_config("point_nav/maml_trpo", **{"agent.outer.update": update}).agent.outer
+        == config.agent.outer
+    )
 
 
 def test_without_the_key_it_is_trpo():
-    config = load_config("point_nav/maml_trpo", **{"outer.max_kl": 0.05})
-    assert config.outer == TRPOConfig(max_kl=0.05)
-    assert load_config("point_nav/maml_trpo", outer={}).outer == TRPOConfig()
+    config = load_config("point_nav/maml_trpo", **{"agent.outer.max_kl": 0.05})
+    assert config.agent.outer == TRPOConfig(max_kl=0.05)
+    assert load_config("point_nav/maml_trpo", **{"agent.outer": {}}).agent.outer == TRPOConfig()
 
 
 @pytest.mark.parametrize(
@@ -184,33 +194,40 @@ def test_without_the_key_it_is_trpo():
     [
         (
             {"update": "pop"},
-            "outer.update: expected one of trpo, ppo, gradient, reptile, got 'pop' (nearest: ppo)",
+            "agent.outer.update: expected one of trpo, ppo, adam, reptile, "
+            "got 'pop' (nearest: ppo)",
         ),
-        ({"update": None}, "outer.update: expected one of trpo, ppo, gradient, reptile, got None"),
+        (
+            {"update": None},
+            "agent.outer.update: expected one of trpo, ppo, adam, reptile, got None",
+        ),
         (
             {"update": "ppo", "max_kl": 0.1},
-            "outer.max_kl: unknown key where outer.update is ppo",
+            "agent.outer.max_kl: unknown key where update is ppo",
         ),
         (
             {"update": "ppo", "epohcs": 3},
-            "outer.epohcs: unknown key where outer.update is ppo (nearest: epochs)",
+            "agent.outer.epohcs: unknown key where update is ppo (nearest: epochs)",
         ),
-        ({"epochs": 3}, "outer.epochs: unknown key where outer.update is trpo"),
-        ({"update": "reptile", "optimizer": "adma"}, "outer.optimizer: expected one of sgd, adam"),
-        ({"update": "gradient", "lr": "fast"}, "outer.lr: expected number, got 'fast'"),
-        ({"update": "gradient", "lr": -1}, "outer.lr: expected more than 0"),
+        ({"epochs": 3}, "agent.outer.epochs: unknown key where update is trpo"),
+        (
+            {"update": "reptile", "optimizer": "adma"},
+            "agent.outer.optimizer: expected one of sgd, adam",
+        ),
+        ({"update": "adam", "lr": "fast"}, "agent.outer.lr: expected number, got 'fast'"),
+        ({"update": "adam", "lr": -1}, "agent.outer.lr: expected more than 0"),
         (
             {"update": "ppo", "kl_target": 0.1},
-            "outer.kl_weight: expected more than 0, as it adapts",
+            "agent.outer.kl_weight: expected more than 0, as it adapts",
         ),
-        (3, "outer: expected keys with values, got 3"),
-        ("ppo", "outer: expected keys with values, got 'ppo'"),
-        (None, "outer: expected keys with values, got None"),
+        (3, "agent.outer: expected keys with values, got 3"),
+        ("ppo", "agent.outer: expected keys with values, got 'ppo'"),
+        (None, "agent.outer: expected keys with values, got None"),
     ],
 )
 def test_a_bad_outer_update_is_refused_by_name(tmp_path, outer, expected):
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"env": {"family": "point_nav"}, "outer": outer}))
+    path.write_text(yaml.safe_dump({"env": {"family": "point_nav"}, "agent": {"outer": outer}}))
     with pytest.raises(ConfigError) as error:
         load_config(path)
     assert f"mine.yaml: {expected}" in str(error.value)
@@ -218,8 +235,8 @@ def test_a_bad_outer_update_is_refused_by_name(tmp_path, outer, expected):
 
 @pytest.mark.parametrize("update", [["ppo"], {"ppo": 1}])
 def test_an_outer_update_that_is_no_name_is_refused(update):
-    with pytest.raises(ConfigError, match=r"outer\.update: expected one of trpo"):
-        load_config("point_nav/maml_trpo", **{"outer.update": update})
+    with pytest.raises(ConfigError, match=r"agent.outer.update: expected one of trpo"):
+        load_config("point_nav/maml_trpo", **{"agent.outer.update": update})
 
 
 # --- parts that make no sense together ---
@@ -235,16 +252,16 @@ def refusal(**values) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("inner.lr", 0.0, "expected more than 0"),
-        ("inner.code_size", 0, "expected at least 1"),
-        ("inner.dice_decay", 1.5, "expected between 0 and 1"),
-        ("inner.dice_decay", -0.1, "expected between 0 and 1"),
-        ("inner.exploration", -1.0, "expected at least 0"),
-        ("inner.pre_adaptation_weight", -1.0, "expected at least 0"),
-        ("inner.loss_scaled_lr", -0.1, "expected at least 0"),
-        ("inner_steps", -1, "expected at least 0"),
-        ("inner.adapts", "heads", "(nearest: head)"),
-        ("inner.rule", "meta-sgd", "(nearest: meta_sgd)"),
+        ("agent.inner.lr", 0.0, "expected more than 0"),
+        ("agent.inner.context_dim", 0, "expected between 1 and 1000"),
+        ("agent.inner.dice_decay", 1.5, "expected between 0 and 1"),
+        ("agent.inner.dice_decay", -0.1, "expected between 0 and 1"),
+        ("agent.inner.emaml_weight", -1.0, "expected at least 0"),
+        ("agent.inner.pre_adaptation_weight", -1.0, "expected at least 0"),
+        ("agent.inner.loss_scaled_lr", -0.1, "expected at least 0"),
+        ("inner_steps", -1, "expected between 0 and 1000"),
+        ("agent.inner.adapts", "heads", "(nearest: head)"),
+        ("agent.inner.rule", "meta-sgd", "(nearest: meta_sgd)"),
     ],
 )
 def test_bad_settings_of_the_inner_loop_are_refused(key, value, expected):
@@ -253,20 +270,20 @@ def test_bad_settings_of_the_inner_loop_are_refused(key, value, expected):
 
 @pytest.mark.parametrize("rule", ["meta_sgd", "lslr", "meta_lstm"])
 def test_only_a_fixed_step_size_has_a_slope(rule):
-    message = refusal(**{"inner.rule": rule, "inner.loss_scaled_lr": 0.1})
-    assert f"lr-slope: expected 0 with rule {rule}: only the step size of sgd" in message
+    message = refusal(**{"agent.inner.rule": rule, "agent.inner.loss_scaled_lr": 0.1})
+    assert f"loss-scaled-lr: expected 0 with rule {rule}: only the step size of sgd" in message
 
 
 def test_gates_are_shares():
-    message = refusal(**{"inner.rule": "meta_lstm", "inner.lr": 1.0})
+    message = refusal(**{"agent.inner.rule": "meta_lstm", "agent.inner.lr": 1.0})
     assert "less than 1, as the gates of meta_lstm are shares, got 1.0" in message
-    assert load_config("point_nav/maml_trpo", **{"inner.lr": 1.0}).inner.lr == 1.0
+    assert load_config("point_nav/maml_trpo", **{"agent.inner.lr": 1.0}).agent.inner.lr == 1.0
     assert InnerConfig(rule="meta_lstm", lr=0.999).lr == 0.999
 
 
 @pytest.mark.parametrize("surrogate", ["dice", "loaded_dice"])
 def test_dice_needs_second_derivatives(surrogate):
-    message = refusal(**{"inner.surrogate": surrogate, "inner.first_order": True})
+    message = refusal(**{"agent.inner.surrogate": surrogate, "agent.inner.first_order": True})
     assert "likelihood_ratio or log_likelihood with first_order" in message
     assert f"all that dice is for, got '{surrogate}'" in message
     assert InnerConfig(surrogate=surrogate).surrogate == surrogate
@@ -274,88 +291,105 @@ def test_dice_needs_second_derivatives(surrogate):
 
 
 def test_a_scale_has_a_number_for_each_of_an_observation():
-    message = refusal(**{"policy.obs_scale": [1.0, 2.0, 3.0]})
+    message = refusal(**{"agent.policy.obs_scale": [1.0, 2.0, 3.0]})
     expected = "one number for each of the 2 of an observation, or none, got (1.0, 2.0, 3.0)"
-    assert message == f"--policy.obs-scale: expected {expected}"
-    values = {"policy.obs_scale": [1.0, 2.0]}
-    assert load_config("point_nav/maml_trpo", **values).policy.obs_scale == (1.0, 2.0)
-    values = {"policy.obs_scale": [1.0, 2.0, 3.0, 4.0], "env.observe_task": True}
-    assert load_config("point_nav/maml_trpo", **values).policy.obs_scale == (1.0, 2.0, 3.0, 4.0)
+    assert message == f"--agent.policy.obs-scale: expected {expected}"
+    values = {"agent.policy.obs_scale": [1.0, 2.0]}
+    assert load_config("point_nav/maml_trpo", **values).agent.policy.obs_scale == (1.0, 2.0)
+    values = {"agent.policy.obs_scale": [1.0, 2.0, 3.0, 4.0], "env.observe_task": True}
+    assert load_config("point_nav/maml_trpo", **values).agent.policy.obs_scale == (
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+    )
 
 
 def test_a_head_needs_a_body():
-    message = refusal(**{"inner.adapts": "head", "policy.hidden": []})
-    assert "inner.adapts: head makes no sense here: policy.hidden is []" in message
-    values = {"inner.adapts": "context", "policy.hidden": []}
-    assert load_config("point_nav/maml_trpo", **values).policy.hidden == ()
+    message = refusal(**{"agent.inner.adapts": "head", "agent.policy.hidden": []})
+    assert "agent.inner.adapts: head makes no sense here: policy.hidden is []" in message
+    values = {"agent.inner.adapts": "context", "agent.policy.hidden": []}
+    assert load_config("point_nav/maml_trpo", **values).agent.policy.hidden == ()
 
 
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("inner.adapts", "head", "; expected all"),
-        ("inner.adapts", "context", "; expected all"),
-        ("inner.rule", "meta_sgd", "; expected sgd"),
-        ("inner.exploration", 1.0, "; expected 0.0"),
-        ("inner.pre_adaptation_weight", 1.0, "; expected 0.0"),
-        ("inner.first_order", True, "; expected False"),
-        ("inner.surrogate", "dice", ", and the second derivatives are all that dice is for"),
-        ("inner.surrogate", "loaded_dice", ", and the second derivatives are all that dice is for"),
+        ("agent.inner.adapts", "head", "; expected all"),
+        ("agent.inner.adapts", "context", "; expected all"),
+        ("agent.inner.rule", "meta_sgd", "; expected sgd"),
+        ("agent.inner.emaml_weight", 1.0, "; expected 0.0"),
+        ("agent.inner.pre_adaptation_weight", 1.0, "; expected 0.0"),
+        ("agent.inner.first_order", True, "; expected False"),
+        ("agent.inner.surrogate", "dice", ", and the second derivatives are all that dice is for"),
+        (
+            "agent.inner.surrogate",
+            "loaded_dice",
+            ", and the second derivatives are all that dice is for",
+        ),
     ],
 )
 def test_reptile_differentiates_nothing(key, value, reason):
     values = {key: value, **needed(key)}
-    message = refusal(**{"outer.update": "reptile", **values})
+    message = refusal(**{"agent.outer.update": "reptile", **values})
     expected = f"{value} makes no sense here: outer.update reptile differentiates nothing through"
     assert expected in message
     assert message.endswith(reason)
-    assert load_config("point_nav/maml_trpo", **{**values, "outer.update": "ppo"})
+    assert load_config("point_nav/maml_trpo", **{**values, "agent.outer.update": "ppo"})
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("inner.rule", "meta_sgd"),
-        ("inner.rule", "meta_lstm"),
-        ("inner.exploration", 1.0),
-        ("inner.pre_adaptation_weight", 1.0),
-        ("inner.adapts", "context"),
-        ("inner.adapts", "latent"),
+        ("agent.inner.rule", "meta_sgd"),
+        ("agent.inner.rule", "meta_lstm"),
+        ("agent.inner.emaml_weight", 1.0),
+        ("agent.inner.pre_adaptation_weight", 1.0),
+        ("agent.inner.adapts", "context"),
+        ("agent.inner.adapts", "latent"),
     ],
 )
 def test_without_adaptation_there_is_nothing_to_learn_it_from(key, value):
     values = {key: value, **needed(key)}
     message = refusal(**{"inner_steps": 0, **values})
-    assert f"{value} makes no sense here: with inner_steps 0 no adaptation takes place" in message
-    assert load_config("point_nav/maml_trpo", **values).inner_steps == 1
+    assert (
+        f"{value} makes no sense here: with 0 adaptation steps no adaptation takes place" in message
+    )
+    assert load_config("point_nav/maml_trpo", **values).sampling.adaptation_steps == 1
 
 
 def needed(key: str) -> dict[str, str]:
     """What else a value of the key asks for."""
-    return {"inner.surrogate": "log_likelihood"} if key == "inner.exploration" else {}
+    return {"agent.inner.surrogate": "log_likelihood"} if key == "agent.inner.emaml_weight" else {}
 
 
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "dice", "loaded_dice"])
 def test_the_exploration_credit_is_not_counted_twice(surrogate):
-    message = refusal(**{"inner.exploration": 1.0, "inner.surrogate": surrogate})
-    assert "surrogate: expected log_likelihood with exploration" in message
+    message = refusal(**{"agent.inner.emaml_weight": 1.0, "agent.inner.surrogate": surrogate})
+    assert "surrogate: expected log_likelihood with emaml_weight" in message
 
 
 def test_one_task_cannot_be_compared_with_others():
     message = refusal(
-        **{"inner.exploration": 1.0, "inner.surrogate": "log_likelihood", "num_tasks": 1}
+        **{
+            "agent.inner.emaml_weight": 1.0,
+            "agent.inner.surrogate": "log_likelihood",
+            "num_tasks": 1,
+        }
     )
     assert message.endswith("num_tasks is 1, and it compares the tasks of a meta-batch")
 
 
 def test_without_adaptation_there_is_no_policy_before_it():
-    values = {"outer.update": "ppo", "outer.inner_kl_weight": 0.1}
+    values = {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 0.1}
     message = refusal(inner_steps=0, **values)
-    expected = "--outer.start-kl-weight: 0.1 makes no sense here: there is no policy before"
+    expected = "--agent.outer.inner-kl-weight: 0.1 makes no sense here: there is no policy before"
     assert expected in message
-    assert load_config("point_nav/maml_trpo", **values).outer.inner_kl_weight == 0.1
-    values = {"inner_steps": 0, "inner.adapts": "head"}
-    assert load_config("point_nav/maml_trpo", **values).inner_steps == 0, "to fine-tune the head"
+    assert load_config("point_nav/maml_trpo", **values).agent.outer.inner_kl_weight == 0.1
+    values = {"inner_steps": 0, "agent.inner.adapts": "head"}
+    assert load_config("point_nav/maml_trpo", **values).sampling.adaptation_steps == 0, (
+        "to fine-tune the head"
+    )
 
 
 # --- the oracle ---
@@ -379,31 +413,33 @@ def test_observe_task_wraps_the_family(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in config_names() if name.endswith("/oracle")])
 def test_an_oracles_agent_sees_the_task(name):
-    config = load_config(name, **{"policy.hidden": [4]})
+    config = load_config(name, **{"agent.policy.hidden": [4]})
     assert isinstance(config.env, TaskObserved)
     family = config.env.family
     inputs = family.observation_space.shape[0] + family.task_space.shape[0]
-    assert make_agent(config).meta["weight0"].shape == (inputs, 4)
+    assert config.make_agent().meta["weight0"].shape == (inputs, 4)
 
 
 def test_a_discrete_family_makes_a_categorical_agent():
     data = {"env": {"family": "tabular_mdp", "num_states": 3, "num_actions": 4}}
-    config = make_config(data, "test", {"policy.hidden": [5]})
+    config = make_config(data, "test", {"agent.policy.hidden": [5]})
     assert config.env == TabularMDP(num_states=3, num_actions=4)
-    agent = make_agent(config)
+    agent = config.make_agent()
     assert agent.policy.sizes == (3, 5, 4)
     assert "log_std" not in agent.meta
 
 
 def test_an_error_in_a_file_names_the_file_and_the_key(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("env: {family: point_nav}\ninner: {lrr: 1}\n")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: inner\.lrr: unknown key \(nearest: lr\)"):
+    path.write_text("env: {family: point_nav}\nagent: {inner: {lrr: 1}}\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: agent\.inner\.lrr: unknown key \(nearest: lr\)"
+    ):
         load_config(path)
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n- b\n", "a: [1\n", "", "inner: 3\nenv: {family: point_nav}"]
+    "text", ["- a\n- b\n", "a: [1\n", "", "agent: {inner: 3}\nenv: {family: point_nav}"]
 )
 def test_files_that_are_not_configs_are_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
@@ -414,9 +450,92 @@ def test_files_that_are_not_configs_are_refused(tmp_path, text):
 
 def test_a_section_that_is_none_is_refused_also_where_a_key_of_it_is_replaced(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("env: {family: point_nav}\ninner: 3\n")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: inner: expected keys with values, got 3"):
-        load_config(path, **{"inner.lr": 0.1})
+    path.write_text("env: {family: point_nav}\nagent: {inner: 3}\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: agent\.inner: expected keys with values, got 3"
+    ):
+        load_config(path, **{"agent.inner.lr": 0.1})
+
+
+# --- the kind of agent ---
+
+
+def test_an_agent_without_a_kind_is_of_the_first_one():
+    assert make_config({"env": {"family": "point_nav"}}, "test", {}).agent == MAMLConfig()
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        (
+            {"kind": "mamml"},
+            "agent.kind: expected one of maml, or your own as package.module:Class,",
+        ),
+        ({"kind": "mamml"}, "got 'mamml' (nearest: maml)"),
+        ({"kind": 3}, "agent.kind: expected the name of a kind of agent, got 3"),
+        ({"kind": "no.such:Agent"}, "agent.kind: cannot import 'no.such:Agent': No module named"),
+        (
+            {"kind": "metarl.config:Config"},
+            "agent.kind: metarl.config:Config is not a subclass of metarl.agents.AgentConfig",
+        ),
+        ({"iner": {}}, "agent.iner: unknown key where agent.kind is maml (nearest: inner)"),
+        ("maml", "agent: expected keys with values, got 'maml'"),
+    ],
+)
+def test_a_bad_kind_of_agent_is_refused_by_name(agent, expected):
+    with pytest.raises(ConfigError) as error:
+        make_config({"env": {"family": "point_nav"}, "agent": agent}, "test", {})
+    assert str(error.value).startswith("test: agent")
+    assert expected in str(error.value)
+
+
+def test_only_meta_parameters_may_be_averaged():
+    """Not the state of the outer update."""
+    config = load_config("point_nav/maml_trpo", **{"agent.outer.update": "adam"})
+    names = config.make_agent().state_dict().keys()
+    averaged = {name for name in names if config.agent.may_average(name)}
+    assert averaged == {name for name in names if not name.startswith("outer.")}
+    assert averaged < names
+
+
+# --- names of keys ---
+
+
+def test_short_names_stand_for_keys_of_the_sampling():
+    short = {"num_tasks": 3, "num_episodes": 4, "inner_steps": 2}
+    paths = dict(zip(("num_tasks", "num_episodes", "adaptation_steps"), (3, 4, 2), strict=True))
+    long = {f"sampling.{name}": value for name, value in paths.items()}
+    assert load_config("point_nav/maml_trpo", **short) == load_config("point_nav/maml_trpo", **long)
+    assert refusal(inner_steps=-1).startswith("--inner-steps: expected")
+    assert refusal(**{"sampling.adaptation_steps": -1}).startswith("--sampling.adaptation-steps: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("policy.hidden", "agent.policy.hidden"),
+        ("inner.lr_slope", "agent.inner.loss_scaled_lr"),
+        ("outer", "agent.outer"),
+        ("tasks_per_chunk", "agent.tasks_per_microbatch"),
+    ],
+)
+def test_keys_of_earlier_versions_are_refused_by_their_new_names(tmp_path, old, new):
+    data: dict = {"env": {"family": "point_nav"}}
+    section, _, key = old.partition(".")
+    data[section] = {key: 1} if key else 1
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match=rf"mine\.yaml: {old}: has moved to {new}$"):
+        load_config(path)
+    flags = (f"--{name.replace('_', '-')}" for name in (old, new))
+    assert refusal(**{old: 1}) == "{}: has moved to {}".format(*flags)
+
+
+def test_a_file_has_no_short_names(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: {family: point_nav}\nnum_tasks: 3\n")
+    with pytest.raises(ConfigError, match=r"num_tasks: has moved to sampling\.num_tasks"):
+        load_config(path)
 
 
 def test_an_unknown_config_names_the_nearest():
@@ -426,7 +545,5 @@ def test_an_unknown_config_names_the_nearest():
 
 def test_threads_default_to_the_cores():
     config = load_config("point_nav/maml_trpo")
-    assert config.threads == 0
-    assert config.num_threads >= 1
+    assert config.num_threads == available_cores()
     assert load_config("point_nav/maml_trpo", threads=3).num_threads == 3
-    assert isinstance(config, Config)

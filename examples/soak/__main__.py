@@ -37,7 +37,7 @@ SMALL = {
     "checkpoint_every": 3,
     "threads": 1,
     "tracking.mode": "disabled",
-    "policy.hidden": [4],
+    "agent.policy.hidden": [4],
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "point_nav/maml_trpo": {"env.horizon": 8},
@@ -46,7 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 FAULTS = ("kill", "kill at a file", "terminate", "full disk", "kill a worker")
 HARMS = ("cut the checkpoint short", "tear the metrics")
-SMALLEST_DISK = 2048  # bytes in a file: enough for the words on stderr
+MIN_FILE_SIZE = 2048  # bytes: enough for the errors on stderr
 MAX_LIVES = 40  # after so many a run is left alone, so that it comes to its end
 HANGING = 120.0  # seconds
 
@@ -111,20 +111,20 @@ def soak(name: str, seed: int, folder: Path, rng: random.Random, tally: Tally) -
     flags = [f"--{key}={value}" for key, value in settings.items()]
     failures = len(tally.failures)
 
-    def live(out: Path, die_at: int = 0) -> ForkServerProcess:
+    def start_trainer(out: Path, die_at: int = 0) -> ForkServerProcess:
         return start(["train", name, *flags, "--continue", f"--out={out}"], out, errors, die_at)
 
     began = time.monotonic()
-    finish(live(twin), errors, {0}, f"{label}: the twin", tally)
-    patience = (time.monotonic() - began) / 3
+    finish(start_trainer(twin), errors, {0}, f"{label}: the twin", tally)
+    max_wait = (time.monotonic() - began) / 3
     for _ in range(MAX_LIVES):
         tally.lives += 1
-        if harmed(live, directory, errors, patience, rng, tally) == 0:
+        if harmed(start_trainer, directory, errors, max_wait, rng, tally) == 0:
             break
         if rng.random() < 0.3:
             harm(directory, rng, tally)
     else:
-        finish(live(directory), errors, {0}, f"{label}: left alone", tally)
+        finish(start_trainer(directory), errors, {0}, f"{label}: left alone", tally)
     try:
         if fingerprint(directory) != fingerprint(twin):
             tally.failures.append(f"{label}: differs from its twin")
@@ -137,22 +137,22 @@ def soak(name: str, seed: int, folder: Path, rng: random.Random, tally: Tally) -
 
 
 def harmed(
-    live: Callable[..., ForkServerProcess],
+    start_trainer: Callable[..., ForkServerProcess],
     directory: Path,
     errors: Path,
-    patience: float,
+    max_wait: float,
     rng: random.Random,
     tally: Tally,
 ) -> int | None:
     """Live once, with a fault at a random moment, and return the exit code."""
     fault = rng.choice(FAULTS)
     die_at = rng.randint(1, 80) if fault == "kill at a file" else 0
-    process = live(directory, die_at)
-    process.join(rng.uniform(0, patience))
+    process = start_trainer(directory, die_at)
+    process.join(rng.uniform(0, max_wait))
     if fault == "kill a worker":
         if kill_worker(process.pid, rng):
             tally.faults[fault] += 1
-        process.join(rng.uniform(0, patience))
+        process.join(rng.uniform(0, max_wait))
         fault = "kill"
     if process.is_alive() and not die_at:
         tally.faults[fault] += 1
@@ -174,8 +174,8 @@ def strike(fault: str, pid: int | None, rng: random.Random) -> None:
     assert pid is not None
     try:
         if fault == "full disk":
-            most = rng.randint(SMALLEST_DISK, 4 * SMALLEST_DISK)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+            max_size = rng.randint(MIN_FILE_SIZE, 4 * MIN_FILE_SIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_size, max_size))
         else:
             os.kill(pid, signal.SIGTERM if fault == "terminate" else signal.SIGKILL)
     except ProcessLookupError:

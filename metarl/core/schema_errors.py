@@ -12,18 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from metarl.core.errors import ConfigError, nearest, shown
+from metarl.core.schema_keys import LIMITS, bounds, plain
 
 CHOICE = "unknown key where "
 """What an error says of a key that another choice has, before it names the choice."""
-
-LIMITS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
-"""What pydantic calls a broken bound, the bound's name, and how an error says it."""
-
 
 def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
     """Return an error of pydantic as one line: `key: expected ..., got ...`."""
@@ -48,17 +40,14 @@ def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
         wanted = bounds(metadata)
     elif kind == "literal_error":
         hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
-    return f"{path}: expected {wanted}, got {shown(error['input'])}{hint}"
+    return f"{path}: expected {wanted}, got {shown(plain(error['input']))}{hint}"
 
 
 def _path(loc: Sequence[int | str]) -> str:
     """Return the place of an error: `key`, `key[2]`, `key.name`, `key: a name`."""
-    path = ""
-    for part in loc:
-        if part == "[key]":
-            path = f"{path.rpartition('.')[0]}: a name"
-        else:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if loc and loc[-1] == "[key]":  # after the key itself
+        return f"{_path(loc[:-2])}: a name"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return path.removeprefix(".")
 
 
@@ -86,15 +75,6 @@ def _constraints(metadata: Sequence[Any]) -> list[Any]:
         for item in metadata
         for each in (item.metadata if isinstance(item, FieldInfo) else [item])
     ]
-
-
-def bounds(metadata: Sequence[Any]) -> str:
-    """Return the bounds of a number, such as `between 0 and 1`; '' for none."""
-    names = [name for name, _ in LIMITS.values()]
-    limits = {n: getattr(each, n) for each in metadata for n in names if hasattr(each, n)}
-    if "ge" in limits and "le" in limits:
-        return f"between {limits['ge']} and {limits['le']}"
-    return ", ".join(f"{word} {limits[name]}" for name, word in LIMITS.values() if name in limits)
 
 
 def type_name(kind: Any) -> str:

@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
-from metarl.core.schema_errors import bounds
+LIMITS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+"""What pydantic calls a broken bound, the bound's name, and how an error says it."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +143,12 @@ def field_docs(cls: type) -> dict[str, str]:
             ):
                 docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
+
+
+def bounds(metadata: Sequence[Any]) -> str:
+    """Return the bounds of a number, such as `between 0 and 1`; '' for none."""
+    names = [name for name, _ in LIMITS.values()]
+    limits = {n: getattr(each, n) for each in metadata for n in names if hasattr(each, n)}
+    if "ge" in limits and "le" in limits:
+        return f"between {limits['ge']} and {limits['le']}"
+    return ", ".join(f"{word} {limits[name]}" for name, word in LIMITS.values() if name in limits)

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from metarl.core.errors import MAX_ADAPTATIONS
+from metarl.core.errors import MAX_ADAPTATIONS, ConfigError
 from metarl.core.schema import Section
 from metarl.envs import TaskFamily
 
@@ -34,9 +34,15 @@ def sample_meta_batch(
     Returns:
         Tasks (B, task_dim), and their ids (B,) int64 where they come from a fixed set, without
         repetition unless the set has fewer than B.
+
+    Raises:
+        ConfigError: if the family does not have that many training tasks.
     """
     if not config.train_tasks:
         return family.sample_tasks(rng, config.num_tasks), None
     repeat = config.num_tasks > config.train_tasks
     ids = rng.choice(config.train_tasks, config.num_tasks, replace=repeat)
-    return family.tasks("train", config.train_tasks)[ids], ids
+    try:
+        return family.tasks("train", config.train_tasks)[ids], ids
+    except ValueError as error:
+        raise ConfigError(f"sampling.train_tasks: {error}") from error

@@ -299,10 +299,12 @@ def meta_iteration(
     # update
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
+    updated = False
     if not (num_dropped and config.on_failure == "skip_update"):
         rng = make_rng(config.seed, Purpose.UPDATE, iteration=iteration)
         try:
             diagnostics = agent.update(rollouts, rng, timer)
+            updated = True
         except FloatingPointError as error:
             if stops:
                 raise
@@ -310,7 +312,7 @@ def meta_iteration(
     first, last = rollouts[0].episodes, rollouts[-1].episodes
     before, after = first.mean_return, last.mean_return
     rates = {"before": first.success_rate, "after": last.success_rate}
-    skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not diagnostics)}
+    skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not updated)}
     return {
         "steps": sum(episodes.num_steps for _, episodes in rollouts),
         "return_before": before,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import metarl
-from metarl.agents.maml.inner_loop import SGD, InnerLoop
+from metarl.adaptation import SGD, InnerLoop
 from metarl.config_files import load_config
 from metarl.evaluation.evaluate import evaluate
 from metarl.runs.run import Run
@@ -24,7 +24,7 @@ TINY = {"iterations": 2, "num_tasks": 3, "num_episodes": 4, "tracking.mode": "di
 
 def test_a_rule_of_ones_own_is_found_by_name_and_learned(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    rule = {"inner.rule": "examples.momentum:Momentum", "inner_steps": 2, "env.horizon": 10}
+    rule = {"agent.inner.rule": "examples.momentum:Momentum", "inner_steps": 2, "env.horizon": 10}
     config = load_config("point_nav/maml_trpo", **TINY, **rule)
     run = train(config, tmp_path / "run")
     strength = run.load().agent["params.momentum:weight0"]
@@ -43,7 +43,7 @@ def test_the_momentum_example_is_gradient_descent_at_first_and_remembers(monkeyp
 
     def run(loop, meta):
         loss = lambda params: 0.5 * params["x"].square().sum(1)  # noqa: E731
-        return loop.adapt(meta, [loss, loss], num_tasks=1).variables["x"].item()
+        return loop.adapt(meta, [loss, loss], num_tasks=1).fast_params["x"].item()
 
     sgd = InnerLoop(SGD(0.1))
     assert run(loop, meta) == run(sgd, sgd.init(start))
@@ -52,13 +52,13 @@ def test_the_momentum_example_is_gradient_descent_at_first_and_remembers(monkeyp
 
 
 def test_the_yaml_of_extending_md_is_a_config(tmp_path):
-    """The one YAML block of the page, as it stands."""
+    """The first YAML block of the page, as it stands."""
     text = (ROOT / "docs/extending.md").read_text()
     block = text.split("```yaml\n")[1].split("```")[0]
     path = tmp_path / "anil_ppo.yaml"
     path.write_text(block)
-    config = load_config(path)
-    assert (config.inner.adapts, config.inner.rule, config.outer.update) == (
+    agent = load_config(path).agent
+    assert (agent.inner.adapts, agent.inner.rule, agent.outer.update) == (
         "head",
         "meta_sgd",
         "ppo",
@@ -66,11 +66,12 @@ def test_the_yaml_of_extending_md_is_a_config(tmp_path):
 
 
 def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
-    """A tiny table of two methods; a second call trains nothing and prints the same."""
+    """A tiny table of three methods, of which one does not adapt; a second call trains nothing and
+    prints the same."""
     monkeypatch.syspath_prepend(ROOT)
     from examples import compare_methods
 
-    names = {"point_nav/maml_trpo": None, "point_nav/pretrained": None}
+    names = dict.fromkeys(f"point_nav/{name}" for name in ("maml_trpo", "oracle", "pretrained"))
     monkeypatch.setattr(compare_methods, "config_names", lambda: names)
     monkeypatch.setattr(compare_methods, "EVALUATION", {"tasks": 2, "episodes": 2})
     words = "compare point_nav --iterations 1 --num-tasks 2 --seeds 1 --jobs 1 --out"
@@ -80,10 +81,12 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     lines = [line for line in first.splitlines() if line.startswith("| ")]
     assert {line.split(" | ")[0] for line in lines[1:]} == {
         "| maml_trpo",
+        "| oracle",
         "| pretrained",
         "| random",
     }
     assert "--iterations 2" in next(line for line in lines if "pretrained" in line)
+    assert " | | | | | | " in next(line for line in lines if "oracle" in line)
     shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
     compare_methods.main()
     assert capsys.readouterr().out == first

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import SGD, InnerLoop, leaves, parameters
+from metarl.adaptation import SGD, InnerLoop, leaves, parameters
 
 ROOT = Path(__file__).parent.parent.parent
 

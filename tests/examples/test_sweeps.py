@@ -55,7 +55,7 @@ def test_a_sweeps_command_trains(path, tmp_path):
     assert done.returncode == 0, done.stderr
     run = Run.open(tmp_path / "runs" / "sweep" / "abc123")
     assert run.config.seed == chosen["seed"]
-    assert run.config.outer.max_kl == chosen["outer.max_kl"]
+    assert run.config.agent.outer.max_kl == chosen["agent.outer.max_kl"]
     assert len(run.metrics()) == 1
     (folder,) = run.directory.glob("wandb/offline-run-*")
     assert folder.name.endswith("-abc123")

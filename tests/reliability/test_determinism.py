@@ -1,8 +1,8 @@
 """The same seed gives the same bytes, whatever the number of threads and workers.
 
-Related tests: threads, interruptions and kills for every method (training/test_loop.py), tracking
-(training/test_tracking.py, test_tracking_faults.py), lost workers (envs/external/test_workers.py),
-threads of the physics (envs/test_contract.py).
+Further tests of it: threads, interruptions and kills for every method (training/test_loop.py),
+tracking (training/test_tracking.py, test_tracking_faults.py), lost workers
+(envs/external/test_workers.py), threads of the physics (envs/test_contract.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TINY = {
     "num_episodes": 2,
     "checkpoint_every": 1,
     "env.horizon": 12,
-    "policy.hidden": [8],
+    "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
     "threads": 1,
 }

@@ -19,10 +19,10 @@ SMALL = {
     "num_tasks": 2,
     "num_episodes": 2,
     "checkpoint_every": 3,
-    "tasks_per_microbatch": 2,
+    "agent.tasks_per_microbatch": 2,
     "threads": 1,
     "env.horizon": 4,
-    "policy.hidden": [3],
+    "agent.policy.hidden": [3],
     "tracking.mode": "disabled",
 }
 KILLS = 12
@@ -30,7 +30,7 @@ KILLS = 12
 
 @pytest.fixture
 def run_killed(tmp_path):
-    """Starts a process that trains a run to its end or, with `die_at`, kills itself before."""
+    """Starts a process that brings a run to its end."""
 
     def run_killed(name, directory, die_at=0, **settings):
         flags = [f"--{key}={value}" for key, value in {**SMALL, **settings}.items()]

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.agents.base import make_agent
 from metarl.envs import GymnasiumFamily
 from metarl.evaluation.evaluate import evaluate
 from metarl.reporting.video.adaptation import adaptation_video
@@ -22,7 +21,13 @@ from metarl.reporting.video.adaptation import adaptation_video
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-TINY = {"num_tasks": 2, "num_episodes": 2, "env.horizon": 4, "policy.hidden": [4], "threads": 2}
+TINY = {
+    "num_tasks": 2,
+    "num_episodes": 2,
+    "env.horizon": 4,
+    "agent.policy.hidden": [4],
+    "threads": 2,
+}
 
 TRAIN = """
 import sys
@@ -112,7 +117,7 @@ def test_evaluations_and_videos_leave_nothing(tmp_path):
     config = metarl.load_config("point_nav/maml_trpo", **TINY)
 
     def work():
-        agent = make_agent(config)
+        agent = config.make_agent()
         evaluate(agent, config.env, tasks=3, episodes=2, steps=2, threads=2)
         out = tmp_path / "video.gif"
         task = config.env.tasks("test", 1)[0]

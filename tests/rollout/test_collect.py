@@ -1,6 +1,6 @@
 """metarl.rollout.collect: the closed loop of agents and environments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ import pytest
 from metarl.core.errors import UserError
 from metarl.core.params import stack
 from metarl.core.policies import GaussianMLP, PolicyConfig
+from metarl.core.rng import Purpose, make_rng
 from metarl.envs import HalfCheetahVel, PointNav
 from metarl.envs.mujoco.family import MujocoBatchEnv
 from metarl.envs.point import PointBatchEnv
-from metarl.rollout.collect import EpisodeDiverged, collect
+from metarl.rollout.collect import EpisodeDiverged, collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 
 POINT = PointNav(horizon=8, action_scale=1.0)
@@ -20,7 +21,7 @@ FAR = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
 
 
 @dataclass
-class Walk:
+class GoRight:
     """An actor that goes right by a fixed share of the largest step."""
 
     share: float = 1.0
@@ -28,7 +29,9 @@ class Walk:
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return np.zeros((horizon, 1), np.float32)
 
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def act(
+        self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
         return np.broadcast_to(np.float32([self.share, 0.0]), obs.shape)
 
 
@@ -39,7 +42,7 @@ class EndlessPoint(PointNav):
 
 
 @pytest.fixture
-def run(timer, episode_rngs):
+def run(timer):
     """Plays two episodes per task by a random Gaussian policy, or by the given actor."""
 
     def run(family, tasks, actor=None, env=None, num_episodes=2, num_threads=1, **options):
@@ -48,7 +51,7 @@ def run(timer, episode_rngs):
             policy = GaussianMLP(PolicyConfig(hidden=(8,)), obs_dim, action_dim)
             actor = policy.actor(stack(policy.init(np.random.default_rng(0)), len(tasks)))
         env = env or family.make_batch(len(tasks) * num_episodes, num_threads)
-        rngs = episode_rngs(len(tasks), num_episodes)
+        rngs = episode_rngs(0, Purpose.TRAIN_EPISODES, len(tasks), num_episodes)
         return collect(env, actor, tasks, rngs, timer, **options)
 
     return run
@@ -84,7 +87,7 @@ def test_shapes_and_types(run, family, tasks):
 
 def test_the_loop_by_hand(run):
     """Steps of 0.1 to a goal at 0.3: observations before, rewards after each action."""
-    episodes = run(POINT, np.array([[0.3, 0.0], [0.0, 0.4]]), Walk())
+    episodes = run(POINT, np.array([[0.3, 0.0], [0.0, 0.4]]), GoRight())
     path = np.float32([0.0, 0.1, 0.1 + 0.1])
     assert np.array_equal(episodes.obs[0, 0, :, 0], [*path, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(episodes.reward[0, 0], [-0.2, -0.1, 0, 0, 0, 0, 0, 0], atol=1e-7)
@@ -98,7 +101,7 @@ def test_the_loop_by_hand(run):
 
 def test_nothing_is_stored_after_the_end(run):
     """Neither a reset's observation, nor the actions that are chosen in vain."""
-    episodes = run(POINT, np.array([[0.2, 0.0], [0.4, 0.4]]), Walk())
+    episodes = run(POINT, np.array([[0.2, 0.0], [0.4, 0.4]]), GoRight())
     ended = ~episodes.mask
     assert ended.sum() == 2 * 6
     for array in (episodes.obs, episodes.action, episodes.reward):
@@ -137,31 +140,106 @@ def test_the_environment_may_be_used_again(run):
     """Nothing is left of the first episodes in the second, also after early ends."""
     env = POINT.make_batch(6)
     near = np.tile([[0.05, 0.0]], (3, 1))
-    run(POINT, near, Walk(share=0.5), env=env)
+    run(POINT, near, GoRight(share=0.5), env=env)
     assert_same(run(POINT, FAR, env=env), run(POINT, FAR))
 
 
 def test_collecting_stops_when_all_episodes_have_ended(run):
-    watched = []
-    episodes = run(POINT, np.array([[0.2, 0.0]]), Walk(), watch=lambda env: watched.append(1))
+    looks = []
+    episodes = run(POINT, np.array([[0.2, 0.0]]), GoRight(), on_step=lambda env: looks.append(1))
     assert episodes.terminated.all()
-    assert len(watched) == 3  # the beginning and two steps
+    assert len(looks) == 3  # the beginning and two steps
 
 
-def test_watch_sees_the_beginning_and_every_step(run):
+def test_on_step_sees_the_beginning_and_every_step(run):
     """T + 1 looks at the environment, in the states that the observations tell of."""
     states = []
-    episodes = run(POINT, FAR, watch=lambda env: states.append(env.render_state(0)))
+    episodes = run(POINT, FAR, on_step=lambda env: states.append(env.render_state(0)))
     assert len(states) == POINT.horizon + 1
     assert np.array_equal(np.float32(states[:-1]), episodes.obs[0, 0])
     assert np.array_equal(np.float32(states[-1]), episodes.last_obs[0, 0])
+
+
+@dataclass
+class Recording(GoRight):
+    """Keeps the arguments of each step."""
+
+    seen: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    def act(
+        self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
+        self.seen.append((obs.copy(), last_reward.copy(), active.copy()))
+        return super().act(obs, noise, last_reward, active)
+
+
+def test_an_actor_gets_the_last_reward_and_the_active_episodes(run):
+    """Task 0 ends after three steps of 0.1, task 1 after eight, the horizon."""
+    actor = Recording()
+    episodes = run(POINT, np.array([[0.3, 0.0], [0.0, 0.4]]), actor)
+    assert len(actor.seen) == 8
+    for step, (obs, last_reward, active) in enumerate(actor.seen):
+        assert last_reward.dtype == np.float32
+        assert active.dtype == bool
+        assert np.array_equal(obs, episodes.obs[:, :, step])
+        before = episodes.reward[:, :, step - 1] if step else np.zeros((2, 2))
+        assert np.array_equal(last_reward, before)
+        assert np.array_equal(active, episodes.mask[:, :, step])
+        assert active.tolist() == [[step < 3, step < 3], [True, True]]
+    np.testing.assert_allclose(actor.seen[2][1][0], -0.1, atol=1e-7)
+    assert not actor.seen[4][1][0].any(), "an ended episode has no reward"
+
+
+def test_an_episode_that_failed_is_not_active_any_more(run):
+    """From the step after its failure; neither is one of a task that is not played."""
+    actor, failures = Recording(), []
+    env = FaultyPoint(POINT, 6, what="reward", episode=3, step=4)
+    mask = np.array([True, True, False])
+    run(POINT, FAR, actor, env, failures=failures, task_mask=mask)
+    assert [(each.task_index, each.episode, each.step) for each in failures] == [(1, 1, 4)]
+    for step, (obs, last_reward, active) in enumerate(actor.seen):
+        assert active.tolist() == [[True, True], [True, step <= 4], [False, False]]
+        assert not obs[~active].any()
+        assert np.isfinite(last_reward).all()
+        assert not last_reward[2].any()
+
+
+def test_ids_of_tasks_are_kept(run):
+    """With their tasks, whatever part of the episodes is looked at."""
+    ids = np.array([5, 0, 7])
+    episodes = run(POINT, FAR, task_ids=ids)
+    assert np.array_equal(episodes.task_ids, ids)
+    assert np.array_equal(episodes.rows(1, 3).task_ids, ids[1:])
+    assert np.array_equal(episodes.of_tasks(np.array([0, 2])).task_ids, ids[[0, 2]])
+    assert np.array_equal(episodes.first(1).task_ids, ids)
+    assert run(POINT, FAR).task_ids is None
+
+
+def test_streams_of_episodes_are_those_of_their_addresses():
+    """Task by task; another step, iteration, purpose or seed has others."""
+    address = {"iteration": 3, "adaptation_step": 2}
+    rngs = episode_rngs(1, Purpose.TRAIN_EPISODES, 2, 3, **address)
+    expected = [
+        make_rng(1, Purpose.TRAIN_EPISODES, **address, task=task, episode=episode)
+        for task in range(2)
+        for episode in range(3)
+    ]
+    draws = [rng.random() for rng in rngs]
+    assert draws == [rng.random() for rng in expected]
+    others = [
+        episode_rngs(2, Purpose.TRAIN_EPISODES, 2, 3, **address),
+        episode_rngs(1, Purpose.EVALUATION_EPISODES, 2, 3, **address),
+        episode_rngs(1, Purpose.TRAIN_EPISODES, 2, 3, 3, 1),
+        episode_rngs(1, Purpose.TRAIN_EPISODES, 2, 3, 2, 2),
+    ]
+    assert len({*draws, *(rng.random() for each in others for rng in each)}) == 30
 
 
 @pytest.mark.parametrize(("family", "endless"), [(PointNav, False), (EndlessPoint, True)])
 def test_only_a_time_limit_on_an_endless_task_is_bootstrapped(run, family, endless):
     """Not the end of a finite horizon, and never a termination."""
     tasks = np.array([[0.3, 0.0], [0.0, 0.4]])
-    episodes = run(family(horizon=5, action_scale=1.0), tasks, Walk())
+    episodes = run(family(horizon=5, action_scale=1.0), tasks, GoRight())
     assert episodes.terminated.tolist() == [[True, True], [False, False]]
     assert episodes.bootstrap.tolist() == [[False, False], [endless, endless]]
 
@@ -195,7 +273,7 @@ def test_rows_of_ended_episodes_mean_nothing(run, what):
     """NaN there is no divergence, and is not stored: the contract of BatchEnv.step."""
     tasks = np.array([[0.2, 0.0], [0.4, 0.4]])
     env = FaultyPoint(POINT, 4, what=what, episode=1, step=5)
-    assert_same(run(POINT, tasks, Walk(), env=env), run(POINT, tasks, Walk()))
+    assert_same(run(POINT, tasks, GoRight(), env=env), run(POINT, tasks, GoRight()))
 
 
 class ExplodingCheetah(MujocoBatchEnv):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from metarl.agents.maml.outer.gradient import GradientConfig
 
 import metarl
 from metarl.agents.base import check_fits

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from metarl.agents.maml.outer.gradient import GradientConfig
 
 from metarl.core.errors import ConfigError
 

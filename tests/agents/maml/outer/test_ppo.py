@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from metarl.agents.maml.outer.gradient import GradientConfig
 from torch import Tensor
 
 from metarl.agents.maml.meta_objective import MetaGradient
