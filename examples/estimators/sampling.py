@@ -12,8 +12,8 @@ from torch import Tensor
 
 from examples.estimators.data import (
     DataSets,
-    complete_experience,
-    played_experience,
+    complete_batch,
+    played_batch,
 )
 from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_reward
 from metarl.agents.maml.batch import TrainingBatch
@@ -29,7 +29,7 @@ from metarl.rollout.collect import collect
 
 @dataclass(frozen=True)
 class Estimator:
-    """A way to estimate the meta-gradient.
+    """A direction to estimate the meta-gradient.
 
     Attributes:
         name: in the report.
@@ -82,7 +82,7 @@ ESTIMATORS = (
     Estimator("loaded_dice, decay 0.9", "loaded_dice", decay=0.9),
     Estimator("loaded_dice, decay 1", "loaded_dice", decay=1.0),
     Estimator("dice", "dice"),
-    Estimator("log_likelihood + exploration (E-MAML)", "log_likelihood", exploration=True),
+    Estimator("log_likelihood + exploration (E-MAML)", "log_likelihood", emaml_weight=True),
 )
 FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO, *_, DICE, E_MAML = ESTIMATORS
 
@@ -111,8 +111,8 @@ def adapt(
 
 def limit_chunk(problem: Problem, baseline: Baseline | None) -> MetaMicrobatch:
     """Return one task with all trajectories before and after adaptation."""
-    before = complete_experience(problem, problem.stacked(problem.vector), baseline)
-    return adapt(problem, before, lambda params: complete_experience(problem, params, baseline))
+    before = complete_batch(problem, problem.stacked(problem.vector), baseline)
+    return adapt(problem, before, lambda params: complete_batch(problem, params, baseline))
 
 
 def limit_gradient(
@@ -141,14 +141,14 @@ def mean_gradient(sets: DataSets, estimator: Estimator, baseline: bool = True) -
     problem = sets.problem
     share = sets.probability(problem.vector) * len(sets.index)  # the objective divides by B
 
-    def weighted(policy: Distribution, experience: TrainingBatch) -> Tensor:
-        return share * likelihood_ratio(policy, experience)
+    def weighted(policy: Distribution, batch: TrainingBatch) -> Tensor:
+        return share * likelihood_ratio(policy, batch)
 
     params = problem.stacked(problem.vector, len(sets.index))
-    before = played_experience(problem, params, sets.episodes, baseline)
-    microbatch = adapt(problem, before, lambda params: complete_experience(problem, params))
+    before = played_batch(problem, params, sets.episodes, baseline)
+    microbatch = adapt(problem, before, lambda params: complete_batch(problem, params))
     returns = mean_reward(problem, microbatch.adapted) * problem.family.horizon
-    microbatch = replace(microbatch, score=share * returns)
+    microbatch = replace(microbatch, return_weight=share * returns)
     return estimator.gradient(problem, microbatch, weighted, sets.index.shape[1])
 
 
@@ -165,7 +165,7 @@ def play(
     # All episodes draw from one stream, one after the other.
     rngs = [rng] * env.num_episodes
     episodes = collect(env, problem.policy.actor(params), tasks, rngs, Timer())
-    return played_experience(problem, params, episodes, baseline)
+    return played_batch(problem, params, episodes, baseline)
 
 
 def sampled_chunk(
@@ -177,9 +177,9 @@ def sampled_chunk(
 ) -> MetaMicrobatch:
     """Play a meta-batch of `num_tasks` times the same task, adapt, and play again."""
 
-    def score(experience: TrainingBatch) -> Tensor:
+    def score(batch: TrainingBatch) -> Tensor:
         """The mean return, less that of the other tasks: such a baseline leaves no bias."""
-        returns = experience.reward.sum(1) / num_episodes  # (B,)
+        returns = batch.reward.sum(1) / num_episodes  # (B,)
         return (returns - returns.mean()) * num_tasks / max(num_tasks - 1, 1)
 
     before = play(problem, problem.stacked(problem.vector, num_tasks), num_episodes, rng, baseline)

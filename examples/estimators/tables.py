@@ -15,7 +15,7 @@ from examples.estimators.data import (
     exact_baseline,
     few_episodes_gradient,
     fitted_baseline,
-    marginal_experience,
+    marginal_batch,
     no_baseline,
 )
 from examples.estimators.exact import (
@@ -193,8 +193,8 @@ def horizon_table(effort: Effort) -> str:
             biases = []
             for number in range(effort.num_tasks):
                 problem = long_problem(horizon, number, deterministic)
-                before = marginal_experience(problem, problem.stacked(problem.vector))
-                microbatch = adapt(problem, before, lambda p, own=problem: marginal_experience(own, p))
+                before = marginal_batch(problem, problem.stacked(problem.vector))
+                microbatch = adapt(problem, before, lambda p, own=problem: marginal_batch(own, p))
                 exact, there = exact_gradient(problem), adapted(problem, problem.vector).detach()
                 first_order, ratio = (
                     estimator.gradient(problem, microbatch)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from metarl.agents.maml.outer.gradient import GradientConfig
 
 import metarl
 from metarl.agents.base import check_fits
@@ -12,7 +13,6 @@ from metarl.agents.base import make_agent as agent_of
 from metarl.agents.maml.batch import process_episodes
 from metarl.agents.maml.config import InnerConfig
 from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
-from metarl.agents.maml.outer.gradient import GradientConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
@@ -48,7 +48,7 @@ INNER = {
     "context with step sizes": InnerConfig(adapts="context", rule="lslr"),
     "latent with gates": InnerConfig(adapts="latent", rule="meta_lstm"),
     "loaded dice": InnerConfig(surrogate="loaded_dice", dice_decay=0.9),
-    "exploring": InnerConfig(surrogate="log_likelihood", exploration=1.0),
+    "exploring": InnerConfig(surrogate="log_likelihood", emaml_weight=1.0),
 }
 
 
@@ -58,8 +58,8 @@ def meta_step(play, timer):
 
     def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
         state = agent.initial_state(len(tasks))
-        for phase in range(steps):
-            episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=phase)
+        for step in range(steps):
+            episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=step)
             state = agent.adapt(state, episodes)
         after = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=steps)
         return agent.update([Rollout(state, after)], RNG, timer)
@@ -182,17 +182,19 @@ def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
     """KL(before || after all steps) at the observations that the meta-parameters led to."""
     agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_microbatch=3)
     state = agent.initial_state(4)
-    for phase in range(2):
-        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=phase))
+    for step in range(2):
+        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=step))
     kls = [
         mean_kl(
-            agent.policy(stack(agent.meta, microbatch.task.num_tasks), microbatch.support[0].obs),
+            agent.policy(stack(agent.meta, microbatch.inner.num_tasks), microbatch.support[0].obs),
             agent.policy(microbatch.params, microbatch.support[0].obs),
             microbatch.support[0].weight,
         )
         for microbatch in state.microbatches
     ]
-    found = agent.update([Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer)
+    found = agent.update(
+        [Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer
+    )
     assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
 
 
@@ -211,7 +213,7 @@ def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule)
 @pytest.mark.parametrize(
     ("inner", "weight"),
     [
-        (InnerConfig(surrogate="log_likelihood", exploration=2.0), "emaml_weight"),
+        (InnerConfig(surrogate="log_likelihood", emaml_weight=2.0), "emaml_weight"),
         (InnerConfig(pre_adaptation_weight=2.0), "pre_adaptation_weight"),
     ],
 )
@@ -235,7 +237,7 @@ def test_terms_of_earlier_policies_enter_the_update(
     scores = torch.from_numpy((returns - returns.mean()) / returns.std())
     microbatches, start = [], 0
     for microbatch in state.microbatches:
-        rows = slice(start, start + microbatch.task.num_tasks)
+        rows = slice(start, start + microbatch.inner.num_tasks)
         start = rows.stop
         played, _ = process_episodes(
             after.rows(rows.start, rows.stop),
@@ -244,7 +246,11 @@ def test_terms_of_earlier_policies_enter_the_update(
             agent.returns,
             agent.device,
         )
-        microbatches.append(MetaMicrobatch(microbatch.support, microbatch.task, microbatch.params, played, scores[rows]))
+        microbatches.append(
+            MetaMicrobatch(
+                microbatch.support, microbatch.inner, microbatch.params, played, scores[rows]
+            )
+        )
 
     def gradient(**weights: float):
         objective = MetaObjective(

@@ -3,9 +3,9 @@
 The references here are finite differences, or autograd on a second implementation of the
 adaptation that looks at one task at a time and knows nothing of stacks and microbatches.
 
-Finite differences of `evaluate` are differences of an adaptation that is done over, so they need an
-inner gradient whose change is what automatic differentiation takes it for. Where that is not so by
-design, the difference is taken of a function in which it is:
+Finite differences of `loss_and_kl` repeat the adaptation, so they need an inner gradient whose change
+equals its automatic derivative. Where that does not hold by design, the difference is taken of a
+function for which it holds:
 
 - DiCE's magic boxes are 1 wherever the policy is, and only their derivatives are those of a
   likelihood ratio: the inner gradient of another policy lacks the ratio. Written with the ratio to
@@ -41,7 +41,7 @@ from metarl.core.returns import discounted_prefixes
 
 SURROGATES = ("likelihood_ratio", "log_likelihood")
 EPISODIC = ("dice", "loaded_dice")
-SPACES = ("all", "head", "context", "latent")
+TASK_PARAMETERS = ("all", "head", "context", "latent")
 RULES = ("sgd", "meta_sgd", "lslr", "meta_lstm")
 
 
@@ -50,7 +50,9 @@ def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, T
     params = unflatten(vector, problem.meta)
     return [
         (
-            problem.policy(stack(problem.plain_stages(params, microbatch)[-1], 1), microbatch.query.obs),
+            problem.policy(
+                stack(problem.plain_trajectory(params, microbatch)[-1], 1), microbatch.query.obs
+            ),
             problem.policy(microbatch.adapted, microbatch.query.obs),
             microbatch.query,
         )
@@ -72,16 +74,16 @@ def with_ratios(name: str, decay: float) -> Surrogate:
     if name not in EPISODIC:
         return inner_surrogate(name)
 
-    def surrogate(policy: Distribution, experience: TrainingBatch) -> Tensor:
-        ratio = experience.by_episode(policy.log_prob(experience.action) - experience.log_prob)
+    def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
+        ratio = batch.by_episode(policy.log_prob(batch.action) - batch.log_prob)
         if name == "dice":
             so_far, here = ratio.cumsum(-1).exp().flatten(1), ratio.exp().flatten(1)
-            objective = so_far * experience.reward + (1 - here) * experience.value
+            objective = so_far * batch.reward + (1 - here) * batch.value
         else:
             until = discounted_prefixes(ratio, decay)
             difference = until.exp() - (until - ratio).exp()
-            objective = difference.flatten(1) * experience.advantage
-        return -(objective * experience.weight).sum(1)
+            objective = difference.flatten(1) * batch.advantage
+        return -(objective * batch.weight).sum(1)
 
     return surrogate
 
@@ -133,26 +135,26 @@ def assert_slopes(
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_the_gradient_equals_finite_differences(make_problem, steps, surrogate):
-    """Differences of `evaluate`, which adapts without any graph, in every coordinate."""
+    """Differences of `loss_and_kl`, which adapts without any graph, in every coordinate."""
     problem = make_problem(steps, surrogate)
     objective = problem.objective()
     gradient = objective.gradient().gradient
     slopes = [
-        slope(lambda v: objective.evaluate(v)[0], problem.old, unit)
+        slope(lambda v: objective.loss_and_kl(v)[0], problem.old, unit)
         for unit in torch.eye(len(problem.old), dtype=torch.float64)
     ]
     assert_close(gradient, torch.tensor(slopes, dtype=torch.float64), rel=1e-8)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "meta_lstm"])
-@pytest.mark.parametrize("adapts", SPACES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
 @pytest.mark.parametrize("surrogate", [*SURROGATES, *EPISODIC])
 def test_the_gradient_through_every_kind_of_adaptation(make_problem, surrogate, adapts, rule):
     """Two steps. With respect to the policy's parameters, and to those of what adapts and how."""
     problem = make_problem(2, surrogate, adapts=adapts, rule=rule)
     gradient = problem.objective().gradient().gradient
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
-    assert_slopes(problem, gradient, lambda v: reference.evaluate(v)[0])
+    assert_slopes(problem, gradient, lambda v: reference.loss_and_kl(v)[0])
 
 
 def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
@@ -165,15 +167,15 @@ def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
     loss = sum(losses) / 3
     assert found.loss == pytest.approx(loss.item(), rel=1e-12)
     assert_close(found.gradient, torch.autograd.grad(loss, vector)[0], rel=1e-10)
-    assert_slopes(problem, found.gradient, lambda v: objective.evaluate(v)[0])
+    assert_slopes(problem, found.gradient, lambda v: objective.loss_and_kl(v)[0])
     plain = make_problem(2).objective().gradient().gradient
     assert float((found.gradient - plain).norm() / plain.norm()) > 0.01
 
 
-@pytest.mark.parametrize("adapts", SPACES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
 def test_the_gradient_through_such_steps_of_every_space(make_problem, adapts):
     objective = (problem := make_problem(2, adapts=adapts, loss_scaled_lr=0.05)).objective()
-    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
+    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.loss_and_kl(v)[0])
 
 
 def test_the_gradient_through_a_bias_transformation(make_problem):
@@ -186,7 +188,7 @@ def test_the_gradient_through_a_bias_transformation(make_problem):
     }
     problem = make_problem(2, policy=policy, params=params, loss_scaled_lr=0.05)
     objective = problem.objective()
-    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.evaluate(v)[0])
+    assert_slopes(problem, objective.gradient().gradient, lambda v: objective.loss_and_kl(v)[0])
 
 
 class Frozen:
@@ -207,7 +209,7 @@ class Frozen:
         self.calls = 0
 
 
-@pytest.mark.parametrize("adapts", SPACES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
 @pytest.mark.parametrize("surrogate", [*SURROGATES, *EPISODIC])
 def test_the_gradient_through_gates_that_see_constants(
     make_problem, monkeypatch, surrogate, adapts
@@ -219,11 +221,11 @@ def test_the_gradient_through_gates_that_see_constants(
     reference.gradient()
     inputs = Frozen(metarl.agents.maml.update_rules.preprocess)
     monkeypatch.setattr(metarl.agents.maml.update_rules, "preprocess", inputs)
-    reference.evaluate(problem.old)
+    reference.loss_and_kl(problem.old)
 
     def frozen(vector: Tensor) -> float:
         inputs.rewind()
-        return reference.evaluate(vector)[0]
+        return reference.loss_and_kl(vector)[0]
 
     assert_slopes(problem, gradient, frozen)
 
@@ -234,25 +236,25 @@ class FrozenGradients:
     def __init__(self, rule) -> None:
         self.rule, self.given = rule, {}
 
-    def step(self, meta, variables, memory, gradient, loss, index):
+    def step(self, meta, fast_params, optimizer_state, gradient, loss, index):
         # The microbatches have different numbers of tasks.
         given = self.given.setdefault((len(loss), index), (gradient, loss.detach()))
-        return self.rule.step(meta, variables, memory, *given, index)
+        return self.rule.step(meta, fast_params, optimizer_state, *given, index)
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("adapts", SPACES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
 def test_first_order_takes_inner_gradients_for_constants(make_problem, adapts, rule):
     """Two steps; the learned rates and gates have a gradient all the same."""
     problem = make_problem(2, adapts=adapts, rule=rule, first_order=True)
     gradient = problem.objective().gradient().gradient
     problem.loop.rule = FrozenGradients(problem.loop.rule)
     reference = problem.objective()
-    reference.evaluate(problem.old)
-    assert_slopes(problem, gradient, lambda v: reference.evaluate(v)[0])
+    reference.loss_and_kl(problem.old)
+    assert_slopes(problem, gradient, lambda v: reference.loss_and_kl(v)[0])
 
 
-@pytest.mark.parametrize("adapts", SPACES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_after_one_step_every_meta_parameter_has_a_gradient(make_problem, adapts, rule):
     """From the initial values on, or it would be stuck there. The share of a vector that is kept
@@ -278,7 +280,7 @@ def test_rules_begin_with_the_meta_gradient_of_sgd(make_problem, rule, steps):
             assert torch.equal(found[name], piece), name
 
 
-EARLIER = {"exploration": "log_likelihood", "pre_adaptation_weight": "likelihood_ratio"}
+EARLIER = {"emaml_weight": "log_likelihood", "pre_adaptation_weight": "likelihood_ratio"}
 """Terms of the policies before each adaptation step, and an inner surrogate they go with."""
 
 
@@ -288,7 +290,7 @@ def test_an_earlier_policys_terms_gradient_equals_finite_differences(make_proble
     problem = make_problem(steps, EARLIER[term], **{term: 1.5})
     objective = problem.objective()
     gradient = objective.gradient().gradient
-    assert_slopes(problem, gradient, lambda v: objective.evaluate(v)[0])
+    assert_slopes(problem, gradient, lambda v: objective.loss_and_kl(v)[0])
     plain = make_problem(steps, EARLIER[term]).objective().gradient().gradient
     assert float((gradient - plain).norm()) > 0.01
 
@@ -302,14 +304,14 @@ def test_an_earlier_policys_term_is_added_for_each_step(make_problem, term, step
     vector = plain.old + 0.05 * torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     expected = 0.0
     for microbatch in plain.singles():
-        stages = plain.plain_stages(leaves(unflatten(vector, plain.meta)), microbatch)
-        for params, experience in zip(stages, microbatch.support, strict=False):
-            policy = plain.policy(stack(params, 1), experience.obs)
-            ratio = (policy.log_prob(experience.action) - experience.log_prob).exp()
-            worth = microbatch.return_weight if term == "exploration" else experience.advantage
-            expected -= 1.5 * (ratio * worth * experience.weight).sum().item() / 3
+        trajectory = plain.plain_trajectory(leaves(unflatten(vector, plain.meta)), microbatch)
+        for params, batch in zip(trajectory, microbatch.support, strict=False):
+            policy = plain.policy(stack(params, 1), batch.obs)
+            ratio = (policy.log_prob(batch.action) - batch.log_prob).exp()
+            worth = microbatch.return_weight if term == "emaml_weight" else batch.advantage
+            expected -= 1.5 * (ratio * worth * batch.weight).sum().item() / 3
     added = [
-        weighted.objective().evaluate(vector)[0] - plain.objective().evaluate(vector)[0],
+        weighted.objective().loss_and_kl(vector)[0] - plain.objective().loss_and_kl(vector)[0],
         weighted.objective().gradient(vector).loss - plain.objective().gradient(vector).loss,
     ]
     assert added == pytest.approx([expected] * 2, rel=1e-10, abs=1e-14)
@@ -331,14 +333,14 @@ def test_divergences_enter_the_loss_by_their_weights(make_problem, steps):
     inner_kl = 0.0
     for microbatch in problem.singles():
         old, new = (
-            problem.plain_stages(leaves(unflatten(each, problem.meta)), microbatch)
+            problem.plain_trajectory(leaves(unflatten(each, problem.meta)), microbatch)
             for each in (problem.old, vector)
         )
-        for before, after, experience in zip(old, new, microbatch.support, strict=False):
+        for before, after, batch in zip(old, new, microbatch.support, strict=False):
             before, after = (
-                problem.policy(stack(params, 1), experience.obs) for params in (before, after)
+                problem.policy(stack(params, 1), batch.obs) for params in (before, after)
             )
-            inner_kl += (before.kl(after) * experience.weight).sum().item() / 3
+            inner_kl += (before.kl(after) * batch.weight).sum().item() / 3
     objective = problem.objective()
     plain = objective.gradient(vector)
     assert plain.kl == pytest.approx(kl, rel=1e-10)
@@ -358,7 +360,7 @@ def test_the_penalised_clipped_gradient_equals_finite_differences(
     """At the old meta-parameters, where the divergences' own gradients vanish, and away from
     them, where the clip is active."""
     surrogate = "log_likelihood" if emaml_weight else "likelihood_ratio"
-    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, exploration=emaml_weight)
+    problem = make_problem(2, surrogate, adapts=adapts, rule=rule, emaml_weight=emaml_weight)
     objective = problem.objective()
     noise = torch.from_numpy(np.random.default_rng(4).standard_normal(len(problem.old)))
     at = problem.old if at_old else problem.old + 0.03 * noise
@@ -376,7 +378,7 @@ def test_the_penalised_clipped_gradient_equals_finite_differences(
 
 
 def test_old_policies_are_those_of_the_old_meta_parameters_in_any_order(make_problem):
-    """Whether evaluate, or a gradient with or without the trail, asks for them first."""
+    """Whether loss_and_kl, or a gradient with or without the support batches, asks for them first."""
     problem = make_problem(2)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     vector = problem.old + 0.05 * noise
@@ -385,17 +387,17 @@ def test_old_policies_are_those_of_the_old_meta_parameters_in_any_order(make_pro
         objective = problem.objective()
         first(objective)
         found = objective.gradient(vector, inner_kl_weight=1.0)
-        return objective.evaluate(vector), found.kl, found.inner_kl, found.gradient.tolist()
+        return objective.loss_and_kl(vector), found.kl, found.inner_kl, found.gradient.tolist()
 
-    def with_trail(objective):
+    def with_support(objective):
         objective.gradient(inner_kl_weight=1.0)
 
-    expected = answers(with_trail)
+    expected = answers(with_support)
     assert answers(lambda objective: None) == expected
     assert answers(lambda objective: objective.gradient(vector, inner_kl_weight=1.0)) == expected
 
 
-@pytest.mark.parametrize("first", ["evaluate", "gradient"])
+@pytest.mark.parametrize("first", ["loss_and_kl", "gradient"])
 def test_old_policies_before_adaptation_are_there_when_they_are_asked_for_later(
     make_problem, first
 ):
@@ -405,28 +407,32 @@ def test_old_policies_before_adaptation_are_there_when_they_are_asked_for_later(
     vector = problem.old + 0.05 * noise
     expected = problem.objective().gradient(vector, inner_kl_weight=1.0)
     objective = problem.objective()
-    objective.evaluate(problem.old) if first == "evaluate" else objective.gradient()
+    objective.loss_and_kl(problem.old) if first == "loss_and_kl" else objective.gradient()
     found = objective.gradient(vector, inner_kl_weight=1.0)
     assert found.inner_kl == pytest.approx(expected.inner_kl, rel=1e-12)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", ["advantage", "trail"])
+@pytest.mark.parametrize("place", ["query", "support"])
 def test_what_is_not_finite_is_refused(make_problem, bad, place):
-    """In the data after and in those before, by the gradient and by Reptile's displacement."""
+    """In the query and in a support batch, by the gradient and by Reptile's direction."""
     problem = make_problem(1)
     microbatch = problem.microbatches[1]
-    if place == "advantage":
+    if place == "query":
         advantage = microbatch.query.advantage.clone()
         advantage[0, 0] = bad
-        problem.microbatches[1] = replace(microbatch, after=replace(microbatch.query, advantage=advantage))
+        problem.microbatches[1] = replace(
+            microbatch, query=replace(microbatch.query, advantage=advantage)
+        )
         with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
             problem.objective().reptile_direction()
     else:
         advantage = microbatch.support[0].advantage.clone()
         advantage[0, 0] = bad
-        problem.microbatches[1] = replace(microbatch, trail=(replace(microbatch.support[0], advantage=advantage),))
+        problem.microbatches[1] = replace(
+            microbatch, support=(replace(microbatch.support[0], advantage=advantage),)
+        )
     with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
         problem.objective().gradient()
 
@@ -451,14 +457,18 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
 def test_the_two_inner_surrogates_differ_in_the_meta_gradient(make_problem):
     """They adapt alike, but only the likelihood ratio credits the policy before adaptation."""
     ratio, log = (make_problem(1, surrogate) for surrogate in SURROGATES)
-    assert_close(log.microbatches[0].adapted["weight0"], ratio.microbatches[0].adapted["weight0"], rel=1e-12)
+    assert_close(
+        log.microbatches[0].adapted["weight0"], ratio.microbatches[0].adapted["weight0"], rel=1e-12
+    )
     gradients = [problem.objective().gradient().gradient for problem in (ratio, log)]
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 0.01
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_evaluate_is_the_ratio_surrogate_and_the_kl_from_old_to_new(make_problem, steps, surrogate):
+def test_loss_and_kl_are_the_ratio_surrogate_and_the_kl_from_old_to_new(
+    make_problem, steps, surrogate
+):
     """Of the adapted policies, at meta-parameters away from the old ones; not KL(new || old)."""
     problem = make_problem(steps, surrogate)
     objective = problem.objective()
@@ -470,7 +480,7 @@ def test_evaluate_is_the_ratio_surrogate_and_the_kl_from_old_to_new(make_problem
         losses.append(-(ratio * after.advantage * after.weight).sum().item())
         kls.append((old.kl(new) * after.weight).sum().item())
         reverse.append((new.kl(old) * after.weight).sum().item())
-    loss, kl = objective.evaluate(vector)
+    loss, kl = objective.loss_and_kl(vector)
     assert loss == pytest.approx(np.mean(losses), rel=1e-12)
     assert kl == pytest.approx(np.mean(kls), rel=1e-12)
     assert kl != pytest.approx(np.mean(reverse), rel=1e-3)
@@ -481,7 +491,7 @@ def test_at_the_old_parameters_nothing_has_changed(make_problem, steps):
     problem = make_problem(steps)
     objective = problem.objective()
     loss = objective.gradient().loss
-    again, kl = objective.evaluate(problem.old)
+    again, kl = objective.loss_and_kl(problem.old)
     assert again == pytest.approx(loss, rel=1e-13)
     assert abs(kl) < 1e-15
 
@@ -524,7 +534,7 @@ def test_the_fisher_product_is_the_kls_curvature_through_any_adaptation(
     make_problem, surrogate, adapts, rule, loss_scaled_lr
 ):
     """KL(old || new) is half the square of a small step in the Fisher matrix: u F v by the squares
-    of u + v and u - v, with the KL of `evaluate`, which adapts without any graph."""
+    of u + v and u - v, with the KL of `loss_and_kl`, which adapts without any graph."""
     problem = make_problem(2, surrogate, adapts=adapts, rule=rule, loss_scaled_lr=loss_scaled_lr)
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
     rng = np.random.default_rng(0)
@@ -535,7 +545,7 @@ def test_the_fisher_product_is_the_kls_curvature_through_any_adaptation(
         """Twice the KL over the square of the step, of fourth order."""
 
         def kl(eps: float) -> float:
-            return sum(reference.evaluate(problem.old + e * direction)[1] for e in (eps, -eps))
+            return sum(reference.loss_and_kl(problem.old + e * direction)[1] for e in (eps, -eps))
 
         eps = 1e-3
         return (16 * kl(eps) - kl(2 * eps)) / (12 * eps**2)
@@ -564,7 +574,7 @@ def test_the_gradient_of_discrete_policies(make_problem, discrete, surrogate):
     problem = make_problem(2, surrogate, **discrete, lr=0.1)
     gradient = problem.objective().gradient().gradient
     reference = problem.objective(surrogate=with_ratios(surrogate, problem.inner.dice_decay))
-    assert_slopes(problem, gradient, lambda v: reference.evaluate(v)[0])
+    assert_slopes(problem, gradient, lambda v: reference.loss_and_kl(v)[0])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
@@ -577,7 +587,9 @@ def test_the_fisher_product_of_discrete_policies(make_problem, discrete, steps):
         return sum(kls) / len(kls)
 
     hessian = torch.autograd.functional.hessian(mean_kl, problem.old)
-    assert_close(dense(problem.objective().fisher_vector_product(), len(problem.old)), hessian, rel=1e-10)
+    assert_close(
+        dense(problem.objective().fisher_vector_product(), len(problem.old)), hessian, rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
@@ -597,8 +609,8 @@ def test_fractions_are_every_so_many_steps(make_problem, fraction, jacobian_frac
     thinned = [
         replace(
             microbatch,
-            trail=tuple(experience.every(jacobian_stride) for experience in microbatch.support),
-            after=microbatch.query.every(stride),
+            support=tuple(batch.every(jacobian_stride) for batch in microbatch.support),
+            query=microbatch.query.every(stride),
         )
         for microbatch in problem.microbatches
     ]
@@ -615,8 +627,8 @@ def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_prob
     thinned = [
         replace(
             microbatch,
-            trail=tuple(experience.every(2, whole_episodes=True) for experience in microbatch.support),
-            after=microbatch.query.every(2),
+            support=tuple(batch.every(2, whole_episodes=True) for batch in microbatch.support),
+            query=microbatch.query.every(2),
         )
         for microbatch in problem.microbatches
     ]
@@ -625,8 +637,8 @@ def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_prob
     assert torch.equal(product, problem.objective(thinned).fisher_vector_product()(vector))
 
 
-def test_chunks_do_not_change_the_objective(make_problem):
-    """Chunks of two and one tasks, against one task each: alike up to rounding."""
+def test_microbatches_do_not_change_the_objective(make_problem):
+    """Microbatches of two and one tasks, against one task each: alike up to rounding."""
     problem = make_problem(1)
     vector = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     whole, parts = problem.objective(), problem.objective(problem.singles())
@@ -634,6 +646,8 @@ def test_chunks_do_not_change_the_objective(make_problem):
     parts_found = parts.gradient()
     assert found.loss == pytest.approx(parts_found.loss, rel=1e-12)
     assert_close(found.gradient, parts_found.gradient, rel=1e-12)
-    assert_close(whole.fisher_vector_product()(vector), parts.fisher_vector_product()(vector), rel=1e-12)
+    assert_close(
+        whole.fisher_vector_product()(vector), parts.fisher_vector_product()(vector), rel=1e-12
+    )
     shifted = problem.old + 0.05 * vector
-    assert whole.evaluate(shifted) == pytest.approx(parts.evaluate(shifted), rel=1e-12)
+    assert whole.loss_and_kl(shifted) == pytest.approx(parts.loss_and_kl(shifted), rel=1e-12)

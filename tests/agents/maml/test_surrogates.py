@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import TrainingBatch, ReturnConfig, process_episodes
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.surrogates import (
     EPISODIC,
     clipped_ratio,
     dice,
-    exploration,
+    emaml_term,
     inner_surrogate,
     likelihood_ratio,
     loaded_dice,
     log_likelihood,
-    policy_loss,
     magic_box,
     mean_kl,
+    policy_loss,
 )
 from metarl.agents.maml.update_rules import SGD
 from metarl.core.params import Params, flatten, leaves, stack, unflatten
@@ -80,8 +80,8 @@ def expectation(policy: GaussianMLP, params: Params) -> TrainingBatch:
 def derivatives(surrogate: str, policy: GaussianMLP, params: Params) -> tuple[list, list]:
     """First derivatives by mean and log std, and the diagonal of the second."""
     stacked = stack(params, 1)
-    experience = expectation(policy, stacked)
-    loss = inner_surrogate(surrogate)(policy(stacked, experience.obs), experience)
+    batch = expectation(policy, stacked)
+    loss = inner_surrogate(surrogate)(policy(stacked, batch.obs), batch)
     coordinates = [params["bias0"], params["log_std"]]
     first = torch.autograd.grad(loss.sum(), coordinates, create_graph=True)
     second = [
@@ -120,7 +120,7 @@ def test_the_meta_gradient_of_an_exactly_known_problem(surrogate, policy, params
     before = expectation(policy, stack(params, 1))
     loop = InnerLoop(SGD(lr))
     losses = [lambda stacked: inner(policy(stacked, before.obs), before)]
-    adapted = loop.adapt(params, losses, 1, differentiable=True).variables
+    adapted = loop.adapt(params, losses, 1, differentiable=True).fast_params
     assert adapted["bias0"].item() - GOAL == pytest.approx((1 - 2 * lr) * (MEAN - GOAL))
     after = expectation(policy, adapted)
     loss = likelihood_ratio(policy(adapted, after.obs), after).sum()
@@ -135,28 +135,28 @@ def test_the_meta_gradient_of_an_exactly_known_problem(surrogate, policy, params
 # --- episodes of several steps ---
 
 
-def scores(policy: GaussianMLP, params: Params, experience: TrainingBatch) -> tuple[Tensor, Tensor]:
+def scores(policy: GaussianMLP, params: Params, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """First and second derivatives of each step's log-probability, of one task of unstacked
     params: (N, P) and (N, P, P)."""
 
     def log_prob(vector: Tensor) -> Tensor:
         stacked = stack(unflatten(vector, params), 1)
-        return policy(stacked, experience.obs).log_prob(experience.action)[0]
+        return policy(stacked, batch.obs).log_prob(batch.action)[0]
 
     first = torch.autograd.functional.jacobian(log_prob, flatten(params))
     second = [
         torch.autograd.functional.hessian(lambda v, step=step: log_prob(v)[step], flatten(params))
-        for step in range(experience.obs.shape[1])
+        for step in range(batch.obs.shape[1])
     ]
     return first, torch.stack(second)
 
 
-def derivatives_of(surrogate, policy, params, experience) -> tuple[Tensor, Tensor]:
+def derivatives_of(surrogate, policy, params, batch) -> tuple[Tensor, Tensor]:
     """Gradient (P,) and Hessian (P, P) of a surrogate of one task."""
 
     def loss(vector: Tensor) -> Tensor:
         stacked = stack(unflatten(vector, params), 1)
-        return surrogate(policy(stacked, experience.obs), experience).sum()
+        return surrogate(policy(stacked, batch.obs), batch).sum()
 
     vector = flatten(params).requires_grad_()
     first = torch.autograd.grad(loss(vector), vector, create_graph=True)[0]
@@ -176,7 +176,7 @@ def two_step_episodes():
 
     took_place = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).double()
     obs, action = draw(1), draw(1)
-    experience = TrainingBatch(
+    batch = TrainingBatch(
         obs=obs,
         action=action,
         advantage=draw() * took_place,
@@ -187,7 +187,7 @@ def two_step_episodes():
         loss=torch.zeros(1, dtype=torch.float64),
         horizon=2,
     )
-    return small, params, experience
+    return small, params, batch
 
 
 def outer(x: Tensor) -> Tensor:
@@ -327,10 +327,10 @@ def test_magic_box_is_one_with_the_derivatives_of_the_exponential():
 
 
 @pytest.fixture
-def digest(make_agent, play):
+def process(make_agent, play):
     """TrainingBatch of real episodes, some of which end early, and the agent whose they are."""
 
-    def digest(family, **settings: float):
+    def process(family, **settings: float):
         agent = make_agent(family, dtype=torch.float64)
         tasks = family.tasks("train", 3)
         if isinstance(family, PointNav):
@@ -341,7 +341,7 @@ def digest(make_agent, play):
         played, _ = process_episodes(episodes, agent.policy, params, ReturnConfig(**settings), cpu)
         return agent, params, episodes, played
 
-    return digest
+    return process
 
 
 class EndlessNav(PointNav):
@@ -368,9 +368,9 @@ def assert_close(actual: Tensor, expected: Tensor, rel: float = 1e-10) -> None:
 
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(family).__name__)
-def test_all_inner_surrogates_adapt_alike_without_discount(family, standardize, digest):
+def test_all_inner_surrogates_adapt_alike_without_discount(family, standardize, process):
     """Discount and lambda are 1: one and the same first derivative, the policy gradient."""
-    agent, _, episodes, played = digest(family, discount=1.0, standardize=standardize)
+    agent, _, episodes, played = process(family, discount=1.0, standardize=standardize)
     if isinstance(family, PointNav):
         assert 0 < episodes.terminated.sum() < episodes.terminated.size, "ends of both kinds"
     expected = gradient_of(likelihood_ratio, agent, played)
@@ -379,21 +379,21 @@ def test_all_inner_surrogates_adapt_alike_without_discount(family, standardize, 
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(family).__name__)
-def test_dice_counts_the_discount_from_the_start_of_an_episode(family, digest):
+def test_dice_counts_the_discount_from_the_start_of_an_episode(family, process):
     """Its first derivative is the likelihood ratio's on advantages times discount^t; the others'
-    are not discounted that way, with any lambda."""
+    are not discounted in this manner, with any lambda."""
     discount = 0.8
-    agent, _, _, played = digest(family, discount=discount)
+    agent, _, _, played = process(family, discount=discount)
     to_start = discount ** torch.arange(family.horizon).double().repeat(12)
     discounted = replace(played, advantage=played.advantage * to_start)
     assert_close(gradient_of(dice, agent, played), gradient_of(likelihood_ratio, agent, discounted))
-    agent, _, _, played = digest(family, discount=discount, gae_lambda=0.7)
+    agent, _, _, played = process(family, discount=discount, gae_lambda=0.7)
     expected = gradient_of(likelihood_ratio, agent, played)
     assert_close(gradient_of(loaded_dice(0.9), agent, played), expected)
     assert_close(gradient_of(log_likelihood, agent, played), expected)
 
 
-# --- clipping and exploration, by hand ---
+# --- clipping and the term of E-MAML, by hand ---
 
 
 @dataclass
@@ -453,25 +453,25 @@ def test_surrogates_are_weighted_sums(surrogate, expected):
     assert loss.item() == pytest.approx(-expected)
 
 
-def test_exploration_by_hand():
+def test_emaml_term_by_hand():
     """-(mean ratio) * score, whose derivative by log pi is minus weight * ratio * score."""
     policy, leaf = ratios(1.5, 0.5)
-    loss = exploration(policy, steps([9.0, 9.0], [0.25, 0.75]), torch.tensor([-2.0]).double())
+    loss = emaml_term(policy, steps([9.0, 9.0], [0.25, 0.75]), torch.tensor([-2.0]).double())
     assert loss.tolist() == pytest.approx([2 * (0.25 * 1.5 + 0.75 * 0.5)])
     slope = torch.autograd.grad(loss.sum(), leaf)[0]
     assert slope.tolist() == [pytest.approx([2 * 0.25 * 1.5, 2 * 0.75 * 0.5])]
 
 
-def test_exploration_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_params, make_batch):
+def test_emaml_term_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_params, make_batch):
     """Its gradient is minus the score times the mean of the scores, task by task."""
-    experience = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    batch = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
     score = torch.tensor([1.5, -0.5]).double()
     start = leaves(tiny_params)
-    policy = tiny_policy(stack(start, 2), experience.obs)
+    policy = tiny_policy(stack(start, 2), batch.obs)
     found = torch.autograd.grad(
-        exploration(policy, experience, score).sum(), list(start.values()), retain_graph=True
+        emaml_term(policy, batch, score).sum(), list(start.values()), retain_graph=True
     )
-    log_prob = (policy.log_prob(experience.action) * experience.weight).sum(1)
+    log_prob = (policy.log_prob(batch.action) * batch.weight).sum(1)
     expected = torch.autograd.grad((-score * log_prob).sum(), list(start.values()))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
@@ -481,9 +481,9 @@ def test_mean_kl_averages_by_weight(tiny_policy, tiny_params, make_batch):
     """KL(old || new), and steps of weight 0 do not count."""
     rng = np.random.default_rng(0)
     params = stack(tiny_params, 2)
-    experience = make_batch(tiny_policy, params, rng)
-    old = tiny_policy(params, experience.obs)
+    batch = make_batch(tiny_policy, params, rng)
+    old = tiny_policy(params, batch.obs)
     shifted = {name: value + 0.1 for name, value in params.items()}
-    new = tiny_policy(shifted, experience.obs)
-    expected = [old.kl(new)[task][experience.weight[task] > 0].mean().item() for task in range(2)]
-    assert mean_kl(old, new, experience.weight).tolist() == pytest.approx(expected, rel=1e-12)
+    new = tiny_policy(shifted, batch.obs)
+    expected = [old.kl(new)[task][batch.weight[task] > 0].mean().item() for task in range(2)]
+    assert mean_kl(old, new, batch.weight).tolist() == pytest.approx(expected, rel=1e-12)
