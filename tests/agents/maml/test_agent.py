@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from metarl.agents.maml.outer.gradient import GradientConfig
 
 import metarl
-from metarl.agents.base import check_fits
-from metarl.agents.base import make_agent as agent_of
+from metarl.agents.base import Rollout, check_fits
 from metarl.agents.maml.batch import process_episodes
-from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
+from metarl.agents.maml.inner_config import InnerConfig
+from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
@@ -25,7 +25,7 @@ from metarl.envs import HalfCheetahVel, PointNav, TabularMDP
 FAMILY = PointNav(horizon=10, action_scale=1.0)
 TASKS = FAMILY.tasks("train", 4)
 DIAGNOSTICS = {
-    "inner_kl",
+    "adaptation_kl",
     "outer_kl",
     "improvement",
     "expected_improvement",
@@ -37,7 +37,7 @@ DIAGNOSTICS = {
 }
 OUTER = {
     "trpo": TRPOConfig(cg_steps=3),
-    "gradient": GradientConfig(),
+    "adam": AdamConfig(),
     "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, inner_kl_weight=0.1),
     "reptile": ReptileConfig(),
     "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
@@ -48,21 +48,21 @@ INNER = {
     "context with step sizes": InnerConfig(adapts="context", rule="lslr"),
     "latent with gates": InnerConfig(adapts="latent", rule="meta_lstm"),
     "loaded dice": InnerConfig(surrogate="loaded_dice", dice_decay=0.9),
-    "exploring": InnerConfig(surrogate="log_likelihood", emaml_weight=1.0),
+    "E-MAML": InnerConfig(surrogate="log_likelihood", emaml_weight=1.0),
 }
 
 
 @pytest.fixture
 def meta_step(play, timer):
-    """One iteration of `steps` adaptations and an update; returns the diagnostics."""
+    """One iteration of `steps` adaptations and an update, which returns the diagnostics."""
 
     def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
-        state = agent.initial_state(len(tasks))
+        state = agent.initial_state(len(tasks), training=True)
         for step in range(steps):
             episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=step)
             state = agent.adapt(state, episodes)
-        after = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=steps)
-        return agent.update([Rollout(state, after)], RNG, timer)
+        episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=steps)
+        return agent.update([Rollout(state, episodes)], np.random.default_rng(0), timer)
 
     return meta_step
 
@@ -93,7 +93,7 @@ def test_an_update_improves_within_the_trust_region(
     assert 0 < found["outer_kl"] <= 0.01
     assert found["improvement"] > 0
     assert found["expected_improvement"] > 0
-    assert found["inner_kl"] > 0
+    assert found["adaptation_kl"] > 0
     assert 1 <= found["line_search_steps"] <= 15
     assert values(agent).dtype == dtype
     assert not torch.equal(values(agent), before)
@@ -152,11 +152,13 @@ def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, t
     before = agent.state_dict()
     first = play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
     state = agent.adapt(agent.initial_state(4), first)
-    after = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
-    reward = after.reward.copy()
+    episodes = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
+    reward = episodes.reward.copy()
     reward[2, 1, 3] = bad
     with pytest.raises(FloatingPointError, match="not finite"):
-        agent.update([Rollout(state, replace(after, reward=reward))], RNG, timer)
+        agent.update(
+            [Rollout(state, replace(episodes, reward=reward))], np.random.default_rng(0), timer
+        )
     assert_same(agent.state_dict(), before)
 
 
@@ -166,7 +168,7 @@ def test_without_adaptation_it_is_plain_trpo(make_agent, meta_step):
     found = meta_step(agent, steps=0)
     assert 0 < found["outer_kl"] <= 0.01
     assert found["improvement"] > 0
-    assert found["inner_kl"] == 0
+    assert found["adaptation_kl"] == 0
 
 
 def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
@@ -178,10 +180,10 @@ def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
     assert found["gradient_norm"] > 0
 
 
-def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
+def test_adaptation_kl_is_of_the_first_episodes(make_agent, play, timer):
     """KL(before || after all steps) at the observations that the meta-parameters led to."""
     agent = make_agent(FAMILY, dtype=torch.float64, inner_steps=2, tasks_per_microbatch=3)
-    state = agent.initial_state(4)
+    state = agent.initial_state(4, training=True)
     for step in range(2):
         state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=step))
     kls = [
@@ -192,10 +194,9 @@ def test_inner_kl_is_of_the_first_episodes(make_agent, play, timer):
         )
         for microbatch in state.microbatches
     ]
-    found = agent.update(
-        [Rollout(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=2))], RNG, timer
-    )
-    assert found["inner_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
+    episodes = play(agent, state, FAMILY, TASKS, 5, adaptation_step=2)
+    found = agent.update([Rollout(state, episodes)], np.random.default_rng(0), timer)
+    assert found["adaptation_kl"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["meta_sgd", "lslr"])
@@ -220,27 +221,27 @@ def test_learned_step_sizes_are_reported_and_change(make_agent, meta_step, rule)
 def test_terms_of_earlier_policies_enter_the_update(
     make_agent, play, timer, inner, weight, tasks_per_microbatch
 ):
-    """E-MAML's, with scores standardised over the meta-batch, and the return before adaptation;
-    however the tasks are chunked."""
+    """The term of E-MAML, with return weights standardised over the meta-batch, and the return
+    before adaptation; for any size of the microbatches."""
     agent = make_agent(
         FAMILY,
         dtype=torch.float64,
         inner=inner,
-        outer=GradientConfig(),
+        outer=AdamConfig(),
         tasks_per_microbatch=tasks_per_microbatch,
     )
     state = agent.adapt(
         agent.initial_state(4), play(agent, agent.initial_state(4), FAMILY, TASKS, 5)
     )
-    after = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
-    returns = after.reward.sum(2, dtype=np.float64).mean(1)
-    scores = torch.from_numpy((returns - returns.mean()) / returns.std())
+    episodes = play(agent, state, FAMILY, TASKS, 5, adaptation_step=1)
+    returns = episodes.reward.sum(2, dtype=np.float64).mean(1)
+    weights = torch.from_numpy((returns - returns.mean()) / returns.std())
     microbatches, start = [], 0
     for microbatch in state.microbatches:
         rows = slice(start, start + microbatch.inner.num_tasks)
         start = rows.stop
-        played, _ = process_episodes(
-            after.rows(rows.start, rows.stop),
+        query, _ = process_episodes(
+            episodes.rows(rows.start, rows.stop),
             agent.policy,
             microbatch.params,
             agent.returns,
@@ -248,7 +249,7 @@ def test_terms_of_earlier_policies_enter_the_update(
         )
         microbatches.append(
             MetaMicrobatch(
-                microbatch.support, microbatch.inner, microbatch.params, played, scores[rows]
+                microbatch.support, microbatch.inner, microbatch.params, query, weights[rows]
             )
         )
 
@@ -265,7 +266,7 @@ def test_terms_of_earlier_policies_enter_the_update(
         return float(objective.gradient(outer=likelihood_ratio).gradient.norm())
 
     expected, plain = gradient(**{weight: 2.0}), gradient()
-    found = agent.update([Rollout(state, after)], RNG, timer)
+    found = agent.update([Rollout(state, episodes)], np.random.default_rng(0), timer)
     assert found["gradient_norm"] == pytest.approx(expected, rel=1e-6)
     assert abs(expected / plain - 1) > 1e-3
 
@@ -326,7 +327,7 @@ def test_the_decay_of_loaded_dice_is_the_configured_one(make_agent, meta_step):
         {"surrogate": "loaded_dice", "dice_decay": 1.0},
     ):
         inner = InnerConfig(**settings)
-        agent = make_agent(FAMILY, dtype=torch.float64, inner=inner, outer=GradientConfig())
+        agent = make_agent(FAMILY, dtype=torch.float64, inner=inner, outer=AdamConfig())
         norms.append(meta_step(agent)["gradient_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-9)
     assert norms[0] != pytest.approx(norms[2], rel=1e-3)
@@ -353,26 +354,26 @@ def test_a_state_before_the_first_update_has_the_tensors_of_one_after_it(make_ag
 )
 def test_a_checkpoint_of_another_method_is_refused(saved, wanted, expected):
     one, other = (
-        metarl.load_config(f"point_nav/{name}", **{"policy.hidden": [8]})
+        metarl.load_config(f"point_nav/{name}", **{"agent.policy.hidden": [8]})
         for name in (saved, wanted)
     )
-    state = agent_of(one).state_dict()
+    state = one.make_agent().state_dict()
     with pytest.raises(UserError, match=expected):
-        agent_of(other, state)
-    check_fits(state, agent_of(one).state_dict())
+        other.make_agent(state)
+    check_fits(state, one.make_agent().state_dict())
 
 
 def test_the_agent_of_a_config_is_made_of_its_parts():
     """Inner loop, outer update and surrogate as the config says, drawn from its seed."""
-    config = metarl.load_config("point_nav/cavia", seed=3, **{"policy.hidden": [8]})
-    agents = [agent_of(config) for _ in range(2)]
+    config = metarl.load_config("point_nav/cavia", seed=3, **{"agent.policy.hidden": [8]})
+    agents = [config.make_agent() for _ in range(2)]
     assert_same(agents[0].state_dict(), agents[1].state_dict())
     assert agents[0].meta["context:weight"].shape == (8, 8)
-    other = agent_of(metarl.load_config("point_nav/cavia", seed=4, **{"policy.hidden": [8]}))
+    other = config.replace(seed=4).make_agent()
     for name in ("weight0", "context:weight"):
         assert not torch.equal(agents[0].meta[name], other.meta[name])
     steps = metarl.load_config("point_nav/lslr", inner_steps=3)
-    assert agent_of(steps).meta["lr:weight0"].shape == (3, 1, 1)
+    assert steps.make_agent().meta["lr:weight0"].shape == (3, 1, 1)
 
 
 def test_discrete_actions(make_agent, meta_step):

@@ -1,4 +1,4 @@
-"""metarl.agents.maml.inner_config: the inner loop of a config. tests/test_config.py has refusals."""
+"""metarl.agents.maml.inner_config: the inner loop of a config."""
 
 import pytest
 

@@ -298,7 +298,7 @@ def test_the_support_is_what_was_adapted_from_step_by_step(make_agent, play):
 
 
 def test_adapt_leaves_its_state_alone(make_agent, play):
-    """A state adapted to twice gives the same result twice, and keeps parameters and support batches."""
+    """A state that is adapted twice gives the same result twice, and keeps its own values."""
     agent = make_agent(FAMILY)
     episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
     state = agent.adapt(agent.initial_state(3), episodes)

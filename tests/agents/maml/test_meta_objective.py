@@ -3,9 +3,9 @@
 The references here are finite differences, or autograd on a second implementation of the
 adaptation that looks at one task at a time and knows nothing of stacks and microbatches.
 
-Finite differences of `loss_and_kl` repeat the adaptation, so they need an inner gradient whose change
-equals its automatic derivative. Where that does not hold by design, the difference is taken of a
-function for which it holds:
+Finite differences of `loss_and_kl` repeat the adaptation, so they need an inner gradient whose
+change equals its automatic derivative. Where that does not hold by design, the difference is taken
+of a function for which it holds:
 
 - DiCE's magic boxes are 1 wherever the policy is, and only their derivatives are those of a
   likelihood ratio: the inner gradient of another policy lacks the ratio. Written with the ratio to
@@ -173,7 +173,7 @@ def test_the_gradient_through_steps_that_grow_with_the_loss(make_problem):
 
 
 @pytest.mark.parametrize("adapts", TASK_PARAMETERS)
-def test_the_gradient_through_such_steps_of_every_space(make_problem, adapts):
+def test_the_gradient_through_such_steps_of_all_task_parameters(make_problem, adapts):
     objective = (problem := make_problem(2, adapts=adapts, loss_scaled_lr=0.05)).objective()
     assert_slopes(problem, objective.gradient().gradient, lambda v: objective.loss_and_kl(v)[0])
 
@@ -298,7 +298,7 @@ def test_an_earlier_policys_terms_gradient_equals_finite_differences(make_proble
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("term", EARLIER)
 def test_an_earlier_policys_term_is_added_for_each_step(make_problem, term, steps):
-    """1.5 times -(mean ratio of the policy before the step) * score, as E-MAML has it, or the
+    """1.5 times -(mean ratio of the policy before the step) * return weight, as in E-MAML, or the
     surrogate there; away from the old meta-parameters."""
     weighted, plain = (make_problem(steps, EARLIER[term], **{term: w}) for w in (1.5, 0.0))
     vector = plain.old + 0.05 * torch.from_numpy(np.random.default_rng(0).standard_normal(34))
@@ -378,7 +378,7 @@ def test_the_penalised_clipped_gradient_equals_finite_differences(
 
 
 def test_old_policies_are_those_of_the_old_meta_parameters_in_any_order(make_problem):
-    """Whether loss_and_kl, or a gradient with or without the support batches, asks for them first."""
+    """Whether loss_and_kl, or a gradient with or without support batches, asks for them first."""
     problem = make_problem(2)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal(34))
     vector = problem.old + 0.05 * noise

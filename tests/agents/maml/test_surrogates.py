@@ -295,20 +295,32 @@ def test_the_value_of_each_surrogate_where_the_policy_acted(two_step_episodes):
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_a_loss_on_experience_has_its_loss_for_a_value(surrogate, two_step_episodes):
-    """And the derivatives of the surrogate, the second too, wherever it is asked for."""
+def test_a_rule_sees_the_tasks_loss_with_the_derivatives_of_the_surrogate(
+    surrogate, two_step_episodes
+):
+    """The value is `rule_loss`; first and second derivatives are the surrogate's, at the parameters
+    that acted and at others."""
     policy, params, played = two_step_episodes
-    played = replace(played, loss=torch.tensor([0.7], dtype=torch.float64))
     loss = policy_loss(played, policy, inner_surrogate(surrogate))
-    found = []
+    rule_loss = torch.tensor([0.7], dtype=torch.float64)
+    seen = []
+
+    class Recording(SGD):
+        def step(self, meta, fast_params, optimizer_state, gradient, loss, index):
+            seen.append(loss)
+            return super().step(meta, fast_params, optimizer_state, gradient, loss, index)
+
+    found, loop = [], InnerLoop(Recording(0.1))
     for shift in (0.0, 0.1):
-        stacked = leaves(stack({name: x + shift for name, x in params.items()}, 1))
-        plain = inner_surrogate(surrogate)(policy(stacked, played.obs), played)
-        assert loss(stacked).tolist() == pytest.approx([0.7], rel=1e-12)
-        for value in (loss(stacked), plain):
-            first = torch.autograd.grad(value.sum(), list(stacked.values()), create_graph=True)
+        meta = leaves({name: x + shift for name, x in params.items()})
+        state = loop.init_state(meta, 1)
+        loop.step(meta, state, loss, rule_loss=rule_loss, differentiable=True)
+        assert seen[-1].tolist() == pytest.approx([0.7], rel=1e-12)
+        plain = inner_surrogate(surrogate)(policy(stack(meta, 1), played.obs), played)
+        for value in (seen[-1], plain):
+            first = torch.autograd.grad(value.sum(), list(meta.values()), create_graph=True)
             length = sum(piece.square().sum() for piece in first)
-            found.append((first, torch.autograd.grad(length, list(stacked.values()))))
+            found.append((first, torch.autograd.grad(length, list(meta.values()))))
     for (one, two), (other, others) in zip(found[::2], found[1::2], strict=True):
         assert all(torch.equal(a, b) for a, b in zip((*one, *two), (*other, *others), strict=True))
 
@@ -454,7 +466,7 @@ def test_surrogates_are_weighted_sums(surrogate, expected):
 
 
 def test_emaml_term_by_hand():
-    """-(mean ratio) * score, whose derivative by log pi is minus weight * ratio * score."""
+    """-(mean ratio) * return weight; by log pi: -weight * ratio * return weight."""
     policy, leaf = ratios(1.5, 0.5)
     loss = emaml_term(policy, steps([9.0, 9.0], [0.25, 0.75]), torch.tensor([-2.0]).double())
     assert loss.tolist() == pytest.approx([2 * (0.25 * 1.5 + 0.75 * 0.5)])
@@ -463,16 +475,16 @@ def test_emaml_term_by_hand():
 
 
 def test_emaml_term_makes_a_good_tasks_data_more_likely(tiny_policy, tiny_params, make_batch):
-    """Its gradient is minus the score times the mean of the scores, task by task."""
+    """Its gradient is minus the return weight times the mean of the scores, task by task."""
     batch = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
-    score = torch.tensor([1.5, -0.5]).double()
+    return_weight = torch.tensor([1.5, -0.5]).double()
     start = leaves(tiny_params)
     policy = tiny_policy(stack(start, 2), batch.obs)
     found = torch.autograd.grad(
-        emaml_term(policy, batch, score).sum(), list(start.values()), retain_graph=True
+        emaml_term(policy, batch, return_weight).sum(), list(start.values()), retain_graph=True
     )
     log_prob = (policy.log_prob(batch.action) * batch.weight).sum(1)
-    expected = torch.autograd.grad((-score * log_prob).sum(), list(start.values()))
+    expected = torch.autograd.grad((-return_weight * log_prob).sum(), list(start.values()))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
 

@@ -63,7 +63,7 @@ def test_before_adaptation_every_task_has_the_models_parameters(name, tiny_param
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", TASK_PARAMETERS)
-def test_a_space_keeps_the_models_type_and_leaves_its_names_alone(name, dtype, tiny_params):
+def test_task_parameters_keep_the_models_type_and_leaves_its_names_alone(name, dtype, tiny_params):
     """Names of a task_parameters's own meta-parameters have a colon."""
     params = {key: value.to(dtype) for key, value in tiny_params.items()}
     own = TASK_PARAMETERS[name].init_meta(params, np.random.default_rng(0))
@@ -77,7 +77,7 @@ def test_a_space_keeps_the_models_type_and_leaves_its_names_alone(name, dtype, t
 
 
 @pytest.mark.parametrize("name", TASK_PARAMETERS)
-def test_each_task_has_its_own_variables(name, tiny_params):
+def test_each_task_has_its_own_fast_parameters(name, tiny_params):
     """Three tasks at once equal one at a time; changing one leaves the others."""
     task_parameters, meta = TASK_PARAMETERS[name], meta_of(TASK_PARAMETERS[name], tiny_params)
     fast_params = noisy(task_parameters.init(meta, 3))
@@ -97,7 +97,7 @@ def test_each_task_has_its_own_variables(name, tiny_params):
 
 
 @pytest.mark.parametrize("name", ["context", "latent"])
-def test_a_spaces_initial_values_are_its_streams(name, tiny_params):
+def test_initial_values_are_those_of_the_random_stream(name, tiny_params):
     draws = [
         TASK_PARAMETERS[name].init_meta(tiny_params, np.random.default_rng(seed))
         for seed in (0, 0, 1)
@@ -236,14 +236,14 @@ def test_a_step_of_a_bias_transformation_is_one_of_a_context_by_the_square_of_it
     """CAVIA with lr * factor^2 and MAML whose bias transformation alone adapts."""
     rng = np.random.default_rng(0)
     obs = torch.from_numpy(rng.standard_normal((3, 7, 3)))
-    inside = GaussianMLP(PolicyConfig((5,), bias_transform=(4.0, 4.0)), 3, 2)
+    inside = GaussianMLP(PolicyConfig(hidden=(5,), bias_transform=(4.0, 4.0)), 3, 2)
     meta = inside.init(rng, torch.float64)
     plain = {name: x for name, x in meta.items() if not name.startswith("input")}
     outside = {**plain, "context:weight": meta["input_weight"]}
     means = []
     for policy, task_parameters, lr, start in (
         (inside, Head(["input"]), 0.1, meta),
-        (GaussianMLP(PolicyConfig((5,)), 3, 2), Context(2), 1.6, outside),
+        (GaussianMLP(PolicyConfig(hidden=(5,)), 3, 2), Context(2), 1.6, outside),
     ):
         loop = InnerLoop(SGD(lr), task_parameters)
 

@@ -86,7 +86,7 @@ def test_a_step_size_that_grows_with_the_loss_descends_its_square():
 
 
 def test_the_loss_in_a_step_size_is_a_constant():
-    """x' = x - (lr + loss_scaled_lr * loss) * g: its derivatives by g and x, and none by the loss."""
+    """x' = x - (lr + loss_scaled_lr * loss) * g: derivatives by g and x, none by loss."""
     x, g, loss = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0, 4))
     stepped, _ = SGD(0.1, loss_scaled_lr=0.5).step({}, {"x": x}, {}, {"x": g}, loss, 0)
     by_x, by_g, by_loss = torch.autograd.grad(stepped["x"], (x, g, loss), allow_unused=True)
@@ -253,7 +253,7 @@ def test_meta_lstm_is_finite_and_has_finite_gradients_whatever_the_gradient(grad
     assert all(piece.isfinite().all() for piece in found)
 
 
-def test_meta_lstms_gates_see_gradient_and_loss_as_constants_but_the_variable_as_it_is():
+def test_meta_lstms_gates_see_gradient_and_loss_as_constants_but_the_parameter_as_it_is():
     """x' = f x - i g: its derivative by g is -i, by the loss none, by x with those of the gates."""
     rule = MetaLSTM(0.25)
     meta = {name: torch.tensor(value, dtype=torch.float64) for name, value in GATES.items()}
