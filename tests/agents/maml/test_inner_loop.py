@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.base import Rollout
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
@@ -139,6 +138,33 @@ def test_a_rule_gets_each_tasks_loss_its_optimizer_state_and_the_steps_number():
     assert (state.optimizer_state, state.step) == ({"count": 1}, 2)
 
 
+def test_rule_loss_takes_the_place_of_the_loss_that_a_rule_is_given():
+    """The gradient is still that of the loss, so the steps are the same."""
+    rule = Counting()
+    loop, meta = InnerLoop(rule), {"x": torch.tensor([3.0])}
+    start = InnerState({"x": torch.tensor([[3.0], [0.0]])})
+
+    def loss(params):
+        return (params["x"][:, 0] - 1) ** 2
+
+    plain = loop.step(meta, start, loss)
+    given = loop.step(meta, start, loss, rule_loss=torch.tensor([7.0, -2.0]))
+    assert [losses for _, losses, _ in rule.seen] == [[4.0, 1.0], [7.0, -2.0]]
+    assert equal(given.fast_params, plain.fast_params)
+
+
+def test_a_trajectory_has_a_rule_loss_for_each_step():
+    rule = Counting()
+    loop, meta = InnerLoop(rule), {"x": torch.tensor([3.0])}
+    losses = [lambda params: (params["x"][:, 0] - 1) ** 2] * 3
+    rule_losses = [torch.tensor([7.0]), None, torch.tensor([-2.0])]
+    trajectory = loop.trajectory(meta, losses, 1, rule_losses=rule_losses)
+    assert [losses for _, losses, _ in rule.seen] == [[7.0], [0.0], [-2.0]]
+    assert [state.fast_params["x"].item() for state in trajectory] == [3.0, 1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="shorter"):
+        loop.trajectory(meta, losses, 1, rule_losses=rule_losses[:2])
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_scale_is_a_factor_on_the_step(scale):
     """x = 3 on (x - 1)^2 has the gradient 4: 3 - scale * 0.25 * 4."""
@@ -201,109 +227,3 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
     expected_gradients = torch.autograd.grad(total, list(start.values()))
     for gradient, wanted in zip(found, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
-
-
-def adapted_and_updated(agent, play, timer, steps=2):
-    """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
-    state = agent.initial_state(3, training=True)
-    for step in range(steps):
-        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=step)
-        state = agent.adapt(state, episodes)
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=steps)
-    diagnostics = agent.update([Rollout(state, episodes)], np.random.default_rng(0), timer)
-    return joined(state), agent.meta, diagnostics
-
-
-@pytest.mark.parametrize("tasks_per_microbatch", [2, 3])
-def test_microbatches_of_tasks_agree_with_one_task_at_a_time(
-    tasks_per_microbatch, make_agent, play, timer
-):
-    """Adapted parameters and update, float64: equal to rounding."""
-    one, many = (
-        adapted_and_updated(
-            make_agent(FAMILY, dtype=torch.float64, tasks_per_microbatch=size), play, timer
-        )
-        for size in (1, tasks_per_microbatch)
-    )
-    for name in one[0]:
-        torch.testing.assert_close(one[0][name], many[0][name], rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(one[1][name], many[1][name], rtol=1e-6, atol=1e-8)
-    assert one[2] == pytest.approx(many[2], rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_do_not_change_a_bit(dtype, make_agent, play, timer):
-    """Neither of the adapted parameters, nor of the update and its diagnostics."""
-    one, two = (
-        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, timer)
-        for threads in (1, 2)
-    )
-    assert equal(one[0], two[0])
-    assert equal(one[1], two[1])
-    assert one[2] == two[2]
-
-
-@pytest.mark.parametrize("tasks_per_microbatch", [1, 2, 3])
-def test_no_task_leaks_into_another(tasks_per_microbatch, make_agent, play):
-    """With other episodes for one task, the others adapt to the same bits in both steps."""
-    agent = make_agent(FAMILY, tasks_per_microbatch=tasks_per_microbatch)
-    moved = TASKS.copy()
-    moved[1] = [0.5, 0.5]
-    adapted = []
-    for tasks in (TASKS, moved):
-        state = agent.initial_state(3, training=True)
-        for step in range(2):
-            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, adaptation_step=step))
-        adapted.append(joined(state))
-    for name in agent.meta:
-        same = [torch.equal(adapted[0][name][task], adapted[1][name][task]) for task in range(3)]
-        assert same == [True, False, True], name
-
-
-def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
-    """After adapting, the agent and its initial state are as before, and so is a second go."""
-    agent = make_agent(FAMILY)
-    meta = copy_of(agent.meta)
-
-    def adapted_once() -> Params:
-        state = agent.initial_state(3, training=True)
-        assert equal(joined(state), copy_of(stack(meta, 3)))
-        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 4))
-        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, adaptation_step=1)))
-
-    first = adapted_once()
-    assert equal(agent.meta, meta)
-    assert equal(adapted_once(), first)
-
-
-def test_the_support_is_what_was_adapted_from_step_by_step(make_agent, play):
-    """In order, each with the probabilities by the policy that acted."""
-    agent = make_agent(FAMILY, tasks_per_microbatch=3)
-    state = agent.initial_state(3, training=True)
-    for step in range(3):
-        (before,) = state.microbatches
-        episodes = play(agent, state, FAMILY, TASKS, 4, adaptation_step=step)
-        state = agent.adapt(state, episodes)
-        (microbatch,) = state.microbatches
-        assert len(microbatch.support) == microbatch.inner.step == step + 1
-        obs, action = (
-            torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
-        )
-        assert torch.equal(microbatch.support[step].obs, obs)
-        expected = agent.policy(before.params, obs).log_prob(action)
-        assert torch.equal(microbatch.support[step].log_prob, expected)
-        assert all(
-            one is other for one, other in zip(microbatch.support, before.support, strict=False)
-        )
-
-
-def test_adapt_leaves_its_state_alone(make_agent, play):
-    """A state that is adapted twice gives the same result twice, and keeps its own values."""
-    agent = make_agent(FAMILY)
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
-    state = agent.adapt(agent.initial_state(3), episodes)
-    before = copy_of(joined(state))
-    results = [joined(agent.adapt(state, episodes)) for _ in range(2)]
-    assert equal(*results)
-    assert equal(joined(state), before)
-    assert [len(microbatch.support) for microbatch in state.microbatches] == [1, 1, 1]

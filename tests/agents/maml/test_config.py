@@ -1,0 +1,57 @@
+"""metarl.agents.maml.config: the agent that a config makes."""
+
+import pytest
+import torch
+
+from metarl.agents.base import AgentSetup
+from metarl.agents.maml.config import MAMLConfig
+from metarl.core.rng import Purpose, make_rng
+from metarl.envs import PointNav
+
+FAMILY = PointNav()
+
+
+def setup(adaptation_steps: int = 1) -> AgentSetup:
+    return AgentSetup(
+        observation_space=FAMILY.observation_space,
+        action_space=FAMILY.action_space,
+        adaptation_steps=adaptation_steps,
+        rng=make_rng(0, Purpose.INITIALISE),
+        device=torch.device("cpu"),
+        num_threads=1,
+    )
+
+
+@pytest.mark.parametrize("update", ["trpo", "ppo", "adam", "reptile"])
+def test_meta_parameters_may_be_averaged_and_the_state_of_the_optimizer_may_not(update):
+    config = MAMLConfig(outer={"update": update})
+    agent = config.make(setup())
+    averaged = {name for name in agent.state_dict() if config.may_average(name)}
+    assert averaged == {f"params.{name}" for name in agent.meta}
+
+
+def test_learned_step_sizes_may_be_averaged_too():
+    config = MAMLConfig(inner={"rule": "lslr"})
+    state = config.make(setup(adaptation_steps=3)).state_dict()
+    assert state["params.lr:bias0"].shape == (3, 1, 1)
+    assert config.may_average("params.lr:bias0")
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(0, [1, 1, 1]), (2, [2, 1]), (9, [3])])
+def test_the_size_of_the_microbatches(size, sizes):
+    """0 is the device's best: one task at a time on a CPU."""
+    state = MAMLConfig(tasks_per_microbatch=size).make(setup()).initial_state(3)
+    assert [microbatch.inner.num_tasks for microbatch in state.microbatches] == sizes
+
+
+@pytest.mark.parametrize(
+    ("outer", "limit"),
+    [
+        ({"update": "trpo"}, 1.0),
+        ({"update": "ppo"}, 1.0),
+        ({"update": "ppo", "kl_weight": 0.5, "kl_target": 0.02}, 0.2),
+    ],
+)
+def test_the_largest_divergence_of_an_update_is_that_of_the_outer_update(outer, limit):
+    agent = MAMLConfig(outer=outer).make(setup())
+    assert agent.max_update_kl == pytest.approx(limit)
