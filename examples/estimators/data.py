@@ -84,9 +84,7 @@ def complete_batch(
 
 def with_values(batch: TrainingBatch, value: Tensor) -> TrainingBatch:
     """Return the same batch with another baseline, (B, N). For discount 1 and lambda 1."""
-    return replace(
-        batch, advantage=batch.advantage + batch.value - value, value=value
-    )
+    return replace(batch, advantage=batch.advantage + batch.value - value, value=value)
 
 
 def no_baseline(problem: Problem, params: Params, batch: TrainingBatch) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import TrainingBatch, ReturnConfig
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch
 from metarl.core.params import Params, flatten, stack, unflatten
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 from metarl.envs.tabular import TabularMDP

@@ -47,8 +47,8 @@ from examples.estimators.sampling import (
     LOG_LIKELIHOOD,
     adapt,
     cosine,
-    limit_chunk,
     limit_gradient,
+    limit_microbatch,
     mean_gradient,
     play,
     relative_bias,
@@ -76,7 +76,7 @@ SURROGATES = {
     "loaded_dice 0": inner_surrogate("loaded_dice", 0.0),
 }
 EXACT = [e for e in ESTIMATORS if e.surrogate in ("dice", "loaded_dice") and e.decay == 1]
-SINGLE = [e for e in ESTIMATORS if not e.exploration]
+SINGLE = [e for e in ESTIMATORS if not e.emaml]
 
 
 def by_name(estimators) -> dict:
@@ -90,7 +90,7 @@ def with_bias(problem: Problem) -> Problem:
 
 
 def discounted(problem: Problem, discount: float) -> Problem:
-    return replace(problem, returns=replace(problem.returns, discount=discount))
+    return replace(problem, returns=problem.returns.replace(discount=discount))
 
 
 @pytest.fixture
@@ -198,9 +198,7 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     return value
 
 
-def derivatives_by_hand(
-    problem: Problem, name: str, batch: TrainingBatch
-) -> tuple[Tensor, Tensor]:
+def derivatives_by_hand(problem: Problem, name: str, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Write the gradient and the Hessian of a surrogate of J out, step by step, at θ."""
     discount, horizon = problem.returns.discount, problem.family.horizon
     num_states, num_actions = problem.family.num_states, problem.family.num_actions
@@ -457,8 +455,8 @@ def test_the_likelihood_ratio_becomes_exact_as_the_policy_becomes_deterministic(
 
 @pytest.mark.parametrize("estimator", **by_name([FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO]))
 def test_marginals_are_enough_for_surrogates_of_single_steps(problem, estimator):
-    before = marginal_batch(problem, problem.stacked(problem.vector))
-    microbatch = adapt(problem, before, lambda params: marginal_batch(problem, params))
+    support = marginal_batch(problem, problem.stacked(problem.vector))
+    microbatch = adapt(problem, support, lambda params: marginal_batch(problem, params))
     found = estimator.gradient(problem, microbatch)
     assert_close(found, limit_gradient(problem, estimator, exact_baseline))
 
@@ -544,7 +542,7 @@ def test_the_document_holds_the_numbers_of_this_code():
     assert document.startswith("`python -m examples.estimators --out docs/estimators.md`")
     assert determinism_table() in document
     problem = main_problem()
-    exact, microbatch = exact_gradient(problem), limit_chunk(problem, fitted_baseline)
+    exact, microbatch = exact_gradient(problem), limit_microbatch(problem, fitted_baseline)
     for estimator in SINGLE:
         found = estimator.gradient(problem, microbatch)
         bias = percent(relative_bias(found, exact))
