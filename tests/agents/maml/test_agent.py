@@ -6,24 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-import metarl
-from metarl.agents.base import Rollout, check_fits
+from metarl.agents.base import Rollout
 from metarl.agents.maml.batch import process_episodes
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.microbatch import MetaMicrobatch
 from metarl.agents.maml.outer.adam import AdamConfig
-from metarl.agents.maml.outer.ppo import PPOConfig
-from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import likelihood_ratio, mean_kl
-from metarl.core.errors import UserError
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import flatten, stack
-from metarl.envs import HalfCheetahVel, PointNav, TabularMDP
+from metarl.envs import HalfCheetahVel, TabularMDP
+from tests.agents.maml.settings import FAMILY, INNER, OUTER, TASKS, assert_same, values
 
-FAMILY = PointNav(horizon=10, action_scale=1.0)
-TASKS = FAMILY.tasks("train", 4)
 DIAGNOSTICS = {
     "adaptation_kl",
     "outer_kl",
@@ -35,46 +30,6 @@ DIAGNOSTICS = {
     "policy_std",
     "explained_variance",
 }
-OUTER = {
-    "trpo": TRPOConfig(cg_steps=3),
-    "adam": AdamConfig(),
-    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, inner_kl_weight=0.1),
-    "reptile": ReptileConfig(),
-    "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
-}
-INNER = {
-    "sgd": InnerConfig(),
-    "head with learned step sizes": InnerConfig(adapts="head", rule="meta_sgd"),
-    "context with step sizes": InnerConfig(adapts="context", rule="lslr"),
-    "latent with gates": InnerConfig(adapts="latent", rule="meta_lstm"),
-    "loaded dice": InnerConfig(surrogate="loaded_dice", dice_decay=0.9),
-    "E-MAML": InnerConfig(surrogate="log_likelihood", emaml_weight=1.0),
-}
-
-
-@pytest.fixture
-def meta_step(play, timer):
-    """One iteration of `steps` adaptations and an update, which returns the diagnostics."""
-
-    def meta_step(agent, family=FAMILY, tasks=TASKS, steps=1, seed=0):
-        state = agent.initial_state(len(tasks), training=True)
-        for step in range(steps):
-            episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=step)
-            state = agent.adapt(state, episodes)
-        episodes = play(agent, state, family, tasks, 5, seed=seed, adaptation_step=steps)
-        return agent.update([Rollout(state, episodes)], np.random.default_rng(0), timer)
-
-    return meta_step
-
-
-def values(agent) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in agent.meta.values()])
-
-
-def assert_same(one: dict, other: dict) -> None:
-    """All tensors are the same bit for bit."""
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -284,40 +239,6 @@ def test_every_inner_loop_learns_with_every_outer_update(make_agent, meta_step, 
     assert [name for name in before if torch.equal(agent.meta[name], before[name])] == []
 
 
-@pytest.mark.parametrize(
-    ("outer", "inner"),
-    [
-        *((outer, "sgd") for outer in OUTER),
-        *(("ppo", inner) for inner in INNER if inner != "sgd"),
-    ],
-)
-def test_a_loaded_agent_goes_on_as_if_nothing_had_happened(make_agent, meta_step, outer, inner):
-    """Two updates are one, saved and loaded into a fresh agent, and one."""
-    settings = {"inner": INNER[inner], "outer": OUTER[outer], "tasks_per_microbatch": len(TASKS)}
-    whole, first, second = (make_agent(FAMILY, **settings) for _ in range(3))
-    for seed in range(2):
-        meta_step(whole, seed=seed)
-    meta_step(first, seed=0)
-    saved = first.state_dict()
-    kept = {name: x.clone() for name, x in saved.items()}
-    second.load_state_dict(saved)
-    for agent in (first, second):
-        meta_step(agent, seed=1)
-        assert_same(agent.state_dict(), whole.state_dict())
-    assert_same(saved, kept)
-
-
-@pytest.mark.parametrize("outer", OUTER)
-def test_a_state_is_a_copy(make_agent, meta_step, outer):
-    agent = make_agent(FAMILY, outer=OUTER[outer], tasks_per_microbatch=len(TASKS))
-    meta_step(agent)
-    state = agent.state_dict()
-    kept = {name: x.clone() for name, x in state.items()}
-    for x in state.values():
-        x.fill_(3.0)
-    assert_same(agent.state_dict(), kept)
-
-
 def test_the_decay_of_loaded_dice_is_the_configured_one(make_agent, meta_step):
     """At 0 its second derivative is that of the likelihood ratio, at 1 another."""
     norms = []
@@ -331,49 +252,6 @@ def test_the_decay_of_loaded_dice_is_the_configured_one(make_agent, meta_step):
         norms.append(meta_step(agent)["gradient_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-9)
     assert norms[0] != pytest.approx(norms[2], rel=1e-3)
-
-
-def test_a_state_before_the_first_update_has_the_tensors_of_one_after_it(make_agent, meta_step):
-    """So that `check_fits` can compare a checkpoint with a fresh agent."""
-    for outer in OUTER.values():
-        agent = make_agent(FAMILY, outer=outer)
-        shapes = {name: x.shape for name, x in agent.state_dict().items()}
-        meta_step(agent)
-        assert {name: x.shape for name, x in agent.state_dict().items()} == shapes
-
-
-@pytest.mark.parametrize(
-    ("saved", "wanted", "expected"),
-    [
-        ("meta_sgd", "maml_trpo", r"params\.lr:bias0 has the shape \[1, 8\], expected none"),
-        ("maml_trpo", "meta_sgd", r"params\.lr:bias0 has the shape none, expected \[1, 8\]"),
-        ("maml_ppo", "maml_trpo", r"outer\.exp_avg has the shape .*, expected none"),
-        ("maml_trpo", "maml_ppo", r"outer\.exp_avg has the shape none"),
-        ("cavia", "maml_trpo", r"params\.context:weight has the shape \[8, 8\], expected none"),
-    ],
-)
-def test_a_checkpoint_of_another_method_is_refused(saved, wanted, expected):
-    one, other = (
-        metarl.load_config(f"point_nav/{name}", **{"agent.policy.hidden": [8]})
-        for name in (saved, wanted)
-    )
-    state = one.make_agent().state_dict()
-    with pytest.raises(UserError, match=expected):
-        other.make_agent(state)
-    check_fits(state, one.make_agent().state_dict())
-
-
-def test_the_agent_of_a_config_is_made_of_its_parts():
-    """Inner loop, outer update and surrogate as the config says, drawn from its seed."""
-    config = metarl.load_config("point_nav/cavia", seed=3, **{"agent.policy.hidden": [8]})
-    agents = [config.make_agent() for _ in range(2)]
-    assert_same(agents[0].state_dict(), agents[1].state_dict())
-    assert agents[0].meta["context:weight"].shape == (8, 8)
-    other = config.replace(seed=4).make_agent()
-    for name in ("weight0", "context:weight"):
-        assert not torch.equal(agents[0].meta[name], other.meta[name])
-    steps = metarl.load_config("point_nav/lslr", inner_steps=3)
-    assert steps.make_agent().meta["lr:weight0"].shape == (3, 1, 1)
 
 
 def test_discrete_actions(make_agent, meta_step):
