@@ -1,4 +1,4 @@
-"""What the tests share: small agents, real episodes and made-up experience."""
+"""Fixtures of all tests: small agents, real episodes and random training batches."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.rollout.collect import collect
+from metarl.rollout.collect import episode_rngs as rollout_rngs
 from metarl.rollout.episodes import Episodes
 
 
@@ -45,24 +46,20 @@ def episode_rngs() -> Callable[..., list[np.random.Generator]]:
     """Random streams for B tasks of E episodes, addressed as in training."""
 
     def make(num_tasks: int, num_episodes: int, seed: int = 0, adaptation_step: int = 0):
-        return [
-            make_rng(
-                seed,
-                Purpose.TRAIN_EPISODES,
-                adaptation_step=adaptation_step,
-                task=task,
-                episode=episode,
-            )
-            for task in range(num_tasks)
-            for episode in range(num_episodes)
-        ]
+        return rollout_rngs(
+            seed,
+            Purpose.TRAIN_EPISODES,
+            num_tasks,
+            num_episodes,
+            adaptation_step=adaptation_step,
+        )
 
     return make
 
 
 @pytest.fixture
 def make_agent() -> Callable[..., MAMLAgent]:
-    """Makes a small MAMLAgent for a family, the same one at each call."""
+    """Make a small MAML agent for a family, the same one at each call."""
 
     def make(
         family: TaskFamily,
@@ -98,7 +95,7 @@ def make_agent() -> Callable[..., MAMLAgent]:
 
 @pytest.fixture
 def play(timer, episode_rngs) -> Callable[..., Episodes]:
-    """Plays episodes of tasks, (B, task_dim), by an agent's state."""
+    """Play episodes of tasks, (B, task_dim), from an agent's state."""
 
     def play(
         agent: MAMLAgent,
@@ -135,7 +132,7 @@ def tiny_params(tiny_policy) -> Params:
 
 @pytest.fixture
 def make_batch() -> Callable[..., TrainingBatch]:
-    """Makes up on-policy experience, float64, of the tasks of stacked parameters."""
+    """Draws random on-policy training batches, float64, of the tasks of stacked parameters."""
 
     def make_batch(
         policy: MLPPolicy, params: Params, rng: np.random.Generator, num_steps: int = 8
@@ -172,7 +169,7 @@ def make_batch() -> Callable[..., TrainingBatch]:
 
 @dataclass
 class MetaProblem:
-    """Three tasks in microbatches of two and one, each adapted by some steps on made-up experience.
+    """Three tasks in microbatches of two and one, each adapted by some steps on random batches.
 
     Attributes:
         meta: the meta-parameters that the tasks were adapted from.
@@ -227,33 +224,33 @@ class MetaProblem:
             for task in range(microbatch.num_tasks)
         ]
 
-    def plain_step(self, params: Params, experience: TrainingBatch) -> Params:
+    def plain_step(self, params: Params, batch: TrainingBatch) -> Params:
         """One step of SGD on all parameters of one task, unstacked, by plain autograd."""
-        log_prob = self.policy(stack(params, 1), experience.obs).log_prob(experience.action)
+        log_prob = self.policy(stack(params, 1), batch.obs).log_prob(batch.action)
         if self.inner.surrogate == "likelihood_ratio":
-            log_prob = (log_prob - experience.log_prob).exp()
-        loss = -(log_prob * experience.advantage * experience.weight).sum()
+            log_prob = (log_prob - batch.log_prob).exp()
+        loss = -(log_prob * batch.advantage * batch.weight).sum()
         gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         if self.inner.first_order:
             gradients = [gradient.detach() for gradient in gradients]
-        size = max(0.0, self.inner.lr + self.inner.loss_scaled_lr * experience.loss.item())
+        size = max(0.0, self.inner.lr + self.inner.loss_scaled_lr * batch.loss.item())
         return {
             name: value - size * gradient
             for (name, value), gradient in zip(params.items(), gradients, strict=True)
         }
 
-    def plain_stages(self, params: Params, microbatch: MetaMicrobatch) -> list[Params]:
+    def plain_trajectory(self, params: Params, microbatch: MetaMicrobatch) -> list[Params]:
         """A task's parameters before, between and after its steps, unstacked, in the graph of
         those that it begins with."""
-        stages = [params]
-        for experience in microbatch.support:
-            stages.append(self.plain_step(stages[-1], experience))
-        return stages
+        trajectory = [params]
+        for batch in microbatch.support:
+            trajectory.append(self.plain_step(trajectory[-1], batch))
+        return trajectory
 
 
 @pytest.fixture
 def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProblem]:
-    """Makes a meta-learning problem, float64, with nothing at a special value such as 0."""
+    """Make a meta-learning problem, float64, with no parameter at a special value such as 0."""
 
     def make(
         steps: int = 1,
@@ -264,7 +261,8 @@ def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProb
         fresh: bool = False,
         **settings,
     ) -> MetaProblem:
-        """`fresh`: the space's and the rule's own parameters are as they are initialised."""
+        """Make the problem; `fresh` leaves the meta-parameters of the task parameters and of the
+        update rule at their initial values."""
         rng = np.random.default_rng(8)
         inner = InnerConfig(**{"lr": 0.02, **settings}, surrogate=surrogate, dice_decay=0.8)
         loop = make_inner_loop(inner, policy, steps)
@@ -276,16 +274,18 @@ def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProb
         function = inner_surrogate(surrogate, inner.dice_decay)
         microbatches = []
         for num_tasks in (2, 1):
-            task, trail = loop.init_state(meta, num_tasks), []
+            state, support = loop.init_state(meta, num_tasks), []
             for _ in range(steps):
-                played = make_batch(policy, loop.to_model_params(meta, task), rng, 12)
-                loss = policy_loss(played, policy, function)
-                task = loop.step(meta, task, loss, rule_loss=played.loss)
-                trail.append(played)
-            adapted = loop.to_model_params(meta, task)
-            after = make_batch(policy, adapted, rng, 12)
-            score = torch.from_numpy(rng.standard_normal(num_tasks))
-            microbatches.append(MetaMicrobatch(tuple(trail), task, adapted, after, score))
+                batch = make_batch(policy, loop.to_model_params(meta, state), rng, 12)
+                loss = policy_loss(batch, policy, function)
+                state = loop.step(meta, state, loss, rule_loss=batch.loss)
+                support.append(batch)
+            adapted = loop.to_model_params(meta, state)
+            query = make_batch(policy, adapted, rng, 12)
+            return_weight = torch.from_numpy(rng.standard_normal(num_tasks))
+            microbatches.append(
+                MetaMicrobatch(tuple(support), state, adapted, query, return_weight)
+            )
         return MetaProblem(policy, loop, inner, function, meta, microbatches)
 
     return make

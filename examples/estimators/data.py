@@ -58,7 +58,7 @@ def probability(problem: Problem, params: Params, episodes: Episodes) -> Tensor:
     return moves * problem.action_prob(params)[task, state, action].prod(-1)
 
 
-def complete_experience(
+def complete_batch(
     problem: Problem, params: Params, baseline: Baseline | None = None
 ) -> TrainingBatch:
     """Return all trajectories of each task, weighted by their probabilities under its policy.
@@ -73,46 +73,44 @@ def complete_experience(
     episodes = Episodes(
         **{name: np.repeat(array, num_tasks, axis=0) for name, array in all_episodes.arrays.items()}
     )
-    experience, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
+    batch, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
     horizon = problem.family.horizon
     weight = probability(problem, params, episodes).repeat_interleave(horizon, 1) / horizon
-    experience = replace(experience, weight=weight)
+    batch = replace(batch, weight=weight)
     if baseline is None:
-        return experience
-    return with_values(experience, baseline(problem, params, experience))
+        return batch
+    return with_values(batch, baseline(problem, params, batch))
 
 
-def with_values(experience: TrainingBatch, value: Tensor) -> TrainingBatch:
-    """Return the same experience with another baseline, (B, N). For discount 1 and lambda 1."""
-    return replace(
-        experience, advantage=experience.advantage + experience.value - value, value=value
-    )
+def with_values(batch: TrainingBatch, value: Tensor) -> TrainingBatch:
+    """Return the same batch with another baseline, (B, N). For discount 1 and lambda 1."""
+    return replace(batch, advantage=batch.advantage + batch.value - value, value=value)
 
 
-def no_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
-    return torch.zeros_like(experience.value)
+def no_baseline(problem: Problem, params: Params, batch: TrainingBatch) -> Tensor:
+    return torch.zeros_like(batch.value)
 
 
-def exact_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
+def exact_baseline(problem: Problem, params: Params, batch: TrainingBatch) -> Tensor:
     """Return the policies' true values of the states."""
     prob = problem.action_prob(params)[:, None]
     value = (prob * action_values(problem, params)).sum(-1)  # (B, T, S)
-    state = experience.obs.unflatten(1, (-1, problem.family.horizon))  # (B, E, T, S)
+    state = batch.obs.unflatten(1, (-1, problem.family.horizon))  # (B, E, T, S)
     return (state * value[:, None]).sum(-1).flatten(1)
 
 
-def fitted_baseline(problem: Problem, params: Params, experience: TrainingBatch) -> Tensor:
+def fitted_baseline(problem: Problem, params: Params, batch: TrainingBatch) -> Tensor:
     """Fit the project's linear baseline by weighted least squares: its limit for many episodes."""
     horizon = problem.family.horizon
-    time = torch.arange(horizon).repeat(experience.obs.shape[1] // horizon) / horizon
-    features = linear_features(experience.obs, time.expand(experience.obs.shape[:2]))
-    weighted = (features * experience.weight[..., None]).transpose(1, 2)  # (B, F, N)
-    returns = (experience.advantage + experience.value)[..., None]
+    time = torch.arange(horizon).repeat(batch.obs.shape[1] // horizon) / horizon
+    features = linear_features(batch.obs, time.expand(batch.obs.shape[:2]))
+    weighted = (features * batch.weight[..., None]).transpose(1, 2)  # (B, F, N)
+    returns = (batch.advantage + batch.value)[..., None]
     ridge = problem.returns.ridge * torch.eye(features.shape[-1], dtype=features.dtype)
     return (features @ torch.linalg.solve(weighted @ features + ridge, weighted @ returns))[..., 0]
 
 
-def marginal_experience(problem: Problem, params: Params) -> TrainingBatch:
+def marginal_batch(problem: Problem, params: Params) -> TrainingBatch:
     """Return each state and action at each step once, weighted by its probability.
 
     Enough, and exact on large tasks too, for surrogates that look at steps one by one. Advantages
@@ -182,7 +180,7 @@ def few_episodes_return(sets: DataSets, vector: Tensor, baseline: bool = True) -
     """
     problem, vector = sets.problem, differentiable(vector)
     params = problem.stacked(vector, len(sets.index))
-    played = played_experience(problem, params, sets.episodes, baseline)
+    played = played_batch(problem, params, sets.episodes, baseline)
     log_prob = problem.policy(params, played.obs).log_prob(played.action)
     objective = (log_prob * played.advantage).mean(1).sum()
     steps = torch.autograd.grad(objective, list(params.values()), create_graph=True)
@@ -198,10 +196,10 @@ def few_episodes_gradient(sets: DataSets, baseline: bool = True) -> Tensor:
     return slope(lambda v: few_episodes_return(sets, v, baseline), sets.problem.vector)
 
 
-def played_experience(
+def played_batch(
     problem: Problem, params: Params, episodes: Episodes, baseline: bool = True
 ) -> TrainingBatch:
-    """Return the project's experience of episodes, with its baseline or none."""
+    """Return the project's batch of episodes, with its baseline or none."""
     params = {name: value.detach() for name, value in params.items()}
-    experience, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
-    return experience if baseline else with_values(experience, torch.zeros_like(experience.value))
+    batch, _ = process_episodes(episodes, problem.policy, params, problem.returns, CPU)
+    return batch if baseline else with_values(batch, torch.zeros_like(batch.value))

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from examples.estimators.data import (
     DataSets,
-    complete_experience,
-    played_experience,
+    complete_batch,
+    played_batch,
 )
 from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_reward
 from metarl.agents.maml.batch import TrainingBatch
-from metarl.agents.maml.inner_loop import SGD, InnerLoop
-from metarl.agents.maml.meta_objective import MetaMicrobatch, MetaObjective
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.microbatch import MetaMicrobatch
 from metarl.agents.maml.surrogates import Surrogate, inner_surrogate, likelihood_ratio
+from metarl.agents.maml.update_rules import SGD
 from metarl.core.distributions import Distribution
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params
@@ -29,21 +31,21 @@ from metarl.rollout.collect import collect
 
 @dataclass(frozen=True)
 class Estimator:
-    """A way to estimate the meta-gradient.
+    """A direction to estimate the meta-gradient.
 
     Attributes:
         name: in the report.
         surrogate: of the inner loop, as configs name it.
         decay: of `loaded_dice`.
         first_order: whether the inner gradient is taken for a constant.
-        exploration: whether E-MAML's term is added.
+        emaml: whether the term of E-MAML is added.
     """
 
     name: str
     surrogate: str
     decay: float = 1.0
     first_order: bool = False
-    exploration: bool = False
+    emaml: bool = False
 
     def gradient(
         self,
@@ -59,7 +61,7 @@ class Estimator:
             microbatch: the meta-batch.
             outer: the surrogate after adaptation.
             num_episodes: E of the data that adapted, for E-MAML's term. It averages ∇ log p(D) over
-                E T steps, while the score is a return, T times the J that it stands for.
+                E T steps, while the return weight is a return, T times J.
         """
         objective = MetaObjective(
             problem.policy,
@@ -68,7 +70,7 @@ class Estimator:
             problem.meta,
             [microbatch],
             MicrobatchPool(1),
-            emaml_weight=float(num_episodes) if self.exploration else 0.0,
+            emaml_weight=float(num_episodes) if self.emaml else 0.0,
         )
         return -objective.gradient(outer=outer).gradient
 
@@ -82,37 +84,45 @@ ESTIMATORS = (
     Estimator("loaded_dice, decay 0.9", "loaded_dice", decay=0.9),
     Estimator("loaded_dice, decay 1", "loaded_dice", decay=1.0),
     Estimator("dice", "dice"),
-    Estimator("log_likelihood + exploration (E-MAML)", "log_likelihood", exploration=True),
+    Estimator("log_likelihood + emaml_weight (E-MAML)", "log_likelihood", emaml=True),
 )
 FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO, *_, DICE, E_MAML = ESTIMATORS
 
 
 def adapt(
     problem: Problem,
-    before: TrainingBatch,
-    after: Callable[[Params], TrainingBatch],
-    score: Callable[[TrainingBatch], Tensor] | None = None,
+    support: TrainingBatch,
+    make_query: Callable[[Params], TrainingBatch],
+    return_weight: Callable[[TrainingBatch], Tensor] | None = None,
 ) -> MetaMicrobatch:
-    """Adapt to each task of `before` by one step, and let `after` gather what comes then.
+    """Adapt to each task by one step, with the query batch of the adapted parameters.
 
     With discount 1 the step is the same for all surrogates.
+
+    Args:
+        problem: the problem.
+        support: the batch to adapt from, of B tasks.
+        make_query: the query batch of adapted parameters, stacked (B, ...).
+        return_weight: the return weights, (B,), of a query batch; 0 by default.
     """
-    num_tasks, inner = len(before.obs), InnerLoop(SGD(problem.lr))
-    task = inner.adapt(
+    num_tasks, inner = len(support.obs), InnerLoop(SGD(problem.lr))
+    state = inner.adapt(
         problem.meta,
-        [lambda params: likelihood_ratio(problem.policy(params, before.obs), before)],
+        [lambda params: likelihood_ratio(problem.policy(params, support.obs), support)],
         num_tasks,
     )
-    params = inner.params(problem.meta, task)
-    later = after(params)
-    scores = torch.zeros(num_tasks, dtype=torch.float64) if score is None else score(later)
-    return MetaMicrobatch((before,), task, params, later, scores)
+    adapted = inner.to_model_params(problem.meta, state)
+    query = make_query(adapted)
+    weights = torch.zeros(num_tasks, dtype=torch.float64)
+    if return_weight is not None:
+        weights = return_weight(query)
+    return MetaMicrobatch((support,), state, adapted, query, weights)
 
 
-def limit_chunk(problem: Problem, baseline: Baseline | None) -> MetaMicrobatch:
+def limit_microbatch(problem: Problem, baseline: Baseline | None) -> MetaMicrobatch:
     """Return one task with all trajectories before and after adaptation."""
-    before = complete_experience(problem, problem.stacked(problem.vector), baseline)
-    return adapt(problem, before, lambda params: complete_experience(problem, params, baseline))
+    support = complete_batch(problem, problem.stacked(problem.vector), baseline)
+    return adapt(problem, support, lambda params: complete_batch(problem, params, baseline))
 
 
 def limit_gradient(
@@ -123,9 +133,9 @@ def limit_gradient(
     E-MAML's term is a covariance over data sets and cannot be had from all trajectories at once,
     but its mean is ∇V_E, which becomes ∇V.
     """
-    if estimator.exploration:
+    if estimator.emaml:
         return exact_gradient(problem)
-    return estimator.gradient(problem, limit_chunk(problem, baseline))
+    return estimator.gradient(problem, limit_microbatch(problem, baseline))
 
 
 def limit_bias(problem: Problem, estimator: Estimator, baseline: Baseline) -> float:
@@ -141,14 +151,14 @@ def mean_gradient(sets: DataSets, estimator: Estimator, baseline: bool = True) -
     problem = sets.problem
     share = sets.probability(problem.vector) * len(sets.index)  # the objective divides by B
 
-    def weighted(policy: Distribution, experience: TrainingBatch) -> Tensor:
-        return share * likelihood_ratio(policy, experience)
+    def weighted(policy: Distribution, batch: TrainingBatch) -> Tensor:
+        return share * likelihood_ratio(policy, batch)
 
     params = problem.stacked(problem.vector, len(sets.index))
-    before = played_experience(problem, params, sets.episodes, baseline)
-    microbatch = adapt(problem, before, lambda params: complete_experience(problem, params))
+    support = played_batch(problem, params, sets.episodes, baseline)
+    microbatch = adapt(problem, support, lambda params: complete_batch(problem, params))
     returns = mean_reward(problem, microbatch.adapted) * problem.family.horizon
-    microbatch = replace(microbatch, score=share * returns)
+    microbatch = replace(microbatch, return_weight=share * returns)
     return estimator.gradient(problem, microbatch, weighted, sets.index.shape[1])
 
 
@@ -165,10 +175,10 @@ def play(
     # All episodes draw from one stream, one after the other.
     rngs = [rng] * env.num_episodes
     episodes = collect(env, problem.policy.actor(params), tasks, rngs, Timer())
-    return played_experience(problem, params, episodes, baseline)
+    return played_batch(problem, params, episodes, baseline)
 
 
-def sampled_chunk(
+def sampled_microbatch(
     problem: Problem,
     num_tasks: int,
     num_episodes: int,
@@ -177,14 +187,17 @@ def sampled_chunk(
 ) -> MetaMicrobatch:
     """Play a meta-batch of `num_tasks` times the same task, adapt, and play again."""
 
-    def score(experience: TrainingBatch) -> Tensor:
+    def return_weight(batch: TrainingBatch) -> Tensor:
         """The mean return, less that of the other tasks: such a baseline leaves no bias."""
-        returns = experience.reward.sum(1) / num_episodes  # (B,)
+        returns = batch.reward.sum(1) / num_episodes  # (B,)
         return (returns - returns.mean()) * num_tasks / max(num_tasks - 1, 1)
 
-    before = play(problem, problem.stacked(problem.vector, num_tasks), num_episodes, rng, baseline)
+    support = play(problem, problem.stacked(problem.vector, num_tasks), num_episodes, rng, baseline)
     return adapt(
-        problem, before, lambda params: play(problem, params, num_episodes, rng, baseline), score
+        problem,
+        support,
+        lambda params: play(problem, params, num_episodes, rng, baseline),
+        return_weight,
     )
 
 
@@ -222,7 +235,7 @@ def sample(
     """Let all estimators see the same meta-batches."""
     gradients: list[list[Tensor]] = [[] for _ in estimators]
     for _ in range(num_batches):
-        microbatch = sampled_chunk(problem, num_tasks, num_episodes, rng, baseline)
+        microbatch = sampled_microbatch(problem, num_tasks, num_episodes, rng, baseline)
         for found, estimator in zip(gradients, estimators, strict=True):
             found.append(estimator.gradient(problem, microbatch, num_episodes=num_episodes))
     return [Sample(torch.stack(found), num_tasks) for found in gradients]

@@ -15,7 +15,7 @@ from examples.estimators.data import (
     exact_baseline,
     few_episodes_gradient,
     fitted_baseline,
-    marginal_experience,
+    marginal_batch,
     no_baseline,
 )
 from examples.estimators.exact import (
@@ -37,8 +37,8 @@ from examples.estimators.sampling import (
     adapt,
     cosine,
     limit_bias,
-    limit_chunk,
     limit_gradient,
+    limit_microbatch,
     mean_gradient,
     play,
     relative_bias,
@@ -125,13 +125,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def limit_table(effort: Effort) -> str:
     """Biases on infinitely many episodes."""
-    labelled = [(e.name, e, fitted_baseline) for e in ESTIMATORS if not e.exploration]
+    labelled = [(e.name, e, fitted_baseline) for e in ESTIMATORS if not e.emaml]
     labelled.insert(2, ("log_likelihood, no baseline", LOG_LIKELIHOOD, no_baseline))
     biases = np.zeros((effort.num_tasks, len(labelled)))
     for number in range(effort.num_tasks):
         problem = main_problem(number)
         exact = exact_gradient(problem)
-        microbatches = {b: limit_chunk(problem, b) for b in (fitted_baseline, no_baseline)}
+        microbatches = {b: limit_microbatch(problem, b) for b in (fitted_baseline, no_baseline)}
         for column, (_, estimator, baseline) in enumerate(labelled):
             estimate = estimator.gradient(problem, microbatches[baseline])
             biases[number, column] = relative_bias(estimate, exact)
@@ -193,10 +193,8 @@ def horizon_table(effort: Effort) -> str:
             biases = []
             for number in range(effort.num_tasks):
                 problem = long_problem(horizon, number, deterministic)
-                before = marginal_experience(problem, problem.stacked(problem.vector))
-                microbatch = adapt(
-                    problem, before, lambda p, own=problem: marginal_experience(own, p)
-                )
+                support = marginal_batch(problem, problem.stacked(problem.vector))
+                microbatch = adapt(problem, support, lambda p, own=problem: marginal_batch(own, p))
                 exact, there = exact_gradient(problem), adapted(problem, problem.vector).detach()
                 first_order, ratio = (
                     estimator.gradient(problem, microbatch)
@@ -317,7 +315,7 @@ def determinism_table() -> str:
     rows = []
     for other in (0.3, 0.1, 0.01, 0.001):
         problem = nearly_deterministic(main_problem(), other)
-        exact, microbatch = exact_gradient(problem), limit_chunk(problem, exact_baseline)
+        exact, microbatch = exact_gradient(problem), limit_microbatch(problem, exact_baseline)
         term = exact - FIRST_ORDER.gradient(problem, microbatch)
         missed = exact - LIKELIHOOD_RATIO.gradient(problem, microbatch)
         rows.append([f"{other:g}", percent(float(missed.norm() / term.norm()))])

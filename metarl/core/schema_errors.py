@@ -17,6 +17,7 @@ from metarl.core.schema_keys import LIMITS, bounds, plain
 CHOICE = "unknown key where "
 """What an error says of a key that another choice has, before it names the choice."""
 
+
 def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
     """Return an error of pydantic as one line: `key: expected ..., got ...`."""
     loc, kind = error["loc"], error["type"]

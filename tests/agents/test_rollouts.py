@@ -1,4 +1,6 @@
-"""metarl.agents.rollouts: playing and adapting by turns, for any agent."""
+"""metarl.agents.rollouts: play, adapt, play, ..., with any agent."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 
@@ -9,55 +11,90 @@ from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.rng import Purpose
 from metarl.envs import PointNav
 from metarl.rollout.collect import collect, episode_rngs
-from tests.agents.mean_action import MeanActor
 
-FAMILY = PointNav(horizon=5)
-TASKS = np.array([[0.4, 0.3], [-0.45, 0.2]])
+FAMILY = PointNav(horizon=5, action_scale=1.0)
+TASKS = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
+ADDRESS = {"seed": 7, "purpose": Purpose.EVALUATION_EPISODES, "iteration": 2}
+
+
+@dataclass
+class Actor:
+    """Moves by the noise, times the number of adaptations plus one."""
+
+    factor: float
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        return 0.1 * rng.standard_normal((horizon, 2), dtype=np.float32)
+
+    def act(self, obs, noise, last_reward, active) -> np.ndarray:
+        return np.float32(self.factor) * noise
 
 
 @dataclass
 class Counting:
-    """An agent whose state is (number of adaptations, whether in training), and acts by it."""
+    """An agent whose state is the number of its adaptations, and which notes its calls."""
 
-    adapted_to: list = field(default_factory=list)
+    calls: list = field(default_factory=list)
 
-    def initial_state(self, num_tasks, *, training=False):
-        return (0, training)
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> int:
+        self.calls.append(("initial_state", num_tasks, training))
+        return 0
 
-    def actor(self, state):
-        return MeanActor(np.full((len(TASKS), 2), 0.01 * state[0]), 0.1)
+    def actor(self, state: int) -> Actor:
+        return Actor(state + 1)
 
-    def adapt(self, state, episodes):
-        self.adapted_to.append(episodes)
-        return (state[0] + 1, state[1])
+    def adapt(self, state: int, episodes) -> int:
+        self.calls.append(("adapt", state, episodes))
+        return state + 1
 
 
-def play(agent, timer, num_adaptations=2, **options):
-    settings = {"seed": 3, "purpose": Purpose.TRAIN_EPISODES, "iteration": 7}
-    env = FAMILY.make_batch(4)
-    return adaptation_rollouts(
-        agent, env, TASKS, num_adaptations, timer=timer, **settings, **options
+def rollouts(agent, timer, num_adaptations: int = 2, **options):
+    env = FAMILY.make_batch(6)
+    return list(
+        adaptation_rollouts(agent, env, TASKS, num_adaptations, **ADDRESS, timer=timer, **options)
     )
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_states_and_episodes_by_turns(timer, training):
-    """The state that played comes with its episodes, from which the next one follows."""
+@pytest.mark.parametrize("num_adaptations", [0, 1, 3])
+def test_each_state_is_adapted_from_the_episodes_that_it_played(timer, num_adaptations):
     agent = Counting()
-    rollouts = list(play(agent, timer, training=training, task_ids=np.array([4, 9])))
-    assert [state for state, _ in rollouts] == [(i, training) for i in range(3)]
-    assert [episodes for _, episodes in rollouts[:2]] == agent.adapted_to
-    for step, (state, episodes) in enumerate(rollouts):
-        rngs = episode_rngs(3, Purpose.TRAIN_EPISODES, 2, 2, 7, step)
-        expected = collect(FAMILY.make_batch(4), agent.actor(state), TASKS, rngs, timer)
-        assert np.array_equal(episodes.action, expected.action)
-        assert np.array_equal(episodes.reward, expected.reward)
-        assert episodes.task_ids.tolist() == [4, 9]
-    assert {"reset", "policy", "environment", "adaptation"} <= timer.seconds.keys()
+    found = rollouts(agent, timer, num_adaptations)
+    assert [rollout.state for rollout in found] == list(range(num_adaptations + 1))
+    start, *adaptations = agent.calls
+    assert start == ("initial_state", 3, False)
+    assert [state for _, state, _ in adaptations] == list(range(num_adaptations))
+    for (_, _, given), rollout in zip(adaptations, found, strict=False):
+        assert given is rollout.episodes
+    sections = {"reset", "policy", "environment"} | ({"adaptation"} if num_adaptations else set())
+    assert set(timer.seconds) == sections
 
 
-def test_without_adaptations_there_is_one_rollout(timer):
+def test_episodes_are_those_of_the_address_and_the_number_of_adaptations(timer):
+    for step, rollout in enumerate(rollouts(Counting(), timer)):
+        rngs = episode_rngs(7, Purpose.EVALUATION_EPISODES, 3, 2, 2, step)
+        expected = collect(FAMILY.make_batch(6), Actor(step + 1), TASKS, rngs, timer)
+        for name, array in expected.arrays.items():
+            assert np.array_equal(rollout.episodes.arrays[name], array), name
+
+
+def test_training_and_ids_are_passed_on(timer):
+    agent, ids = Counting(), np.array([5, 0, 9])
+    found = rollouts(agent, timer, training=True, task_ids=ids)
+    assert agent.calls[0] == ("initial_state", 3, True)
+    assert all(np.array_equal(rollout.episodes.task_ids, ids) for rollout in found)
+    assert all(rollout.episodes.task_ids is None for rollout in rollouts(Counting(), timer))
+
+
+def test_on_step_sees_each_rollout_from_its_beginning(timer):
+    seen = []
+    rollouts(Counting(), timer, on_step=seen.append)
+    assert len(seen) == 3 * (1 + FAMILY.horizon)
+
+
+def test_nothing_is_adapted_to_after_the_last_rollout_or_before_it_is_asked_for(timer):
+    """A consumer that stops early costs no further episodes."""
     agent = Counting()
-    ((state, _),) = play(agent, timer, 0)
-    assert state == (0, False)
-    assert agent.adapted_to == []
+    env = FAMILY.make_batch(6)
+    steps = adaptation_rollouts(agent, env, TASKS, 2, **ADDRESS, timer=timer)
+    next(steps)
+    assert [name for name, *_ in agent.calls] == ["initial_state"]

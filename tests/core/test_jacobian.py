@@ -8,7 +8,7 @@ from torch import Tensor
 from metarl.core.jacobian import Jacobian
 
 
-def test_linear_map_is_the_jacobian_and_its_transpose():
+def test_products_with_the_jacobian_and_its_transpose():
     """Both products against the dense Jacobian, and against each other."""
     rng = np.random.default_rng(0)
     matrix = torch.from_numpy(rng.standard_normal((4, 3)))
@@ -18,28 +18,28 @@ def test_linear_map_is_the_jacobian_and_its_transpose():
 
     point = torch.from_numpy(rng.standard_normal(3))
     tangent, cotangent = (torch.from_numpy(rng.standard_normal(size)) for size in (3, 4))
-    jacobian = torch.autograd.functional.jacobian(function, point)
+    dense = torch.autograd.functional.jacobian(function, point)
     leaf = point.clone().requires_grad_()
-    linear = Jacobian([function(leaf)], [leaf])
+    jacobian = Jacobian([function(leaf)], [leaf])
     for _ in range(2):  # the graph is kept
-        (pushed,), (pulled,) = linear.jvp([tangent]), linear.vjp([cotangent])
-        torch.testing.assert_close(pushed, jacobian @ tangent, rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(pulled, jacobian.T @ cotangent, rtol=1e-12, atol=1e-14)
+        (pushed,), (pulled,) = jacobian.jvp([tangent]), jacobian.vjp([cotangent])
+        torch.testing.assert_close(pushed, dense @ tangent, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(pulled, dense.T @ cotangent, rtol=1e-12, atol=1e-14)
         assert float(cotangent @ pushed) == pytest.approx(float(pulled @ tangent), rel=1e-12)
 
 
-def test_linear_map_is_zero_where_an_output_does_not_depend_on_an_input():
+def test_the_jacobian_is_zero_where_an_output_does_not_depend_on_an_input():
     x, y = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    linear = Jacobian([2 * x, 3 * y], [x, y])
-    pushed = linear.jvp([torch.ones(2).double(), torch.zeros(2).double()])
+    jacobian = Jacobian([2 * x, 3 * y], [x, y])
+    pushed = jacobian.jvp([torch.ones(2).double(), torch.zeros(2).double()])
     assert [value.tolist() for value in pushed] == [[2.0, 2.0], [0.0, 0.0]]
 
 
-def test_linear_map_of_an_input_that_no_output_depends_on():
-    """It is pulled back to 0, and pushed nowhere."""
+def test_the_jacobian_of_an_input_that_no_output_depends_on():
+    """Its vector-Jacobian product is 0, and its tangent has no effect."""
     x, y = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    linear = Jacobian([2 * x], [x, y])
-    pulled = linear.vjp([torch.ones(2).double()])
+    jacobian = Jacobian([2 * x], [x, y])
+    pulled = jacobian.vjp([torch.ones(2).double()])
     assert [value.tolist() for value in pulled] == [[2.0, 2.0], [0.0, 0.0]]
-    (pushed,) = linear.jvp([torch.ones(2).double(), torch.ones(2).double()])
+    (pushed,) = jacobian.jvp([torch.ones(2).double(), torch.ones(2).double()])
     assert pushed.tolist() == [2.0, 2.0]

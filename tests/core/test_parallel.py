@@ -21,5 +21,5 @@ def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
         assert all(torch.equal(product(p), found) for p, found in zip(pairs, pooled, strict=True))
 
 
-def test_results_come_in_the_order_of_the_chunks():
+def test_results_come_in_the_order_of_the_microbatches():
     assert MicrobatchPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]

@@ -13,7 +13,7 @@ ADDRESSES = st.fixed_dictionaries(
         "seed": st.integers(0, MAX_SEED),
         "purpose": st.sampled_from(Purpose),
         "iteration": st.integers(0, 2**40),
-        "phase": st.integers(0, 2**20 - 1),
+        "adaptation_step": st.integers(0, 2**20 - 1),
         "task": st.integers(0, 2**32 - 1),
         "episode": st.integers(0, 2**32 - 1),
     }
@@ -38,7 +38,7 @@ def test_different_addresses_give_different_numbers(one, other):
         assert not np.array_equal(words(8, **one), words(8, **other))
 
 
-@given(ADDRESSES, st.sampled_from(["seed", "iteration", "phase", "task", "episode"]))
+@given(ADDRESSES, st.sampled_from(["seed", "iteration", "adaptation_step", "task", "episode"]))
 @settings(max_examples=100, deadline=None, database=None, derandomize=True)
 def test_each_part_of_an_address_matters(address, part):
     """Also at the largest values, where a part could run over into the next one's bits."""
@@ -48,7 +48,7 @@ def test_each_part_of_an_address_matters(address, part):
 
 def test_hundreds_of_neighbouring_streams_do_not_overlap():
     """No 64-bit word occurs twice in them, so none is a shifted copy of another."""
-    names = ("seed", "purpose", "iteration", "phase", "task", "episode")
+    names = ("seed", "purpose", "iteration", "adaptation_step", "task", "episode")
     parts = itertools.product(range(2), Purpose, range(2), range(6), range(2), range(3))
     drawn = [words(100, **dict(zip(names, address, strict=True))) for address in parts]
     assert len(drawn) == 2 * len(Purpose) * 2 * 6 * 2 * 3
@@ -65,6 +65,6 @@ def test_a_stream_does_not_depend_on_what_was_drawn_before():
 def test_streams_stay_what_they_are():
     """Golden words: another mapping from addresses to numbers would change every result."""
     drawn = words(
-        3, seed=1, purpose=Purpose.TRAIN_EPISODES, iteration=2, phase=3, task=4, episode=5
+        3, seed=1, purpose=Purpose.TRAIN_EPISODES, iteration=2, adaptation_step=3, task=4, episode=5
     )
     assert drawn.tolist() == [10834019003026853310, 11419282162626252765, 926428715383676265]

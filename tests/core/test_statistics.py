@@ -46,7 +46,7 @@ def test_the_interval_is_scipys_where_only_tasks_are_drawn():
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-def test_interval_is_a_function_of_its_make_rng():
+def test_interval_is_a_function_of_its_random_stream():
     values = np.arange(10.0)
     assert mean_interval(values, rng()) == mean_interval(values, rng())
 

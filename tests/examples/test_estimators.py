@@ -19,13 +19,13 @@ from torch import Tensor
 
 from examples.estimators.__main__ import main
 from examples.estimators.data import (
-    complete_experience,
+    complete_batch,
     data_sets,
     exact_baseline,
     few_episodes_gradient,
     few_episodes_return,
     fitted_baseline,
-    marginal_experience,
+    marginal_batch,
     no_baseline,
 )
 from examples.estimators.exact import (
@@ -47,8 +47,8 @@ from examples.estimators.sampling import (
     LOG_LIKELIHOOD,
     adapt,
     cosine,
-    limit_chunk,
     limit_gradient,
+    limit_microbatch,
     mean_gradient,
     play,
     relative_bias,
@@ -76,7 +76,7 @@ SURROGATES = {
     "loaded_dice 0": inner_surrogate("loaded_dice", 0.0),
 }
 EXACT = [e for e in ESTIMATORS if e.surrogate in ("dice", "loaded_dice") and e.decay == 1]
-SINGLE = [e for e in ESTIMATORS if not e.exploration]
+SINGLE = [e for e in ESTIMATORS if not e.emaml]
 
 
 def by_name(estimators) -> dict:
@@ -90,7 +90,7 @@ def with_bias(problem: Problem) -> Problem:
 
 
 def discounted(problem: Problem, discount: float) -> Problem:
-    return replace(problem, returns=replace(problem.returns, discount=discount))
+    return replace(problem, returns=problem.returns.replace(discount=discount))
 
 
 @pytest.fixture
@@ -181,13 +181,13 @@ def test_the_exact_meta_gradient_equals_finite_differences(problem):
 
 
 def objective(
-    problem: Problem, surrogate: Surrogate, experience: TrainingBatch
+    problem: Problem, surrogate: Surrogate, batch: TrainingBatch
 ) -> Callable[[Tensor], Tensor]:
     """Return what a surrogate says of J, of one task, as a function of θ."""
 
     def function(vector: Tensor) -> Tensor:
-        policy = problem.policy(problem.stacked(vector), experience.obs)
-        return -surrogate(policy, experience)[0]
+        policy = problem.policy(problem.stacked(vector), batch.obs)
+        return -surrogate(policy, batch)[0]
 
     return function
 
@@ -198,17 +198,15 @@ def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     return value
 
 
-def derivatives_by_hand(
-    problem: Problem, name: str, experience: TrainingBatch
-) -> tuple[Tensor, Tensor]:
+def derivatives_by_hand(problem: Problem, name: str, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Write the gradient and the Hessian of a surrogate of J out, step by step, at θ."""
     discount, horizon = problem.returns.discount, problem.family.horizon
     num_states, num_actions = problem.family.num_states, problem.family.num_actions
     rewards, _ = problem.family.tables(problem.task)
     prob = softmax_table(problem)
-    states = experience.obs[0].argmax(-1).reshape(-1, horizon).tolist()
-    actions = experience.action[0].long().reshape(-1, horizon).tolist()
-    advantages = experience.advantage[0].reshape(-1, horizon).tolist()
+    states = batch.obs[0].argmax(-1).reshape(-1, horizon).tolist()
+    actions = batch.action[0].long().reshape(-1, horizon).tolist()
+    advantages = batch.advantage[0].reshape(-1, horizon).tolist()
     size = (num_states + 1) * num_actions
     first, second = np.zeros(size), np.zeros((size, size))
     for path, taken, advantage in zip(states, actions, advantages, strict=True):
@@ -250,10 +248,10 @@ def test_the_derivatives_on_played_episodes_are_those_written_out(problem, name,
     """Rewards, values and discounts with them: these episodes have a baseline that is not 0."""
     problem = discounted(problem, discount)
     params = problem.stacked(problem.vector)
-    experience = play(problem, params, num_episodes=4, rng=np.random.default_rng(0))
-    assert float(experience.value.abs().min()) > 0.01
-    function = objective(problem, SURROGATES[name], experience)
-    first, second = derivatives_by_hand(problem, name, experience)
+    batch = play(problem, params, num_episodes=4, rng=np.random.default_rng(0))
+    assert float(batch.value.abs().min()) > 0.01
+    function = objective(problem, SURROGATES[name], batch)
+    first, second = derivatives_by_hand(problem, name, batch)
     assert_close(slope(function, problem.vector), first, rel=1e-6)  # rewards are float32
     assert_close(hessian(function, problem.vector), second, rel=1e-6)
 
@@ -261,9 +259,9 @@ def test_the_derivatives_on_played_episodes_are_those_written_out(problem, name,
 def test_all_surrogates_adapt_alike_on_the_same_episodes(problem):
     """With discount 1; so the estimators differ in the second derivatives only."""
     params = problem.stacked(problem.vector)
-    experience = play(problem, params, num_episodes=4, rng=np.random.default_rng(0))
+    batch = play(problem, params, num_episodes=4, rng=np.random.default_rng(0))
     slopes = [
-        slope(objective(problem, surrogate, experience), problem.vector)
+        slope(objective(problem, surrogate, batch), problem.vector)
         for surrogate in SURROGATES.values()
     ]
     for other in slopes[1:]:
@@ -316,8 +314,8 @@ def test_the_first_derivative_is_the_policy_gradient(problem, name, discount):
         stepwise_gradient(problem),
     )
     assert (relative_bias(stepwise, true) > 0.01) == (discount < 1)
-    experience = complete_experience(problem, problem.stacked(problem.vector))
-    found = slope(objective(problem, SURROGATES[name], experience), problem.vector)
+    batch = complete_batch(problem, problem.stacked(problem.vector))
+    found = slope(objective(problem, SURROGATES[name], batch), problem.vector)
     assert_close(found, true if name == "dice" else stepwise)
 
 
@@ -326,15 +324,15 @@ def test_the_first_derivative_is_the_policy_gradient(problem, name, discount):
 )
 def test_dice_has_the_second_derivatives_of_the_expected_return(problem, name, discount):
     problem = discounted(problem, discount)
-    experience = complete_experience(problem, problem.stacked(problem.vector))
-    found = hessian(objective(problem, SURROGATES[name], experience), problem.vector)
+    batch = complete_batch(problem, problem.stacked(problem.vector))
+    found = hessian(objective(problem, SURROGATES[name], batch), problem.vector)
     assert_close(found, true_hessian(problem))
 
 
 @pytest.mark.parametrize("name", ["likelihood_ratio", "loaded_dice 0"])
 def test_the_likelihood_ratio_lacks_exactly_the_cross_terms(problem, name):
-    experience = complete_experience(problem, problem.stacked(problem.vector))
-    found = hessian(objective(problem, SURROGATES[name], experience), problem.vector)
+    batch = complete_batch(problem, problem.stacked(problem.vector))
+    found = hessian(objective(problem, SURROGATES[name], batch), problem.vector)
     cross = missing_credit(problem)
     assert_close(found, true_hessian(problem) - cross - cross.T)
     assert float((cross + cross.T).norm() / found.norm()) > 0.1
@@ -344,16 +342,16 @@ def test_the_likelihood_ratio_lacks_exactly_the_cross_terms(problem, name):
 def test_loaded_dice_has_the_cross_terms_by_their_decay(problem, name):
     """Of the scores of the steps s < t, with decay^(t - s)."""
     decay, horizon = float(name.split()[1]), problem.family.horizon
-    experience = complete_experience(problem, problem.stacked(problem.vector), exact_baseline)
+    batch = complete_batch(problem, problem.stacked(problem.vector), exact_baseline)
 
     def log_prob(vector: Tensor) -> Tensor:
         params = problem.stacked(vector)
-        return problem.policy(params, experience.obs).log_prob(experience.action)[0]
+        return problem.policy(params, batch.obs).log_prob(batch.action)[0]
 
     jacobian = torch.autograd.functional.jacobian(log_prob, problem.vector)
     assert isinstance(jacobian, Tensor)
     score = jacobian.unflatten(0, (-1, horizon))  # (K, T, P)
-    credit = (experience.advantage * experience.weight)[0].unflatten(0, (-1, horizon))  # (K, T)
+    credit = (batch.advantage * batch.weight)[0].unflatten(0, (-1, horizon))  # (K, T)
     cross = total(
         [
             decay ** (t - s) * torch.einsum("k,kp,kq->pq", credit[:, t], score[:, s], score[:, t])
@@ -361,8 +359,8 @@ def test_loaded_dice_has_the_cross_terms_by_their_decay(problem, name):
             for s in range(t)
         ]
     )
-    ratio = hessian(objective(problem, SURROGATES["likelihood_ratio"], experience), problem.vector)
-    found = hessian(objective(problem, SURROGATES[name], experience), problem.vector)
+    ratio = hessian(objective(problem, SURROGATES["likelihood_ratio"], batch), problem.vector)
+    found = hessian(objective(problem, SURROGATES[name], batch), problem.vector)
     assert_close(found, ratio + cross + cross.T)
     assert_close(cross_term(problem, decay), cross)
     assert torch.allclose(cross, missing_credit(problem), atol=1e-12) == (decay == 1)
@@ -373,12 +371,12 @@ def test_the_log_likelihood_has_the_mean_curvature_of_log_pi_only(problem, basel
     """E[A ∇² log π], which is 0 with exact advantages: in a softmax table ∇² log π does not depend
     on the action."""
     params = problem.stacked(problem.vector)
-    experience = complete_experience(problem, params, baseline)
-    found = hessian(objective(problem, SURROGATES["log_likelihood"], experience), problem.vector)
+    batch = complete_batch(problem, params, baseline)
+    found = hessian(objective(problem, SURROGATES["log_likelihood"], batch), problem.vector)
     table = torch.zeros_like(found)
-    left_over = (experience.advantage * experience.weight)[0]
+    left_over = (batch.advantage * batch.weight)[0]
     for state in range(3):
-        here = left_over[experience.obs[0, :, state] == 1].sum()
+        here = left_over[batch.obs[0, :, state] == 1].sum()
         table += here * hessian(
             lambda v, s=state: problem.action_prob(problem.stacked(v))[0, s, 0].log(),
             problem.vector,
@@ -457,8 +455,8 @@ def test_the_likelihood_ratio_becomes_exact_as_the_policy_becomes_deterministic(
 
 @pytest.mark.parametrize("estimator", **by_name([FIRST_ORDER, LOG_LIKELIHOOD, LIKELIHOOD_RATIO]))
 def test_marginals_are_enough_for_surrogates_of_single_steps(problem, estimator):
-    before = marginal_experience(problem, problem.stacked(problem.vector))
-    microbatch = adapt(problem, before, lambda params: marginal_experience(problem, params))
+    support = marginal_batch(problem, problem.stacked(problem.vector))
+    microbatch = adapt(problem, support, lambda params: marginal_batch(problem, params))
     found = estimator.gradient(problem, microbatch)
     assert_close(found, limit_gradient(problem, estimator, exact_baseline))
 
@@ -544,7 +542,7 @@ def test_the_document_holds_the_numbers_of_this_code():
     assert document.startswith("`python -m examples.estimators --out docs/estimators.md`")
     assert determinism_table() in document
     problem = main_problem()
-    exact, microbatch = exact_gradient(problem), limit_chunk(problem, fitted_baseline)
+    exact, microbatch = exact_gradient(problem), limit_microbatch(problem, fitted_baseline)
     for estimator in SINGLE:
         found = estimator.gradient(problem, microbatch)
         bias = percent(relative_bias(found, exact))

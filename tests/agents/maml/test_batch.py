@@ -35,50 +35,50 @@ def episodes() -> Episodes:
 
 
 @pytest.fixture
-def digest(tiny_policy, tiny_params):
+def process(tiny_policy, tiny_params):
     """process_episodes by the tiny policy, in a type, with settings of ReturnConfig."""
 
-    def digest(
+    def process(
         episodes: Episodes, dtype: torch.dtype = torch.float64, **settings: float
     ) -> TrainingBatch:
         params = {name: value.to(dtype) for name, value in stack(tiny_params, 2).items()}
         return process_episodes(episodes, tiny_policy, params, ReturnConfig(**settings), CPU)[0]
 
-    return digest
+    return process
 
 
-def test_every_step_that_took_place_weighs_the_same_within_its_task(episodes, digest):
+def test_every_step_that_took_place_weighs_the_same_within_its_task(episodes, process):
     """1 / 7 and 1 / 3, however the steps are spread over episodes, and 0 elsewhere."""
-    weight = digest(episodes).weight.reshape(2, 2, 4)
+    weight = process(episodes).weight.reshape(2, 2, 4)
     assert (weight[0][torch.from_numpy(episodes.mask[0])] * 7).tolist() == pytest.approx([1.0] * 7)
     assert (weight[1][torch.from_numpy(episodes.mask[1])] * 3).tolist() == pytest.approx([1.0] * 3)
     assert not weight[~torch.from_numpy(episodes.mask)].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_weights_are_as_precise_as_the_parameters(dtype, episodes, digest):
-    weight = digest(episodes, dtype).weight
+def test_weights_are_as_precise_as_the_parameters(dtype, episodes, process):
+    weight = process(episodes, dtype).weight
     assert weight.dtype == dtype
     rounding = 10 * torch.finfo(dtype).eps
     assert weight.sum(1).tolist() == pytest.approx([1.0, 1.0], rel=rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_everything_has_the_type_of_the_parameters(dtype, episodes, digest):
-    tensors = {name: x for name, x in vars(digest(episodes, dtype)).items() if name != "horizon"}
+def test_everything_has_the_type_of_the_parameters(dtype, episodes, process):
+    tensors = {name: x for name, x in vars(process(episodes, dtype)).items() if name != "horizon"}
     assert {x.dtype for x in tensors.values()} == {dtype}
 
 
-def test_log_prob_is_that_of_the_policy_that_acted(episodes, digest, tiny_policy, tiny_params):
-    experience = digest(episodes)
+def test_log_prob_is_that_of_the_policy_that_acted(episodes, process, tiny_policy, tiny_params):
+    batch = process(episodes)
     for task in range(2):
         obs = torch.from_numpy(episodes.obs[task]).reshape(1, 8, 3).double()
         action = torch.from_numpy(episodes.action[task]).reshape(1, 8, 2).double()
         expected = tiny_policy(stack(tiny_params, 1), obs).log_prob(action)
-        torch.testing.assert_close(experience.log_prob[task], expected[0])
+        torch.testing.assert_close(batch.log_prob[task], expected[0])
 
 
-def test_steps_after_the_end_have_no_influence(episodes, digest):
+def test_steps_after_the_end_have_no_influence(episodes, process):
     """Whatever stands there, all but what stood there is the same to the bit, and 0 there."""
     after_end = ~episodes.mask
     soiled = replace(
@@ -87,17 +87,17 @@ def test_steps_after_the_end_have_no_influence(episodes, digest):
         action=np.where(after_end[..., None], np.float32(-8), episodes.action),
         reward=np.where(after_end, np.float32(7), episodes.reward),
     )
-    clean_result, soiled_result = digest(episodes), digest(soiled)
+    clean_result, soiled_result = process(episodes), process(soiled)
     assert torch.equal(clean_result.loss, soiled_result.loss)
     for name in ("weight", "advantage", "reward", "value"):
         assert torch.equal(getattr(clean_result, name), getattr(soiled_result, name)), name
         assert not getattr(clean_result, name).reshape(2, 2, 4)[after_end].any(), name
 
 
-def test_advantages_are_standardised_per_task_only_if_asked(episodes, digest):
+def test_advantages_are_standardised_per_task_only_if_asked(episodes, process):
     """With a strong ridge, so that the baseline leaves something to standardise."""
     raw, standardised = (
-        digest(episodes, ridge=1.0, standardize=flag).advantage for flag in (False, True)
+        process(episodes, ridge=1.0, standardize=flag).advantage for flag in (False, True)
     )
     for task in range(2):
         valid = torch.from_numpy(episodes.mask[task].ravel())
@@ -107,11 +107,11 @@ def test_advantages_are_standardised_per_task_only_if_asked(episodes, digest):
         assert abs(float(values.mean())) > 0.01
 
 
-def test_equal_advantages_are_standardised_to_zero(episodes, digest):
+def test_equal_advantages_are_standardised_to_zero(episodes, process):
     """Not to NaN: a task without rewards."""
-    experience = digest(replace(episodes, reward=np.zeros_like(episodes.reward)))
+    batch = process(replace(episodes, reward=np.zeros_like(episodes.reward)))
     for name in ("advantage", "reward", "value"):
-        assert not getattr(experience, name).any(), name
+        assert not getattr(batch, name).any(), name
 
 
 # --- rewards and values in the units of the advantage ---
@@ -121,7 +121,7 @@ def test_equal_advantages_are_standardised_to_zero(episodes, digest):
 @pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
 @pytest.mark.parametrize("truncated", ["none", "all", "some"])
 def test_rewards_to_come_less_the_value_are_the_discounted_advantage(
-    episodes, digest, truncated, discount, standardize
+    episodes, process, truncated, discount, standardize
 ):
     """With lambda = 1, at every step, in episodes that end early, late, or are cut short."""
     cut = {
@@ -130,9 +130,9 @@ def test_rewards_to_come_less_the_value_are_the_discounted_advantage(
         "some": np.array([[True, False], [False, True]]),
     }[truncated]
     episodes = replace(episodes, bootstrap=cut, terminated=~cut)
-    experience = digest(episodes, discount=discount, standardize=standardize, ridge=0.1)
+    batch = process(episodes, discount=discount, standardize=standardize, ridge=0.1)
     reward, value, advantage = (
-        x.reshape(2, 2, 4) for x in (experience.reward, experience.value, experience.advantage)
+        x.reshape(2, 2, 4) for x in (batch.reward, batch.value, batch.advantage)
     )
     to_come = reward.flip(-1).cumsum(-1).flip(-1)
     discounted = discount ** torch.arange(4).double() * advantage
@@ -143,7 +143,7 @@ def test_rewards_to_come_less_the_value_are_the_discounted_advantage(
     assert bool(advantage[took_place].any())
 
 
-def test_rewards_and_values_by_hand(digest):
+def test_rewards_and_values_by_hand(process):
     """One step of reward 1 to nothing, and two of 2 and 4 whose last state counts; discount 1/2.
 
     All observations are 0, and a task with a truncated episode has no time features: every state
@@ -160,30 +160,30 @@ def test_rewards_and_values_by_hand(digest):
         bootstrap=mask[..., -1],
         tasks=np.zeros((2, 1)),
     )
-    experience = digest(episodes, discount=0.5, standardize=False)
+    batch = process(episodes, discount=0.5, standardize=False)
     # value = v, v / 2: then the reward at the end holds half the value of the last state, v too
-    value = experience.value[0].reshape(2, 2)
+    value = batch.value[0].reshape(2, 2)
     v = float(value[0, 0])
     assert abs(v) > 0.1
     assert value.tolist() == [[v, 0], [v, v / 2]]
-    assert experience.reward[0].tolist() == pytest.approx([1, 0, 2, 0.5 * (4 + 0.5 * v)])
+    assert batch.reward[0].tolist() == pytest.approx([1, 0, 2, 0.5 * (4 + 0.5 * v)])
 
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_the_loss_is_minus_the_mean_reward_of_the_steps_that_took_place(
-    episodes, digest, standardize
+    episodes, process, standardize
 ):
     """In the rewards' own units: undiscounted, whatever becomes of the advantages."""
     expected = [-episodes.reward[task][episodes.mask[task]].mean() for task in range(2)]
-    found = digest(episodes, standardize=standardize, discount=0.5, gae_lambda=0.3).loss
+    found = process(episodes, standardize=standardize, discount=0.5, gae_lambda=0.3).loss
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
     left_out = {name: np.zeros_like(getattr(episodes, name)) for name in ("reward", "mask")}
-    assert digest(replace(episodes, **left_out)).loss.tolist() == [0, 0]
+    assert process(replace(episodes, **left_out)).loss.tolist() == [0, 0]
 
 
-def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, digest):
+def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, process):
     """And values shifted by their mean and divided by it: the units of the advantage."""
-    raw, standardised = (digest(episodes, ridge=1.0, standardize=flag) for flag in (False, True))
+    raw, standardised = (process(episodes, ridge=1.0, standardize=flag) for flag in (False, True))
     for task in range(2):
         valid = torch.from_numpy(episodes.mask[task].ravel())
         advantage = raw.advantage[task][valid]
@@ -197,10 +197,10 @@ def test_standardised_rewards_are_divided_by_the_advantages_deviation(episodes, 
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.9])
-def test_lambda_shapes_the_advantage_only(episodes, digest, gae_lambda):
+def test_lambda_shapes_the_advantage_only(episodes, process, gae_lambda):
     """Rewards and values are not of the advantage, whatever lambda is."""
-    plain = digest(episodes, standardize=False)
-    shaped = digest(episodes, standardize=False, gae_lambda=gae_lambda)
+    plain = process(episodes, standardize=False)
+    shaped = process(episodes, standardize=False, gae_lambda=gae_lambda)
     assert not torch.allclose(plain.advantage, shaped.advantage, rtol=1e-3)
     assert torch.equal(plain.reward, shaped.reward)
     assert torch.equal(plain.value, shaped.value)
@@ -227,59 +227,59 @@ def test_explained_variance_is_of_the_returns(episodes, tiny_policy, tiny_params
 # --- some of the steps, or episodes ---
 
 
-def test_by_episode_is_zero_where_no_step_took_place(episodes, digest):
-    experience = digest(episodes)
+def test_by_episode_is_zero_where_no_step_took_place(episodes, process):
+    batch = process(episodes)
     numbers = torch.arange(1.0, 17.0).double().reshape(2, 8)
     expected = numbers.reshape(2, 2, 4) * torch.from_numpy(episodes.mask)
-    assert torch.equal(experience.by_episode(numbers), expected)
+    assert torch.equal(batch.by_episode(numbers), expected)
 
 
-def test_every_takes_each_stride_th_episode_if_they_are_to_stay_whole(episodes, digest):
+def test_every_takes_each_stride_th_episode_if_they_are_to_stay_whole(episodes, process):
     """Episodes 0 of two, with 4 of 7 and 1 of 3 steps."""
-    experience = digest(episodes)
-    thin = experience.every(2, whole_episodes=True)
+    batch = process(episodes)
+    thin = batch.every(2, whole_episodes=True)
     for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
-        assert torch.equal(getattr(thin, name), getattr(experience, name)[:, :4]), name
+        assert torch.equal(getattr(thin, name), getattr(batch, name)[:, :4]), name
     expected = torch.tensor([[1 / 4] * 4, [1, 0, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(thin.weight, expected)
     assert thin.horizon == 4
-    assert torch.equal(thin.loss, experience.loss)
+    assert torch.equal(thin.loss, batch.loss)
     assert thin.by_episode(thin.log_prob).shape == (2, 1, 4)
-    assert experience.every(1, whole_episodes=True) is experience
+    assert batch.every(1, whole_episodes=True) is batch
 
 
-def test_whole_episodes_are_taken_from_the_first_on(episodes, digest):
+def test_whole_episodes_are_taken_from_the_first_on(episodes, process):
     """Of three episodes every second one: the first and the third."""
     three = Episodes(
         **{
             name: array if name == "tasks" else np.concatenate([array, array[:, :1]], axis=1)
             for name, array in vars(episodes).items()
-            if name != "success"
+            if name not in ("success", "task_ids")
         }
     )
-    experience = digest(three)
-    thin = experience.every(2, whole_episodes=True)
+    batch = process(three)
+    thin = batch.every(2, whole_episodes=True)
     kept = [*range(4), *range(8, 12)]
-    assert torch.equal(thin.obs, experience.obs[:, kept])
+    assert torch.equal(thin.obs, batch.obs[:, kept])
     torch.testing.assert_close(thin.weight.sum(1), torch.ones(2).double())
 
 
-def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, digest):
-    experience = digest(episodes)
-    thin = experience.every(3)  # steps 0, 3 and 6 of 8; of the second task step 6 did not happen
+def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, process):
+    batch = process(episodes)
+    thin = batch.every(3)  # steps 0, 3 and 6 of 8; of the second task step 6 did not happen
     for name in ("obs", "action", "advantage", "log_prob", "reward", "value"):
-        assert torch.equal(getattr(thin, name), getattr(experience, name)[:, [0, 3, 6]])
+        assert torch.equal(getattr(thin, name), getattr(batch, name)[:, [0, 3, 6]])
     torch.testing.assert_close(
         thin.weight, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]], dtype=torch.float64)
     )
-    assert torch.equal(thin.loss, experience.loss)
-    assert experience.every(1) is experience
+    assert torch.equal(thin.loss, batch.loss)
+    assert batch.every(1) is batch
 
 
-def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, digest):
+def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, process):
     """Not NaN."""
     weight = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).double()
-    whole = vars(digest(episodes))
+    whole = vars(process(episodes))
     steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", "horizon")}
     rest = {"weight": weight, "loss": whole["loss"], "horizon": 2}
     thin = TrainingBatch(**{**steps, **rest}).every(2)

@@ -1,58 +1,57 @@
-"""maml.config: from a config's settings to the inner loop. tests/test_config.py has refusals."""
+"""metarl.agents.maml.config: the agent that a config makes."""
 
 import pytest
+import torch
 
-from metarl.agents.maml.config import InnerConfig, make_inner_loop, make_rule, make_task_parameters
-from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent
-from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR
-from metarl.core.policies import CategoricalMLP, PolicyConfig
+from metarl.agents.base import AgentSetup
+from metarl.agents.maml.config import MAMLConfig
+from metarl.core.rng import Purpose, make_rng
+from metarl.envs import PointNav
+
+FAMILY = PointNav()
+
+
+def setup(adaptation_steps: int = 1) -> AgentSetup:
+    return AgentSetup(
+        observation_space=FAMILY.observation_space,
+        action_space=FAMILY.action_space,
+        adaptation_steps=adaptation_steps,
+        rng=make_rng(0, Purpose.INITIALISE),
+        device=torch.device("cpu"),
+        num_threads=1,
+    )
+
+
+@pytest.mark.parametrize("update", ["trpo", "ppo", "adam", "reptile"])
+def test_meta_parameters_may_be_averaged_and_the_state_of_the_optimizer_may_not(update):
+    config = MAMLConfig(outer={"update": update})
+    agent = config.make(setup())
+    averaged = {name for name in agent.state_dict() if config.may_average(name)}
+    assert averaged == {f"params.{name}" for name in agent.meta}
+
+
+def test_learned_step_sizes_may_be_averaged_too():
+    config = MAMLConfig(inner={"rule": "lslr"})
+    state = config.make(setup(adaptation_steps=3)).state_dict()
+    assert state["params.lr:bias0"].shape == (3, 1, 1)
+    assert config.may_average("params.lr:bias0")
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(0, [1, 1, 1]), (2, [2, 1]), (9, [3])])
+def test_the_size_of_the_microbatches(size, sizes):
+    """0 is the device's best: one task at a time on a CPU."""
+    state = MAMLConfig(tasks_per_microbatch=size).make(setup()).initial_state(3)
+    assert [microbatch.inner.num_tasks for microbatch in state.microbatches] == sizes
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("outer", "limit"),
     [
-        ("sgd", SGD(0.3)),
-        ("meta_sgd", MetaSGD(0.3)),
-        ("lslr", PerLayerPerStepLR(0.3, 4)),
-        ("meta_lstm", MetaLSTM(0.3)),
+        ({"update": "trpo"}, 1.0),
+        ({"update": "ppo"}, 1.0),
+        ({"update": "ppo", "kl_weight": 0.5, "kl_target": 0.02}, 0.2),
     ],
 )
-def test_the_rule_of_a_config(name, expected):
-    rule = make_rule(InnerConfig(rule=name, lr=0.3), 4)
-    assert type(rule) is type(expected)
-    assert vars(rule) == vars(expected)
-
-
-def test_the_step_size_of_sgd_may_grow_with_the_loss():
-    rule = make_rule(InnerConfig(lr=0.3, loss_scaled_lr=0.2), 4)
-    assert type(rule) is SGD
-    assert vars(rule) == {"lr": 0.3, "slope": 0.2}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("all", AllParameters()),
-        ("head", Head(("weight1", "bias1", "log_std"))),
-        ("context", Context(3)),
-        ("latent", Latent(3)),
-    ],
-)
-def test_the_space_of_a_config(name, expected, tiny_policy):
-    space = make_task_parameters(InnerConfig(adapts=name, code_size=3), tiny_policy)
-    assert type(space) is type(expected)
-    assert vars(space) == vars(expected)
-
-
-def test_the_head_of_a_discrete_policy_is_its_last_layer():
-    policy = CategoricalMLP(PolicyConfig(hidden=(4, 4)), 3, 2)
-    assert make_task_parameters(InnerConfig(adapts="head"), policy).names == ("weight2", "bias2")
-
-
-@pytest.mark.parametrize("first_order", [False, True])
-def test_the_loop_of_a_config(first_order, tiny_policy):
-    inner = InnerConfig(adapts="latent", rule="meta_sgd", lr=0.2, first_order=first_order)
-    loop = make_inner_loop(inner, tiny_policy, 2)
-    assert isinstance(loop.space, Latent)
-    assert isinstance(loop.rule, MetaSGD)
-    assert loop.first_order == first_order
+def test_the_largest_divergence_of_an_update_is_that_of_the_outer_update(outer, limit):
+    agent = MAMLConfig(outer=outer).make(setup())
+    assert agent.max_update_kl == pytest.approx(limit)

@@ -1,14 +1,13 @@
-"""maml.inner_loop, and the agent's adapt: inner steps on stacks of tasks that never touch."""
+"""metarl.agents.maml.inner_loop and the agent's adapt: inner steps on stacks of separate tasks."""
 
 import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.config import InnerConfig
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, leaves, parameters
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
-from metarl.core.params import Params, stack
+from metarl.core.params import Params, leaves, stack
 from metarl.envs import PointNav
 
 FAMILY = PointNav(horizon=6, action_scale=1.0)
@@ -33,10 +32,10 @@ def joined(state) -> Params:
     }
 
 
-def loss_at(policy, experience, surrogate="likelihood_ratio"):
-    """The inner loss of an experience, as a function of stacked parameters."""
+def loss_at(policy, batch, surrogate="likelihood_ratio"):
+    """The inner loss on a batch, as a function of stacked parameters."""
     function = inner_surrogate(surrogate, decay=1.0)
-    return lambda params: function(policy(params, experience.obs), experience)
+    return lambda params: function(policy(params, batch.obs), batch)
 
 
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
@@ -46,19 +45,19 @@ def test_a_step_goes_down_each_tasks_own_gradient(surrogate, tiny_policy, tiny_p
     Both surrogates have this gradient where the policy is the one that acted.
     """
     lr, loop = 0.3, InnerLoop(SGD(0.3))
-    experience = make_batch(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
-    task = loop.start(tiny_params, 3)
-    stepped = loop.step(tiny_params, task, loss_at(tiny_policy, experience, surrogate))
-    assert (stepped.num_tasks, stepped.steps) == (3, 1)
+    batch = make_batch(tiny_policy, stack(tiny_params, 3), np.random.default_rng(0))
+    state = loop.init_state(tiny_params, 3)
+    stepped = loop.step(tiny_params, state, loss_at(tiny_policy, batch, surrogate))
+    assert (stepped.num_tasks, stepped.step) == (3, 1)
     for row in range(3):
         start = leaves(tiny_params)
-        normal = tiny_policy(stack(start, 1), experience.obs[row : row + 1])
-        log_prob = normal.log_prob(experience.action[row : row + 1])[0]
-        loss = -(log_prob * experience.advantage[row] * experience.weight[row]).sum()
+        normal = tiny_policy(stack(start, 1), batch.obs[row : row + 1])
+        log_prob = normal.log_prob(batch.action[row : row + 1])[0]
+        loss = -(log_prob * batch.advantage[row] * batch.weight[row]).sum()
         gradients = torch.autograd.grad(loss, list(start.values()))
         for (name, value), gradient in zip(start.items(), gradients, strict=True):
             expected = value.detach() - lr * gradient
-            actual = loop.params(tiny_params, stepped)[name][row]
+            actual = loop.to_model_params(tiny_params, stepped)[name][row]
             torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-13)
 
 
@@ -68,11 +67,11 @@ def test_only_second_order_differentiates_the_inner_gradient(
 ):
     """First order: d adapted / d params is the identity. Values are the same in both."""
     start = leaves(tiny_params)
-    experience = make_batch(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
+    batch = make_batch(tiny_policy, stack(tiny_params, 1), np.random.default_rng(0))
     loop = InnerLoop(SGD(0.3), first_order=first_order)
-    losses = [loss_at(tiny_policy, experience)]
-    adapted = loop.adapt(start, losses, 1, differentiable=True).variables
-    plain = loop.adapt(tiny_params, losses, 1).variables
+    losses = [loss_at(tiny_policy, batch)]
+    adapted = loop.adapt(start, losses, 1, differentiable=True).fast_params
+    plain = loop.adapt(tiny_params, losses, 1).fast_params
     assert equal({name: value.detach() for name, value in adapted.items()}, plain)
     cotangent = {name: torch.ones_like(value) for name, value in adapted.items()}
     pulled = torch.autograd.grad(
@@ -86,59 +85,84 @@ def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_param
     """Also where the meta-parameters ask for gradients, and where gradients are switched off."""
     meta, loop = leaves(tiny_params), InnerLoop(SGD(0.1))
     before = copy_of(tiny_params)
-    experience = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
-    task = loop.start(meta, 2)
-    stepped = loop.step(meta, task, loss_at(tiny_policy, experience))
-    assert not any(value.requires_grad for value in stepped.variables.values())
+    batch = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    state = loop.init_state(meta, 2)
+    stepped = loop.step(meta, state, loss_at(tiny_policy, batch))
+    assert not any(value.requires_grad for value in stepped.fast_params.values())
     with torch.no_grad():
-        again = loop.step(meta, task, loss_at(tiny_policy, experience))
-    assert equal(again.variables, stepped.variables)
-    assert equal(task.variables, stack(before, 2))
+        again = loop.step(meta, state, loss_at(tiny_policy, batch))
+    assert equal(again.fast_params, stepped.fast_params)
+    assert equal(state.fast_params, stack(before, 2))
     assert equal({name: value.detach() for name, value in meta.items()}, before)
-    assert task.steps == 0
+    assert state.step == 0
 
 
 def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, make_batch):
     loop, params = InnerLoop(SGD(0.3)), stack(tiny_params, 2)
-    experiences = [
-        make_batch(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)
-    ]
-    losses = [loss_at(tiny_policy, experience) for experience in experiences]
-    expected = [loop.start(tiny_params, 2)]
+    batches = [make_batch(tiny_policy, params, np.random.default_rng(seed)) for seed in range(2)]
+    losses = [loss_at(tiny_policy, batch) for batch in batches]
+    expected = [loop.init_state(tiny_params, 2)]
     for loss in losses:
         expected.append(loop.step(tiny_params, expected[-1], loss))
-    stages = loop.stages(tiny_params, losses, 2)
-    assert [stage.steps for stage in stages] == [0, 1, 2]
-    for stage, wanted in zip(stages, expected, strict=True):
-        assert equal(stage.variables, wanted.variables)
-    assert equal(loop.adapt(tiny_params, losses, 2).variables, expected[-1].variables)
-    assert equal(loop.adapt(tiny_params, [], 2).variables, params)
+    trajectory = loop.trajectory(tiny_params, losses, 2)
+    assert [state.step for state in trajectory] == [0, 1, 2]
+    for state, wanted in zip(trajectory, expected, strict=True):
+        assert equal(state.fast_params, wanted.fast_params)
+    assert equal(loop.adapt(tiny_params, losses, 2).fast_params, expected[-1].fast_params)
+    assert equal(loop.adapt(tiny_params, [], 2).fast_params, params)
 
 
 class Counting(SGD):
-    """SGD that notes what it is given, and returns the number of the step as its memory."""
+    """SGD that records its arguments, and returns the step's number as its optimizer state."""
 
     def __init__(self) -> None:
         super().__init__(0.5)
         self.seen = []
 
-    def step(self, meta, variables, memory, gradient, loss, index):
-        self.seen.append((dict(memory), loss.detach().tolist(), index))
-        stepped, _ = super().step(meta, variables, memory, gradient, loss, index)
+    def step(self, meta, fast_params, optimizer_state, gradient, loss, index):
+        self.seen.append((dict(optimizer_state), loss.detach().tolist(), index))
+        stepped, _ = super().step(meta, fast_params, optimizer_state, gradient, loss, index)
         return stepped, {"count": index}
 
 
-def test_a_rule_gets_each_tasks_loss_its_memory_and_the_steps_number():
+def test_a_rule_gets_each_tasks_loss_its_optimizer_state_and_the_steps_number():
     """Losses (x - 1)^2 of x = 3 and x = 0, with steps of half the gradient, straight to 1."""
     rule = Counting()
     loop = InnerLoop(rule)
     meta = {"x": torch.tensor([3.0])}
-    task = InnerState({"x": torch.tensor([[3.0], [0.0]])})
+    state = InnerState({"x": torch.tensor([[3.0], [0.0]])})
     for _ in range(2):
-        task = loop.step(meta, task, lambda params: (params["x"][:, 0] - 1) ** 2)
+        state = loop.step(meta, state, lambda params: (params["x"][:, 0] - 1) ** 2)
     assert rule.seen == [({}, [4.0, 1.0], 0), ({"count": 0}, [0.0, 0.0], 1)]
-    assert task.variables["x"].tolist() == [[1.0], [1.0]]
-    assert (task.memory, task.steps) == ({"count": 1}, 2)
+    assert state.fast_params["x"].tolist() == [[1.0], [1.0]]
+    assert (state.optimizer_state, state.step) == ({"count": 1}, 2)
+
+
+def test_rule_loss_takes_the_place_of_the_loss_that_a_rule_is_given():
+    """The gradient is still that of the loss, so the steps are the same."""
+    rule = Counting()
+    loop, meta = InnerLoop(rule), {"x": torch.tensor([3.0])}
+    start = InnerState({"x": torch.tensor([[3.0], [0.0]])})
+
+    def loss(params):
+        return (params["x"][:, 0] - 1) ** 2
+
+    plain = loop.step(meta, start, loss)
+    given = loop.step(meta, start, loss, rule_loss=torch.tensor([7.0, -2.0]))
+    assert [losses for _, losses, _ in rule.seen] == [[4.0, 1.0], [7.0, -2.0]]
+    assert equal(given.fast_params, plain.fast_params)
+
+
+def test_a_trajectory_has_a_rule_loss_for_each_step():
+    rule = Counting()
+    loop, meta = InnerLoop(rule), {"x": torch.tensor([3.0])}
+    losses = [lambda params: (params["x"][:, 0] - 1) ** 2] * 3
+    rule_losses = [torch.tensor([7.0]), None, torch.tensor([-2.0])]
+    trajectory = loop.trajectory(meta, losses, 1, rule_losses=rule_losses)
+    assert [losses for _, losses, _ in rule.seen] == [[7.0], [0.0], [-2.0]]
+    assert [state.fast_params["x"].item() for state in trajectory] == [3.0, 1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="shorter"):
+        loop.trajectory(meta, losses, 1, rule_losses=rule_losses[:2])
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
@@ -147,9 +171,9 @@ def test_scale_is_a_factor_on_the_step(scale):
     meta = {"x": torch.tensor([3.0])}
     loop = InnerLoop(SGD(0.25))
     stepped = loop.step(
-        meta, loop.start(meta, 1), lambda params: (params["x"][:, 0] - 1) ** 2, scale=scale
+        meta, loop.init_state(meta, 1), lambda params: (params["x"][:, 0] - 1) ** 2, scale=scale
     )
-    assert stepped.variables["x"].tolist() == [[3 - scale]]
+    assert stepped.fast_params["x"].tolist() == [[3 - scale]]
 
 
 def test_init_returns_copies_without_a_graph():
@@ -178,8 +202,8 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
     def loss(params):
         return (forward(params, x) - y).square().mean((1, 2))
 
-    task = inner.adapt(meta, [loss] * 2, num_tasks=len(x), differentiable=True)
-    prediction = forward(inner.params(meta, task), x)
+    state = inner.adapt(meta, [loss] * 2, num_tasks=len(x), differentiable=True)
+    prediction = forward(inner.to_model_params(meta, state), x)
     found = torch.autograd.grad((prediction - y).square().sum(), list(meta.values()))
 
     start = leaves(parameters(model))
@@ -203,123 +227,3 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
     expected_gradients = torch.autograd.grad(total, list(start.values()))
     for gradient, wanted in zip(found, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
-
-
-def adapted_and_updated(agent, play, timer, steps=2):
-    """Adapt twice and update once, on episodes that do not depend on how the agent computes."""
-    state, states = agent.initial_state(3), []
-    for phase in range(steps):
-        episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=phase)
-        state = agent.adapt(state, episodes)
-        states.append(state)
-    after = play(agent, agent.initial_state(3), FAMILY, TASKS, 4, adaptation_step=steps)
-    diagnostics = agent.update([Rollout(state, after)], RNG, timer)
-    return joined(states[-1]), agent.meta, diagnostics
-
-
-@pytest.mark.parametrize("tasks_per_microbatch", [2, 3])
-def test_chunks_of_tasks_agree_with_one_task_at_a_time(
-    tasks_per_microbatch, make_agent, play, timer
-):
-    """Adapted parameters and update, float64: equal to rounding."""
-    one, many = (
-        adapted_and_updated(
-            make_agent(FAMILY, dtype=torch.float64, tasks_per_microbatch=size), play, timer
-        )
-        for size in (1, tasks_per_microbatch)
-    )
-    for name in one[0]:
-        torch.testing.assert_close(one[0][name], many[0][name], rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(one[1][name], many[1][name], rtol=1e-6, atol=1e-8)
-    assert one[2] == pytest.approx(many[2], rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_do_not_change_a_bit(dtype, make_agent, play, timer):
-    """Neither of the adapted parameters, nor of the update and its diagnostics."""
-    one, two = (
-        adapted_and_updated(make_agent(FAMILY, dtype=dtype, num_threads=threads), play, timer)
-        for threads in (1, 2)
-    )
-    assert equal(one[0], two[0])
-    assert equal(one[1], two[1])
-    assert one[2] == two[2]
-
-
-@pytest.mark.parametrize("tasks_per_microbatch", [1, 2, 3])
-def test_no_task_leaks_into_another(tasks_per_microbatch, make_agent, play):
-    """With other episodes for one task, the others adapt to the same bits in both steps."""
-    agent = make_agent(FAMILY, tasks_per_microbatch=tasks_per_microbatch)
-    moved = TASKS.copy()
-    moved[1] = [0.5, 0.5]
-    adapted = []
-    for tasks in (TASKS, moved):
-        state = agent.initial_state(3)
-        for phase in range(2):
-            state = agent.adapt(state, play(agent, state, FAMILY, tasks, 4, adaptation_step=phase))
-        adapted.append(joined(state))
-    for name in agent.meta:
-        same = [torch.equal(adapted[0][name][task], adapted[1][name][task]) for task in range(3)]
-        assert same == [True, False, True], name
-
-
-def test_every_adaptation_starts_from_the_meta_parameters(make_agent, play):
-    """After adapting, the agent and its initial state are as before, and so is a second go."""
-    agent = make_agent(FAMILY)
-    meta = copy_of(agent.meta)
-
-    def adapted_once() -> Params:
-        state = agent.initial_state(3)
-        assert equal(joined(state), copy_of(stack(meta, 3)))
-        state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 4))
-        return joined(agent.adapt(state, play(agent, state, FAMILY, TASKS, 4, adaptation_step=1)))
-
-    first = adapted_once()
-    assert equal(agent.meta, meta)
-    assert equal(adapted_once(), first)
-
-
-def test_the_trail_is_what_was_adapted_from_step_by_step(make_agent, play):
-    """In order, each with the probabilities by the policy that acted."""
-    agent = make_agent(FAMILY, tasks_per_microbatch=3)
-    state = agent.initial_state(3)
-    for phase in range(3):
-        (before,) = state.microbatches
-        episodes = play(agent, state, FAMILY, TASKS, 4, adaptation_step=phase)
-        state = agent.adapt(state, episodes)
-        (microbatch,) = state.microbatches
-        assert len(microbatch.support) == microbatch.task.steps == phase + 1
-        obs, action = (
-            torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
-        )
-        assert torch.equal(microbatch.support[phase].obs, obs)
-        expected = agent.policy(before.params, obs).log_prob(action)
-        assert torch.equal(microbatch.support[phase].log_prob, expected)
-        assert all(
-            one is other for one, other in zip(microbatch.support, before.support, strict=False)
-        )
-
-
-def test_adapt_leaves_its_state_alone(make_agent, play):
-    """A state adapted to twice gives the same result twice, and keeps parameters and trail."""
-    agent = make_agent(FAMILY)
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
-    state = agent.adapt(agent.initial_state(3), episodes)
-    before = copy_of(joined(state))
-    results = [joined(agent.adapt(state, episodes)) for _ in range(2)]
-    assert equal(*results)
-    assert equal(joined(state), before)
-    assert [len(microbatch.support) for microbatch in state.microbatches] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("scale", [0.0, 0.5])
-def test_a_scale_shortens_the_step_of_an_agent(scale, make_agent, play):
-    """Also 0, which does not move. The step is proportional to it."""
-    agent = make_agent(FAMILY, dtype=torch.float64, inner=InnerConfig(lr=0.1))
-    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
-    default, given = (
-        joined(agent.adapt(agent.initial_state(3), episodes, *size)) for size in ((), (scale,))
-    )
-    for name, value in stack(agent.meta, 3).items():
-        expected = value + scale * (default[name] - value)
-        torch.testing.assert_close(given[name], expected, rtol=1e-10, atol=1e-12)

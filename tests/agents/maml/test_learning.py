@@ -2,7 +2,6 @@
 
 import pytest
 
-from metarl.agents.base import make_agent
 from metarl.config_files import load_config
 from metarl.evaluation.evaluate import evaluate
 from metarl.training.loop import train
@@ -13,7 +12,7 @@ SMALL = {
     "num_episodes": 10,
     "seed": 1,
     "env.horizon": 50,
-    "policy.hidden": [32, 32],
+    "agent.policy.hidden": [32, 32],
     "tracking.mode": "disabled",
 }
 
@@ -25,11 +24,11 @@ def test_maml_trpo_learns_to_adapt(tmp_path, surrogate):
 
     Adaptation gains little before training and much after it.
     """
-    config = load_config("point_nav/maml_trpo", **SMALL, **{"inner.surrogate": surrogate})
+    config = load_config("point_nav/maml_trpo", **SMALL, **{"agent.inner.surrogate": surrogate})
     run = train(config, tmp_path / "run")
     untrained, trained = (
         evaluate(agent, config.env, tasks=40, episodes=10, steps=1, threads=2).mean
-        for agent in (make_agent(config), make_agent(config, run.load().agent))
+        for agent in (config.make_agent(), config.make_agent(run.load().agent))
     )
     assert trained[1] > untrained[1] + 10, "training improves the return after adaptation"
     assert trained[1] > trained[0] + 8, "adapting improves it"

@@ -1,4 +1,4 @@
-"""metarl.agents.maml.update_rules: what follows from variables and their gradient."""
+"""metarl.agents.maml.update_rules: new fast parameters from their gradient."""
 
 import math
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState, leaves
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState
 from metarl.agents.maml.surrogates import likelihood_ratio
 from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR, preprocess
-from metarl.core.params import stack
+from metarl.core.params import leaves, stack
 
 LEARNED = {"meta_sgd": MetaSGD, "lslr": lambda lr: PerLayerPerStepLR(lr, 2)}
 
 
 @pytest.fixture
 def adapted(tiny_policy, tiny_params, make_batch):
-    """Adapts three tasks by a rule on made-up episodes, and gives their parameters."""
+    """Adapt three tasks by a rule on random batches, and return their parameters."""
 
     def adapted(rule, steps, dtype=torch.float64):
         params = {name: value.to(dtype) for name, value in tiny_params.items()}
@@ -33,7 +33,7 @@ def adapted(tiny_policy, tiny_params, make_batch):
             )
         loop = InnerLoop(rule)
         meta = loop.init(params)
-        return loop.params(meta, loop.adapt(meta, losses, 3))
+        return loop.to_model_params(meta, loop.adapt(meta, losses, 3))
 
     return adapted
 
@@ -68,27 +68,27 @@ def test_a_step_size_that_grows_with_the_loss_by_hand(dtype):
     """Of each task on its own: 0.5 + 0.25 * 2 = 1; 0.5 - 0.25 * 4 leads uphill, so 0."""
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype)
     gradient = torch.tensor([[10.0, 20.0], [30.0, 40.0]], dtype=dtype)
-    rule = SGD(0.5, slope=0.25)
+    rule = SGD(0.5, loss_scaled_lr=0.25)
     assert rule.init({"x": x[0]}) == {}
     loss = torch.tensor([2.0, -4.0], dtype=dtype)
-    stepped, memory = rule.step({}, {"x": x}, {}, {"x": gradient}, loss, 0)
+    stepped, optimizer_state = rule.step({}, {"x": x}, {}, {"x": gradient}, loss, 0)
     assert stepped["x"].tolist() == [[-9.0, -18.0], [3.0, 4.0]]
     assert stepped["x"].dtype == dtype
-    assert memory == {}
+    assert optimizer_state == {}
 
 
 def test_a_step_size_that_grows_with_the_loss_descends_its_square():
     """Half the square of the loss |x - 3|: a step of 1 leads from anywhere to the goal."""
-    loop = InnerLoop(SGD(0.0, slope=1.0))
-    task = InnerState({"x": torch.tensor([-1.0, 2.5, 3.25, 100.0])})
-    stepped = loop.step({}, task, lambda params: (params["x"] - 3).abs())
-    assert stepped.variables["x"].tolist() == [3.0, 3.0, 3.0, 3.0]
+    loop = InnerLoop(SGD(0.0, loss_scaled_lr=1.0))
+    state = InnerState({"x": torch.tensor([-1.0, 2.5, 3.25, 100.0])})
+    stepped = loop.step({}, state, lambda params: (params["x"] - 3).abs())
+    assert stepped.fast_params["x"].tolist() == [3.0, 3.0, 3.0, 3.0]
 
 
 def test_the_loss_in_a_step_size_is_a_constant():
-    """x' = x - (lr + slope * loss) * g: its derivatives by g and x, and none by the loss."""
+    """x' = x - (lr + loss_scaled_lr * loss) * g: derivatives by g and x, none by loss."""
     x, g, loss = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0, 4))
-    stepped, _ = SGD(0.1, slope=0.5).step({}, {"x": x}, {}, {"x": g}, loss, 0)
+    stepped, _ = SGD(0.1, loss_scaled_lr=0.5).step({}, {"x": x}, {}, {"x": g}, loss, 0)
     by_x, by_g, by_loss = torch.autograd.grad(stepped["x"], (x, g, loss), allow_unused=True)
     assert (by_x.item(), by_g.item()) == (1.0, pytest.approx(-2.1, rel=1e-12))
     assert by_loss is None
@@ -97,17 +97,19 @@ def test_the_loss_in_a_step_size_is_a_constant():
 def test_meta_sgd_has_a_step_size_for_each_number():
     """Shared by the tasks: x - (0.1, 10) * gradient."""
     rule = MetaSGD(0.5)
-    variables = {name: value[0] for name, value in two_tasks().items()}
-    assert {name: lr.tolist() for name, lr in rule.init(variables).items()} == {"lr:x": [0.5, 0.5]}
+    fast_params = {name: value[0] for name, value in two_tasks().items()}
+    assert {name: lr.tolist() for name, lr in rule.init(fast_params).items()} == {
+        "lr:x": [0.5, 0.5]
+    }
     meta = {"lr:x": torch.tensor([0.1, 10.0])}
     gradient = {"x": torch.tensor([[10.0, 1.0], [-20.0, 2.0]])}
-    stepped, memory = rule.step(meta, two_tasks(), {}, gradient, torch.zeros(2), 0)
+    stepped, optimizer_state = rule.step(meta, two_tasks(), {}, gradient, torch.zeros(2), 0)
     assert stepped["x"].tolist() == [[0.0, -8.0], [5.0, -16.0]]
-    assert memory == {}
+    assert optimizer_state == {}
 
 
 @pytest.mark.parametrize(("index", "lr"), [(0, 1.0), (1, 2.0), (2, 4.0), (3, 4.0), (9, 4.0)])
-def test_layer_step_sizes_are_those_of_the_step_and_then_the_last(index, lr):
+def test_per_layer_per_step_rates_are_those_of_the_step_and_then_the_last(index, lr):
     """Made for three steps."""
     rule = PerLayerPerStepLR(0.5, 3)
     own = rule.init({"w": torch.zeros(4, 2), "x": torch.zeros(2), "n": torch.tensor(0.0)})
@@ -124,8 +126,8 @@ def test_a_loop_counts_the_steps_for_its_rule():
     """x = 0 on the loss -x, whose gradient is -1: steps of 1, 2, 2."""
     loop = InnerLoop(PerLayerPerStepLR(0.5, 2))
     meta = {"x": torch.tensor([0.0]), "lr:x": torch.tensor([[1.0], [2.0]])}
-    stages = loop.stages(meta, [lambda params: -params["x"][:, 0]] * 3, 2)
-    assert [stage.variables["x"].tolist() for stage in stages] == [
+    trajectory = loop.trajectory(meta, [lambda params: -params["x"][:, 0]] * 3, 2)
+    assert [state.fast_params["x"].tolist() for state in trajectory] == [
         [[x], [x]] for x in (0.0, 1.0, 3.0, 5.0)
     ]
 
@@ -175,13 +177,13 @@ def test_meta_lstm_by_hand_over_two_steps():
     sign loss, gate before] and f in units of sigmoid(4), so that it begins as 1."""
     rule = MetaLSTM(0.25)
     meta = {name: torch.tensor(value, dtype=torch.float64) for name, value in GATES.items()}
-    x, i, f, memory = 2.0, 0.25, 1.0, {}
-    variables = {"x": torch.tensor([x], dtype=torch.float64)}
+    x, i, f, optimizer_state = 2.0, 0.25, 1.0, {}
+    fast_params = {"x": torch.tensor([x], dtype=torch.float64)}
     for index, (gradient, loss) in enumerate([(3.0, -0.5), (-0.7, 4.0)]):
-        variables, memory = rule.step(
+        fast_params, optimizer_state = rule.step(
             meta,
-            variables,
-            memory,
+            fast_params,
+            optimizer_state,
             {"x": torch.tensor([gradient], dtype=torch.float64)},
             torch.tensor([loss], dtype=torch.float64),
             index,
@@ -195,14 +197,14 @@ def test_meta_lstm_by_hand_over_two_steps():
 
         i, f = gate("input", i), gate("forget", f) / sigmoid(4.0)
         x = f * x - i * gradient
-        assert variables["x"].tolist() == pytest.approx([x], rel=1e-12)
-        assert memory["input.x"].tolist() == pytest.approx([i], rel=1e-12)
-        assert memory["forget.x"].tolist() == pytest.approx([f], rel=1e-12)
+        assert fast_params["x"].tolist() == pytest.approx([x], rel=1e-12)
+        assert optimizer_state["input.x"].tolist() == pytest.approx([i], rel=1e-12)
+        assert optimizer_state["forget.x"].tolist() == pytest.approx([f], rel=1e-12)
 
 
 def test_meta_lstms_gates_are_shared_and_every_number_is_on_its_own():
     """Tensors of any shape, of several tasks: each number as if it were alone, with the loss of
-    its task and its own memory."""
+    its task and its own optimizer state."""
     rule = MetaLSTM(0.25)
     meta = {name: torch.tensor(value, dtype=torch.float64) for name, value in GATES.items()}
     rng = np.random.default_rng(0)
@@ -214,11 +216,13 @@ def test_meta_lstms_gates_are_shared_and_every_number_is_on_its_own():
     start, gradients = draw(), [draw() for _ in range(2)]
     losses = torch.from_numpy(rng.standard_normal((2, 2)))
 
-    def run(variables, gradients, losses):
-        memory = {}
+    def run(fast_params, gradients, losses):
+        optimizer_state = {}
         for index, (gradient, loss) in enumerate(zip(gradients, losses, strict=True)):
-            variables, memory = rule.step(meta, variables, memory, gradient, loss, index)
-        return variables
+            fast_params, optimizer_state = rule.step(
+                meta, fast_params, optimizer_state, gradient, loss, index
+            )
+        return fast_params
 
     together = run(start, gradients, losses)
     for name, value in start.items():
@@ -239,26 +243,26 @@ def test_meta_lstm_is_finite_and_has_finite_gradients_whatever_the_gradient(grad
     """Also of the meta-parameters, where a gradient is 0 and its logarithm nothing."""
     rule = MetaLSTM(0.25)
     meta = leaves({name: torch.tensor(value, dtype=dtype) for name, value in GATES.items()})
-    variables = {"x": torch.zeros(1, dtype=dtype)}
+    fast_params = {"x": torch.zeros(1, dtype=dtype)}
     loss = torch.zeros(1, dtype=dtype)
     stepped, _ = rule.step(
-        meta, variables, {}, {"x": torch.tensor([gradient], dtype=dtype)}, loss, 0
+        meta, fast_params, {}, {"x": torch.tensor([gradient], dtype=dtype)}, loss, 0
     )
     assert stepped["x"].isfinite().all()
     found = torch.autograd.grad(stepped["x"].sum(), list(meta.values()))
     assert all(piece.isfinite().all() for piece in found)
 
 
-def test_meta_lstms_gates_see_gradient_and_loss_as_constants_but_the_variable_as_it_is():
+def test_meta_lstms_gates_see_gradient_and_loss_as_constants_but_the_parameter_as_it_is():
     """x' = f x - i g: its derivative by g is -i, by the loss none, by x with those of the gates."""
     rule = MetaLSTM(0.25)
     meta = {name: torch.tensor(value, dtype=torch.float64) for name, value in GATES.items()}
     x, g, loss = (
         torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (2.0, 3.0, -0.5)
     )
-    stepped, memory = rule.step(meta, {"x": x}, {}, {"x": g}, loss, 0)
+    stepped, optimizer_state = rule.step(meta, {"x": x}, {}, {"x": g}, loss, 0)
     by_x, by_g, by_loss = torch.autograd.grad(stepped["x"], (x, g, loss), allow_unused=True)
-    i, f = (memory[f"{kind}.x"].item() for kind in ("input", "forget"))
+    i, f = (optimizer_state[f"{kind}.x"].item() for kind in ("input", "forget"))
     assert by_g.item() == pytest.approx(-i, rel=1e-12)
     assert by_loss is None
     share = f * sigmoid(4.0)  # the gate itself
@@ -283,15 +287,15 @@ def test_meta_lstm_begins_with_the_step_size_it_was_given(lr):
 
 @pytest.mark.parametrize("rule", [SGD, *LEARNED.values(), MetaLSTM])
 def test_a_rule_changes_nothing_it_is_given(rule):
-    """Neither variables nor gradients nor its memory."""
+    """Neither fast parameters nor gradients nor its optimizer state."""
     rule = rule(0.25)
-    variables = two_tasks()
-    meta = rule.init({name: value[0] for name, value in variables.items()})
+    fast_params = two_tasks()
+    meta = rule.init({name: value[0] for name, value in fast_params.items()})
     gradient = {"x": torch.ones(2, 2)}
-    _, memory = rule.step(meta, variables, {}, gradient, torch.ones(2), 0)
-    kept = {name: value.clone() for name, value in memory.items()}
-    rule.step(meta, variables, memory, gradient, torch.ones(2), 1)
-    assert torch.equal(variables["x"], two_tasks()["x"])
+    _, optimizer_state = rule.step(meta, fast_params, {}, gradient, torch.ones(2), 0)
+    kept = {name: value.clone() for name, value in optimizer_state.items()}
+    rule.step(meta, fast_params, optimizer_state, gradient, torch.ones(2), 1)
+    assert torch.equal(fast_params["x"], two_tasks()["x"])
     assert torch.equal(gradient["x"], torch.ones(2, 2))
-    assert memory.keys() == kept.keys()
-    assert all(torch.equal(memory[name], value) for name, value in kept.items())
+    assert optimizer_state.keys() == kept.keys()
+    assert all(torch.equal(optimizer_state[name], value) for name, value in kept.items())

@@ -1,110 +1,40 @@
-"""metarl.agents.maml.outer.adam: torch's Adam as a function of a vector and its gradient."""
+"""metarl.agents.maml.outer.adam: Adam on the meta-gradient, which test_meta_objective.py checks."""
 
 import pytest
 import torch
 
-from metarl.agents.maml.outer.adam import Adam
-
-SIZE = 5
-
-
-def gradients(num: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(SIZE, generator=generator, dtype=dtype) for _ in range(num)]
+from metarl.agents.maml.outer.adam import AdamConfig
+from metarl.core.errors import ConfigError
 
 
-def walk(adam: Adam, vector: torch.Tensor, steps: list[torch.Tensor]) -> torch.Tensor:
-    for gradient in steps:
-        vector = adam.step(vector, gradient)
-    return vector
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_steps_are_those_of_torch(dtype):
-    """To the bit, over seven steps."""
-    start = torch.arange(SIZE, dtype=dtype)
-    adam, parameter = Adam(start, 0.1), torch.nn.Parameter(start.clone())
-    reference, vector = torch.optim.Adam([parameter], lr=0.1), start
-    for gradient in gradients(7, dtype):
-        vector = adam.step(vector, gradient)
-        parameter.grad = gradient
+def test_steps_are_adams_on_the_meta_gradient(make_problem, timer):
+    """Two of them, on two meta-batches, against torch."""
+    problem = make_problem(1)
+    update = AdamConfig(lr=0.01).make(problem.old)
+    parameter = torch.nn.Parameter(problem.old.clone())
+    reference = torch.optim.Adam([parameter], lr=0.01)
+    for objective in (problem.objective(), problem.objective(problem.microbatches[:1])):
+        found = objective.gradient()
+        parameter.data = problem.old.clone()
+        parameter.grad = found.gradient
         reference.step()
-        assert torch.equal(vector, parameter.detach())
-    assert vector.dtype == dtype
+        new, diagnostics = update.step(objective, timer)
+        assert torch.equal(new, parameter.detach())
+        loss, kl = objective.loss_and_kl(new)
+        assert diagnostics == {
+            "outer_kl": kl,
+            "improvement": found.loss - loss,
+            "gradient_norm": pytest.approx(float(found.gradient.norm()), rel=1e-12),
+        }
+    assert diagnostics["outer_kl"] > 0
 
 
-def test_the_first_step_by_hand():
-    """The step size against the sign of the gradient, whatever its size."""
-    gradient = torch.tensor([100.0, -1e-3, 2.0, -5.0, 0.0]).double()
-    new = Adam(torch.zeros(SIZE).double(), 0.1).step(torch.ones(SIZE).double(), gradient)
-    assert new.tolist() == pytest.approx([0.9, 1.1, 0.9, 1.1, 1.0], rel=1e-5)
+def test_a_small_step_improves_the_objective(make_problem, timer):
+    problem = make_problem(1)
+    _, diagnostics = AdamConfig(lr=1e-4).make(problem.old).step(problem.objective(), timer)
+    assert diagnostics["improvement"] > 0
 
 
-def test_a_step_starts_from_the_vector_it_is_given():
-    """Not from where the step before led to: only the moments are remembered."""
-    first, second = gradients(2)
-    steps = []
-    for start in (torch.zeros(SIZE).double(), torch.full((SIZE,), 7.0).double()):
-        adam = Adam(torch.zeros(SIZE).double(), 0.1)
-        adam.step(torch.zeros(SIZE).double(), first)
-        steps.append(adam.step(start, second) - start)
-    torch.testing.assert_close(*steps, rtol=1e-12, atol=1e-14)
-
-
-def test_nothing_that_is_given_is_written_to():
-    vector, gradient = torch.ones(SIZE).double(), gradients(1)[0]
-    kept = gradient.clone()
-    adam = Adam(vector, 0.1)
-    new = adam.step(vector, gradient)
-    adam.step(new, gradient)
-    assert torch.equal(vector, torch.ones(SIZE).double())
-    assert torch.equal(gradient, kept)
-    assert not new.requires_grad
-
-
-def test_the_state_is_there_from_the_beginning():
-    """So that a checkpoint before the first step has the tensors of one after it."""
-    adam = Adam(torch.ones(SIZE), 0.1)
-    state = adam.state_dict()
-    assert {name: (x.tolist(), tuple(x.shape)) for name, x in state.items()} == {
-        "step": (0.0, ()),
-        "exp_avg": ([0.0] * SIZE, (SIZE,)),
-        "exp_avg_sq": ([0.0] * SIZE, (SIZE,)),
-    }
-    adam.step(torch.ones(SIZE), torch.ones(SIZE))
-    after = adam.state_dict()
-    assert {name: x.shape for name, x in after.items()} == {n: x.shape for n, x in state.items()}
-    assert after["step"].item() == 1
-
-
-def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
-    start, steps = torch.zeros(SIZE).double(), gradients(6)
-    whole = walk(Adam(start, 0.1), start, steps)
-    first = Adam(start, 0.1)
-    middle = walk(first, start, steps[:3])
-    second = Adam(torch.full((SIZE,), 9.0).double(), 0.1)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(walk(second, middle, steps[3:]), whole)
-
-
-def test_a_state_shares_no_memory_with_the_optimizer():
-    """Neither one that was saved nor one that was loaded changes with later steps, or changes
-    them."""
-    start, steps = torch.zeros(SIZE).double(), gradients(4)
-    adam = Adam(start, 0.1)
-    middle = walk(adam, start, steps[:2])
-    saved = adam.state_dict()
-    kept = {name: x.clone() for name, x in saved.items()}
-    other = Adam(start, 0.1)
-    other.load_state_dict(saved)
-    ends = [walk(each, middle, steps[2:]) for each in (adam, other)]
-    assert all(torch.equal(saved[name], x) for name, x in kept.items())
-    for state in (saved, other.state_dict()):
-        for x in state.values():
-            x.fill_(3.0)
-    again = Adam(start, 0.1)
-    again.load_state_dict(kept)
-    ends.append(walk(again, middle, steps[2:]))
-    assert torch.equal(ends[0], ends[1])
-    assert torch.equal(ends[0], ends[2])
-    assert other.state_dict()["step"].item() == 4
+def test_a_step_size_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="lr: expected more than 0, got 0"):
+        AdamConfig(lr=0.0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.meta_objective import MetaGradient
+from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.core.errors import ConfigError
 from metarl.core.params import stack, unflatten
@@ -18,7 +19,7 @@ def test_one_epoch_is_a_step_of_the_plain_gradient(make_problem, timer, clip):
     problem = make_problem(1)
     config = PPOConfig(lr=0.01, epochs=1, clip=clip, kl_weight=3.0, inner_kl_weight=2.0)
     new, found = config.make(problem.old).step(problem.objective(), timer)
-    expected, plain = GradientConfig(lr=0.01).make(problem.old).step(problem.objective(), timer)
+    expected, plain = AdamConfig(lr=0.01).make(problem.old).step(problem.objective(), timer)
     torch.testing.assert_close(new, expected, rtol=1e-9, atol=1e-9)
     for name in plain:
         assert found[name] == pytest.approx(plain[name], rel=1e-5, abs=1e-9), name
@@ -29,15 +30,15 @@ def plain_loss(problem, vector: Tensor, config: PPOConfig) -> Tensor:
     old, new = (unflatten(each, problem.meta) for each in (problem.old.requires_grad_(), vector))
     losses = []
     for microbatch in problem.singles():
-        before, stages = (problem.plain_stages(params, microbatch) for params in (old, new))
+        before, trajectory = (problem.plain_trajectory(params, microbatch) for params in (old, new))
         played = [*microbatch.support, microbatch.query]
         policies = [
             [problem.policy(stack(p, 1), e.obs) for p, e in zip(each, played, strict=True)]
-            for each in (before, stages)
+            for each in (before, trajectory)
         ]
         kls = [
-            (was.detach().kl(policy) * experience.weight).sum()
-            for was, policy, experience in zip(*policies, played, strict=True)
+            (was.detach().kl(policy) * batch.weight).sum()
+            for was, policy, batch in zip(*policies, played, strict=True)
         ]
         ratio = (
             policies[1][-1].log_prob(microbatch.query.action) - microbatch.query.log_prob
@@ -79,7 +80,7 @@ class Stub:
         number = len(self.asked)
         return MetaGradient(10.0 * number, torch.full((3,), float(number)), 0.0, 0.0)
 
-    def evaluate(self, vector: Tensor) -> tuple[float, float]:
+    def loss_and_kl(self, vector: Tensor) -> tuple[float, float]:
         return 4.0, self.kl
 
 

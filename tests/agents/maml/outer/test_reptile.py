@@ -8,31 +8,31 @@ from metarl.core.errors import ConfigError
 from metarl.core.params import flatten, leaves
 
 
-def plain_way(problem) -> torch.Tensor:
-    """The mean over tasks of phi - theta, where phi is one step of SGD on each data that a task
-    has: those before each step, and those after."""
-    ways = []
+def plain_direction(problem) -> torch.Tensor:
+    """The mean over tasks of phi - theta, (P,), where phi follows from theta by one step of SGD on
+    each support batch of the task and one on its query batch."""
+    directions = []
     for microbatch in problem.singles():
-        phi = problem.plain_stages(leaves(problem.meta), microbatch)[-1]
+        phi = problem.plain_trajectory(leaves(problem.meta), microbatch)[-1]
         phi = problem.plain_step(leaves(phi), microbatch.query)
-        ways.append(flatten(phi).detach() - problem.old)
-    return sum(ways) / len(ways)
+        directions.append(flatten(phi).detach() - problem.old)
+    return sum(directions) / len(directions)
 
 
 @pytest.mark.parametrize("lr", [1.0, 0.3])
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_step_goes_a_share_of_the_mean_way(make_problem, timer, steps, surrogate, lr):
+def test_a_step_goes_a_share_of_the_mean_direction(make_problem, timer, steps, surrogate, lr):
     """theta + lr * mean(phi - theta), with `steps` + 1 steps of SGD from theta to phi."""
     problem = make_problem(steps, surrogate)
     new, found = ReptileConfig(lr=lr).make(problem.old).step(problem.objective(), timer)
-    way = plain_way(problem)
-    torch.testing.assert_close(new, problem.old + lr * way, rtol=1e-11, atol=1e-13)
-    assert found["gradient_norm"] == pytest.approx(float(way.norm()), rel=1e-10)
+    direction = plain_direction(problem)
+    torch.testing.assert_close(new, problem.old + lr * direction, rtol=1e-11, atol=1e-13)
+    assert found["gradient_norm"] == pytest.approx(float(direction.norm()), rel=1e-10)
     objective = problem.objective()
-    loss, kl = objective.evaluate(new)
+    loss, kl = objective.loss_and_kl(new)
     assert found["outer_kl"] == pytest.approx(kl, rel=1e-10)
-    before = objective.evaluate(problem.old)[0]
+    before = objective.loss_and_kl(problem.old)[0]
     assert found["improvement"] == pytest.approx(before - loss, rel=1e-8)
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_differentiated_through(make_problem, timer):
     assert not one[0].requires_grad
 
 
-def test_adam_takes_the_way_for_a_negative_gradient(make_problem, timer):
+def test_adam_takes_the_direction_for_a_negative_gradient(make_problem, timer):
     """Two steps of torch's Adam."""
     problem = make_problem(1)
     update = ReptileConfig(optimizer="adam", lr=0.01).make(problem.old)
@@ -64,7 +64,7 @@ def test_adam_takes_the_way_for_a_negative_gradient(make_problem, timer):
     reference = torch.optim.Adam([parameter], lr=0.01)
     for _ in range(2):
         parameter.data = problem.old.clone()
-        parameter.grad = -plain_way(problem)
+        parameter.grad = -plain_direction(problem)
         reference.step()
         new, _ = update.step(problem.objective(), timer)
         torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-10)

@@ -50,7 +50,7 @@ def test_conjugate_gradient_of_nothing_is_nothing():
     assert torch.equal(conjugate_gradient(lambda x: x, torch.zeros(3), steps=5), torch.zeros(3))
 
 
-def test_full_step_reaches_the_border_along_the_natural_gradient():
+def test_trust_region_step_reaches_the_border_along_the_natural_gradient():
     """1/2 s F s = max_kl, and s points along -F^-1 g."""
     matrix, gradient = spd_matrix(8, 3), vector(8, 4)
     config = TRPOConfig(max_kl=0.02, cg_steps=20, cg_damping=0.0)
@@ -95,18 +95,18 @@ def never_called(step: torch.Tensor) -> tuple[float, float]:
 
 
 def parabola(curvature: float):
-    """Loss x^2 around x = 1 with KL `curvature` * step^2: -> (evaluate, loss, gradient)."""
+    """Loss x^2 around x = 1 with KL `curvature` * step^2: -> (loss_and_kl, loss, gradient)."""
 
-    def evaluate(step: torch.Tensor) -> tuple[float, float]:
+    def loss_and_kl(step: torch.Tensor) -> tuple[float, float]:
         return float((1 + step) ** 2), float(curvature * step**2)
 
-    return evaluate, 1.0, torch.tensor([2.0]).double()
+    return loss_and_kl, 1.0, torch.tensor([2.0]).double()
 
 
 def search_from(step: float, curvature: float, **config: float):
-    evaluate, loss, gradient = parabola(curvature)
+    loss_and_kl, loss, gradient = parabola(curvature)
     settings = TRPOConfig(max_kl=1.0, line_search_shrink=0.5, **config)
-    return line_search(evaluate, loss, gradient, torch.tensor([step]).double(), settings)
+    return line_search(loss_and_kl, loss, gradient, torch.tensor([step]).double(), settings)
 
 
 def test_line_search_accepts_a_step_that_improves_at_once():
@@ -147,8 +147,8 @@ def test_a_rejected_search_still_says_what_the_last_step_promised():
 
 
 def test_line_search_refuses_a_step_uphill():
-    evaluate, loss, gradient = parabola(0.1)
-    search = line_search(evaluate, loss, gradient, torch.tensor([0.5]).double(), TRPOConfig())
+    loss_and_kl, loss, gradient = parabola(0.1)
+    search = line_search(loss_and_kl, loss, gradient, torch.tensor([0.5]).double(), TRPOConfig())
     assert not search.accepted
 
 
@@ -160,18 +160,18 @@ def test_line_search_never_accepts_what_is_not_a_number(values):
 
 @pytest.mark.parametrize(
     ("reach", "tried", "length"),
-    [(0.5, 1, 0.5), (5.0, 3, 1.25)],  # 5 and 2.5 times the way to the minimum are worse than 0
+    [(0.5, 1, 0.5), (5.0, 3, 1.25)],  # 5 and 2.5 times the distance to it are worse than 0
 )
 def test_a_whole_step_on_a_quadratic_with_known_solution(reach, tried, length):
     """Loss 1/2 x A x - b x with Fisher matrix A: the natural step goes straight to A^-1 b.
 
-    The border of the trust region lies at `reach` times the way to the minimum.
+    The border of the trust region lies at `reach` times the distance to the minimum.
     """
     matrix, target = spd_matrix(6, 0), vector(6, 1)
     minimum = torch.linalg.solve(matrix, target)
     kl_at_minimum = float(0.5 * minimum @ matrix @ minimum)
 
-    def evaluate(x: torch.Tensor) -> tuple[float, float]:
+    def loss_and_kl(x: torch.Tensor) -> tuple[float, float]:
         return float(0.5 * x @ matrix @ x - target @ x), float(0.5 * x @ matrix @ x)
 
     config = TRPOConfig(
@@ -179,7 +179,7 @@ def test_a_whole_step_on_a_quadratic_with_known_solution(reach, tried, length):
     )
     step = trust_region_step(-target, lambda x: matrix @ x, config)
     step = step * (1 - 1e-12)  # the border itself may be missed by rounding
-    search = line_search(evaluate, 0.0, -target, step, config)
+    search = line_search(loss_and_kl, 0.0, -target, step, config)
     assert (search.accepted, search.tried) == (True, tried)
     assert torch.allclose(search.step, length * minimum, rtol=1e-4, atol=1e-4)
     improvement = kl_at_minimum * (2 * length - length**2)
@@ -202,11 +202,11 @@ class Quadratic:
         gradient = self.matrix @ self.vector - self.target
         return MetaGradient(self.loss(self.vector), gradient, 0.0, 0.0)
 
-    def fisher(self, fraction: float, jacobian_fraction: float):
+    def fisher_vector_product(self, fraction: float, jacobian_fraction: float):
         self.fractions = fraction, jacobian_fraction
         return lambda x: self.matrix @ x
 
-    def evaluate(self, x: torch.Tensor) -> tuple[float, float]:
+    def loss_and_kl(self, x: torch.Tensor) -> tuple[float, float]:
         step = x - self.vector
         return self.loss(x), float(0.5 * step @ self.matrix @ step)
 
@@ -220,7 +220,7 @@ def test_a_step_of_the_update(timer, start):
     update = config.make(objective.vector)
     new, found = update.step(objective, timer)
     assert objective.fractions == (0.25, 0.5)
-    loss, kl = objective.evaluate(new)
+    loss, kl = objective.loss_and_kl(new)
     before = objective.gradient()
     assert found == {
         "outer_kl": pytest.approx(kl),

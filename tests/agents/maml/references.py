@@ -1,0 +1,124 @@
+"""References for the meta-objective: finite differences, and autograd on a second implementation.
+
+The second implementation of the adaptation looks at one task at a time, without stacks.
+
+Finite differences of `loss_and_kl` repeat the adaptation, so they need an inner gradient whose
+change equals its automatic derivative. Where that does not hold by design, the difference is taken
+of a function for which it holds:
+
+- DiCE's magic boxes are 1 wherever the policy is, and only their derivatives are those of a
+  likelihood ratio: the inner gradient of another policy lacks the ratio. Written with the ratio to
+  the policy that acted (`with_ratios`), the surrogate has the same derivatives, up to the second,
+  where that policy is; these are all that enter the meta-gradient at the old meta-parameters.
+- Meta-LSTM's gates, and everything with first_order, take gradient and loss for constants: in the
+  difference they keep the values of the old meta-parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agents.maml.batch import TrainingBatch
+from metarl.agents.maml.surrogates import (
+    Surrogate,
+    inner_surrogate,
+)
+from metarl.core.distributions import Distribution
+from metarl.core.params import flatten, stack, unflatten
+from metarl.core.returns import discounted_prefixes
+
+SURROGATES = ("likelihood_ratio", "log_likelihood")
+EPISODIC = ("dice", "loaded_dice")
+TASK_PARAMETERS = ("all", "head", "context", "latent")
+RULES = ("sgd", "meta_sgd", "lslr", "meta_lstm")
+
+
+def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, TrainingBatch]]:
+    """Adapt to each task: its new and old policies at the data after, and these data."""
+    params = unflatten(vector, problem.meta)
+    return [
+        (
+            problem.policy(
+                stack(problem.plain_trajectory(params, microbatch)[-1], 1), microbatch.query.obs
+            ),
+            problem.policy(microbatch.adapted, microbatch.query.obs),
+            microbatch.query,
+        )
+        for microbatch in problem.singles()
+    ]
+
+
+def assert_close(actual: Tensor, expected: Tensor, rel: float) -> None:
+    """The difference is small against the whole vector."""
+    assert float((actual - expected).norm() / expected.norm()) < rel
+
+
+def dense(product: Callable[[Tensor], Tensor], size: int) -> Tensor:
+    return torch.stack([product(row) for row in torch.eye(size, dtype=torch.float64)])
+
+
+def with_ratios(name: str, decay: float) -> Surrogate:
+    """DiCE and loaded DiCE with the likelihood ratio in place of the magic box; others as is."""
+    if name not in EPISODIC:
+        return inner_surrogate(name)
+
+    def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
+        ratio = batch.by_episode(policy.log_prob(batch.action) - batch.log_prob)
+        if name == "dice":
+            so_far, here = ratio.cumsum(-1).exp().flatten(1), ratio.exp().flatten(1)
+            objective = so_far * batch.reward + (1 - here) * batch.value
+        else:
+            until = discounted_prefixes(ratio, decay)
+            difference = until.exp() - (until - ratio).exp()
+            objective = difference.flatten(1) * batch.advantage
+        return -(objective * batch.weight).sum(1)
+
+    return surrogate
+
+
+def slope(function: Callable[[Tensor], float], at: Tensor, direction: Tensor) -> float:
+    """The derivative along a direction by central differences, of fourth order."""
+    eps = 3e-5
+
+    def difference(step: Tensor) -> float:
+        return function(at + step) - function(at - step)
+
+    step = eps * direction
+    return (8 * difference(step) - difference(2 * step)) / (12 * eps)
+
+
+def owner(name: str) -> str:
+    """Whose a meta-parameter is: the policy's, or that of what adapts or of the rule."""
+    return name.partition(":")[0] if ":" in name else "policy"
+
+
+def directions(problem) -> dict[str, Tensor]:
+    """For each owner of meta-parameters a random direction in their space, of length 1."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for wanted in {owner(name): None for name in problem.meta}:
+        pieces = {
+            name: torch.from_numpy(np.asarray(rng.standard_normal(value.shape)))
+            * (owner(name) == wanted)
+            for name, value in problem.meta.items()
+        }
+        found[wanted] = flatten(pieces) / flatten(pieces).norm()
+    return found
+
+
+def assert_slopes(
+    problem, gradient: Tensor, function: Callable[[Tensor], float], at: Tensor | None = None
+) -> None:
+    """The gradient's product with each direction equals the difference, by the gradient's size in
+    that direction's space."""
+    at = problem.old if at is None else at
+    for wanted, direction in directions(problem).items():
+        size = float(gradient[direction != 0].norm())
+        expected = slope(function, at, direction)
+        assert abs(float(gradient @ direction) - expected) < 1e-6 * size + 1e-10, wanted
+    idle = [name for name, x in unflatten(gradient, problem.meta).items() if x.norm() < 1e-5]
+    assert not idle, "their gradients could not be wrong"
