@@ -81,7 +81,7 @@ def categoricals():
 
 
 def test_categorical_log_prob_equals_torch_distributions(categoricals):
-    """Actions are indices: all of them, and in each type that experience has."""
+    """Actions are indices: all of them, and in each type that batches have."""
     one, _, action = categoricals
     assert set(action.flatten().tolist()) == {0.0, 1.0, 2.0}
     expected = TorchCategorical(logits=one.logits).log_prob(action[..., 0])
