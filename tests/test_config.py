@@ -203,13 +203,13 @@ def test_without_the_key_it_is_trpo():
         ),
         (
             {"update": "ppo", "max_kl": 0.1},
-            "agent.outer.max_kl: unknown key where update is ppo",
+            "agent.outer.max_kl: unknown key where agent.outer.update is ppo",
         ),
         (
             {"update": "ppo", "epohcs": 3},
-            "agent.outer.epohcs: unknown key where update is ppo (nearest: epochs)",
+            "agent.outer.epohcs: unknown key where agent.outer.update is ppo (nearest: epochs)",
         ),
-        ({"epochs": 3}, "agent.outer.epochs: unknown key where update is trpo"),
+        ({"epochs": 3}, "agent.outer.epochs: unknown key where agent.outer.update is trpo"),
         (
             {"update": "reptile", "optimizer": "adma"},
             "agent.outer.optimizer: expected one of sgd, adam",

@@ -13,6 +13,7 @@ import numpy as np
 
 from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
+from metarl.agents.maml.config import MAMLConfig
 from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.config_files import read_config
 from metarl.evaluation.evaluate import evaluate
@@ -45,7 +46,7 @@ def measure(job: Job) -> None:
     run = Run.open(job.folder)
     state = run.load(str(job.config.iterations))
     method = run.config.method
-    agents = {method: state.agent}
+    agents: dict[str, Mapping[str, Any] | None] = {method: state.agent}
     adapts = run.config.sampling.adaptation_steps > 0
     first = run.config.seed == 0 and not list(path.parent.glob("figure-*.json"))
     if first and method == UNTRAINED.get(run.config.env.name, "maml_trpo"):
@@ -83,6 +84,7 @@ def play(
     Step sizes are chosen on half as many validation tasks.
     """
     config = run.config
+    assert isinstance(config.agent, MAMLConfig)
     inner = config.agent.inner
     inner = inner.replace(lr=factor * inner.lr, test_lr_schedule=schedule)
     config = config.replace(agent=config.agent.replace(inner=inner))

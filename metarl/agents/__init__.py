@@ -14,6 +14,7 @@ import torch
 from metarl.agents.base import AgentConfig, AgentSetup, MetaAgent, Rollout, check_fits
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema import make_member
+from metarl.core.schema_keys import plain
 from metarl.envs.registry import import_object
 
 __all__ = ["KINDS", "AgentConfig", "AgentSetup", "MetaAgent", "Rollout", "make_agent"]
@@ -52,7 +53,7 @@ def make_agent_config(values: Any) -> AgentConfig:
     if isinstance(values, AgentConfig):
         return values
     if not isinstance(values, Mapping):
-        raise ValueError(f"expected keys with values, got {shown(values)}")
+        raise ValueError(f"expected keys with values, got {shown(plain(values))}")
     kind = values.get("kind", next(iter(KINDS)))
     if not isinstance(kind, str):
         raise ConfigError(f"kind: expected the name of a kind of agent, got {shown(kind)}")

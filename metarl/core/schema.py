@@ -22,7 +22,7 @@ from pydantic import (
 
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema_errors import CHOICE, error_message
-from metarl.core.schema_keys import Choice, default_of, is_required
+from metarl.core.schema_keys import Choice, default_of, is_required, plain
 
 
 class Section(BaseModel):
@@ -77,7 +77,7 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> Choice:
         if isinstance(value, tuple(members.values())):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected keys with values, got {shown(value)}")
+            raise ValueError(f"expected keys with values, got {shown(plain(value))}")
         name = value.get(tag, next(iter(members)))
         if not isinstance(name, str) or name not in members:
             near = nearest(str(name), members)

@@ -103,9 +103,9 @@ def test_a_kind_checks_its_own_combinations():
         ({"kind": f"{__name__}:ConstantAgent"}, "is not a subclass of metarl.agents.AgentConfig"),
         ({"kind": f"{__name__}:setup"}, "is not a subclass of metarl.agents.AgentConfig"),
         ({"kind": OWN, "action": 2.0}, "action: expected between -1 and 1, got 2.0"),
-        ({"kind": OWN, "inner": {}}, "inner: unknown key where agent.kind is .*known where it is "),
-        ({"action": 0.5}, "action: unknown key where agent.kind is maml"),
-        ({"iner": {}}, "iner: unknown key where agent.kind is maml.*inner"),
+        ({"kind": OWN, "inner": {}}, "inner: unknown key where kind is .*known where it is "),
+        ({"action": 0.5}, "action: unknown key where kind is maml"),
+        ({"iner": {}}, "iner: unknown key where kind is maml.*inner"),
     ],
 )
 def test_what_is_no_kind_is_refused(values, expected):

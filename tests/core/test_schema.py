@@ -81,13 +81,13 @@ def test_the_tag_tells_which():
         ({"shape": 7}, "drawn.shape: expected one of circle, square, got 7"),
         (
             {"side": 1.0},
-            "drawn.side: unknown key where shape is circle (known where it is square)",
+            "drawn.side: unknown key where drawn.shape is circle (known where it is square)",
         ),
         (
             {"shape": "square", "sid": 1.0},
-            "drawn.sid: unknown key where shape is square (nearest: side)",
+            "drawn.sid: unknown key where drawn.shape is square (nearest: side)",
         ),
-        ({"shape": "square", "zzz": 1.0}, "drawn.zzz: unknown key where shape is square"),
+        ({"shape": "square", "zzz": 1.0}, "drawn.zzz: unknown key where drawn.shape is square"),
         ({"shape": "square", "side": "long"}, "drawn.side: expected number, got 'long'"),
         ({"shape": "square", "filled": 1}, "drawn.filled: expected true or false, got 1"),
         ({"radius": 0}, "drawn.radius: expected more than 0, got 0"),

@@ -236,7 +236,7 @@ class Cycle:
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return np.zeros((horizon, 1), np.float32)
 
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def act(self, obs, noise, last_reward, active) -> np.ndarray:
         self.last = (self.last + 1) % self.num_actions
         return np.full((*obs.shape[:2], 1), self.last, np.float32)
 

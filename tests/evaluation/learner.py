@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.envs import PointNav
+from metarl.rollout.episodes import Episodes
 
 FAMILY = PointNav(horizon=6)
 
@@ -18,23 +22,47 @@ class Walker:
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return np.zeros((horizon, 1), np.float32)
 
-    def act(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def act(
+        self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
         return (10 * (self.targets[:, None] - obs)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    """Where the agent goes in each task, (B, 2), and how often it has adapted to it."""
+
+    targets: np.ndarray
+    num_adaptations: int = 0
 
 
 class Learner:
     """An agent that goes a share of the way to the goal: 1 - 1 / (episodes seen + 1) of what is
-    left, at each adaptation. It knows nothing at first, and stays at the start."""
+    left, at each adaptation. It knows nothing at first, and stays at the start.
 
-    def initial_state(self, num_tasks: int) -> np.ndarray:
-        return np.zeros((num_tasks, 2))
+    Its steps have a schedule, like those of a gradient-based agent.
+    """
 
-    def actor(self, state: np.ndarray) -> Walker:
-        return Walker(state)
+    max_adaptations = None
 
-    def adapt(self, state: np.ndarray, episodes, scale: float = 1.0) -> np.ndarray:
+    def __init__(self, schedule: Schedule = "halving") -> None:
+        self.schedule: Schedule = schedule
+
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> LearnerState:
+        assert not training
+        return LearnerState(np.zeros((num_tasks, 2)))
+
+    def next_task(self, state: LearnerState) -> LearnerState:
+        return LearnerState(state.targets)
+
+    def actor(self, state: LearnerState) -> Walker:
+        return Walker(state.targets)
+
+    def adapt(self, state: LearnerState, episodes: Episodes) -> LearnerState:
         seen = episodes.reward.shape[1]
-        return state + scale * (1 - 1 / (seen + 1)) * (episodes.tasks - state)
+        share = step_scale(self.schedule, state.num_adaptations) * (1 - 1 / (seen + 1))
+        targets = state.targets + share * (episodes.tasks - state.targets)
+        return LearnerState(targets, state.num_adaptations + 1)
 
 
 def expected_returns(targets: np.ndarray, goals: np.ndarray) -> np.ndarray:

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.agents.base import make_agent
 from metarl.cli.main import main
 from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.evaluate import evaluate, load, step_scales
+from metarl.evaluation.evaluate import evaluate, load
 from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.training.loop import train
@@ -25,7 +24,7 @@ SMALL = {
     "num_tasks": 3,
     "num_episodes": 4,
     "env.horizon": 10,
-    "policy.hidden": [8],
+    "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
 }
 
@@ -55,7 +54,7 @@ def test_a_task_is_adapted_to_from_the_meta_parameters_whatever_came_before(run)
 def test_threads_do_not_change_the_result():
     config = metarl.load_config("half_cheetah_dir/demo", **SMALL)
     results = [
-        evaluate(make_agent(config), config.env, tasks=3, episodes=2, steps=1, threads=n).returns
+        evaluate(config.make_agent(), config.env, tasks=3, episodes=2, steps=1, threads=n).returns
         for n in (1, 2)
     ]
     assert np.array_equal(*results)
@@ -73,38 +72,40 @@ def test_statistics_of_known_returns():
     assert result.interval[0].tolist() == [1.0, 3.0]
 
 
-def test_the_paper_s_schedule_halves_after_the_first_step():
-    assert step_scales("constant", 3) == [1.0, 1.0, 1.0]
-    assert step_scales("halving", 3) == [1.0, 0.5, 0.5]
-    assert step_scales("geometric", 3) == [1.0, 0.5, 0.25]
-    with pytest.raises(UserError, match="nearest: halving"):
-        step_scales("halvign", 3)
-
-
-def test_the_schedule_changes_only_later_steps(run):
-    agent, family = load(run.directory), run.config.env
+def test_the_schedule_is_the_agents_and_changes_only_later_steps(run):
     kwargs = {"tasks": 3, "episodes": 3, "steps": 2}
-    constant = evaluate(agent, family, scales=step_scales("constant", 2), **kwargs)
-    halving = evaluate(agent, family, scales=step_scales("halving", 2), **kwargs)
+    halving, constant = (
+        evaluate(load(run.directory, **overrides), run.config.env, **kwargs)
+        for overrides in ({}, {"agent.inner.test_lr_schedule": "constant"})
+    )
     assert np.array_equal(constant.returns[:, :2], halving.returns[:, :2])
     assert not np.array_equal(constant.returns[:, 2], halving.returns[:, 2])
 
 
-@pytest.mark.parametrize("scales", [[1.0], [1.0, 1.0, 1.0], []])
-def test_there_is_a_scale_for_each_step(run, scales):
-    with pytest.raises(ConfigError, match="scales: expected one for each of the 2 steps"):
-        evaluate(load(run.directory), run.config.env, tasks=2, steps=2, scales=scales)
+def test_python_and_the_command_line_have_the_same_defaults(run):
+    """`metarl.evaluate` of a loaded agent and `metarl evaluate` of its run: the same numbers."""
+    sizes = {"tasks": 3, "episodes": 2}
+    result = metarl.evaluate(metarl.load(run.directory), run.config.env, **sizes)
+    flags = [f"--{name}={value}" for name, value in sizes.items()]
+    assert main(["evaluate", str(run.directory), *flags]) == 0
+    content = json.loads((run.directory / "evaluation" / "k_step-test.json").read_text())
+    part = content["methods"]["maml_trpo"]["parts"][""]
+    assert part["returns"] == result.returns.tolist()
+    assert result.returns.shape == (3, 4, 2)
 
 
-def test_scales_of_one_are_the_default(run):
-    kwargs = {"tasks": 2, "episodes": 2, "steps": 2}
-    agent, family = load(run.directory), run.config.env
-    default, ones, zeros = (
-        evaluate(agent, family, scales=scales, **kwargs) for scales in (None, [1, 1], [0, 0])
-    )
-    assert np.array_equal(default.returns, ones.returns)
-    assert not np.array_equal(default.returns, zeros.returns)
-    assert default.step_scales == (1.0, 1.0)
+def test_an_oracle_is_not_adapted(tmp_path):
+    """However many adaptations are asked for: it has its return before adaptation and no more."""
+    config = metarl.load_config("point_nav/oracle", **{**SMALL, "iterations": 1})
+    run = metarl.train(config, tmp_path / "run")
+    results, _ = evaluate_run(run.directory, tasks=3, episodes=2, steps=3)
+    assert results["oracle"].x == (0,)
+    assert results["oracle"].returns.shape == (3, 1, 2)
+    few, _ = evaluate_run(run.directory, protocol="few_episode", tasks=3, episodes=2)
+    assert few["oracle"].x == (0,)
+    sequence, _ = evaluate_run(run.directory, protocol="continual", tasks=5, episodes=2)
+    alone, sequential = sequence.values()
+    assert np.array_equal(alone.returns, sequential.returns)
 
 
 def test_result_file_holds_all_that_is_needed(run):
@@ -113,11 +114,8 @@ def test_result_file_holds_all_that_is_needed(run):
     assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
     assert file.name == "k_step-test.json"
     content = json.loads(file.read_text())
-    assert (content["protocol"], content["split"], content["schedule"]) == (
-        "k_step",
-        "test",
-        "halving",
-    )
+    assert (content["protocol"], content["split"]) == ("k_step", "test")
+    assert content["overrides"] == {}
     assert (content["tasks"], content["episodes"], content["steps"], content["seed"]) == (
         4,
         3,
@@ -133,13 +131,12 @@ def test_result_file_holds_all_that_is_needed(run):
     assert np.array(result["tasks"]).shape == (4, 2)
     assert np.array(result["returns"]).shape == (4, 3, 3)
     assert len(result["mean"]) == len(result["interval"]) == len(result["iqm"]) == 3
-    assert result["step_scales"] == [1.0, 0.5]
     assert (result["x_label"], result["x"]) == ("adaptations", [0, 1, 2])
 
 
 def test_the_random_baseline_is_the_agent_before_training(run):
     results, _ = evaluate_run(run.directory, tasks=2, episodes=2, steps=1, against=["random"])
-    fresh = evaluate(make_agent(run.config), run.config.env, tasks=2, episodes=2, steps=1)
+    fresh = evaluate(run.config.make_agent(), run.config.env, tasks=2, episodes=2, steps=1)
     assert np.array_equal(results["random"].returns, fresh.returns)
     assert not np.array_equal(results["random"].returns, results["maml_trpo"].returns)
 
@@ -194,7 +191,7 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"episodes": -1}, "episodes: expected at least 1"),
         ({"steps": -1}, "steps: expected at least 0"),
         ({"split": "tset"}, "nearest: test"),
-        ({"schedule": "haling"}, "nearest: halving"),
+        ({"agent.inner.test_lr_schedule": "haling"}, "nearest: halving"),
         ({"protocol": "few_episodes"}, "nearest: few_episode"),
         ({"protocol": "paper"}, "unknown protocol 'paper': its name is now 'k_step'"),
         (
@@ -218,19 +215,19 @@ def test_load_takes_checkpoints_by_name(run):
 def test_a_checkpoint_that_does_not_fit_the_config_is_refused(run):
     expected = r"params\.bias0 has the shape \[1, 8\], expected \[1, 9\]"
     with pytest.raises(UserError, match=expected):
-        load(run.directory, **{"policy.hidden": [9]})
+        load(run.directory, **{"agent.policy.hidden": [9]})
     with pytest.raises(UserError, match="does not fit the config"):
-        load(run.directory, **{"policy.hidden": [8, 8]})
+        load(run.directory, **{"agent.policy.hidden": [8, 8]})
 
 
 def test_a_trained_half_cheetah_is_made_of_the_same_parts():
     config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
-    result = evaluate(make_agent(config), config.env, tasks=2, episodes=2, steps=1)
+    result = evaluate(config.make_agent(), config.env, tasks=2, episodes=2, steps=1)
     assert np.isfinite(result.returns).all()
 
 
 def test_an_agent_of_other_observations_is_refused():
-    agent = make_agent(metarl.load_config("half_cheetah_vel/maml_trpo", **SMALL))
+    agent = metarl.load_config("half_cheetah_vel/maml_trpo", **SMALL).make_agent()
     other = make_family("half_cheetah_vel", horizon=5)
     with pytest.raises(UserError, match="expected observations of 20 numbers"):
         evaluate(agent, other, tasks=2, episodes=2, steps=1)
@@ -238,7 +235,7 @@ def test_an_agent_of_other_observations_is_refused():
 
 def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():
     family = make_family("half_cheetah_dir", horizon=5)
-    agent = make_agent(metarl.load_config("half_cheetah_dir/maml_trpo", **SMALL))
+    agent = metarl.load_config("half_cheetah_dir/maml_trpo", **SMALL).make_agent()
     with pytest.raises(UserError, match="split: half_cheetah_dir has no split 'ood': it"):
         evaluate(agent, family, split="ood", tasks=2)
 
@@ -246,7 +243,7 @@ def test_a_split_that_a_family_does_not_have_is_refused_with_the_reason():
 def test_tasks_out_of_distribution_are_evaluated_like_any_others():
     config = metarl.load_config("half_cheetah_vel/maml_trpo", **{**SMALL, "env.horizon": 5})
     result = evaluate(
-        make_agent(config), config.env, split="ood", tasks=3, episodes=2, steps=1, seed=0
+        config.make_agent(), config.env, split="ood", tasks=3, episodes=2, steps=1, seed=0
     )
     assert result.tasks.min() > 2
     assert result.returns.shape == (3, 2, 2)
@@ -257,8 +254,8 @@ def test_tasks_out_of_distribution_are_evaluated_like_any_others():
 
 def faulty_agent(share, **fields):
     family = FaultyNav(horizon=6, share=share, **fields)
-    config = metarl.load_config("point_nav/maml_trpo", **{"policy.hidden": [8]})
-    return make_agent(config), family
+    config = metarl.load_config("point_nav/maml_trpo", **{"agent.policy.hidden": [8]})
+    return config.make_agent(), family
 
 
 @pytest.mark.parametrize("fault", ["reward", "huge reward", "observation", "state"])
@@ -274,7 +271,9 @@ def test_an_episode_that_fails_is_never_averaged_in(fault):
     healthy = evaluate(agent, replace(family, share=0.0), **settings)
     lost = np.isnan(result.returns)
     assert lost.sum() == len(result.failures) > 0
-    assert all(lost[each.task_index, each.phase, each.episode] for each in result.failures)
+    assert all(
+        lost[each.task_index, each.adaptation_step, each.episode] for each in result.failures
+    )
     first = ~lost[:, 0]
     assert np.array_equal(result.returns[:, 0][first], healthy.returns[:, 0][first])
     assert np.array_equal(result.by_task, np.nanmean(result.returns, axis=2))

@@ -22,7 +22,7 @@ from metarl.core.parsing import dump_yaml, read_yaml
 
 FACTOR = int(os.environ.get("METARL_FUZZ", "1"))
 TINY = ["--iterations=2", "--num-tasks=2", "--num-episodes=2", "--env.horizon=5"]
-TINY += ["--policy.hidden=[4]", "--tracking.mode=disabled", "--checkpoint-every=1"]
+TINY += ["--agent.policy.hidden=[4]", "--tracking.mode=disabled", "--checkpoint-every=1"]
 LITTLE = ["--tasks=1", "--episodes=1", "--steps=1"]
 
 
@@ -195,11 +195,12 @@ FLAGS = {
         "--out",
         "--resume",
         "--continue",
+        "--agent.inner.lr",
         "--inner.lr",
         "--env.horizon",
         "--env.family",
-        "--policy.hidden",
-        "--outer.update",
+        "--agent.policy.hidden",
+        "--agent.outer.update",
         "--num-tasks",
         "--seed",
         "--method",
@@ -214,7 +215,7 @@ FLAGS = {
         "--steps",
         "--against",
         "--seed",
-        "--inner-lr-schedule",
+        "--agent.inner.test-lr-schedule",
         "--checkpoint",
         "--device",
     ],

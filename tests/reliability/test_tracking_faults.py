@@ -29,7 +29,7 @@ TINY = {
     "num_episodes": 3,
     "checkpoint_every": 2,
     "env.horizon": 6,
-    "policy.hidden": [8],
+    "agent.policy.hidden": [8],
 }
 MAX_SECONDS = 60.0  # of any fault: without timeouts each takes minutes
 

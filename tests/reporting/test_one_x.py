@@ -138,7 +138,7 @@ def test_profiles_use_the_only_scores():
 def runs(tmp_path):
     """A run of MAML, and one of an oracle whose results have one x, both evaluated."""
     settings = {"iterations": 2, "num_tasks": 2, "num_episodes": 3, "env.horizon": 6}
-    settings |= {"policy.hidden": [8], "tracking.mode": "disabled"}
+    settings |= {"agent.policy.hidden": [8], "tracking.mode": "disabled"}
     folders = []
     for method in ("maml_trpo", "oracle"):
         config = metarl.load_config(f"point_nav/{method}", **settings)

@@ -27,7 +27,7 @@ TINY = {
     "num_tasks": 2,
     "num_episodes": 3,
     "env.horizon": 6,
-    "policy.hidden": [8],
+    "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
 }
 
@@ -92,7 +92,7 @@ def test_what_is_on_the_page(page):
         "robust-test",
         "ood-test",
         "probability of improvement",
-        "outer.update",
+        "agent.outer.update",
         "data:video/mp4;base64,",
         "metarl evaluate runs/a0 --protocol k_step --split test --tasks 5 --episodes 2 --steps 1",
     ):
@@ -116,7 +116,7 @@ def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
 def test_configs_differ_where_they_do(runs):
     found = config_differences(read_summaries(runs))
     assert found["seed"] == [0, 1, 0]
-    assert found["outer.update"] == ["trpo", "trpo", "reptile"]
+    assert found["agent.outer.update"] == ["trpo", "trpo", "reptile"]
     assert "num_tasks" not in found
 
 
@@ -125,7 +125,7 @@ def test_the_model_card_says_what_the_policy_is(files):
     assert "# a0" in card
     assert "`point_nav`" in card
     assert "| maml_trpo | 2 |" in card
-    assert "inner.lr: 0.5" in card
+    assert "agent.inner.lr: 0.5" in card
 
 
 def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
@@ -252,7 +252,7 @@ def troubled(tmp_path_factory):
         "method": "maml",
     }
     folder = tmp_path_factory.mktemp("troubled") / "run"
-    settings = {**TINY, "iterations": 5, "outer.update": "gradient"}
+    settings = {**TINY, "iterations": 5, "agent.outer.update": "adam"}
     run = train(make_config(data, "test", settings), folder)
     # As if nothing had been left of the third iteration.
     lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]

@@ -142,7 +142,7 @@ def test_a_checkpoint_of_a_newer_metarl_is_not_passed_over(stopped, monkeypatch)
 
 
 def test_a_run_of_the_oldest_format_goes_on(tmp_path):
-    settings = {"num_tasks": 2, "num_episodes": 3, "env.horizon": 6, "policy.hidden": [3]}
+    settings = {"num_tasks": 2, "num_episodes": 3, "env.horizon": 6, "agent.policy.hidden": [3]}
     config = load_config(
         "point_nav/promp", **settings, iterations=3, **{"tracking.mode": "disabled"}
     )

@@ -31,7 +31,7 @@ TINY = {
     "num_tasks": 2,
     "num_episodes": 2,
     "env.horizon": 5,
-    "policy.hidden": [4],
+    "agent.policy.hidden": [4],
     "tracking.mode": "disabled",
 }
 
@@ -134,7 +134,7 @@ CODE = "import pathlib\npathlib.Path(__file__).with_name('trap').touch()\n"
         ("env", {"family": "gymnasium", "python": "./evil.py"}),
         ("env", {"family": "evil:Family"}),
         ("env", {"family": "evil.part:Family"}),
-        ("inner", {"rule": "evil:Rule"}),
+        ("agent", {"inner": {"rule": "evil:Rule"}}),
     ],
 )
 def test_code_in_the_runs_own_folder_is_not_run(run, monkeypatch, section, values):
@@ -145,10 +145,10 @@ def test_code_in_the_runs_own_folder_is_not_run(run, monkeypatch, section, value
     monkeypatch.setattr(sys, "path", [*sys.path])  # which `main` adds the folder to
     path = run / "config.yaml"
     data = read_yaml(path.read_text(), str(path))
-    given = {key: value.format(run=run) for key, value in values.items()}
-    data[section] = given if section == "env" else {**data[section], **given}
+    given = {k: v.format(run=run) if isinstance(v, str) else v for k, v in values.items()}
+    data[section] = given
     path.write_text(dump_yaml(data))
-    with pytest.raises(UserError, match=rf"{section}\.\w+: names code in the run's own folder"):
+    with pytest.raises(UserError, match=rf"{section}\.[\w.]+: names code in the run's own folder"):
         Run.open(run)
     assert main(["evaluate", "."]) == 2
     assert not (run / "trap").exists()
@@ -306,9 +306,9 @@ def test_a_dollar_begins_no_formula(tmp_path):
     [
         ({"num_tasks": 10**12}, "at most 1,000,000,000 steps together"),
         ({"env.horizon": 10**12}, "at most 1,000,000,000 steps together"),
-        ({"inner_steps": 10**6}, "inner-steps: expected at most 1000"),
-        ({"inner.lr": float("nan")}, "inner.lr: expected number, got nan"),
-        ({"inner.lr": 10**400}, "inner.lr: expected number"),
+        ({"inner_steps": 10**6}, "inner-steps: expected between 0 and 1000"),
+        ({"agent.inner.lr": float("nan")}, "agent.inner.lr: expected number, got nan"),
+        ({"agent.inner.lr": 10**400}, "agent.inner.lr: expected number"),
         ({"seed": 10**5000}, "seed: expected between"),
     ],
 )
@@ -318,9 +318,12 @@ def test_numbers_beyond_all_machines_are_refused(overrides, message):
 
 
 def test_networks_beyond_all_machines_are_refused(capsys):
-    words = ["train", "point_nav/maml_trpo", "--policy.hidden=[1000000000]", "--dry-run"]
+    words = ["train", "point_nav/maml_trpo", "--agent.policy.hidden=[1000000000]", "--dry-run"]
     assert main(words) == 2
-    assert "policy.hidden: expected layers of at most 10,000,000 weights" in capsys.readouterr().err
+    assert (
+        "agent.policy.hidden: expected layers of at most 10,000,000 weights"
+        in capsys.readouterr().err
+    )
 
 
 def test_logs_that_are_none_are_named(run):

@@ -80,7 +80,7 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     assert {"env_steps", "return_before", "return_after", "outer_kl", "seconds"} <= keys
     assert "artifact" in kinds or any("artifact" in str(record.request) for record in found)
     (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
-    assert "inner" in {update.key for update in started.run.config.update}
+    assert "agent" in {update.key for update in started.run.config.update}
     assert started.run.run_group == "point_nav/maml_trpo"
 
 
