@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install  ## Train, evaluate and film a small example (safe to repeat)
+demo: install  ## Train, evaluate and render a small example (safe to repeat)
 	$(BIN)/metarl train half_cheetah_dir/demo --out $(DEMO) --continue
 	$(BIN)/metarl evaluate $(DEMO) --split test --tasks 40 --episodes 20 --steps 3 --against random
 	$(BIN)/metarl render $(DEMO) --task 1 --steps 1 --out $(DEMO)/videos/forward.mp4

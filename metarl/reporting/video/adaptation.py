@@ -31,7 +31,7 @@ from metarl.reporting.video.layout import (
     Layout,
     Panel,
     Size,
-    phase_title,
+    panel_title,
 )
 from metarl.reporting.video.render_workers import num_processes, render_frames
 
@@ -70,7 +70,7 @@ class VideoInfo:
 
     Attributes:
         fps: frames per second.
-        mean_returns: of each phase, over tasks and episodes.
+        mean_returns: by adaptation step, over tasks and episodes.
         seconds: time of rendering and encoding.
         processes: number of processes that rendered.
     """
@@ -86,7 +86,7 @@ class VideoInfo:
 
     def __str__(self) -> str:
         returns = ", ".join(
-            f"{phase_title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns)
+            f"{panel_title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns)
         )
         return f"{self.path} (mean return {returns})"
 
@@ -115,7 +115,7 @@ def adaptation_video(
     preset: str | None = None,
     cores: int | None = None,
 ) -> VideoInfo:
-    """Make a video of the first episode of each phase of adaptation, side by side, synchronised.
+    """Make a video of the first episode before and after each adaptation, side by side, synchronised.
 
     Args:
         agent, family: the agent to show, and the family of the tasks.
@@ -124,7 +124,7 @@ def adaptation_video(
         steps: number of adaptations, shown in `steps` + 1 panels.
         out: the file, .mp4 or .gif. It appears once it is complete; its folder is created.
         seed: of the episodes.
-        num_episodes: episodes per phase; the agent adapts to all of them.
+        num_episodes: episodes per adaptation step; the agent adapts to all of them.
         width, height: of the image in a panel, pixels.
         fps: frames per second; by default one per control step, but no more than 60, in a GIF 20.
             The video lasts as long as the episode: between control steps robots are interpolated.
@@ -203,15 +203,15 @@ def play(
     seed: int,
     num_episodes: int,
 ) -> list[list[Panel]]:
-    """Adapt to the tasks, (n, task_dim); return the panels of each task, phase by phase."""
+    """Adapt to the tasks, (n, task_dim); return the panels of each task, by adaptation step."""
     states: list[np.ndarray] = []
 
-    def watch(env: BatchEnv) -> None:
+    def record(env: BatchEnv) -> None:
         states.append(np.stack([env.render_state(i * num_episodes) for i in range(len(tasks))]))
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
     phases = adaptation_rollouts(
-        agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), on_step=watch
+        agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), on_step=record
     )
     rows: list[list[Panel]] = [[] for _ in tasks]
     for _, episodes in phases:

@@ -28,13 +28,13 @@ Size: TypeAlias = tuple[int, int]  # width and height, pixels
 
 @dataclass(frozen=True)
 class Panel:
-    """One phase of one task: its first episode, and the mean return of all its episodes.
+    """The episodes of one task after some adaptations: the first one, and the mean return of all.
 
     Attributes:
         states: (steps + 1, k).
         reward: (steps,).
         terminated: whether the episode ended in a terminal state.
-        mean_return: of the phase's episodes.
+        mean_return: of all episodes.
     """
 
     states: np.ndarray
@@ -131,7 +131,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class AdaptationVideo:
-    """The content of a video: tasks, (n, task_dim), and the panels of each, phase by phase."""
+    """The content of a video: tasks, (n, task_dim), and the panels of each, by adaptation step."""
 
     family: TaskFamily
     tasks: np.ndarray
@@ -162,8 +162,8 @@ class AdaptationVideo:
         """Return the frame after `time` control steps, not necessarily whole."""
         frame, index = Image.new("RGB", self.layout.total, BACKGROUND), 0
         for task, row, renderer in zip(self.tasks, self.panels, renderers, strict=True):
-            for phase, panel in enumerate(row):
-                picture = self._draw(renderer, task, phase, panel, time)
+            for adaptation_step, panel in enumerate(row):
+                picture = self._draw(renderer, task, adaptation_step, panel, time)
                 frame.paste(picture, self.layout.corner(index))
                 index += 1
         (width, height), canvas = self.layout.total, ImageDraw.Draw(frame)
@@ -172,7 +172,7 @@ class AdaptationVideo:
         return frame
 
     def _draw(
-        self, renderer: Renderer, task: np.ndarray, phase: int, panel: Panel, time: float
+        self, renderer: Renderer, task: np.ndarray, adaptation_step: int, panel: Panel, time: float
     ) -> Image.Image:
         """Return one panel: title, image, and the state of the episode."""
         (width, height), line = self.layout.picture, self.layout.line
@@ -190,8 +190,8 @@ class AdaptationVideo:
             anchor = {left: "lm", middle: "mm", right: "rm"}[x]
             canvas.text((x, y), text, fill, font(max(4, int(size))), anchor)
 
-        canvas.rectangle((0, 0, width, bar), ADAPTED if phase else BEFORE_ADAPTATION)
-        write(phase_title(phase), middle, bar / 2, BACKGROUND)
+        canvas.rectangle((0, 0, width, bar), ADAPTED if adaptation_step else BEFORE_ADAPTATION)
+        write(panel_title(adaptation_step), middle, bar / 2, BACKGROUND)
         image.paste(Image.fromarray(renderer.draw(panel.states, task, time)), (0, bar))
         if panel.terminated and now == len(panel.reward):
             canvas.rectangle((0, bar, width, bar + 1.2 * line), TEXT)
@@ -203,6 +203,8 @@ class AdaptationVideo:
         return image
 
 
-def phase_title(phase: int) -> str:
-    """Return the title of the phase after `phase` adaptations."""
-    return f"after {phase} adaptation{'s' * (phase > 1)}" if phase else "before adaptation"
+def panel_title(adaptation_step: int) -> str:
+    """Return the title of the panel after a number of adaptations."""
+    if not adaptation_step:
+        return "before adaptation"
+    return f"after {adaptation_step} adaptation{'s' * (adaptation_step > 1)}"
