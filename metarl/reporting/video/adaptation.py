@@ -115,7 +115,7 @@ def adaptation_video(
     preset: str | None = None,
     cores: int | None = None,
 ) -> VideoInfo:
-    """Make a video of the first episode before and after each adaptation, side by side, synchronised.
+    """Make a video of the first episodes before and after each adaptation, side by side.
 
     Args:
         agent, family: the agent to show, and the family of the tasks.
@@ -210,11 +210,11 @@ def play(
         states.append(np.stack([env.render_state(i * num_episodes) for i in range(len(tasks))]))
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
-    phases = adaptation_rollouts(
+    rollouts = adaptation_rollouts(
         agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), on_step=record
     )
     rows: list[list[Panel]] = [[] for _ in tasks]
-    for _, episodes in phases:
+    for _, episodes in rollouts:
         for i, row in enumerate(rows):
             length = int(episodes.mask[i, 0].sum())
             shown = np.stack([each[i] for each in states[: length + 1]])

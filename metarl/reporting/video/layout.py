@@ -59,29 +59,31 @@ class Layout:
     total: Size
 
     @classmethod
-    def around(cls, picture: Size, num_tasks: int, num_phases: int) -> Layout:
+    def around(cls, picture: Size, num_tasks: int, panels_per_task: int) -> Layout:
         """Return the layout of images of a given size: a row per task, or several for one task."""
-        columns, rows = num_phases, num_tasks
+        columns, rows = panels_per_task, num_tasks
         if num_tasks == 1:
-            rows = math.ceil(num_phases / MAX_COLUMNS)
-            columns = math.ceil(num_phases / rows)
+            rows = math.ceil(panels_per_task / MAX_COLUMNS)
+            columns = math.ceil(panels_per_task / rows)
         needed = cls(picture, columns, rows, (0, 0)).needed
         return cls(picture, columns, rows, (needed[0] + needed[0] % 2, needed[1] + needed[1] % 2))
 
     @classmethod
-    def within(cls, total: Size, num_tasks: int, num_phases: int) -> Layout:
+    def within(cls, total: Size, num_tasks: int, panels_per_task: int) -> Layout:
         """Return the layout with the largest images in a frame of a given size, even numbers.
 
         Raises:
             ValueError: if the images would be smaller than MIN_SIZE.
         """
-        shapes = [(num_phases, num_tasks)]
+        shapes = [(panels_per_task, num_tasks)]
         if num_tasks == 1:
-            shapes = [(math.ceil(num_phases / n), n) for n in range(1, num_phases + 1)]
+            shapes = [(math.ceil(panels_per_task / n), n) for n in range(1, panels_per_task + 1)]
         layouts = [cls._largest(total, columns, rows) for columns, rows in shapes]
         best = max(layouts, key=lambda layout: layout.picture[0] * layout.picture[1])
         if min(best.picture) < MIN_SIZE:
-            raise ValueError(f"{num_tasks} x {num_phases} panels are too many to be seen in it")
+            raise ValueError(
+                f"{num_tasks} x {panels_per_task} panels are too many to be seen in it"
+            )
         return best
 
     @classmethod
