@@ -76,7 +76,7 @@ def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarr
     """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
     method, returns = name.split("/")[1], []
     for folder in folders:
-        content = json.loads((folder / "evaluation" / "paper-test.json").read_text())
+        content = json.loads((folder / "evaluation" / "k_step-test.json").read_text())
         returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
     return method, np.stack(returns), command
 

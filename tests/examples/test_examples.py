@@ -102,7 +102,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     tiny = {**TINY, "env.horizon": 10}
     del tiny["tracking.mode"]
     monkeypatch.setattr(measure, "TASKS", 2)
-    monkeypatch.setattr(measure, "FACTORS", (0.0, 1.0))
+    monkeypatch.setattr(measure, "FACTORS", (0.1, 1.0))
     monkeypatch.setattr(measure, "AVERAGED", ("point_nav",))
 
     def plan(families, seeds, folder):
