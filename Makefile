@@ -35,7 +35,7 @@ demo: install  ## Train, evaluate and render a small example (safe to repeat)
 	@echo "videos: $(DEMO)/videos/forward.mp4"
 	@echo "        $(DEMO)/videos/backward.mp4"
 
-reproduce: install  ## Repeat the figure of the MAML paper: hours; stop and start it at will
+reproduce: install  ## Repeat the figure of the MAML paper (hours; continues after a stop)
 	$(BIN)/python -m examples.reproduce
 
 test: install  ## Run the quick tests
@@ -44,7 +44,7 @@ test: install  ## Run the quick tests
 test-slow: install  ## Run the tests that train for a minute or more
 	$(BIN)/python -m pytest -n 2 -m slow
 
-check: install  ## Lint, check the formatting, the types and the direction of imports
+check: install  ## Check the lint rules, the formatting, the types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -3,10 +3,11 @@
     python examples/bench_families.py
     python examples/bench_families.py point_nav half_cheetah_vel --threads 2
 
-prints a Markdown table. Each figure is taken in a process of its own, one after another: run it on
-a machine that does nothing else. Speeds are the best of a few rounds under random actions, `step`
-(closed loop: observations and rewards included) and `advance` (the physics limit) by turns on the
-same episodes. Memory is what a process with all its workers holds more for each further simulation.
+prints a Markdown table. Each number is measured in a process of its own, one after another: run the
+program on a machine with nothing else running. Speeds are the best of a few rounds under random
+actions, in which `step` (closed loop: with observations and rewards) and `advance` (the physics
+limit) alternate on the same episodes. Memory is the memory of a process and its workers for each
+further simulation.
 """
 
 from __future__ import annotations

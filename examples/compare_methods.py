@@ -2,7 +2,7 @@
 
     python -m examples.compare_methods point_nav
 
-What is trained already is not trained again: stop it at any time and start it anew.
+Finished runs are not trained again, so the command can be stopped and repeated at any time.
 """
 
 from __future__ import annotations

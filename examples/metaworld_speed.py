@@ -1,4 +1,4 @@
-"""Env steps per second on Meta-World: our workers against its own vector environments, in turn.
+"""Env steps per second on Meta-World: metarl's workers and Meta-World's vector environments.
 
 python -m examples.metaworld_speed [--episodes 20] [--workers 2] [--rounds 3]
 """

@@ -11,7 +11,7 @@ from metarl.core.params import Params
 
 
 class Momentum:
-    """x' = x - lr * m with m = gradient + strength * m of the step before; strength begins at 0."""
+    """x' = x - lr * m with m = gradient + strength * m of the last step; strength is 0 at first."""
 
     def __init__(self, lr: float) -> None:
         self.lr = lr

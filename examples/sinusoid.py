@@ -3,8 +3,8 @@
     python examples/sinusoid.py
 
 The experiment of Finn et al. 2017, section 5.1, with `metarl.adaptation`. A task is a sinusoid of
-which K points are seen. All B tasks of a meta-batch adapt at once: data are (B, points, 1), and the
-parameters of task b are row b of the stacked parameters, (B, ...).
+which K points are given. All B tasks of a meta-batch adapt at once: data are (B, points, 1), and
+the parameters of task b are row b of the stacked parameters, (B, ...).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A task family of one's own on an environment that is not: Gymnasium's Pendulum-v1.
+"""A task family of your own on an existing environment: Gymnasium's Pendulum-v1.
 
 metarl train point_nav/maml_trpo --env.family examples.unknown_pendulum:UnknownPendulum
 """
@@ -21,7 +21,7 @@ class UnknownPendulum(ExternalFamily):
     horizon: int = 100
     """Length of an episode in control steps."""
     octaves: float = 1.0
-    """How far mass and length are from the usual ones: a factor of up to 2 to this power."""
+    """Range of mass and length: a factor of up to 2 to this power, up or down."""
 
     name: ClassVar[str] = "unknown_pendulum"
     source: ClassVar[str] = "an example"

@@ -1,14 +1,14 @@
-"""How good are the meta-gradients? Every surrogate against the exact one, on tabular tasks.
+"""Bias and variance of the meta-gradients: every surrogate against the exact gradient.
 
     python -m examples.estimators --out docs/estimators.md
 
-A tabular task and a softmax policy with a table of logits have an expected return that can be
-computed and differentiated exactly, and so has what meta-learning maximises. The estimators are the
-project's own code, on three kinds of data:
+The expected return of a softmax policy with a table of logits on a tabular task can be computed and
+differentiated exactly, and so can the meta-objective. The estimators are those of metarl, on three
+kinds of data:
 
 - every trajectory, weighted with its probability: infinitely many episodes, no sampling noise;
-- every data set of a few episodes, weighted likewise: the exact mean of an estimator on few data;
-- episodes that were played: bias and variance as they are met in training.
+- every data set of a few episodes, weighted in the same way: the exact mean of an estimator;
+- episodes that were played: bias and variance as in training.
 
 Returns are per step here, J(θ) = E[sum of rewards] / T with discount 1, because surrogates average
 over steps: the gradient of each is -∇J. A step of the inner loop then leads to θ + lr ∇J(θ), and

@@ -1,4 +1,4 @@
-"""The estimators: the project's own code, on enumerated or on played data."""
+"""The estimators of metarl, on enumerated or on played data."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python -m examples.reproduce
 
 Finished runs are not trained again, so the command can be stopped and repeated at any time. Results
-of deleted runs stay in the file as long as their configs do not change. Each row is also a
-command of its own, `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN`.
+of deleted runs stay in the file as long as their configs do not change. Two commands give one seed
+of a row: `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder of runs")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of results")
-    parser.add_argument("--gather", action="store_true", help="train nothing; use what is there")
+    parser.add_argument("--gather", action="store_true", help="train nothing; use finished runs")
     args = parser.parse_args()
     for family in args.families:
         if family not in PUBLISHED:

@@ -1,10 +1,11 @@
-"""Train small configs over and over, harm them in every way, and compare with unharmed twins.
+"""Train small configs again and again with injected faults, and compare with runs without faults.
 
     python -m examples.soak --minutes 60 --json soak.json
 
-Trainers are killed at random moments and before chosen operations on files, asked to stop, denied
-the disk; their workers are killed; between their lives the last checkpoint is cut short and the
-last line of the metrics torn. Each finished run must equal its twin bit for bit. Linux only.
+Training processes are killed at random moments and before chosen operations on files, asked to
+stop, or denied the disk; worker processes are killed; between two processes of a run the last
+checkpoint or the last line of the metrics is cut short. Each finished run must equal the run
+without faults bit for bit. Linux only.
 """
 
 from __future__ import annotations

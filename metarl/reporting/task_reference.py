@@ -29,15 +29,16 @@ HEAD = """\
 <!-- Written by: python -m metarl.reporting.task_reference > docs/tasks.md -->
 
 A config names a family and its fields under `env` (`family: point_nav`, `horizon: 50`); each field
-is a flag too (`--env.horizon 50`). With `observe_task: true` any family shows its task to the
-policy. `metarl list families` prints the table, and `metarl check-env FAMILY` checks a family,
-yours too, against what training relies on.
+is a flag too (`--env.horizon 50`). With `observe_task: true` the observations of any family show
+the task. `metarl list families` prints the table, and `metarl check-env FAMILY` checks the contract
+that training relies on, also for a family of your own.
 
-Every task is also a Gymnasium environment, whose further arguments are the fields:
-`gymnasium.make("metarl/PointNav-v0", task=[0.2, -0.3])`. The registered environments take actions
-up to 1; everywhere else a family's `action_scale` says which action is the largest.
+Every task is also a Gymnasium environment, whose further arguments are the fields. The import of
+`metarl.envs` registers the ids, and an id with the module in front of it imports it:
+`gymnasium.make("metarl.envs:metarl/PointNav-v0", task=[0.2, -0.3])`. The registered environments
+take actions from -1 to 1; everywhere else a family's `action_scale` is the largest action.
 
-A task is a row of numbers. `n x [low, high]` are n of them with the same bounds.
+A task is a row of numbers. `n x [low, high]` stands for n numbers with the same bounds.
 """
 
 
