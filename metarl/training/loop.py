@@ -17,7 +17,7 @@ from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.rng import Purpose, make_rng
-from metarl.core.schema_keys import flat
+from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
@@ -136,7 +136,7 @@ class Trainer:
         if is_free(directory):
             return cls.create(config, directory)
         run = Run.open(directory)
-        begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
+        begun, wanted = (by_path(each.to_dict()) for each in (run.config, config))
         for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
             if wanted.get(key) != begun.get(key):
                 raise UserError(
