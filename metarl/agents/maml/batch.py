@@ -1,4 +1,4 @@
-"""Training batches: the steps of episodes on one axis for each task, with weights and advantages."""
+"""Training batches: the steps of all episodes of each task, with weights and advantages."""
 
 from __future__ import annotations
 

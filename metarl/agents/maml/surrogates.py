@@ -146,5 +146,5 @@ def policy_loss(
 
 
 def mean_kl(old: Distribution, new: Distribution, weight: Tensor) -> Tensor:
-    """Return KL(old || new) in nats, averaged over the steps of each task by `weight` (B, N), (B,)."""
+    """Return KL(old || new) in nats, (B,), averaged over steps with weights `weight`, (B, N)."""
     return (old.kl(new) * weight).sum(1)
