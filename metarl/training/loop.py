@@ -63,9 +63,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
 
 
 def resume(directory: str | Path) -> Run:
-    """Continue an interrupted run in its folder, and return the finished run.
-
-    The result is identical to an uninterrupted run.
+    """Continue an interrupted run; the finished run is identical to an uninterrupted one.
 
     Raises:
         UserError: if the run does not exist or is finished, if another process is training it, or
@@ -78,13 +76,11 @@ def resume(directory: str | Path) -> Run:
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
-    The run is trained up to `config.iterations`, even if it was started with another number of
-    iterations. The result is identical to a run that was started with this config. A run with at
-    least these iterations is not changed.
+    An existing run may have been started with another number of iterations: the result is identical
+    to a run that was started with this config. A run with enough iterations is not changed.
 
     Raises:
-        UserError: if the folder contains a run of another config, or if another process is training
-            the run.
+        UserError: if the folder has a run of another config, or another process is training it.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create_or_resume(config, out).run()
@@ -163,8 +159,8 @@ class Trainer:
             Interrupted: at SIGINT or SIGTERM, after the state was saved.
             EpisodeDiverged, NotFinite: if a number is not finite and `on_failure` is `stop`, after
                 the state was saved.
-            WorkerError: if an environment cannot be started, or fails (after the state was saved).
-            StorageError: if a file of the run cannot be written; the last checkpoint is undamaged.
+            WorkerError: if an environment cannot be started, or fails (after saving).
+            StorageError: if the run cannot be written; its last checkpoint is undamaged.
         """
         run, config = self._run, self._run.config
         with run.lock():
@@ -284,10 +280,8 @@ def meta_iteration(
         EpisodeDiverged, FloatingPointError: if a number is not finite and `on_failure` is `stop`.
     """
     stops = config.on_failure == "stop"
-    # sample
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
     tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
-    # collect, adapt, collect, ...
     rollouts = list(
         adaptation_rollouts(
             agent,
@@ -303,7 +297,6 @@ def meta_iteration(
             failures=None if stops else failures,
         )
     )
-    # update
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False

@@ -11,8 +11,8 @@ def step_scale(schedule: Schedule, step: int) -> float:
     """Return the factor on the step size of one adaptation.
 
     Args:
-        schedule: `halving` gives 1, 1/2, 1/2, ... (Finn et al. 2017, section 5.3); `geometric`
-            gives 1, 1/2, 1/4, ...; `constant` gives 1.
+        schedule: `halving` gives 1, 1/2, 1/2, ... (Finn et al. 2017); `geometric` gives 1, 1/2,
+            1/4, ...; `constant` gives 1.
         step: number of earlier adaptations.
     """
     if schedule == "geometric":
