@@ -78,7 +78,7 @@ class Config(Section):
     """Label in tables, figures and the name of the run's folder; by default the name of the
     config's file."""
     iterations: Annotated[int, Field(ge=1)] = 500
-    """Number of meta-iterations."""
+    """Meta-iterations to train for."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Seed of all random numbers."""
     device: str = "cpu"

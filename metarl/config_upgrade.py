@@ -63,7 +63,7 @@ def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_oracle(data: Mapping[str, Any]) -> bool:
-    """Return whether a config trains an oracle: a policy that observes the task and does not adapt."""
+    """Return whether a config trains an oracle, which observes the task and does not adapt."""
     env = data.get("env")
     told = isinstance(env, Mapping) and env.get("observe_task") is True
     steps = data.get("inner_steps")

@@ -1,4 +1,4 @@
-"""The entry point of `metarl`: it runs a command, and reports errors by one line and an exit code."""
+"""The entry point of `metarl`: run a command, report errors by one line and an exit code."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def discounted_prefixes(values: Tensor, factor: float) -> Tensor:
 def linear_features(obs: Tensor, time: Tensor) -> Tensor:
     """Return the features of the linear baseline: obs, obs^2, t, t^2, t^3, 1.
 
-    The time-varying features are those of Duan et al. 2016, section 5. All features are bounded:
-    observations are clipped to `OBS_LIMIT`, and time is measured in horizons.
+    These are the time-varying features of Duan et al. 2016, section 5, bounded: observations are
+    clipped to `OBS_LIMIT`, and time is measured in horizons.
 
     Args:
         obs: (..., obs_dim).

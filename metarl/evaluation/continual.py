@@ -104,8 +104,8 @@ class Forgetting:
     """Transfer to, and forgetting of, the earlier tasks of S sequences, from the returns R[s, i, j]
     on task j after the first i tasks of sequence s.
 
-    Average and backward transfer are those of Lopez-Paz and Ranzato 2017, section 2; forgetting is
-    the forgetting measure of Chaudhry et al. 2018.
+    Average and backward transfer are defined in Lopez-Paz and Ranzato 2017, section 2, forgetting
+    in Chaudhry et al. 2018.
 
     Attributes:
         matrix: mean of R over sequences, (L + 1, L).

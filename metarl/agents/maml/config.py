@@ -35,7 +35,7 @@ class MAMLConfig(AgentConfig):
     only."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        if scale := self.policy.obs_scale:  # only then: some families start a simulation for it
+        if scale := self.policy.obs_scale:  # some families start a simulation here
             obs_dim = family.observation_space.shape[0]
             wanted = f"one number for each of the {obs_dim} of an observation, or none"
             check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)

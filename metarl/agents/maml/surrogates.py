@@ -119,7 +119,7 @@ def emaml_term(policy: Distribution, batch: TrainingBatch, return_weight: Tensor
 
 
 def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:
-    """Return an inner surrogate by its name in configs; `decay` is that of `loaded_dice`.
+    """Return an inner surrogate by its name in configs, with the decay of `loaded_dice`.
 
     Raises:
         KeyError: if the name is unknown.
