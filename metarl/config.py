@@ -1,4 +1,4 @@
-"""The config of an experiment, read from YAML and overridden from Python or the command line."""
+"""The config of a run, which is read from YAML and overridden from Python or the command line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from metarl.rollout.sampling import SamplingConfig
 
 
 def make_family(values: Any) -> TaskFamily:
-    """Make a task family from the keys of a config's section `env`.
+    """Make a task family from the section `env` of a config.
 
     Args:
-        values: `family`, `observe_task` and the fields of the family; or a family, or its name.
+        values: the values of `family`, `observe_task` and the fields of the family, by key; or the
+            name of a family; or a family, which is returned.
 
     Raises:
-        ConfigError: naming the key within the section.
+        ConfigError: if the family is unknown or a value is wrong; names the key by its path in the
+            section.
     """
     if isinstance(values, TaskFamily):
         return values
@@ -49,52 +51,52 @@ def make_family(values: Any) -> TaskFamily:
 
 
 class ObserveTask(Section):
-    """The key of the section `env` that every family has."""
+    """The key of the section `env` that all task families share."""
 
     observe_task: bool = False
-    """Whether observations show the task, as an oracle would see it."""
+    """Whether observations include the task parameters, as for an oracle."""
 
 
 class TrackingConfig(Section):
-    """Weights & Biases."""
+    """Tracking by Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """`auto` is online if you are logged in and offline otherwise; `metrics.jsonl` is always
-    written."""
+    """Tracking mode; `auto` is online if you are logged in and offline otherwise. `metrics.jsonl`
+    is written in every mode."""
     project: str = "metarl"
-    """Project name."""
+    """Name of the project."""
     entity: str | None = None
-    """User or team; null for your default one."""
+    """User or team of the project; null for your default entity."""
 
 
 class Config(Section):
-    """One experiment."""
+    """The config of a run."""
 
     env: Annotated[InstanceOf[TaskFamily], BeforeValidator(make_family)]
     """The task family, and its fields."""
     method: str = "unnamed"
-    """Label in tables, figures and the name of the run's folder; that of the config's file."""
+    """Label in tables, figures and the name of the run's folder; by default the name of the
+    config's file."""
     iterations: Annotated[int, Field(ge=1)] = 500
     """Meta-iterations to train for."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     device: str = "cpu"
-    """Where the learner computes: cpu or cuda (or cuda:1, ...)."""
+    """Device of the learner: cpu or cuda (or cuda:1, ...)."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Threads for physics and learner, 0 for one per core. No influence on the results."""
+    """Number of threads of physics and learner, 0 for one per core. No influence on results."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
-    """Iterations from one checkpoint to the next."""
+    """Number of iterations between checkpoints."""
     on_failure: OnFailure = "stop"
-    """What to do where a number is not finite: a simulation that diverges, an observation, reward
-    or gradient. `stop` saves and stops, naming task, episode and step. `drop_episode` leaves that
-    episode out of everything, and skips an update that is not finite itself. `skip_update` skips
-    the update of an iteration in which anything of the sort happens. `failures.jsonl` has them
-    all."""
+    """The reaction to a number that is not finite: in a simulation, an observation, a reward or a
+    gradient. `stop` saves the run and stops, naming task, episode and step. `drop_episode` leaves
+    the episode out of all computations, and skips updates that are not finite. `skip_update` skips
+    the update of an iteration with any failure. All failures are in `failures.jsonl`."""
     sampling: SamplingConfig = SamplingConfig()
     agent: Annotated[
         InstanceOf[AgentConfig], Choice(make_agent_config, tag="kind", names=tuple(KINDS))
     ] = Field(default_factory=lambda: make_agent_config({}))
-    """The kind of agent, and its settings."""
+    """The agent: its kind and its settings."""
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -114,14 +116,17 @@ class Config(Section):
 
     @property
     def num_threads(self) -> int:
-        """Number of threads to use."""
+        """Number of threads: `threads`, or the number of available cores."""
         return self.threads or available_cores()
 
     def make_agent(self, state: Mapping[str, Any] | None = None) -> MetaAgent:
-        """Make the agent as the config's seed initialises it, or with the state of a checkpoint.
+        """Make the agent with initial meta-parameters, or with the state of a checkpoint.
+
+        Args:
+            state: the agent's state in a checkpoint; None initialises the agent by `seed`.
 
         Raises:
-            ConfigError: if the device is not there.
+            ConfigError: if the device is not available.
             UserError: if the checkpoint does not fit the config.
         """
         setup = AgentSetup(
@@ -135,20 +140,22 @@ class Config(Section):
         return make_agent(self.agent, setup, state)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values as nested dicts and lists."""
+        """Return all values, including defaults, as nested dicts and lists."""
         env = {"family": family_name(self.env), **plain(family_settings(self.env))}
         values = {name: plain(value) for name, value in self if name != "env"}
         return {"env": env, **values}
 
     def to_yaml(self) -> str:
-        """Return all values, defaults included, as YAML."""
+        """Return all values, including defaults, as YAML."""
         return dump_yaml(self.to_dict())
 
 
 def config_keys(config: Config | None = None) -> list[Key]:
-    """List the keys of a config with its values, or those of the defaults.
+    """List all keys of a config, with the values of the config as defaults.
 
-    The keys of a task family are among them where a config is given.
+    Args:
+        config: the config; None lists the keys and values of a default config, without the keys of
+            a task family.
     """
     listed = [key for key in keys(Config, like=config) if key.path != "env"]
     if config is None:
@@ -157,11 +164,11 @@ def config_keys(config: Config | None = None) -> list[Key]:
 
 
 def family_keys(cls: type[TaskFamily] | None, family: TaskFamily | None = None) -> list[Key]:
-    """List the keys of a config's `env` besides `family`; none without a family.
+    """List the keys of the section `env` except `family`.
 
     Args:
-        cls: the family's class.
-        family: its values, instead of the defaults.
+        cls: the class of the task family; None lists no keys.
+        family: a family whose values replace the defaults.
     """
     if cls is None:
         return []

@@ -1,4 +1,4 @@
-"""Configs by path or by name, with values replaced from Python or the command line."""
+"""Configs by path or by name, with overrides from Python or the command line."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from metarl.core.schema import Section
 from metarl.core.schema_keys import plain
 
 PACKAGE = Path(__file__).parent
-SWEEPS = "sweeps"  # the folder of Weights & Biases' sweeps, among those of the configs
+SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
 
 ALIASES = {
     "num_tasks": "sampling.num_tasks",
     "num_episodes": "sampling.num_episodes",
     "inner_steps": "sampling.adaptation_steps",
 }
-"""Short names of keys, for flags (`--num-tasks`) and for overrides in Python."""
+"""Short names of keys, for command-line flags (`--num-tasks`) and for overrides in Python."""
 
 
 def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
     """Read a config by path or by name, such as `half_cheetah_vel/maml_trpo`.
 
     Args:
-        name: a YAML file, or the name of a config that comes with the package.
-        overrides: values that replace those of the file, by key. A key of a section is given as
-            `**{"agent.inner.lr": 0.2}`; the keys of `ALIASES` have short names.
+        name: a YAML file, or the name of a config of the package.
+        overrides: values that replace values of the file, by key. A key of a section is given as
+            `**{"agent.inner.lr": 0.2}`; the keys in `ALIASES` have short names.
 
     Raises:
-        ConfigError: naming the file or the key, what was expected, and the nearest valid value.
+        ConfigError: if the config does not exist, is not valid YAML, or has an invalid key or
+            value; gives the file or the key, the expected value, and the nearest valid name.
     """
     return make_config(read_config(name), str(name), overrides)
 
 
 def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:
-    """Check the plain values of a config, with some replaced.
+    """Make a config from plain values and overrides.
 
     Args:
-        data: nested, as read from YAML.
-        source: the config's name in errors.
-        overrides: values by dotted key.
+        data: nested values, as read from YAML.
+        source: name of the config in error messages.
+        overrides: values that replace values of `data`, by dotted key.
 
     Raises:
-        ConfigError: naming the source and the key.
+        ConfigError: if a key or a value is invalid; names the source and the key.
     """
     check_keys(data, source)
-    given: dict[str, str] = {}  # by path, the name under which it was overridden
+    given: dict[str, str] = {}  # names of the overrides by path
     values: Any = data
     for name, value in overrides.items():
         if name not in ALIASES and (new := renamed_key(name)):
@@ -69,10 +70,10 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
 
 
 def check_keys(data: Mapping[Any, Any], source: str, prefix: str = "") -> None:
-    """Refuse keys that are not text, or that an earlier version had.
+    """Check that all keys of a config are text, and that none is a key of an earlier version.
 
     Raises:
-        ConfigError: naming the key, and its new name.
+        ConfigError: if a key is not valid; names the key, and the new name of a renamed key.
     """
     for key, value in data.items():
         if not isinstance(key, str):
@@ -91,10 +92,17 @@ def flag(path: str) -> str:
 def replaced(
     data: Mapping[str, Any], path: list[str], value: Any, source: str, above: str = ""
 ) -> dict[str, Any]:
-    """Return nested values with one of them replaced.
+    """Return nested values with the value at a path replaced.
+
+    Args:
+        data: the nested values.
+        path: the keys from the outermost section to the value.
+        value: the new value.
+        source: name of the config in error messages.
+        above: beginning of the path in error messages.
 
     Raises:
-        ConfigError: if there is something else than keys and values on the path.
+        ConfigError: if a section on the path is neither missing nor a mapping.
     """
     key, *rest = path
     if not rest:
@@ -112,7 +120,7 @@ def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the plain values of a config by path or by name.
 
     Raises:
-        ConfigError: if there is none, or it is not YAML with keys and values.
+        ConfigError: if there is no such config, or it is not a YAML mapping.
     """
     path = find_config(name)
     try:
@@ -127,7 +135,11 @@ def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def find_config(name: str | os.PathLike[str]) -> Path:
-    """Return the file of a config given by path or by name."""
+    """Return the file of a config that is given by path or by name.
+
+    Raises:
+        ConfigError: if there is no such config; gives the nearest name.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -139,8 +151,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 
 def config_names() -> dict[str, Path]:
-    """Return the configs that come with the package, by name."""
-    # An installed wheel holds them inside the package, a clone beside it.
+    """Return the files of the configs of the package, by name."""
+    # The folder is inside the package in an installed wheel, and next to it in a repository.
     folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
     files = [path for path in sorted(folder.glob("*/*.yaml")) if path.parent.name != SWEEPS]

@@ -1,4 +1,4 @@
-"""Configs of earlier versions: the new names of their keys, and their upgrade."""
+"""Configs of earlier versions: the new names of their keys, and their conversion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES = {
 
 
 def renamed_key(path: str) -> str | None:
-    """Return the new path of a key of an earlier version; None if the path is not one."""
+    """Return the present path of a key of an earlier version; None for all other paths."""
     section, _, key = path.partition(".")
     if path in KEYS:
         return KEYS[path]
@@ -37,10 +37,10 @@ def renamed_key(path: str) -> str | None:
 
 
 def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a run folder in today's form, from whatever version wrote it.
+    """Return the config of a run's folder, written by any version, in its present form.
 
     Args:
-        data: the values of config.yaml, which may be anything: wrong ones are kept, to be refused.
+        data: the values of config.yaml. Invalid values are kept, so that validation reports them.
     """
     if "agent" in data or "sampling" in data:
         return {**data}
@@ -63,7 +63,7 @@ def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_oracle(data: Mapping[str, Any]) -> bool:
-    """Return whether a policy was trained that is told the task and does not adapt."""
+    """Return whether a config trains an oracle, which observes the task and does not adapt."""
     env = data.get("env")
     told = isinstance(env, Mapping) and env.get("observe_task") is True
     steps = data.get("inner_steps")
@@ -71,7 +71,7 @@ def _is_oracle(data: Mapping[str, Any]) -> bool:
 
 
 def _set(nested: dict[str, Any], path: Any, value: Any) -> None:
-    """Set a value by its dotted path; values by key that were renamed get their new names."""
+    """Set a value by its dotted path, in place; a renamed value gets its present name."""
     if not isinstance(path, str):
         nested[path] = value
         return

@@ -15,7 +15,7 @@ from metarl.config import config_keys
 from metarl.config_files import config_names, load_config, make_config
 from metarl.core.errors import ConfigError
 from metarl.core.parallel import available_cores
-from metarl.core.schema_keys import field_docs, flat
+from metarl.core.schema_keys import by_path, field_docs
 from metarl.envs import FAMILIES, PointNav, TabularMDP, TaskObserved
 
 UPDATES = {
@@ -81,7 +81,7 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     method = "maml_trpo" if stem == "demo" else stem
     method = method.removesuffix("_tuned").removesuffix("_gymnasium")
     assert config.method == (method if stem == "demo" else stem)
-    values = {"env.observe_task": False, **flat(config.to_dict())}
+    values = {"env.observe_task": False, **by_path(config.to_dict())}
     steps = "sampling.adaptation_steps"
     values[steps] = min(values[steps], 1)  # more are no other method
     expected = {**USUAL, **METHODS[method]}
@@ -103,7 +103,7 @@ def test_every_key_is_documented(family, update):
     paths = [key.path for key in listed]
     assert len(set(paths)) == len(paths)
     config = make_config(data, "test", {})
-    values = flat(config.to_dict()).keys() - {"env.family"}
+    values = by_path(config.to_dict()).keys() - {"env.family"}
     open_mappings = {key.path for key in listed if get_origin(key.type) is Mapping}
     assert {path for path in values if path.rpartition(".")[0] not in open_mappings} <= set(paths)
 

@@ -7,7 +7,7 @@ import yaml
 
 from metarl.config_files import load_config, make_config
 from metarl.config_upgrade import KEYS, SECTIONS, renamed_key, upgrade
-from metarl.core.schema_keys import flat
+from metarl.core.schema_keys import by_path
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -67,7 +67,7 @@ OLD_AND_NEW = [
 def test_every_old_name_has_a_new_one(old, new):
     """All values arrive under today's names, and today's config takes them."""
     upgraded = upgrade({"env": {"family": "point_nav"}, **old})
-    found = flat(upgraded)
+    found = by_path(upgraded)
     if "agent" in upgraded:
         assert found.pop("agent.kind") == "maml"
     assert found == {"env.family": "point_nav", **new}
@@ -75,7 +75,7 @@ def test_every_old_name_has_a_new_one(old, new):
 
 
 def test_the_cases_above_are_all_there_are():
-    paths = {path for old, _ in OLD_AND_NEW for path in flat(old)}
+    paths = {path for old, _ in OLD_AND_NEW for path in by_path(old)}
     assert paths >= KEYS.keys() - {"inner_lr_schedule"}  # a flag that was no key
     assert {path.partition(".")[0] for path in paths} >= SECTIONS.keys()
 

@@ -1,7 +1,7 @@
-"""Meta-agents: the kinds there are, and how one is made.
+"""Meta-agents: the registered kinds, and the construction of an agent from its config.
 
-A kind is a folder here with a config class (`metarl.agents.base.AgentConfig`) and one line below,
-or a config class of the user's own, named `package.module:Class`.
+A kind of agent is a package in this folder with a config class (`metarl.agents.base.AgentConfig`)
+and an entry in `KINDS`, or a config class of the user, named as `package.module:Class`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from metarl.envs.registry import import_object
 __all__ = ["KINDS", "AgentConfig", "AgentSetup", "MetaAgent", "Rollout", "make_agent"]
 
 KINDS = {"maml": "metarl.agents.maml.config:MAMLConfig"}
-"""The config class of each kind, as `module:Class`."""
+"""The config class of each kind of agent, as `module:Class`."""
 
 
 def agent_config_class(kind: str) -> type[AgentConfig]:
-    """Return the config class of a kind by name, or of the user's own by `package.module:Class`.
+    """Return the config class of a kind of agent.
+
+    Args:
+        kind: a name in `KINDS`, or `package.module:Class` for a class of the user.
 
     Raises:
-        ConfigError: if there is none; names the nearest.
+        ConfigError: if the kind is unknown, or the class cannot be imported or is no
+            `AgentConfig`; names the nearest kind.
     """
     if kind not in KINDS and ":" not in kind:
         known = ", ".join(KINDS)
@@ -45,10 +49,14 @@ def agent_config_class(kind: str) -> type[AgentConfig]:
 
 
 def make_agent_config(values: Any) -> AgentConfig:
-    """Make the config of an agent from the keys of a config's section `agent`.
+    """Make the config of an agent from the section `agent` of a config.
+
+    Args:
+        values: the values by key, or an `AgentConfig`, which is returned.
 
     Raises:
-        ConfigError: naming the key within the section.
+        ConfigError: if a key or a value is wrong; names the key by its path in the section.
+        ValueError: if `values` are not values by key.
     """
     if isinstance(values, AgentConfig):
         return values
@@ -65,10 +73,15 @@ def make_agent_config(values: Any) -> AgentConfig:
 def make_agent(
     config: AgentConfig, setup: AgentSetup, state: Mapping[str, Any] | None = None
 ) -> MetaAgent:
-    """Make an agent as its random stream initialises it, or with the state of a checkpoint.
+    """Make an agent with initial meta-parameters, or with the state of a checkpoint.
+
+    Args:
+        config: the config of the agent.
+        setup: spaces, random number generator, device and threads.
+        state: the agent's state in a checkpoint; None initialises the agent by `setup.rng`.
 
     Raises:
-        ConfigError: if the device is not there.
+        ConfigError: if the device is not available, or a setting does not fit the task family.
         UserError: if the checkpoint does not fit the config.
     """
     device = setup.device

@@ -1,7 +1,8 @@
-"""The agent contract: all that training, evaluation and rendering know of a meta-agent.
+"""The agent contract: the only interface of training, evaluation and rendering to a meta-agent.
 
-A meta-agent has a state per task. It acts from that state and adapts it from episodes: the state
-of MAML is a stack of adapted parameters, that of RL2 a hidden vector, that of PEARL a posterior.
+A meta-agent has a state for each task. It chooses actions by this state, and adapts the state by
+episodes. The state is a stack of adapted parameters for MAML, a hidden vector for RL2, and a
+posterior over a latent variable for PEARL.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
 
 Metrics: TypeAlias = dict[str, float]
 AgentState: TypeAlias = dict[str, Tensor | float | int]
-"""Named tensors and plain numbers: the part of a checkpoint that is the agent's."""
+"""The state of an agent in a checkpoint: tensors and plain numbers by name."""
 
 
 class Rollout(NamedTuple):
@@ -47,14 +48,14 @@ class Rollout(NamedTuple):
 
 
 class MetaAgent(Protocol):
-    """What learns to adapt.
+    """An agent that learns to adapt to tasks.
 
     Attributes:
-        device: where the learner computes.
-        max_adaptations: how often the agent can adapt to a task; None for any number, 0 for an
+        device: the device of the learner.
+        max_adaptations: maximum number of adaptations to a task; None for no maximum, 0 for an
             agent that does not adapt, such as an oracle.
-        max_update_kl: KL divergence between the policies before and after an update above which
-            training warns; infinite for none.
+        max_update_kl: largest usual KL divergence, in nats, between the policies before and after
+            an update; training warns at larger values. Infinite for no warnings.
     """
 
     device: torch.device
@@ -62,39 +63,43 @@ class MetaAgent(Protocol):
     max_update_kl: float
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> Any:
-        """Return the states of B tasks of which nothing has been seen.
+        """Return the states of B tasks before any adaptation.
 
         Args:
             num_tasks: B.
-            training: whether `update` is to learn from what follows. Adaptation may differ
-                outside training, for example by a step-size schedule.
+            training: whether `update` will be called with the rollouts from these states.
+                Adaptation may differ outside training, for example by a step-size schedule.
         """
         ...
 
     def next_task(self, state: Any) -> Any:
-        """Return the states for the next tasks of a sequence, adapted as they are."""
+        """Return the initial states of the next tasks of a sequence, given the states adapted to
+        the previous tasks."""
         ...
 
     def actor(self, state: Any) -> Actor:
-        """Return what plays a batch of episodes from these states."""
+        """Return the actor that plays a batch of episodes by the states of B tasks."""
         ...
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
-        """Return the states after the episodes played from `state`, which stays as it is."""
+        """Return the states adapted by the episodes that were played from `state`.
+
+        The function is pure: `state` is not changed.
+        """
         ...
 
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
-        """Improve the meta-parameters from one meta-batch.
+        """Update the meta-parameters by the rollouts of one meta-batch.
 
         Args:
-            rollouts: before, between and after the adaptations, at least one.
-            rng: the random stream of the update.
-            timer: takes the times of its sections.
+            rollouts: the rollouts before, between and after the adaptations, at least one.
+            rng: random number generator of the update.
+            timer: measures the sections of the update.
 
         Returns:
-            Diagnostics by name; `outer_kl` among them where it is known.
+            Diagnostics by name, including `outer_kl` (nats) if it is known.
 
         Raises:
             FloatingPointError: if a number is not finite. The agent is then unchanged.
@@ -102,24 +107,25 @@ class MetaAgent(Protocol):
         ...
 
     def state_dict(self) -> AgentState:
-        """Return a copy, on the CPU, of everything learned."""
+        """Return a copy, on the CPU, of the whole learned state."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
-        """Take over the state of another agent of the same config."""
+        """Load the state of another agent of the same config."""
         ...
 
 
 @dataclass(frozen=True)
 class AgentSetup:
-    """What an agent is made for.
+    """The surroundings of an agent: spaces, device and threads.
 
     Attributes:
-        observation_space, action_space: of the task family.
-        adaptation_steps: adaptations in training.
-        rng: the random stream that initialises the meta-parameters.
-        device: where the learner computes.
-        num_threads: of the learner; no influence on results.
+        observation_space: observation space of the task family.
+        action_space: action space of the task family.
+        adaptation_steps: number of adaptations in training.
+        rng: random number generator that initialises the meta-parameters.
+        device: the device of the learner.
+        num_threads: number of threads of the learner; no influence on results.
     """
 
     observation_space: Box
@@ -131,35 +137,42 @@ class AgentSetup:
 
 
 class AgentConfig(Section):
-    """The config of one kind of agent, told apart by its first field, `kind`."""
+    """The config of an agent; its first field, `kind`, is the tag of the union of all kinds."""
 
     kind: str
     """The kind of agent."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        """Refuse settings that make no sense for this family or sampling.
+        """Check that the settings fit the task family and the sampling.
 
         Raises:
-            ConfigError: naming the key within the section.
+            ConfigError: if a setting does not fit; names the key by its path in the section.
         """
 
     def make(self, setup: AgentSetup) -> MetaAgent:
-        """Make the agent, initialised."""
+        """Make the agent with initial meta-parameters."""
         raise NotImplementedError
 
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.
 
-        An optimiser's state never may.
+        The state of an optimiser may never be averaged.
+
+        Args:
+            name: name of the tensor in `MetaAgent.state_dict`.
         """
         return False
 
 
 def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose tensors and numbers are not those of the config's agent.
+    """Check that a state has the same names and shapes as the state of an agent of the config.
+
+    Args:
+        state: the agent's state in a checkpoint.
+        expected: the state of a new agent.
 
     Raises:
-        UserError: naming one that differs.
+        UserError: if a name is missing, or a shape differs; names the first such tensor.
     """
     for name in sorted(state.keys() | expected.keys()):
         found, wanted = (_shape(each.get(name)) for each in (state, expected))

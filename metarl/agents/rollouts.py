@@ -1,4 +1,4 @@
-"""How an agent meets tasks for the first time: play, adapt, play, adapt, ..., play."""
+"""Rollouts of an agent on new tasks: collect, adapt, collect, adapt, ..., collect."""
 
 from __future__ import annotations
 
@@ -29,24 +29,27 @@ def adaptation_rollouts(
     on_step: Callable[[BatchEnv], None] | None = None,
     failures: list[Failure] | None = None,
 ) -> Iterator[Rollout]:
-    """Alternate collection and adaptation on new tasks.
+    """Alternate collection and adaptation on new tasks; yields `num_adaptations` + 1 rollouts.
 
-    Every task starts from the meta-parameters, whatever was met before.
+    Every task starts from the meta-parameters.
 
     Args:
         agent: a meta-agent.
         env: a batch environment of B * E episodes.
         tasks: (B, task_dim).
-        num_adaptations: how often to adapt.
-        seed, purpose, iteration: the address of the random streams.
-        training: whether the agent is to learn from the rollouts.
-        task_ids: (B,), of tasks from a finite set.
-        timer: takes the times of `reset`, `policy`, `environment` and `adaptation`.
-        on_step, failures: as in `collect`. A task that has lost all its episodes between two
-            adaptations cannot be adapted to, and is not played any further.
+        num_adaptations: number of adaptations.
+        seed, purpose, iteration: as in `metarl.core.rng.make_rng`.
+        training: whether `MetaAgent.update` will be called with the rollouts.
+        task_ids: (B,) int64, ids of tasks from a finite set.
+        timer: measures the sections `reset`, `policy`, `environment` and `adaptation`.
+        on_step, failures: as in `collect`. A task without any remaining episode before an
+            adaptation cannot be adapted to, and is not played again.
 
     Yields:
-        `num_adaptations` + 1 rollouts of all tasks.
+        Rollouts of all B tasks: the states, and the episodes played from the states.
+
+    Raises:
+        EpisodeDiverged, UserError: as `collect`.
     """
     num_tasks, num_episodes = len(tasks), env.num_episodes // len(tasks)
     state = agent.initial_state(num_tasks, training=training)

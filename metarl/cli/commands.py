@@ -1,4 +1,4 @@
-"""The commands: call, print, return the exit code. Slow imports are in the commands' bodies."""
+"""The commands: call the library, print, return the exit code. Slow imports are in their bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarl.cli.flags import ConfigTarget, FamilyTarget, KeyCommand, RunTarget
 from metarl.cli.parser import Choice, Command, print_error
 from metarl.core.errors import StorageError, UserError, check
 
-MAX_ROWS = 64  # of a video
+MAX_ROWS = 64  # tasks of a video
 FILE = click.Path(path_type=Path, readable=False)
 
 run_argument = click.argument(
@@ -105,7 +105,7 @@ def train(
 
 
 def dry_run(config: Any, directory: Path) -> int:
-    """Check everything that can be checked without training, and print the config."""
+    """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
 
     config.make_agent()
@@ -297,7 +297,7 @@ def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     results = check_family(target.make(overrides))
     print_table(checks(results))
     click.echo(summary_line(target.name or "", results))
-    # Where everything was skipped, nothing is known.
+    # If all checks were skipped, the family has not been checked.
     outcomes = {result.outcome for result in results}
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
 
@@ -314,7 +314,7 @@ def show_list(kind: str, runs: Path) -> int:
 
 
 def print_table(table: Any) -> None:
-    """Print a table: as wide as the terminal, or as wide as it needs where there is none."""
+    """Print a table, as wide as the terminal, or 160 characters without a terminal."""
     from rich.console import Console
 
     console = Console()

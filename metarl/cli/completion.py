@@ -1,4 +1,4 @@
-"""Words that a shell completes for the arguments and flags of the commands."""
+"""Shell completion of arguments and flags."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ Completer: TypeAlias = Callable[[Any, Any, str], list[CompletionItem]]
 
 
 def complete_names(home: str, otherwise: str = "") -> Completer:
-    """Complete the names in `module:attribute`, which is imported when the shell asks.
+    """Return a completer of names.
 
     Args:
-        home: a collection of names, or a function that returns one.
-        otherwise: `file` to complete paths where no name fits.
+        home: `module:attribute` of a collection of names, or of a function that returns names. The
+            module is imported at the first completion.
+        otherwise: `file` completes paths if no name matches; '' completes nothing else.
     """
 
     def complete(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
@@ -30,14 +31,14 @@ def complete_names(home: str, otherwise: str = "") -> Completer:
 
 
 def complete_run(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    """Complete the folders of runs, by default of those in `runs`, or else any folder."""
+    """Complete folders of runs, by default in the folder `runs`; if none matches, any folder."""
     folder = Path(text.rpartition("/")[0] or ("/" if text.startswith("/") else "runs"))
     runs = (str(path.parent) for path in sorted(folder.glob("*/config.yaml")))
     return starting(runs, text, "dir")
 
 
 def starting(names: Iterable[str], text: str, otherwise: str) -> list[CompletionItem]:
-    """Return the names that start with a text; where none does, let the shell complete paths."""
+    """Return completions by the names that start with a text, or by paths if there are none."""
     found = [CompletionItem(name) for name in names if name.startswith(text)]
     if found or not otherwise:
         return found

@@ -1,4 +1,4 @@
-"""The keys of a config, a task family or a run as flags of the command line."""
+"""Command-line flags for the keys of a config, a task family or a run."""
 
 from __future__ import annotations
 
@@ -34,41 +34,46 @@ EVERYDAY = {
     "threads": "threads",
     "checkpoint_every": "checkpoint_every",
 }
-"""The keys of everyday flags, in the order of the help."""
+"""The keys with short flags, by name of the flag, in the order of the help."""
 
 SHORT_NAMES = {path: name for name, path in EVERYDAY.items()}
 
 DYNAMIC_FLAG = re.compile(r"--([A-Za-z_][\w-]*(?:\.[\w-]+)+)(?:=.*)?", re.DOTALL)
-"""`--section.key VALUE`: the keys of a section may depend on a choice, such as the outer update."""
+"""`--section.key VALUE`. The valid keys may depend on another key, such as `outer.update`."""
 
 
 class RunTarget:
-    """The folder of a run, the argument of a command: every key of its config may be overridden."""
+    """The argument of a command is the folder of a run; all keys of its config can be overridden.
+
+    Attributes:
+        name: the argument; None without one.
+        directory: the run's folder.
+    """
 
     sections = ""
-    """The beginning of the keys that are accepted though they are not listed."""
+    """Beginning of the keys that are accepted without being listed."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
         self.directory = Path(name or "")
 
     def keys(self) -> list[Key]:
-        """List the keys that have a flag in the help."""
+        """List the keys whose flags are in the help text."""
         return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
 
 
 class ConfigTarget(RunTarget):
-    """The config that is the argument of a command; its file is read once."""
+    """The argument of a command is a config, whose file is read once."""
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:
-        """The values of the file."""
+        """The plain values of the file."""
         from metarl.config_files import read_config
 
         return read_config(self.name or "")
 
     def keys(self) -> list[Key]:
-        """List the config's keys with its values; the keys of any config if it is not valid."""
+        """List the keys and values of the config, or of a default config if it is not valid."""
         from metarl.config import config_keys
 
         config = None
@@ -78,10 +83,10 @@ class ConfigTarget(RunTarget):
         return config_keys(config)
 
     def make(self, overrides: Mapping[str, Any]) -> Config:
-        """Return the config with some values replaced, by dotted key.
+        """Return the config with overrides by dotted key.
 
         Raises:
-            ConfigError: naming the flag or the key.
+            ConfigError: if a key or a value is invalid; names the flag or the key.
         """
         from metarl.config_files import make_config
 
@@ -95,12 +100,12 @@ class ConfigTarget(RunTarget):
 
 
 class FamilyTarget(RunTarget):
-    """The task family that is the argument of a command."""
+    """The argument of a command is a task family."""
 
     sections = "env."
 
     def keys(self) -> list[Key]:
-        """List the family's fields; none if there is no such family."""
+        """List the fields of the family; none if the family does not exist."""
         from metarl.config import family_keys
         from metarl.envs import family_class
 
@@ -109,10 +114,10 @@ class FamilyTarget(RunTarget):
         return []
 
     def make(self, overrides: Mapping[str, Any]) -> TaskFamily:
-        """Return the family with some fields replaced, by dotted key.
+        """Return the family with overrides by dotted key.
 
         Raises:
-            ConfigError: if there is no such family, or a field's value is wrong.
+            ConfigError: if the family does not exist, or the value of a field is invalid.
         """
         from metarl.config import make_family
 
@@ -128,9 +133,9 @@ class FamilyTarget(RunTarget):
 
 
 class KeyCommand(Command):
-    """A command with a flag for every key of the config, family or run that is its argument.
+    """A command with a flag for each key of the config, family or run that is its argument.
 
-    Its callback takes `target` and `overrides`: the values given, by dotted key.
+    The callback has the arguments `target` and `overrides`, the given values by dotted key.
     """
 
     def __init__(self, *args: Any, target: type[RunTarget], **settings: Any) -> None:
@@ -164,7 +169,7 @@ class KeyCommand(Command):
         return [*everyday, *super().get_params(ctx), *others]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one group for everyday flags, and one for each section."""
+        """Write one group of the flags without a section, and one group for each section."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -176,7 +181,12 @@ class KeyCommand(Command):
 
 
 class KeyOption(click.Option):
-    """The flag of a key, with the key's docstring as help; `section` is its group there."""
+    """The flag of a key, with the docstring of the key as help text.
+
+    Attributes:
+        key: the key.
+        section: the group of the flag in the help text.
+    """
 
     def __init__(self, key: Key, hidden: bool = False) -> None:
         default = "" if key.default is MISSING else f"  [default: {format_value(key.default)}]"
@@ -195,7 +205,7 @@ class KeyOption(click.Option):
 
 
 class KeyType(click.ParamType):
-    """The value of a key: YAML, or plain text where the key holds text."""
+    """The type of a flag's value: YAML, or plain text for keys of type text."""
 
     name = "value"
 
@@ -219,18 +229,18 @@ class KeyType(click.ParamType):
 
 
 def normalize(name: str) -> str:
-    """Return the one spelling of a flag, without its dashes in front."""
+    """Return the canonical name of a flag, without the leading dashes."""
     path = name.replace("-", "_")
     return SHORT_NAMES.get(path, path).replace("_", "-")
 
 
 def flag_of(path: str) -> str:
-    """Return the flag of a key: dashes for underscores, and its short name if it has one."""
+    """Return the flag of a key: its short name if it has one, with dashes for underscores."""
     return f"--{normalize(path)}"
 
 
 def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> str | None:
-    """Return the first word that is neither a flag nor a flag's value, None without one."""
+    """Return the first word that is neither a flag nor the value of a flag; None without one."""
     switches = {"--", "--help"}
     for param in params:
         switches.update(param.opts if getattr(param, "is_flag", False) else ())
@@ -244,12 +254,12 @@ def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> st
 
 
 def unlisted_keys(argv: Sequence[str], keys: Iterable[Key], sections: str = "") -> list[Key]:
-    """Return keys of `--section.name` arguments that are not among the listed ones.
+    """Return the keys of `--section.name` arguments that are not among the listed keys.
 
     Args:
         argv: the arguments of a command.
         keys: the listed keys.
-        sections: the beginning that the path of a key must have.
+        sections: the required beginning of the path of a key.
     """
     listed = {flag_of(key.path) for key in keys}
     matches = filter(None, map(DYNAMIC_FLAG.fullmatch, argv))
@@ -262,10 +272,10 @@ def unlisted_keys(argv: Sequence[str], keys: Iterable[Key], sections: str = "") 
 
 
 def check_renamed(argv: Sequence[str], params: Iterable[click.Parameter]) -> None:
-    """Refuse a flag of a key that has another name today, unless it is one of `params`.
+    """Check that no flag, except the flags of `params`, has the earlier name of a renamed key.
 
     Raises:
-        UserError: naming the new flag.
+        UserError: if there is such a flag; names the new flag.
     """
     flags = [word.partition("=")[0] for word in argv if word.startswith("--")]
     own = {"--help"}.union(*(param.opts for param in params))

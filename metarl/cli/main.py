@@ -1,4 +1,4 @@
-"""The entry point of `metarl`: run a command, and turn errors into one line and an exit code."""
+"""The entry point of `metarl`: run a command, report errors by one line and an exit code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from metarl.core.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 2 for wrong input, 1 for failed work.
+    """Run a command and return its exit code: 0, 1 after a failure, 2 after invalid input, 130
+    after Ctrl-C, or 128 plus the number of the signal that stopped the training.
+
+    Args:
+        argv: the arguments; None for the arguments of the process.
 
     Raises:
-        SystemExit: after the completions that a shell asks for, and where stdout is a closed pipe.
+        SystemExit: after shell completion, and if stdout is a closed pipe.
     """
     try:
         if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # where a user's own task family may be
+            sys.path.append(os.getcwd())  # for task families of the user
         return cli.main(argv, "metarl", standalone_mode=False)
     except click.ClickException as error:
         return print_error(usage_message(error), 2)

@@ -1,4 +1,4 @@
-"""The parser of one command: click's, with stricter flags and errors of one line."""
+"""The parser of a command: click with stricter flags and error messages of one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.core.parsing import printable
 
 
 class Choice(click.Choice):
-    """One of several words; an error names the nearest."""
+    """One of several words; the error at an unknown word gives the nearest word."""
 
     def convert(self, value: str, param: Any, ctx: Any) -> str:
         check_known(value, self.choices, "unknown word")
@@ -23,9 +23,9 @@ class Choice(click.Choice):
 
 
 class Command(click.Command):
-    """A command whose flags with `multiple=True` take several numbers: `--task 1 2`."""
+    """A command whose flags with `multiple=True` take several values: `--task 1 2`."""
 
-    allow_extra_args = True  # refused below, by name
+    allow_extra_args = True  # `parse_args` raises an error that names them
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
@@ -45,9 +45,15 @@ class Command(click.Command):
 
 
 def repeat_flags(args: Sequence[str], flags: Collection[str]) -> list[str]:
-    """Write `--task 1 2` as `--task 1 --task 2`: click's options take a fixed number of values."""
+    """Return `args` with `--task 1 2` as `--task 1 --task 2`, since options of click take a fixed
+    number of values.
+
+    Args:
+        args: the arguments of a command.
+        flags: the flags with several values.
+    """
     repeated: list[str] = []
-    flag = ""  # whose values follow
+    flag = ""  # the flag of the next values
     for word in args:
         if word.startswith("--"):
             name = word.partition("=")[0]
@@ -59,10 +65,10 @@ def repeat_flags(args: Sequence[str], flags: Collection[str]) -> list[str]:
 
 
 def check_rendering_library() -> None:
-    """Refuse a MUJOCO_GL that names a missing library: MuJoCo cannot even be imported then.
+    """Check that MuJoCo can be imported, which fails if MUJOCO_GL names a missing library.
 
     Raises:
-        UserError: naming the variable and the package that helps.
+        UserError: if the library is missing; names the variable and the package with the library.
     """
     try:
         import mujoco  # noqa: F401
@@ -77,7 +83,7 @@ def check_rendering_library() -> None:
 
 
 def usage_message(error: click.ClickException) -> str:
-    """Return one line for an error of click: the flag, the expected value and the nearest name."""
+    """Return an error of click as one line: the flag, the expected value and the nearest name."""
     ctx: Any = getattr(error, "ctx", None)
     hint = f"; see {ctx.command_path} --help" if ctx else ""
     match error:
@@ -101,7 +107,8 @@ def usage_message(error: click.ClickException) -> str:
 
 def print_error(error: object, code: int) -> int:
     """Print an error on stderr and return the exit code."""
-    # Control characters would steer the terminal; an environment's traceback has several lines.
+    # Without control characters, which could control the terminal. The traceback of an environment
+    # has several lines.
     lines = (printable(line) for line in str(error).splitlines() or [type(error).__name__])
     print("metarl: error: " + "\n".join(lines), file=sys.stderr)
     return code

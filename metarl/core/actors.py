@@ -1,4 +1,7 @@
-"""Actors: policies in NumPy, float32, which is faster than torch at these sizes."""
+"""Actors: the policies of rollouts, in float32 NumPy, which is faster than torch for small MLPs.
+
+B is the number of tasks, E the number of episodes of each task, T the horizon.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,23 @@ from metarl.core.errors import UserError
 
 
 class MLPActor(ABC):
-    """Acts by a stack of MLPs, one per task."""
+    """Chooses actions from the outputs of a stack of MLPs, one MLP per task."""
 
     def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray]], *, relu: bool) -> None:
-        """Take the layers over.
+        """Store the layers without a copy.
 
         Args:
-            layers: weight and bias of each, (B, in, out) and (B, 1, out) float32.
+            layers: weight (B, in, out) and bias (B, 1, out) of each layer, float32.
             relu: whether the nonlinearity is relu; tanh otherwise.
         """
         self._layers, self._relu = list(layers), relu
         self._obs_dim, self._num_outputs = layers[0][0].shape[-2], layers[-1][0].shape[-1]
 
     def forward(self, obs: np.ndarray) -> np.ndarray:
-        """Return the outputs, (B, E, num_outputs), at obs (B, E, obs_dim) float32.
+        """Return the outputs of the MLPs, (B, E, num_outputs), at obs (B, E, obs_dim) float32.
 
         Raises:
-            UserError: if the size of the observations is not the policy's.
+            UserError: if the observations do not have the size that the policy was made for.
         """
         if obs.shape[-1] != self._obs_dim:
             raise UserError(
@@ -45,26 +48,26 @@ class MLPActor(ABC):
 
     @abstractmethod
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        """Draw the noise of one episode, (T, num_outputs) float32."""
+        """Draw the action noise of one episode, (T, num_outputs) float32."""
 
     @abstractmethod
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        """Choose actions, (B, E, action_dim) float32: `metarl.rollout.collect.Actor`.
+        """Return actions, (B, E, action_dim) float32; see `metarl.rollout.collect.Actor.act`.
 
-        Ended episodes are acted for too: the shape of a matrix product decides its rounding, and
-        the end of an episode must not change the results of the others.
+        Actions of ended episodes are computed too: the rounding of a matrix product depends on its
+        shape, and the end of an episode must not change the results of other episodes.
         """
 
 
 class GaussianActor(MLPActor):
-    """Draws from Gaussians."""
+    """Draws actions from Gaussians: mean + std * standard normal noise."""
 
     def __init__(
         self, layers: Sequence[tuple[np.ndarray, np.ndarray]], std: np.ndarray, *, relu: bool
     ) -> None:
-        """Take the layers and the standard deviations, (B, 1, A) float32, over."""
+        """Store the layers and the standard deviations, (B, 1, action_dim) float32."""
         super().__init__(layers, relu=relu)
         self._std = std
 
@@ -78,7 +81,8 @@ class GaussianActor(MLPActor):
 
 
 class CategoricalActor(MLPActor):
-    """Draws an index from the softmax of the logits, as the largest of logits + Gumbel noise."""
+    """Draws action indices from softmax(logits), as argmax(logits + Gumbel noise): the Gumbel-max
+    trick."""
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return rng.gumbel(size=(horizon, self._num_outputs)).astype(np.float32)

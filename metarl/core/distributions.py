@@ -1,4 +1,4 @@
-"""Action distributions of stacks of tasks."""
+"""Action distributions of B tasks at N observations each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Distribution(Protocol):
-    """The distributions of B tasks at N observations each."""
+    """Action distributions of B tasks at N observations each."""
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -21,27 +21,35 @@ class Distribution(Protocol):
         ...
 
     def detach(self) -> Distribution:
-        """Return the same distributions without their graph."""
+        """Return the same distributions, detached from the autograd graph."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log density or probability of actions (B, N, action_dim): (B, N)."""
+        """Return the log density or log probability, (B, N), of actions (B, N, action_dim)."""
         ...
 
     def kl(self, other: Distribution) -> Tensor:
-        """KL(self || other): (B, N)."""
+        """Return KL(self || other) in nats, (B, N)."""
         ...
 
     def entropy(self) -> Tensor:
-        """Entropy, (B, N) or, where it does not depend on the observation, (B, 1)."""
+        """Return the entropy in nats, (B, N), or (B, 1) if no observation influences it."""
         ...
 
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor
     ) -> tuple[Tensor, ...]:
-        """Multiply directions, shaped like `outputs`, with the Fisher matrix of the outputs.
+        """Return the product of the Fisher matrix of the outputs and a vector.
 
-        The matrix is the sum over observations of `weight`, (B, N), times that of each.
+        The matrix is the weighted sum, over the observations, of the Fisher matrices with respect
+        to `outputs`.
+
+        Args:
+            directions: the vector, tensors shaped like `outputs`.
+            weight: weight of each observation, (B, N).
+
+        Returns:
+            Tensors shaped like `outputs`.
         """
         ...
 
@@ -76,7 +84,7 @@ class Normal:
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor
     ) -> tuple[Tensor, ...]:
-        # diag(1 / std^2) for the mean, and 2 for the log std
+        # Fisher matrix of a Gaussian: diag(1 / std^2) for the mean, 2 I for the log std
         mean, log_std = directions
         by_mean = mean * torch.exp(-2 * self.log_std) * weight[..., None]
         by_log_std = 2 * log_std * weight[..., None].sum(1, keepdim=True)
@@ -85,7 +93,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Categorical:
-    """Distributions over A actions: logits (B, N, A). An action is its index, (B, N, 1)."""
+    """Categorical distributions over A actions: logits (B, N, A). Actions are indices (B, N, 1)."""
 
     logits: Tensor
 
@@ -110,7 +118,7 @@ class Categorical:
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor
     ) -> tuple[Tensor, ...]:
-        # diag(p) - p p^T
+        # Fisher matrix of a categorical distribution: diag(p) - p p^T
         (direction,) = directions
         prob = self.logits.softmax(-1)
         centred = direction - (prob * direction).sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The errors a user's input or disk can cause, and warnings."""
+"""Errors that a user's input or disk can cause, and warnings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-MAX_STEPS = 10**9  # that are played and learned from at once
-MAX_ADAPTATIONS = 1000  # steps, one after another
+MAX_STEPS = 10**9  # environment steps of one batch of episodes
+MAX_ADAPTATIONS = 1000  # adaptation steps to one task
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the message says what, and what was expected."""
+    """A value given by the user is wrong; the message names the value and the expected one."""
 
 
 class ConfigError(UserError, ValueError):
@@ -20,29 +20,33 @@ class ConfigError(UserError, ValueError):
 
 
 class StorageError(OSError):
-    """A file cannot be written, as the disk is full or the folder gone; the message names it."""
+    """A file cannot be written (a full disk, a missing folder); the message names the file."""
 
 
 def warn(message: str) -> None:
-    """Tell the user, on a line of stderr, of something that went wrong and is mended."""
+    """Print a warning to stderr, on one line: a problem occurred, and the program continues."""
     print(f"metarl: warning: {message}", file=sys.stderr, flush=True)
 
 
 def check(condition: bool, field: str, expected: str, value: Any) -> None:
-    """Refuse a field's value.
+    """Check a condition on the value of a field.
 
     Raises:
-        ConfigError: if `condition` is false; names the field, what was expected and the value.
+        ConfigError: if `condition` is false; names the field, the expected value and `value`.
     """
     if not condition:
         raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
 
 
 def check_amount(num_episodes: int, horizon: int) -> None:
-    """Refuse more steps than any machine's memory holds, before anything is made of that size.
+    """Check that all steps of a batch of episodes fit into memory, before it is allocated.
+
+    Args:
+        num_episodes: number of episodes over all tasks.
+        horizon: steps per episode.
 
     Raises:
-        ConfigError: saying how many there would be.
+        ConfigError: if there are more than `MAX_STEPS` steps; gives their number.
     """
     steps = num_episodes * horizon
     most = f"tasks, episodes and horizon that make at most {MAX_STEPS:,} steps together"
@@ -51,7 +55,7 @@ def check_amount(num_episodes: int, horizon: int) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it, cut short where it is long."""
+    """Return the text of a value for an error message, at most about 200 characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python does not write numbers of many thousand digits
@@ -60,10 +64,15 @@ def shown(value: Any) -> str:
 
 
 def check_known(name: str, names: Iterable[str], what: str) -> None:
-    """Refuse a name that is not one of those known.
+    """Check that a name is a known one.
+
+    Args:
+        name: the name to check.
+        names: the known names.
+        what: the beginning of the error message, such as "unknown split".
 
     Raises:
-        UserError: naming it as `what`, the nearest known name, and all of them.
+        UserError: if the name is unknown; gives the nearest known name, and all known names.
     """
     names = list(names)
     if name not in names:
@@ -72,6 +81,6 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ' (nearest: ...)' with the known name most like `name`, or '' if none is."""
+    """Return ' (nearest: ...)' with the known name most similar to `name`, or ''."""
     near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     return f" (nearest: {near[0]})" if near else ""

@@ -1,4 +1,7 @@
-"""Work on microbatches of tasks in threads; results do not depend on the number of threads."""
+"""Parallelism over microbatches of tasks, and settings of torch and of the memory allocator.
+
+Results do not depend on the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 
-# mallopt's names for its parameters (malloc.h)
+# Parameters of mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEEP, OWN_PAGES = 1 << 30, 1 << 17  # bytes
 
@@ -29,25 +32,28 @@ LIBC = _glibc()
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class MicrobatchPool:
-    """Maps functions over microbatches of tasks.
+    """A pool of threads that maps functions over microbatches of tasks.
 
-    One thread works on a microbatch, and results are combined in the order of the microbatches. So
-    sums are rounded alike on any number of threads, which torch's own threads do not promise.
+    A microbatch is processed by one thread, and the results keep the order of the microbatches.
+    Sums are therefore rounded identically for any number of threads, which the threads inside
+    torch's operations do not guarantee.
     """
 
     def __init__(self, num_threads: int) -> None:
-        # Without this, a thread's first matrix products are rounded as those of two threads are.
+        """Start the pool; with one thread, microbatches are processed in the calling thread."""
+        # Otherwise the first matrix products of a new thread use two threads of torch, which
+        # changes the rounding.
         single = {"initializer": torch.set_num_threads, "initargs": (1,)}
         self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
 
     def map(self, function: Callable[[T], R], microbatches: Sequence[T]) -> list[R]:
-        """Return the results in the order of the microbatches."""
+        """Return the results of `function`, in the order of the microbatches."""
         if self._executor is None or len(microbatches) == 1:
             return [function(microbatch) for microbatch in microbatches]
         return list(self._executor.map(function, microbatches))
@@ -55,24 +61,25 @@ class MicrobatchPool:
 
 @contextlib.contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Let every torch operation use one thread: parallelism is over microbatches of tasks.
+    """Limit every torch operation to one thread, since parallelism is over microbatches of tasks.
 
-    It also keeps torch's waiting threads, which spin, from slowing the physics.
+    The idle threads of torch, which wait in a busy loop, would also slow down the physics.
     """
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of handing them back to the kernel at once.
+    """Make glibc keep freed memory for reuse instead of returning it to the kernel immediately.
 
-    Large tensors are otherwise mapped anew, page by page, at every operation. No effect elsewhere.
+    By default, large tensors are mapped again, page by page, at every operation. The function has
+    no effect on systems without glibc.
     """
-    # One arena for all threads, since only the main one honours the trim threshold.
+    # One arena for all threads: the trim threshold applies to the main arena only.
     _mallopt(M_ARENA_MAX, 1)
     _mallopt(M_TRIM_THRESHOLD, KEEP)
     _mallopt(M_MMAP_THRESHOLD, KEEP)
@@ -80,10 +87,11 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def long_lived_memory() -> Iterator[None]:
-    """Give each large block its own pages, for building what is kept while much else is freed.
+    """Allocate large blocks on separate pages while long-lived tensors are built.
 
-    In the common heap the blocks that stay would leave holes between them: glibc cannot fill the
-    hole of an aligned block with another of the same size, and four fifths of the memory were lost.
+    During such a build many temporary tensors are freed. In the common heap the remaining blocks
+    would fragment the memory: glibc cannot reuse the gap of an aligned block for a block of the
+    same size, and four fifths of the memory were wasted.
     """
     _mallopt(M_MMAP_THRESHOLD, OWN_PAGES)
     try:

@@ -1,4 +1,7 @@
-"""Parameters as dicts of tensors, alone or as stacks: a leading axis B with one entry per task."""
+"""Parameters as dicts of tensors, unstacked (...) or stacked over tasks (B, ...).
+
+P is the number of elements of all unstacked parameters.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,27 @@ Params: TypeAlias = dict[str, Tensor]
 
 
 def leaves(params: Params) -> Params:
-    """Return the same parameters as leaves of new graphs, to differentiate with respect to."""
+    """Return the parameters as leaves of a new autograd graph, with `requires_grad`."""
     return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
 def stack(params: Params, num_tasks: int) -> Params:
-    """Repeat parameters for each task: (...) -> (B, ...). No copy is made."""
+    """Repeat parameters for each of B tasks, (...) -> (B, ...), as views without a copy."""
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
 
 
 def concatenate(tensors: Iterable[Tensor]) -> Tensor:
-    """Put the elements of tensors into one vector, (P,)."""
+    """Return the elements of all tensors as one vector, (P,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def flatten(params: Params) -> Tensor:
-    """Put parameters into one vector, (P,)."""
+    """Return all parameters as one vector, (P,), in the order of the dict."""
     return concatenate(params.values())
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Cut a vector, (P,), into the shapes of `like`."""
+    """Return a vector, (P,), as parameters with the names and shapes of `like`; see `flatten`."""
     pieces = vector.split([value.numel() for value in like.values()])
     return {
         name: piece.view_as(value)
@@ -42,5 +45,5 @@ def unflatten(vector: Tensor, like: Params) -> Params:
 
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
-    """Add tensors up in their order, so that the rounding is always the same."""
+    """Return the sum of tensors of one shape, added in order, so that the rounding is fixed."""
     return functools.reduce(torch.add, tensors)

@@ -1,4 +1,4 @@
-"""Untrusted text read as plain data: either all of it, or refused with an error of one line."""
+"""Parsing of untrusted text into plain data; text that is not valid raises an error of one line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ruamel.yaml.resolver import BaseResolver
 
 from metarl.core.errors import UserError, shown
 
-MAX_VALUES = 10_000  # of a YAML text: aliases let few bytes stand for any number of values
-MAX_DEPTH = 20  # levels of nesting
+MAX_VALUES = 10_000  # values of a YAML text: with aliases, few bytes can give any number of values
+MAX_DEPTH = 20  # levels of nesting of a YAML text
 
 
 class CoreSchema(BaseResolver):
     """The types of unquoted scalars in the core schema of YAML 1.2 (section 10.3.2).
 
-    The schema has no merge keys: `<<` is a text.
+    The schema has no merge keys: `<<` is text.
     """
 
     def __init__(self, version: Any = None, loader: Any = None, loadumper: Any = None) -> None:
@@ -34,7 +34,7 @@ class CoreSchema(BaseResolver):
 
     @property
     def processing_version(self) -> tuple[int, int]:
-        """The version, whatever a directive of the text says."""
+        """The YAML version, 1.2, even if a directive of the text names another version."""
         return (1, 2)
 
 
@@ -49,7 +49,7 @@ for _tag, _pattern, _first in (
 
 
 class PlainConstructor(SafeConstructor):
-    """Makes plain values; refuses keys that are given twice or are no scalars."""
+    """Constructs plain values; raises an error at a duplicate or a non-scalar key."""
 
     def check_mapping_key(
         self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any
@@ -64,7 +64,7 @@ class PlainConstructor(SafeConstructor):
 
 
 class PlainRepresenter(SafeRepresenter):
-    """Writes equal values in full where they occur, and each text on one line."""
+    """Writes repeated values in full, without aliases, and each text on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -75,7 +75,7 @@ class PlainRepresenter(SafeRepresenter):
 
     def represent_number(self, data: float) -> ScalarNode:
         node = self.represent_float(data)
-        if "." not in node.value:  # 1e-05, which YAML 1.1 takes for a text
+        if "." not in node.value:  # YAML 1.1 parses 1e-05 as text
             node.value = node.value.replace("e", ".0e")
         return node
 
@@ -96,31 +96,31 @@ def _yaml() -> YAML:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Return the content of a YAML 1.2 text: plain values, no objects.
+    """Return the content of a YAML 1.2 text as plain values.
 
     Args:
-        text: one document; an empty one is None.
-        source: its name in errors.
+        text: one document; the content of an empty document is None.
+        source: name of the text in error messages.
 
     Raises:
-        UserError: naming the source, if the text is not readable, gives a key twice, is nested too
-            deep, or holds too many values.
+        UserError: if the text is not valid YAML, has a duplicate key, is nested deeper than
+            `MAX_DEPTH`, or has more than `MAX_VALUES` values; names the source.
     """
     try:
         check_depth(text, source)
         data = _yaml().load(text)
     except UserError:
         raise
-    except Exception as error:  # ruamel.yaml raises almost anything at a wrong tag or number
+    except Exception as error:  # ruamel.yaml raises many types of errors at a wrong tag or number
         raise UserError(f"{source}: not readable as YAML: {error_summary(error)}") from error
     check_size(data, source)
     return data
 
 
 def dump_yaml(data: Any) -> str:
-    """Write plain values as YAML that `read_yaml` reads as equal values.
+    """Return plain values as a YAML text that `read_yaml` parses to equal values.
 
-    Keys keep their order, one on each line.
+    Keys keep their order. Each key is on a line of its own.
     """
     text = io.StringIO()
     _yaml().dump(data, text)
@@ -128,10 +128,10 @@ def dump_yaml(data: Any) -> str:
 
 
 def check_depth(text: str, source: str) -> None:
-    """Refuse a YAML text that is nested deeper than is useful: reading it would take minutes.
+    """Check the nesting of a YAML text; parsing deeply nested text would take minutes.
 
     Raises:
-        UserError: naming the source.
+        UserError: if the text is nested deeper than `MAX_DEPTH`; names the source.
     """
     depth = 0
     for event in _yaml().parse(text):
@@ -142,10 +142,10 @@ def check_depth(text: str, source: str) -> None:
 
 
 def check_size(data: Any, source: str) -> None:
-    """Refuse nested values that are too many to work with: an alias may even contain itself.
+    """Check the number of nested values, which is infinite where an alias contains itself.
 
     Raises:
-        UserError: naming the source.
+        UserError: if there are more than `MAX_VALUES` values; names the source.
     """
     count, level = 0, [data]
     while level:
@@ -162,7 +162,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        UserError: naming the file, if it is not readable.
+        UserError: if the file cannot be read, or is not valid JSON; names the file.
     """
     try:
         return json.loads(path.read_bytes())
@@ -171,23 +171,24 @@ def read_json(path: Path) -> Any:
 
 
 def error_summary(error: BaseException) -> str:
-    """Return the message of an error on one line of at most about 200 characters, or its type."""
+    """Return the message of an error, or its type if the message is empty, as one line of at most
+    about 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return printable(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def printable(text: str) -> str:
-    """Return a text with control characters, which would steer a terminal, replaced by U+FFFD."""
+    """Return text with each control character, which could control a terminal, as U+FFFD."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a finite number below 1e300 in size, and no bool."""
+    """Return whether a value is an int or float, not a bool, of magnitude below 1e300."""
     return type(value) in (int, float) and abs(value) < 1e300
 
 
 def format_value(value: Any) -> str:
-    """Return a config value as a user would write it in YAML."""
+    """Return the YAML text of a config value."""
     if isinstance(value, tuple):
         return str(list(value))
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Policies as pure functions of stacked parameters: one set of parameters per task.
+"""MLP policies as pure functions of stacked parameters, with one set of parameters per task.
 
-A policy's parameters are a dict of tensors. A *stack* of them has a leading axis B, one entry per
-task, and acts on observations (B, N, obs_dim).
+The parameters of a policy are a dict of tensors. Stacked parameters have a leading axis of B tasks,
+and map observations (B, N, obs_dim) to action distributions at N observations of each task.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from metarl.core.errors import check
 from metarl.core.params import Params
 from metarl.core.schema import Section
 
-FEW_COLUMNS = 16
-MAX_STD_RATIO = 1000.0  # a policy whose standard deviation has changed by more is useless
-MAX_WEIGHTS = 10**7
+FEW_COLUMNS = 16  # narrower weight matrices are padded to this width on a CPU
+MAX_STD_RATIO = 1000.0  # largest ratio of a useful standard deviation to `init_std`
+MAX_WEIGHTS = 10**7  # weights of all layers of a policy
 
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 class PolicyConfig(Section):
-    """The policy, an MLP. For continuous actions it is a Gaussian whose standard deviation does not
-    depend on the state; for discrete actions it is categorical."""
+    """The policy, an MLP: Gaussian with a state-independent standard deviation for continuous
+    actions, categorical for discrete actions."""
 
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64)
     """Sizes of the hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
     initialisation: Literal["glorot", "orthogonal"] = "glorot"
-    """Initial weights: uniform by Glorot and Bengio 2010, or orthogonal matrices. Biases are 0."""
+    """Initial weights: uniform (Glorot and Bengio 2010), or orthogonal matrices. Biases are 0."""
     hidden_gain: Positive = 1.0
     """Factor on the initial weights of the hidden layers."""
     output_gain: Positive = 1.0
     """Factor on the initial weights of the last layer."""
     obs_scale: tuple[Positive, ...] = ()
-    """Divisors of the numbers of an observation, none for 1. Adaptation is a plain gradient step,
-    whose noise grows with the square of its inputs: where velocities are ten times the rest, they
-    make nearly all of it."""
+    """Divisors of the components of an observation; [] divides nothing. The noise of a gradient
+    step grows with the square of the inputs: velocities that are ten times larger than the other
+    components cause nearly all of the noise."""
     bias_transform: tuple[Positive, ...] = ()
-    """Factors of further inputs of the first layer that are parameters themselves, 0 at first (Finn
-    et al. 2017b). A gradient step moves the policy along such an input by the square of its factor:
-    with a large one and a small step size, adaptation is mostly along directions that are learned
-    for it, and little of its noise elsewhere."""
+    """Factors of additional inputs of the first layer which are parameters, initially 0 (Finn et
+    al. 2017b). The effect of a gradient step along such an input is proportional to the square of
+    its factor: with a large factor and a small step size, adaptation mostly follows learned
+    directions, and other parameters receive little noise."""
     init_std: Positive = 1.0
-    """Standard deviation at initialisation."""
+    """Initial standard deviation of the actions."""
     min_std: Positive = 1e-6
-    """Lower bound of the standard deviation. A parameter below the bound has no gradient through
-    it, so the bound is far from anything a run should reach."""
+    """Lower bound of the standard deviation. The gradient is 0 below the bound, so the bound is far
+    from the values that training should reach."""
     max_std: Positive = 20.0
-    """Upper bound of the standard deviation; as with `min_std` there is no gradient beyond."""
+    """Upper bound of the standard deviation. The gradient is 0 above the bound."""
 
     @model_validator(mode="after")
     def _check(self) -> PolicyConfig:
@@ -73,10 +73,16 @@ class PolicyConfig(Section):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x @ weight + bias of stacks: (B, N, in), (B, in, out) and (B, 1, out)."""
+    """Return x @ weight + bias, (B, N, out), of stacked layers.
+
+    Args:
+        x: (B, N, in).
+        weight: (B, in, out).
+        bias: (B, 1, out).
+    """
     out = weight.shape[-1]
     if x.device.type == "cpu" and out < FEW_COLUMNS:
-        # The CPU's library takes five times longer for 6 columns than for 16.
+        # The matrix products of CPUs take five times longer for 6 columns than for 16.
         padding = (0, FEW_COLUMNS - out)
         wide = torch.baddbmm(F.pad(bias, padding), x, F.pad(weight, padding))
         return wide[..., :out]
@@ -84,16 +90,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
-    """Draw a uniform matrix, (fan_in, fan_out), by Glorot and Bengio 2010."""
+    """Draw a uniform weight matrix, (fan_in, fan_out) (Glorot and Bengio 2010, equation 16)."""
     bound = math.sqrt(6 / (fan_in + fan_out))
     return rng.uniform(-bound, bound, (fan_in, fan_out))
 
 
 def orthogonal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
-    """Draw a matrix, (fan_in, fan_out), with orthonormal rows or columns, the fewer of them."""
+    """Draw a matrix, (fan_in, fan_out), uniformly among the semi-orthogonal matrices (Saxe et al.
+    2014): its columns are orthonormal, or its rows where fan_in < fan_out."""
     tall = rng.standard_normal((max(fan_in, fan_out), min(fan_in, fan_out)))
     q, r = np.linalg.qr(tall)
-    q = q * np.sign(np.diag(r))  # without this, not uniform over the orthogonal matrices
+    q = q * np.sign(np.diag(r))  # without the signs, q is not uniformly distributed
     return q if fan_in >= fan_out else q.T
 
 
@@ -104,13 +111,19 @@ INITIALISATIONS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]
 
 
 class MLPPolicy(ABC):
-    """A policy over stacks of parameters: `weight0`, `bias0`, `weight1`, ...
+    """A policy with the parameters `weight0`, `bias0`, `weight1`, ...
 
     Attributes:
-        sizes: of the layers, from the observation to the outputs.
+        config: the settings.
+        sizes: sizes of the layers, from the observation to the outputs.
     """
 
     def __init__(self, config: PolicyConfig, obs_dim: int, num_outputs: int) -> None:
+        """Set up for observations (obs_dim,) and `num_outputs` parameters of the distribution.
+
+        Raises:
+            ConfigError: if the policy has more than `MAX_WEIGHTS` weights.
+        """
         self.config = config
         self.sizes = (obs_dim, *config.hidden, num_outputs)
         weights = sum(above * below for above, below in pairwise(self.sizes))
@@ -127,11 +140,11 @@ class MLPPolicy(ABC):
 
     @property
     def head(self) -> tuple[str, ...]:
-        """The names of the last layer's parameters, and of others that belong to the outputs."""
+        """Names of the parameters of the head: the last layer, and `log_std` of a Gaussian."""
         return (f"weight{self.num_layers - 1}", f"bias{self.num_layers - 1}")
 
     def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
-        """Draw initial parameters, unstacked."""
+        """Draw the initial parameters, unstacked: weights (in, out) and biases (1, out)."""
         params: Params = {}
         draw = INITIALISATIONS[self.config.initialisation]
         for layer, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
@@ -146,10 +159,10 @@ class MLPPolicy(ABC):
         return params
 
     def layer(self, params: Params, number: int) -> tuple[Tensor, Tensor]:
-        """Return a layer's weight and bias, (B, in, out) and (B, 1, out), from stacked `params`.
+        """Return weight (B, in, out) and bias (B, 1, out) of a layer of stacked `params`.
 
-        The first one's weight is divided by the scale, which is cheaper than the observations, and
-        its bias is that with the bias transformation.
+        The weight of the first layer is divided by `obs_scale`, which is cheaper than dividing the
+        observations. Its bias includes the bias transformation (Finn et al. 2017b).
         """
         weight, bias = params[f"weight{number}"], params[f"bias{number}"]
         if number == 0 and self._obs_scale is not None:
@@ -159,7 +172,7 @@ class MLPPolicy(ABC):
         return weight, bias
 
     def forward(self, params: Params, obs: Tensor) -> Tensor:
-        """Return the outputs, (B, N, num_outputs), at `obs`, (B, N, obs_dim)."""
+        """Return the outputs of the MLP, (B, N, num_outputs), at `obs`, (B, N, obs_dim)."""
         activation = torch.tanh if self.config.activation == "tanh" else torch.relu
         hidden = obs
         for number in range(self.num_layers):
@@ -169,11 +182,11 @@ class MLPPolicy(ABC):
         return hidden
 
     def std_diagnostics(self, params: Iterable[Params]) -> dict[str, float]:
-        """Count action dimensions with a useless standard deviation; here there is none."""
+        """Return diagnostics of the standard deviation; {} for policies without one."""
         return {}
 
     def layers_for_acting(self, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return weight and bias of each layer of stacked `params`, as float32 arrays."""
+        """Return weight (B, in, out) and bias (B, 1, out) of each layer as float32 arrays."""
         params = {name: value.detach().cpu().float() for name, value in params.items()}
         layers = (self.layer(params, number) for number in range(self.num_layers))
         return [(weight.numpy(), bias.numpy()) for weight, bias in layers]
@@ -184,11 +197,12 @@ class MLPPolicy(ABC):
 
     @abstractmethod
     def actor(self, params: Params) -> MLPActor:
-        """Return the actor of stacked `params`, which acts during rollouts."""
+        """Return the actor of stacked `params`, which chooses actions in rollouts."""
 
 
 class GaussianMLP(MLPPolicy):
-    """Continuous actions: a Gaussian whose mean is the MLP, and a parameter `log_std`."""
+    """Continuous actions: a Gaussian with the output of the MLP as mean, and a state-independent
+    parameter `log_std`, (1, action_dim)."""
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -204,18 +218,20 @@ class GaussianMLP(MLPPolicy):
         `init_std`.
 
         Args:
-            params: parameters, stacked or not, of which any may be beyond.
+            params: several sets of parameters, stacked or not. A dimension is counted if the std of
+                any set is out of range.
 
         Returns:
-            `std_collapsed` and `std_exploded`, each only where it is not 0.
+            The counts `std_collapsed` and `std_exploded`; a count of 0 is left out.
         """
         config = self.config
-        low = math.log(max(config.min_std, config.init_std / MAX_STD_RATIO)) - 1e-5  # for rounding
+        # 1e-5: tolerance for rounding
+        low = math.log(max(config.min_std, config.init_std / MAX_STD_RATIO)) - 1e-5
         high = math.log(min(config.max_std, config.init_std * MAX_STD_RATIO)) + 1e-5
-        known = [each["log_std"] for each in params if "log_std" in each]
-        log_std = torch.cat([each.reshape(-1, self.sizes[-1]) for each in known])
-        beyond = {"std_collapsed": log_std < low, "std_exploded": log_std > high}
-        counts = {name: float(where.any(0).sum()) for name, where in beyond.items()}
+        log_stds = [each["log_std"] for each in params if "log_std" in each]
+        log_std = torch.cat([each.reshape(-1, self.sizes[-1]) for each in log_stds])  # (n, A)
+        out_of_range = {"std_collapsed": log_std < low, "std_exploded": log_std > high}
+        counts = {name: float(mask.any(0).sum()) for name, mask in out_of_range.items()}
         return {name: count for name, count in counts.items() if count}
 
     def __call__(self, params: Params, obs: Tensor) -> Normal:
@@ -231,7 +247,7 @@ class GaussianMLP(MLPPolicy):
 
 
 class CategoricalMLP(MLPPolicy):
-    """Discrete actions: the MLP gives their logits."""
+    """Discrete actions: a categorical distribution with the outputs of the MLP as logits."""
 
     def __call__(self, params: Params, obs: Tensor) -> Categorical:
         return Categorical(self.forward(params, obs))
@@ -242,9 +258,10 @@ class CategoricalMLP(MLPPolicy):
 
 
 def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> MLPPolicy:
-    """Make the policy for a family's spaces.
+    """Make the policy for the observation and action spaces of a task family.
 
     Raises:
+        ConfigError: if the policy has too many weights.
         TypeError: if the action space is neither Box nor Discrete.
     """
     obs_dim = int(np.prod(obs_space.shape))

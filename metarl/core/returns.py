@@ -1,6 +1,7 @@
-"""Returns, the linear-feature baseline, and generalised advantage estimation.
+"""Discounted returns, the linear-feature baseline, and generalised advantage estimation.
 
-All functions take stacks of tasks and work in float64.
+B is the number of tasks, E the number of episodes of each task, T the horizon, F the number of
+features. Values and advantages are float64.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-OBS_LIMIT = 10.0  # observations are clipped to this before they become features
+OBS_LIMIT = 10.0  # bound that observations are clipped to before features are computed
 
 
 def discounted_sums(values: Tensor, factor: float) -> Tensor:
-    """Return the sums over s >= t of factor^(s - t) * values_s for every t. Shapes (..., T)."""
+    """Return sum_{s >= t} factor^(s - t) values_s for every step t, (..., T) like `values`."""
     steps = torch.arange(values.shape[-1], device=values.device)
     power = steps[:, None] - steps[None, :]  # [s, t] -> s - t
     weight = torch.where(power >= 0, factor ** power.clamp(min=0).to(values.dtype), 0.0)
@@ -20,18 +21,19 @@ def discounted_sums(values: Tensor, factor: float) -> Tensor:
 
 
 def discounted_prefixes(values: Tensor, factor: float) -> Tensor:
-    """Return the sums over s <= t of factor^(t - s) * values_s for every t. Shapes (..., T)."""
+    """Return sum_{s <= t} factor^(t - s) values_s for every step t, (..., T) like `values`."""
     return discounted_sums(values.flip(-1), factor).flip(-1)
 
 
 def linear_features(obs: Tensor, time: Tensor) -> Tensor:
-    """Features of the linear baseline: obs, obs^2, t, t^2, t^3, 1 (Duan et al. 2016, section 5).
+    """Return the features of the linear baseline: obs, obs^2, t, t^2, t^3, 1.
 
-    Bounded: observations are clipped and time is counted in horizons, so no polynomial can blow up.
+    These are the time-varying features of Duan et al. 2016, section 5, bounded: observations are
+    clipped to `OBS_LIMIT`, and time is measured in horizons.
 
     Args:
         obs: (..., obs_dim).
-        time: the share of the horizon that has passed, (...).
+        time: elapsed fraction of the horizon, (...).
 
     Returns:
         (..., 2 * obs_dim + 4) float64.
@@ -50,41 +52,47 @@ def baseline_values(
     discount: float,
     ridge: float,
 ) -> tuple[Tensor, Tensor]:
-    """Fit a linear value function to each task's own episodes, and evaluate it on them.
+    """Fit a linear value function to the episodes of each task, and evaluate it on these episodes.
 
-    The weights w minimise the squared error of w . f(s_t) against the discounted return from t on.
-    Where a time limit cut an endless task short at length n, the return goes on with the value of
-    the last state, so that w . (f(s_t) - discount^(n - t) f(s_n)) is fitted to the rewards seen:
-    still one linear least-squares problem. Such a task's values do not depend on time, so its time
-    features are 0: discount^-t would solve that problem too, whatever the rewards. Solved by normal
-    equations in float64 with a ridge.
+    The weights w minimise the squared error of w . f(s_t) with respect to the discounted return
+    from step t on (the linear baseline of Duan et al. 2016, section 5). Where a time limit
+    truncated an episode at length n, the return is continued by the value of the last state: the
+    regression is of the discounted sum of the observed rewards on f(s_t) - discount^(n - t) f(s_n),
+    which remains one linear least-squares problem. The time features of tasks with truncated
+    episodes are 0: the values of such tasks do not depend on time, and adding a multiple of
+    discount^-t, which time features can approximate, to the values changes no residual.
+
+    The normal equations are solved in float64, with a ridge.
 
     Args:
-        obs: (B, E, T, obs_dim); last_obs: (B, E, obs_dim); reward, mask: (B, E, T).
-        bootstrap: (B, E), whether the value of `last_obs` counts.
-        discount: per step.
+        obs: (B, E, T, obs_dim).
+        last_obs: observation after the last step, (B, E, obs_dim).
+        reward: (B, E, T).
+        mask: whether each step took place, (B, E, T) bool.
+        bootstrap: whether the return is continued by the value of `last_obs`, (B, E) bool.
+        discount: discount factor per step.
         ridge: added to the diagonal of the mean outer product of the features.
 
     Returns:
-        Values at the steps, (B, E, T), 0 where masked, and of the last states, (B, E), 0 where
-        they do not count.
+        Values at the steps, (B, E, T), 0 where masked; and values of the last states, (B, E), 0
+        where `bootstrap` is false.
     """
     horizon = obs.shape[2]
     steps = torch.arange(horizon, device=obs.device)
     length = mask.sum(-1)  # (B, E)
-    valid = mask[..., None].double()
-    timed = ~bootstrap.any(1)[:, None]  # (B, 1)
-    time = (steps / horizon * timed)[:, None].expand(mask.shape)
-    features = linear_features(obs, time) * valid  # (B, E, T, F)
-    # (B, E, F); used only where the value of the last state counts, and there time is 0
+    step_mask = mask[..., None].double()
+    time_dependent = ~bootstrap.any(1)[:, None]  # (B, 1)
+    time = (steps / horizon * time_dependent)[:, None].expand(mask.shape)
+    features = linear_features(obs, time) * step_mask  # (B, E, T, F)
+    # (B, E, F); nonzero only for tasks with truncated episodes, whose time features are 0
     last_features = linear_features(last_obs, torch.zeros_like(length)) * bootstrap[..., None]
     target = discounted_sums(reward.double() * mask, discount)  # (B, E, T)
 
-    # discount^(n - t) f(s_n), 0 where nothing follows the last state
+    # discount^(n - t) f(s_n), 0 for episodes without a bootstrapped value
     remaining = (length[..., None] - steps).clamp(min=0).double()  # (B, E, T)
     tail = (discount**remaining)[..., None] * last_features[:, :, None]
-    regressor = features - tail * valid
-    # Normal equations over a task's steps: (B, E * T, F) -> (B, F, F)
+    regressor = features - tail * step_mask
+    # Normal equations over the steps of each task: (B, E * T, F) -> (B, F, F)
     design = regressor.flatten(1, 2)
     count = length.sum(-1).clamp(min=1).double()[:, None, None]
     gram = design.transpose(1, 2) @ design / count
@@ -95,7 +103,7 @@ def baseline_values(
 
 
 def is_last(mask: Tensor) -> Tensor:
-    """Return where the last step of each episode is, (..., T) bool."""
+    """Return the mask of the last step of each episode, (..., T) bool, for `mask` (..., T)."""
     return mask & ~torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1)
 
 
@@ -107,27 +115,37 @@ def advantages(
     discount: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimates, (B, E, T) (Schulman et al. 2016, equation 16).
-
-    Nothing follows a terminal state or the end of a finite-horizon task: there `last_values` is 0.
-    After a truncation it is the value of the last state.
+    """Return generalised advantage estimates (Schulman et al. 2016, equation 16).
 
     Args:
-        reward, mask, values: (B, E, T), 0 where masked.
-        last_values: (B, E).
-        discount, gae_lambda: per step.
+        reward: (B, E, T), 0 where masked.
+        mask: whether each step took place, (B, E, T) bool.
+        values: baseline at the steps, (B, E, T), 0 where masked.
+        last_values: (B, E), the value of the last state of a truncated episode; 0 for episodes that
+            end in a terminal state or at the end of a finite-horizon task.
+        discount: discount factor per step (gamma).
+        gae_lambda: lambda per step.
+
+    Returns:
+        (B, E, T) float64, 0 where masked.
     """
     following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], -1)
     following = torch.where(is_last(mask), last_values[..., None], following)
-    # delta_t = r_t + discount V(s_{t+1}) - V(s_t)
+    # TD residual delta_t = r_t + discount V(s_{t+1}) - V(s_t) (Schulman et al. 2016, section 3)
     delta = torch.where(mask, reward.double() + discount * following - values, 0.0)
+    # Equation 16: A_t = sum_l (discount lambda)^l delta_{t+l}
     return discounted_sums(delta, discount * gae_lambda) * mask
 
 
 def moments(advantage: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each task's advantages over its steps, (B, 1, 1) each.
+    """Return mean and standard deviation of advantages over the steps of each task.
 
-    Shapes (B, E, T).
+    Args:
+        advantage: (B, E, T).
+        mask: whether each step took place, (B, E, T) bool.
+
+    Returns:
+        Mean and standard deviation, (B, 1, 1) each.
     """
     count = mask.sum((1, 2), keepdim=True).clamp(min=1)
     mean = (advantage * mask).sum((1, 2), keepdim=True) / count
@@ -136,9 +154,14 @@ def moments(advantage: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 - Var(returns - values) / Var(returns) over each task's steps: (B,).
+    """Return 1 - Var(returns - values) / Var(returns) over the steps of each task, (B,).
 
-    Shapes (B, E, T). 0 where the returns do not vary.
+    The result is 0 for tasks whose returns do not vary.
+
+    Args:
+        returns: (B, E, T).
+        values: (B, E, T).
+        mask: whether each step took place, (B, E, T) bool.
     """
 
     def variance(x: Tensor) -> Tensor:

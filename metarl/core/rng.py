@@ -1,8 +1,8 @@
-"""Random numbers by address: every stream is keyed by what it is for.
+"""Counter-based random number generators (Philox, Salmon et al. 2011).
 
-A stream is a Philox counter generator whose key and counter *are* its address (seed, purpose,
-iteration, task, episode). So no draw depends on the number of threads or workers, on what was drawn
-before, or on where a run was resumed.
+The key and the counter of a generator are made of seed, purpose, iteration, adaptation step, task
+and episode. Its numbers therefore depend neither on the number of threads or workers, nor on
+earlier draws, nor on the iteration at which a run was resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_SEED = 2**63 - 1
 
 
 class Purpose(IntEnum):
-    """What a stream is for."""
+    """The purpose of a generator's random numbers. The values are part of the key."""
 
     INITIALISE = 0
     TASKS = 1
@@ -35,17 +35,17 @@ def make_rng(
     task: int = 0,
     episode: int = 0,
 ) -> np.random.Generator:
-    """Return the random stream of an address: up to 2^20 adaptations, 2^32 tasks and episodes.
+    """Return the random number generator of these coordinates.
 
     Args:
         seed: the seed of the run.
-        purpose: what the numbers are for.
+        purpose: the use of the random numbers.
         iteration: the training iteration.
-        adaptation_step: the number of adaptations before the episode.
-        task: the task's number within the meta-batch.
-        episode: the episode's number within its task.
+        adaptation_step: number of adaptations before the episode, below 2^20.
+        task: index of the task in the meta-batch, below 2^32.
+        episode: index of the episode in its task, below 2^32.
     """
-    # Philox advances the first word of its counter, so 2^64 blocks belong to each address.
+    # Philox advances the first word of its counter, which leaves 2^64 blocks to each generator.
     counter = [0, iteration, (task << 32) | episode, 0]
     key = [seed, (int(purpose) << 20) | adaptation_step]
     return np.random.Generator(np.random.Philox(key=key, counter=counter))

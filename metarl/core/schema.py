@@ -1,7 +1,7 @@
-"""The sections of a config: frozen pydantic models whose errors are one line.
+"""Sections of a config: frozen pydantic models with error messages of one line.
 
-A field's bounds stand beside it (`Field(ge=1)`), and its docstring is its help text. Values are
-taken strictly: no bool for a number, no text for a number, no NaN.
+The bounds of a field are part of its annotation (`Field(ge=1)`), and its docstring is its help
+text. Validation is strict: a bool or a text is not a number, and NaN is not allowed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from metarl.core.schema_keys import Choice, default_of, is_required, plain
 
 
 class Section(BaseModel):
-    """A section of a config, immutable. Wrong values raise a `ConfigError` of one line."""
+    """An immutable section of a config. An invalid value raises a `ConfigError` of one line."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -37,11 +37,11 @@ class Section(BaseModel):
     )
 
     def __init__(self, **values: Any) -> None:
-        """Check the values.
+        """Validate the values.
 
         Raises:
-            ConfigError: naming the key by its path within this section, what was expected, the
-                value, and the nearest known key or value.
+            ConfigError: if a key is unknown or a value is invalid; gives the path of the key in
+                this section, the expected value, the given value, and the nearest known name.
         """
         try:
             super().__init__(**{name: _tuples(value) for name, value in values.items()})
@@ -49,12 +49,16 @@ class Section(BaseModel):
             raise ConfigError(error_message(type(self), error.errors()[0])) from None
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some values replaced, checked like new ones."""
+        """Return a copy with some values replaced; all values are validated again.
+
+        Raises:
+            ConfigError: if a value is invalid.
+        """
         return type(self)(**{**dict(self), **changes})
 
 
 def _tuples(value: Any) -> Any:
-    """Return YAML's and JSON's lists as tuples, which frozen sections hold."""
+    """Return nested values with all lists replaced by tuples, since sections are immutable."""
     if isinstance(value, list | tuple):
         return tuple(map(_tuples, value))
     return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
@@ -64,13 +68,11 @@ S = TypeVar("S", bound=Section)
 
 
 def one_of(tag: str, members: Mapping[str, type[Section]]) -> Choice:
-    """Return what makes one of several sections from its keys, of which `tag` tells which.
-
-    Without the tag it is the first one.
+    """Return the validator of a tagged union of sections.
 
     Args:
-        tag: the key, such as `update`.
-        members: by the tag's value.
+        tag: the key whose value selects the section, such as `update`.
+        members: the sections by value of the tag; the first section is the default.
     """
 
     def make(value: Any) -> Any:
@@ -91,16 +93,17 @@ def one_of(tag: str, members: Mapping[str, type[Section]]) -> Choice:
 def make_member(
     cls: type[S], values: Mapping[str, Any], where: str, others: Mapping[str, type[Section]]
 ) -> S:
-    """Make one of several sections; a key that others have is refused saying which.
+    """Make one section of a tagged union.
 
     Args:
         cls: the section.
-        values: its keys.
-        where: the choice that was made, in words.
-        others: all of the sections, by name.
+        values: the values by key.
+        where: the selection as text, such as "update is ppo".
+        others: all sections of the union, by value of the tag.
 
     Raises:
-        ConfigError: as `Section`.
+        ConfigError: as `Section`; the error at an unknown key names the other sections with this
+            key.
     """
     try:
         return cls(**values)
@@ -114,10 +117,10 @@ def make_member(
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
-    """Make a plain dataclass, such as a task family, from values checked like a section's.
+    """Make a plain dataclass, such as a task family, from values validated as in `Section`.
 
     Raises:
-        ConfigError: as `Section`, and where the class itself refuses a value.
+        ConfigError: as `Section`, or if the class raises ValueError.
     """
     section = _section_of(cls)(**values)
     try:
@@ -128,7 +131,7 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def _section_of(cls: type) -> type[Section]:
-    """Return the section whose keys are the fields of a dataclass."""
+    """Return a section with the fields of a dataclass as keys."""
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {
         field.name: (

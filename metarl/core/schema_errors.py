@@ -1,4 +1,4 @@
-"""The errors of a config section, and the types of its keys, in the words of a config's author."""
+"""Error messages of config sections, and names of types, for readers who know YAML, not Python."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema_keys import LIMITS, bounds, plain
 
 CHOICE = "unknown key where "
-"""What an error says of a key that another choice has, before it names the choice."""
+"""Beginning of the error at a key of another section of a tagged union, before the selection."""
 
 
 def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
-    """Return an error of pydantic as one line: `key: expected ..., got ...`."""
+    """Return an error of pydantic as one line: `key: expected ..., got ...`.
+
+    Args:
+        cls: the section that raised the error.
+        error: the first error of the section.
+    """
     loc, kind = error["loc"], error["type"]
     if kind == "missing" and isinstance(loc[-1], int):
-        loc = loc[:-1]  # not the missing element is wrong, but the number of elements
+        loc = loc[:-1]  # a list with too few elements: the error is of the list
     path = _path(loc)
     if kind == "extra_forbidden":
         return f"{path}: unknown key{nearest(path, cls.model_fields)}"
     if kind == "missing" and len(loc) == 1 and loc == error["loc"]:
         return f"{path}: missing"
     reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, ConfigError):  # of a section within this one, or of a check of ours
+    if isinstance(reason, ConfigError):  # raised by a nested section, or by `check`
         inside = f"{path}." if path else ""
         return inside + str(reason).replace(CHOICE, f"{CHOICE}{inside}")
     if isinstance(reason, ValueError):
@@ -45,8 +50,8 @@ def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
 
 
 def _path(loc: Sequence[int | str]) -> str:
-    """Return the place of an error: `key`, `key[2]`, `key.name`, `key: a name`."""
-    if loc and loc[-1] == "[key]":  # after the key itself
+    """Return the location of an error as text: `key`, `key[2]`, `key.name`, `key: a name`."""
+    if loc and loc[-1] == "[key]":  # pydantic's mark of an invalid key of a mapping
         return f"{_path(loc[:-2])}: a name"
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return path.removeprefix(".")
@@ -55,7 +60,7 @@ def _path(loc: Sequence[int | str]) -> str:
 def _element(
     annotation: Any, metadata: Sequence[Any], loc: Sequence[int | str]
 ) -> tuple[Any, Sequence[Any]]:
-    """Return type and metadata of an element of a value, given those of the value."""
+    """Return type and metadata of a nested element, given type and metadata of the whole value."""
     for part in loc:
         args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
         if typing.get_origin(annotation) in (typing.Union, types.UnionType) and len(args) == 1:
@@ -70,7 +75,7 @@ def _element(
 
 
 def _constraints(metadata: Sequence[Any]) -> list[Any]:
-    """Return the constraints of an annotation, those inside of pydantic's `Field` too."""
+    """Return the constraints of an annotation, including the constraints in pydantic's `Field`."""
     return [
         each
         for item in metadata
@@ -79,7 +84,7 @@ def _constraints(metadata: Sequence[Any]) -> list[Any]:
 
 
 def type_name(kind: Any) -> str:
-    """Return a type in the words of a config's author."""
+    """Return the name of a type in error messages and help texts, such as "whole number"."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return type_name(args[0])

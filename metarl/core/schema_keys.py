@@ -1,4 +1,4 @@
-"""The keys of a config's sections and of task families, with their values and help texts."""
+"""The keys of config sections and of task families, with their values and help texts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LIMITS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-"""What pydantic calls a broken bound, the bound's name, and how an error says it."""
+"""By pydantic's name of the error: the attribute with the bound, and the bound's text in errors."""
 
 
 @dataclass(frozen=True)
 class Choice(BeforeValidator):
-    """Makes one of several sections from its keys, of which one, the tag, tells which.
+    """Validator of a tagged union of sections.
 
     Attributes:
-        func: returns the section; gets the keys.
-        tag: the key that tells which.
-        names: the values of the tag.
+        func: makes the section from its values by key.
+        tag: the key whose value selects the section.
+        names: the possible values of the tag.
     """
 
     tag: str = ""
@@ -39,15 +39,15 @@ class Choice(BeforeValidator):
 
 @dataclass(frozen=True)
 class Key:
-    """One leaf of a schema.
+    """A key of a config whose value is not a section.
 
     Attributes:
-        path: such as `agent.inner.lr`.
-        type: of its values.
-        default: the value without one given, MISSING if one must be; in a listing like an
-            instance, that instance's value.
-        doc: its help text.
-        bounds: in words, such as `at least 1`; '' for none.
+        path: dotted path, such as `agent.inner.lr`.
+        type: type of the value.
+        default: default value, MISSING for a required key; or the value of the instance for which
+            the keys were listed.
+        doc: help text.
+        bounds: bounds as text, such as `at least 1`; '' for none.
     """
 
     path: str
@@ -58,13 +58,13 @@ class Key:
 
 
 def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
-    """List the leaves of a section or dataclass, depth first.
+    """List the keys of a section or dataclass and of its nested sections, depth first.
 
     Args:
         cls: the class.
-        prefix: of the paths.
-        like: an instance, whose values are the defaults and whose choices are made where there
-            are some; by default the first ones.
+        prefix: beginning of the paths.
+        like: an instance whose values replace the defaults, and whose sections are listed for
+            tagged unions; None lists the default sections.
     """
     for name, annotation, metadata, default, doc in _fields(cls):
         path, value = prefix + name, getattr(like, name, default)
@@ -92,7 +92,7 @@ def _fields(cls: type) -> Iterator[tuple[str, Any, Sequence[Any], Any, str]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a section or dataclass as nested dicts and lists, fit for YAML and JSON."""
+    """Return a section or dataclass as nested dicts and lists, for YAML and JSON."""
     if isinstance(value, BaseModel):
         return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value):
@@ -106,12 +106,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted path."""
+def by_path(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted path, such as `agent.inner.lr`; `prefix` begins each path."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+        found |= by_path(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return found
 
 
@@ -127,7 +127,7 @@ def is_required(field: dataclasses.Field) -> bool:
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the docstrings that stand below the fields of a dataclass and its bases."""
+    """Return the docstrings below the fields of a dataclass and its base classes, by field."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not is_dataclass(base):
@@ -146,7 +146,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def bounds(metadata: Sequence[Any]) -> str:
-    """Return the bounds of a number, such as `between 0 and 1`; '' for none."""
+    """Return the bounds of a field as text, such as `between 0 and 1`; '' for none."""
     names = [name for name, _ in LIMITS.values()]
     limits = {n: getattr(each, n) for each in metadata for n in names if hasattr(each, n)}
     if "ge" in limits and "le" in limits:

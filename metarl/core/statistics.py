@@ -1,10 +1,11 @@
 """Statistics over seeds and tasks (Agarwal et al. 2021, "Deep RL at the edge of the statistical
 precipice").
 
-Scores are (S, B): a row per training run (seed), a column per task, each the mean return over the
-episodes of one run on one task. Intervals are percentile-bootstrap intervals that draw runs and
-tasks anew, each with all it holds: the scores of one run share its luck on all tasks, and those of
-one task its difficulty. Methods are compared on the same tasks, which are then drawn together.
+Scores are (S, B): one row for each of S training runs (seeds), one column for each of B tasks. A
+score is the mean return over the episodes of one run on one task. Intervals are percentile
+bootstrap intervals: whole rows and whole columns are resampled with replacement, since all scores
+of a run depend on its seed, and all scores of a task on its difficulty. Methods are compared on the
+same tasks, and a resample has the same tasks for all methods.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 9999
-BLOCK = 1000  # resamples at a time, which bounds the memory
+RESAMPLES = 9999  # bootstrap resamples of an interval
+BLOCK = 1000  # resamples that are drawn at once, which bounds the memory
 CONFIDENCE = 0.95
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Return the means of values, (..., n)."""
+    """Return the means over the last axis, (...), of values (..., n)."""
     return values.mean(axis=-1)
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Return the means of the middle half of values, (..., n)."""
+    """Return the means of the middle half of the values on the last axis, (...), of (..., n)."""
     return np.asarray(stats.trim_mean(values, 0.25, axis=-1))
 
 
@@ -35,36 +36,40 @@ def interval(
     statistic: Callable[[np.ndarray], np.ndarray] = mean,
     confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of a statistic of scores, (S, B) or, of one run, (B,).
+    """Return the bootstrap interval (low, high) of a statistic of scores.
 
     Args:
-        scores: with one run, or one task, only the other is drawn anew.
+        scores: (S, B), or (B,) for one run. With one run only tasks are resampled, with one task
+            only runs.
         rng: draws the resamples.
-        statistic: of values (..., n), over the last axis.
-        confidence: the probability that the interval is made for.
+        statistic: function of values (..., n) that returns (...).
+        confidence: coverage probability of the interval.
     """
-    found = [statistic(flat(drawn)) for (drawn,) in resamples(rng, np.atleast_2d(scores))]
+    found = [statistic(pooled(drawn)) for (drawn,) in resamples(rng, np.atleast_2d(scores))]
     return bounds(np.concatenate(found), confidence)
 
 
 def mean_interval(
     values: np.ndarray, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean of independent values, (n,).
+    """Return the bootstrap interval (low, high) of the mean of independent values, (n,).
 
-    A single value, or values that do not vary, give the interval of no width.
+    The interval of a single value, or of equal values, has width 0.
     """
     return interval(values, rng, mean, confidence)
 
 
 def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return how likely a run of one method is to beat one of another on a task drawn at random.
+    """Return the probability that a run of one method outperforms a run of another method on a
+    random task (the average probability of improvement of Agarwal et al. 2021).
 
     Args:
-        one, other: scores (..., S, B) and (..., S', B) on the same B tasks.
+        one: scores of the first method, (..., S, B).
+        other: scores of the second method on the same B tasks, (..., S', B).
 
     Returns:
-        (...,): over all pairs of runs on each task, with ties counted half (Mann and Whitney's U).
+        (...): fraction of the pairs of runs, averaged over tasks; a tie counts 1/2 (the U statistic
+        of Mann and Whitney 1947).
     """
     # (..., S, 1, B) against (..., 1, S', B)
     difference = one[..., :, None, :] - other[..., None, :, :]
@@ -74,25 +79,35 @@ def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> np.ndarray
 def improvement_interval(
     one: np.ndarray, other: np.ndarray, rng: np.random.Generator, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Return the interval of the probability of improvement, scores (S, B) and (S', B)."""
+    """Return the bootstrap interval (low, high) of the probability of improvement.
+
+    Args:
+        one: scores of the first method, (S, B).
+        other: scores of the second method on the same B tasks, (S', B).
+        rng: draws the resamples.
+        confidence: coverage probability of the interval.
+
+    Raises:
+        ValueError: if the methods have different numbers of tasks.
+    """
     found = [probability_of_improvement(x, y) for x, y in resamples(rng, one, other)]
     return bounds(np.concatenate(found), confidence)
 
 
 def performance_profile(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Return the share of the scores, (..., S, B), that are above each level, (n,): (..., n)."""
-    return (flat(scores)[..., None, :] > levels[:, None]).mean(axis=-1)
+    """Return the fraction of the scores (..., S, B) above each level (n,), (..., n)."""
+    return (pooled(scores)[..., None, :] > levels[:, None]).mean(axis=-1)
 
 
 def resamples(rng: np.random.Generator, *scores: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Draw runs of each method, and tasks for all of them together, with replacement.
+    """Resample scores with replacement: runs for each method, tasks jointly for all methods.
 
     Args:
-        rng: draws them.
-        scores: of each method, (S, B), with the same B.
+        rng: draws the resamples.
+        scores: scores of each method, (S, B), with the same B.
 
     Yields:
-        Blocks of resamples, (R, S, B) for each method.
+        Blocks of R resamples, one array (R, S, B) for each method.
 
     Raises:
         ValueError: if the methods have different numbers of tasks.
@@ -107,13 +122,13 @@ def resamples(rng: np.random.Generator, *scores: np.ndarray) -> Iterator[list[np
         yield [each[rng.integers(len(each), size=(size, len(each), 1)), tasks] for each in scores]
 
 
-def flat(scores: np.ndarray) -> np.ndarray:
-    """Return scores, (..., S, B), with runs and tasks on one axis."""
+def pooled(scores: np.ndarray) -> np.ndarray:
+    """Return scores (..., S, B) with runs and tasks on one axis, (..., S * B)."""
     return scores.reshape(*scores.shape[:-2], -1)
 
 
 def bounds(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the quantiles between which the middle `confidence` of the values, (n,), lies."""
+    """Return the interval (low, high) of the middle `confidence` of the values, (n,)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Where the time of an iteration goes."""
+"""A timer of the sections of an iteration."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import torch
 
 
 class Timer:
-    """Adds up the seconds spent in named sections.
+    """Accumulates the wall-clock seconds spent in named sections.
 
     Attributes:
-        seconds: by section.
+        seconds: accumulated seconds by name of the section.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
+        """Set up; a CUDA `device` is synchronised at the end of each section."""
         self.seconds: dict[str, float] = defaultdict(float)
         self._synchronize = device is not None and device.type == "cuda"
 
     @contextlib.contextmanager
     def __call__(self, section: str) -> Iterator[None]:
-        """Add the time of the block to `section`."""
+        """Add the duration of the `with` block to `section`."""
         start = time.perf_counter()
         yield
         if self._synchronize:
@@ -31,6 +32,6 @@ class Timer:
         self.seconds[section] += time.perf_counter() - start
 
     def restart(self) -> dict[str, float]:
-        """Return the seconds by section, and begin anew."""
+        """Return the seconds by section, and reset them."""
         seconds, self.seconds = dict(self.seconds), defaultdict(float)
         return seconds

@@ -55,17 +55,18 @@ def evaluate_run(
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
         split, tasks, episodes, steps, seed: as in `metarl.evaluation.config.EvaluationConfig`.
-        against: baselines: `random` adapts from the untrained initial parameters; the folder of
-            another run, or the method of a run in the same parent folder, stands for its latest
-            checkpoint.
-        overrides: values that replace those of the run's config, such as device="cpu".
+        against: baselines: `random`, which adapts from the untrained initial parameters; or the
+            latest checkpoint of another run, given by its folder, or by its method if it has the
+            same parent folder.
+        overrides: values that replace values of the run's config, such as device="cpu".
 
     Returns:
-        The evaluations by method, or `method, part` where the protocol has several parts; and the
+        The evaluations by method, or by `method, part` for a protocol with several parts; and the
         result file, `evaluation/PROTOCOL-SPLIT.json` in the run's folder.
 
     Raises:
-        UserError: if something asked for does not exist, or the file cannot be written.
+        UserError: if the run, a baseline, the checkpoint, the protocol or the task set does not
+            exist, or the file cannot be written.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
             left.
     """
@@ -78,7 +79,7 @@ def evaluate_run(
     evaluated = {config.method: EvaluatedAgent(config, run.load(checkpoint).agent, checkpoint)}
     for name in against:
         label, baseline = find_baseline(name, run, overrides)
-        if label in evaluated:  # two runs of one method
+        if label in evaluated:  # several runs of one method
             label = Path(name).name
         evaluated[label] = baseline
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
@@ -120,7 +121,7 @@ def find_baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[st
     """Return the label of a baseline of a run, and its agent.
 
     Raises:
-        UserError: if there is no such baseline, or it was trained on other tasks.
+        UserError: if there is no such baseline, or its tasks differ from the tasks of the run.
     """
     if name == RANDOM:
         return RANDOM, EvaluatedAgent(run.config, None, "untrained")
@@ -139,10 +140,10 @@ def find_baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[st
 def find_sibling_run(run: Run, method: str) -> Path:
     """Return the folder of a run of a method, such as `oracle`, in the parent folder of a run.
 
-    Of several runs, the first one with the same seed, or else the first one.
+    If there are several, this is the first run with the same seed, or the first run.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no run of this method.
     """
     others = [Run.open(path.parent) for path in sorted(run.directory.parent.glob("*/config.yaml"))]
     others = [other for other in others if other.config.env.name == run.config.env.name]

@@ -18,12 +18,12 @@ class EvaluationConfig:
     """The settings of an evaluation.
 
     Attributes:
-        split: the name of the task set.
-        tasks: number of its tasks.
+        split: name of the task set.
+        tasks: number of tasks of the task set.
         episodes: episodes per task, before and after each adaptation.
-        steps: number of adaptations, one after another.
+        steps: number of successive adaptations.
         seed: seed of the episodes.
-        threads: threads for the physics; they do not influence the results.
+        threads: number of threads of the physics; no influence on results.
         on_failure: whether a failed episode stops the evaluation (`stop`) or is left out.
 
     Raises:
@@ -46,13 +46,14 @@ class EvaluationConfig:
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
 
     def failure_sink(self, failures: list[Failure]) -> list[Failure] | None:
-        """Return the list that `collect` appends failures to; None if the first one is to stop."""
+        """Return `failures` for `collect`; None if `on_failure` is `stop`, so `collect` raises."""
         return None if self.on_failure == "stop" else failures
 
     def episode_rngs(
         self, num_tasks: int, num_episodes: int, adaptation_step: int
     ) -> Sequence[np.random.Generator]:
-        """Return the random streams of episodes, task by task, (num_tasks * num_episodes,)."""
+        """Return the random number generators of episodes, task by task, (num_tasks *
+        num_episodes,)."""
         purpose = Purpose.EVALUATION_EPISODES
         return episode_rngs(
             self.seed, purpose, num_tasks, num_episodes, adaptation_step=adaptation_step

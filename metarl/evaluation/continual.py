@@ -20,14 +20,20 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
 
 SEQUENCE_LENGTH = 5
-"""Number of tasks that `continual` meets one after another, L."""
+"""Number of successive tasks of a sequence of `continual`, L."""
 
 
 def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """The return on every task of a sequence after 0, 1, ..., L of its tasks were met.
+    """Measure the return on all tasks of a sequence after 0, 1, ..., L of its tasks were met.
 
-    The agent adapts to each task from the meta-parameters, or from the state in which the previous
-    task left it (`sequential`).
+    The agent adapts to each task from the meta-parameters, or from its state after the previous
+    task (`sequential`).
+
+    Raises:
+        ConfigError: if there are fewer than L tasks.
+        EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no sequence without
+            failed tasks is left.
+        UserError: if the task set is unknown, or not defined for the family.
     """
     rows = chosen_tasks(family, config.split, config.tasks)
     num_sequences = len(rows) // SEQUENCE_LENGTH
@@ -95,16 +101,20 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Transfer to, and forgetting of, the earlier tasks of sequences (Lopez-Paz and Ranzato 2017,
-    section 2), from the returns R[s, i, j] on task j after the first i tasks of sequence s.
+    """Transfer to, and forgetting of, the earlier tasks of S sequences, from the returns R[s, i, j]
+    on task j after the first i tasks of sequence s.
+
+    Average and backward transfer are defined in Lopez-Paz and Ranzato 2017, section 2, forgetting
+    in Chaudhry et al. 2018.
 
     Attributes:
         matrix: mean of R over sequences, (L + 1, L).
-        average: mean return on all tasks after the last one, by sequence, (S,).
-        backward_transfer: return after the last task minus return just after the task was met,
-            mean over all tasks but the last, (S,). Negative values are forgetting.
-        forgetting: best earlier return since the task was met minus return after the last task,
-            mean over all tasks but the last, (S,).
+        average: mean return on all tasks after the last task, (S,).
+        backward_transfer: return on a task after the last task minus return on the task directly
+            after it was met, averaged over all tasks but the last, (S,). Negative values are
+            forgetting.
+        forgetting: best return on a task between meeting it and the last task, minus its return
+            after the last task, averaged over all tasks but the last, (S,).
     """
 
     matrix: np.ndarray
@@ -114,10 +124,13 @@ class Forgetting:
 
 
 def forgetting(result: Evaluation) -> Forgetting:
-    """Compute forgetting from a part of `continual`, over the sequences without failed tasks.
+    """Compute transfer and forgetting from a part of `continual`, over sequences without failures.
+
+    Args:
+        result: returns on S * L tasks at L + 1 values of x.
 
     Raises:
-        UserError: if there is no such sequence.
+        UserError: if every sequence has a failed task.
     """
     length = len(result.x) - 1
     # (S * L, L + 1) -> R (S, L + 1, L)
@@ -127,7 +140,7 @@ def forgetting(result: Evaluation) -> Forgetting:
         raise UserError(f"{result.family}: no sequence of tasks is left that was played to the end")
     met, last = matrix[:, 1:], matrix[:, -1]  # (S, L, L), (S, L)
     just_met = np.diagonal(met, axis1=1, axis2=2)  # (S, L)
-    # The best return on a task from when it was met until the end, the end left out.
+    # The best return on a task after meeting it and before the last task, (S, L - 1)
     best = np.stack([met[:, j:-1, j].max(axis=1) for j in range(length - 1)], axis=1)
     return Forgetting(
         matrix=matrix.mean(axis=0),

@@ -1,4 +1,4 @@
-"""Few-episode adaptation on held-out tasks."""
+"""Evaluation of few-episode adaptation to held-out tasks."""
 
 from __future__ import annotations
 
@@ -33,30 +33,29 @@ def evaluate(
 ) -> Evaluation:
     """Measure the return before and after each adaptation to the tasks of a fixed set.
 
-    Each task is adapted to from the meta-parameters. With the same seed, all methods play the same
-    tasks from the same initial states with the same action noise.
+    The agent adapts to each task from the meta-parameters. With the same seed, all methods play the
+    same tasks, from the same initial states, with the same action noise.
 
     Args:
         agent: a meta-agent.
         family: the task family.
-        split: the name of the task set.
-        tasks: number of its tasks, B.
-        episodes: episodes per task, before and after each adaptation; an adaptation sees the
-            episodes that were played just before it.
-        steps: number of adaptations, one after another; fewer for an agent that cannot adapt so
-            often.
+        split: name of the task set.
+        tasks: number of tasks of the task set, B.
+        episodes: episodes per task, before and after each adaptation; an adaptation uses the
+            episodes that were played directly before it.
+        steps: number of successive adaptations, at most `agent.max_adaptations`.
         seed: seed of the episodes.
-        threads: threads for the physics; they do not influence the result.
-        on_failure: `stop` raises where an episode fails; `skip_update` and `drop_episode` leave
-            the episode out.
+        threads: number of threads of the physics; no influence on results.
+        on_failure: `stop` raises an error if an episode fails; `skip_update` and `drop_episode`
+            leave the episode out.
 
     Returns:
-        Returns of shape (B, number of adaptations + 1, episodes).
+        The evaluation, with returns (B, number of adaptations + 1, episodes).
 
     Raises:
         ConfigError: if a number is out of range.
-        EpisodeDiverged: if an episode fails, or so many that no task is left.
-        UserError: if the split is unknown, or not one of the family's.
+        EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no task is left.
+        UserError: if the task set is unknown, or not defined for the family.
     """
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
@@ -98,7 +97,7 @@ def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
 
     Raises:
         ConfigError: if `num_tasks` is below 1.
-        UserError: if the split is unknown, or not one of the family's, or has fewer tasks.
+        UserError: if the task set is unknown, not defined for the family, or has fewer tasks.
     """
     check(num_tasks >= 1, "tasks", "at least 1", num_tasks)
     check_known(split, SPLITS, "unknown split")
@@ -109,7 +108,7 @@ def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:
-    """Return the number of adaptations of an agent for which `wanted` ones are asked for."""
+    """Return the smaller of `wanted` and the maximum number of adaptations of an agent."""
     most = agent.max_adaptations
     return wanted if most is None else min(wanted, most)
 
@@ -120,7 +119,7 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
     Args:
         directory: the run's folder.
         checkpoint: `latest`, `best`, an iteration, or `average`.
-        overrides: values that replace those of the run's config, such as device="cpu".
+        overrides: values that replace values of the run's config, such as device="cpu".
 
     Raises:
         UserError: if the run or the checkpoint is missing or damaged.

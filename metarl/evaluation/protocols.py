@@ -1,7 +1,8 @@
 """Protocols: named measurements of adaptation to held-out tasks.
 
-Each takes an agent, a family and an `EvaluationConfig`, and returns `Results`: evaluations by the
-name of a part.
+A protocol is a function of an agent, a task family and an `EvaluationConfig` that returns
+`Results`: evaluations by the name of a part. All protocols raise ConfigError, EpisodeDiverged and
+UserError as `metarl.evaluation.evaluate.evaluate`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from metarl.rollout.failures import Failure
 EXPERIENCE_EPISODES = (1, 2, 3, 5, 10, 20)
 """Numbers of episodes that `few_episode` adapts from."""
 EXPERIENCE_REPEATS = 5
-"""Number of times that `few_episode` collects the experience of a task."""
+"""Number of independent sets of experience episodes that `few_episode` collects for each task."""
 PERTURBATIONS: dict[str, tuple[Any, ...]] = {
     "observation_noise": (0.05, 0.1, 0.2, 0.4),
     "action_delay": (1, 2, 4),
@@ -43,18 +44,19 @@ RENAMED_PARTS = {"usual": "nominal", "going on": "sequential"}
 
 
 def k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """The return after 0, 1, ..., `config.steps` adaptations, each from fresh episodes.
+    """Measure the return after 0, 1, ..., `config.steps` adaptations, each by new episodes.
 
-    This is the evaluation of the MAML paper (Finn et al. 2017), whose agents halve their step size
-    after the first adaptation.
+    This is the evaluation of Finn et al. 2017, where the step size is halved after the first
+    adaptation.
     """
     return {"": evaluate_k_step(agent, family, config)}
 
 
 def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """The return after one adaptation from 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
+    """Measure the return after one adaptation by 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
 
-    All kinds of agents share this x. The experience of each task is collected several times.
+    The number of episodes is comparable between all kinds of agents. The experience of each task is
+    collected `EXPERIENCE_REPEATS` times.
     """
     rows = chosen_tasks(family, config.split, config.tasks)
     repeats = min(EXPERIENCE_REPEATS, config.episodes)
@@ -86,7 +88,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             support = experience.first(num_episodes)
             adapted = agent.adapt(state, support) if num_episodes else state
             task_mask = support.task_mask if num_episodes else None
-            # The same streams for each number of episodes: differences are due to the experience.
+            # Equal random numbers for each number of episodes: differences are due to experience.
             query = play(adapted, test_episodes, 1, task_mask)
             returns.append(query.returns.reshape(len(rows), -1))
     result = Evaluation(
@@ -105,7 +107,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
 
 
 def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """`k_step` on tasks of the training distribution and on tasks outside it."""
+    """Measure `k_step` on tasks of the training distribution, and on tasks outside of it."""
     splits = {"in distribution": config.split, "out of distribution": "ood"}
     return {
         name: evaluate_k_step(agent, family, replace(config, split=split))
@@ -114,8 +116,8 @@ def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Resul
 
 
 def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """`k_step` without and with perturbations that are absent in training: observation noise,
-    delayed actions, weaker motors, each at several strengths."""
+    """Measure `k_step` without perturbations, and with perturbations that are absent in training:
+    observation noise, delayed actions and weaker motors, each at several strengths."""
     results = {"nominal": evaluate_k_step(agent, family, config)}
     for name, strengths in PERTURBATIONS.items():
         if name == "motor_strength" and isinstance(family.action_space, Discrete):
@@ -132,10 +134,11 @@ PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results
 
 
 def check_protocol(name: str) -> None:
-    """Refuse an unknown protocol.
+    """Check the name of a protocol.
 
     Raises:
-        UserError: naming the present name, or the nearest one.
+        UserError: if the name is unknown; gives the present name of a renamed protocol, or the
+            nearest name.
     """
     if name in RENAMED_PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}: its name is now {RENAMED_PROTOCOLS[name]!r}")
@@ -143,7 +146,7 @@ def check_protocol(name: str) -> None:
 
 
 def evaluate_k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Evaluation:
-    """Evaluate before and after each of `config.steps` adaptations."""
+    """Call `evaluate` with the settings of `config`."""
     return evaluate(
         agent,
         family,

@@ -1,4 +1,5 @@
-"""The result of an evaluation: returns by task, by x (such as adaptations made) and by episode."""
+"""The result of an evaluation: returns by task, by x (such as the number of adaptations) and by
+episode."""
 
 from __future__ import annotations
 
@@ -24,20 +25,21 @@ LEGACY_X_LABELS = {"adaptation steps": "adaptations"}
 class Evaluation:
     """Returns of one agent on B tasks, each at P values of x, with statistics over tasks.
 
-    Failed episodes count nowhere. A task whose episodes have all failed at some x counts at no x,
-    so statistics at different x are over the same tasks.
+    Failed episodes are left out of all statistics. A task whose episodes have all failed at some x
+    is left out at all x, so that statistics at different x are over the same tasks.
 
     Attributes:
         family: name of the task family.
         split: name of the task set.
-        task_hash: fingerprint of family and tasks.
+        task_hash: hash of family and tasks.
         tasks: (B, task_dim).
-        returns: undiscounted, (B, P, episodes); NaN where an episode failed.
+        returns: undiscounted returns, (B, P, episodes); NaN for failed episodes.
         seed: seed of the episodes.
-        success: (B, P, episodes) bool, whether each episode succeeded; None where the environment
+        success: (B, P, episodes) bool, whether each episode succeeded; None if the environment
             defines no success.
-        x_label: the quantity that x counts.
-        x: (P,), increasing; 0, ..., P - 1 by default. An agent that cannot adapt has x = (0,).
+        x_label: name of the quantity x.
+        x: (P,) integers, increasing; 0, ..., P - 1 by default. An agent that cannot adapt has
+            x = (0,).
         failures: the failed episodes.
     """
 
@@ -58,7 +60,7 @@ class Evaluation:
 
     @property
     def success_rate(self) -> np.ndarray | None:
-        """Fraction of the episodes that succeeded at each x, (P,); None where it is unknown."""
+        """Fraction of the episodes that succeeded at each x, (P,); None if success is undefined."""
         if self.success is None:
             return None
         counted = np.isfinite(self.returns) & self.complete_tasks[:, None, None]
@@ -66,14 +68,14 @@ class Evaluation:
 
     @property
     def by_task(self) -> np.ndarray:
-        """Mean return of each task at each x, (B, P); NaN where all its episodes failed."""
+        """Mean return of each task at each x, (B, P); NaN if all its episodes failed."""
         counted = np.isfinite(self.returns)
         sums, counts = np.where(counted, self.returns, 0).sum(axis=2), counted.sum(axis=2)
         return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
     @property
     def complete_tasks(self) -> np.ndarray:
-        """Mask of the tasks with episodes at every x, (B,) bool: statistics are over these."""
+        """Mask of the tasks with episodes at every x, (B,) bool; only these enter statistics."""
         return np.asarray(np.isfinite(self.by_task).all(axis=1))
 
     @property
@@ -88,7 +90,7 @@ class Evaluation:
 
     @functools.cached_property
     def interval(self) -> np.ndarray:
-        """Bootstrap 95% interval of `mean` over tasks, (P, 2)."""
+        """Bootstrap 95% interval of `mean` at each x, (P, 2): tasks are resampled."""
         rng = make_rng(0, Purpose.BOOTSTRAP)
         return np.array([mean_interval(values, rng) for values in self.scores.T])
 
@@ -135,12 +137,15 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Read the content of a result file, of the present or the earlier form.
+        """Return the evaluation of a result file, in its present or its earlier form.
 
-        Statistics are computed from the returns again.
+        Statistics are recomputed from the returns.
+
+        Args:
+            content: the JSON content, as returned by `to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: if `content` is not the result of `to_dict`.
+            KeyError, TypeError, ValueError: if `content` is not a valid result.
         """
         content = dict(content)
         content = {LEGACY_KEYS.get(key, key): value for key, value in content.items()} | content
@@ -160,7 +165,7 @@ class Evaluation:
             raise ValueError(f"{len(tasks)} tasks, {len(x)} values of x, returns {returns.shape}")
         if success is not None and success.shape != returns.shape:
             raise ValueError(f"success has the shape {success.shape}, returns {returns.shape}")
-        # A return is null, and so NaN, where an episode was left out.
+        # The returns of episodes left out are null in the file, and become NaN.
         if not np.isfinite(tasks).all() or np.isinf(returns).any():
             raise ValueError("tasks and returns: expected finite numbers")
         return cls(
@@ -178,23 +183,23 @@ class Evaluation:
 
 
 Results: TypeAlias = dict[str, Evaluation]
-"""Evaluations by the name of a protocol's part, such as `nominal`; '' where there is only one."""
+"""Evaluations by part of a protocol, such as `nominal`; the name of an only part is ''."""
 
 
 def part_label(method: str, part: str) -> str:
-    """Return the label of a part of a method's results."""
+    """Return the label of a part of the results of a method."""
     return f"{method}, {part}" if part else method
 
 
 def check_complete(result: Evaluation, sequence_length: int = 1) -> None:
-    """Refuse a result without any complete sequence of tasks.
+    """Check that a result has a complete sequence of tasks.
 
     Args:
-        result: of B tasks, consecutive sequences of `sequence_length` tasks each.
-        sequence_length: number of tasks that are played one after another.
+        result: the evaluation of B tasks, in consecutive sequences of `sequence_length` tasks.
+        sequence_length: number of tasks of a sequence.
 
     Raises:
-        EpisodeDiverged: if in every sequence some task is not complete.
+        EpisodeDiverged: if every sequence has a task without episodes at some x.
     """
     if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
         unit = "sequence of tasks" if sequence_length > 1 else "task"

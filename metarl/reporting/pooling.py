@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.schema_keys import flat
+from metarl.core.schema_keys import by_path
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.summary import RunSummary
 
@@ -23,7 +23,7 @@ def group_by_method(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummar
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
     """Return the config keys whose values differ between runs, with the value of each run."""
-    configs = [flat(summary.run.config.to_dict()) for summary in summaries]
+    configs = [by_path(summary.run.config.to_dict()) for summary in summaries]
     keys = {key: None for config in configs for key in config}
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {key: row for key, row in values.items() if any(each != row[0] for each in row)}

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
-from metarl.core.schema_keys import flat
+from metarl.core.schema_keys import by_path
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.pooling import config_differences
 from metarl.reporting.report_figures import diagnostics, learning_curves, svg
@@ -88,7 +88,7 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "markdown": escape_markdown}
-    config = flat(summaries[0].run.config.to_dict())
+    config = by_path(summaries[0].run.config.to_dict())
     variables: dict[str, Any] = {
         "summaries": summaries,
         "family": summaries[0].run.config.env,

@@ -1,4 +1,7 @@
-"""The only closed loop of an agent and its environment."""
+"""Collection of episodes: the only closed loop of an agent and its environment.
+
+B is the number of tasks, E the number of episodes of each task, T the horizon.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,29 @@ UNKNOWN_OTHERS = (
 
 
 class Actor(Protocol):
-    """Plays one batch of episodes, E of each of B tasks, by an agent's states of the tasks.
+    """Chooses the actions of one batch of episodes, E episodes of each of B tasks.
 
-    It may keep a state of its own within the episodes, such as the hidden state of a recurrent
-    policy, which must not change where an episode has ended.
+    An actor may have a state within the episodes, such as the hidden state of a recurrent policy.
+    The state of an episode must not change after the episode has ended.
     """
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        """Draw the random numbers of one episode, (T, noise_dim)."""
+        """Draw the random numbers of the actions of one episode, (T, noise_dim)."""
         ...
 
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        """Choose the actions of one step.
+        """Return the actions of one step.
 
         Args:
             obs: (B, E, obs_dim) float32; 0 where the episode has ended.
-            noise: (B, E, noise_dim), the step's part of what `noise` has drawn.
-            last_reward: (B, E) float32, of the step before; 0 at the first.
-            active: (B, E) bool, the episodes that are still being played.
+            noise: (B, E, noise_dim), the random numbers of the step, drawn by `noise`.
+            last_reward: (B, E) float32, reward of the previous step; 0 at the first step.
+            active: (B, E) bool, mask of the episodes that have not ended.
 
         Returns:
-            (B, E, action_dim) float32, of which rows of ended episodes are not used.
+            (B, E, action_dim) float32. Actions of ended episodes are ignored.
         """
         ...
 
@@ -61,27 +64,28 @@ def collect(
     task_mask: np.ndarray | None = None,
     task_ids: np.ndarray | None = None,
 ) -> Episodes:
-    """Play the same number of episodes of each task, all together.
+    """Play E episodes of each of B tasks, all in parallel.
 
-    An episode fails where its state, observation, reward or action is not finite. It is not stepped
-    any further, and the others are what they are without its failure, to the bit.
+    An episode fails at the first state, observation, reward or action that is not finite. A failed
+    episode is not stepped again and is left out of the result. The results of all other episodes
+    are bit-identical to their results without the failure.
 
     Args:
         env: a batch environment of B * E episodes.
-        actor: acts for the B tasks.
+        actor: chooses the actions of the B tasks.
         tasks: (B, task_dim).
-        rngs: the random streams of the episodes, task by task, B * E of them.
-        timer: takes the times of `reset`, `policy` and `environment`.
-        on_step: called with the environment at the beginning and after each step.
-        failures: takes those of the episodes, which are then left out; None to raise instead.
+        rngs: random number generators of the episodes, task by task, (B * E,).
+        timer: measures the sections `reset`, `policy` and `environment`.
+        on_step: called with the environment after the reset and after each step.
+        failures: list to which failures are appended; None raises at the first failure.
         adaptation_step: number of adaptations before these episodes, recorded in failures.
-        task_mask: (B,) bool, the tasks to play; all episodes of the others are left out.
-        task_ids: (B,) int64, of tasks from a finite set.
+        task_mask: (B,) bool, mask of the tasks to play; all episodes of other tasks are left out.
+        task_ids: (B,) int64, ids of tasks from a finite set.
 
     Raises:
-        EpisodeDiverged: naming task, episode and step, if an episode fails and `failures` is None,
-            or the environment does not tell how the others went on.
-        UserError: if the family's rewards have a wrong shape.
+        EpisodeDiverged: if an episode fails and `failures` is None, or if the environment does not
+            return the results of the other episodes; names task, episode and step.
+        UserError: if the rewards of the task family have a wrong shape.
     """
     family, num_tasks = env.family, len(tasks)
     horizon, num_episodes = family.horizon, env.num_episodes // num_tasks
@@ -115,7 +119,7 @@ def collect(
         noise = np.stack([actor.noise(rng, horizon) for rng in rngs])
         noise = noise.reshape(*shape, horizon, -1)
 
-        # Filled step by step, so the steps lead; transposed at the end.
+        # (T, B, E, ...), since the arrays are filled step by step; transposed at the end
         obs_dim, action_dim = family.observation_space.shape[0], family.action_dim
         all_obs = np.zeros((horizon + 1, *shape, obs_dim), np.float32)
         all_action = np.zeros((horizon, *shape, action_dim), np.float32)
@@ -133,8 +137,8 @@ def collect(
         if not active.any():
             break
         with timer("policy"):
-            # Ended episodes are acted for too: the shape of a matrix product decides its rounding,
-            # and an episode's end must not change the others' results.
+            # Actions of ended episodes are computed too: the rounding of a matrix product depends
+            # on its shape, and the end of an episode must not change other results.
             action = actor.act(all_obs[step], noise[:, :, step], last_reward, active)
         if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
@@ -201,7 +205,13 @@ def episode_rngs(
     iteration: int = 0,
     adaptation_step: int = 0,
 ) -> list[np.random.Generator]:
-    """Return a random stream for each episode, task by task."""
+    """Return the random number generators of the episodes, task by task, (B * E,).
+
+    Args:
+        seed, purpose, iteration, adaptation_step: as in `metarl.core.rng.make_rng`.
+        num_tasks: B.
+        num_episodes: E.
+    """
     return [
         make_rng(
             seed,
@@ -217,15 +227,15 @@ def episode_rngs(
 
 
 def episode_major(array: np.ndarray) -> np.ndarray:
-    """Turn (T, B, E, ...) into (B, E, T, ...), contiguous."""
+    """Return an array (T, B, E, ...) as a contiguous array (B, E, T, ...)."""
     return np.ascontiguousarray(np.moveaxis(array, 0, 2))
 
 
 def all_in_range(array: np.ndarray) -> bool:
-    """Say whether all numbers are finite in 32 bits: much faster than one by one."""
-    return bool(array.min() >= -MAX_FLOAT32 and array.max() <= MAX_FLOAT32)  # which NaN is not
+    """Return whether all numbers are finite in float32; faster than `in_range(array).all()`."""
+    return bool(array.min() >= -MAX_FLOAT32 and array.max() <= MAX_FLOAT32)  # False for NaN
 
 
 def in_range(array: np.ndarray) -> np.ndarray:
-    """Say which numbers are finite in 32 bits, of the shape of the array."""
-    return np.abs(array) <= MAX_FLOAT32  # which NaN is not
+    """Return the mask of the numbers that are finite in float32, shaped like `array`."""
+    return np.abs(array) <= MAX_FLOAT32  # False for NaN

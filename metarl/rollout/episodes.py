@@ -1,4 +1,4 @@
-"""Episodes: the container that passes from the rollouts to the learner."""
+"""Episodes: the container of all data that rollouts pass to the learner."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PER_TASK = ("tasks", "task_ids")  # the arrays without an axis of episodes
+PER_TASK = ("tasks", "task_ids")  # arrays without an axis E
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes of B tasks, E each, of up to T steps. After an episode has ended its rows are 0.
+    """E episodes of each of B tasks, of at most T steps. All arrays are 0 after an episode's end.
 
-    An episode that failed is left out whole: no step of it took place, all its rows are 0.
+    A failed episode is left out as a whole: all its steps are masked, and all its values are 0.
 
     Attributes:
-        obs: (B, E, T, obs_dim) float32, before each action.
-        action: (B, E, T, action_dim) float32, as the policy chose it.
+        obs: (B, E, T, obs_dim) float32, the observation before each action.
+        action: (B, E, T, action_dim) float32, the action of the policy before any clipping.
         reward: (B, E, T) float32.
         mask: (B, E, T) bool, whether the step took place.
-        last_obs: (B, E, obs_dim) float32, after the last step.
+        last_obs: (B, E, obs_dim) float32, the observation after the last step.
         terminated: (B, E) bool, whether the episode ended in a terminal state.
-        bootstrap: (B, E) bool, whether a time limit cut an endless task short, so that the value of
-            `last_obs` counts. False for terminated episodes and for finite-horizon tasks.
+        bootstrap: (B, E) bool, whether a time limit truncated an episode of an infinite-horizon
+            task, so that its return is continued by the value of `last_obs`.
         tasks: (B, task_dim) float64.
-        task_ids: (B,) int64, the numbers of tasks from a finite set; None for tasks drawn from a
+        task_ids: (B,) int64, ids of tasks from a finite set; None for tasks drawn from a
             distribution.
-        success: (B, E) bool, whether the episode succeeded at any step; None where the environment
-            knows no success.
+        success: (B, E) bool, whether the episode succeeded at any step; None if the environment
+            defines no success.
     """
 
     obs: np.ndarray
@@ -44,40 +44,41 @@ class Episodes:
 
     @property
     def episode_mask(self) -> np.ndarray:
-        """The episodes that were not left out, (B, E) bool."""
+        """Mask of the episodes that were not left out, (B, E) bool."""
         return self.mask[..., 0]
 
     @property
     def task_mask(self) -> np.ndarray:
-        """The tasks with at least one episode that was not left out, (B,) bool."""
+        """Mask of the tasks with at least one episode that was not left out, (B,) bool."""
         return np.asarray(self.episode_mask.any(axis=1))
 
     @property
     def returns(self) -> np.ndarray:
-        """The undiscounted return of each episode, (B, E) float64; NaN where it was left out."""
+        """Undiscounted return of each episode, (B, E) float64; NaN for episodes left out."""
         return np.where(self.episode_mask, self.reward.sum(axis=2, dtype=np.float64), np.nan)
 
     @property
     def mean_return(self) -> float | None:
-        """The mean return of the episodes that were not left out; None if all were."""
-        return mean(self.returns[self.episode_mask])
+        """Mean return of the episodes that were not left out; None if there are none."""
+        return mean_or_none(self.returns[self.episode_mask])
 
     @property
     def success_rate(self) -> float | None:
-        """The share of these episodes that succeeded; None also where success is not known."""
-        return None if self.success is None else mean(self.success[self.episode_mask])
+        """Fraction of the episodes, without the episodes left out, that succeeded; None if there
+        are none, or if the environment defines no success."""
+        return None if self.success is None else mean_or_none(self.success[self.episode_mask])
 
     @property
     def num_steps(self) -> int:
-        """How many environment steps were taken."""
+        """Number of environment steps that took place."""
         return int(self.mask.sum())
 
     def rows(self, start: int, stop: int) -> Episodes:
-        """Return the episodes of tasks `start` to `stop`."""
+        """Return the episodes of the tasks `start`, ..., `stop` - 1."""
         return Episodes(**{name: array[start:stop] for name, array in self.arrays.items()})
 
     def of_tasks(self, indices: np.ndarray) -> Episodes:
-        """Return the episodes of the tasks with these numbers, (n,) integers."""
+        """Return the episodes of the tasks at `indices`, (n,) integers."""
         return Episodes(**{name: array[indices] for name, array in self.arrays.items()})
 
     def first(self, number: int) -> Episodes:
@@ -91,10 +92,10 @@ class Episodes:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are not None, by name."""
+        """All arrays that are not None, by name."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
 
-def mean(values: np.ndarray) -> float | None:
-    """Return the mean, None of nothing."""
+def mean_or_none(values: np.ndarray) -> float | None:
+    """Return the mean of values, (n,); None if n is 0."""
     return float(values.mean()) if values.size else None

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, and other numerical trouble: what a run remembers of it."""
+"""Numerical failures of a run: non-finite episodes, skipped updates, and warnings."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 OnFailure: TypeAlias = Literal["stop", "skip_update", "drop_episode"]
-"""What to do where a number is not finite: `metarl.config.Config.on_failure`."""
+"""The reaction to a number that is not finite: see `metarl.config.Config.on_failure`."""
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)  # what is stored of an episode has 32 bits
+MAX_FLOAT32 = float(np.finfo(np.float32).max)  # episodes are stored in float32
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One event.
+    """A numerical failure or a warning.
 
     Attributes:
-        kind: `episode` (one that is not finite), `update` (one that was not made), or `warning`.
-        reason: what happened.
-        adaptation_step: number of adaptations before the episode; None, like all that follows,
-            where the event is not one episode's.
-        task_index: the task's number within its batch.
-        task: the task itself, (task_dim,).
-        episode: the episode's number within its task.
-        step: the control step.
+        kind: `episode` (an episode with a number that is not finite), `update` (an update that was
+            not made), or `warning`.
+        reason: a sentence about the failure.
+        adaptation_step: number of adaptations before the episode; None for other kinds.
+        task_index: index of the task in its batch; None if no task is known.
+        task: parameters of the task, (task_dim,); None if no task is known.
+        episode: index of the episode in its task; None for other kinds.
+        step: environment step in the episode; None for other kinds.
     """
 
     kind: Literal["episode", "update", "warning"]
@@ -55,7 +55,16 @@ def episode_failures(
     adaptation_step: int,
     step: int,
 ) -> list[Failure]:
-    """Describe the failures of episodes, `ids` into a batch of `num_episodes` per task."""
+    """Return the failures of the episodes `ids` of a batch.
+
+    Args:
+        ids: indices of episodes, (n,), counted task by task.
+        tasks: (B, task_dim).
+        num_episodes: E, the number of episodes of each task.
+        reason: a sentence about the failure.
+        adaptation_step: number of adaptations before the episodes.
+        step: environment step in the episodes.
+    """
     places = [divmod(int(i), num_episodes) for i in ids]
     return [
         Failure(
@@ -69,7 +78,7 @@ class EpisodeDiverged(RuntimeError):
     """Episodes reached a state, a reward or an action that is not finite.
 
     Attributes:
-        failures: of these episodes, at least one.
+        failures: the failures of these episodes, at least one.
     """
 
     def __init__(self, failures: Sequence[Failure], remark: str = "") -> None:
@@ -80,12 +89,13 @@ class EpisodeDiverged(RuntimeError):
 
 
 class NotFinite(FloatingPointError):
-    """An update that would not be finite, and was not made.
+    """A quantity of an update is not finite; the update was not made.
 
     Attributes:
-        what: is not finite.
-        indices: of the tasks whose own part is not finite; none if only their sum is not.
-        tasks: the tasks themselves, (n, task_dim), if they are known.
+        what: name of the quantity.
+        indices: indices of the tasks with a non-finite contribution to the quantity; empty if all
+            contributions are finite, but not their sum.
+        tasks: the parameters of these tasks, (n, task_dim); None if they are not known.
     """
 
     def __init__(
@@ -96,7 +106,7 @@ class NotFinite(FloatingPointError):
 
     @property
     def failure(self) -> Failure:
-        """The event, with the first of the tasks."""
+        """The failure, with the first of the tasks."""
         more = len(self.indices) - 1
         others = f" (nor of {more} more tasks)" if more > 0 else ""
         reason = f"{self.what} is not finite; nothing was updated{others}"
@@ -107,16 +117,17 @@ class NotFinite(FloatingPointError):
 
 
 def check_finite(what: str, total: Tensor, parts: Sequence[Tensor], sizes: Sequence[int]) -> None:
-    """Refuse a sum over chunks of tasks that is not finite.
+    """Check that a sum over microbatches of tasks is finite.
 
     Args:
-        what: the sum is called.
-        total: the sum.
-        parts: what was added, chunk by chunk.
-        sizes: how many tasks each chunk has.
+        what: name of the sum in the error message.
+        total: the sum, a tensor of any shape.
+        parts: the summands, one for each microbatch.
+        sizes: number of tasks of each microbatch.
 
     Raises:
-        NotFinite: naming the tasks of the chunks that are not finite.
+        NotFinite: if the sum is not finite; names the tasks of the microbatches whose summands are
+            not finite.
     """
     if bool(torch.isfinite(total).all()):
         return
@@ -133,7 +144,7 @@ def check_finite(what: str, total: Tensor, parts: Sequence[Tensor], sizes: Seque
 
 
 def failures_of(error: Exception) -> list[Failure]:
-    """Return the events that an error tells of."""
+    """Return the failures that an error reports; [] for errors that are not numerical."""
     if isinstance(error, EpisodeDiverged):
         return error.failures
     if isinstance(error, NotFinite):
@@ -144,8 +155,16 @@ def failures_of(error: Exception) -> list[Failure]:
 def lines_of(
     failures: Sequence[Failure], iteration: int, on_failure: OnFailure
 ) -> list[dict[str, Any]]:
-    """Return what a run's record says of the events of an iteration: what is known of each, and
-    how it was handled."""
+    """Return the entries of a run's failure log for the failures of one iteration.
+
+    Args:
+        failures: the failures and warnings of the iteration.
+        iteration: number of the iteration.
+        on_failure: the reaction to failures, which the entries record as `handled`.
+
+    Returns:
+        One dict for each failure, without the fields that are None.
+    """
     skipped: OnFailure = "stop" if on_failure == "stop" else "skip_update"
     handled = {"episode": on_failure, "update": skipped, "warning": "warned"}
     return [

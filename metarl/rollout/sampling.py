@@ -1,4 +1,4 @@
-"""The tasks of a meta-batch: drawn from the distribution, or from a fixed set of training tasks."""
+"""Sampling of the tasks of a meta-batch, from a distribution or from a set of training tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metarl.envs import TaskFamily
 
 
 class SamplingConfig(Section):
-    """The episodes of a meta-iteration."""
+    """Numbers of tasks, episodes and adaptations of a meta-iteration."""
 
     num_tasks: Annotated[int, Field(ge=1)] = 40
     """Tasks per meta-batch."""
@@ -22,21 +22,26 @@ class SamplingConfig(Section):
     adaptation_steps: Annotated[int, Field(ge=0, le=MAX_ADAPTATIONS)] = 1
     """Adaptations in training; 0 trains one policy for all tasks."""
     train_tasks: Annotated[int, Field(ge=0, le=10**6)] = 0
-    """Number of fixed training tasks, the first ones of the family's set `train`, which carry their
-    number as an id; 0 draws each meta-batch anew from the task distribution."""
+    """Number of fixed training tasks: the first tasks of the family's set `train`, with their index
+    in the set as task id. 0 draws the tasks of each meta-batch from the task distribution."""
 
 
 def sample_meta_batch(
     config: SamplingConfig, family: TaskFamily, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Draw the tasks of one meta-batch.
+    """Draw the B tasks of one meta-batch.
+
+    Args:
+        config: the numbers of tasks; B is `config.num_tasks`.
+        family: the task family.
+        rng: draws the tasks.
 
     Returns:
-        Tasks (B, task_dim), and their ids (B,) int64 where they come from a fixed set, without
-        repetition unless the set has fewer than B.
+        Tasks, (B, task_dim); and task ids, (B,) int64, or None for tasks drawn from the
+        distribution. Tasks of a fixed set are drawn without replacement if the set has at least B.
 
     Raises:
-        ConfigError: if the family does not have that many training tasks.
+        ConfigError: if the family has fewer than `config.train_tasks` training tasks.
     """
     if not config.train_tasks:
         return family.sample_tasks(rng, config.num_tasks), None

@@ -1,4 +1,4 @@
-"""Writes that survive a kill, a full disk and a power cut, and errors that name the file."""
+"""File access that is safe against kills, full disks and power cuts; errors name the file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def wrap_os_errors(path: Path | str) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any time either the old or the new content is there, whole.
+    """Replace the content of a file: at any time the file has either the old or the new content.
 
     Raises:
-        StorageError: if it cannot be written; the old content is still there.
+        StorageError: if the file cannot be written; it then still has the old content.
     """
     temporary = path.with_name(f".{path.name}.partial")
     with wrap_os_errors(path):
@@ -53,10 +53,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
+    """Flush a file, or the entries of a folder, to the disk.
 
     Raises:
-        StorageError: if they cannot be written.
+        StorageError: if the disk cannot be written.
     """
     with wrap_os_errors(path):
         descriptor = os.open(path, os.O_RDONLY)
@@ -67,10 +67,11 @@ def sync(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to an existing file: a log that vanished must not begin again unnoticed.
+    """Append a line to an existing file. A missing file is an error, since it was a deleted log.
 
     Raises:
-        StorageError: if it cannot be written, or does not exist; a part of the line may be there.
+        StorageError: if the file cannot be written, or does not exist; a part of the line may have
+            been written.
     """
 
     def existing(name: str, flags: int) -> int:
@@ -81,11 +82,11 @@ def append_line(path: Path, line: str) -> None:
 
 
 def whole_lines(path: Path, usable: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Return the lines of a log, one for each iteration, up to the first damaged line.
+    """Return the entries of a log, one for each iteration, up to the first damaged line.
 
     Args:
-        path: the file.
-        usable: whether a line has the required keys.
+        path: the file, with one JSON object on each line.
+        usable: returns whether an entry has the required keys.
 
     Raises:
         UserError: if the file exists, but cannot be read.
@@ -118,7 +119,7 @@ def read(path: Path) -> bytes:
     """Return the content of a file, b"" if it does not exist.
 
     Raises:
-        UserError: if it exists, but cannot be read.
+        UserError: if the file exists, but cannot be read.
     """
     try:
         return path.read_bytes()

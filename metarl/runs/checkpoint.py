@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running any of their content, checked."""
+"""Checkpoints: written atomically, verified by a checksum, and read without running any code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, is_number
 from metarl.runs.atomic_io import write_atomically
 
-FORMAT = 3
-OLDEST_FORMAT = 2  # format 3 adds numbers in `agent`
+FORMAT = 3  # the format of new checkpoints
+OLDEST_FORMAT = 2  # the oldest readable format; format 3 adds numbers in `agent`
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Checkpoint:
     """The state of a run after some iterations.
 
     Attributes:
-        iteration: number of iterations that are done.
-        env_steps: number of environment steps that they took.
-        best_return: the return after adaptation at which `best.pt` was saved.
-        agent: the agent's state (`MetaAgent.state_dict`): CPU tensors and finite numbers by name.
+        iteration: number of finished iterations.
+        env_steps: number of environment steps of these iterations.
+        best_return: return after adaptation of `best.pt`, undiscounted; -inf before the first one.
+        agent: state of the agent (`MetaAgent.state_dict`): CPU tensors and finite numbers by name.
 
     Raises:
         TypeError: if a field has another type.
@@ -51,15 +51,15 @@ class Checkpoint:
 
 
 def average(checkpoints: Sequence[Checkpoint], may_average: Callable[[str], bool]) -> Checkpoint:
-    """Return the last of some checkpoints of a run, with learned parameters averaged over all.
+    """Return the last of several checkpoints, with learned parameters averaged over all of them.
 
-    A meta-gradient that is estimated from few tasks makes the parameters fluctuate around an
-    optimum; their mean fluctuates less (Polyak and Juditsky 1992).
+    Parameters fluctuate around an optimum if meta-gradients are estimated from few tasks; their
+    mean fluctuates less (Polyak and Juditsky 1992).
 
     Args:
-        checkpoints: of one run, the last one last.
-        may_average: whether the floating-point tensor of a name in `agent` is averaged. All other
-            content is that of the last checkpoint; an optimiser's state must not be averaged.
+        checkpoints: checkpoints of one run, in the order of their iterations.
+        may_average: returns whether the tensor with a given name in `agent` is averaged. Integers,
+            and all other tensors, such as the state of an optimiser, are of the last checkpoint.
     """
     last = checkpoints[-1]
     agent = {
@@ -72,17 +72,17 @@ def average(checkpoints: Sequence[Checkpoint], may_average: Callable[[str], bool
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is missing, cut short, or differs from the one that was written."""
+    """A checkpoint is missing or truncated, or its content does not match its checksum."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
-        StorageError: if it cannot be written.
+        StorageError: if the file cannot be written.
     """
     content = {"format": FORMAT, **asdict(checkpoint)}
-    # Not straight to the file: torch hides the operating system's error of a failed write.
+    # Not directly to the file: torch hides the OSError of a failed write.
     packed = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, packed)
     write_atomically(path, packed.getvalue())
@@ -92,8 +92,8 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint of a format from `OLDEST_FORMAT` to `FORMAT`.
 
     Raises:
-        DamagedCheckpoint: if it is missing, or not whole.
-        UserError: if it is of a newer format.
+        DamagedCheckpoint: if the file is missing or damaged.
+        UserError: if the checkpoint has a newer format.
     """
     if not path.is_file():
         raise DamagedCheckpoint(f"{path}: there is no such checkpoint")
@@ -102,7 +102,7 @@ def load(path: Path) -> Checkpoint:
         stored = content.pop("checksum", None)
         whole = stored == checksum(content)
         version = content.pop("format")
-    except Exception as error:  # damaged bytes make torch raise almost anything
+    except Exception as error:  # torch raises many types of errors at damaged bytes
         raise DamagedCheckpoint(
             f"{path}: not a whole checkpoint of metarl, perhaps cut short ({error_summary(error)})"
         ) from error
@@ -127,19 +127,20 @@ def load(path: Path) -> Checkpoint:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of names, types, shapes and values, independent of their memory layout.
+    """Return the SHA-256 of names, types, shapes and values, independent of the memory layout.
 
-    It must stay the same in later formats: it tells a damaged file from a format that is too new.
+    The checksum must not change in later formats: it distinguishes a damaged file from a file of a
+    newer format.
 
     Args:
-        content: tensors, numbers, texts, and mappings of them, by name.
+        content: tensors, numbers, texts and nested mappings, by name.
     """
     digest = hashlib.sha256()
     for name, value in sorted(content.items()):
         if isinstance(value, Tensor):
             digest.update(f"{name!r} {value.dtype} {list(value.shape)}\n".encode())
-            flat = value.detach().cpu().contiguous().flatten()  # at least one axis: view needs it
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
+            elements = value.detach().cpu().contiguous().flatten()  # `view` needs an axis
+            digest.update(elements.view(torch.uint8).numpy().tobytes())
         else:
             plain = checksum(value) if isinstance(value, Mapping) else repr(value)
             digest.update(f"{name!r} {type(value).__name__} {plain}\n".encode())

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: only one process at a time trains a run."""
+"""The lock of a run's folder: at most one process trains a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def training_lock(directory: Path) -> Iterator[None]:
     """Hold the exclusive training lock of a run; released by the OS if the process dies.
 
     Raises:
-        UserError: naming the process that is training the run, if there is one.
+        UserError: if another process is training the run; names the process.
         StorageError: if the folder cannot be written.
     """
     path = directory / ".lock"
@@ -41,7 +41,7 @@ def training_lock(directory: Path) -> Iterator[None]:
 
 
 def lock_owner(path: Path) -> str:
-    """Return the name of the process that holds a lock, as written in the lock's file."""
+    """Return a text that names the process that holds a lock, read from the file of the lock."""
     try:
         return f"process {path.read_text().strip() or '(of unknown number)'}"
     except (OSError, ValueError):

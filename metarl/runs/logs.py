@@ -1,4 +1,4 @@
-"""The logs of a run: metrics and timings of each iteration, and its numerical failures."""
+"""The logs of a run: metrics and timings of each iteration, and numerical failures."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class RunLogs:
         return [line for line in json_lines(self.failures_file) if is_number(line.get("iteration"))]
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
-        """Append the metrics and the timings of one iteration; `rewind` has made the files.
+        """Append the metrics and the timings of one iteration to the files that `rewind` created.
 
         Raises:
-            StorageError: if they cannot be written.
+            StorageError: if a file cannot be written.
         """
         for path, values in ((self.metrics_file, metrics), (self.timings_file, timings)):
             append_line(path, json.dumps(values, allow_nan=False))
@@ -66,16 +66,17 @@ class RunLogs:
         """Append failures and warnings of one iteration.
 
         Raises:
-            StorageError: if they cannot be written.
+            StorageError: if the file cannot be written.
         """
         with wrap_os_errors(self.failures_file), self.failures_file.open("ab") as file:
             file.write(encode_lines(entries))
 
     def rewind(self, iteration: int) -> None:
-        """Delete the metrics, timings and failures of iterations after `iteration`.
+        """Delete the metrics, timings and failures of iterations after `iteration`, and create
+        missing files of metrics and timings.
 
         Raises:
-            StorageError: if the files cannot be written.
+            StorageError: if a file cannot be written.
         """
         for path in (self.metrics_file, self.timings_file):
             content = read(path)
@@ -91,12 +92,12 @@ class RunLogs:
 
 
 def are_metrics(entry: Mapping[str, Any]) -> bool:
-    """Return whether a line of a log has the keys that every reader of metrics needs."""
+    """Return whether an entry of a log has valid values of the keys that all readers need."""
     returns = [entry.get(name, "") for name in ("return_before", "return_after")]
     known = [value for value in returns if value is not None]  # null if every episode failed
     return is_number(entry.get("env_steps")) and all(map(is_number, known))
 
 
 def encode_lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return JSON with one entry on each line."""
+    """Return entries as JSON, one entry on each line."""
     return "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries).encode()

@@ -1,4 +1,4 @@
-"""The provenance of a result."""
+"""The provenance of a result: command, versions, hardware and code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, str] | None:
-    """Return the commit of this clone and the uncommitted changes; None if it is no clone."""
+    """Return commit and uncommitted changes of the repository; None outside a git repository."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None

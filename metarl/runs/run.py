@@ -1,4 +1,4 @@
-"""A run's folder: config, logs, checkpoints and provenance."""
+"""The folder of a run: config, logs, checkpoints and provenance."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from metarl.runs.provenance import provenance
 from metarl.runs.untrusted import check_code, check_links
 
 LATEST = "latest.pt"
-AVERAGED = 0.25  # the fraction of the kept checkpoints, the last ones, that `average` is made of
+AVERAGED = 0.25  # fraction of the kept checkpoints, the most recent ones, in `average`
 PARTIAL_RUN_FILES = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
 }
-"""What a run's folder holds before it has a config."""
+"""The possible content of a run's folder before its config is written."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Run(RunLogs):
 
     @classmethod
     def create(cls, config: Config, directory: Path) -> Run:
-        """Make a new run's folder. Of several processes that try at once, one succeeds.
+        """Create the folder of a new run. If several processes try at once, one succeeds.
 
         Raises:
-            UserError: if it exists or cannot be made.
+            UserError: if the folder exists already, or cannot be created.
         """
         check_free(directory)
         run = cls(directory, config)
@@ -58,7 +58,7 @@ class Run(RunLogs):
             with run.lock():
                 check_free(directory)
                 write_atomically(directory / "provenance.json", encode(provenance()))
-                # Last: the config makes the folder a run's folder.
+                # Last, since a folder with a config is the folder of a run.
                 write_atomically(directory / "config.yaml", config.to_yaml().encode())
         except StorageError as error:
             raise UserError(str(error)) from error
@@ -66,21 +66,22 @@ class Run(RunLogs):
 
     @classmethod
     def open(cls, directory: Path, **overrides: Any) -> Run:
-        """Open an existing run's folder, which may be untrusted.
+        """Open the folder of an existing run, which may be untrusted.
 
-        None of its files is run, and nothing is written outside the folder: its config is data, and
-        links that lead out of it are refused. There is one deliberate exception: a config may name
-        your own task family, inner rule or environment (`package.module:Class`), and opening the
-        run imports that module, if Python finds it. So do not open an untrusted run from within a
-        folder of untrusted modules; modules in the run's own folder are refused.
+        No file of the folder is executed, and nothing is written outside the folder: the config is
+        data, and links that lead out of the folder are errors. There is one deliberate exception. A
+        config may name a task family, update rule or environment of the user as
+        `package.module:Class`, and opening the run imports this module if Python finds it. Do not
+        open an untrusted run from a folder of untrusted modules. Modules in the run's folder are
+        errors.
 
         Args:
-            directory: the folder.
-            overrides: values that replace those of its config, such as device="cpu".
+            directory: the run's folder.
+            overrides: values that replace values of the config, such as device="cpu".
 
         Raises:
-            UserError: if there is no run in it, a link leads out of it, or its config names code
-                that came with it.
+            UserError: if the folder contains no run, a link leads out of the folder, or the config
+                names code in the folder.
         """
         path = directory / "config.yaml"
         if not path.is_file():
@@ -95,10 +96,10 @@ class Run(RunLogs):
         return cls(directory, make_config(data, str(path), overrides))
 
     def with_iterations(self, iterations: int) -> Run:
-        """Return the same run with another number of iterations in its config.
+        """Write another number of iterations to the config, and return the changed run.
 
         Raises:
-            UserError: if another process is training it.
+            UserError: if another process is training the run.
             StorageError: if the config cannot be written.
         """
         other = self.config.replace(iterations=iterations)
@@ -111,33 +112,36 @@ class Run(RunLogs):
         return self.directory / "checkpoints"
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the exclusive training lock of this run; see `training_lock`."""
+        """Hold the exclusive training lock of the run; see `training_lock`."""
         return training_lock(self.directory)
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, None if none has been written yet.
+        """Return the newest undamaged checkpoint; None before the first checkpoint.
 
-        That is `latest.pt`. If it is missing or damaged, a warning names the checkpoint that is
-        used instead.
+        This is `latest.pt`. If it is missing or damaged, a warning names the checkpoint that
+        replaces it.
 
         Raises:
-            UserError: if none is whole, or it was written by a newer metarl.
+            UserError: if all checkpoints are damaged, or one has a newer format.
         """
         found = self._newest(sys.maxsize)
         return found[1] if found else None
 
     def resumable(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint whose iterations are all in metrics and timings, which
-        a power cut may have left shorter, and make it `latest.pt`. None as with `latest`.
+        """Return the newest undamaged checkpoint whose iterations are all in the logs of metrics
+        and timings, and copy it to `latest.pt`; None before the first checkpoint.
+
+        After a power cut, the logs may be shorter than the iterations of a checkpoint.
 
         Raises:
-            UserError: if there are checkpoints, but none like that, or there must have been some.
+            UserError: if there are checkpoints, but none is usable; or if the logs imply that
+                checkpoints are missing.
             StorageError: if `latest.pt` cannot be written.
         """
         played = len(self.metrics())
         found = self._newest(min(played, len(self.timings())))
         if found is None:
-            if played > self.config.checkpoint_every:  # one was written before the last of these
+            if played > self.config.checkpoint_every:  # a checkpoint must have been written
                 raise UserError(
                     f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
                     f"{played} iterations; bring them back, or begin anew with --out"
@@ -149,7 +153,8 @@ class Run(RunLogs):
         return state
 
     def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
-        """Return the newest whole checkpoint of an iteration up to `recorded`, and its file."""
+        """Return file and content of the newest undamaged checkpoint of at most `recorded`
+        iterations; None before the first checkpoint."""
         latest = self.checkpoints / LATEST
         kept = self._kept()
         if not kept and not latest.exists():
@@ -175,16 +180,18 @@ class Run(RunLogs):
         raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
     def _kept(self) -> list[Path]:
-        """Return the files of the checkpoints that are kept during training, the oldest first."""
+        """Return the files of the checkpoints that training keeps, in the order of iterations."""
         return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
 
     def load(self, name: str = "latest") -> Checkpoint:
-        """Return a checkpoint by name: latest, best, an iteration's number, or average.
+        """Return a checkpoint by name.
 
-        The average is over the last quarter of the kept checkpoints.
+        Args:
+            name: `latest`, `best`, the number of an iteration, or `average`: the mean of the last
+                quarter of the kept checkpoints.
 
         Raises:
-            UserError: if it is missing or damaged.
+            UserError: if the checkpoint is missing or damaged.
         """
         if name == "latest" and (state := self.latest()) is not None:
             return state
@@ -202,47 +209,52 @@ class Run(RunLogs):
         return checkpoint.load(path)
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
-        """Write `latest`, and, if asked for, `best` and a copy that is kept.
+        """Write the checkpoint `latest`.
+
+        Args:
+            state: the checkpoint.
+            best: whether to write it as `best` too.
+            keep: whether to write a copy, named by the iteration, that is kept.
 
         Raises:
-            StorageError: if one cannot be written; the last `latest` is then whole.
+            StorageError: if a file cannot be written; the previous `latest` is then undamaged.
         """
-        # A checkpoint must not be on the disk before the lines of its iterations.
+        # The log entries of all iterations must be on the disk before their checkpoint.
         for path in (self.metrics_file, self.timings_file):
             sync(path)
-        # `latest` last, as a resumed run starts from it; `best` first, as without a `latest` the
-        # run starts from the kept copy, and would not write `best` again.
+        # `latest` is last, since a resumed run starts from it. `best` is first: without `latest`, a
+        # resumed run starts from the kept copy and would not write `best` again.
         names = ["best"] * best + [f"iteration-{state.iteration:06d}"] * keep + ["latest"]
         for name in names:
             checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def record(self, iteration: int, failures: Sequence[Failure]) -> None:
-        """Append the failures and warnings of an iteration to their log.
+        """Append the failures and warnings of an iteration to the log of failures.
 
         Raises:
-            StorageError: if it cannot be written.
+            StorageError: if the log cannot be written.
         """
         if failures:
             self.log_failures(lines_of(failures, iteration, self.config.on_failure))
 
 
 def is_free(directory: Path) -> bool:
-    """Return whether a new run may use a folder: it does not exist, is empty, or holds only the
-    `PARTIAL_RUN_FILES` of a run whose creation was interrupted."""
+    """Return whether a new run may use a folder: the folder does not exist, is empty, or contains
+    only the `PARTIAL_RUN_FILES` of a run whose creation was interrupted."""
     try:
         found = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        return not directory.exists()  # a path below a file, whose folder fails to be made later
+        return not directory.exists()  # a path below a file, where creating the folder fails later
     return found <= PARTIAL_RUN_FILES and not any((directory / "checkpoints").glob("*"))
 
 
 def check_free(directory: Path) -> None:
-    """Refuse a folder that a new run may not use.
+    """Check that a new run may use a folder; see `is_free`.
 
     Raises:
-        UserError: naming it.
+        UserError: if the folder is in use; names the folder.
     """
     if not is_free(directory):
         raise UserError(
@@ -252,11 +264,11 @@ def check_free(directory: Path) -> None:
 
 
 def number_in(path: Path) -> int:
-    """Return the number at the end of a file's name, -1 if there is none."""
+    """Return the number at the end of the name of a file; -1 without one."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
 def encode(content: Any) -> bytes:
-    """Return indented JSON."""
+    """Return content as indented JSON."""
     return (json.dumps(content, indent=2) + "\n").encode()

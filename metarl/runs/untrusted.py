@@ -1,4 +1,4 @@
-"""Checks of run folders that may come from anybody, made before any of their files is used."""
+"""Checks of untrusted run folders, which are made before any file of the folder is used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from metarl.core.errors import UserError
 
 FOLDERS = ("checkpoints", "evaluation", "report", "videos")
-"""The folders within a run's folder."""
+"""The subfolders of a run's folder."""
 CODE_SECTIONS = ("env", "agent")
 """The sections of a config whose texts may name code."""
 
 
 def check_links(directory: Path) -> None:
-    """Refuse links in a run's folder that lead out of it: files would be written there.
+    """Check that no link in a run's folder leads out of it, since files would be written there.
 
     Raises:
-        UserError: naming the link.
+        UserError: if a link leads out of the folder; names the link.
     """
     inside = directory.resolve()
     folders = [directory, *(directory / name for name in FOLDERS)]
@@ -33,17 +33,17 @@ def check_links(directory: Path) -> None:
 
 
 def check_code(directory: Path, data: Mapping[str, Any]) -> None:
-    """Refuse a config that names code in the run's own folder, which may come from anybody.
+    """Check that a config names no code in the run's folder, which may be untrusted.
 
-    Every text of the sections `CODE_SECTIONS` is checked, as any of them may be taken for a
-    `package.module:Class`, a `.py` file or an interpreter.
+    All texts of the sections `CODE_SECTIONS` are checked, since any text may be interpreted as
+    `package.module:Class`, as a `.py` file or as a Python interpreter.
 
     Args:
         directory: the run's folder.
-        data: the config's plain values, nested at most `MAX_DEPTH` deep (see `read_yaml`).
+        data: the plain values of the config, nested at most `MAX_DEPTH` deep (see `read_yaml`).
 
     Raises:
-        UserError: naming the key.
+        UserError: if a text names code in the folder; names the key.
     """
     inside = directory.resolve()
     for section in CODE_SECTIONS:
@@ -58,7 +58,7 @@ def check_code(directory: Path, data: Mapping[str, Any]) -> None:
 
 
 def texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts in nested values, each with the path of its key, such as `env.kwargs.x`."""
+    """Yield (path, text) for each text in nested values, with a path such as `env.kwargs.x`."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -70,20 +70,20 @@ def texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def code_places(text: str) -> list[Path]:
-    """Return the files and folders that would be run if a config's text named code."""
+    """Return the files and folders whose code would be executed if a text named code."""
     if not text or "\0" in text:
         return []
     name = text.rpartition(":")[0] or text
     module = name.partition(".")[0] if ":" in text and not name.endswith(".py") else ""
-    # Modules are also looked for in the current folder.
+    # Python also finds modules in the current folder.
     modules = [Path(module), Path(f"{module}.py")] if module else []
     return [Path(name), *modules]
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path, which may begin with `~`, exists and leads into a folder."""
+    """Return whether a path, which may start with `~`, exists and is in a folder."""
     try:
         path = path.expanduser()
         return path.exists() and path.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):  # a name that is too long, an unknown user, links in a circle
+    except (OSError, RuntimeError):  # too long a name, an unknown user, or circular links
         return False

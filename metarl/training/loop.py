@@ -17,7 +17,7 @@ from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.rng import Purpose, make_rng
-from metarl.core.schema_keys import flat
+from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
@@ -31,10 +31,10 @@ from metarl.training.tracking import Tracker, start_tracker
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and has saved its state.
+    """A signal stopped the training, and its state has been saved.
 
     Attributes:
-        signal: the signal that asked.
+        signal: number of the signal.
     """
 
     def __init__(self, run: Run, iteration: int, signal_number: int) -> None:
@@ -46,50 +46,50 @@ class Interrupted(Exception):
 
 
 def train(config: Config, out: str | Path | None = None) -> Run:
-    """Meta-train from the beginning.
+    """Meta-train a new run.
 
     Args:
-        config: the experiment.
+        config: the config of the run.
         out: the run's folder, which must not exist; by default runs/FAMILY-METHOD-seedN.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: if the folder exists, or the device does not.
+        UserError: if the folder exists, or the device is not available.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
 
 
 def resume(directory: str | Path) -> Run:
-    """Continue an interrupted run; the result is that of a run without the interruption.
+    """Continue an interrupted run; the finished run is identical to an uninterrupted one.
 
     Raises:
-        UserError: if there is no such run, it is finished, another process is training it, or none
-            of its checkpoints is whole.
+        UserError: if the run does not exist or is finished, if another process is training it, or
+            if all its checkpoints are damaged.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.resume(directory).run()
 
 
 def start_or_resume(config: Config, out: str | Path) -> Run:
-    """Bring the run of a config to its end, whether it has begun, is unfinished or finished.
+    """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
-    It continues up to the config's iterations even if it was begun with more or fewer, and the
-    result is that of a run begun with this config. A run past these iterations stays as it is.
+    An existing run may have been started with another number of iterations: the result is identical
+    to a run that was started with this config. A run with enough iterations is not changed.
 
     Raises:
-        UserError: if the folder holds a run of another config, or another process is training it.
+        UserError: if the folder has a run of another config, or another process is training it.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create_or_resume(config, out).run()
 
 
 def default_directory(config: Config) -> Path:
-    """Return the folder of a run for which the user names none."""
+    """Return the default folder of a run: runs/FAMILY-METHOD-seedN."""
     name = f"{config.env.name}-{config.method}-seed{config.seed}"
-    # A folder in `runs`, whatever they are called.
+    # Replaces characters such as "/", which would lead out of the folder `runs`.
     return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)
 
 
@@ -108,35 +108,35 @@ class Trainer:
     def __init__(
         self, run: Run, agent: MetaAgent | None = None, *, allow_finished: bool = False
     ) -> None:
-        """Set up for a run.
+        """Set up the training of a run.
 
         Args:
             run: the run.
-            agent: its initialised agent, where that was made already.
-            allow_finished: whether a run without remaining iterations is no error.
+            agent: the initial agent of a new run; None makes it when it is needed.
+            allow_finished: whether `run` accepts a run without remaining iterations.
         """
         self._run, self._agent, self._allow_finished = run, agent, allow_finished
         self.directory = run.directory
 
     @classmethod
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
-        """Begin a run in a new folder: see `train`."""
+        """Create a run in a new folder; see `train`."""
         agent = config.make_agent()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
     @classmethod
     def resume(cls, directory: str | Path) -> Trainer:
-        """Continue an interrupted run: see `resume`."""
+        """Open an interrupted run; see `resume`."""
         return cls(Run.open(Path(directory)))
 
     @classmethod
     def create_or_resume(cls, config: Config, out: str | Path) -> Trainer:
-        """Begin a run or continue it: see `start_or_resume`."""
+        """Create a run, or open it if it exists; see `start_or_resume`."""
         directory = Path(out)
         if is_free(directory):
             return cls.create(config, directory)
         run = Run.open(directory)
-        begun, wanted = (flat(each.to_dict()) for each in (run.config, config))
+        begun, wanted = (by_path(each.to_dict()) for each in (run.config, config))
         for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
             if wanted.get(key) != begun.get(key):
                 raise UserError(
@@ -154,13 +154,13 @@ class Trainer:
             The finished run.
 
         Raises:
-            UserError: if the run is finished already, another process is training it, or none of
-                its checkpoints is whole.
-            Interrupted: on SIGINT or SIGTERM, after saving.
+            UserError: if the run is finished already, if another process is training it, or if all
+                its checkpoints are damaged.
+            Interrupted: at SIGINT or SIGTERM, after the state was saved.
             EpisodeDiverged, NotFinite: if a number is not finite and `on_failure` is `stop`, after
-                saving.
-            WorkerError: if an environment cannot be used, or fails (after saving).
-            StorageError: if the run cannot be written; its last checkpoint is whole.
+                the state was saved.
+            WorkerError: if an environment cannot be started, or fails (after saving).
+            StorageError: if the run cannot be written; its last checkpoint is undamaged.
         """
         run, config = self._run, self._run.config
         with run.lock():
@@ -216,8 +216,8 @@ class Trainer:
                     progress(metrics, timings)
 
                     due = done % config.checkpoint_every == 0 or done == config.iterations
-                    # The mean over the iterations since the last checkpoint depends less on luck
-                    # than that of one meta-batch.
+                    # The mean over all iterations since the last checkpoint has less variance than
+                    # the mean of one meta-batch.
                     recent = mean_return(returns[-config.checkpoint_every :])
                     best = due and recent > state.best_return
                     best_return = recent if best else state.best_return
@@ -231,7 +231,7 @@ class Trainer:
         return run
 
     def _initial_state(self) -> tuple[Checkpoint, MetaAgent]:
-        """Return the checkpoint to train from, and the agent as it was then."""
+        """Return the checkpoint at which training starts, and the agent of this checkpoint."""
         state = self._run.resumable()
         if state is None:
             agent = self._agent or self._run.config.make_agent()
@@ -240,14 +240,14 @@ class Trainer:
 
 
 def mean_return(returns: list[float | None]) -> float:
-    """Return the mean of the returns that are known; minus infinity if none is."""
+    """Return the mean of the returns that are not None; -inf if all are None."""
     known = [each for each in returns if each is not None]
     return float(np.mean(known)) if known else -np.inf
 
 
 @contextmanager
 def finishing(tracker: Tracker) -> Iterator[None]:
-    """Let a tracker finish, however training ends."""
+    """Call `tracker.finish` at the end of the block, also after an error."""
     try:
         yield
     finally:
@@ -262,25 +262,26 @@ def meta_iteration(
     timer: Timer,
     failures: list[Failure],
 ) -> dict[str, Any]:
-    """Sample tasks, collect episodes and adapt in turn, and update the meta-parameters.
+    """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
 
     Args:
-        config: the experiment.
-        agent: is trained.
-        env: plays all episodes of the meta-batch.
-        iteration: its number.
-        timer: takes the times.
-        failures: takes failed episodes and updates, where the config does not say to stop.
+        config: the config of the run.
+        agent: the agent, whose meta-parameters are updated.
+        env: a batch environment of all episodes of the meta-batch.
+        iteration: number of the iteration, from 0.
+        timer: measures the sections of the iteration.
+        failures: list to which failures are appended, unless `on_failure` is `stop`.
 
     Returns:
-        The metrics of the iteration: `steps` taken, returns averaged over the episodes that did not
-        fail (None if all did), and the diagnostics of the update, if one was made.
+        The metrics: number of environment `steps`; returns averaged over the episodes that did not
+        fail (None if all failed); and the diagnostics of the update, if it was made.
+
+    Raises:
+        EpisodeDiverged, FloatingPointError: if a number is not finite and `on_failure` is `stop`.
     """
     stops = config.on_failure == "stop"
-    # sample
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
     tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
-    # collect, adapt, collect, ...
     rollouts = list(
         adaptation_rollouts(
             agent,
@@ -296,7 +297,6 @@ def meta_iteration(
             failures=None if stops else failures,
         )
     )
-    # update
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False

@@ -1,4 +1,4 @@
-"""Warnings of a training run, derived from its metrics."""
+"""Warnings about a training run, derived from its metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from metarl.core.parsing import is_number
 from metarl.rollout.failures import Failure
 
-MAX_REJECTIONS = 10  # line searches in a row that accept no step
+MAX_REJECTIONS = 10  # consecutive line searches without an accepted step
 
 
 class TrainingMonitor:
@@ -16,19 +16,19 @@ class TrainingMonitor:
     warns identically.
 
     Attributes:
-        warnings: those that last, by kind.
+        warnings: the text of each warning that holds at the last iteration, by kind.
     """
 
     def __init__(self, max_update_kl: float) -> None:
-        """Set up for an agent, with the largest KL divergence of an update that it calls usual."""
+        """Set up; KL divergences of an update above `max_update_kl` (nats) cause a warning."""
         self._max_update_kl = max_update_kl
         self._rejections = 0
         self.warnings: dict[str, str] = {}
 
     def __call__(self, metrics: Mapping[str, Any]) -> list[Failure]:
-        """Take the metrics of one iteration, and return the warnings that begin with it."""
+        """Process the metrics of one iteration, and return the warnings that are new in it."""
         kl = metrics.get("outer_kl")
-        if not is_number(kl):  # no update was made, so nothing has changed
+        if not is_number(kl):  # no update was made, so the policy has not changed
             return []
         self._rejections = self._rejections + 1 if metrics.get("line_search_rejected") else 0
         found = {}

@@ -1,4 +1,4 @@
-"""The progress of a training run: a bar on a terminal, plain lines elsewhere."""
+"""Display of the progress of a training run: a bar on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from metarl.runs.run import Run
 
 
 class Progress:
-    """Shows the returns of each iteration and the estimated time until the end."""
+    """Shows the returns of each iteration and the estimated remaining time."""
 
     def __init__(self, run: Run, start: int) -> None:
+        """Set up for a run of which `start` iterations are done."""
         self._total = run.config.iterations
         self._start = start
         self._console = Console()
@@ -49,10 +50,10 @@ class Progress:
         self._bar.stop()
 
     def __call__(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
-        """Show one iteration.
+        """Show the metrics and timings of one iteration.
 
         Raises:
-            StorageError: if standard output is a file on a full disk, or a closed pipe.
+            StorageError: if standard output cannot be written (a full disk, a closed pipe).
         """
         done = metrics["iteration"]
         before, after = (format_return(metrics[f"return_{when}"]) for when in ("before", "after"))
@@ -72,7 +73,7 @@ class Progress:
 
 
 def format_return(value: float | None) -> str:
-    """Write a mean return, which is None if every episode failed."""
+    """Return the text of a mean return; "none" for None, if every episode failed."""
     return "none" if value is None else f"{value:.1f}"
 
 
@@ -88,7 +89,7 @@ def problem_summary(metrics: Mapping[str, Any]) -> str:
 
 
 def clock_time(seconds: float) -> str:
-    """Write a duration as h:mm:ss."""
+    """Return a duration in seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}"

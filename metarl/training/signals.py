@@ -1,4 +1,4 @@
-"""Stopping at the end of an iteration, when a signal asks to."""
+"""Handling of SIGINT and SIGTERM: training stops at the end of an iteration."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that an iteration is finished and saved; a second one kills.
+    """Record SIGINT and SIGTERM in the block; a second signal ends the process.
+
+    Outside the main thread no signals are recorded.
 
     Yields:
-        The signals that came.
+        The list of received signals, which grows.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+    def record(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         print("\nfinishing the iteration, then saving; once more to stop at once", flush=True)
         for again in previous:
             signal.signal(again, signal.SIG_DFL)
 
     try:
-        previous = {number: signal.signal(number, note) for number in STOP_SIGNALS}
-    except ValueError:  # not in the main thread, where Python does not allow handlers
-        yield came
+        previous = {number: signal.signal(number, record) for number in STOP_SIGNALS}
+    except ValueError:  # Python allows signal handlers in the main thread only
+        yield received
         return
     try:
-        yield came
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,6 +1,6 @@
-"""Tracking by Weights & Biases (W&B), which can neither stop nor change a training.
+"""Tracking by Weights & Biases (W&B), which can neither stop nor change the training.
 
-Everything that is tracked is in the run's folder too.
+All tracked data is in the run's folder too.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from metarl.core.errors import warn
 from metarl.core.parsing import error_summary
 from metarl.runs.run import Run
 
-# Seconds. W&B's own variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override the first and
-# the last of these three.
+# Seconds. The environment variables WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT of W&B override
+# START_TIMEOUT and FINISH_TIMEOUT.
 START_TIMEOUT, CALL_TIMEOUT, FINISH_TIMEOUT = 15.0, 15.0, 60.0
-HANG_TIMEOUT = 20.0  # beyond W&B's own timeouts, until it counts as hanging
+HANG_TIMEOUT = 20.0  # added to timeouts of W&B itself before a call counts as hanging
 EXIT_TIMEOUT = 2.0  # for W&B's process to exit
 
 
@@ -51,7 +51,7 @@ class Tracker(Protocol):
         ...
 
     def artifact(self, name: str, path: Path) -> None:
-        """Record a file as a version of the artifact of that name."""
+        """Record a file as a new version of the artifact `name`."""
         ...
 
     def finish(self) -> None:
@@ -88,8 +88,8 @@ class WandbTracker:
             name=run.directory.name,
             group=f"{config.env.name}/{config.method}",
             job_type=job,
-            # Offline runs cannot be resumed; those with equal ids are merged when they are synced.
-            # A sweep's agent has given its run an id already.
+            # Offline runs cannot be resumed; offline runs with equal ids are merged at their sync.
+            # The agent of a sweep has assigned an id to its run already.
             id=None if "WANDB_SWEEP_ID" in os.environ else _run_id(run, job),
             resume="allow" if mode == "online" else None,
             config=config.to_dict(),
@@ -131,12 +131,12 @@ class WandbTracker:
 class SafeTracker:
     """A tracker whose calls neither raise nor block for long.
 
-    The calls are made in a thread of their own. The first that raises, or exceeds its timeout,
-    leads to one warning, and no further call is made.
+    Calls are made in a separate thread. After the first call that raises an error or exceeds its
+    timeout, one warning is printed and no further call is made.
     """
 
     def __init__(self, start: Callable[[], Tracker]) -> None:
-        """Call `start`, which makes the tracker, in the thread."""
+        """Start the thread, and make the tracker in it by calling `start`."""
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future] | None]
         self._calls = queue.SimpleQueue()
         self._tracker: Tracker = NullTracker()
@@ -200,11 +200,11 @@ class SafeTracker:
 def start_tracker(run: Run, job: str = "train") -> Tracker:
     """Start tracking as the run's config says.
 
-    Errors of W&B are not raised: one warning reports the first, and the run goes on without W&B.
+    Errors of W&B are not raised: one warning reports the first, and the run continues without W&B.
 
     Args:
-        run: its config's `tracking.mode` "auto" gives way to W&B's variable WANDB_MODE, if set.
-        job: the kind of work, by which W&B tells apart the runs of one folder.
+        run: the run. WANDB_MODE, if set, replaces the mode "auto" of its config.
+        job: kind of work, which distinguishes several W&B runs of one folder.
     """
     mode = run.config.tracking.mode
     if mode == "auto":
@@ -215,7 +215,7 @@ def start_tracker(run: Run, job: str = "train") -> Tracker:
 
 
 def _start(run: Run, mode: str, job: str) -> Tracker:
-    # W&B sends reports of its own errors to its makers, and prints each that it fails to send.
+    # W&B would send reports of its errors to its developers, and print every failure to do so.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if mode == "auto":
         mode = "online" if _logged_in() else "offline"
@@ -224,7 +224,7 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
     except Exception as error:
         if mode == "offline":
             raise
-        end_service()  # which would refuse a second run of this id
+        end_service()  # the running service would refuse a second run with the same id
         tracker = WandbTracker(run, "offline", job)
         reason = named_summary(error)
         warn_untracked(f"W&B is out of reach, so this run is tracked offline: {reason}")
@@ -232,10 +232,10 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
 
 
 def end_service() -> None:
-    """End W&B's own processes: they may hang, or wait for a server that never answers."""
+    """End the processes of W&B, which may hang or wait for a server that does not answer."""
     services = _services()
-    # `finish` first ends the threads that ask the process for its status: without the process
-    # they would print a traceback. Then it may block, so `teardown` does not wait for its end.
+    # `finish` first ends the threads that poll the process, which would otherwise print a traceback
+    # when the process ends. It may block afterwards, so `teardown` does not wait for `finish`.
     ending = [_attempt(wandb.finish), _attempt(wandb.teardown)]
     for service in services:
         service.kill()
@@ -246,7 +246,7 @@ def end_service() -> None:
 
 
 def _attempt(call: Callable[[], Any]) -> threading.Thread:
-    """Make a call in a thread of its own, and return the thread after at most `EXIT_TIMEOUT`."""
+    """Make a call in a new thread, and return the thread after at most `EXIT_TIMEOUT` seconds."""
 
     def attempt() -> None:
         with contextlib.suppress(BaseException):
@@ -259,21 +259,21 @@ def _attempt(call: Callable[[], Any]) -> threading.Thread:
 
 
 def _services() -> list[subprocess.Popen]:
-    """Return the processes that W&B has started in this one and that may still run.
+    """Return the running child processes that W&B has started.
 
-    W&B has no public name for them, and does not wait for one that was killed by somebody else, so
-    they are taken from all objects of this process.
+    W&B has no public attribute for these processes, and does not wait for a process that was killed
+    from outside, so they are found among all Python objects.
     """
     processes = [each for each in gc.get_objects() if type(each) is subprocess.Popen]
     return [each for each in processes if "wandb-core" in str(each.args) and each.poll() is None]
 
 
 def timeout_for(step: str, default: float) -> float:
-    """Return the seconds that W&B may take for a step: its variable WANDB_..._TIMEOUT, if set.
+    """Return the timeout of W&B for a step, in seconds: WANDB_<step>_TIMEOUT if set, or `default`.
 
     Args:
-        step: the step in the variable's name, "INIT" or "FINISH".
-        default: the seconds where the variable is not set, or is no usable number.
+        step: "INIT" or "FINISH".
+        default: the timeout if the environment variable is not set, or is not a usable number.
     """
     with contextlib.suppress(KeyError, ValueError):
         seconds = float(os.environ[f"WANDB_{step}_TIMEOUT"])
@@ -288,7 +288,7 @@ def named_summary(error: BaseException) -> str:
 
 
 def warn_untracked(message: str) -> None:
-    """Warn of metrics or files that W&B does not get."""
+    """Print a warning about metrics or files that are not sent to W&B."""
     warn(f"{message} (metrics.jsonl and the checkpoints hold everything)")
 
 
@@ -297,7 +297,7 @@ def _logged_in() -> bool:
 
 
 def _run_id(run: Run, job: str) -> str:
-    """Return an id that is the same at each resumption of a run and differs between runs."""
+    """Return a W&B id that is equal at all resumptions of a run, and different for other runs."""
     started = (run.directory / "provenance.json").read_bytes()
     key = f"{run.directory.resolve()} {job}".encode() + started
     return hashlib.sha256(key).hexdigest()[:12]

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from metarl.core.errors import ConfigError
 from metarl.core.schema import Section, build, one_of
 from metarl.core.schema_errors import type_name
-from metarl.core.schema_keys import bounds, flat, keys, plain
+from metarl.core.schema_keys import bounds, by_path, keys, plain
 
 
 class Circle(Section):
@@ -184,7 +184,7 @@ def test_a_section_is_written_and_read_again():
         "note": None,
     }
     assert Picture(**values) == picture
-    assert flat(values)["drawn.side"] == 5.0
+    assert by_path(values)["drawn.side"] == 5.0
 
 
 # --- keys ---
@@ -246,7 +246,7 @@ def test_a_mapping_is_read_and_written():
     again = plain(built)
     assert again == {"ranges": {"length": [1.0, 0.2]}, "extras": values["extras"], "width": 2}
     assert build(Ranges, again) == built
-    assert flat(again)["ranges.length"] == [1.0, 0.2]
+    assert by_path(again)["ranges.length"] == [1.0, 0.2]
     listed = {key.path: key for key in keys(Ranges)}
     assert list(listed) == ["ranges", "extras", "width"]
     assert listed["ranges"].default == {}

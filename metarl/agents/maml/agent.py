@@ -1,4 +1,4 @@
-"""MAML and its relatives: the state of a task is the state of its adaptation by gradient steps."""
+"""The agent of MAML and its relatives (Finn et al. 2017): it adapts by policy-gradient steps."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class MAMLState:
     """The states of B tasks, in microbatches of consecutive tasks.
 
     Attributes:
-        microbatches: at least one.
-        training: whether the meta-update is to learn from it: all step sizes are then whole.
-        num_adaptations: of the current task so far.
+        microbatches: the states of consecutive tasks, at least one microbatch.
+        training: whether `update` will be called with rollouts from this state. Step sizes are not
+            reduced by `inner.test_lr_schedule` then.
+        num_adaptations: number of adaptations to the current task so far.
     """
 
     microbatches: tuple[StateMicrobatch, ...]
@@ -44,15 +45,15 @@ class MAMLState:
     num_adaptations: int = 0
 
     def of_tasks(self, indices: np.ndarray) -> MAMLState:
-        """Return the states of the tasks with these numbers, (n,) in increasing order."""
+        """Return the states of the tasks at `indices`, (n,) integers in increasing order."""
         sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
-        inside = [
+        indices_by_microbatch = [
             indices[(indices >= stop - size) & (indices < stop)] - (stop - size)
             for size, stop in zip(sizes, accumulate(sizes), strict=True)
         ]
         kept = tuple(
             microbatch.of_tasks(torch.from_numpy(rows))
-            for microbatch, rows in zip(self.microbatches, inside, strict=True)
+            for microbatch, rows in zip(self.microbatches, indices_by_microbatch, strict=True)
             if rows.size
         )
         return replace(self, microbatches=kept)
@@ -69,11 +70,17 @@ class MAMLState:
 
 
 class MAMLAgent:
-    """Adapts by policy-gradient steps; learns the parameters to adapt from, and the update rule.
+    """Adapts by policy-gradient steps; learns the initial parameters and the update rule.
 
     Attributes:
-        meta: the meta-parameters: the policy's, and those of the task parameters and update rule.
-        max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+        policy: the policy.
+        loop: the inner loop.
+        inner: settings of the inner loop.
+        returns: settings of the advantages.
+        outer: the outer update.
+        meta: the meta-parameters, unstacked: parameters of the policy, of the mapping from fast
+            parameters to policy parameters, and of the update rule.
+        device, max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
 
     def __init__(
@@ -88,17 +95,18 @@ class MAMLAgent:
         num_threads: int = 1,
         tasks_per_microbatch: int | None = None,
     ) -> None:
-        """Put the parts together.
+        """Assemble the agent.
 
         Args:
             policy: the policy.
-            params: initial meta-parameters, unstacked, as `loop.init` returns them.
+            params: initial meta-parameters, unstacked, as returned by `loop.init`.
             loop: the inner loop.
             inner, outer, returns: settings.
-            device: where the learner computes.
-            num_threads: microbatches worked on at once; no influence on results.
-            tasks_per_microbatch: None for the device's best: all tasks on a GPU, one on a CPU,
-                where a microbatch should fit the cache.
+            device: the device of the learner.
+            num_threads: number of microbatches processed in parallel on a CPU; no influence on
+                results.
+            tasks_per_microbatch: number of tasks of a microbatch. None chooses the fastest: all
+                tasks on a GPU, one task on a CPU, whose cache should hold a microbatch.
         """
         self.policy, self.loop, self.inner, self.returns = policy, loop, inner, returns
         self.device = device
@@ -119,7 +127,7 @@ class MAMLAgent:
         return MAMLState(tuple(states), training)
 
     def next_task(self, state: MAMLState) -> MAMLState:
-        """Return the adapted states with the step-size schedule at its beginning."""
+        """Return the adapted states with the step-size schedule restarted."""
         return replace(state, num_adaptations=0)
 
     def _microbatch(
@@ -128,7 +136,7 @@ class MAMLAgent:
         return StateMicrobatch(inner, self.loop.to_model_params(self.meta, inner), support)
 
     def actor(self, state: MAMLState) -> MLPActor:
-        """Return what plays episodes by the adapted parameters of each task."""
+        """Return the actor with the adapted policy parameters of each task."""
         names = state.microbatches[0].params
         stacks = {
             name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
@@ -137,7 +145,7 @@ class MAMLAgent:
         return self.policy.actor(stacks)
 
     def adapt(self, state: MAMLState, episodes: Episodes) -> MAMLState:
-        """Take one gradient step per task on the episodes that its state played.
+        """Take one gradient step for each task on the episodes that were played from `state`.
 
         Outside training the step is scaled by `inner.test_lr_schedule`.
         """
@@ -161,17 +169,17 @@ class MAMLAgent:
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
-        """Improve the meta-parameters by one outer update. Tasks without an episode take no part.
+        """Update the meta-parameters by one outer update, without the tasks that have no episodes.
 
         Args:
-            rollouts: of a meta-batch; the last state holds the training batches of all earlier
-                ones.
-            rng: not used: the update is deterministic.
-            timer: takes the times of its sections.
+            rollouts: the rollouts of a meta-batch. The last state contains the support batches of
+                all earlier rollouts.
+            rng: not used, since the update is deterministic.
+            timer: measures the sections of the update.
 
         Raises:
-            NotFinite: if the loss, its gradient, the step or a diagnostic is not; or if no episode
-                is left. The agent is then unchanged, the state of its outer update included.
+            NotFinite: if the loss, its gradient, the step or a diagnostic is not finite, or if no
+                episode is left. The agent and the state of its outer update are then unchanged.
         """
         state, episodes = rollouts[-1]
         kept, tasks = np.flatnonzero(episodes.task_mask), episodes.tasks
@@ -214,7 +222,8 @@ class MAMLAgent:
     def _build_meta_batch(
         self, state: MAMLState, episodes: Episodes
     ) -> tuple[list[MetaMicrobatch], float]:
-        """Return the meta-batch in microbatches, and the baseline's mean explained variance."""
+        """Return the meta-batch in microbatches, and the mean explained variance of the baseline on
+        the query episodes."""
         returns = torch.from_numpy(episodes.returns.mean(1))  # (B,)
         weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
         parts = state.pair(episodes)
@@ -238,7 +247,8 @@ class MAMLAgent:
         return [microbatch for microbatch, _ in built], float(explained.mean())
 
     def _adaptation_kl(self, microbatches: Sequence[MetaMicrobatch]) -> float:
-        """KL(before || after all adaptation), averaged over the first support batch and tasks."""
+        """Return KL(policy before adaptation || policy after all adaptation steps), in nats,
+        averaged over the steps of the first support batch and over tasks."""
 
         @torch.no_grad()
         def work(microbatch: MetaMicrobatch) -> Tensor:
@@ -252,7 +262,8 @@ class MAMLAgent:
         return float(torch.cat(self._pool.map(work, microbatches)).mean())
 
     def _diagnostics(self, meta: Params, microbatches: Sequence[MetaMicrobatch]) -> Metrics:
-        """Return the policy's standard deviation and the learned step sizes, where there are."""
+        """Return the mean policy std and the mean learned step size, if they exist, and the
+        diagnostics of the std."""
         found: Metrics = {}
         if "log_std" in meta:
             found["policy_std"] = float(meta["log_std"].exp().mean())
@@ -270,7 +281,7 @@ class MAMLAgent:
         return {**params, **outer}
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
-        """Take over the state of another agent of the same config."""
+        """Load the state of another agent of the same config."""
         tensors = {name: torch.as_tensor(value) for name, value in state.items()}
         self.meta = {name: tensors[f"params.{name}"].to(self.device) for name in self.meta}
         names = self.outer.state_dict()

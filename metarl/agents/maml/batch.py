@@ -1,4 +1,4 @@
-"""Training batches: the steps of episodes, flat and weighted, with their advantages."""
+"""Training batches: the steps of all episodes of each task, with weights and advantages."""
 
 from __future__ import annotations
 
@@ -23,37 +23,39 @@ from metarl.rollout.episodes import Episodes
 
 
 class ReturnConfig(Section):
-    """How returns become advantages."""
+    """The estimation of advantages."""
 
     discount: Annotated[float, Field(ge=0, le=1)] = 0.99
-    """Discount per step."""
+    """Discount factor per step."""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Lambda of generalised advantage estimation; 1 means returns minus the baseline."""
+    """Lambda of generalised advantage estimation; 1 gives discounted returns minus the baseline."""
     ridge: Annotated[float, Field(gt=0)] = 1e-5
-    """Ridge of the linear baseline's least squares."""
+    """Ridge of the least-squares fit of the linear baseline."""
     standardize: bool = True
-    """Whether each task's advantages are shifted and scaled to mean 0 and variance 1."""
+    """Whether the advantages of each task are shifted and scaled to mean 0 and variance 1."""
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """The steps of B tasks, N = E * T each, episode by episode.
+    """The N = E * T steps of each of B tasks, episode by episode.
 
-    An average over a task's steps is the sum of `weight * x`: every step that took place counts
-    the same, however its episode ended, and every task counts the same in the meta-objective.
+    The mean of x over the steps of a task is the sum of `weight * x`. All steps that took place
+    have equal weight, independent of the lengths of their episodes, and all tasks have equal weight
+    in the meta-objective.
 
     Attributes:
         obs: (B, N, obs_dim).
         action: (B, N, action_dim).
         advantage: (B, N).
-        weight: (B, N), 1 / (steps of the task) where a step took place and 0 elsewhere.
-        log_prob: (B, N), of the policy that acted.
-        reward: (B, N), discounted to the start of the episode, in the units of the advantage.
-            The last one includes the value of the last state, where that is bootstrapped.
-        value: (B, N), the baseline in the same units: with lambda = 1, the sum of the rewards from
-            a step on, less its value, is the discounted advantage.
-        loss: (B,), negative mean reward per step of each task; the loss value given to update
-            rules, since the value of a surrogate does not tell how good a policy is.
+        weight: (B, N), 1 / (number of steps of the task) at steps that took place, 0 elsewhere.
+        log_prob: (B, N), log probability of the action under the policy that chose it.
+        reward: (B, N), reward discounted to the first step of the episode and divided by the scale
+            of the advantages. The last reward of a truncated episode includes the bootstrapped
+            value of the last state.
+        value: (B, N), the baseline, discounted and scaled like the reward. With lambda = 1, the sum
+            of `reward` from a step on, minus `value` at the step, is the discounted advantage.
+        loss: (B,), negative mean reward per step; the loss value given to update rules, since the
+            value of a surrogate does not measure the performance of a policy.
         horizon: T.
     """
 
@@ -68,29 +70,34 @@ class TrainingBatch:
     horizon: int
 
     def by_episode(self, x: Tensor) -> Tensor:
-        """Shape a number per step, (B, N), as (B, E, T), with 0 where no step took place."""
+        """Return values of steps, (B, N), as (B, E, T), with 0 at steps that did not take place."""
         return torch.where(self.weight > 0, x, 0).unflatten(1, (-1, self.horizon))
 
     def of_tasks(self, indices: Tensor) -> TrainingBatch:
-        """Return the steps of the tasks with these numbers, (n,)."""
+        """Return the training batch of the tasks at `indices`, (n,)."""
         tensors = {name: x[indices] for name, x in vars(self).items() if name != "horizon"}
         return TrainingBatch(**tensors, horizon=self.horizon)
 
     def every(self, stride: int, whole_episodes: bool = False) -> TrainingBatch:
-        """Return every `stride`-th step, or episode, with weights that sum to one again."""
+        """Return a subset of the steps, with weights that sum to 1 for each task.
+
+        Args:
+            stride: every `stride`-th step is kept.
+            whole_episodes: whether every `stride`-th episode is kept instead.
+        """
         if stride == 1:
             return self
 
-        def thin(x: Tensor) -> Tensor:
+        def subsample(x: Tensor) -> Tensor:
             if whole_episodes:
                 return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
             return x[:, ::stride].contiguous()
 
-        whole = {"loss": self.loss, "horizon": self.horizon}  # the task's, not those of its steps
-        thinned = {name: thin(x) for name, x in vars(self).items() if name not in whole}
-        weight = thinned.pop("weight")
+        without_steps = {"loss": self.loss, "horizon": self.horizon}  # fields without an axis N
+        kept = {name: subsample(x) for name, x in vars(self).items() if name not in without_steps}
+        weight = kept.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        return TrainingBatch(**thinned, weight=weight, **whole)
+        return TrainingBatch(**kept, weight=weight, **without_steps)
 
 
 def process_episodes(
@@ -100,10 +107,18 @@ def process_episodes(
     config: ReturnConfig,
     device: torch.device,
 ) -> tuple[TrainingBatch, Tensor]:
-    """Estimate the advantages of episodes that a stack of `params` played.
+    """Return the training batch of episodes, with estimated advantages.
+
+    Args:
+        episodes: the episodes of B tasks.
+        policy: the policy that played the episodes.
+        params: the policy parameters that played the episodes, stacked (B, ...).
+        config: settings of the advantages.
+        device: the device of the batch.
 
     Returns:
-        The batch, in the type of `params`, and the baseline's explained variance, (B,).
+        The training batch, with the dtype of `params`; and the explained variance of the baseline,
+        (B,) float64.
     """
     obs, last_obs, reward, mask, bootstrap = (
         torch.from_numpy(array).to(device)
@@ -120,7 +135,7 @@ def process_episodes(
         obs, last_obs, reward, mask, bootstrap, config.discount, config.ridge
     )
     advantage = advantages(reward, mask, values, last_values, config.discount, config.gae_lambda)
-    # With lambda = 1 an advantage is the return, with its bootstrap, less the value.
+    # With lambda = 1 an advantage is the (bootstrapped) discounted return minus the value.
     returns = values + advantages(reward, mask, values, last_values, config.discount, 1.0)
     explained = explained_variance(returns, values, mask)
     shift, scale = 0.0, 1.0
@@ -128,30 +143,30 @@ def process_episodes(
         mean, std = moments(advantage, mask)
         shift, scale = mean, std + 1e-8
         advantage = (advantage - shift) / scale * mask
-    ending = config.discount * last_values[..., None] * is_last(mask)
-    to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()
+    bootstrapped = config.discount * last_values[..., None] * is_last(mask)
+    discount_to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()
 
-    count = mask.sum((1, 2), keepdim=True).clamp(min=1)  # of steps, (B, 1, 1)
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)  # number of steps, (B, 1, 1)
 
-    def flat(x: Tensor) -> Tensor:
-        # A copy, aligned alike in every process, which NumPy's memory is not: the rounding of a
-        # matrix product may depend on it.
+    def by_step(x: Tensor) -> Tensor:
+        # (B, E, T, ...) -> (B, N, ...). A copy has the same alignment in every process, unlike the
+        # memory of NumPy arrays; the rounding of a matrix product may depend on the alignment.
         return x.flatten(1, 2).to(dtype, copy=True)
 
     dtype = next(iter(params.values())).dtype
-    flat_obs = flat(obs)
-    action = flat(torch.from_numpy(episodes.action).to(device))
+    step_obs = by_step(obs)
+    action = by_step(torch.from_numpy(episodes.action).to(device))
     with torch.no_grad():
-        log_prob = policy(params, flat_obs).log_prob(action)
+        log_prob = policy(params, step_obs).log_prob(action)
     batch = TrainingBatch(
-        obs=flat_obs,
+        obs=step_obs,
         action=action,
-        advantage=flat(advantage),
-        # A task whose episodes were all left out has no weight anywhere.
-        weight=flat(mask.double() / count),
+        advantage=by_step(advantage),
+        # All weights are 0 for a task whose episodes were all left out.
+        weight=by_step(mask.double() / count),
         log_prob=log_prob,
-        reward=flat((reward + ending) * to_start / scale),
-        value=flat((values + shift) * to_start / scale * mask),
+        reward=by_step((reward + bootstrapped) * discount_to_start / scale),
+        value=by_step((values + shift) * discount_to_start / scale * mask),
         loss=-(reward.double().sum((1, 2)) / count[:, 0, 0]).to(dtype),
         horizon=mask.shape[-1],
     )

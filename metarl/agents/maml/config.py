@@ -1,4 +1,4 @@
-"""The config of MAML and its relatives: policy, inner loop, outer update and advantages."""
+"""The config of MAML agents: policy, inner loop, outer update and advantages."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class MAMLConfig(AgentConfig):
     outer: Annotated[OuterConfig, one_of("update", OUTER_UPDATES)] = TRPOConfig()
     returns: ReturnConfig = ReturnConfig()
     tasks_per_microbatch: Annotated[int, Field(ge=0)] = 0
-    """Tasks that the learner works on at once, 0 for the device's best: all on a GPU, one on each
-    thread of a CPU, where they fit the cache. Changes the results by rounding only."""
+    """Number of tasks that the learner processes together; 0 chooses the fastest: all tasks on a
+    GPU, one task per thread on a CPU, whose cache should hold them. Changes results by rounding
+    only."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        if scale := self.policy.obs_scale:  # some families have to start a world to tell its size
+        if scale := self.policy.obs_scale:  # some families start a simulation here
             obs_dim = family.observation_space.shape[0]
             wanted = f"one number for each of the {obs_dim} of an observation, or none"
             check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
@@ -94,7 +95,11 @@ def _refuse(condition: bool, key: str, value: Any, reason: str) -> None:
 
 
 def _check_reptile(inner: InnerConfig) -> None:
-    """Refuse settings of an inner loop that needs derivatives through the adaptation."""
+    """Check that the settings of the inner loop need no derivatives through the adaptation.
+
+    Raises:
+        ConfigError: if a setting needs such derivatives; names the key.
+    """
     reason = "outer.update reptile differentiates nothing through the adaptation"
     for key, default in (
         ("adapts", "all"),

@@ -1,4 +1,4 @@
-"""The settings of the inner loop, and the inner loop made from them."""
+"""The settings of the inner loop, and its construction."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ Dimension = Annotated[int, Field(ge=1, le=1000)]
 
 
 class InnerConfig(Section):
-    """The inner loop: how a task's policy follows from the meta-parameters and its episodes."""
+    """The inner loop: the adaptation of the policy to a task by gradient steps on its episodes."""
 
     adapts: Literal["all", "head", "context", "latent", "nothing"] = "all"
-    """The parameters that adapt: all (MAML), the last layer (ANIL), a context vector that is an
-    input of the policy (CAVIA), a latent code that is decoded to parameters (LEO), or nothing: an
-    agent that does not adapt, such as an oracle."""
+    """The parameters that adapt: all (MAML), head (the last layer, ANIL), context (a context vector
+    that is an input of the policy, CAVIA), latent (a latent code that is decoded to parameters,
+    LEO), or nothing (an agent that does not adapt, such as an oracle)."""
     rule: str = "sgd"
-    """The update rule: sgd (gradient descent), meta_sgd (with a learned step size per parameter),
-    lslr (per layer and step), meta_lstm (a learned rule with gates), or a rule of your own as
-    package.module:Class."""
+    """The update rule: sgd (gradient descent), meta_sgd (a learned step size for each parameter),
+    lslr (a learned step size for each layer and step), meta_lstm (a learned rule with gates), or a
+    rule of your own as package.module:Class."""
     lr: Annotated[float, Field(gt=0)] = 0.1
-    """Step size of the gradient steps; the initial one, where it is learned."""
+    """Step size of the gradient steps; the initial step size where step sizes are learned."""
     loss_scaled_lr: NonNegative = 0.0
-    """Increase of sgd's step size per unit of a task's loss, minus the mean reward of a step. The
-    gradient of a distance to a goal does not tell how far the goal is; the loss does."""
+    """Increase of sgd's step size per unit of the task's loss, the negative mean reward per step.
+    The gradient of a distance to a goal does not depend on the distance, but the loss does."""
     test_lr_schedule: Schedule = "halving"
     """Step sizes outside training: halving (half the step size after the first adaptation, as in
-    the MAML paper), geometric (half of the last at every adaptation) or constant."""
+    Finn et al. 2017), geometric (half the previous step size at every adaptation) or constant."""
     context_dim: Dimension = 8
     """Size of the context vector."""
     latent_dim: Dimension = 8
@@ -55,20 +55,20 @@ class InnerConfig(Section):
     surrogate: Literal["likelihood_ratio", "log_likelihood", "dice", "loaded_dice"] = (
         "likelihood_ratio"
     )
-    """The loss whose gradient adapts. All have the same gradient; they differ in the
-    meta-gradient. `log_likelihood` is the loss of the first implementations; it loses the credit of
-    the pre-adaptation policy when the meta-gradient passes through it."""
+    """The loss of the inner loop. All losses have the same gradient, but different meta-gradients.
+    `log_likelihood` is the loss of the first implementations of MAML; its meta-gradient lacks the
+    credit of the pre-adaptation policy for the data that it collects."""
     dice_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Decay of `loaded_dice`: below 1, less variance for some bias."""
+    """Decay of `loaded_dice`; values below 1 reduce the variance and introduce bias."""
     emaml_weight: NonNegative = 0.0
-    """Weight of E-MAML's term, which makes pre-adaptation data more likely that led to good
-    policies. It belongs to `log_likelihood`: the other surrogates have that credit already. The
-    weight that leaves no bias is far above 1, and noisy (docs/estimators.md)."""
+    """Weight of E-MAML's term, which increases the probability of pre-adaptation data that led to
+    high returns after adaptation. Requires `log_likelihood`; the other surrogates include this
+    credit. The unbiased weight is far above 1, and its variance is high (docs/estimators.md)."""
     pre_adaptation_weight: NonNegative = 0.0
-    """Weight, in the meta-objective, of the return before each adaptation step: 1 for as much as
-    the return after adaptation."""
+    """Weight of the return before each adaptation step in the meta-objective, relative to the
+    return after adaptation."""
     first_order: bool = False
-    """Whether the meta-gradient treats the inner gradients as constants (FOMAML)."""
+    """Whether the meta-gradient treats inner gradients as constants (FOMAML, Finn et al. 2017)."""
 
     @model_validator(mode="after")
     def _check(self) -> InnerConfig:
@@ -103,10 +103,13 @@ class InnerConfig(Section):
 
 
 def own_rule(name: str) -> Callable[[float], UpdateRule]:
-    """Return a user's own update rule, a class that is called with the step size.
+    """Return an update rule of the user: a class, or a function, of the step size.
+
+    Args:
+        name: the rule as `package.module:Class`.
 
     Raises:
-        ConfigError: if it cannot be imported, or is no update rule.
+        ConfigError: if the rule cannot be imported, or has no `init` or `step`.
     """
     try:
         cls = import_object(name)
@@ -119,7 +122,11 @@ def own_rule(name: str) -> Callable[[float], UpdateRule]:
 
 
 def make_rule(config: InnerConfig, num_steps: int) -> UpdateRule:
-    """Make the update rule of a config, for `num_steps` steps in training."""
+    """Make the update rule of a config, for `num_steps` adaptation steps in training.
+
+    Raises:
+        ConfigError: if a rule of the user is not usable.
+    """
     match config.rule:
         case "sgd":
             return SGD(config.lr, config.loss_scaled_lr)
@@ -134,7 +141,7 @@ def make_rule(config: InnerConfig, num_steps: int) -> UpdateRule:
 
 
 def make_task_parameters(config: InnerConfig, policy: MLPPolicy) -> TaskParameters:
-    """Make the parameters that adapt, for a policy."""
+    """Make the task parameters of a config, for a policy."""
     match config.adapts:
         case "all" | "nothing":
             return AllParameters()
@@ -147,6 +154,10 @@ def make_task_parameters(config: InnerConfig, policy: MLPPolicy) -> TaskParamete
 
 
 def make_inner_loop(config: InnerConfig, policy: MLPPolicy, num_steps: int) -> InnerLoop:
-    """Make the inner loop of a config, for `num_steps` steps in training."""
+    """Make the inner loop of a config, for `num_steps` adaptation steps in training.
+
+    Raises:
+        ConfigError: if an update rule of the user is not usable.
+    """
     rule, task_parameters = make_rule(config, num_steps), make_task_parameters(config, policy)
     return InnerLoop(rule, task_parameters, first_order=config.first_order)

@@ -1,7 +1,8 @@
-"""The inner loop: gradient steps on the fast parameters of each task, from meta-parameters.
+"""The inner loop: gradient steps on the fast parameters of each task, starting at meta-parameters.
 
-It knows no policies: a loss is any function of a model's stacked parameters. The tasks of a stack
-do not touch each other, so the gradient of the sum of their losses is the stack of their gradients.
+The inner loop is independent of policies: a loss is any function of the stacked parameters of a
+model. The loss of a task depends on the parameters of this task only, so the gradient of the sum of
+all losses is the stack of the gradients of all tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from metarl.agents.maml.update_rules import UpdateRule
 from metarl.core.params import Params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
-"""The losses (B,) of tasks at a model's stacked parameters."""
+"""A function of the stacked parameters of a model, (B, ...), that returns the losses, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class InnerState:
 
     Attributes:
         fast_params: the parameters that adapt, stacked (B, ...).
-        optimizer_state: of the update rule, stacked (B, ...).
-        step: number of steps taken.
+        optimizer_state: the state of the update rule, stacked (B, ...).
+        step: number of adaptation steps taken.
     """
 
     fast_params: Params
@@ -45,7 +46,7 @@ class InnerState:
         return len(next(iter(self.fast_params.values())))
 
     def of_tasks(self, indices: Tensor) -> InnerState:
-        """Return the states of the tasks with these numbers, (n,)."""
+        """Return the state of the tasks at `indices`, (n,)."""
         fast_params, optimizer_state = (
             {name: value[indices] for name, value in params.items()}
             for params in (self.fast_params, self.optimizer_state)
@@ -54,7 +55,13 @@ class InnerState:
 
 
 class InnerLoop:
-    """Adaptation: which parameters adapt, by which rule, and how far the meta-gradient sees it."""
+    """Adaptation to tasks by gradient steps.
+
+    Attributes:
+        rule: the update rule.
+        task_parameters: the parameters that adapt, and their mapping to model parameters.
+        first_order: whether meta-gradients treat the inner gradients as constants.
+    """
 
     def __init__(
         self,
@@ -63,23 +70,31 @@ class InnerLoop:
         *,
         first_order: bool = False,
     ) -> None:
-        """Put an inner loop together.
+        """Assemble an inner loop.
 
         Args:
-            rule: how the fast parameters follow from their gradient.
-            task_parameters: which parameters adapt; all of them by default.
-            first_order: whether meta-gradients treat the inner gradients as constants.
+            rule: the update rule.
+            task_parameters: the parameters that adapt; all parameters by default.
+            first_order: whether meta-gradients treat the inner gradients as constants (FOMAML, Finn
+                et al. 2017, section 5.2).
         """
         self.rule = rule
         self.task_parameters = task_parameters or AllParameters()
         self.first_order = first_order
 
     def init(self, params: Params, rng: np.random.Generator | None = None) -> Params:
-        """Return the meta-parameters: a model's, and those of the task parameters and the rule.
+        """Return the initial meta-parameters, unstacked, copied.
 
         Args:
-            params: of the model, unstacked.
-            rng: for the initial values of the task parameters; a fixed one by default.
+            params: the parameters of a model, unstacked.
+            rng: draws the meta-parameters of the task parameters; a fixed seed by default.
+
+        Returns:
+            The parameters of the model, and the meta-parameters of the task parameters and of the
+            update rule.
+
+        Raises:
+            UserError: if the task parameters name a parameter that the model does not have.
         """
         rng = rng or np.random.default_rng(0)
         meta = {**params, **self.task_parameters.init_meta(params, rng)}
@@ -92,7 +107,7 @@ class InnerLoop:
         return InnerState(self.task_parameters.init(meta, num_tasks))
 
     def to_model_params(self, meta: Params, state: InnerState) -> Params:
-        """Return the model's parameters of each task, stacked (B, ...)."""
+        """Return the model parameters of each task, stacked (B, ...)."""
         return self.task_parameters.to_model_params(meta, state.fast_params)
 
     def step(
@@ -105,23 +120,27 @@ class InnerLoop:
         differentiable: bool = False,
         scale: float = 1.0,
     ) -> InnerState:
-        """Take one step down each task's loss (Finn et al. 2017, algorithm 1, line 6).
+        """Take one adaptation step for each task (Finn et al. 2017, algorithm 1, lines 5 and 6).
 
         Args:
             meta: the meta-parameters, unstacked.
-            state: of B tasks; unchanged.
-            loss: of the stacked parameters.
-            rule_loss: the loss values given to the update rule, (B,); those of `loss` by default.
-            differentiable: keep the graph, so that the result can be differentiated with respect
-                to the meta-parameters.
+            state: the state of B tasks; not changed.
+            loss: the losses as a function of the stacked model parameters.
+            rule_loss: the loss values given to the update rule, (B,); the values of `loss` by
+                default.
+            differentiable: whether to keep the graph, so that the result can be differentiated with
+                respect to the meta-parameters.
             scale: factor on the step.
 
+        Returns:
+            The state after the step.
+
         Raises:
-            ValueError: if the loss is not one number per task.
+            ValueError: if `loss` does not return one number for each task, (B,).
         """
         with torch.enable_grad():
             fast_params = {
-                # A context of zeros, say, is in no graph.
+                # Fast parameters that are constants, such as a context of zeros, are in no graph.
                 name: v if differentiable and v.requires_grad else v.detach().requires_grad_()
                 for name, v in state.fast_params.items()
             }
@@ -131,6 +150,7 @@ class InnerLoop:
                     f"a loss returns one number per task, ({state.num_tasks},), not "
                     f"{tuple(losses.shape)}: do not average over the tasks"
                 )
+            # Line 5: the gradient of the loss of each task
             gradients = torch.autograd.grad(
                 losses.sum(),
                 list(fast_params.values()),
@@ -139,12 +159,14 @@ class InnerLoop:
             )
         with torch.set_grad_enabled(differentiable):
             gradient = dict(zip(fast_params, gradients, strict=True))
+            # Line 6: the adapted parameters
             stepped, optimizer_state = self.rule.step(
                 meta,
                 fast_params,
                 state.optimizer_state,
                 gradient,
-                # Rounded as a correction of the surrogate's loss, as it always was.
+                # `rule_loss`, with the rounding of a correction to the surrogate loss; earlier runs
+                # have this rounding.
                 losses if rule_loss is None else losses + (rule_loss - losses).detach(),
                 state.step,
             )
@@ -160,7 +182,16 @@ class InnerLoop:
         *,
         differentiable: bool = False,
     ) -> InnerState:
-        """Take one step per loss, from the meta-parameters."""
+        """Return the state after one step for each loss, starting at the meta-parameters.
+
+        Args:
+            meta, differentiable: as in `step`.
+            losses: the losses of the steps.
+            num_tasks: B.
+
+        Raises:
+            ValueError: as `step`.
+        """
         return self.trajectory(meta, losses, num_tasks, differentiable=differentiable)[-1]
 
     def trajectory(
@@ -172,7 +203,20 @@ class InnerLoop:
         rule_losses: Sequence[Tensor | None] | None = None,
         differentiable: bool = False,
     ) -> list[InnerState]:
-        """Return the states before, between and after the steps, one more than there are losses."""
+        """Return the states before, between and after the steps.
+
+        Args:
+            meta, differentiable: as in `step`.
+            losses: the losses of the K steps.
+            num_tasks: B.
+            rule_losses: the `rule_loss` of each step.
+
+        Returns:
+            K + 1 states.
+
+        Raises:
+            ValueError: as `step`.
+        """
         states = [self.init_state(meta, num_tasks)]
         for loss, rule_loss in zip(losses, rule_losses or [None] * len(losses), strict=True):
             states.append(
@@ -184,9 +228,10 @@ class InnerLoop:
 
 
 def parameters(module: nn.Module) -> Params:
-    """Return a module's parameters by name, as `InnerLoop.init` takes them.
+    """Return the parameters of a module by name, for `InnerLoop.init`.
 
-    Those without `requires_grad` are among them: to keep some fixed, let only a `Head` adapt.
+    Parameters without `requires_grad` are included. To exclude parameters from adaptation, use
+    `metarl.agents.maml.task_parameters.Head`.
     """
     return {name: value.detach() for name, value in module.named_parameters()}
 
@@ -194,8 +239,9 @@ def parameters(module: nn.Module) -> Params:
 def batched(module: nn.Module) -> Callable[..., Tensor]:
     """Return a module as a function of stacked parameters and of inputs with a task axis, (B, ...).
 
-    The module's own parameters are not used. Buffers must not change when the module is called:
-    give batch normalisation `track_running_stats=False`. `nn.LSTM` and `nn.GRU` cannot be batched.
+    The parameters of the module itself are not used. The module must not change its buffers: batch
+    normalisation needs `track_running_stats=False`. `nn.LSTM` and `nn.GRU` are not supported by
+    `torch.vmap`.
     """
 
     def call(params: Params, *inputs: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The meta-objective of MAML, its gradient and its curvature, through the adaptation."""
+"""The meta-objective of MAML, with its gradient and its curvature through the adaptation.
+
+P is the number of meta-parameters, b the number of tasks of a microbatch.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ from metarl.rollout.failures import check_finite
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """The meta-objective at some meta-parameters.
+    """Value and gradient of the meta-objective at given meta-parameters.
 
     Attributes:
-        loss: with all its terms.
-        gradient: (P,).
-        kl: KL(old || new) of the adapted policies.
-        inner_kl: KL(old || new) of the policies before each adaptation step, summed over the
-            steps; 0 where the objective does not depend on these policies.
+        loss: the loss with all its terms, averaged over tasks.
+        gradient: the meta-gradient, (P,).
+        kl: mean KL(old || new) of the adapted policies, in nats.
+        inner_kl: mean KL(old || new) of the policies before each adaptation step, in nats, summed
+            over the steps; 0 if the objective does not depend on these policies.
     """
 
     loss: float
@@ -44,14 +47,14 @@ class MetaGradient:
 
 
 class MetaObjective:
-    """The mean over tasks of a surrogate after adaptation, as a function of the meta-parameters.
+    """The mean over tasks of a surrogate loss after adaptation, as a function of meta-parameters.
 
-    The adaptation is done over, on the support batches that it was first done with, from whatever
-    meta-parameters are asked for (Finn et al. 2017, algorithm 3).
+    This is the objective of the meta-update of Finn et al. 2017, equation 1. At given
+    meta-parameters the adaptation is repeated on the stored support batches (algorithm 3).
 
     Attributes:
-        meta: the old meta-parameters, from which the microbatches were adapted.
-        vector: the same as a vector, (P,).
+        meta: the old meta-parameters, which played the support batches.
+        vector: the old meta-parameters as a vector, (P,).
     """
 
     def __init__(
@@ -67,16 +70,16 @@ class MetaObjective:
         pre_adaptation_weight: float = 0.0,
         whole_episodes: bool = False,
     ) -> None:
-        """Set the objective up around the old meta-parameters.
+        """Set up the objective at the old meta-parameters.
 
         Args:
-            policy, inner, surrogate: how the adaptation was done.
+            policy, inner, surrogate: policy, inner loop and inner surrogate of the adaptation.
             meta: the old meta-parameters.
-            microbatches: of the meta-batch.
-            pool: works on the microbatches.
-            emaml_weight: of E-MAML's term.
-            pre_adaptation_weight: of the outer surrogate of the policies before each adaptation
-                step.
+            microbatches: the microbatches of the meta-batch.
+            pool: the threads that process the microbatches.
+            emaml_weight: weight of the term of E-MAML.
+            pre_adaptation_weight: weight of the outer surrogate of the policies before each
+                adaptation step.
             whole_episodes: whether the inner surrogate needs whole episodes.
         """
         self._policy, self._inner, self._surrogate = policy, inner, surrogate
@@ -91,7 +94,7 @@ class MetaObjective:
     def _adapt(
         self, meta: Params, microbatch: MetaMicrobatch, *, differentiable: bool
     ) -> list[Params]:
-        """Return the policy's parameters before, between and after the steps, (b, ...) each."""
+        """Return the policy parameters before, between and after the steps, (b, ...) each."""
         states = self._inner.trajectory(
             meta,
             [policy_loss(batch, self._policy, self._surrogate) for batch in microbatch.support],
@@ -104,8 +107,8 @@ class MetaObjective:
     def _distributions(
         self, trajectory: Sequence[Params], microbatch: MetaMicrobatch, support: bool = False
     ) -> list[Distribution]:
-        """Return the policies on their own batches: on the query batch, last, and, if asked for or
-        needed, on the support batches."""
+        """Return the action distributions on the query batch, preceded by the action distributions
+        on the support batches if `support` is true or the loss needs them."""
         pairs = list(zip(trajectory, (*microbatch.support, microbatch.query), strict=True))
         needed = pairs if support or self._needs_support else pairs[-1:]
         return [self._policy(params, batch.obs) for params, batch in needed]
@@ -135,13 +138,13 @@ class MetaObjective:
         """Return the loss and its gradient with respect to the meta-parameters.
 
         Args:
-            vector: the meta-parameters, (P,); None for the old ones.
-            outer: the surrogate after adaptation.
+            vector: the meta-parameters, (P,); None for the old meta-parameters.
+            outer: the outer surrogate.
             kl_weight: weight of KL(old || new) of the adapted policies in the loss.
             inner_kl_weight: weight of KL(old || new) of the policies before each adaptation step.
 
         Raises:
-            NotFinite: if the loss or its gradient is not, with the tasks where it is not.
+            NotFinite: if the loss, a KL divergence or the gradient is not finite; names the tasks.
         """
         meta = self.meta if vector is None else unflatten(vector, self.meta)
 
@@ -160,7 +163,7 @@ class MetaObjective:
             for before, policy, batch in support:
                 inner_kl = inner_kl + mean_kl(before, policy, batch.weight)
             loss = self._loss(policies, microbatch, outer)
-            # A term without weight is kept out of the graph, which costs a backward pass.
+            # Terms of weight 0 are left out of the graph, to avoid their backward pass.
             for weight, divergence in ((kl_weight, kl), (inner_kl_weight, inner_kl)):
                 if weight:
                     loss = loss + weight * divergence
@@ -171,7 +174,7 @@ class MetaObjective:
 
         known: Sequence[list[Distribution] | None]
         if vector is None:
-            known = [None] * len(self._microbatches)  # computed on the way, as `old`
+            known = [None] * len(self._microbatches)  # `work` computes the old distributions
         else:
             known = self._old_policies(inner_kl_weight > 0)
         results = self._pool.map(work, list(zip(self._microbatches, known, strict=True)))
@@ -188,7 +191,7 @@ class MetaObjective:
         return [microbatch.num_tasks for microbatch in self._microbatches]
 
     def _old_policies(self, support: bool = False) -> list[list[Distribution]]:
-        """Return `_distributions` at the old meta-parameters, of each microbatch."""
+        """Return the `_distributions` of each microbatch at the old meta-parameters."""
 
         @torch.no_grad()
         def work(microbatch: MetaMicrobatch) -> list[Distribution]:
@@ -201,7 +204,10 @@ class MetaObjective:
         return self._old
 
     def loss_and_kl(self, vector: Tensor) -> tuple[float, float]:
-        """Return loss and KL(old || new) of the adapted policies at meta-parameters (P,)."""
+        """Return the loss and KL(old || new) of the adapted policies, at meta-parameters (P,).
+
+        The loss is the likelihood-ratio surrogate, without KL penalties.
+        """
         meta = unflatten(vector, self.meta)
 
         def work(item: tuple[MetaMicrobatch, list[Distribution]]) -> Tensor:
@@ -219,18 +225,19 @@ class MetaObjective:
 
     def reptile_direction(self) -> Tensor:
         """Return the mean over tasks of adapted minus initial parameters after one further step on
-        the query batch, (P,).
+        the query batch, (P,) (Reptile, Nichol et al. 2018, algorithm 2).
 
-        Nothing is differentiated (Reptile, Nichol et al. 2018, algorithm 2). All parameters adapt.
+        The direction needs no derivatives through the adaptation. All parameters adapt.
 
         Raises:
-            NotFinite: if it is not.
+            NotFinite: if the direction is not finite; names the tasks.
         """
 
         def work(microbatch: MetaMicrobatch) -> Tensor:
             batch = microbatch.query
             loss = policy_loss(batch, self._policy, self._surrogate)
             state = self._inner.step(self.meta, microbatch.inner, loss, rule_loss=batch.loss)
+            # Sum over the tasks of W - phi in the notation of algorithm 2
             return concatenate(
                 (state.fast_params[name] - value).sum(0) for name, value in self.meta.items()
             )
@@ -243,18 +250,18 @@ class MetaObjective:
     def fisher_vector_product(
         self, fraction: float = 1.0, jacobian_fraction: float = 1.0
     ) -> Callable[[Tensor], Tensor]:
-        """Return v -> J^T F J v, the Hessian of the mean KL at the old meta-parameters times v.
-
-        `FisherMicrobatch` says what F and J are. v and the product are (P,).
+        """Return the function v -> J^T F J v, from (P,) to (P,): the product of v and the Hessian
+        of the mean KL divergence at the old meta-parameters; see `FisherMicrobatch`.
 
         Args:
-            fraction: the share of the steps after adaptation that F uses.
-            jacobian_fraction: the share of the steps (or episodes) before it that J uses.
+            fraction: fraction of the steps of the query batch that F uses.
+            jacobian_fraction: fraction of the steps (or episodes) of the support batches that J
+                uses.
         """
         stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
 
         def build(microbatch: MetaMicrobatch) -> FisherMicrobatch:
-            thinned = replace(
+            subsampled = replace(
                 microbatch,
                 support=tuple(
                     batch.every(jacobian_stride, self._whole_episodes)
@@ -263,8 +270,8 @@ class MetaObjective:
                 query=microbatch.query.every(stride),
             )
             start = leaves(self.meta)
-            adapted = self._adapt(start, thinned, differentiable=True)[-1]
-            return FisherMicrobatch(self._policy, start, adapted, thinned)
+            adapted = self._adapt(start, subsampled, differentiable=True)[-1]
+            return FisherMicrobatch(self._policy, start, adapted, subsampled)
 
         with long_lived_memory():
             parts = self._pool.map(build, self._microbatches)

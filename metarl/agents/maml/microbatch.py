@@ -1,4 +1,4 @@
-"""Microbatches: some tasks of a meta-batch, which one thread works on at a time."""
+"""Microbatches: consecutive tasks of a meta-batch that are processed together by one thread."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from metarl.core.params import Params
 
 @dataclass(frozen=True)
 class StateMicrobatch:
-    """The adaptation state of b tasks.
+    """The state of the adaptation to b tasks.
 
     Attributes:
         inner: the state of the inner loop.
-        params: the policy's parameters there, stacked (b, ...).
-        support: the training batch of each adaptation step so far.
+        params: the policy parameters in this state, stacked (b, ...).
+        support: the training batches of all adaptation steps so far.
     """
 
     inner: InnerState
@@ -26,7 +26,7 @@ class StateMicrobatch:
     support: tuple[TrainingBatch, ...] = ()
 
     def of_tasks(self, indices: Tensor) -> StateMicrobatch:
-        """Return the states of the tasks with these numbers within the microbatch, (n,)."""
+        """Return the state of the tasks at `indices` in the microbatch, (n,)."""
         params = {name: value[indices] for name, value in self.params.items()}
         support = tuple(batch.of_tasks(indices) for batch in self.support)
         return StateMicrobatch(self.inner.of_tasks(indices), params, support)
@@ -37,11 +37,11 @@ class MetaMicrobatch:
     """The data of a meta-update on b tasks.
 
     Attributes:
-        support: the training batch of each adaptation step.
+        support: the training batches of all adaptation steps.
         inner: the state of the inner loop after the adaptation.
-        adapted: the policy's parameters there, stacked (b, ...).
+        adapted: the policy parameters after the adaptation, stacked (b, ...).
         query: the training batch played by the adapted parameters.
-        return_weight: return after adaptation, standardised over the meta-batch, (b,).
+        return_weight: mean return after adaptation, standardised over the meta-batch, (b,).
     """
 
     support: tuple[TrainingBatch, ...]

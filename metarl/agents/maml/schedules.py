@@ -1,4 +1,4 @@
-"""Step sizes of the adaptations outside training."""
+"""Step-size schedules of adaptation outside training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def step_scale(schedule: Schedule, step: int) -> float:
     """Return the factor on the step size of one adaptation.
 
     Args:
-        schedule: `halving` is the MAML paper's, the whole step at first and half of it afterwards;
-            `geometric` halves every step anew: 1, 1/2, 1/4; `constant` is 1.
-        step: number of adaptations before it.
+        schedule: `halving` gives 1, 1/2, 1/2, ... (Finn et al. 2017); `geometric` gives 1, 1/2,
+            1/4, ...; `constant` gives 1.
+        step: number of earlier adaptations.
     """
     if schedule == "geometric":
         return 0.5**step

@@ -1,9 +1,10 @@
-"""Surrogate losses: functions of the policy's distributions on a training batch.
+"""Surrogate losses: functions of the action distributions on a training batch.
 
-All return one number per task, (B,), to be minimised. Where the policy is the one that acted, the
-first derivative of each is the policy gradient (of `dice` with the discount counted from the start
-of an episode). Their second derivatives differ: in the credit that the meta-gradient gives to the
-policy before adaptation. docs/estimators.md measures it.
+All surrogates return one loss for each task, (B,), to be minimised. A is the advantage, pi the
+action probability, and pi_old the action probability of the policy that collected the batch. At
+pi = pi_old, the first derivative of every surrogate is the policy gradient (for `dice`, with the
+discount factor counted from the first step of an episode). The second derivatives differ in the
+credit that the meta-gradient assigns to the pre-adaptation policy; see docs/estimators.md.
 """
 
 from __future__ import annotations
@@ -23,68 +24,78 @@ from metarl.core.returns import discounted_prefixes
 Surrogate: TypeAlias = Callable[[Distribution, TrainingBatch], Tensor]
 
 EPISODIC = ("dice", "loaded_dice")
-"""Surrogates that need whole episodes: every step counts with the probability of all before it."""
+"""Surrogates that need whole episodes, since the term of a step has the probabilities of all
+earlier actions of the episode."""
 
 
 def likelihood_ratio(policy: Distribution, batch: TrainingBatch) -> Tensor:
-    """-E[pi / pi_old * A]: the importance-weighted surrogate (Schulman et al. 2015, equation 14).
+    """Return -E[pi / pi_old A], (B,): the importance-weighted surrogate (Schulman et al. 2015,
+    equation 14, with advantages).
 
-    Differentiated twice at pi = pi_old it gives the low-variance curvature estimate of Rothfuss et
-    al. 2019 (ProMP, equation 6): the pre-adaptation policy is credited for the data it gathers.
+    Its second derivative at pi = pi_old is the low-variance curvature (LVC) estimate of ProMP
+    (Rothfuss et al. 2019, section 5), which credits the pre-adaptation policy for the data that it
+    collects.
     """
-    ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)
+    ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)  # pi / pi_old, (B, N)
     return -(ratio * batch.advantage * batch.weight).sum(1)
 
 
 def clipped_ratio(clip: float) -> Surrogate:
-    """-E[min(r A, clip(r) A)] with r = pi / pi_old (PPO, Schulman et al. 2017, equation 7)."""
+    """Return the clipped surrogate -E[min(r A, clip(r, 1 - clip, 1 + clip) A)], r = pi / pi_old
+    (PPO, Schulman et al. 2017, equation 7)."""
 
     def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
-        ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)
-        free = ratio * batch.advantage
+        ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)  # r, (B, N)
+        unclipped = ratio * batch.advantage
         clipped = ratio.clamp(1 - clip, 1 + clip) * batch.advantage
-        return -(torch.minimum(free, clipped) * batch.weight).sum(1)
+        return -(torch.minimum(unclipped, clipped) * batch.weight).sum(1)
 
     return surrogate
 
 
 def log_likelihood(policy: Distribution, batch: TrainingBatch) -> Tensor:
-    """-E[log pi * A]: the surrogate of the first implementations (Finn et al. 2017, equation 4).
+    """Return -E[log pi A], (B,): the surrogate of the first implementations of MAML for the loss of
+    Finn et al. 2017, equation 4.
 
-    Its gradient is the policy gradient, but its second derivative lacks the term with the outer
-    product of scores, and so the credit for the data that the pre-adaptation policy gathers.
+    Its second derivative lacks the outer product of the score function, and with this term the
+    credit of the pre-adaptation policy for the data that it collects (Rothfuss et al. 2019,
+    section 5).
     """
     log_prob = policy.log_prob(batch.action)
     return -(log_prob * batch.advantage * batch.weight).sum(1)
 
 
 def magic_box(log_prob: Tensor) -> Tensor:
-    """1, with the derivatives of exp(log_prob) (Foerster et al. 2018)."""
+    """Return 1, shaped like `log_prob`, with the derivatives of probabilities: the MagicBox
+    operator exp(x - stop_gradient(x)) (Foerster et al. 2018, "Implementation of DiCE")."""
     return torch.exp(log_prob - log_prob.detach())
 
 
 def dice(policy: Distribution, batch: TrainingBatch) -> Tensor:
-    """DiCE with its baseline (Foerster et al. 2018).
+    """Return the DiCE objective with its baseline term, negated, (B,) (Foerster et al. 2018).
 
-    -E[box(sum of log pi up to t) r_t + (1 - box(log pi_t)) b_t]: unbiased in every derivative.
+    -E[box(sum_{s <= t} log pi_s) r_t + (1 - box(log pi_t)) b_t], with box = `magic_box`, the
+    discounted reward r and the discounted baseline b. Derivatives of any order are unbiased.
     """
     log_prob = batch.by_episode(policy.log_prob(batch.action))  # (B, E, T)
-    so_far = magic_box(log_prob.cumsum(-1)).flatten(1)
-    here = magic_box(log_prob).flatten(1)
-    objective = so_far * batch.reward + (1 - here) * batch.value
+    box_until_step = magic_box(log_prob.cumsum(-1)).flatten(1)  # (B, N)
+    box_of_step = magic_box(log_prob).flatten(1)
+    objective = box_until_step * batch.reward + (1 - box_of_step) * batch.value
     return -(objective * batch.weight).sum(1)
 
 
 def loaded_dice(decay: float) -> Surrogate:
-    """Loaded DiCE (Farquhar et al. 2019): DiCE on advantages, with less variance.
+    """Return the Loaded DiCE surrogate: DiCE with advantages, which has less variance (Farquhar et
+    al. 2019, algorithm 1).
 
-    -E[(box(w_t) - box(w_t - log pi_t)) A_t], w_t the sum of decay^(t - s) log pi_s over s <= t. A
-    decay below 1 forgets what earlier actions did to later data: it trades bias for variance.
+    -E[(box(w_t) - box(w_t - log pi_t)) A_t], with w_t = sum_{s <= t} decay^(t - s) log pi_s and
+    box = `magic_box`. A decay (lambda in the paper) below 1 discounts the influence of earlier
+    actions on later data, which reduces the variance and introduces bias.
     """
 
     def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
         log_prob = batch.by_episode(policy.log_prob(batch.action))  # (B, E, T)
-        with_step = discounted_prefixes(log_prob, decay)
+        with_step = discounted_prefixes(log_prob, decay)  # w_t; v_t = w_t - log pi_t
         difference = magic_box(with_step) - magic_box(with_step - log_prob)
         return -(difference.flatten(1) * batch.advantage * batch.weight).sum(1)
 
@@ -92,13 +103,15 @@ def loaded_dice(decay: float) -> Surrogate:
 
 
 def emaml_term(policy: Distribution, batch: TrainingBatch, return_weight: Tensor) -> Tensor:
-    """-E[pi / pi_old] * return_weight: the term of E-MAML (Stadie et al. 2018, section 3.1).
+    """Return -E[pi / pi_old] return_weight, (B,): the exploration term of E-MAML (Stadie et al.
+    2018, "Fixing the sampling problem with E-MAML").
 
-    Makes the data more likely that led to a good policy after adaptation.
+    The term increases the probability of pre-adaptation data that led to high returns after
+    adaptation.
 
     Args:
-        policy: before adaptation, on `batch`.
-        batch: the data that the policy adapted from.
+        policy: the action distributions before adaptation, on `batch`.
+        batch: the support batch.
         return_weight: standardised return after adaptation, (B,).
     """
     ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)
@@ -106,7 +119,11 @@ def emaml_term(policy: Distribution, batch: TrainingBatch, return_weight: Tensor
 
 
 def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:
-    """Return an inner surrogate by the name that configs use."""
+    """Return an inner surrogate by its name in configs, with the decay of `loaded_dice`.
+
+    Raises:
+        KeyError: if the name is unknown.
+    """
     surrogates: dict[str, Surrogate] = {
         "likelihood_ratio": likelihood_ratio,
         "log_likelihood": log_likelihood,
@@ -119,7 +136,8 @@ def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:
 def policy_loss(
     batch: TrainingBatch, policy: MLPPolicy, surrogate: Surrogate
 ) -> Callable[[Params], Tensor]:
-    """Return a surrogate on a training batch as a function of the policy's stacked parameters."""
+    """Return the surrogate loss on a training batch, (B,), as a function of the stacked parameters
+    of a policy."""
 
     def loss(params: Params) -> Tensor:
         return surrogate(policy(params, batch.obs), batch)
@@ -128,5 +146,5 @@ def policy_loss(
 
 
 def mean_kl(old: Distribution, new: Distribution, weight: Tensor) -> Tensor:
-    """KL(old || new) averaged over each task's steps: (B,)."""
+    """Return KL(old || new) in nats, (B,), averaged over steps with weights `weight`, (B, N)."""
     return (old.kl(new) * weight).sum(1)

@@ -1,7 +1,7 @@
 """Which variables adapt per task, and how they map to model parameters.
 
-The variables that adapt are the fast parameters. Meta-parameters of the mapping are in the same
-dict as the model's; their names have a colon, which no parameter of a model has.
+The variables that adapt are the fast parameters. The meta-parameters of the mapping are in the same
+dict as the model parameters. Their names contain a colon, and names of model parameters do not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ class TaskParameters(Protocol):
     """The fast parameters of a task and their mapping to model parameters."""
 
     def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
-        """Draw the mapping's own meta-parameters for a model with these `params`."""
+        """Draw the meta-parameters of the mapping, for a model with the parameters `params`.
+
+        Raises:
+            UserError: if the mapping names a parameter that the model does not have.
+        """
         ...
 
     def init(self, meta: Params, num_tasks: int) -> Params:
@@ -29,32 +33,32 @@ class TaskParameters(Protocol):
         ...
 
     def to_model_params(self, meta: Params, fast_params: Params) -> Params:
-        """Return the model parameters that fast parameters map to, stacked (B, ...)."""
+        """Return the model parameters of fast parameters (B, ...), stacked (B, ...)."""
         ...
 
 
 def model_params(meta: Params) -> Params:
-    """Return those of the meta-parameters that are the model's."""
+    """Return the model parameters among the meta-parameters."""
     return {name: value for name, value in meta.items() if ":" not in name}
 
 
 def count_tasks(stacked: Params) -> int:
-    """Return B, the number of tasks of stacked parameters."""
+    """Return the number of tasks B of stacked parameters."""
     return len(next(iter(stacked.values())))
 
 
 def check_names(names: Collection[str], params: Params) -> None:
-    """Refuse names that are none of a model's parameters.
+    """Check that all names are names of parameters of a model.
 
     Raises:
-        UserError: naming the nearest.
+        UserError: if a name is unknown; gives the nearest name.
     """
     for name in names:
         check_known(name, params, "the model has no parameter")
 
 
 class AllParameters:
-    """All of the model's parameters adapt (MAML, Finn et al. 2017)."""
+    """All model parameters adapt (MAML, Finn et al. 2017)."""
 
     def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         return {}
@@ -67,7 +71,8 @@ class AllParameters:
 
 
 class Head:
-    """The named parameters adapt, and the rest is shared (ANIL, Raghu et al. 2020)."""
+    """The named parameters adapt, and all tasks share the other parameters (ANIL, Raghu et al.
+    2020, section 4)."""
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
@@ -84,10 +89,11 @@ class Head:
 
 
 class Context:
-    """A context vector, 0 before adaptation, is a further input (CAVIA, Zintgraf et al. 2019).
+    """A context vector adapts, which is an additional input of the model and 0 before adaptation
+    (CAVIA, Zintgraf et al. 2019, section 3).
 
-    Inputs that are the same at every observation are a shift of the first layer's bias, so
-    `bias + context @ weight` takes its place.
+    Inputs that are equal at all observations shift the bias of the first layer, so the context is
+    implemented as the bias `bias + context @ weight`.
     """
 
     def __init__(self, context_dim: int, bias: str = "bias0") -> None:
@@ -96,7 +102,7 @@ class Context:
     def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         check_names([self.bias], params)
         bias = params[self.bias]
-        # A weight of 0 would be stuck: with it, neither the context nor the weight has a gradient.
+        # Not 0: at weight 0 and context 0, the gradients of both are 0.
         bound = math.sqrt(6 / (self.context_dim + bias.numel()))
         weight = torch.from_numpy(rng.uniform(-bound, bound, (self.context_dim, bias.numel())))
         return {"context:weight": weight.to(bias)}
@@ -113,18 +119,19 @@ class Context:
 
 
 class Latent:
-    """A latent code is decoded to parameters, linearly, and adapts (LEO, Rusu et al. 2019).
+    """A latent code adapts, which is decoded linearly to an offset of the model parameters (LEO,
+    Rusu et al. 2019, section 2.3).
 
-    The code that all tasks begin with is learned. LEO's encoder, which draws that code from the
-    data of a task, has no data yet where an agent must act before it knows anything.
+    The initial code is learned and equal for all tasks. The encoder of LEO, which infers the
+    initial code from data of the task, is left out: an agent acts before it has any data.
     """
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
 
     def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
-        # The decoder's columns have length 1 on average: a step in the latent space is then, at
-        # first, that step's projection on a random subspace of the parameters.
+        # The expected squared length of the decoder's rows is 1. A gradient step on the code is
+        # then initially the projection of a gradient step on all parameters to a random subspace.
         std = 1 / math.sqrt(sum(value.numel() for value in params.values()))
         own: Params = {}
         for name, value in params.items():

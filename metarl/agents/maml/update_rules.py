@@ -1,7 +1,7 @@
-"""Update rules: how the fast parameters of a task follow from their gradient.
+"""Update rules: the step of the inner loop from fast parameters and their gradient.
 
-All begin as plain gradient descent with the step size `lr`. What a rule learns is meta-parameters,
-whose names have a colon.
+All rules are initially gradient descent with step size `lr`. The learned parameters of a rule are
+meta-parameters, whose names contain a colon.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from metarl.core.params import Params
 
 
 class UpdateRule(Protocol):
-    """An update rule."""
+    """The update rule of the inner loop."""
 
     def init(self, fast_params: Params) -> Params:
-        """Return the rule's own meta-parameters, for the fast parameters of one task, unstacked."""
+        """Return the meta-parameters of the rule, for unstacked fast parameters (...)."""
         ...
 
     def step(
@@ -35,27 +35,28 @@ class UpdateRule(Protocol):
 
         Args:
             meta: the meta-parameters, unstacked.
-            fast_params: of B tasks, stacked (B, ...).
-            optimizer_state: as returned by the step before, {} at the first.
-            gradient: of each task's loss with respect to its fast parameters.
-            loss: (B,).
-            index: number of steps taken before.
+            fast_params: the fast parameters of B tasks, stacked (B, ...).
+            optimizer_state: the optimizer state after the previous step; {} at the first step.
+            gradient: the gradient of the losses with respect to the fast parameters, (B, ...).
+            loss: the losses of the tasks, (B,).
+            index: number of earlier steps.
 
         Returns:
-            The new fast parameters, and the rule's optimizer state.
+            The new fast parameters and the new optimizer state, stacked (B, ...).
         """
         ...
 
 
 class SGD:
-    """Gradient descent with a fixed step size, or one that grows with the task's loss.
+    """Gradient descent with a fixed step size, or with a step size that increases with the loss.
 
         x' = x - (lr + loss_scaled_lr * loss) * gradient
 
-    is a step down lr * loss + loss_scaled_lr * loss^2 / 2; the meta-gradient takes the loss for a
-    constant.
-    The gradient of a distance, as in a reward of -|velocity - goal|, is as large near the goal as
-    far from it; that of its square tells how far. No step leads uphill.
+    With `loss_scaled_lr` 0 this is the inner step of MAML (Finn et al. 2017, algorithm 1, line 6).
+    Otherwise it is a gradient step on lr * loss + loss_scaled_lr * loss^2 / 2, where the
+    meta-gradient treats the factor as a constant. The gradient of a distance, as in the reward
+    -|velocity - goal|, does not depend on the distance; the gradient of the squared distance is
+    proportional to it. Step sizes are never negative.
     """
 
     def __init__(self, lr: float, loss_scaled_lr: float = 0.0) -> None:
@@ -69,13 +70,13 @@ class SGD:
     ) -> tuple[Params, Params]:
         if not self.loss_scaled_lr:
             return {name: v - self.lr * gradient[name] for name, v in fast_params.items()}, {}
-        size = (self.lr + self.loss_scaled_lr * loss.detach()).clamp(min=0)
+        size = (self.lr + self.loss_scaled_lr * loss.detach()).clamp(min=0)  # (B,)
         return {n: v - per_task(size, v) * gradient[n] for n, v in fast_params.items()}, {}
 
 
 class MetaSGD:
-    """A learned step size for each number of the fast parameters (Meta-SGD, Li et al. 2017,
-    equation 2)."""
+    """A learned step size for each element of the fast parameters (Meta-SGD, Li et al. 2017,
+    equation 2): x' = x - alpha * gradient, elementwise."""
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
@@ -90,10 +91,10 @@ class MetaSGD:
 
 
 class PerLayerPerStepLR:
-    """A learned step size for each tensor of the fast parameters at each step (LSLR of MAML++,
-    Antoniou et al. 2019, section 4).
+    """A learned step size for each tensor of the fast parameters and each step (LSLR of MAML++,
+    Antoniou et al. 2019, section 4): x' = x - alpha[step] * gradient.
 
-    Steps beyond `num_steps` use the step size of the last one.
+    Steps after the first `num_steps` use the step sizes of step `num_steps`.
     """
 
     def __init__(self, lr: float, num_steps: int) -> None:
@@ -113,24 +114,26 @@ class PerLayerPerStepLR:
 
 
 def per_task(value: Tensor, param: Tensor) -> Tensor:
-    """Shape one number per task, (B,), for broadcasting against a stacked parameter, (B, ...)."""
+    """Return one number per task, (B,), as (B, 1, ...), to broadcast with `param` (B, ...)."""
     return value.view(-1, *(1 for _ in param.shape[1:]))
 
 
-FORGET_BIAS = 4.0  # the forget gate starts near its upper end, where little is forgotten
+FORGET_BIAS = 4.0  # initial logit of the forget gate, which is then close to 1
 PREPROCESS = 10.0  # p of Andrychowicz et al. 2016, appendix A
 
 
 class MetaLSTM:
-    """A learned rule with gates, the same for every number x of the fast parameters (Ravi and
-    Larochelle 2017, equation 2):
+    """A learned rule with gates that all elements x of the fast parameters share (Meta-LSTM, Ravi
+    and Larochelle 2017, equation 2, with the candidate value -gradient):
 
         x' = f * x - i * gradient,
-        i = sigmoid(w_i . [gradient, loss, x, i of the step before] + b_i), and f alike.
+        i = sigmoid(w_i . [gradient, loss, x, previous i] + b_i),
+        f = sigmoid(w_f . [gradient, loss, x, previous f] + b_f) / sigmoid(FORGET_BIAS).
 
-    Gradient and loss enter the gates preprocessed, as two numbers each, and as constants: no
-    meta-gradient passes through them there. The paper puts an ordinary LSTM before the gates; here
-    the gates see the inputs themselves. Weights are 0 at first: then i = lr and f = 1.
+    Gradient and loss are preprocessed to two inputs each. As inputs of the gates they are constants
+    for the meta-gradient (the gradient independence assumption of the paper). The paper has an LSTM
+    layer between inputs and gates, which is left out here. Initially all weights are 0, and
+    therefore i = lr and f = 1.
     """
 
     def __init__(self, lr: float) -> None:
@@ -149,30 +152,31 @@ class MetaLSTM:
     def step(
         self, meta, fast_params, optimizer_state, gradient, loss, index
     ) -> tuple[Params, Params]:
-        one = torch.sigmoid(torch.tensor(FORGET_BIAS, dtype=loss.dtype, device=loss.device))
+        initial_f = torch.sigmoid(torch.tensor(FORGET_BIAS, dtype=loss.dtype, device=loss.device))
         stepped: Params = {}
         gates: Params = {}
         for name, v in fast_params.items():
-            own = [*preprocess(gradient[name].detach()), v]
-            shared = preprocess(per_task(loss.detach(), v))
+            by_element = [*preprocess(gradient[name].detach()), v]  # (B, ...) each
+            by_task = preprocess(per_task(loss.detach(), v))  # (B, 1, ...) each
 
-            def gate(kind: str, before: Tensor | float, own=own, shared=shared) -> Tensor:
+            def gate(
+                kind: str, previous: Tensor | float, by_element=by_element, by_task=by_task
+            ) -> Tensor:
                 weight = meta[f"gates:{kind}.weight"]
-                terms = zip(weight, [*own, *shared, before], strict=True)
+                terms = zip(weight, [*by_element, *by_task, previous], strict=True)
                 return torch.sigmoid(sum(w * x for w, x in terms) + meta[f"gates:{kind}.bias"])
 
             i = gate("input", optimizer_state.get(f"input.{name}", self.lr))
-            f = gate("forget", optimizer_state.get(f"forget.{name}", 1.0)) / one
+            f = gate("forget", optimizer_state.get(f"forget.{name}", 1.0)) / initial_f
+            # Equation 2: c_t = f_t * c_{t-1} + i_t * (-gradient)
             stepped[name] = f * v - i * gradient[name]
             gates |= {f"input.{name}": i, f"forget.{name}": f}
         return stepped, gates
 
 
 def preprocess(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Make magnitude and sign of numbers of all sizes inputs of about 1 (Andrychowicz et al. 2016).
-
-    (log|x| / p, sign x) where |x| >= e^-p, and (-1, e^p x) below.
-    """
+    """Return magnitude and sign of x as two inputs in about [-1, 1], shaped like x (Andrychowicz et
+    al. 2016, appendix A): (log|x| / p, sign x) if |x| >= e^-p, else (-1, e^p x)."""
     large = x.abs() >= math.exp(-PREPROCESS)
     magnitude = x.abs().clamp(min=math.exp(-PREPROCESS)).log() / PREPROCESS
     return magnitude, torch.where(large, x.sign(), math.exp(PREPROCESS) * x)

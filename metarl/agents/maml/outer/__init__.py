@@ -1,4 +1,4 @@
-"""Outer updates: how the meta-parameters follow from a meta-batch."""
+"""Outer updates: the update of the meta-parameters from a meta-batch."""
 
 from __future__ import annotations
 
@@ -24,25 +24,34 @@ OUTER_UPDATES: dict[str, type[Section]] = {
     "adam": AdamConfig,
     "reptile": ReptileConfig,
 }
-"""The choices of a config's key `update`. To add one, write it like these and name it here."""
+"""The config class of each outer update, by value of the key `update`. A new outer update needs a
+config class with a method `make`, and an entry here."""
 
 
 class OuterUpdate(Protocol):
-    """The update that `make` of a config returns."""
+    """An outer update, as returned by the method `make` of its config."""
 
     def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
-        """Return new meta-parameters, (P,), and diagnostics: `outer_kl`, `gradient_norm`, ...
+        """Take one step from the old meta-parameters, `objective.vector`.
+
+        Args:
+            objective: the meta-objective of one meta-batch.
+            timer: measures the sections of the step.
+
+        Returns:
+            The new meta-parameters, (P,); and diagnostics by name, including `outer_kl` (nats) and
+            `gradient_norm`.
 
         Raises:
-            NotFinite: if the loss, its gradient or the step is not. The agent then restores the
-                state of the update.
+            NotFinite: if the loss, its gradient or the step is not finite. The agent then restores
+                the state of the outer update.
         """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state that a checkpoint must hold for the next step to be the same."""
+        """Return the complete state of the update, for a checkpoint."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state of another update of the same config."""
+        """Load the state of another update of the same config."""
         ...

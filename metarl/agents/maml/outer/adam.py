@@ -1,4 +1,5 @@
-"""Adam (Kingma and Ba 2015) on the plain meta-gradient."""
+"""Adam (Kingma and Ba 2015) with the meta-gradient: the meta-update of Finn et al. 2017, equation
+1, with Adam in place of gradient descent."""
 
 from __future__ import annotations
 
@@ -19,19 +20,19 @@ class AdamConfig(Section):
     """The outer update: one step of Adam per meta-batch."""
 
     update: Literal["adam"] = "adam"
-    """How the meta-parameters are updated."""
+    """The kind of outer update."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Adam's step size."""
+    """Step size of Adam."""
 
     max_update_kl: ClassVar[float] = 1.0
 
     def make(self, vector: Tensor) -> AdamUpdate:
-        """Return the update of meta-parameters that are a vector, (P,)."""
+        """Make the outer update for meta-parameters `vector`, (P,)."""
         return AdamUpdate(self, vector)
 
 
 class AdamUpdate:
-    """Steps of Adam."""
+    """The outer update: one step of Adam per meta-batch."""
 
     def __init__(self, config: AdamConfig, vector: Tensor) -> None:
         self._adam = VectorAdam(vector, config.lr)

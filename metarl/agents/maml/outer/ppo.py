@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017) of the policies after adaptation."""
+"""Proximal policy optimisation (PPO, Schulman et al. 2017) of the adapted policies."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from metarl.core.errors import check
 from metarl.core.schema import Section
 from metarl.core.timer import Timer
 
-MAX_KL_RATIO = 10.0  # times `kl_target`: the divergence of an update that training warns of
+MAX_KL_RATIO = 10.0  # ratio of an update's KL divergence to `kl_target` above which training warns
 
 
 class PPOConfig(Section):
     """The outer update: several steps of Adam on the clipped surrogate of one meta-batch."""
 
     update: Literal["ppo"] = "ppo"
-    """How the meta-parameters are updated."""
+    """The kind of outer update."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Adam's step size."""
+    """Step size of Adam."""
     epochs: Annotated[int, Field(ge=1)] = 5
-    """Steps on each meta-batch, all of its data at each."""
+    """Number of steps on each meta-batch; each step uses the whole meta-batch."""
     clip: Annotated[float, Field(gt=0)] = 0.3
-    """Largest deviation of the likelihood ratio from 1 that counts."""
+    """Clipping of the likelihood ratio: the largest deviation from 1."""
     kl_weight: Annotated[float, Field(ge=0)] = 0.0
     """Initial weight of KL(old || new) of the adapted policies in the loss."""
     kl_target: Annotated[float, Field(ge=0)] = 0.0
-    """If not 0, `kl_weight` is doubled after an update with more than 1.5 times this divergence,
-    and halved after one with less than a 1.5th of it."""
+    """Target of the KL divergence of an update, 0 for none: `kl_weight` is doubled after an update
+    whose divergence is above 1.5 times the target, and halved after an update whose divergence is
+    below the target divided by 1.5 (Schulman et al. 2017, section 4)."""
     inner_kl_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of KL(old || new) of the policies before adaptation in the loss (ProMP, Rothfuss et
-    al. 2019, section 5; 5e-4 there)."""
+    al. 2019, section 6; 5e-4 in the paper)."""
 
     @model_validator(mode="after")
     def _check(self) -> PPOConfig:
@@ -52,15 +53,21 @@ class PPOConfig(Section):
 
     @property
     def max_update_kl(self) -> float:
-        """The divergence of an update above which training warns."""
+        """KL divergence of an update, in nats, above which training warns."""
         return MAX_KL_RATIO * self.kl_target if self.kl_target else 1.0
 
     def make(self, vector: Tensor) -> PPO:
+        """Make the outer update for meta-parameters `vector`, (P,)."""
         return PPO(self, vector)
 
 
 class PPO:
-    """Steps of MAML-PPO and ProMP."""
+    """The outer update of MAML-PPO, and of ProMP where `inner_kl_weight` is positive.
+
+    Attributes:
+        config: the settings.
+        kl_weight: the present weight of the KL divergence of the adapted policies.
+    """
 
     def __init__(self, config: PPOConfig, vector: Tensor) -> None:
         self.config = config
@@ -73,7 +80,7 @@ class PPO:
         norms = []
         for epoch in range(config.epochs):
             with timer("surrogate gradient"):
-                # At the old parameters the old policies are computed on the way.
+                # None: the first gradient also computes the old action distributions.
                 at = new if epoch else None
                 found = objective.gradient(at, surrogate, self.kl_weight, config.inner_kl_weight)
             norms.append(float(found.gradient.norm()))
@@ -88,6 +95,7 @@ class PPO:
             "gradient_norm": norms[0],
             "kl_weight": self.kl_weight,
         }
+        # Adaptive KL penalty (Schulman et al. 2017, section 4)
         if config.kl_target and kl > 1.5 * config.kl_target:
             self.kl_weight *= 2
         elif config.kl_target and kl < config.kl_target / 1.5:

@@ -1,4 +1,5 @@
-"""Reptile (Nichol et al. 2018): towards the adapted parameters, through no derivative of them."""
+"""Reptile (Nichol et al. 2018): steps towards the adapted parameters, without derivatives through
+the adaptation."""
 
 from __future__ import annotations
 
@@ -18,25 +19,27 @@ from metarl.core.timer import Timer
 class ReptileConfig(Section):
     """The outer update: a step towards the mean of the adapted parameters.
 
-    The episodes after adaptation give each task one more gradient step, so that `inner_steps: 1`
-    means two steps. With only one, Reptile is training on all tasks at once.
+    The episodes after adaptation are used for one more gradient step, so `inner_steps: 1` gives two
+    steps for each task. With one step in total, Reptile would be joint training on all tasks.
     """
 
     update: Literal["reptile"] = "reptile"
-    """How the meta-parameters are updated."""
+    """The kind of outer update."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """`sgd` adds `lr` times the Reptile direction; `adam` uses that as a negative gradient."""
+    """`sgd` adds `lr` times the Reptile direction; `adam` takes the direction as the negative
+    gradient of Adam."""
     lr: Annotated[float, Field(gt=0)] = 1.0
-    """The step size."""
+    """Step size of the optimizer."""
 
     max_update_kl: ClassVar[float] = 1.0
 
     def make(self, vector: Tensor) -> Reptile:
+        """Make the outer update for meta-parameters `vector`, (P,)."""
         return Reptile(self, vector)
 
 
 class Reptile:
-    """Steps of Reptile, batched (Nichol et al. 2018, algorithm 2)."""
+    """The outer update of Reptile, batched (Nichol et al. 2018, algorithm 2)."""
 
     def __init__(self, config: ReptileConfig, vector: Tensor) -> None:
         self._lr = config.lr
@@ -46,6 +49,7 @@ class Reptile:
         old = objective.vector
         with timer("reptile direction"):
             direction = objective.reptile_direction()
+        # Algorithm 2: phi <- phi + epsilon mean(W - phi)
         new = self._adam.step(old, -direction) if self._adam else old + self._lr * direction
         with timer("evaluation"):
             before, _ = objective.loss_and_kl(old)

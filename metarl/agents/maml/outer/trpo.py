@@ -1,4 +1,5 @@
-"""Trust-region policy optimisation (Schulman et al. 2015) on a flat vector of parameters."""
+"""Trust-region policy optimisation (TRPO, Schulman et al. 2015) of the meta-parameters, a vector
+(P,)."""
 
 from __future__ import annotations
 
@@ -21,28 +22,30 @@ class TRPOConfig(Section):
     """The outer update: trust-region policy optimisation."""
 
     update: Literal["trpo"] = "trpo"
-    """How the meta-parameters are updated."""
+    """The kind of outer update."""
     max_kl: Annotated[float, Field(gt=0)] = 0.01
-    """Largest mean KL divergence from the old to the new adapted policies."""
+    """Largest mean KL divergence from the old to the new adapted policies, in nats."""
     cg_steps: Annotated[int, Field(ge=1)] = 10
-    """Conjugate-gradient steps for the search direction."""
+    """Number of conjugate-gradient steps for the search direction."""
     cg_damping: Annotated[float, Field(ge=0)] = 1e-5
-    """Added to the diagonal of the Fisher matrix."""
+    """Constant added to the diagonal of the Fisher matrix."""
     line_search_steps: Annotated[int, Field(ge=1)] = 15
     """Largest number of step sizes that the line search tries."""
     line_search_shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    """The factor from one step size to the next."""
+    """Factor from one step size of the line search to the next."""
     fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.0625
-    """Share of the steps after adaptation that the Fisher-vector products use, one step in
-    round(1 / share). The products only shape the direction: the gradient, and the line search's
-    objective and KL, always use all steps."""
+    """Fraction of the steps after adaptation that Fisher-vector products use, every round(1 /
+    fraction)-th step. The products influence the direction only; the gradient, and the objective
+    and the KL divergence of the line search, always use all steps."""
     jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the steps before adaptation that the Fisher-vector products use. The Jacobian of the
-    adaptation is noisier than the Fisher matrix: a smaller share costs some of each step."""
+    """Fraction of the steps before adaptation that Fisher-vector products use. The Jacobian of the
+    adaptation is noisier than the Fisher matrix; a smaller fraction reduces the improvement of each
+    update."""
 
     max_update_kl: ClassVar[float] = 1.0
 
     def make(self, vector: Tensor) -> TRPO:
+        """Make the outer update, which has no state."""
         return TRPO(self)
 
 
@@ -51,12 +54,12 @@ class LineSearch:
     """The result of a line search.
 
     Attributes:
-        step: to add to the parameters, (P,); 0 if no step was accepted.
+        step: the step of the parameters, (P,); 0 if no step was accepted.
         accepted: whether a step was accepted.
         tried: number of step sizes tried.
-        improvement: the actual improvement of the objective.
-        expected: the improvement that the gradient predicted for the accepted (or last) step.
-        kl: KL divergence of the accepted step.
+        improvement: decrease of the loss by the accepted step; 0 without one.
+        expected: decrease of the loss that the gradient predicts for the accepted (or last) step.
+        kl: KL divergence of the accepted step, in nats; 0 without one.
     """
 
     step: Tensor
@@ -70,27 +73,33 @@ class LineSearch:
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float = 1e-10
 ) -> Tensor:
-    """Solve A x = target by conjugate gradients (Hestenes and Stiefel 1952, section 3).
+    """Solve A x = target by conjugate gradients (Hestenes and Stiefel 1952, section 3, equations
+    3:1).
 
     Args:
-        product: p -> A p, (P,) both, with A positive definite.
-        target: (P,).
+        product: the function p -> A p, from (P,) to (P,), with A positive definite.
+        target: right-hand side, (P,).
         steps: largest number of products.
-        tolerance: stop when the squared residual is below this share of that of x = 0.
+        tolerance: the iteration stops when the squared norm of the residual is at most this
+            fraction of the squared norm of `target`.
+
+    Returns:
+        The approximate solution x, (P,).
     """
     solution = torch.zeros_like(target)
-    residual = target.clone()
-    direction = target.clone()
+    residual = target.clone()  # r_0 = k - A x_0, x_0 = 0 (3:1a)
+    direction = target.clone()  # p_0 = r_0 (3:1a)
     residual_norm_sq = residual @ residual
     tolerance_sq = tolerance * residual_norm_sq
     for _ in range(steps):
         if residual_norm_sq <= tolerance_sq:
             break
         Ap = product(direction)
-        alpha = residual_norm_sq / (direction @ Ap)
-        solution = solution + alpha * direction
-        residual = residual - alpha * Ap
+        alpha = residual_norm_sq / (direction @ Ap)  # a_i = |r_i|^2 / (p_i, A p_i) (3:1b)
+        solution = solution + alpha * direction  # x_{i+1} = x_i + a_i p_i (3:1c)
+        residual = residual - alpha * Ap  # r_{i+1} = r_i - a_i A p_i (3:1d)
         next_norm_sq = residual @ residual
+        # b_i = |r_{i+1}|^2 / |r_i|^2 (3:1e), p_{i+1} = r_{i+1} + b_i p_i (3:1f)
         direction = residual + (next_norm_sq / residual_norm_sq) * direction
         residual_norm_sq = next_norm_sq
     return solution
@@ -99,12 +108,17 @@ def conjugate_gradient(
 def trust_region_step(
     gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig
 ) -> Tensor:
-    """Return the step to the border of the trust region, along -F^-1 gradient, (P,).
+    """Return the step s along -F^-1 gradient to the boundary of the trust region, (P,).
 
-    Its length solves 1/2 s F s = max_kl (Schulman et al. 2015, appendix C).
+    The length of s solves 1/2 s^T F s = max_kl (Schulman et al. 2015, appendix C).
+
+    Args:
+        gradient: the gradient of the loss, (P,).
+        product: the function v -> F v, from (P,) to (P,), with the Fisher matrix F.
+        config: the settings.
 
     Raises:
-        NotFinite: if the direction is not.
+        NotFinite: if the direction is not finite.
     """
 
     def damped(vector: Tensor) -> Tensor:
@@ -116,6 +130,7 @@ def trust_region_step(
         raise NotFinite("the search direction")
     if not curvature > 0:
         return torch.zeros_like(gradient)  # the gradient is 0
+    # beta = sqrt(2 delta / s^T A s) (Schulman et al. 2015, appendix C)
     return direction * torch.sqrt(2 * config.max_kl / curvature)
 
 
@@ -126,14 +141,16 @@ def line_search(
     step: Tensor,
     config: TRPOConfig,
 ) -> LineSearch:
-    """Shrink a step until it improves the loss within the trust region.
+    """Shrink a step until it decreases the loss and is in the trust region (Schulman et al. 2015,
+    appendix C).
 
     Args:
-        loss_and_kl: step -> (loss, KL divergence from the old policies) with all the data.
+        loss_and_kl: the function from a step, (P,), to the loss and the KL divergence from the old
+            policies, both on all data.
         loss: the loss without a step.
-        gradient: of the loss.
-        step: the longest step to try.
-        config: the trust region, and how to shrink.
+        gradient: the gradient of the loss, (P,).
+        step: the first step to try, (P,).
+        config: the settings.
     """
     slope = float(gradient @ step)
     nothing = torch.zeros_like(step)
@@ -149,7 +166,7 @@ def line_search(
 
 
 class TRPO:
-    """Steps of MAML-TRPO (Finn et al. 2017, algorithm 3, line 10)."""
+    """The outer update of MAML-TRPO (Finn et al. 2017, algorithm 3, line 10)."""
 
     def __init__(self, config: TRPOConfig) -> None:
         self.config = config
@@ -163,7 +180,7 @@ class TRPO:
                 config.fisher_fraction, config.jacobian_fraction
             )
             step = trust_region_step(found.gradient, product, config)
-            del product  # which holds the graphs
+            del product  # frees its graphs
         with timer("line search"):
             search = line_search(
                 lambda step: objective.loss_and_kl(old + step),
@@ -185,4 +202,4 @@ class TRPO:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing is kept from one step to the next."""
+        """Load nothing, since the update has no state."""

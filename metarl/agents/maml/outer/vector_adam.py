@@ -1,4 +1,4 @@
-"""Adam on a flat vector of parameters."""
+"""Adam on a vector of parameters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class VectorAdam:
-    """Adam (Kingma and Ba 2015), as a function of a vector and its gradient.
+    """Adam (Kingma and Ba 2015, algorithm 1), as a function of a vector and its gradient.
 
-    Its state is there from the beginning, so that a checkpoint always has the same tensors.
+    The state is created at construction, so that all checkpoints have the same tensors.
     """
 
     def __init__(self, vector: Tensor, lr: float) -> None:
+        """Set up for vectors like `vector`, (P,), with step size `lr`."""
         self._vector = torch.nn.Parameter(vector.detach().clone())
         self._adam = torch.optim.Adam([self._vector], lr=lr)
         zeros = torch.zeros_like(vector)
         self.load_state_dict({"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros})
 
     def step(self, vector: Tensor, gradient: Tensor) -> Tensor:
-        """Return the vector after a step."""
+        """Return the vector, (P,), after one step with its gradient, (P,)."""
         self._vector.data = vector.detach().clone()
         self._vector.grad = gradient
         self._adam.step()
@@ -36,5 +37,5 @@ class VectorAdam:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         device = self._vector.device
         moments = {name: state[name].to(device, copy=True) for name in MOMENTS[1:]}
-        # A step count on a GPU would have to be fetched at every step.
+        # The step count stays on the CPU: on a GPU, every step would synchronise to read it.
         self._adam.state[self._vector] = {"step": state["step"].cpu().clone(), **moments}
