@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import click
 
 from metarl.cli.completion import complete_names, complete_run
-from metarl.cli.flags import ConfigTarget, FamilyTarget, KeyCommand, RunTarget
-from metarl.cli.parser import Choice, Command, print_error
+from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget
+from metarl.cli.group import FILE, cli, config_argument, print_table
+from metarl.cli.parser import Command, print_error
 from metarl.core.errors import StorageError, UserError, check
 
 MAX_ROWS = 64  # tasks of a video
-FILE = click.Path(path_type=Path, readable=False)
 
 run_argument = click.argument(
     "run", expose_value=False, help="A run's folder.", shell_complete=complete_run
-)
-config_argument = functools.partial(
-    click.argument,
-    "config",
-    expose_value=False,
-    help="A YAML file, or a name of metarl list configs.",
-    shell_complete=complete_names("metarl.config_files:config_names", "file"),
 )
 checkpoint_option = click.option(
     "--checkpoint",
@@ -35,16 +27,6 @@ checkpoint_option = click.option(
 seed_option = click.option("--seed", default=0, help="Seed of the episodes.")
 episodes_option = click.option("--episodes", default=20, help="Episodes per task and step.")
 steps_option = click.option("--steps", default=3, help="Adaptations.")
-
-
-@click.group(
-    no_args_is_help=False,
-    epilog="Every command has a --help. Documentation: README.md",
-    context_settings={"show_default": True},
-)
-@click.version_option(package_name="metarl-torch", message="%(version)s")
-def cli() -> None:
-    """Meta-reinforcement learning."""
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
@@ -248,76 +230,3 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     for path in write_report(runs, out):
         click.echo(path)
     return 0
-
-
-@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Time an iteration.")
-@config_argument()
-@click.option("--repeats", default=3, help="Timed iterations.")
-@click.option("--json", type=FILE, metavar="FILE", help="Write the numbers there too.")
-def bench(target: ConfigTarget, overrides: dict[str, Any], repeats: int, json: Path | None) -> int:
-    """Time one meta-iteration by its parts, and the physics limit beside it."""
-    from metarl.reporting import benchmark
-
-    config = target.make(overrides)
-    if json and not json.resolve().parent.is_dir():
-        raise UserError(f"--json: there is no folder {json.resolve().parent}")
-    result = benchmark.bench(config, repeats)
-    print_table(benchmark.bench_table(result))
-    if json:
-        benchmark.write_json(result, json)
-    return 0
-
-
-@cli.command(cls=Command, short_help="Install Meta-World.")
-@click.argument("package", type=Choice(["metaworld"]), metavar="metaworld")
-def setup(package: str) -> int:
-    """Make a Python environment with Meta-World and its dependencies, which conflict with ours, in
-    METARL_HOME (by default ~/.cache/metarl). Safe to repeat."""
-    from metarl.envs.external import meta_world_setup
-
-    meta_world_setup.setup()
-    return 0
-
-
-@cli.command("check-env", cls=KeyCommand, target=FamilyTarget, short_help="Check a task family.")
-@click.argument(
-    "target",
-    expose_value=False,
-    help="A family's name, or package.module:Class.",
-    shell_complete=complete_names("metarl.envs:FAMILIES"),
-)
-def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
-    """Check that a task family keeps the contract that training relies on.
-
-    `metarl check-env TARGET --help` shows the fields of that family, each of which is a flag.
-    """
-    from metarl.envs.contract import check_family
-    from metarl.reporting.tables import checks, summary_line
-
-    results = check_family(target.make(overrides))
-    print_table(checks(results))
-    click.echo(summary_line(target.name or "", results))
-    # If all checks were skipped, the family has not been checked.
-    outcomes = {result.outcome for result in results}
-    return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
-
-
-@cli.command("list", cls=Command, short_help="List families, configs or runs.")
-@click.argument("kind", type=Choice(["families", "configs", "runs"]))
-@click.option("--runs", type=FILE, default=Path("runs"), metavar="DIR", help="The folder of runs.")
-def show_list(kind: str, runs: Path) -> int:
-    """List the task families, the configs, or the runs."""
-    from metarl.reporting import tables
-
-    print_table(tables.runs(runs) if kind == "runs" else getattr(tables, kind)())
-    return 0
-
-
-def print_table(table: Any) -> None:
-    """Print a table, as wide as the terminal, or 160 characters without a terminal."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)

@@ -20,7 +20,7 @@ from metarl.envs import BatchEnv
 from metarl.rollout.collect import episode_rngs
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import encode
-from metarl.training.loop import meta_iteration
+from metarl.training.meta_iteration import meta_iteration
 
 SAMPLING_SECTIONS = ("reset", "policy", "environment")
 """Sections of the timer that belong to sampling; all others belong to the learner."""

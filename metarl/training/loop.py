@@ -7,23 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from metarl.agents import MetaAgent
-from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
-from metarl.core.rng import Purpose, make_rng
 from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
-from metarl.envs import BatchEnv, WorkerError
+from metarl.envs import WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
-from metarl.rollout.sampling import sample_meta_batch
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.run import Run, is_free
+from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
@@ -252,73 +249,3 @@ def finishing(tracker: Tracker) -> Iterator[None]:
         yield
     finally:
         tracker.finish()
-
-
-def meta_iteration(
-    config: Config,
-    agent: MetaAgent,
-    env: BatchEnv,
-    iteration: int,
-    timer: Timer,
-    failures: list[Failure],
-) -> dict[str, Any]:
-    """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
-
-    Args:
-        config: the config of the run.
-        agent: the agent, whose meta-parameters are updated.
-        env: a batch environment of all episodes of the meta-batch.
-        iteration: number of the iteration, from 0.
-        timer: measures the sections of the iteration.
-        failures: list to which failures are appended, unless `on_failure` is `stop`.
-
-    Returns:
-        The metrics: number of environment `steps`; returns averaged over the episodes that did not
-        fail (None if all failed); and the diagnostics of the update, if it was made.
-
-    Raises:
-        EpisodeDiverged, FloatingPointError: if a number is not finite and `on_failure` is `stop`.
-    """
-    stops = config.on_failure == "stop"
-    rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
-    tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
-    rollouts = list(
-        adaptation_rollouts(
-            agent,
-            env,
-            tasks,
-            config.sampling.adaptation_steps,
-            seed=config.seed,
-            purpose=Purpose.TRAIN_EPISODES,
-            iteration=iteration,
-            training=True,
-            task_ids=task_ids,
-            timer=timer,
-            failures=None if stops else failures,
-        )
-    )
-    num_dropped = len(failures)
-    diagnostics: dict[str, float] = {}
-    updated = False
-    if not (num_dropped and config.on_failure == "skip_update"):
-        rng = make_rng(config.seed, Purpose.UPDATE, iteration=iteration)
-        try:
-            diagnostics = agent.update(rollouts, rng, timer)
-            updated = True
-        except FloatingPointError as error:
-            if stops:
-                raise
-            failures.extend(failures_of(error))
-    first, last = rollouts[0].episodes, rollouts[-1].episodes
-    before, after = first.mean_return, last.mean_return
-    rates = {"before": first.success_rate, "after": last.success_rate}
-    skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not updated)}
-    return {
-        "steps": sum(episodes.num_steps for _, episodes in rollouts),
-        "return_before": before,
-        "return_after": after,
-        "adaptation_gain": None if before is None or after is None else after - before,
-        **{f"success_{when}": rate for when, rate in rates.items() if rate is not None},
-        **({} if stops else skipped),
-        **diagnostics,
-    }

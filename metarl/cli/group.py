@@ -1,0 +1,41 @@
+"""The group of all commands, and the arguments that several of them take."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metarl.cli.completion import complete_names
+
+FILE = click.Path(path_type=Path, readable=False)
+
+config_argument = functools.partial(
+    click.argument,
+    "config",
+    expose_value=False,
+    help="A YAML file, or a name of metarl list configs.",
+    shell_complete=complete_names("metarl.config_files:config_names", "file"),
+)
+
+
+@click.group(
+    no_args_is_help=False,
+    epilog="Every command has a --help. Documentation: README.md",
+    context_settings={"show_default": True},
+)
+@click.version_option(package_name="metarl-torch", message="%(version)s")
+def cli() -> None:
+    """Meta-reinforcement learning."""
+
+
+def print_table(table: Any) -> None:
+    """Print a table, as wide as the terminal, or 160 characters without a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
