@@ -35,7 +35,8 @@ class MAMLConfig(AgentConfig):
     only."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        if scale := self.policy.obs_scale:  # some families start a simulation here
+        if scale := self.policy.obs_scale:
+            # Only here, since some families start a simulation to determine their spaces
             obs_dim = family.observation_space.shape[0]
             wanted = f"one number for each of the {obs_dim} of an observation, or none"
             check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
