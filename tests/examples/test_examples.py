@@ -328,3 +328,16 @@ def test_the_soak_tells_runs_apart(tmp_path, monkeypatch):
     assert fingerprint(other) == fingerprint(run.directory)
     (changed.checkpoints / "best.pt").unlink()
     assert fingerprint(other) != fingerprint(run.directory)
+
+
+def test_the_results_that_come_with_the_code_belong_to_todays_configs(monkeypatch):
+    """Or the next `make reproduce` would leave out those whose runs are not here."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.__main__ import plan
+    from examples.reproduce.measure import fingerprint
+    from examples.reproduce.published import PUBLISHED
+
+    phases = plan(list(PUBLISHED), 3, Path("runs/reproduce"))
+    current = {fingerprint(job) for jobs in phases for job in jobs}
+    results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
+    assert {row["config"] for rows in results.values() for row in rows.values()} <= current
