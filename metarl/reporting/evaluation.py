@@ -75,7 +75,8 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
     columns = ["method", x_label, "return", "95% interval", "IQM", "tasks made worse"]
     succeeds = any(result.success is not None for result in results.values())
     for column in [*columns, *["success"] * succeeds]:
-        table.add_column(column, justify="left" if column == "method" else "right")
+        justify = "left" if column == "method" else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for label, x, mean, low, high, iqm, worse, success in evaluation_rows(results):
         table.add_row(
             escape(label) if x == 0 else "",

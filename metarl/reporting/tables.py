@@ -25,16 +25,15 @@ from metarl.training.progress import format_return
 def empty_table(*columns: str) -> Table:
     """Return a table without rows, in the common style."""
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column)
+    for index, column in enumerate(columns):
+        # A name stays on one line, to be copied; other texts are continued below, never cut.
+        made.add_column(column, no_wrap=index == 0, overflow="fold")
     return made
 
 
 def families() -> Table:
     """Return a table of the task families."""
     made = empty_table("family", "task", "horizon", "obs", "action", "source", "what to do")
-    for column in made.columns[:-1]:
-        column.no_wrap = True
     for name, cls in FAMILIES.items():
         family = make_family(name)
         try:
