@@ -58,7 +58,7 @@ class Progress:
         done = metrics["iteration"]
         before, after = (format_return(metrics[f"return_{when}"]) for when in ("before", "after"))
         returns = f"return {before} -> {after}{problem_summary(metrics)}"
-        rate = f"{timings['env_steps_per_second'] / 1000:.1f}k steps/s"
+        rate = f"{format_count(timings['env_steps_per_second'])} steps/s"
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
@@ -67,7 +67,7 @@ class Progress:
             with wrap_os_errors("standard output"):
                 print(
                     f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "
-                    f"{metrics['env_steps'] / 1e6:.2f}M steps  ETA {clock_time(left)}",
+                    f"{format_count(metrics['env_steps'])} steps  ETA {clock_time(left)}",
                     flush=True,
                 )
 
@@ -75,6 +75,14 @@ class Progress:
 def format_return(value: float | None) -> str:
     """Return the text of a mean return; "none" for None, if every episode failed."""
     return "none" if value is None else f"{value:.1f}"
+
+
+def format_count(number: float) -> str:
+    """Return a number of steps with three digits that mean something: 0.42, 42, 4.2k, 4.2M."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def problem_summary(metrics: Mapping[str, Any]) -> str:
