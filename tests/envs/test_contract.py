@@ -27,6 +27,7 @@ from metarl.envs import (
     TaskObserved,
 )
 from metarl.envs.contract import CHECKS, check_family, run_check
+from metarl.envs.contract.recording import record
 from metarl.envs.contract.rendering import measure_speed
 from metarl.envs.point import PointBatchEnv
 from metarl.envs.tabular import TabularBatchEnv
@@ -635,6 +636,33 @@ def test_ended_episodes_are_not_stepped_again():
     # diverges, which this family pays for elsewhere.
     assert {check.name for check in checks} <= {"batch equals single", "subsets", "divergence"}
     assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
+
+
+class EndsBySteps(PointBatchEnv):
+    """Each episode ends after 2 to 6 steps, a number drawn from its own stream."""
+
+    def reset(self, tasks, rngs):
+        self.left = np.array([rng.integers(2, 7, 3)[-1] for rng in rngs])
+        return super().reset(tasks, rngs)
+
+    def advance(self, action, ids=None):
+        self.left[slice(None) if ids is None else ids] -= 1
+        super().advance(action, ids)
+
+    def step(self, action, ids=None):
+        obs, reward, _ = super().step(action, ids)
+        return obs, reward, self.left == 0
+
+
+def test_episodes_may_end_after_different_numbers_of_steps():
+    family = nav(EndsBySteps)
+    played = record(family, 5)
+    last = played.active.sum(axis=0)
+    assert last.tolist() == [4, 6, 3, 6, 4]
+    assert [check for check in check_family(family) if check.outcome == "FAIL"] == []
+    for episode, steps in enumerate(last):  # entries after the end are 0
+        assert played.state[steps, episode].any()
+        assert not played.state[steps + 1 :, episode].any()
 
 
 @pytest.mark.parametrize(("shown", "outcome"), [(0, "pass"), (1, "FAIL")])
