@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from metarl.envs.base import TaskFamily
-from metarl.envs.contract import batches, declaration, divergence, identifiability, rendering, tasks
+from metarl.envs.contract import (
+    batches,
+    declaration,
+    divergence,
+    identifiability,
+    physics,
+    rendering,
+    tasks,
+)
 from metarl.envs.contract.declaration import UNAVAILABLE
 from metarl.envs.contract.recording import Skipped, Violation, first_line
 
@@ -28,6 +36,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "spaces": declaration.spaces,
     "sampled tasks": tasks.sampled_tasks,
     "results of step": batches.results_of_step,
+    "stability": physics.stability,
     "sampling's randomness": tasks.sampling_randomness,
     "task sets": tasks.task_sets,
     "task effect": identifiability.task_effect,
@@ -79,7 +88,8 @@ def run_check(name: str, family: TaskFamily) -> Check:
     """Run one of the `CHECKS` by its name."""
     function = CHECKS[name]
     try:
-        note = function(family)
+        with physics.mujoco_warnings():  # without MUJOCO_LOG.TXT in the current folder
+            note = function(family)
         # The docstring of a check states the property that it checks.
         return Check(name, "pass", note or (function.__doc__ or "").strip())
     except Skipped as reason:
