@@ -9,10 +9,8 @@ raises `Violation` or `Skipped` with the reason otherwise.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from metarl.envs.base import TaskFamily
@@ -26,7 +24,8 @@ from metarl.envs.contract import (
     tasks,
 )
 from metarl.envs.contract.declaration import UNAVAILABLE
-from metarl.envs.contract.recording import Skipped, Violation, first_line
+from metarl.envs.contract.recording import Skipped, Violation
+from metarl.envs.errors import first_line, located
 
 __all__ = ["CHECKS", "UNAVAILABLE", "Check", "check_family", "run_check"]
 
@@ -97,8 +96,4 @@ def run_check(name: str, family: TaskFamily) -> Check:
     except Violation as reason:
         return Check(name, "FAIL", first_line(reason))
     except Exception as error:  # any error of a user's family is a failure of the check
-        frames = traceback.extract_tb(error.__traceback__)
-        # The innermost frame outside installed packages.
-        frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
-        place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-        return Check(name, "FAIL", f"raised {type(error).__name__}: {first_line(error)} ({place})")
+        return Check(name, "FAIL", f"raised {located(error)}")

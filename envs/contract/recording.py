@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
@@ -28,12 +27,6 @@ def expect(condition: object, reason: str) -> None:
     """Raise a `Violation` with the reason if the condition is false."""
     if not condition:
         raise Violation(reason)
-
-
-def first_line(message: object) -> str:
-    """Return the first line of a message, without the colours of a terminal."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(message))
-    return plain.strip().partition("\n")[0]
 
 
 @dataclass(frozen=True)
