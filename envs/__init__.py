@@ -32,7 +32,7 @@ from metarl.envs.registry import (
     family_settings,
     make_family,
 )
-from metarl.envs.rendering import Renderer, RenderingUnavailable
+from metarl.envs.rendering import Renderer, RendererFailed, RenderingUnavailable
 from metarl.envs.tabular import TabularMDP
 from metarl.envs.wrappers.observed import TaskObserved
 from metarl.envs.wrappers.perturbed import Perturbed
@@ -56,6 +56,7 @@ __all__ = [
     "Perturbed",
     "PointNav",
     "Renderer",
+    "RendererFailed",
     "RenderingUnavailable",
     "SimulationDiverged",
     "TabularMDP",

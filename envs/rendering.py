@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import warnings
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
+from metarl.envs.errors import located
+
 
 class RenderingUnavailable(RuntimeError):
     """The family cannot be rendered on this machine; the message says why."""
+
+
+class RendererFailed(RuntimeError):
+    """A family's renderer raised an error; the message gives the error and its place on one line."""
 
 
 class Renderer(Protocol):
@@ -34,6 +43,33 @@ class Renderer(Protocol):
     def close(self) -> None:
         """Free the resources of the renderer."""
         ...
+
+
+@contextlib.contextmanager
+def drawing(family: str) -> Iterator[None]:
+    """Turn any error of a family's renderer, which may be a user's own, into one of one line.
+
+    Args:
+        family: the name of the family in the message.
+
+    Raises:
+        RenderingUnavailable: if the block does.
+        RendererFailed: if the block raises any other error.
+    """
+    try:
+        yield
+    except RenderingUnavailable:
+        raise
+    except Exception as error:
+        raise RendererFailed(f"the renderer of {family} raised {located(error)}") from error
+
+
+@contextlib.contextmanager
+def without_glfw_warnings() -> Iterator[None]:
+    """Leave out GLFW's warnings, that there is no display: the error of the renderer follows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="glfw")
+        yield
 
 
 def frame_at(states: np.ndarray, time: float | None) -> tuple[int, float]:

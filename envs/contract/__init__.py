@@ -9,16 +9,23 @@ raises `Violation` or `Skipped` with the reason otherwise.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from metarl.envs.base import TaskFamily
-from metarl.envs.contract import batches, declaration, divergence, identifiability, rendering, tasks
+from metarl.envs.contract import (
+    batches,
+    declaration,
+    divergence,
+    identifiability,
+    physics,
+    rendering,
+    tasks,
+)
 from metarl.envs.contract.declaration import UNAVAILABLE
-from metarl.envs.contract.recording import Skipped, Violation, first_line
+from metarl.envs.contract.recording import Skipped, Violation
+from metarl.envs.errors import first_line, located
 
 __all__ = ["CHECKS", "UNAVAILABLE", "Check", "check_family", "run_check"]
 
@@ -28,6 +35,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "spaces": declaration.spaces,
     "sampled tasks": tasks.sampled_tasks,
     "results of step": batches.results_of_step,
+    "stability": physics.stability,
     "sampling's randomness": tasks.sampling_randomness,
     "task sets": tasks.task_sets,
     "task effect": identifiability.task_effect,
@@ -79,7 +87,8 @@ def run_check(name: str, family: TaskFamily) -> Check:
     """Run one of the `CHECKS` by its name."""
     function = CHECKS[name]
     try:
-        note = function(family)
+        with physics.mujoco_warnings():  # without MUJOCO_LOG.TXT in the current folder
+            note = function(family)
         # The docstring of a check states the property that it checks.
         return Check(name, "pass", note or (function.__doc__ or "").strip())
     except Skipped as reason:
@@ -87,8 +96,4 @@ def run_check(name: str, family: TaskFamily) -> Check:
     except Violation as reason:
         return Check(name, "FAIL", first_line(reason))
     except Exception as error:  # any error of a user's family is a failure of the check
-        frames = traceback.extract_tb(error.__traceback__)
-        # The innermost frame outside installed packages.
-        frame = [frame for frame in frames if "site-packages" not in frame.filename][-1]
-        place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-        return Check(name, "FAIL", f"raised {type(error).__name__}: {first_line(error)} ({place})")
+        return Check(name, "FAIL", f"raised {located(error)}")

@@ -7,6 +7,7 @@ from gymnasium.spaces import Discrete
 
 from metarl.envs.base import SimulationDiverged, TaskFamily
 from metarl.envs.contract.batches import RESULTS
+from metarl.envs.contract.physics import REMEDY, mujoco_warnings, unstable
 from metarl.envs.contract.recording import begin, expect, random_actions
 
 DIVERGING = 1  # the one of three episodes whose action is NaN
@@ -21,7 +22,9 @@ def divergence(family: TaskFamily) -> str:
     wrong = actions[0].copy()
     wrong[DIVERGING] = np.nan
     try:
-        env.step(wrong)
+        with mujoco_warnings() as found:
+            env.step(wrong)
+        expect(not unstable(found), f"an action of NaN: MuJoCo warns: {unstable(found)} {REMEDY}")
         return "nothing made it diverge: it took an action of NaN"
     except ValueError:
         return "nothing made it diverge: it refuses an action of NaN"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
@@ -28,12 +27,6 @@ def expect(condition: object, reason: str) -> None:
     """Raise a `Violation` with the reason if the condition is false."""
     if not condition:
         raise Violation(reason)
-
-
-def first_line(message: object) -> str:
-    """Return the first line of a message, without the colours of a terminal."""
-    plain = re.sub(r"\x1b\[\d+m", "", str(message))
-    return plain.strip().partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,9 @@ def play(
     first = np.array(env.reset(tasks, rngs))
     obs = np.zeros((num_steps + 1, *first.shape), first.dtype)
     obs[0] = first
-    state = [render_states(env)]
+    first_state = render_states(env)
+    state = np.zeros((num_steps + 1, *first_state.shape), first_state.dtype)
+    state[0] = first_state
     reward = np.zeros((num_steps, num_episodes))
     terminated, active = np.zeros((2, num_steps, num_episodes), bool)
     for step, (rows, result) in enumerate(step_through(env, actions)):
@@ -102,9 +97,8 @@ def play(
         obs[step + 1][rows] = result[0][rows]
         reward[step][rows] = result[1][rows]
         terminated[step][rows] = result[2][rows]
-        state.append(render_states(env))
-    state += [np.zeros_like(state[0])] * (num_steps + 1 - len(state))
-    return Recording(np.stack(state), obs, reward, terminated, active)
+        state[step + 1][rows] = render_states(env)[rows]
+    return Recording(state, obs, reward, terminated, active)
 
 
 def step_through(

@@ -15,14 +15,14 @@ from metarl.envs.contract.recording import (
     Skipped,
     Violation,
     expect,
-    first_line,
     make_rngs,
     random_actions,
     random_tasks,
     step_through,
 )
+from metarl.envs.errors import first_line
 from metarl.envs.gymnasium_env import TaskEnv
-from metarl.envs.rendering import RenderingUnavailable
+from metarl.envs.rendering import RenderingUnavailable, without_glfw_warnings
 
 WIDTH, HEIGHT = 64, 48
 COSTLY_PHYSICS = 5e-6  # seconds per env step above which the speed of `step` is checked
@@ -54,7 +54,8 @@ def pictures(family: TaskFamily) -> str:
     """The renderer draws uint8 images of the given size that are not of one colour."""
     states, task = _episode(family)
     try:
-        renderer = family.make_renderer(WIDTH, HEIGHT)
+        with without_glfw_warnings():
+            renderer = family.make_renderer(WIDTH, HEIGHT)
         renderer.draw(states, task, 0.5)  # between two control steps
         image = renderer.draw(states, task)
     except RenderingUnavailable as error:

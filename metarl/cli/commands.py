@@ -186,7 +186,7 @@ def render(
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
-    from metarl.envs import RenderingUnavailable, TaskError
+    from metarl.envs import RendererFailed, RenderingUnavailable, TaskError
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
@@ -207,7 +207,7 @@ def render(
     agent = run.config.make_agent(run.load(checkpoint).agent)
     try:
         info = adaptation_video(agent, family, rows, out=out, num_episodes=episodes, **settings)
-    except (RenderingUnavailable, EpisodeDiverged) as error:
+    except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)
     click.echo(f"{info}\n{info.speed}")
     tracker = start_tracker(run, job="render")

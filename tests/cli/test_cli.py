@@ -157,6 +157,21 @@ def test_check_env_fails_where_nothing_could_be_checked(output, monkeypatch):
     assert text.splitlines()[-1] == f"point_nav: {len(CHECKS)} skipped"
 
 
+@pytest.mark.parametrize("method", ["__init__", "draw", "close"])
+def test_a_renderer_that_fails_is_one_line(run, tmp_path, output, monkeypatch, method):
+    def fail(*_, **__):
+        raise KeyError("geom")
+
+    monkeypatch.setattr(f"metarl.envs.point.PointRenderer.{method}", fail)
+    code, _, error = output("render", run, "--out", tmp_path / "a.gif")
+    assert code == 1
+    place = r"\(test_cli.py, line \d+, in fail\)"
+    assert re.fullmatch(
+        rf"metarl: error: the renderer of point_nav raised KeyError: 'geom' {place}\n", error
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["evaluate {run} --tasks 2", "render {run} --out {run}/a.gif"])
 def test_a_truncated_checkpoint_is_refused_or_replaced_by_the_one_before(tmp_path, output, command):
     directory = tmp_path / "run"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
@@ -27,7 +28,9 @@ from metarl.envs import (
     TaskObserved,
 )
 from metarl.envs.contract import CHECKS, check_family, run_check
+from metarl.envs.contract.recording import record
 from metarl.envs.contract.rendering import measure_speed
+from metarl.envs.mujoco.models import load_model
 from metarl.envs.point import PointBatchEnv
 from metarl.envs.tabular import TabularBatchEnv
 
@@ -70,6 +73,8 @@ def spaces(**members: Any) -> TaskFamily:
     """PointNav with other spaces."""
     return nav(**{name: property(lambda _, value=value: value) for name, value in members.items()})
 
+
+HOPPER = load_model("hopper.xml")
 
 # --- broken families, by what is wrong with them ---
 
@@ -219,6 +224,45 @@ class Untimed(PointBatchEnv):
     def advance(self, action, ids=None):
         super().advance(action, ids)
         self.physics_seconds = 0.0
+
+
+def diverge() -> None:
+    """Step a simulation that diverges, and that MuJoCo resets."""
+    data = mujoco.MjData(HOPPER)
+    data.qvel[0] = np.inf
+    mujoco.mj_step(HOPPER, data)
+    assert np.isfinite(data.qvel).all()
+
+
+class Unstable(PointBatchEnv):
+    """A simulation diverges in each step, which nothing shows."""
+
+    def advance(self, action, ids=None):
+        diverge()
+        super().advance(action, ids)
+
+
+class UnstableAtReset(PointBatchEnv):
+    def reset(self, tasks, rngs):
+        diverge()
+        return super().reset(tasks, rngs)
+
+
+class UnstableByNan(PointBatchEnv):
+    """As `Unstable`, but where an action is NaN only, which it does not tell."""
+
+    def advance(self, action, ids=None):
+        if np.isnan(action).any():
+            diverge()
+        super().advance(np.nan_to_num(action), ids)
+
+
+class TellsOfIt(Unstable):
+    """As MujocoFamily does: raises SimulationDiverged where MuJoCo warns."""
+
+    def step(self, action, ids=None):
+        result = super().step(action, ids)
+        raise SimulationDiverged(np.arange(self.num_episodes), "unstable", result)
 
 
 def diverging(
@@ -374,6 +418,8 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
         results(fail(SimulationDiverged(np.array([1]), "lost"))),
         "raised SimulationDiverged: episodes [1] of the batch diverged: lost (test_contract.py",
     ),
+    ("stability", nav(Unstable), "step 0: MuJoCo warns: Nan, Inf or huge value in QVEL at DOF 0"),
+    ("stability", nav(UnstableAtReset), "reset: MuJoCo warns: Nan, Inf or huge value in QVEL"),
     (
         "sampling's randomness",
         drawing(lambda rng, n: uniform(np.random, n)),
@@ -447,6 +493,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("reset", nav(Inert), "an episode after another is another"),
     ("advance", nav(Lazy), "advance leads to another render_state than step"),
     ("advance", nav(Untimed), "physics_seconds is still 0"),
+    ("divergence", nav(UnstableByNan), "an action of NaN: MuJoCo warns: Nan, Inf or huge value"),
     ("divergence", nav(BlamesAll), "ids: expected [1], the one episode whose action was NaN"),
     (
         "divergence",
@@ -531,6 +578,19 @@ def test_a_divergence_that_the_others_survive_passes(family, remark):
     check = run_check("divergence", family)
     assert check.outcome == "pass"
     assert remark in check.reason
+
+
+def test_a_family_that_diverges_in_every_step_fails_and_leaves_no_log(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    checks = check_family(nav(Unstable))
+    assert [check.name for check in checks if check.outcome == "FAIL"] == ["stability"]
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    assert mujoco.get_mju_user_warning() is None
+
+
+def test_a_divergence_that_is_told_is_no_instability():
+    assert run_check("stability", nav(TellsOfIt)).outcome == "pass"
 
 
 def test_an_episode_of_one_step_passes():
@@ -635,6 +695,33 @@ def test_ended_episodes_are_not_stepped_again():
     # diverges, which this family pays for elsewhere.
     assert {check.name for check in checks} <= {"batch equals single", "subsets", "divergence"}
     assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
+
+
+class EndsBySteps(PointBatchEnv):
+    """Each episode ends after 2 to 6 steps, a number drawn from its own stream."""
+
+    def reset(self, tasks, rngs):
+        self.left = np.array([rng.integers(2, 7, 3)[-1] for rng in rngs])
+        return super().reset(tasks, rngs)
+
+    def advance(self, action, ids=None):
+        self.left[slice(None) if ids is None else ids] -= 1
+        super().advance(action, ids)
+
+    def step(self, action, ids=None):
+        obs, reward, _ = super().step(action, ids)
+        return obs, reward, self.left == 0
+
+
+def test_episodes_may_end_after_different_numbers_of_steps():
+    family = nav(EndsBySteps)
+    played = record(family, 5)
+    last = played.active.sum(axis=0)
+    assert last.tolist() == [4, 6, 3, 6, 4]
+    assert [check for check in check_family(family) if check.outcome == "FAIL"] == []
+    for episode, steps in enumerate(last):  # entries after the end are 0
+        assert played.state[steps, episode].any()
+        assert not played.state[steps + 1 :, episode].any()
 
 
 @pytest.mark.parametrize(("shown", "outcome"), [(0, "pass"), (1, "FAIL")])

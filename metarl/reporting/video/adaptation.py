@@ -136,6 +136,7 @@ def adaptation_video(
         UserError: if a setting is out of range or the file cannot be written.
         TaskError: if a task is not one of the family's.
         RenderingUnavailable: if the family cannot be rendered here.
+        RendererFailed: if its renderer raises another error.
     """
     out = Path(out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.envs import Renderer, TaskFamily
+from metarl.envs.rendering import drawing, without_glfw_warnings
 
 MAX_COLUMNS = 4  # of the panels of one task
 MIN_ASPECT, MAX_ASPECT = 4 / 3, 2.0  # width by height of images that are fitted into a frame
@@ -151,14 +152,22 @@ class AdaptationVideo:
 
         Raises:
             RenderingUnavailable: if the family cannot be drawn here.
+            RendererFailed: if its renderer raises another error.
         """
         with contextlib.ExitStack() as stack:
-            yield [
-                stack.enter_context(
-                    contextlib.closing(self.family.make_renderer(*self.layout.picture))
-                )
-                for _ in self.tasks
-            ]
+            renderers = []
+            for _ in self.tasks:
+                renderers.append(self._open_renderer())
+                stack.callback(self._close, renderers[-1])
+            yield renderers
+
+    def _open_renderer(self) -> Renderer:
+        with drawing(self.family.name), without_glfw_warnings():
+            return self.family.make_renderer(*self.layout.picture)
+
+    def _close(self, renderer: Renderer) -> None:
+        with drawing(self.family.name):
+            renderer.close()
 
     def frame(self, renderers: list[Renderer], time: float) -> Image.Image:
         """Return the frame after `time` control steps, not necessarily whole."""
@@ -194,12 +203,15 @@ class AdaptationVideo:
 
         canvas.rectangle((0, 0, width, bar), ADAPTED if adaptation_step else BEFORE_ADAPTATION)
         write(panel_title(adaptation_step), middle, bar / 2, BACKGROUND)
-        image.paste(Image.fromarray(renderer.draw(panel.states, task, time)), (0, bar))
+        with drawing(self.family.name):
+            picture = Image.fromarray(renderer.draw(panel.states, task, time))
+            caption = self.family.caption(panel.states[now], task)
+        image.paste(picture, (0, bar))
         if panel.terminated and now == len(panel.reward):
             canvas.rectangle((0, bar, width, bar + 1.2 * line), TEXT)
             write(f"ended at step {now}", middle, bar + 0.6 * line, BACKGROUND)
         upper, lower, half = bar + height + 0.7 * line, bar + height + 1.85 * line, 0.45 * width
-        write(self.family.caption(panel.states[now], task), left, upper, TEXT)
+        write(caption, left, upper, TEXT)
         write(f"step {now} / {self.family.horizon}", left, lower, MUTED_TEXT, half)
         write(f"return {panel.reward[:now].sum():.1f}", right, lower, TEXT, half)
         return image

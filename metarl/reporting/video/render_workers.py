@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from metarl.envs import RenderingUnavailable
+from metarl.envs import RendererFailed, RenderingUnavailable
 from metarl.reporting.video.layout import AdaptationVideo
 
 MIN_PICTURES = 80  # of a process: fewer take less time than its start
 UNAVAILABLE = 3  # exit code of a process that cannot render
+FAILED = 4  # exit code of a process whose renderer fails
 PROGRAM = """
 import sys
 sys.path[:] = {path}
@@ -36,6 +37,7 @@ def render_frames(
 
     Raises:
         RenderingUnavailable: if the family cannot be rendered here.
+        RendererFailed: if its renderer raises another error.
         RuntimeError: if a process fails.
     """
     count = num_processes(video, len(times), cores)
@@ -92,6 +94,8 @@ def _read(worker: subprocess.Popen[bytes], video: AdaptationVideo) -> Image.Imag
         stderr = worker.stderr.read().decode(errors="replace").strip()
         if worker.wait() == UNAVAILABLE:
             raise RenderingUnavailable(stderr)
+        if worker.returncode == FAILED:
+            raise RendererFailed(stderr.splitlines()[-1])
         reason = stderr.splitlines()[-1] if stderr else f"exit code {worker.returncode}"
         raise RuntimeError(f"a process that renders the video failed: {reason}")
     return Image.frombytes("RGB", (width, height), pixels)
@@ -111,3 +115,6 @@ def serve() -> None:
     except RenderingUnavailable as error:
         print(error, file=sys.stderr)
         sys.exit(UNAVAILABLE)
+    except RendererFailed as error:
+        print(error, file=sys.stderr)
+        sys.exit(FAILED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarl.envs import RenderingUnavailable, make_family
+from metarl.envs import RendererFailed, RenderingUnavailable, make_family
 from metarl.reporting.video import render_workers
 from metarl.reporting.video.adaptation import frame_times, play
 from metarl.reporting.video.layout import AdaptationVideo, Layout
@@ -52,12 +52,24 @@ def test_few_pictures_are_not_worth_a_process(make_video):
 
 
 def test_a_failing_process_is_told_with_its_reason(make_video, monkeypatch):
-    """The renderer of this family fails with tasks of one number."""
+    """There are no panels for one of the tasks."""
+    video = make_video("point_nav")
+    tasks = np.concatenate([video.tasks, video.tasks])
+    broken = AdaptationVideo(video.family, tasks, video.panels, video.layout)
+    monkeypatch.setattr(render_workers, "MIN_PICTURES", 1)
+    with pytest.raises(RuntimeError, match="a process that renders the video failed: ValueError"):
+        list(render_frames(broken, [0, 1, 2, 3], 2))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_failing_renderer_is_told_with_its_error_and_place(make_video, monkeypatch, cores):
+    """The renderer of this family fails with tasks of one number, also in a process of its own."""
     video = make_video("point_nav")
     broken = AdaptationVideo(video.family, video.tasks[:, :1], video.panels, video.layout)
     monkeypatch.setattr(render_workers, "MIN_PICTURES", 1)
-    with pytest.raises(RuntimeError, match="a process that renders the video failed: IndexError"):
-        list(render_frames(broken, [0, 1, 2, 3], 2))
+    expected = r"the renderer of point_nav raised IndexError: .* \(point.py, line \d+, in \w+\)$"
+    with pytest.raises(RendererFailed, match=f"^{expected}"):
+        list(render_frames(broken, [0, 1, 2, 3], cores))
 
 
 def test_a_machine_that_cannot_render_is_told_as_such(make_video, monkeypatch):
