@@ -27,8 +27,9 @@ class GymnasiumFamily(ExternalFamily):
     horizon: int = 200
     """Length of an episode in control steps; the environment's own time limit is taken off."""
     env_id: str = "cartpole.py:CartPole"
-    """A Gymnasium id such as CartPole-v1, or package.module:Class, or path/to/file.py:Class (or a
-    function). cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
+    """A Gymnasium id such as CartPole-v1, or package:Id-v0, which imports the package first, or
+    package.module:Class, or path/to/file.py:Class (or a function). cartpole.py:CartPole is
+    CartPole-v1 with parameters that may be set."""
     parameters: Mapping[str, tuple[float, float]] = field(
         default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
     )

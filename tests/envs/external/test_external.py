@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -64,6 +65,26 @@ def test_episodes_are_those_of_the_plain_environment():
             if terminated:
                 break
         env.close()
+
+
+@pytest.mark.parametrize("name", ["Walk-v0", "tests/Walk-v0"])
+def test_an_id_may_be_registered_by_the_import_of_a_package(walk, tmp_path, monkeypatch, name):
+    """As `gymnasium.make("package:Id-v0")` takes it: package or file is imported first."""
+    register = f"gymnasium.register({name!r}, entry_point='walk_package.walk:Walk')"
+    package = tmp_path / "walk_package"
+    package.mkdir()
+    file = walk(preamble=register).env_id.partition(":")[0]
+    Path(file).rename(package / "walk.py")
+    (package / "__init__.py").write_text(f"import gymnasium\n{register}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks = np.array([[0.25]])
+    for module in ("walk_package", package / "walk.py"):
+        family = GymnasiumFamily(env_id=f"{module}:{name}", parameters={"pull": (0.0, 1.0)})
+        obs = family.make_batch(1).reset(tasks, streams(1))
+        assert obs[0, 1] == 0.25
+    wrong = GymnasiumFamily(env_id=f"walk_package:{name[:-1]}7")
+    with pytest.raises(WorkerError, match=f"after the import of walk_package; nearest: {name}"):
+        wrong.observation_space  # noqa: B018
 
 
 def test_the_parameters_of_our_cartpole_follow_one_another():
