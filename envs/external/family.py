@@ -7,7 +7,8 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -127,10 +128,9 @@ class ExternalFamily(TaskFamily):
         names = self.environment.parameters
         return ", ".join(f"{n} {value:.3g}" for n, value in zip(names, task, strict=True))
 
-    def task_hash(self, tasks: np.ndarray) -> str:
+    def task_settings(self) -> dict[str, Any]:
         # Where and how the environment runs is no part of a task.
-        nominal = replace(self, workers=0, timeout=60.0, python="")
-        return super(ExternalFamily, nominal).task_hash(tasks)
+        return {**super().task_settings(), "workers": 0, "timeout": 60.0, "python": ""}
 
 
 class ExternalBatchEnv(BatchEnv):

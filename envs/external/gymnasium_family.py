@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from gymnasium.spaces import Box
 from metarl.envs.base import MARGIN
 from metarl.envs.external.description import Environment, Route
 from metarl.envs.external.family import ExternalFamily
+
+INCLUDED = Path(__file__).parent
+"""The folder of the environments that come with metarl."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class GymnasiumFamily(ExternalFamily):
     """Length of an episode in control steps; the environment's own time limit is taken off."""
     env_id: str = "cartpole.py:CartPole"
     """A Gymnasium id such as CartPole-v1, or package:Id-v0, which imports the package first, or
-    package.module:Class, or path/to/file.py:Class (or a function). cartpole.py:CartPole is
-    CartPole-v1 with parameters that may be set."""
+    package.module:Class, or path/to/file.py:Class (or a function). The path of a file counts from
+    the folder of the config, or else from the current folder, and is kept absolute.
+    cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
     parameters: Mapping[str, tuple[float, float]] = field(
         default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
     )
@@ -66,10 +71,12 @@ class GymnasiumFamily(ExternalFamily):
         # The dataclass is frozen.
         object.__setattr__(self, "parameters", ranges)
         object.__setattr__(self, "kwargs", kwargs)
+        object.__setattr__(self, "env_id", locate(self.env_id))
 
     @property
     def environment(self) -> Environment:
-        return Environment(locate(self.env_id), tuple(self.parameters), self.route, self.kwargs)
+        name = f"{INCLUDED}/{self.env_id}" if is_included(self.env_id) else self.env_id
+        return Environment(name, tuple(self.parameters), self.route, self.kwargs)
 
     @property
     def task_space(self) -> Box:
@@ -86,15 +93,35 @@ class GymnasiumFamily(ExternalFamily):
         space = self.task_space
         return rng.uniform(space.low, space.high, (num_tasks, *space.shape))
 
+    def task_settings(self) -> dict[str, Any]:
+        # Of a file, only its name: tasks are the same wherever the file is.
+        file, colon, attribute = self.env_id.rpartition(":")
+        name = Path(file).name if is_file_name(self.env_id) else file
+        return {**super().task_settings(), "env_id": f"{name}{colon}{attribute}"}
 
-def locate(name: str) -> str:
+
+def locate(name: str, *folders: Path) -> str:
     """Return the name of an environment, with the file in it, if any, as an absolute path.
 
-    A file is searched in the current folder, then beside this file.
+    A file is searched in the folders, then in the current folder. The name of a file that comes
+    with metarl, such as `cartpole.py:CartPole`, is returned as it is if no folder has such a file.
     """
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py"):
+    if not is_file_name(name):
         return name
-    included = Path(__file__).parent / file
-    path = included if included.is_file() and not Path(file).is_file() else Path(file).absolute()
-    return f"{path}:{attribute}"
+    file, _, attribute = name.rpartition(":")
+    paths = [os.path.abspath(Path(each, os.path.expanduser(file))) for each in (*folders, "")]
+    found = next((path for path in paths if os.path.isfile(path)), None)
+    if found is None and is_included(name):
+        return name
+    return f"{found or paths[0]}:{attribute}"
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether the name of an environment is `path/to/file.py:Name`."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def is_included(name: str) -> bool:
+    """Return whether the name of an environment names a file that comes with metarl."""
+    file = name.rpartition(":")[0]
+    return is_file_name(name) and Path(file).name == file and os.path.isfile(INCLUDED / file)

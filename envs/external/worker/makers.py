@@ -46,11 +46,19 @@ def find_maker(name: str) -> Callable[..., Any]:
 
 
 def import_file(path: str) -> types.ModuleType:
-    """Return the module that a file defines."""
-    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+    """Import a file as Python runs it: its folder comes first on the import path, for the files
+    beside it, and its module is known by name, as dataclasses and pickles need it.
+
+    A file may have the name of a module that is in use: then its module has another.
+    """
+    name, folder = os.path.basename(path)[: -len(".py")], os.path.dirname(os.path.realpath(path))
+    if folder not in (os.path.dirname(META_WORLD_ENV), sys.path[0]):
+        sys.path.insert(0, folder)
+    name = f"environment_{name}" if name in sys.modules else name
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
