@@ -230,9 +230,13 @@ class BatchEnv(ABC):
         physics_seconds: time spent in the physics engine so far.
         success: whether each episode has succeeded so far, (N,) bool; None if the environment does
             not define success.
+        truncated: whether the last step of each episode ended it by a truncation, after which its
+            return is continued by the value of its last state, (N,) bool; None if only the horizon
+            truncates episodes.
     """
 
     success: np.ndarray | None = None
+    truncated: np.ndarray | None = None
 
     def __init__(self, family: TaskFamily, num_episodes: int, num_threads: int) -> None:
         self.family = family

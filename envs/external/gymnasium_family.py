@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 
 from metarl.envs.base import MARGIN
 from metarl.envs.external.description import Environment, Route
-from metarl.envs.external.family import ExternalFamily
+from metarl.envs.external.family import ExternalFamily, Truncation
 
 INCLUDED = Path(__file__).parent
 """The folder of the environments that come with metarl."""
@@ -48,6 +48,11 @@ class GymnasiumFamily(ExternalFamily):
     finite_horizon: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
     """Whether the value of the state at the horizon is 0; if false, it is bootstrapped."""
 
+    truncation: Truncation = "refuse"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The reaction to an environment that truncates an episode: `refuse` stops if that is before
+    the horizon; `bootstrap` ends the episode and continues its return by the value of its last
+    state."""
+
     name: ClassVar[str] = "gymnasium"
     source: ClassVar[str] = "Gymnasium, or your own"
 
@@ -55,9 +60,10 @@ class GymnasiumFamily(ExternalFamily):
         super().__post_init__()
         if not self.parameters:
             raise ValueError("parameters: expected at least one that differs between tasks")
-        if self.route not in get_args(Route):
-            known = ", ".join(get_args(Route))
-            raise ValueError(f"route: expected one of {known}, got {self.route!r}")
+        for name, options in (("route", get_args(Route)), ("truncation", get_args(Truncation))):
+            if getattr(self, name) not in options:
+                known, given = ", ".join(options), getattr(self, name)
+                raise ValueError(f"{name}: expected one of {known}, got {given!r}")
         ranges = {name: (float(low), float(high)) for name, (low, high) in self.parameters.items()}
         for name, (low, high) in ranges.items():
             if not -np.inf < low <= high < np.inf:

@@ -21,6 +21,7 @@ from metarl.envs import (
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.result import Evaluation
 from metarl.reporting.evaluation import evaluation_table
+from metarl.rollout.collect import collect
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 
@@ -171,6 +172,35 @@ def test_the_environments_own_time_limit(walk):
                 env.step(np.ones((1, 1)))
 
 
+def test_truncations_may_be_ends_that_are_bootstrapped(walk, timer):
+    """Walk truncates after 2 steps where it is pulled right, and after 4, the horizon, where it is
+    pulled left: bootstrapped both, but not the episode that it does not truncate at all."""
+    family = walk(
+        "self.steps = 2 if self.pull > 0 else 4 if self.pull < 0 else 99",
+        horizon=4,
+        truncation="bootstrap",
+    )
+    tasks = np.array([[0.5], [-0.5], [0.0]])
+    episodes = collect(family.make_batch(3, 2), Still(), tasks, streams(3), timer)
+    assert episodes.mask.sum(axis=2).tolist() == [[2], [4], [4]]
+    assert episodes.bootstrap.tolist() == [[True], [True], [False]]
+    assert not episodes.terminated.any()
+    plain = walk(horizon=4)  # which is never truncated
+    same = collect(plain.make_batch(3, 1), Still(), tasks, streams(3), timer)
+    assert np.array_equal(episodes.reward[episodes.mask], same.reward[episodes.mask])
+    assert np.array_equal(episodes.last_obs[0, 0], same.obs[0, 0, 2])
+
+
+class Still:
+    """An actor whose action is 0 of Walk, the index 1."""
+
+    def noise(self, rng, horizon):
+        return np.zeros((horizon, 1), np.float32)
+
+    def act(self, obs, noise, last_reward, active):
+        return np.ones((*obs.shape[:2], 1), np.float32)
+
+
 def test_a_measurement_of_speed_goes_on_after_the_end(walk):
     env = walk(kwargs={"steps": 3}).make_batch(2)
     env.reset(np.zeros((2, 1)), streams(2))
@@ -204,6 +234,7 @@ def test_numbers_that_are_not_finite_are_a_divergence(walk):
         ({"parameters": {"length": (2.0, 1.0)}}, r"parameters.length: .* got \[2.0, 1.0\]"),
         ({"parameters": {"length": (0.0, np.inf)}}, "parameters.length: expected"),
         ({"route": "magic"}, "route: expected one of keyword, attribute, options, got 'magic'"),
+        ({"truncation": "never"}, "truncation: expected one of refuse, bootstrap, got 'never'"),
         ({"workers": -1}, "workers: expected at least 0"),
         ({"timeout": 0.0}, "timeout: expected more than 0"),
         ({"action_scale": 0.0}, "action_scale: expected more than 0"),
