@@ -19,6 +19,7 @@ from metarl.envs.external import (
     GymnasiumFamily,
     MetaWorld,
     WorkerError,
+    locate,
 )
 from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
 from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
@@ -69,6 +70,7 @@ __all__ = [
     "family_class",
     "family_name",
     "family_settings",
+    "locate",
     "make_family",
 ]
 

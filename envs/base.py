@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -184,6 +184,10 @@ class TaskFamily(ABC):
         rows = [sample(np.random.Generator(stream), 1) for stream in streams]
         return np.concatenate(rows)
 
+    def task_settings(self) -> dict[str, Any]:
+        """Return the fields that enter `task_hash`, all of them by default."""
+        return asdict(self)
+
     def task_hash(self, tasks: np.ndarray) -> str:
         """Return a fingerprint, 16 hex digits, of the tasks, (n, task_dim), and their family.
 
@@ -191,9 +195,10 @@ class TaskFamily(ABC):
         family does not change existing hashes.
         """
         defaults = {field.name: field.default for field in fields(self)}
-        changed = {name: value for name, value in asdict(self).items() if value != defaults[name]}
-        settings = json.dumps({"family": self.name, **changed}, sort_keys=True)
-        content = settings.encode() + np.ascontiguousarray(tasks, np.float64).tobytes()
+        settings = self.task_settings().items()
+        changed = {name: value for name, value in settings if value != defaults[name]}
+        text = json.dumps({"family": self.name, **changed}, sort_keys=True)
+        content = text.encode() + np.ascontiguousarray(tasks, np.float64).tobytes()
         return hashlib.sha256(content).hexdigest()[:16]
 
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -225,9 +230,13 @@ class BatchEnv(ABC):
         physics_seconds: time spent in the physics engine so far.
         success: whether each episode has succeeded so far, (N,) bool; None if the environment does
             not define success.
+        truncated: whether the last step of each episode ended it by a truncation, after which its
+            return is continued by the value of its last state, (N,) bool; None if only the horizon
+            truncates episodes.
     """
 
     success: np.ndarray | None = None
+    truncated: np.ndarray | None = None
 
     def __init__(self, family: TaskFamily, num_episodes: int, num_threads: int) -> None:
         self.family = family

@@ -61,14 +61,15 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
     def step(
         self, action: np.ndarray | np.integer | int
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance by one control step; truncated after `family.horizon` of them.
+        """Advance by one control step; truncated after `family.horizon` of them, if not before.
 
         The action is (action_dim,), or the index itself where the space is Discrete.
         """
         assert self.task is not None, "call reset() before step()"
         obs, reward, terminated = self.batch_env.step(np.atleast_1d(action)[None])
         self._states.append(self.batch_env.render_state(0))
-        truncated = len(self._states) > self.family.horizon
+        cut = self.batch_env.truncated
+        truncated = len(self._states) > self.family.horizon or bool(cut is not None and cut[0])
         info = {"task": self.task.copy()}
         return obs[0], float(reward[0]), bool(terminated[0]), truncated, info
 

@@ -13,6 +13,7 @@ from metarl.core.errors import ConfigError, UserError, nearest, shown
 from metarl.core.parsing import read_yaml
 from metarl.core.schema import Section
 from metarl.core.schema_keys import plain
+from metarl.envs import locate
 
 PACKAGE = Path(__file__).parent
 SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
@@ -119,10 +120,25 @@ def replaced(
 def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the plain values of a config by path or by name.
 
+    The path of an environment's file in it counts from the folder of the config.
+
     Raises:
         ConfigError: if there is no such config, or it is not a YAML mapping.
     """
     path = find_config(name)
+    data = read_values(path)
+    env = data.get("env")
+    if isinstance(env, dict) and isinstance(env.get("env_id"), str):
+        data["env"] = {**env, "env_id": locate(env["env_id"], path.parent)}
+    return data
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the plain values of a config's file as they are.
+
+    Raises:
+        ConfigError: if the file cannot be read, or is not a YAML mapping.
+    """
     try:
         data = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -116,6 +116,8 @@ def step_through(
         result = env.step(action, None if active.all() else np.flatnonzero(active))
         yield active.copy(), result
         active &= ~result[2]
+        if env.truncated is not None:
+            active &= ~env.truncated
 
 
 def render_states(env: BatchEnv) -> np.ndarray:

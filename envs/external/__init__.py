@@ -2,8 +2,8 @@
 
 from metarl.envs.external.description import Environment
 from metarl.envs.external.family import ExternalFamily
-from metarl.envs.external.gymnasium_family import GymnasiumFamily
+from metarl.envs.external.gymnasium_family import GymnasiumFamily, locate
 from metarl.envs.external.meta_world import MetaWorld
 from metarl.envs.external.process import WorkerError
 
-__all__ = ["Environment", "ExternalFamily", "GymnasiumFamily", "MetaWorld", "WorkerError"]
+__all__ = ["Environment", "ExternalFamily", "GymnasiumFamily", "MetaWorld", "WorkerError", "locate"]

@@ -20,7 +20,7 @@ class Environment:
     """The environment that a worker makes, and how tasks are passed to it."""
 
     name: str
-    """A Gymnasium id, `package.module:Name`, or `/path/to/file.py:Name`."""
+    """A Gymnasium id, `package:Id-v0`, `package.module:Name`, or `/path/to/file.py:Name`."""
     parameters: tuple[str, ...]
     """The names of the numbers of a task."""
     route: Route = "attribute"

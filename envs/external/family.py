@@ -7,7 +7,8 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -17,6 +18,8 @@ from metarl.envs.external.description import Description, Environment, query_env
 from metarl.envs.external.pool import Pool
 from metarl.envs.external.process import WorkerError
 from metarl.envs.external.rendering import ExternalRenderer
+
+Truncation = Literal["refuse", "bootstrap"]
 
 MAX_SEED = 2**31 - 1  # accepted by every environment
 
@@ -37,6 +40,8 @@ class ExternalFamily(TaskFamily):
     """Worker processes; 0 for one per thread. No influence on the results."""
     timeout: float = 60.0
     """Seconds that one call of the environment may take before its worker is restarted."""
+    truncation: ClassVar[Truncation] = "refuse"
+    """The reaction to an environment that truncates an episode before the horizon."""
     python: str = ""
     """The Python interpreter that runs the workers; empty for the one that runs metarl."""
 
@@ -127,10 +132,9 @@ class ExternalFamily(TaskFamily):
         names = self.environment.parameters
         return ", ".join(f"{n} {value:.3g}" for n, value in zip(names, task, strict=True))
 
-    def task_hash(self, tasks: np.ndarray) -> str:
+    def task_settings(self) -> dict[str, Any]:
         # Where and how the environment runs is no part of a task.
-        nominal = replace(self, workers=0, timeout=60.0, python="")
-        return super(ExternalFamily, nominal).task_hash(tasks)
+        return {**super().task_settings(), "workers": 0, "timeout": 60.0, "python": ""}
 
 
 class ExternalBatchEnv(BatchEnv):
@@ -155,7 +159,7 @@ class ExternalBatchEnv(BatchEnv):
         self._seeds = np.array([rng.integers(MAX_SEED) for rng in rngs])
         self._actions = np.zeros_like(self.pool.views["action"])
         self._steps_taken = np.zeros(self.num_episodes, np.int64)
-        self.success = None
+        self.success = self.truncated = None
         self.pool.reset(np.asarray(tasks, np.float64), self._seeds)
         return self.pool.views["obs"].copy()
 
@@ -180,7 +184,11 @@ class ExternalBatchEnv(BatchEnv):
         active, views = self._advance(action, ids), self.pool.views
         obs, reward = views["obs"].copy(), views["reward"].copy()
         terminated = views["terminated"].astype(bool)
-        self._check_not_truncated(active & ~terminated & views["truncated"].astype(bool))
+        truncated = active & ~terminated & views["truncated"].astype(bool)
+        if self.family.truncation == "bootstrap":
+            self.truncated = truncated
+        else:
+            self._check_not_truncated(truncated)
         self._update_success(active)
         finite = np.isfinite(obs).all(axis=1) & np.isfinite(reward)
         if (active & ~finite).any():
@@ -196,7 +204,8 @@ class ExternalBatchEnv(BatchEnv):
             raise WorkerError(
                 f"{self.family.environment.name}: cut episode {early[0]} short after {steps} steps "
                 f"(truncated), before env.horizon ({self.family.horizon}). Set env.horizon to "
-                f"{steps}, or lift the environment's own limit with env.kwargs"
+                f"{steps} if it cuts all episodes there, lift its limit with env.kwargs, or set "
+                "env.truncation to bootstrap: the value of the last state continues the return"
             )
 
     def _update_success(self, active: np.ndarray) -> None:

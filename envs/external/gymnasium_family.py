@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,10 @@ from gymnasium.spaces import Box
 
 from metarl.envs.base import MARGIN
 from metarl.envs.external.description import Environment, Route
-from metarl.envs.external.family import ExternalFamily
+from metarl.envs.external.family import ExternalFamily, Truncation
+
+INCLUDED = Path(__file__).parent
+"""The folder of the environments that come with metarl."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,10 @@ class GymnasiumFamily(ExternalFamily):
     horizon: int = 200
     """Length of an episode in control steps; the environment's own time limit is taken off."""
     env_id: str = "cartpole.py:CartPole"
-    """A Gymnasium id such as CartPole-v1, or package.module:Class, or path/to/file.py:Class (or a
-    function). cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
+    """A Gymnasium id such as CartPole-v1, or package:Id-v0, which imports the package first, or
+    package.module:Class, or path/to/file.py:Class (or a function). The path of a file counts from
+    the folder of the config, or else from the current folder, and is kept absolute.
+    cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
     parameters: Mapping[str, tuple[float, float]] = field(
         default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
     )
@@ -42,6 +48,11 @@ class GymnasiumFamily(ExternalFamily):
     finite_horizon: bool = True  # pyright: ignore[reportIncompatibleVariableOverride]
     """Whether the value of the state at the horizon is 0; if false, it is bootstrapped."""
 
+    truncation: Truncation = "refuse"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The reaction to an environment that truncates an episode: `refuse` stops if that is before
+    the horizon; `bootstrap` ends the episode and continues its return by the value of its last
+    state."""
+
     name: ClassVar[str] = "gymnasium"
     source: ClassVar[str] = "Gymnasium, or your own"
 
@@ -49,9 +60,10 @@ class GymnasiumFamily(ExternalFamily):
         super().__post_init__()
         if not self.parameters:
             raise ValueError("parameters: expected at least one that differs between tasks")
-        if self.route not in get_args(Route):
-            known = ", ".join(get_args(Route))
-            raise ValueError(f"route: expected one of {known}, got {self.route!r}")
+        for name, options in (("route", get_args(Route)), ("truncation", get_args(Truncation))):
+            if getattr(self, name) not in options:
+                known, given = ", ".join(options), getattr(self, name)
+                raise ValueError(f"{name}: expected one of {known}, got {given!r}")
         ranges = {name: (float(low), float(high)) for name, (low, high) in self.parameters.items()}
         for name, (low, high) in ranges.items():
             if not -np.inf < low <= high < np.inf:
@@ -65,10 +77,12 @@ class GymnasiumFamily(ExternalFamily):
         # The dataclass is frozen.
         object.__setattr__(self, "parameters", ranges)
         object.__setattr__(self, "kwargs", kwargs)
+        object.__setattr__(self, "env_id", locate(self.env_id))
 
     @property
     def environment(self) -> Environment:
-        return Environment(locate(self.env_id), tuple(self.parameters), self.route, self.kwargs)
+        name = f"{INCLUDED}/{self.env_id}" if is_included(self.env_id) else self.env_id
+        return Environment(name, tuple(self.parameters), self.route, self.kwargs)
 
     @property
     def task_space(self) -> Box:
@@ -85,15 +99,35 @@ class GymnasiumFamily(ExternalFamily):
         space = self.task_space
         return rng.uniform(space.low, space.high, (num_tasks, *space.shape))
 
+    def task_settings(self) -> dict[str, Any]:
+        # Of a file, only its name: tasks are the same wherever the file is.
+        file, colon, attribute = self.env_id.rpartition(":")
+        name = Path(file).name if is_file_name(self.env_id) else file
+        return {**super().task_settings(), "env_id": f"{name}{colon}{attribute}"}
 
-def locate(name: str) -> str:
+
+def locate(name: str, *folders: Path) -> str:
     """Return the name of an environment, with the file in it, if any, as an absolute path.
 
-    A file is searched in the current folder, then beside this file.
+    A file is searched in the folders, then in the current folder. The name of a file that comes
+    with metarl, such as `cartpole.py:CartPole`, is returned as it is if no folder has such a file.
     """
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py"):
+    if not is_file_name(name):
         return name
-    included = Path(__file__).parent / file
-    path = included if included.is_file() and not Path(file).is_file() else Path(file).absolute()
-    return f"{path}:{attribute}"
+    file, _, attribute = name.rpartition(":")
+    paths = [os.path.abspath(Path(each, os.path.expanduser(file))) for each in (*folders, "")]
+    found = next((path for path in paths if os.path.isfile(path)), None)
+    if found is None and is_included(name):
+        return name
+    return f"{found or paths[0]}:{attribute}"
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether the name of an environment is `path/to/file.py:Name`."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def is_included(name: str) -> bool:
+    """Return whether the name of an environment names a file that comes with metarl."""
+    file = name.rpartition(":")[0]
+    return is_file_name(name) and Path(file).name == file and os.path.isfile(INCLUDED / file)

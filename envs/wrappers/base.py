@@ -102,6 +102,10 @@ class WrappedBatchEnv(BatchEnv):
     def success(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.batch_env.success
 
+    @property
+    def truncated(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.batch_env.truncated
+
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         return self.transform_obs(self.batch_env.reset(tasks, rngs))
 

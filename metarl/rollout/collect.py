@@ -125,7 +125,7 @@ def collect(
         all_action = np.zeros((horizon, *shape, action_dim), np.float32)
         all_reward = np.zeros((horizon, *shape), np.float32)
         mask = np.zeros((horizon, *shape), bool)
-        terminated = np.zeros(shape, bool)
+        terminated, truncated = np.zeros((2, *shape), bool)
         all_obs[0] = np.where(out[..., None], 0, obs.reshape(*shape, -1))
         last_obs = all_obs[0].copy()
 
@@ -133,7 +133,7 @@ def collect(
         on_step(env)
     last_reward = np.zeros(shape, np.float32)
     for step in range(horizon):
-        active = ~(terminated | out)
+        active = ~(terminated | truncated | out)
         if not active.any():
             break
         with timer("policy"):
@@ -173,7 +173,9 @@ def collect(
         mask[step] = active
         last_obs[active] = obs.reshape(*shape, -1)[active]
         terminated |= active & ended.reshape(shape)
-        all_obs[step + 1] = np.where((terminated | out)[..., None], 0, last_obs)
+        if env.truncated is not None:
+            truncated |= active & ~terminated & env.truncated.reshape(shape)
+        all_obs[step + 1] = np.where((terminated | truncated | out)[..., None], 0, last_obs)
         last_reward = all_reward[step]
         if on_step is not None:
             on_step(env)
@@ -190,7 +192,7 @@ def collect(
         mask=episode_major(mask),
         last_obs=last_obs,
         terminated=terminated,
-        bootstrap=~(terminated | out) & endless,
+        bootstrap=~(terminated | out) & (truncated | endless),
         tasks=np.asarray(tasks, np.float64),
         task_ids=task_ids,
         success=None if env.success is None else env.success.reshape(shape) & ~out,

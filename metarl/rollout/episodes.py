@@ -22,8 +22,9 @@ class Episodes:
         mask: (B, E, T) bool, whether the step took place.
         last_obs: (B, E, obs_dim) float32, the observation after the last step.
         terminated: (B, E) bool, whether the episode ended in a terminal state.
-        bootstrap: (B, E) bool, whether a time limit truncated an episode of an infinite-horizon
-            task, so that its return is continued by the value of `last_obs`.
+        bootstrap: (B, E) bool, whether the return is continued by the value of `last_obs`: the
+            horizon cut an episode of an infinite-horizon task short, or the environment truncated
+            the episode (`BatchEnv.truncated`).
         tasks: (B, task_dim) float64.
         task_ids: (B,) int64, ids of tasks from a finite set; None for tasks drawn from a
             distribution.

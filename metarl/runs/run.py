@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.config_files import make_config, read_config
+from metarl.config_files import make_config, read_values
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import StorageError, UserError, nearest, warn
 from metarl.rollout.failures import Failure, lines_of
@@ -91,7 +91,7 @@ class Run(RunLogs):
                 f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
             )
         check_links(directory)
-        data = upgrade(read_config(path))
+        data = upgrade(read_values(path))
         check_code(directory, data)
         return cls(directory, make_config(data, str(path), overrides))
 

@@ -1,15 +1,18 @@
 """metarl.rollout.collect: the closed loop of agents and environments."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from metarl.core.errors import UserError
 from metarl.core.params import stack
 from metarl.core.policies import GaussianMLP, PolicyConfig
+from metarl.core.returns import advantages
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import HalfCheetahVel, PointNav
+from metarl.envs import HalfCheetahVel, Perturbed, PointNav, TaskObserved
 from metarl.envs.mujoco.family import MujocoBatchEnv
 from metarl.envs.point import PointBatchEnv
 from metarl.rollout.collect import EpisodeDiverged, collect, episode_rngs
@@ -233,6 +236,76 @@ def test_streams_of_episodes_are_those_of_their_addresses():
         episode_rngs(1, Purpose.TRAIN_EPISODES, 2, 3, 2, 2),
     ]
     assert len({*draws, *(rng.random() for each in others for rng in each)}) == 30
+
+
+class CutBatch(PointBatchEnv):
+    """Points of which the environment truncates some, by number, after some steps."""
+
+    cuts: Mapping[int, int] = {}
+
+    def reset(self, tasks, rngs):
+        self.steps_taken = np.zeros(self.num_episodes, int)
+        return super().reset(tasks, rngs)
+
+    def step(self, action, ids=None):
+        self.steps_taken[slice(None) if ids is None else ids] += 1
+        cuts = [self.cuts.get(i, -1) for i in range(self.num_episodes)]
+        self.truncated = self.steps_taken == cuts
+        return super().step(action, ids)
+
+
+def test_a_truncation_by_the_environment_is_an_end_that_is_bootstrapped(run):
+    """Steps of 0.1 along x. Episodes 0 and 1 of the first task are cut after 2 and 3 steps; of the
+    second, whose goal is reached after 3 steps, 2 is cut there and 3 is not."""
+    env = CutBatch(POINT, 4, 1)
+    env.cuts = {0: 2, 1: 3, 2: 3}
+    tasks = np.array([[-0.5, 0.0], [0.3, 0.0]])
+    episodes = run(POINT, tasks, GoRight(), env)
+    assert episodes.mask.sum(axis=2).tolist() == [[2, 3], [3, 3]]
+    assert np.array_equal(episodes.mask, np.arange(8) < [[[2], [3]], [[3], [3]]])
+    assert episodes.bootstrap.tolist() == [[True, True], [False, False]], "the goal is an end"
+    assert episodes.terminated.tolist() == [[False, False], [True, True]]
+    assert episodes.last_obs[..., 0] == pytest.approx(np.array([[0.2, 0.3], [0.3, 0.3]]))
+    assert not episodes.obs[~episodes.mask].any()
+    # The distances to the goal are 0.6, 0.7 and 0.8; the value of the last state, 10, counts.
+    last_values = np.where(episodes.bootstrap, 10.0, 0.0)
+    advantage = advantages(
+        *(torch.from_numpy(x) for x in (episodes.reward, episodes.mask)),
+        torch.zeros(2, 2, 8),
+        torch.from_numpy(last_values),
+        discount=0.5,
+        gae_lambda=1.0,
+    )
+    assert advantage[0, 0, :3].tolist() == pytest.approx([-0.6 - 0.35 + 2.5, -0.7 + 5.0, 0.0])
+    assert advantage[0, 1, 2:4].tolist() == pytest.approx([-0.8 + 5.0, 0.0])
+    others = run(POINT, tasks, GoRight())
+    for name in ("obs", "action", "reward"):
+        ours, theirs = getattr(episodes, name), getattr(others, name)
+        assert np.array_equal(ours[episodes.mask], theirs[episodes.mask]), name
+
+
+def test_a_failed_episode_that_is_truncated_is_left_out(run):
+    class Failing(CutBatch):
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            reward[self.truncated] = np.nan
+            return obs, reward, terminated
+
+    env = Failing(POINT, 2, 1)
+    env.cuts = {0: 2}
+    failures = []
+    episodes = run(POINT, np.array([[-0.5, 0.0]]), GoRight(), env, failures=failures)
+    assert len(failures) == 1
+    assert episodes.mask.sum(axis=2).tolist() == [[0, 8]]
+    assert not episodes.bootstrap.any()
+
+
+@pytest.mark.parametrize("wrapper", [TaskObserved, Perturbed])
+def test_a_wrapper_passes_truncations_on(wrapper):
+    env = wrapper(POINT).make_batch(1)
+    assert env.truncated is None
+    env.batch_env.truncated = np.array([True])
+    assert env.truncated.tolist() == [True]
 
 
 @pytest.mark.parametrize(("family", "endless"), [(PointNav, False), (EndlessPoint, True)])

@@ -7,7 +7,6 @@ import difflib
 import importlib
 import importlib.util
 import os
-import re
 import sys
 import sysconfig
 import types
@@ -26,28 +25,42 @@ def find_maker(name: str) -> Callable[..., Any]:
     """Return the class or function that makes the environment from keyword arguments.
 
     Args:
-        name: a Gymnasium id, `package.module:Name`, or `/path/to/file.py:Name`.
+        name: a Gymnasium id, `package.module:Name`, or `/path/to/file.py:Name`. The name after the
+            colon may be an id, too, which the module or the file registers.
 
     Raises:
         EnvRejected: if it cannot be found, or a config must not call it.
     """
     module, _, attribute = name.rpartition(":")
-    if not module or re.search(r"-v\d+$", name):
+    if not module:
         return gymnasium_maker(name)
     try:
-        if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(os.path.basename(module)[:-3], module)
-            assert spec is not None
-            assert spec.loader is not None
-            loaded = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded)
-        else:
-            loaded = importlib.import_module(module)
-        maker = getattr(loaded, attribute)
+        loaded = import_file(module) if module.endswith(".py") else importlib.import_module(module)
+        maker = getattr(loaded, attribute) if attribute.isidentifier() else None
     except Exception as error:
         raise EnvRejected(f"cannot be imported by {sys.executable}: {short(error)}") from error
+    if maker is None:
+        return gymnasium_maker(attribute, module)
     check_maker(maker)
     return maker
+
+
+def import_file(path: str) -> types.ModuleType:
+    """Import a file as Python runs it: its folder comes first on the import path, for the files
+    beside it, and its module is known by name, as dataclasses and pickles need it.
+
+    A file may have the name of a module that is in use: then its module has another.
+    """
+    name, folder = os.path.basename(path)[: -len(".py")], os.path.dirname(os.path.realpath(path))
+    if folder not in (os.path.dirname(META_WORLD_ENV), sys.path[0]):
+        sys.path.insert(0, folder)
+    name = f"environment_{name}" if name in sys.modules else name
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def check_maker(maker: Any) -> None:
@@ -72,9 +85,17 @@ def check_maker(maker: Any) -> None:
         )
 
 
-def gymnasium_maker(name: str) -> Callable[..., Any]:
+def gymnasium_maker(name: str, module: str = "") -> Callable[..., Any]:
     """Return the constructor of a registered environment, without its time limit: the family has
-    its own horizon."""
+    its own horizon.
+
+    Args:
+        name: the id.
+        module: the module or file that has just been imported to register it, if any.
+
+    Raises:
+        EnvRejected: if Gymnasium is not installed, or does not know the id.
+    """
     try:
         import gymnasium
     except ImportError as error:
@@ -88,7 +109,8 @@ def gymnasium_maker(name: str) -> Callable[..., Any]:
         known = list(gymnasium.registry)
         near = difflib.get_close_matches(name, known, 3, cutoff=0.4)
         hint = f"; nearest: {', '.join(near)}" if near else f" ({short(error)})"
-        raise EnvRejected(f"is not an environment that Gymnasium knows{hint}") from error
+        after = f" after the import of {module}" if module else ""
+        raise EnvRejected(f"is not an environment that Gymnasium knows{after}{hint}") from error
     spec.max_episode_steps = None
     return lambda **kwargs: gymnasium.make(spec, disable_env_checker=True, **kwargs)
 

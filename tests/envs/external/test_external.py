@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -20,6 +21,7 @@ from metarl.envs import (
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.result import Evaluation
 from metarl.reporting.evaluation import evaluation_table
+from metarl.rollout.collect import collect
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 
@@ -64,6 +66,26 @@ def test_episodes_are_those_of_the_plain_environment():
             if terminated:
                 break
         env.close()
+
+
+@pytest.mark.parametrize("name", ["Walk-v0", "tests/Walk-v0"])
+def test_an_id_may_be_registered_by_the_import_of_a_package(walk, tmp_path, monkeypatch, name):
+    """As `gymnasium.make("package:Id-v0")` takes it: package or file is imported first."""
+    register = f"gymnasium.register({name!r}, entry_point='walk_package.walk:Walk')"
+    package = tmp_path / "walk_package"
+    package.mkdir()
+    file = walk(preamble=register).env_id.partition(":")[0]
+    Path(file).rename(package / "walk.py")
+    (package / "__init__.py").write_text(f"import gymnasium\n{register}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks = np.array([[0.25]])
+    for module in ("walk_package", package / "walk.py"):
+        family = GymnasiumFamily(env_id=f"{module}:{name}", parameters={"pull": (0.0, 1.0)})
+        obs = family.make_batch(1).reset(tasks, streams(1))
+        assert obs[0, 1] == 0.25
+    wrong = GymnasiumFamily(env_id=f"walk_package:{name[:-1]}7")
+    with pytest.raises(WorkerError, match=f"after the import of walk_package; nearest: {name}"):
+        wrong.observation_space  # noqa: B018
 
 
 def test_the_parameters_of_our_cartpole_follow_one_another():
@@ -150,6 +172,35 @@ def test_the_environments_own_time_limit(walk):
                 env.step(np.ones((1, 1)))
 
 
+def test_truncations_may_be_ends_that_are_bootstrapped(walk, timer):
+    """Walk truncates after 2 steps where it is pulled right, and after 4, the horizon, where it is
+    pulled left: bootstrapped both, but not the episode that it does not truncate at all."""
+    family = walk(
+        "self.steps = 2 if self.pull > 0 else 4 if self.pull < 0 else 99",
+        horizon=4,
+        truncation="bootstrap",
+    )
+    tasks = np.array([[0.5], [-0.5], [0.0]])
+    episodes = collect(family.make_batch(3, 2), Still(), tasks, streams(3), timer)
+    assert episodes.mask.sum(axis=2).tolist() == [[2], [4], [4]]
+    assert episodes.bootstrap.tolist() == [[True], [True], [False]]
+    assert not episodes.terminated.any()
+    plain = walk(horizon=4)  # which is never truncated
+    same = collect(plain.make_batch(3, 1), Still(), tasks, streams(3), timer)
+    assert np.array_equal(episodes.reward[episodes.mask], same.reward[episodes.mask])
+    assert np.array_equal(episodes.last_obs[0, 0], same.obs[0, 0, 2])
+
+
+class Still:
+    """An actor whose action is 0 of Walk, the index 1."""
+
+    def noise(self, rng, horizon):
+        return np.zeros((horizon, 1), np.float32)
+
+    def act(self, obs, noise, last_reward, active):
+        return np.ones((*obs.shape[:2], 1), np.float32)
+
+
 def test_a_measurement_of_speed_goes_on_after_the_end(walk):
     env = walk(kwargs={"steps": 3}).make_batch(2)
     env.reset(np.zeros((2, 1)), streams(2))
@@ -183,6 +234,7 @@ def test_numbers_that_are_not_finite_are_a_divergence(walk):
         ({"parameters": {"length": (2.0, 1.0)}}, r"parameters.length: .* got \[2.0, 1.0\]"),
         ({"parameters": {"length": (0.0, np.inf)}}, "parameters.length: expected"),
         ({"route": "magic"}, "route: expected one of keyword, attribute, options, got 'magic'"),
+        ({"truncation": "never"}, "truncation: expected one of refuse, bootstrap, got 'never'"),
         ({"workers": -1}, "workers: expected at least 0"),
         ({"timeout": 0.0}, "timeout: expected more than 0"),
         ({"action_scale": 0.0}, "action_scale: expected more than 0"),
