@@ -25,6 +25,7 @@ from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker
+from metarl.training.tracking_environment import check_environment
 
 
 class Interrupted(Exception):
@@ -53,7 +54,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         The finished run.
 
     Raises:
-        UserError: if the folder exists, or the device is not available.
+        UserError: if the folder exists, the device is not available, or WANDB_MODE is no mode.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
@@ -118,6 +119,7 @@ class Trainer:
     @classmethod
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
         """Create a run in a new folder; see `train`."""
+        check_environment()
         agent = config.make_agent()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 

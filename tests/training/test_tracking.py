@@ -1,5 +1,7 @@
 """W&B, for real: offline mode writes real run files."""
 
+import os
+import re
 import struct
 import time
 
@@ -8,6 +10,7 @@ from wandb.proto import wandb_internal_pb2
 
 import metarl
 from metarl.cli.main import main
+from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
@@ -64,8 +67,8 @@ def config(**overrides):
 
 @pytest.fixture
 def logged_out(monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
 
@@ -125,3 +128,42 @@ def test_tracking_does_not_change_the_result(tmp_path, logged_out):
     tracked = train(config(), tmp_path / "a")
     untracked = train(config(**{"tracking.mode": "disabled"}), tmp_path / "b")
     assert tracked.metrics_file.read_bytes() == untracked.metrics_file.read_bytes()
+
+
+def test_the_environment_wins_over_the_config(tmp_path, logged_out, monkeypatch):
+    """An online config may come with somebody else's run (docs/reliability.md)."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for mode in ("auto", "online", "offline"):
+        run = Run.create(config(**{"tracking.mode": mode}), tmp_path / mode)
+        assert isinstance(start_tracker(run), NullTracker)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")  # W&B's older name of offline
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "disabled")
+    chosen = {"PROJECT": "p", "ENTITY": "e", "NAME": "n", "RUN_GROUP": "g", "JOB_TYPE": "j"}
+    for name, value in {**chosen, "RUN_ID": "i"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    start_tracker(run).finish()
+    (made,) = [
+        each.run for each in records(run.directory) if each.WhichOneof("record_type") == "run"
+    ]
+    assert (made.project, made.entity, made.display_name) == ("p", "e", "n")
+    assert (made.run_group, made.job_type, made.run_id) == ("g", "j", "i")
+
+
+def test_a_mistyped_mode_is_refused_before_the_work_begins(tmp_path, monkeypatch, capsys):
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    message = (
+        "WANDB_MODE: expected auto, online, offline or disabled, got 'ofline' (nearest: offline)"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        train(config(), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    video = ["--out", str(tmp_path / "video.mp4")]
+    for argv in (
+        ["train", "point_nav/maml_trpo", "--dry-run"],
+        ["evaluate", str(run.directory)],
+        ["render", str(run.directory), *video],
+        ["report", str(run.directory)],
+    ):
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
