@@ -35,8 +35,8 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
     known = any(result.success is not None for result in results.values())
     columns = columns if known else columns[:-1]
     rows = [row[: len(columns)] for row in evaluation_rows(results)]
-    tracker.table(f"evaluation/{file.stem}", columns, rows)
-    tracker.image(f"evaluation/{file.stem} curve", figure)
+    tracker.table(f"eval/{file.stem}", columns, rows)
+    tracker.image(f"eval/{file.stem} curve", figure)
     tracker.finish()
     return figure
 

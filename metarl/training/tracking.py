@@ -126,7 +126,7 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
     if mode == "auto":
         mode = "online" if _logged_in() else "offline"
     try:
-        return WandbTracker(run, mode, job)
+        tracker = WandbTracker(run, mode, job)
     except Exception as error:
         if mode == "offline":
             raise
@@ -134,7 +134,8 @@ def _start(run: Run, mode: str, job: str) -> Tracker:
         tracker = WandbTracker(run, "offline", job)
         reason = named_summary(error)
         warn_untracked(f"W&B is out of reach, so this run is tracked offline: {reason}")
-        return tracker
+    print(tracker.status, flush=True)
+    return tracker
 
 
 def named_summary(error: BaseException) -> str:
