@@ -14,6 +14,10 @@ class Tracker(Protocol):
         """Record the metrics of one iteration."""
         ...
 
+    def scalars(self, values: Mapping[str, float]) -> None:
+        """Record numbers under their names as they are."""
+        ...
+
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """Record a table."""
         ...
@@ -39,6 +43,8 @@ class NullTracker:
     """Discards everything."""
 
     def log(self, metrics: Mapping[str, Any]) -> None: ...
+
+    def scalars(self, values: Mapping[str, float]) -> None: ...
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
 

@@ -83,6 +83,9 @@ class SafeTracker:
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._call(lambda: self._tracker.log(metrics))
 
+    def scalars(self, values: Mapping[str, float]) -> None:
+        self._call(lambda: self._tracker.scalars(values))
+
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         self._call(lambda: self._tracker.table(name, columns, rows))
 

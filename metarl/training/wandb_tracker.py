@@ -54,6 +54,7 @@ class WandbTracker:
         self._run.define_metric("env_steps")
         for section in ("train", "time"):
             self._run.define_metric(f"{section}/*", step_metric="env_steps")
+        self._artifacts = config.tracking.artifacts
         self._identity, self._folder = identity, run.directory
 
     @property
@@ -67,6 +68,9 @@ class WandbTracker:
     def log(self, metrics: Mapping[str, Any]) -> None:
         self._run.log({in_section(name): value for name, value in metrics.items()})
 
+    def scalars(self, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values))
+
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
 
@@ -78,6 +82,8 @@ class WandbTracker:
         self._run.log({name: wandb.Video(str(path), format=kind)})
 
     def artifact(self, name: str, path: Path) -> None:
+        if self._artifacts == "none":
+            return
         artifact = wandb.Artifact(artifact_name(self._folder.name, self._identity, name), type=name)
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)

@@ -1,5 +1,6 @@
 """W&B, for real: offline mode writes real run files."""
 
+import json
 import os
 import re
 import shutil
@@ -106,6 +107,14 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         for item in record.history.item
     }
     assert {"eval/k_step-test", "eval/k_step-test curve"} <= keys
+    logged = {
+        item.key or item.nested_key[0]: json.loads(item.value_json)
+        for record in records(run.directory)
+        if record.WhichOneof("record_type") == "history"
+        for item in record.history.item
+    }
+    means = [logged[f"eval/k_step-test/maml_trpo/return/{x}"] for x in (0, 1)]
+    assert means == [float(mean) for mean in results["maml_trpo"].mean]
 
 
 def test_a_video_is_tracked_too(tmp_path, logged_out):
@@ -231,3 +240,17 @@ def test_the_runs_of_a_folder_have_names_of_their_own_and_are_announced_once(
         f"W&B: 'run {job}" for job in jobs
     ]
     assert all(line.endswith(sync) for line in lines)
+
+
+@pytest.mark.parametrize(("kept", "versions"), [("all", 3), ("last", 1), ("none", 0), (None, 1)])
+def test_checkpoints_are_artifacts_as_the_config_says(kept, versions, tmp_path, logged_out):
+    chosen = {} if kept is None else {"tracking.artifacts": kept}
+    run = train(config(iterations=3, checkpoint_every=1, **chosen), tmp_path / "run")
+    names = artifacts(run)
+    assert len(names) == versions
+    assert all(name.endswith("-checkpoint") for name in names)
+
+
+def test_a_wrong_choice_of_artifacts_is_refused():
+    with pytest.raises(UserError, match=r"tracking\.artifacts: .*last"):
+        config(**{"tracking.artifacts": "lats"})
