@@ -67,6 +67,9 @@ class TrackingConfig(Section):
     """Name of the project."""
     entity: str | None = None
     """User or team of the project; null for your default entity."""
+    artifacts: Literal["all", "last", "none"] = "last"
+    """What W&B stores as artifacts: `all` checkpoints, one every `checkpoint_every` iterations; the
+    `last` one, when training ends or is stopped; or `none`. The run's folder has all of them."""
 
 
 class Config(Section):

@@ -56,7 +56,9 @@ def train(
     """
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.training.loop import Interrupted, Trainer, default_directory
+    from metarl.training.tracking_environment import check_environment
 
+    check_environment()
     if (target.name is None) == (resume is None):
         raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
     if resume and (overrides or out or dry or or_resume):
@@ -139,7 +141,9 @@ def evaluate(
     from metarl.reporting import evaluation as presented
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
+    from metarl.training.tracking_environment import check_environment
 
+    check_environment()
     baselines = [name for name in against.split(",") if name]
     try:
         results, file = evaluate_run(
@@ -191,7 +195,9 @@ def render(
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
     from metarl.training.tracking import start_tracker
+    from metarl.training.tracking_environment import check_environment
 
+    check_environment()
     if task and tasks is not None:
         raise UserError("--task: not allowed with argument --tasks")
     num_tasks = 1 if tasks is None else tasks
@@ -226,7 +232,9 @@ def render(
 def report(runs: tuple[Path, ...], out: Path | None) -> int:
     """Write one self-contained page about runs, the figures, and a model card of the first."""
     from metarl.reporting.report import write_report
+    from metarl.training.tracking_environment import check_environment
 
+    check_environment()
     for path in write_report(runs, out):
         click.echo(path)
     return 0

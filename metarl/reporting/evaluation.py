@@ -15,7 +15,7 @@ from metarl.training.tracking import start_tracker
 
 
 def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) -> Path:
-    """Draw the figure of a result file beside it, and send figure and table to W&B if tracked.
+    """Draw the figure of a result file beside it, and send the results to W&B if tracked.
 
     Args:
         run: the evaluated run.
@@ -35,10 +35,16 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
     known = any(result.success is not None for result in results.values())
     columns = columns if known else columns[:-1]
     rows = [row[: len(columns)] for row in evaluation_rows(results)]
-    tracker.table(f"evaluation/{file.stem}", columns, rows)
-    tracker.image(f"evaluation/{file.stem} curve", figure)
+    tracker.scalars(mean_returns(f"eval/{file.stem}", results))
+    tracker.table(f"eval/{file.stem}", columns, rows)
+    tracker.image(f"eval/{file.stem} curve", figure)
     tracker.finish()
     return figure
+
+
+def mean_returns(prefix: str, results: Mapping[str, Evaluation]) -> dict[str, float]:
+    """Return the mean return of each method at each x, by `PREFIX/METHOD/return/X`."""
+    return {f"{prefix}/{label}/return/{x}": mean for label, x, mean, *_ in evaluation_rows(results)}
 
 
 def evaluation_rows(results: Mapping[str, Evaluation]) -> list[list]:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from metarl.config import Config
 from metarl.config_files import make_config, read_values
@@ -57,7 +58,9 @@ class Run(RunLogs):
                 run.checkpoints.mkdir(parents=True, exist_ok=True)
             with run.lock():
                 check_free(directory)
-                write_atomically(directory / "provenance.json", encode(provenance()))
+                # Not of the config's seed: it tells runs apart that are otherwise equal.
+                made = {"id": uuid4().hex, **provenance()}
+                write_atomically(directory / "provenance.json", encode(made))
                 # Last, since a folder with a config is the folder of a run.
                 write_atomically(directory / "config.yaml", config.to_yaml().encode())
         except StorageError as error:

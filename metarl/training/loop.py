@@ -25,6 +25,7 @@ from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker
+from metarl.training.tracking_environment import check_environment
 
 
 class Interrupted(Exception):
@@ -53,7 +54,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         The finished run.
 
     Raises:
-        UserError: if the folder exists, or the device is not available.
+        UserError: if the folder exists, the device is not available, or WANDB_MODE is no mode.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
@@ -118,6 +119,7 @@ class Trainer:
     @classmethod
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
         """Create a run in a new folder; see `train`."""
+        check_environment()
         agent = config.make_agent()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
@@ -180,7 +182,7 @@ class Trainer:
                 returns.append(line["return_after"])
                 monitor(line)
             progress = Progress(run, state.iteration)
-            with finishing(tracker), single_threaded_torch(), stop_signals() as stop, progress:
+            with finishing(tracker, run), single_threaded_torch(), stop_signals() as stop, progress:
                 for iteration in range(state.iteration, config.iterations):
                     start = time.perf_counter()
                     done = iteration + 1
@@ -221,7 +223,7 @@ class Trainer:
                     state = Checkpoint(done, env_steps, best_return, agent.state_dict())
                     if due or stop:
                         run.save(state, best=best, keep=due)
-                    if due:
+                    if due and config.tracking.artifacts == "all":
                         tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
                     if stop and done < config.iterations:
                         raise Interrupted(run, done, stop[0])
@@ -243,9 +245,15 @@ def mean_return(returns: list[float | None]) -> float:
 
 
 @contextmanager
-def finishing(tracker: Tracker) -> Iterator[None]:
-    """Call `tracker.finish` at the end of the block, also after an error."""
+def finishing(tracker: Tracker, run: Run) -> Iterator[None]:
+    """Call `tracker.finish` at the end of the block, also after an error.
+
+    Before that, the last checkpoint is sent, if the config wants only this one.
+    """
     try:
         yield
     finally:
+        last = run.checkpoints / "latest.pt"
+        if run.config.tracking.artifacts == "last" and last.exists():
+            tracker.artifact("checkpoint", last)
         tracker.finish()

@@ -1,5 +1,9 @@
 """W&B, for real: offline mode writes real run files."""
 
+import json
+import os
+import re
+import shutil
 import struct
 import time
 
@@ -8,12 +12,14 @@ from wandb.proto import wandb_internal_pb2
 
 import metarl
 from metarl.cli.main import main
+from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
 from metarl.runs.run import Run
 from metarl.training.loop import train
 from metarl.training.tracking import NullTracker, start_tracker
+from metarl.training.wandb_tracker import wandb_id
 
 BLOCK = 32768  # W&B's run files are LevelDB logs
 
@@ -64,8 +70,8 @@ def config(**overrides):
 
 @pytest.fixture
 def logged_out(monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
 
@@ -77,7 +83,11 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     logged = [record for record in found if record.WhichOneof("record_type") == "history"]
     keys = {item.key or "/".join(item.nested_key) for item in logged[0].history.item}
     assert len(logged) == 2
-    assert {"env_steps", "return_before", "return_after", "outer_kl", "seconds"} <= keys
+    expected = {"train/return_before", "train/return_after", "train/outer_kl"}
+    expected |= {"iteration", "env_steps", "time/seconds", "time/env_steps_per_second"}
+    assert expected <= keys
+    sectioned = {key for key in keys if key.startswith(("train/", "time/", "_"))}
+    assert keys - sectioned == {"iteration", "env_steps"}
     assert "artifact" in kinds or any("artifact" in str(record.request) for record in found)
     (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
     assert "agent" in {update.key for update in started.run.config.update}
@@ -96,7 +106,15 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    assert {"evaluation/k_step-test", "evaluation/k_step-test curve"} <= keys
+    assert {"eval/k_step-test", "eval/k_step-test curve"} <= keys
+    logged = {
+        item.key or item.nested_key[0]: json.loads(item.value_json)
+        for record in records(run.directory)
+        if record.WhichOneof("record_type") == "history"
+        for item in record.history.item
+    }
+    means = [logged[f"eval/k_step-test/maml_trpo/return/{x}"] for x in (0, 1)]
+    assert means == [float(mean) for mean in results["maml_trpo"].mean]
 
 
 def test_a_video_is_tracked_too(tmp_path, logged_out):
@@ -125,3 +143,114 @@ def test_tracking_does_not_change_the_result(tmp_path, logged_out):
     tracked = train(config(), tmp_path / "a")
     untracked = train(config(**{"tracking.mode": "disabled"}), tmp_path / "b")
     assert tracked.metrics_file.read_bytes() == untracked.metrics_file.read_bytes()
+
+
+def test_the_environment_wins_over_the_config(tmp_path, logged_out, monkeypatch):
+    """An online config may come with somebody else's run (docs/reliability.md)."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for mode in ("auto", "online", "offline"):
+        run = Run.create(config(**{"tracking.mode": mode}), tmp_path / mode)
+        assert isinstance(start_tracker(run), NullTracker)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")  # W&B's older name of offline
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "disabled")
+    chosen = {"PROJECT": "p", "ENTITY": "e", "NAME": "n", "RUN_GROUP": "g", "JOB_TYPE": "j"}
+    for name, value in {**chosen, "RUN_ID": "i"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    start_tracker(run).finish()
+    (made,) = [
+        each.run for each in records(run.directory) if each.WhichOneof("record_type") == "run"
+    ]
+    assert (made.project, made.entity, made.display_name) == ("p", "e", "n")
+    assert (made.run_group, made.job_type, made.run_id) == ("g", "j", "i")
+
+
+def test_a_mistyped_mode_is_refused_before_the_work_begins(tmp_path, monkeypatch, capsys):
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    message = (
+        "WANDB_MODE: expected auto, online, offline or disabled, got 'ofline' (nearest: offline)"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        train(config(), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    video = ["--out", str(tmp_path / "video.mp4")]
+    for argv in (
+        ["train", "point_nav/maml_trpo", "--dry-run"],
+        ["evaluate", str(run.directory)],
+        ["render", str(run.directory), *video],
+        ["report", str(run.directory)],
+    ):
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def begun(run):
+    """Return the records with which the W&B runs of a folder begin."""
+    return [each.run for each in records(run.directory) if each.WhichOneof("record_type") == "run"]
+
+
+def test_a_long_name_of_a_folder_is_shortened(tmp_path, logged_out, capsys):
+    """W&B accepts 128 characters in the name of a run or an artifact."""
+    run = train(config(iterations=1), tmp_path / ("a" * 200))
+    assert "warning" not in capsys.readouterr().err
+    (made,) = begun(run)
+    assert made.display_name == "a" * 117 + f" train {made.run_id[:4]}"
+    names = artifacts(run)
+    assert names == ["a" * 104 + f"-{made.run_id}-checkpoint"]
+    assert [len(name) for name in names] == [128]
+
+
+def artifacts(run):
+    """Return the names of the artifacts that the W&B runs of a folder hold, in order."""
+    found = [each for each in records(run.directory) if each.WhichOneof("record_type") == "request"]
+    return [each.request.log_artifact.artifact.name for each in found] or [
+        each.artifact.name
+        for each in records(run.directory)
+        if each.WhichOneof("record_type") == "artifact"
+    ]
+
+
+def test_a_run_keeps_its_id_on_another_machine(tmp_path):
+    run = Run.create(config(), tmp_path / "here" / "run")
+    other = Run.create(config(), tmp_path / "other")
+    copy = shutil.copytree(run.directory, tmp_path / "there" / "copy")
+    longer = Run.open(copy, iterations=9, threads=2, **{"tracking.mode": "online"})
+    assert wandb_id(longer, "train") == wandb_id(run, "train")
+    ids = {wandb_id(each, job) for each in (run, other) for job in ("train", "evaluate")}
+    assert len(ids) == 4
+    for directory in (run.directory, other.directory):  # as before runs had ids
+        (directory / "provenance.json").write_text("{}")
+    another = Run(other.directory, other.config.replace(seed=1))
+    assert wandb_id(run, "train") != wandb_id(another, "train")
+
+
+def test_the_runs_of_a_folder_have_names_of_their_own_and_are_announced_once(
+    tmp_path, logged_out, capsys
+):
+    run = Run.create(config(), tmp_path / "run")
+    jobs = ["train", "evaluate", "render", "report"]
+    for job in jobs:
+        start_tracker(run, job).finish()
+    assert sorted(made.display_name.rsplit(" ", 1)[0] for made in begun(run)) == sorted(
+        f"run {job}" for job in jobs
+    )
+    lines = capsys.readouterr().out.splitlines()
+    sync = f"is tracked offline; send it with: wandb sync {run.directory}/wandb"
+    assert [line.partition(" is")[0].rsplit(" ", 1)[0] for line in lines] == [
+        f"W&B: 'run {job}" for job in jobs
+    ]
+    assert all(line.endswith(sync) for line in lines)
+
+
+@pytest.mark.parametrize(("kept", "versions"), [("all", 3), ("last", 1), ("none", 0), (None, 1)])
+def test_checkpoints_are_artifacts_as_the_config_says(kept, versions, tmp_path, logged_out):
+    chosen = {} if kept is None else {"tracking.artifacts": kept}
+    run = train(config(iterations=3, checkpoint_every=1, **chosen), tmp_path / "run")
+    names = artifacts(run)
+    assert len(names) == versions
+    assert all(name.endswith("-checkpoint") for name in names)
+
+
+def test_a_wrong_choice_of_artifacts_is_refused():
+    with pytest.raises(UserError, match=r"tracking\.artifacts: .*last"):
+        config(**{"tracking.artifacts": "lats"})

@@ -1,0 +1,131 @@
+"""A tracker that records by Weights & Biases (W&B)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from metarl.runs.run import Run
+from metarl.training.tracking_environment import from_environment
+from metarl.training.wandb_service import FINISH_TIMEOUT, START_TIMEOUT, timeout_for
+
+AXES = ("iteration", "env_steps")
+"""Metrics without a section: what charts have on their x axis."""
+TIMINGS = ("seconds", "env_steps_per_second")
+MAX_NAME, MAX_JOB = 128, 64
+"""Characters that W&B accepts in the name of a run, a group or an artifact; of a kind of job."""
+
+
+class WandbTracker:
+    """A W&B run whose files are in the run's folder."""
+
+    def __init__(self, run: Run, mode: str, job: str) -> None:
+        config = run.config
+        identity = wandb_id(run, job)
+        self._run = wandb.init(
+            dir=str(run.directory),
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            # An argument would replace W&B's own environment variables.
+            project=from_environment("PROJECT", config.tracking.project),
+            entity=from_environment("ENTITY", config.tracking.entity or "") or None,
+            name=from_environment("NAME", wandb_name(run, job, identity)),
+            group=from_environment("RUN_GROUP", f"{config.env.name}/{config.method}")[:MAX_NAME],
+            job_type=from_environment("JOB_TYPE", job)[:MAX_JOB],
+            # Offline runs cannot be resumed; offline runs with equal ids are merged at their sync.
+            # The agent of a sweep has assigned an id to its run already.
+            id=from_environment("RUN_ID", identity),
+            resume="allow" if mode == "online" else None,
+            config=config.to_dict(),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=timeout_for("INIT", START_TIMEOUT),
+                finish_timeout=timeout_for("FINISH", FINISH_TIMEOUT),
+                finish_timeout_raises=True,
+            ),
+        )
+        self._run.define_metric("env_steps")
+        for section in ("train", "time"):
+            self._run.define_metric(f"{section}/*", step_metric="env_steps")
+        self._artifacts = config.tracking.artifacts
+        self._identity, self._folder = identity, run.directory
+
+    @property
+    def status(self) -> str:
+        """How the run is tracked, and where it is or how to send it, on one line."""
+        if self._run.offline:
+            sync = f"wandb sync {shlex.quote(str(self._folder / 'wandb'))}"
+            return f"W&B: {self._run.name!r} is tracked offline; send it with: {sync}"
+        return f"W&B: {self._run.name!r} is tracked online: {self._run.url}"
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        self._run.log({in_section(name): value for name, value in metrics.items()})
+
+    def scalars(self, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values))
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
+
+    def image(self, name: str, path: Path) -> None:
+        self._run.log({name: wandb.Image(str(path))})
+
+    def video(self, name: str, path: Path) -> None:
+        kind = "gif" if path.suffix == ".gif" else "mp4"
+        self._run.log({name: wandb.Video(str(path), format=kind)})
+
+    def artifact(self, name: str, path: Path) -> None:
+        if self._artifacts == "none":
+            return
+        artifact = wandb.Artifact(artifact_name(self._folder.name, self._identity, name), type=name)
+        artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+def in_section(name: str) -> str:
+    """Return the name of a metric in W&B: `time/...`, `train/...`, or an axis without a section."""
+    if name in AXES:
+        return name
+    if name in TIMINGS:
+        return f"time/{name}"
+    part = name.removeprefix("seconds/")
+    return f"train/{name}" if part == name else f"time/{part}"
+
+
+def wandb_id(run: Run, job: str) -> str:
+    """Return a W&B id that is equal at all resumptions of a run, and different for other runs.
+
+    It does not depend on where the run's folder is. It is made of `provenance.json`, which has an
+    id of its own; for a run from before these ids, also of its config without the values that a
+    resumption may change.
+    """
+    started = (run.directory / "provenance.json").read_bytes()
+    key = f"{job} ".encode() + started
+    if not started.startswith(b'{\n  "id": "'):
+        config = run.config.to_dict()
+        for name in ("iterations", "device", "threads", "tracking"):
+            del config[name]
+        key += json.dumps(config, sort_keys=True).encode()
+    return hashlib.sha256(key).hexdigest()[:12]
+
+
+def wandb_name(run: Run, job: str, identity: str) -> str:
+    """Return a name that tells the W&B runs of a folder, and folders of equal names, apart."""
+    end = f" {job} {identity[:4]}"
+    return run.directory.resolve().name[: MAX_NAME - len(end)] + end
+
+
+def artifact_name(folder: str, identity: str, kind: str) -> str:
+    """Return the name of an artifact, of the characters and the length that W&B allows."""
+    end = f"-{identity}-{kind}"
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", folder[: MAX_NAME - len(end)] + end)
