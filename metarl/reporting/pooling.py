@@ -1,4 +1,4 @@
-"""Results of several runs put together: the runs of one method are its seeds."""
+"""Results of several runs put together: runs with the same settings are seeds of one method."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import numpy as np
 from metarl.core.errors import UserError
 from metarl.core.schema_keys import by_path
 from metarl.evaluation.result import Evaluation, part_label
+from metarl.reporting.groups import group_runs
 from metarl.reporting.summary import RunSummary
-
-
-def group_by_method(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
-    """Return the runs of each method, its seeds."""
-    groups: dict[str, list[RunSummary]] = {}
-    for summary in summaries:
-        groups.setdefault(summary.method, []).append(summary)
-    return groups
 
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
@@ -38,10 +31,11 @@ def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, l
 
     Args:
         summaries: the runs.
-        name: protocol and split, such as `k_step-test`.
+        name: the name of the evaluation, such as `k_step-test`.
 
     Raises:
-        UserError: if results were evaluated on other tasks, or at other x.
+        UserError: if results were evaluated on other tasks, or at other x; or if a seed of a method
+            is there twice.
     """
     found: dict[str, list[Evaluation]] = {}
     longest: dict[str, tuple[RunSummary, Evaluation]] = {}  # by part
@@ -60,13 +54,15 @@ def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, l
             longest[part] = summary, result
         found.setdefault(label, []).append(result)
 
-    for summary in summaries:
-        for part, result in summary.evaluations.get(name, {}).items():
-            add(summary, summary.method, part, result)
+    for method, runs in group_runs(summaries).items():
+        for summary in runs:
+            for part, result in summary.evaluations.get(name, {}).items():
+                add(summary, method, part, result)
+    own = {summary.method for summary in summaries if name in summary.evaluations}
     for summary in summaries:
         for method, results in summary.baselines.get(name, {}).items():
             for part, result in results.items():
-                if part_label(method, part) not in found:
+                if method not in own and part_label(method, part) not in found:
                     add(summary, method, part, result)
     return found
 

@@ -14,7 +14,8 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import interval, performance_profile
 from metarl.evaluation.result import Evaluation
 from metarl.reporting.figures import COLOURS, draw_curve, set_x_axis, style_axes
-from metarl.reporting.pooling import final_scores, group_by_method
+from metarl.reporting.groups import group_runs
+from metarl.reporting.pooling import final_scores
 from metarl.reporting.summary import RETURNS, RunSummary
 
 CURVE_POINTS = 100
@@ -47,7 +48,7 @@ def learning_curves(summaries: Sequence[RunSummary]) -> Figure:
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    groups = group_by_method(summaries)
+    groups = group_runs(summaries)
     for axes, name in zip(panels, ("million env steps", "hours of training"), strict=True):
         for (method, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
             for metric, style in zip(RETURNS, (":", "-"), strict=True):
@@ -191,7 +192,7 @@ def diagnostics(summaries: Sequence[RunSummary]) -> Figure:
     rows = max(1, -(-len(names) // columns))
     figure = Figure(figsize=(9, 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    groups = group_by_method(summaries)
+    groups = group_runs(summaries)
     for axes, name in zip(panels, names, strict=False):
         for (_, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
             for run in runs:

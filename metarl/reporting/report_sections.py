@@ -22,6 +22,7 @@ from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes
 from metarl.reporting.figures import PROTOCOL_FIGURES, longest_result
+from metarl.reporting.groups import group_runs
 from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
 from metarl.reporting.summary import RunSummary
 
@@ -132,9 +133,10 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
 def first_results(summaries: Sequence[RunSummary], name: str) -> dict[str, Evaluation]:
     """Return one result of each run method, and part, in the evaluations of one name."""
     found: dict[str, Evaluation] = {}
-    for summary in summaries:
-        for part, result in summary.evaluations.get(name, {}).items():
-            found.setdefault(part_label(summary.method, part), result)
+    for method, runs in group_runs(summaries).items():
+        for summary in runs:
+            for part, result in summary.evaluations.get(name, {}).items():
+                found.setdefault(part_label(method, part), result)
     return found
 
 
