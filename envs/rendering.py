@@ -18,7 +18,7 @@ class RenderingUnavailable(RuntimeError):
 
 
 class RendererFailed(RuntimeError):
-    """A family's renderer raised an error; the message gives the error and its place on one line."""
+    """A family's renderer raised an error; the message, one line, gives its place."""
 
 
 class Renderer(Protocol):

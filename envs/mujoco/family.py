@@ -51,7 +51,7 @@ class MujocoFamily(TaskFamily):
     """Physics steps per control step; 0 for as many as Gymnasium's environment takes."""
 
     model_file: ClassVar[str]
-    """The model, a file among Gymnasium's MuJoCo assets."""
+    """The model: a file among Gymnasium's MuJoCo assets, or the absolute path of another."""
     default_frame_skip: ClassVar[int] = 5
     """Physics steps per control step of Gymnasium's environment."""
     reset_noise: ClassVar[float]

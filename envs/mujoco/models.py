@@ -32,7 +32,7 @@ def quiet() -> Iterator[None]:
 
 
 def load_spec(file: str) -> mujoco.MjSpec:
-    """Parse one of Gymnasium's MuJoCo models, to be changed before it is compiled."""
+    """Parse a model (`load_model`), to be changed before it is compiled."""
     with quiet():
         return mujoco.MjSpec.from_file(str(GYMNASIUM_ASSETS / file))
 
@@ -49,7 +49,7 @@ def load_model(file: str, contact_forces: bool = False) -> mujoco.MjModel:
     """Compile one of Gymnasium's MuJoCo models. The model is shared: do not write to it.
 
     Args:
-        file: its name.
+        file: its name, or the absolute path of a model of a user.
         contact_forces: whether MuJoCo computes the bodies' external forces, `cfrc_ext`. MuJoCo
             computes them only if a sensor needs them, so one is added. The sensor takes no part in
             the physics.

@@ -30,6 +30,12 @@ def complete_names(home: str, otherwise: str = "") -> Completer:
     return complete
 
 
+def complete_family(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
+    """Complete names of task families; if none matches, names or files of configs."""
+    families = complete_names("metarl.envs:FAMILIES")(ctx, param, text)
+    return families or complete_names("metarl.config_files:config_names", "file")(ctx, param, text)
+
+
 def complete_run(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
     """Complete folders of runs, by default in the folder `runs`; if none matches, any folder."""
     folder = Path(text.rpartition("/")[0] or ("/" if text.startswith("/") else "runs"))

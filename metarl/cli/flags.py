@@ -22,7 +22,6 @@ from metarl.core.schema_keys import Key
 
 if TYPE_CHECKING:
     from metarl.config import Config
-    from metarl.envs import TaskFamily
 
 EVERYDAY = {
     "iterations": "iterations",
@@ -97,39 +96,6 @@ class ConfigTarget(RunTarget):
             if not flag.startswith("--"):
                 raise
             raise ConfigError(f"{flag_of(flag[2:])}: {reason}") from None
-
-
-class FamilyTarget(RunTarget):
-    """The argument of a command is a task family."""
-
-    sections = "env."
-
-    def keys(self) -> list[Key]:
-        """List the fields of the family; none if the family does not exist."""
-        from metarl.config import family_keys
-        from metarl.envs import family_class
-
-        with contextlib.suppress(ValueError):
-            return family_keys(family_class(self.name or ""))
-        return []
-
-    def make(self, overrides: Mapping[str, Any]) -> TaskFamily:
-        """Return the family with overrides by dotted key.
-
-        Raises:
-            ConfigError: if the family does not exist, or the value of a field is invalid.
-        """
-        from metarl.config import make_family
-
-        fields = {path.removeprefix("env."): value for path, value in overrides.items()}
-        if "family" in fields:
-            raise ConfigError("--env.family: unknown flag: TARGET is the family")
-        try:
-            return make_family({"family": self.name, **fields})
-        except ConfigError as error:
-            path, _, reason = str(error).partition(": ")
-            flag = "" if path == "family" else f"{flag_of(f'env.{path}')}: "
-            raise ConfigError(f"{flag}{reason}") from None
 
 
 class KeyCommand(Command):

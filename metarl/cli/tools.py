@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from metarl.cli.completion import complete_names
-from metarl.cli.flags import ConfigTarget, FamilyTarget, KeyCommand
+from metarl.cli.completion import complete_family
+from metarl.cli.family_target import FamilyTarget
+from metarl.cli.flags import ConfigTarget, KeyCommand
 from metarl.cli.group import FILE, cli, config_argument, print_table
 from metarl.cli.parser import Choice, Command
 from metarl.core.errors import UserError
@@ -47,12 +48,13 @@ def setup(package: str) -> int:
 @click.argument(
     "target",
     expose_value=False,
-    help="A family's name, or package.module:Class.",
-    shell_complete=complete_names("metarl.envs:FAMILIES"),
+    help="A family's name, package.module:Class, or a config, whose section `env` is checked.",
+    shell_complete=complete_family,
 )
 def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     """Check that a task family keeps the contract that training relies on.
 
+    TARGET may be a config too: its section `env` is checked, and the other sections are not read.
     `metarl check-env TARGET --help` shows the fields of that family, each of which is a flag.
     """
     from metarl.envs.contract import check_family

@@ -46,6 +46,8 @@ def test_shells_complete_commands_flags_and_values(completions, shell):
         ("metarl train point_nav/maml_trpo --seed 1 --env.ends-at-goal ", ["true", "false"]),
         ("metarl check-env half_cheetah_v", ["half_cheetah_vel"]),
         ("metarl check-env half_cheetah_vel --env.goal-h", ["--env.goal-high"]),
+        ("metarl check-env point_nav/prom", ["point_nav/promp"]),
+        ("metarl check-env point_nav/promp --env.goal-ran", ["--env.goal-range"]),
         ("metarl evaluate somewhere --protocol fe", ["few_episode"]),
         ("metarl evaluate somewhere --split o", ["ood"]),
         ("metarl train point_nav/maml_trpo --agent.inner.test-lr-schedule g", ["geometric"]),
