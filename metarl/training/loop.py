@@ -24,7 +24,7 @@ from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
-from metarl.training.tracking import Tracker, start_tracker
+from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
 
 
@@ -211,7 +211,7 @@ class Trainer:
                         **{f"seconds/{name}": spent for name, spent in timer.restart().items()},
                     }
                     run.log(metrics, timings)
-                    tracker.log({k: x for k, x in {**metrics, **timings}.items() if x is not None})
+                    tracker.log(tracked(metrics, timings))
                     progress(metrics, timings)
 
                     due = done % config.checkpoint_every == 0 or done == config.iterations

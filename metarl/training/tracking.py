@@ -120,7 +120,17 @@ def start_tracker(run: Run, job: str = "train") -> Tracker:
     mode = tracking_mode(run.config.tracking.mode)
     if mode == "disabled":
         return NullTracker()
-    return SafeTracker(lambda: _start(run, mode, job))
+    tracker = SafeTracker(lambda: _start(run, mode, job))
+    if job == "train":
+        # W&B may lack iterations that it was not sent, or that it did not write before `kill -9`.
+        for metrics, timings in zip(run.metrics(), run.timings(), strict=False):
+            tracker.log(tracked(metrics, timings))
+    return tracker
+
+
+def tracked(metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is tracked of one iteration: its metrics and timings that have a value."""
+    return {name: each for name, each in {**metrics, **timings}.items() if each is not None}
 
 
 def _start(run: Run, mode: str, job: str) -> Tracker:

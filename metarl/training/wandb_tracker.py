@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-
 from metarl.runs.run import Run
+from metarl.training.offline_files import (
+    mark_synced,
+    note_iterations,
+    sent_iterations,
+    superseded_files,
+)
 from metarl.training.tracking_environment import from_environment
 from metarl.training.wandb_service import FINISH_TIMEOUT, START_TIMEOUT, timeout_for
 
@@ -29,6 +34,9 @@ class WandbTracker:
     def __init__(self, run: Run, mode: str, job: str) -> None:
         config = run.config
         identity = wandb_id(run, job)
+        chosen_id = from_environment("RUN_ID", identity)
+        sent = sent_iterations(run, chosen_id) if job == "train" else 0
+        anew = mode == "offline" and job == "train" and not sent
         self._run = wandb.init(
             dir=str(run.directory),
             mode=mode,  # pyright: ignore[reportArgumentType]
@@ -38,10 +46,9 @@ class WandbTracker:
             name=from_environment("NAME", wandb_name(run, job, identity)),
             group=from_environment("RUN_GROUP", f"{config.env.name}/{config.method}")[:MAX_NAME],
             job_type=from_environment("JOB_TYPE", job)[:MAX_JOB],
-            # Offline runs cannot be resumed; offline runs with equal ids are merged at their sync.
-            # The agent of a sweep has assigned an id to its run already.
-            id=from_environment("RUN_ID", identity),
-            resume="allow" if mode == "online" else None,
+            id=chosen_id,
+            # If nothing was sent, the file has all iterations so far. Otherwise it is appended.
+            resume=None if anew else "allow",
             config=config.to_dict(),
             settings=wandb.Settings(
                 silent=True,
@@ -54,8 +61,18 @@ class WandbTracker:
         self._run.define_metric("env_steps")
         for section in ("train", "time"):
             self._run.define_metric(f"{section}/*", step_metric="env_steps")
+        self._trains = job == "train"
         self._artifacts = config.tracking.artifacts
         self._identity, self._folder = identity, run.directory
+        if mode == "online":
+            sent = self._run.summary.get("iteration") or self._run.starting_step
+        self._recorded = sent if job == "train" else 0
+        self._files = Path(self._run.dir).parent
+        self._superseded = superseded_files(run, self._files, chosen_id, job)
+        # The artifacts of these files, which are not sent.
+        if self._superseded and job == "train" and config.tracking.artifacts == "all":
+            for path in sorted(run.checkpoints.glob("iteration-*.pt")):
+                self.artifact("checkpoint", path)
 
     @property
     def status(self) -> str:
@@ -66,7 +83,10 @@ class WandbTracker:
         return f"W&B: {self._run.name!r} is tracked online: {self._run.url}"
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        self._run.log({in_section(name): value for name, value in metrics.items()})
+        iteration = metrics.get("iteration")
+        if iteration is None or iteration > self._recorded:
+            self._recorded = iteration or self._recorded
+            self._run.log({in_section(name): value for name, value in metrics.items()})
 
     def scalars(self, values: Mapping[str, float]) -> None:
         self._run.log(dict(values))
@@ -85,11 +105,15 @@ class WandbTracker:
         if self._artifacts == "none":
             return
         artifact = wandb.Artifact(artifact_name(self._folder.name, self._identity, name), type=name)
-        artifact.add_file(str(path))
+        artifact.add_file(str(path), name="latest.pt" if name == "checkpoint" else None)
         self._run.log_artifact(artifact)
 
     def finish(self) -> None:
         self._run.finish()
+        if self._trains:
+            note_iterations(self._files, self._recorded)
+        for file in self._superseded:
+            mark_synced(file)
 
 
 def in_section(name: str) -> str:
