@@ -96,7 +96,7 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    assert {"evaluation/k_step-test", "evaluation/k_step-test curve"} <= keys
+    assert {f"evaluation/{file.stem}", f"evaluation/{file.stem} curve"} <= keys
 
 
 def test_a_video_is_tracked_too(tmp_path, logged_out):
