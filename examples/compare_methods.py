@@ -21,6 +21,7 @@ from metarl.config_files import config_names, load_config
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.result_file import DEFAULTS, result_stem
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
 SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}
@@ -72,11 +73,18 @@ def evaluate_job(job: Job) -> None:
     evaluate_run(job.folder, against=against, **EVALUATION, **SCHEDULE)
 
 
+def result_file(folder: Path) -> Path:
+    """Return the result file of the evaluation of a run."""
+    numbers = {**DEFAULTS, **EVALUATION}
+    stem = result_stem("k_step", "test", "latest", numbers, SCHEDULE)
+    return folder / "evaluation" / f"{stem}.json"
+
+
 def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
     """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
     method, returns = name.split("/")[1], []
     for folder in folders:
-        content = json.loads((folder / "evaluation" / "k_step-test.json").read_text())
+        content = json.loads(result_file(folder).read_text())
         returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
     return method, np.stack(returns), command
 

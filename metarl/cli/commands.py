@@ -10,7 +10,7 @@ import click
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget
 from metarl.cli.group import FILE, cli, config_argument, print_table
-from metarl.cli.parser import Command, print_error
+from metarl.cli.parser import Command, OneByOne, print_error
 from metarl.core.errors import StorageError, UserError, check
 
 MAX_ROWS = 64  # tasks of a video
@@ -71,7 +71,9 @@ def train(
             trainer = Trainer.resume(resume)
         else:
             config = target.make(overrides)
-            directory = out or default_directory(config)
+            # A label given by hand names the folder too.
+            source = None if "method" in overrides else target.name
+            directory = out or default_directory(config, source)
             if dry:
                 return dry_run(config, directory)
             trainer = (Trainer.create_or_resume if or_resume else Trainer.create)(config, directory)
@@ -125,13 +127,18 @@ def dry_run(config: Any, directory: Path) -> int:
 @steps_option
 @click.option(
     "--against",
-    default="",
-    show_default=False,
+    cls=OneByOne,
+    multiple=True,
     metavar="LIST",
-    help="Baselines: random, the folders of other runs, or methods (oracle) of runs beside it.",
+    help="A baseline, or several with commas: random, the folder of another run, or the method "
+    "(oracle) of a run beside it. Can be repeated.",
 )
 def evaluate(
-    target: RunTarget, overrides: dict[str, Any], against: str, protocol: str, **settings: Any
+    target: RunTarget,
+    overrides: dict[str, Any],
+    against: tuple[str, ...],
+    protocol: str,
+    **settings: Any,
 ) -> int:
     """Measure the return before and after adaptation on held-out tasks.
 
@@ -144,7 +151,9 @@ def evaluate(
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
-    baselines = [name for name in against.split(",") if name]
+    # The name of a folder may have commas.
+    lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
+    baselines = [name for names in lists for name in names if name]
     try:
         results, file = evaluate_run(
             target.directory, protocol=protocol, against=baselines, **settings, **overrides

@@ -22,14 +22,20 @@ class Choice(click.Choice):
         return value
 
 
+class OneByOne(click.Option):
+    """A flag that is repeated for each value, which may stand before an argument."""
+
+
 class Command(click.Command):
-    """A command whose flags with `multiple=True` take several values: `--task 1 2`."""
+    """A command whose flags with `multiple=True` take several values: `--task 1 2`, except flags of
+    class `OneByOne`."""
 
     allow_extra_args = True  # `parse_args` raises an error that names them
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        args = repeat_flags(args, [flag for each in options if each.multiple for flag in each.opts])
+        several = [each for each in options if each.multiple and not isinstance(each, OneByOne)]
+        args = repeat_flags(args, [flag for each in several for flag in each.opts])
         valued = {flag for each in options if not each.is_flag for flag in each.opts}
         for word, value in itertools.pairwise(args):
             if word in valued and value.startswith("--") and not ctx.resilient_parsing:

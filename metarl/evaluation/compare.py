@@ -9,15 +9,18 @@ from typing import Any
 
 from metarl.config import Config
 from metarl.core.errors import UserError, nearest
+from metarl.core.parsing import printable
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
 from metarl.evaluation.result import Evaluation, part_label
-from metarl.runs.atomic_io import write_atomically
+from metarl.evaluation.result_file import result_stem, write_result
 from metarl.runs.provenance import provenance
-from metarl.runs.run import Run, encode
+from metarl.runs.run import Run
 
 RANDOM = "random"
 """The baseline that adapts from the untrained initial parameters."""
+UNTRAINED = "random (untrained)"
+"""The label of the baseline `random` where a run has the method `random`."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class EvaluatedAgent:
         config: the config of its run.
         state: its learned state; None for the untrained agent.
         source: where the state comes from, as text.
+        iteration: the iteration of the state; None for the untrained agent.
     """
 
     config: Config
     state: Mapping[str, Any] | None
     source: str
+    iteration: int | None = None
 
 
 def evaluate_run(
@@ -55,18 +60,20 @@ def evaluate_run(
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
         split, tasks, episodes, steps, seed: as in `metarl.evaluation.config.EvaluationConfig`.
-        against: baselines: `random`, which adapts from the untrained initial parameters; or the
-            latest checkpoint of another run, given by its folder, or by its method if it has the
-            same parent folder.
+        against: baselines, each once: `random`, which adapts from the untrained initial parameters;
+            or the latest checkpoint of another run, given by its folder, or by its method if it has
+            the same parent folder. A run whose method is called `random` is given by its folder.
         overrides: values that replace values of the run's config, such as device="cpu".
 
     Returns:
         The evaluations by method, or by `method, part` for a protocol with several parts; and the
-        result file, `evaluation/PROTOCOL-SPLIT.json` in the run's folder.
+        result file in the run's folder, `evaluation/PROTOCOL-SPLIT.json` for the default settings,
+        with what differs from them appended. An earlier result is never overwritten; see
+        `metarl.evaluation.result_file.write_result`.
 
     Raises:
         UserError: if the run, a baseline, the checkpoint, the protocol or the task set does not
-            exist, or the file cannot be written.
+            exist, a baseline is given twice, or the file cannot be written.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
             left.
     """
@@ -76,12 +83,9 @@ def evaluate_run(
     evaluation_config = EvaluationConfig(
         split, tasks, episodes, steps, seed, config.num_threads, config.on_failure
     )
-    evaluated = {config.method: EvaluatedAgent(config, run.load(checkpoint).agent, checkpoint)}
-    for name in against:
-        label, baseline = find_baseline(name, run, overrides)
-        if label in evaluated:  # several runs of one method
-            label = Path(name).name
-        evaluated[label] = baseline
+    loaded = run.load(checkpoint)
+    own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
+    evaluated = {config.method: own} | find_baselines(against, run, overrides)
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
     folder = run.directory / "evaluation"
     try:
@@ -98,17 +102,19 @@ def evaluate_run(
         "protocol": protocol,
         "overrides": overrides,
         **settings,
+        "against": [*against],
         "methods": {
             label: {
                 "checkpoint": evaluated[label].source,
+                "iteration": evaluated[label].iteration,
                 "parts": {part: result.to_dict() for part, result in results.items()},
             }
             for label, results in results_by_label.items()
         },
         "provenance": provenance(),
     }
-    file = folder / f"{protocol}-{split}.json"
-    write_atomically(file, encode(content))
+    file = folder / f"{result_stem(protocol, split, checkpoint, settings, overrides)}.json"
+    write_result(file, content)
     labelled = {
         part_label(label, part): result
         for label, results in results_by_label.items()
@@ -117,15 +123,46 @@ def evaluate_run(
     return labelled, file
 
 
-def find_baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[str, EvaluatedAgent]:
-    """Return the label of a baseline of a run, and its agent.
+def find_baselines(
+    names: Sequence[str], run: Run, overrides: Mapping[str, Any]
+) -> dict[str, EvaluatedAgent]:
+    """Return the baselines of a run by label.
+
+    The label is the method; where it is taken, the name of the folder, or else its path. A baseline
+    named `random` is the untrained agent, which no run takes the label from.
 
     Raises:
-        UserError: if there is no such baseline, or its tasks differ from the tasks of the run.
+        UserError: if there is no such baseline, it is given twice, or its tasks differ from the
+            tasks of the run.
     """
-    if name == RANDOM:
-        return RANDOM, EvaluatedAgent(run.config, None, "untrained")
-    folder = Path(name) if Path(name).is_dir() else find_sibling_run(run, name)
+    found: dict[str, EvaluatedAgent] = {}
+    given: set[Path | None] = set()
+    for name in names:
+        folder = None if name == RANDOM else find_folder(name, run)
+        place = folder and folder.resolve()
+        if place in given:
+            raise UserError(f"--against: {name}: given twice; expected each baseline once")
+        given.add(place)
+        if folder is None:
+            label = UNTRAINED if run.config.method == RANDOM else RANDOM
+            found[label] = EvaluatedAgent(run.config, None, "untrained")
+            continue
+        baseline = load_baseline(name, folder, run, overrides)
+        taken = {RANDOM, UNTRAINED, run.config.method, *found}
+        candidates = (baseline.config.method, folder.resolve().name, str(folder), str(place))
+        label = next(each for each in map(printable, candidates) if each not in taken)
+        found[label] = baseline
+    return found
+
+
+def load_baseline(
+    name: str, folder: Path, run: Run, overrides: Mapping[str, Any]
+) -> EvaluatedAgent:
+    """Return the latest agent of another run, given as `name`, as a baseline of a run.
+
+    Raises:
+        UserError: if the run cannot be read, or its tasks differ from the tasks of `run`.
+    """
     other = Run.open(folder, **overrides)
     hashes = [each.env.task_hash(each.env.tasks("test", 1)) for each in (run.config, other.config)]
     if hashes[0] != hashes[1]:
@@ -133,8 +170,13 @@ def find_baseline(name: str, run: Run, overrides: Mapping[str, Any]) -> tuple[st
             f"--against: {name}: its tasks ({family_text(other.config)}) are not those of "
             f"{run.directory} ({family_text(run.config)})"
         )
-    agent = EvaluatedAgent(other.config, other.load().agent, f"{folder} latest")
-    return other.config.method, agent
+    loaded = other.load()
+    return EvaluatedAgent(other.config, loaded.agent, f"{folder} latest", loaded.iteration)
+
+
+def find_folder(name: str, run: Run) -> Path:
+    """Return the folder of a baseline that is given by its folder, or by its method."""
+    return Path(name) if Path(name).is_dir() else find_sibling_run(run, name)
 
 
 def find_sibling_run(run: Run, method: str) -> Path:

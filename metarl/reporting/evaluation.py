@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.evaluation.result import Evaluation
+from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.figures import draw_evaluation
+from metarl.reporting.summary import read_results
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
 
@@ -19,8 +20,8 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
 
     Args:
         run: the evaluated run.
-        file: the result file, `PROTOCOL-SPLIT.json`.
-        results: its evaluations by method, or `method, part`.
+        file: the result file, whose name begins with the protocol. The figure shows all of it.
+        results: the new evaluations in it by method, or `method, part`.
 
     Returns:
         The figure, a PNG.
@@ -29,7 +30,12 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
         StorageError: if the figure cannot be written.
     """
     figure = file.with_suffix(".png")
-    draw_evaluation(file.stem.partition("-")[0], results, figure)
+    whole = {
+        part_label(label, part): result
+        for label, parts in read_results(file).items()
+        for part, result in parts.items()
+    }
+    draw_evaluation(file.stem.partition("-")[0], whole, figure)
     tracker = start_tracker(run, job="evaluate")
     columns = ["method", "x", "mean", "low", "high", "iqm", "fraction_worse", "success"]
     known = any(result.success is not None for result in results.values())

@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.schema_keys import by_path
+from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.groups import group_runs
 from metarl.reporting.summary import RunSummary
@@ -59,8 +60,11 @@ def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, l
             for part, result in summary.evaluations.get(name, {}).items():
                 add(summary, method, part, result)
     own = {summary.method for summary in summaries if name in summary.evaluations}
+    methods = {summary.method for summary in summaries}
     for summary in summaries:
         for method, results in summary.baselines.get(name, {}).items():
+            # Not the runs of a method that is called `random`.
+            method = UNTRAINED if method == RANDOM and RANDOM in methods else method
             for part, result in results.items():
                 if method not in own and part_label(method, part) not in found:
                     add(summary, method, part, result)

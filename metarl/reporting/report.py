@@ -157,8 +157,9 @@ def commands(summary: RunSummary) -> list[str]:
     config, out = (shlex.quote(path) for path in (f"{folder}/config.yaml", f"runs/{folder}"))
     lines = [f"metarl train {config} --seed {summary.run.config.seed} --out {out}"]
     for name, results in summary.evaluations.items():
-        protocol, _, split = name.partition("-")
-        tasks, _, episodes = next(iter(results.values())).returns.shape
+        protocol, first = name.partition("-")[0], next(iter(results.values()))
+        split = shlex.quote(printable(first.split))
+        tasks, _, episodes = first.returns.shape
         # A method that cannot adapt has one x, whatever its baselines have.
         compared = [results, *summary.baselines.get(name, {}).values()]
         adaptations = max(len(each.x) for parts in compared for each in parts.values()) - 1

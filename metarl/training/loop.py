@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from metarl.agents import MetaAgent
-from metarl.config import Config
+from metarl.config import Config, family_keys
 from metarl.core.errors import UserError
 from metarl.core.parallel import keep_freed_memory, single_threaded_torch
 from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
-from metarl.envs import WorkerError
+from metarl.envs import WorkerError, family_class, family_name
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.run import Run, is_free
@@ -26,6 +26,9 @@ from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
+
+ENVIRONMENT_KEYS = ("benchmark", "env_name", "env_id")
+"""Keys of task families that choose the environments."""
 
 
 class Interrupted(Exception):
@@ -84,9 +87,24 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
     return Trainer.create_or_resume(config, out).run()
 
 
-def default_directory(config: Config) -> Path:
-    """Return the default folder of a run: runs/FAMILY-METHOD-seedN."""
-    name = f"{config.env.name}-{config.method}-seed{config.seed}"
+def default_directory(config: Config, source: str | None = None) -> Path:
+    """Return the default folder of a run: runs/FAMILY-METHOD-seedN.
+
+    Args:
+        config: the config of the run.
+        source: path or name of the config, whose last part replaces the method, since several files
+            may have one label. `config.yaml`, the name of a run's own config, does not.
+
+    A family whose settings choose the environments, such as Meta-World's, has these settings after
+    its name where they are not the defaults: runs/metaworld-ML10-METHOD-seedN.
+    """
+    defaults = {key.path: key.default for key in family_keys(family_class(family_name(config.env)))}
+    values = by_path({"env": config.to_dict()["env"]})
+    paths = [f"env.{name}" for name in ENVIRONMENT_KEYS]
+    chosen = [values[path] for path in paths if values.get(path) != defaults.get(path)]
+    stem = "" if source is None else Path(source).name.removesuffix(".yaml")
+    label = config.method if stem in ("", "config") else stem
+    name = "-".join([config.env.name, *map(str, chosen), label, f"seed{config.seed}"])
     # Replaces characters such as "/", which would lead out of the folder `runs`.
     return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)
 

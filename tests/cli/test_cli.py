@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import metarl
 import metarl.reporting.benchmark
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
 from metarl.runs.run import Run
+from metarl.training.loop import default_directory
 from tests.cli.conftest import TINY
 
 
@@ -33,7 +36,7 @@ def test_evaluate_prints_a_table_and_names_its_files(run, output):
     assert code == 0
     assert "maml_trpo" in text
     assert "random" in text
-    assert str(run / "evaluation" / "k_step-test.json") in text
+    assert str(run / "evaluation" / "k_step-test-tasks_3-episodes_2-steps_1.json") in text
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
@@ -272,3 +275,43 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, number):
     assert process.returncode == 128 + number
     assert f"metarl train --resume {directory}" in text
     assert (directory / "checkpoints" / "latest.pt").exists()
+
+
+def test_against_can_be_repeated_and_takes_a_folder_with_a_comma(run, tmp_path, output):
+    """A list with commas, the flag twice before the argument, and a folder that has a comma."""
+    comma = tmp_path / "a,b"
+    shutil.copytree(run, comma)
+    size = ("--tasks", 2, "--episodes", 2, "--steps", 1)
+    for words in (
+        ("evaluate", "--against", "random", "--against", comma, run),
+        ("evaluate", run, "--against", f"random,{run}"),
+    ):
+        code, text, error = output(*words, *size)
+        assert code == 0, error
+        assert re.search(r"│ random +│", text)
+    code, text, error = output("evaluate", run, "--against", comma, *size)
+    assert code == 0, error
+    assert re.search(r"│ a,b +│", text)
+
+
+def test_default_folders_of_configs_with_one_label_are_distinct(output):
+    """Files with the same label, and families whose settings choose the environments."""
+    names = ["half_cheetah_dir/demo", "half_cheetah_dir/maml_trpo"]
+    names += [f"metaworld_ml{number}/maml_trpo" for number in ("1", "10", "45")]
+    folders = []
+    for name in names:
+        source = Path(name).name
+        folders.append(default_directory(metarl.load_config(name), source).as_posix())
+    assert folders == [
+        "runs/half_cheetah_dir-demo-seed0",
+        "runs/half_cheetah_dir-maml_trpo-seed0",
+        "runs/metaworld-maml_trpo-seed0",
+        "runs/metaworld-ML10-maml_trpo-seed0",
+        "runs/metaworld-ML45-maml_trpo-seed0",
+    ]
+    config = metarl.load_config("half_cheetah_dir/demo", method="mine")
+    assert default_directory(config, "runs/x/config.yaml").name == "half_cheetah_dir-mine-seed0"
+    _, text, _ = output("train", "half_cheetah_dir/demo", "--dry-run")
+    assert "into runs/half_cheetah_dir-demo-seed0" in text
+    _, text, _ = output("train", "half_cheetah_dir/demo", "--method", "x", "--dry-run")
+    assert "into runs/half_cheetah_dir-x-seed0" in text

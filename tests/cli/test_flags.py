@@ -172,7 +172,8 @@ def test_evaluate_and_render_take_any_key_of_the_runs_config(run, tmp_path, outp
     returns = {}
     for step_size in (1e-6, 0.5):
         assert output("evaluate", run, *size, "--agent.inner.lr", step_size)[0] == 0
-        result = json.loads((run / "evaluation" / "k_step-test.json").read_text())
+        name = f"k_step-test-tasks_2-episodes_2-steps_1-agent.inner.lr_{step_size}.json"
+        result = json.loads((run / "evaluation" / name).read_text())
         returns[step_size] = result["methods"]["maml_trpo"]["parts"][""]["returns"]
     assert returns[1e-6] != returns[0.5]
     words = ("--env.horizon", 3, "--tasks", 1, "--episodes", 2, "--steps", 1, "--out")

@@ -88,7 +88,9 @@ def test_python_and_the_command_line_have_the_same_defaults(run):
     result = metarl.evaluate(metarl.load(run.directory), run.config.env, **sizes)
     flags = [f"--{name}={value}" for name, value in sizes.items()]
     assert main(["evaluate", str(run.directory), *flags]) == 0
-    content = json.loads((run.directory / "evaluation" / "k_step-test.json").read_text())
+    content = json.loads(
+        (run.directory / "evaluation" / "k_step-test-tasks_3-episodes_2.json").read_text()
+    )
     part = content["methods"]["maml_trpo"]["parts"][""]
     assert part["returns"] == result.returns.tolist()
     assert result.returns.shape == (3, 4, 2)
@@ -112,7 +114,7 @@ def test_result_file_holds_all_that_is_needed(run):
     results, file = evaluate_run(run.directory, tasks=4, episodes=3, steps=2, against=["random"])
     assert list(results) == ["maml_trpo", "random"]
     assert np.array_equal(results["maml_trpo"].tasks, results["random"].tasks)
-    assert file.name == "k_step-test.json"
+    assert file.name == "k_step-test-tasks_4-episodes_3-steps_2.json"
     content = json.loads(file.read_text())
     assert (content["protocol"], content["split"]) == ("k_step", "test")
     assert content["overrides"] == {}
@@ -327,7 +329,7 @@ def test_a_runs_setting_holds_for_its_evaluation(tmp_path, capsys):
         flags = ["--tasks", "5", "--episodes", "3", "--steps", "1", "--against", "random"]
         code = main(["evaluate", str(run.directory), *flags])
         shown = capsys.readouterr()
-        file = run.directory / "evaluation" / "k_step-test.json"
+        file = run.directory / "evaluation" / "k_step-test-tasks_5-episodes_3-steps_1.json"
         if on_failure == "stop":
             assert code == 1
             assert re.match(r"metarl: error: evaluation stopped: task \d \[.*the posit", shown.err)

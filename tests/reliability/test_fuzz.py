@@ -274,7 +274,8 @@ def test_damaged_checkpoints(run, data):
 
 
 FILES = ["config.yaml", "metrics.jsonl", "timings.jsonl", "provenance.json"]
-FILES += ["evaluation/k_step-test.json"]
+RESULTS = "evaluation/k_step-test-tasks_2-episodes_2-steps_1.json"
+FILES += [RESULTS]
 
 
 def changed_file(data, path):
@@ -306,7 +307,7 @@ def test_files_of_a_run(run, data, name):
 
 
 @tries(10)
-@given(data=st.data(), name=st.sampled_from(["metrics.jsonl", "evaluation/k_step-test.json"]))
+@given(data=st.data(), name=st.sampled_from(["metrics.jsonl", RESULTS]))
 def test_files_that_are_drawn(run, data, name):
     path = run / name
     with replaced(path, changed_file(data, path)):

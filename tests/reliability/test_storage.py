@@ -188,10 +188,12 @@ def test_an_evaluation_that_cannot_be_written_is_one_line_and_exit_code_1(
     directory = tmp_path / "run"
     shutil.copytree(finished, directory)
     (directory / "evaluation").mkdir()
-    (directory / "evaluation" / ".k_step-test.json.partial").symlink_to("/dev/full")
+    (directory / "evaluation" / ".k_step-test-tasks_2-episodes_2-steps_1.json.partial").symlink_to(
+        "/dev/full"
+    )
     assert main(["evaluate", str(directory), "--tasks=2", "--episodes=2", "--steps=1"]) == 1
     error = capsys.readouterr().err
-    path = directory / "evaluation" / "k_step-test.json"
+    path = directory / "evaluation" / "k_step-test-tasks_2-episodes_2-steps_1.json"
     assert error == f"metarl: error: {path}: cannot be written ({NO_SPACE})\n"
 
 

@@ -134,6 +134,10 @@ def test_profiles_use_the_only_scores():
     assert shares.tolist() == [np.mean(ORACLE.scores[:, 0] > level) for level in levels]
 
 
+SIZE = "-tasks_5-episodes_2"
+"""What is in the names of the evaluations below."""
+
+
 @pytest.fixture
 def runs(tmp_path):
     """A run of MAML, and one of an oracle whose results have one x, both evaluated."""
@@ -146,7 +150,7 @@ def runs(tmp_path):
     for folder in folders:
         for protocol in ("k_step", "few_episode"):
             evaluate_run(folder, protocol=protocol, tasks=5, episodes=2, steps=3)
-            cut_results(folder / "evaluation" / f"{protocol}-test.json", "oracle", 1)
+            cut_results(folder / "evaluation" / f"{protocol}-test{SIZE}.json", "oracle", 1)
     return folders
 
 
@@ -161,7 +165,7 @@ def cut_results(path, method, count):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_results_with_fewer_x_are_put_together(runs, order):
-    found = results_by_method(read_summaries(runs[::order]), "k_step-test")
+    found = results_by_method(read_summaries(runs[::order]), f"k_step-test{SIZE}")
     assert {name: seeds[0].x for name, seeds in found.items()} == {
         "maml_trpo": (0, 1, 2, 3),
         "oracle": (0,),
@@ -171,12 +175,12 @@ def test_results_with_fewer_x_are_put_together(runs, order):
 
 
 def test_results_at_other_x_are_refused(runs):
-    path = runs[1] / "evaluation" / "k_step-test.json"
+    path = runs[1] / "evaluation" / f"k_step-test{SIZE}.json"
     content = json.loads(path.read_text())
     content["methods"]["oracle"]["parts"][""]["x"] = [3]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"3 adaptations, oracle on 5 tasks .*, 3 adaptations"):
-        results_by_method(read_summaries(runs), "k_step-test")
+        results_by_method(read_summaries(runs), f"k_step-test{SIZE}")
 
 
 @pytest.mark.parametrize("order", [1, -1])

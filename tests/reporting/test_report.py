@@ -30,6 +30,8 @@ TINY = {
     "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
 }
+NAME = "k_step-test-tasks_5-episodes_2-steps_1"
+TROUBLED = "k_step-test-tasks_6-episodes_2-steps_1"
 
 
 def make_run(folder, name="point_nav/maml_trpo", **overrides):
@@ -102,13 +104,13 @@ def test_what_is_on_the_page(page):
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
-    scores = pooled_scores(results_by_method(read_summaries(runs), "k_step-test"))
+    scores = pooled_scores(results_by_method(read_summaries(runs), NAME))
     assert {name: values.shape for name, values in scores.items()} == {
         "maml_trpo": (2, 5, 2),
         "<script>alert(1)</script>": (1, 5, 2),
         "random": (1, 5, 2),
     }
-    returns = json.loads((runs[1] / "evaluation" / "k_step-test.json").read_text())
+    returns = json.loads((runs[1] / "evaluation" / f"{NAME}.json").read_text())
     second = returns["methods"]["maml_trpo"]["parts"][""]["mean"]
     assert scores["maml_trpo"][1].mean(0).tolist() == pytest.approx(second)
 
@@ -187,10 +189,12 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     """Fewer tasks for one seed than for another would count as if they were the same."""
     copy = tmp_path / "copy"
     shutil.copytree(runs[1], copy)
-    evaluate_run(copy, tasks=3, episodes=2, steps=1)
-    with pytest.raises(UserError, match=r"k_step-test: a0 was evaluated on 5 tasks .*, copy on 3"):
+    _, file = evaluate_run(copy, tasks=3, episodes=2, steps=1)
+    same = file.with_name(f"{NAME}.json")  # as files of before are named
+    file.replace(same)
+    with pytest.raises(UserError, match=rf"{NAME}: a0 was evaluated on 5 tasks .*, copy on 3"):
         write_report([runs[0], copy], tmp_path / "out")
-    evaluate_run(copy, tasks=5, episodes=2, steps=2)
+    evaluate_run(copy, tasks=5, episodes=2, steps=2)[1].replace(same)
     with pytest.raises(UserError, match=r"1 adaptations, copy on 5 tasks .*, 2 adaptations"):
         write_report([runs[0], copy], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -199,7 +203,7 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
 def copied(run, copy):
     """Copy a run; return the copy, its file of results, what is in it, and the result in that."""
     shutil.copytree(run, copy)
-    path = copy / "evaluation" / "k_step-test.json"
+    path = copy / "evaluation" / f"{NAME}.json"
     content = json.loads(path.read_text())
     (result,) = content["methods"]["maml_trpo"]["parts"].values()
     return copy, path, content, result
@@ -303,13 +307,13 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
     """Otherwise the means, and pairs of methods, would be over different tasks."""
     copy = tmp_path / "copy"
     shutil.copytree(troubled.directory, copy)
-    path = copy / "evaluation" / "k_step-test.json"
+    path = copy / "evaluation" / f"{TROUBLED}.json"
     content = json.loads(path.read_text())
     found = {name: each["parts"][""] for name, each in content["methods"].items()}
     found["random"]["returns"][3][1] = [None, None]
     path.write_text(json.dumps(content))
     results = read_results(path)
-    scores = pooled_scores(results_by_method(read_summaries([copy]), "k_step-test"))
+    scores = pooled_scores(results_by_method(read_summaries([copy]), TROUBLED))
     assert {values.shape for values in scores.values()} == {(1, 5, 2)}
     kept = [0, 1, 2, 4, 5]
     for name in ("maml", "random"):
@@ -318,4 +322,4 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
         found["random"]["returns"][task][0] = [None, None]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="maml: no task is left"):
-        pooled_scores(results_by_method(read_summaries([copy]), "k_step-test"))
+        pooled_scores(results_by_method(read_summaries([copy]), TROUBLED))

@@ -237,7 +237,7 @@ LABEL = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | $\\frac{$"
 def marked(run):
     """A run whose every text is hostile."""
     change_config(run, method=LABEL, tracking={"project": "</pre><script>"})
-    path = run / "evaluation" / "k_step-test.json"
+    path = run / "evaluation" / "k_step-test-tasks_2-episodes_2-steps_1.json"
     content = json.loads(path.read_text())
     results = content["methods"].pop("maml_trpo")
     content["methods"] = {LABEL: results, f"{LABEL} 2": results}

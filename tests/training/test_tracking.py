@@ -106,14 +106,14 @@ def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    assert {"eval/k_step-test", "eval/k_step-test curve"} <= keys
+    assert {f"eval/{file.stem}", f"eval/{file.stem} curve"} <= keys
     logged = {
         item.key or item.nested_key[0]: json.loads(item.value_json)
         for record in records(run.directory)
         if record.WhichOneof("record_type") == "history"
         for item in record.history.item
     }
-    means = [logged[f"eval/k_step-test/maml_trpo/return/{x}"] for x in (0, 1)]
+    means = [logged[f"eval/{file.stem}/maml_trpo/return/{x}"] for x in (0, 1)]
     assert means == [float(mean) for mean in results["maml_trpo"].mean]
 
 

@@ -1,0 +1,144 @@
+"""Result files, named by what was measured, so that no evaluation overwrites another."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarl.core.parsing import printable, read_json
+from metarl.runs.atomic_io import wrap_os_errors, write_atomically
+from metarl.runs.run import encode
+
+DEFAULTS = {"tasks": 40, "episodes": 20, "steps": 3, "seed": 0}
+"""The settings of an evaluation that its name leaves out."""
+MAX_STEM = 120
+"""Characters of the name of a result file, without ending; longer ones are cut, with a digest."""
+
+
+def result_stem(
+    protocol: str,
+    split: str,
+    checkpoint: str,
+    numbers: Mapping[str, int],
+    overrides: Mapping[str, Any],
+) -> str:
+    """Return the name, without ending, of the result file of an evaluation.
+
+    Returns:
+        PROTOCOL-SPLIT, followed by what differs from the defaults:
+        `k_step-test-checkpoint_best-tasks_5-agent.inner.lr_0.1`.
+
+    Args:
+        protocol, split, checkpoint: as in `metarl.evaluation.compare.evaluate_run`.
+        numbers: tasks, episodes, steps and seed.
+        overrides: values that replace values of the run's config, by key.
+    """
+    changed: dict[str, Any] = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
+    changed |= {name: numbers[name] for name in DEFAULTS if numbers[name] != DEFAULTS[name]}
+    # The number of threads has no influence, and tracking is no measurement.
+    changed |= {
+        key: value
+        for key, value in sorted(overrides.items())
+        if key != "threads" and key.split(".")[0] != "tracking"
+    }
+    texts = {key: json.dumps(value, default=str) for key, value in changed.items()}
+    plain = {key: re.sub(r"[^\w.-]+", "_", text.strip('"')) for key, text in texts.items()}
+    stem = "-".join([protocol, split, *(f"{key}_{plain[key]}" for key in plain)])
+    # Content of an untrusted file must not name a file elsewhere.
+    stem = re.sub(r"[^\w.-]+", "_", stem)
+    exact = all(texts[key] in (plain[key], f'"{plain[key]}"') for key in texts)
+    if exact and len(stem) <= MAX_STEM:
+        return stem
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{stem[:MAX_STEM]}-{digest}"
+
+
+def stem_of_content(content: Mapping[str, Any]) -> str:
+    """Return the name, without ending, of a result file with this content.
+
+    Raises:
+        Exception: of almost any kind, if it is no content of a result file.
+    """
+    own = next(iter(content["methods"].values()))
+    numbers = {name: content[name] for name in DEFAULTS}
+    overrides = content.get("overrides", {})
+    return result_stem(content["protocol"], content["split"], own["checkpoint"], numbers, overrides)
+
+
+def write_result(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a result file, and lose nothing of an earlier one with the same name.
+
+    If the run's own results are those of the earlier file, its further baselines are kept in the
+    new file. Otherwise, such as after more training, the earlier file and its figure get the name
+    of what they hold: with the iteration of the checkpoint, and a number if that is taken.
+
+    Args:
+        file: the file.
+        content: its content, whose first method is the run's own.
+
+    Raises:
+        StorageError: if a file cannot be written.
+    """
+    new = json.loads(encode(content))
+    kept = None
+    with contextlib.suppress(Exception):  # a damaged file, of which there is nothing to keep
+        if file.exists():
+            earlier = read_json(file)
+            if own_parts(earlier) == own_parts(new):
+                new = with_baselines(new, earlier)
+            else:
+                kept = earlier_name(file, earlier)
+    if kept:
+        with wrap_os_errors(kept):
+            if (figure := file.with_suffix(".png")).exists():
+                figure.replace(kept.with_suffix(".png"))
+            file.replace(kept)
+    write_atomically(file, encode(new))
+
+
+def earlier_name(file: Path, content: Mapping[str, Any]) -> Path:
+    """Return a free name for an earlier result file of this content."""
+    own = next(iter(content["methods"].values()))
+    stem = stem_of_content(content)
+    if stem == file.stem and type(own.get("iteration")) is int:
+        stem += f"-iteration_{own['iteration']}"
+    return free_name(file.parent, stem)
+
+
+def own_parts(content: Mapping[str, Any]) -> Any:
+    """Return the results of the run's own method in the content of a result file."""
+    return next(iter(content["methods"].values()))["parts"]
+
+
+def with_baselines(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a result file with the further baselines of an earlier one.
+
+    A baseline of the earlier file with other results than that of the same label in the new one is
+    labelled with its source too.
+
+    Raises:
+        Exception: of almost any kind, if the earlier content is damaged.
+    """
+    methods = dict(new["methods"])
+    for label, entry in [*earlier["methods"].items()][1:]:
+        if label in methods and methods[label]["parts"] != entry["parts"]:
+            label = printable(
+                f"{label} ({entry['checkpoint']}, iteration {entry.get('iteration')})"
+            )
+        methods.setdefault(label, entry)
+    against = dict.fromkeys([*new["against"], *earlier.get("against", [])])
+    return {**new, "against": [*against], "methods": methods}
+
+
+def free_name(folder: Path, stem: str) -> Path:
+    """Return a result file of a folder that does not exist, STEM.json or STEM-2.json and so on."""
+    number, path = 1, folder / f"{stem}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.json"
+    return path
