@@ -54,6 +54,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
 
     Raises:
         UserError: if the folder exists, or the device is not available.
+        WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
@@ -119,6 +120,7 @@ class Trainer:
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
         """Create a run in a new folder; see `train`."""
         agent = config.make_agent()
+        config.env.check_repeatable()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
     @classmethod
