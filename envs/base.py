@@ -147,6 +147,14 @@ class TaskFamily(ABC):
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> BatchEnv:
         """Make an environment of `num_episodes` episodes, stepped on `num_threads` threads."""
 
+    def check_repeatable(self) -> None:  # noqa: B027 (most families have nothing to check)
+        """Check that an episode is determined by its task, seed and actions, where the environment
+        is not metarl's own; training begins with it. By default nothing is checked.
+
+        Raises:
+            RuntimeError: if it is not; the message names the difference and a remedy.
+        """
+
     @abstractmethod
     def make_renderer(self, width: int, height: int) -> Renderer:
         """Make a renderer of this family's episodes; the size of its images is in pixels.

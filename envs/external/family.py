@@ -19,6 +19,10 @@ from metarl.envs.external.pool import Pool
 from metarl.envs.external.process import WorkerError
 from metarl.envs.external.rendering import ExternalRenderer
 
+TRIAL_STEPS = 5
+TRIAL_RESULTS = ("obs", "reward", "terminated", "truncated")
+"""What is compared of two episodes that should be the same."""
+
 Truncation = Literal["refuse", "bootstrap"]
 
 MAX_SEED = 2**31 - 1  # accepted by every environment
@@ -124,6 +128,53 @@ class ExternalFamily(TaskFamily):
             "task": len(self.environment.parameters),
         }
         return Pool(self.environment, sizes, self.interpreter, self.timeout, render)
+
+    def check_repeatable(self) -> None:
+        """Check that two short episodes of one environment with the same task, seed and actions are
+        the same.
+
+        Raises:
+            WorkerError: if they are not, or the environment fails.
+        """
+        pool = self.make_pool(1, 1)
+        try:
+            first, second = (self._trial_episode(pool) for _ in range(2))
+        finally:
+            pool.close()
+        for step, rows in enumerate(zip(first, second, strict=False)):
+            for name, one, other in zip(TRIAL_RESULTS, *rows, strict=False):
+                if not np.array_equal(one, other, equal_nan=True):
+                    same = np.isclose(one, other, 0.0, 0.0, equal_nan=True)
+                    at = np.flatnonzero(~same)[0]
+                    when = f"after {step} steps" if step else "at the reset"
+                    raise WorkerError(
+                        f"{self.environment.name}: two episodes with one seed differ: {when} its "
+                        f"{name} is {one[at]:g}, then {other[at]:g}, so that resume and evaluation "
+                        "would differ from training; expected a reset that forgets earlier episodes"
+                        " and draws only from its seed (in place of NormalizeObservation set "
+                        "agent.policy.obs_scale)"
+                    )
+
+    def _trial_episode(self, pool: Pool) -> list[list[np.ndarray]]:
+        """Play a short episode of the middle task; return the first observation, and
+        `TRIAL_RESULTS` after each step."""
+
+        def result(*names: str) -> list[np.ndarray]:
+            return [pool.views[name][0].copy().ravel() for name in names]
+
+        rng, space = np.random.default_rng(0), self.action_space
+        pool.reset(self.middle_task[None], np.zeros(1, np.int64))
+        results = [result("obs")]
+        for _ in range(min(TRIAL_STEPS, self.horizon)):
+            if isinstance(space, Discrete):
+                action = rng.integers(space.n, size=(1, 1)).astype(float)
+            else:
+                action = self.control(rng.uniform(-1.0, 1.0, (1, *space.shape)))
+            pool.step(action, np.ones(1, bool))
+            results.append(result(*TRIAL_RESULTS))
+            if pool.views["terminated"][0] or pool.views["truncated"][0]:
+                break
+        return results
 
     def make_renderer(self, width: int, height: int) -> ExternalRenderer:
         return ExternalRenderer(self, width, height)

@@ -74,6 +74,9 @@ class FamilyWrapper(TaskFamily):
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
         return self.family.check_task(task)
 
+    def check_repeatable(self) -> None:
+        self.family.check_repeatable()
+
     def make_renderer(self, width: int, height: int) -> Renderer:
         return self.family.make_renderer(width, height)
 

@@ -95,6 +95,7 @@ def dry_run(config: Any, directory: Path) -> int:
     from metarl.runs.run import check_free
 
     config.make_agent()
+    config.env.check_repeatable()
     sampling = config.sampling
     episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
     steps = episodes * config.env.horizon

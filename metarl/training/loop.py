@@ -58,6 +58,7 @@ def train(config: Config, out: str | Path | None = None) -> Run:
 
     Raises:
         UserError: if the folder exists, the device is not available, or WANDB_MODE is no mode.
+        WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
@@ -139,6 +140,7 @@ class Trainer:
         """Create a run in a new folder; see `train`."""
         check_environment()
         agent = config.make_agent()
+        config.env.check_repeatable()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
     @classmethod

@@ -11,6 +11,15 @@ import numpy as np
 
 from .makers import EnvRejected
 
+OUTCOMES = {
+    "reset": ("observation", "info"),
+    "step": ("observation", "reward", "terminated", "truncated", "info"),
+}
+"""What the methods of an environment return, by Gymnasium's interface."""
+NUMBER_KINDS = "biuf"  # NumPy's kinds of bool, int, unsigned int and float
+MAX_SHOWN = 80  # characters of a value in an error message
+WRAP = "; name a function (package.module:function) that returns it suitably wrapped"
+
 
 class EpisodeRunner:
     """Plays one episode of the environment after another, each under its own task.
@@ -30,15 +39,20 @@ class EpisodeRunner:
 
     def reset(self, task: np.ndarray, seed: int) -> np.ndarray:
         """Begin an episode and return its first observation, (obs_dim,)."""
+        values = self.begin(task)
+        options = {"options": values} if self.spec["route"] == "options" else {}
+        obs, _ = outcome_of("reset", self.env.reset(seed=int(seed), **options))
+        self.last_reset, self.ended = (task, seed), False
+        return flat_obs(obs)
+
+    def begin(self, task: np.ndarray) -> dict[str, float]:
+        """Make the environment that plays a task, before its reset; return the task by name."""
         names, route = self.spec["parameters"], self.spec["route"]
         values = dict(zip(names, (float(value) for value in task)))  # noqa: B905 (Python 3.9)
         self.make(values if route == "keyword" else {})
         if route == "attribute":
             self.set_attributes(values)
-        options = {"options": values} if route == "options" else {}
-        obs, _ = self.env.reset(seed=int(seed), **options)
-        self.last_reset, self.ended = (task, seed), False
-        return np.asarray(obs, np.float64).ravel()
+        return values
 
     def make(self, values: Mapping[str, float]) -> None:
         """Make the environment, unless the current one was made with the same arguments."""
@@ -78,14 +92,29 @@ class EpisodeRunner:
         if self.ended and self.last_reset is not None:
             self.reset(*self.last_reset)
         space = self.env.action_space
-        if hasattr(space, "n"):
+        if is_kind(space, "Discrete"):
             chosen: Any = int(action[0]) + int(getattr(space, "start", 0))
         else:
             chosen = action.reshape(space.shape).astype(space.dtype)
-        obs, reward, terminated, truncated, info = self.env.step(chosen)
-        self.ended = bool(terminated or truncated)
-        success = float(info.get("success", math.nan))
-        return np.asarray(obs, np.float64).ravel(), reward, terminated, truncated, success
+        obs, reward, *ends, info = outcome_of("step", self.env.step(chosen))
+        reward = number(reward, "the reward", "a number")
+        terminated, truncated = (
+            bool(number(end, name, "true or false"))
+            for name, end in zip(("terminated", "truncated"), ends)  # noqa: B905 (Python 3.9)
+        )
+        self.ended = terminated or truncated
+        expected = "true or false, or no such entry if it is not known"
+        success = number(info.get("success", math.nan), "info['success']", expected)
+        return flat_obs(obs), reward, terminated, truncated, success
+
+    def check_spaces(self) -> None:
+        """Reject spaces that are not supported."""
+        obs, action = self.env.observation_space, self.env.action_space
+        if not is_kind(obs, "Box"):
+            flatten = "such as gymnasium.wrappers.FlattenObservation"
+            raise EnvRejected(f"observes {obs}: expected a Box{WRAP}, {flatten}")
+        if not (is_kind(action, "Discrete") or is_kind(action, "Box")):
+            raise EnvRejected(f"acts by {action}: expected Discrete or Box{WRAP}")
 
     def description(self) -> dict[str, Any]:
         """Return spaces, frame rate and render mode.
@@ -93,14 +122,9 @@ class EpisodeRunner:
         Raises:
             EnvRejected: if a space is not supported.
         """
+        self.check_spaces()
         obs, action = self.env.observation_space, self.env.action_space
-        wrap = "; name a function (package.module:function) that returns it suitably wrapped"
-        if not is_box(obs):
-            flatten = "such as gymnasium.wrappers.FlattenObservation"
-            raise EnvRejected(f"observes {obs}: expected a Box{wrap}, {flatten}")
-        discrete = type(action).__name__ == "Discrete"
-        if not (discrete or is_box(action)):
-            raise EnvRejected(f"acts by {action}: expected Discrete or Box{wrap}")
+        discrete = is_kind(action, "Discrete")
         box = {} if discrete else {"low": flat(action.low), "high": flat(action.high)}
         metadata = getattr(self.env, "metadata", None) or {}
         return {
@@ -124,9 +148,76 @@ class EpisodeRunner:
         self.env = None
 
 
-def is_box(space: Any) -> bool:
-    """Return whether a space is a Box, by name: it may be of Gym or a compatible package."""
-    return type(space).__name__ == "Box"
+def is_kind(space: Any, kind: str) -> bool:
+    """Return whether a space is of a class or a subclass of it, by name: it may be of Gym or a
+    compatible package."""
+    return any(base.__name__ == kind for base in type(space).__mro__)
+
+
+def outcome_of(method: str, outcome: Any) -> Any:
+    """Return what `reset` or `step` returned.
+
+    Raises:
+        EnvRejected: if it is no tuple of the values of `OUTCOMES`, the last of them a mapping.
+    """
+    names = OUTCOMES[method]
+    expected = f"expected ({', '.join(names)})"
+    if not isinstance(outcome, (tuple, list)):
+        raise EnvRejected(f"returned {shown(outcome)} from {method}: {expected}{WRAP}")
+    if len(outcome) != len(names):
+        count = f"{len(outcome)} value{'s' * (len(outcome) != 1)}"
+        raise EnvRejected(f"returned {count} from {method}, {shown(outcome)}: {expected}{WRAP}")
+    if not isinstance(outcome[-1], Mapping):
+        raise EnvRejected(
+            f"returned {shown(outcome[-1])} as the last value of {method}: expected info, a dict"
+        )
+    return outcome
+
+
+def number(value: Any, name: str, expected: str) -> float:
+    """Return a number, true or false that an environment returned, as a float.
+
+    Args:
+        value: what it returned, also as an array without axes.
+        name: what it is, in the error message.
+        expected: what was expected, in the error message.
+
+    Raises:
+        EnvRejected: if it is anything else, such as None or an array with axes.
+    """
+    if type(value) in (float, bool, int):
+        return float(value)
+    array = as_array(value)
+    if array is None or array.ndim or array.dtype.kind not in NUMBER_KINDS:
+        shape = f", an array of the shape {array.shape}" if array is not None and array.ndim else ""
+        raise EnvRejected(f"returned {shown(value)} as {name}{shape}: expected {expected}")
+    return float(array)
+
+
+def flat_obs(obs: Any) -> np.ndarray:
+    """Return an observation as a flat array, (obs_dim,) float64.
+
+    Raises:
+        EnvRejected: if it is no array of numbers.
+    """
+    array = as_array(obs)
+    if array is None or array.dtype.kind not in NUMBER_KINDS:
+        raise EnvRejected(f"observes {shown(obs)}: expected numbers, as its observation space says")
+    return array.astype(np.float64).ravel()
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """Return a value as an array; None if NumPy cannot make one."""
+    try:
+        return np.asarray(value)
+    except Exception:  # of lists of different lengths, or from another package
+        return None
+
+
+def shown(value: Any) -> str:
+    """Return a value as text of one line, cut if it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def is_number(owner: Any, key: str) -> bool:

@@ -54,6 +54,8 @@ class Worker:
         self.runners = {row: EpisodeRunner(maker, spec, render) for row in self.rows}
         if sizes is None:
             runner = self.runners[0]
+            runner.begin(np.array(spec["trial"]))
+            runner.check_spaces()
             size = runner.reset(np.array(spec["trial"]), 0).size
             found = runner.description()
             if size != len(found["obs"]["low"]):

@@ -281,6 +281,36 @@ def test_an_observation_that_is_no_box_is_refused(walk):
         walk(cls="Unfit").observation_space  # noqa: B018
 
 
+def test_spaces_may_be_of_subclasses(walk, tmp_path):
+    family = walk()
+    file = family.env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write(
+            "\n\nclass Own(Walk):\n"
+            "    observation_space = type('OwnBox', (Box,), {})(-np.inf, np.inf, (1, 2))\n"
+            "    action_space = type('Three', (Discrete,), {})(3, start=-1)\n"
+        )
+    own = GymnasiumFamily(env_id=f"{file}:Own", parameters={"pull": (-1, 1)}, horizon=10)
+    assert own.action_space == Discrete(3)
+    envs = [each.make_batch(2) for each in (own, family)]
+    for env in envs:
+        env.reset(np.zeros((2, 1)), streams(2))
+    results = [env.step(np.array([[0.0], [2.0]])) for env in envs]
+    for ours, theirs in zip(*results, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("seen", ["{'a': self.x}", "'text'"])
+def test_an_observation_space_that_is_no_box_is_named_before_the_first_observation(walk, seen):
+    family = walk()
+    file = family.env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write(f"\n\nclass Odd(Unfit):\n    def observe(self):\n        return {seen}\n")
+    odd = GymnasiumFamily(env_id=f"{file}:Odd", parameters={"pull": (-1, 1)}, horizon=10)
+    with pytest.raises(WorkerError, match=r"observes Dict\('x': Discrete\(2\)\): expected a Box"):
+        odd.observation_space  # noqa: B018
+
+
 # --- pictures ---
 
 DRAWS = """

@@ -84,18 +84,76 @@ def test_an_observation_of_another_size_is_refused(walk, history):
 @pytest.mark.parametrize(
     ("outcome", "message"),
     [
-        ("(self.observe(), np.zeros(2), False, False, {})", "(Type|Value)Error"),
-        ("(self.observe(), 0.0, False)", "ValueError: not enough values"),
+        (
+            "(self.observe(), np.zeros(2), False, False, {})",
+            r"returned array\(\[0., 0.\]\) as the reward, an array of the shape \(2,\): expected a",
+        ),
+        ("(self.observe(), None, False, False, {})", "returned None as the reward: expected a num"),
+        (
+            "(self.observe(), 'x', False, False, {})",
+            "returned 'x' as the reward: expected a number",
+        ),
+        (
+            "(self.observe(), 0.0, False)",
+            r"returned 3 values from step, .*: expected \(observation, reward, terminated, trunc",
+        ),
+        ("(self.observe(), 0.0, False, {})", "returned 4 values from step, .*suitably wrapped"),
+        ("self.observe()", r"returned array\(.* from step: expected \(observation, reward"),
+        ("None", "returned None from step: expected"),
+        (
+            "(self.observe(), 0.0, False, False, None)",
+            "returned None as the last value of step: expected info, a dict",
+        ),
+        ("(self.observe(), 0.0, None, False, {})", "returned None as terminated: expected true or"),
+        ("(self.observe(), 0.0, False, [1], {})", r"returned \[1\] as truncated, .* expected true"),
+        (
+            "(self.observe(), 0.0, False, False, dict(success=None))",
+            r"returned None as info\['success'\]: expected true or false, or no such entry",
+        ),
+        ("(dict(x=1), 0.0, False, False, {})", r"observes \{'x': 1\}: expected numbers, as its ob"),
+        (
+            "([[1], [1, 2]], 0.0, False, False, {})",
+            r"observes \[\[1\], \[1, 2\]\]: expected numbers",
+        ),
     ],
 )
 def test_an_outcome_of_a_wrong_kind_is_an_error(walk, history, tmp_path, outcome, message):
-    family = walk()
-    file = tmp_path / "walk.py"
-    body = f"\n\nclass Odd(Walk):\n    def step(self, action):\n        return {outcome}\n"
-    file.write_text(file.read_text() + body)
-    odd = GymnasiumFamily(env_id=f"{file}:Odd", parameters=family.parameters, horizon=5)
+    odd = with_method(walk(), tmp_path, "step(self, action)", outcome)
     with pytest.raises(WorkerError, match=message):
         history(odd)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        ("self.observe()[0]", r"returned array\(.*, dtype=float32\) from reset: expected \(obs"),
+        ("(self.observe(), 1.0)", "returned 1.0 as the last value of reset: expected info, a dict"),
+        ("({'x': 1}, {})", r"observes \{'x': 1\}: expected numbers"),
+    ],
+)
+def test_a_reset_that_returns_a_wrong_kind_is_an_error(walk, tmp_path, outcome, message):
+    odd = with_method(walk(), tmp_path, "reset(self, *, seed=None, options=None)", outcome)
+    with pytest.raises(WorkerError, match=message):
+        odd.observation_space  # noqa: B018
+
+
+def test_numbers_may_be_arrays_without_axes(walk, history, tmp_path):
+    """And of NumPy's types, as environments return them."""
+    outcome = "(self.observe(), np.array(-1.5), np.bool_(False), 0, dict(success=np.array(True)))"
+    odd = with_method(walk(), tmp_path, "step(self, action)", outcome)
+    rows = history(odd, 1, 1, steps=2)
+    assert rows[-1, 0, -3:].tolist() == [-1.5, 0.0, 1.0]
+
+
+def with_method(family, folder, signature: str, outcome: str) -> GymnasiumFamily:
+    """Return the family of Walk with one method that returns something else."""
+    file = folder / "walk.py"
+    before = "self.x, self.t, self.pull = 0.0, 0, 0.0"
+    body = (
+        f"\n\nclass Odd(Walk):\n    def {signature}:\n        {before}\n        return {outcome}\n"
+    )
+    file.write_text(file.read_text() + body)
+    return GymnasiumFamily(env_id=f"{file}:Odd", parameters=family.parameters, horizon=5)
 
 
 def test_what_a_failed_worker_says_of_its_place_is_not_relied_on(walk):
