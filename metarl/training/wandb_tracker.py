@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from metarl.runs.run import Run
 from metarl.training.offline_files import (
     mark_synced,
