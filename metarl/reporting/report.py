@@ -6,7 +6,6 @@ import base64
 import html
 import math
 import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
 from metarl.core.schema_keys import by_path
+from metarl.reporting.commands import commands, shell_path
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.pooling import config_differences
 from metarl.reporting.report_figures import diagnostics, learning_curves, svg
@@ -98,7 +98,7 @@ def render(
         "videos": [embed_video(path) for summary in summaries for path in summary.videos],
         "commands": [line for summary in summaries for line in commands(summary)],
         "max_events": MAX_EVENTS,
-        "folder": shlex.quote(printable(summaries[0].name)),
+        "folder": shell_path(summaries[0].run.directory),
         "config": {key: printable(format_value(value)) for key, value in config.items()},
     }
     page = environment.get_template(PAGE).render(variables)
@@ -149,26 +149,6 @@ def embed_video(path: Path) -> dict[str, str]:
     data = base64.b64encode(path.read_bytes()).decode() if small else ""
     name = f"{path.parent.parent.name}/{path.name}"
     return {"name": name, "type": VIDEO_TYPES[path.suffix], "data": data}
-
-
-def commands(summary: RunSummary) -> list[str]:
-    """Return the commands that repeat a run and its evaluations."""
-    folder = summary.name
-    config, out = (shlex.quote(path) for path in (f"{folder}/config.yaml", f"runs/{folder}"))
-    lines = [f"metarl train {config} --seed {summary.run.config.seed} --out {out}"]
-    for name, results in summary.evaluations.items():
-        protocol, first = name.partition("-")[0], next(iter(results.values()))
-        split = shlex.quote(printable(first.split))
-        tasks, _, episodes = first.returns.shape
-        # A method that cannot adapt has one x, whatever its baselines have.
-        compared = [results, *summary.baselines.get(name, {}).values()]
-        adaptations = max(len(each.x) for parts in compared for each in parts.values()) - 1
-        steps = f" --steps {adaptations}" if protocol in ("k_step", "ood", "robust") else ""
-        lines.append(
-            f"metarl evaluate {out} --protocol {protocol} --split {split} "
-            f"--tasks {tasks} --episodes {episodes}{steps}"
-        )
-    return lines
 
 
 def escape_markdown(value: Any) -> str:

@@ -31,6 +31,7 @@ class RunSummary:
         hours: training time at the end of each iteration, (iterations,), hours.
         evaluations: results of the run's own method, by protocol and split, such as `k_step-test`.
         baselines: results of other methods, by protocol and split, then by label.
+        settings: the settings of each evaluation, by its name, as its file holds them.
         videos: the videos in the run's folder.
         provenance: the processor and the versions that made the run.
     """
@@ -41,13 +42,14 @@ class RunSummary:
     hours: np.ndarray
     evaluations: Mapping[str, Results]
     baselines: Mapping[str, Mapping[str, Results]]
+    settings: Mapping[str, Mapping[str, Any]]
     videos: Sequence[Path]
     provenance: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         """The name of the run's folder."""
-        return self.run.directory.name
+        return self.run.directory.name or self.run.directory.resolve().name
 
     @property
     def method(self) -> str:
@@ -100,8 +102,9 @@ def read_summary(directory: Path) -> RunSummary:
     names = {name: None for line in lines for name in line}  # in order
     metrics = {name: np.array([number_or_nan(line.get(name)) for line in lines]) for name in names}
     seconds = np.array([timings["seconds"] for _, timings in pairs])
-    evaluations, baselines = {}, {}
+    evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
+        settings[name] = read_settings(path)
         for method, results in read_results(path).items():
             if method == run.config.method:
                 evaluations[name] = results
@@ -114,6 +117,7 @@ def read_summary(directory: Path) -> RunSummary:
         hours=np.cumsum(seconds) / 3600,
         evaluations=evaluations,
         baselines=baselines,
+        settings=settings,
         videos=video_files(directory / "videos"),
         provenance=read_provenance(directory / "provenance.json"),
     )
@@ -161,6 +165,17 @@ def result_files(folder: Path) -> dict[str, Path]:
         else:
             files.setdefault(name, path)
     return dict(sorted(files.items()))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings in a result file, with the checkpoint of its first method; {} if there are
+    none, as in a file that is no result file."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
+        return {}
+    own = next(iter(content.pop("methods").values()), None)
+    checkpoint = own.get("checkpoint") if isinstance(own, dict) else None
+    return content if checkpoint is None else {**content, "checkpoint": checkpoint}
 
 
 def read_results(path: Path) -> dict[str, Results]:

@@ -96,7 +96,7 @@ def test_what_is_on_the_page(page):
         "probability of improvement",
         "agent.outer.update",
         "data:video/mp4;base64,",
-        "metarl evaluate runs/a0 --protocol k_step --split test --tasks 5 --episodes 2 --steps 1",
+        "a0-repeated --protocol k_step --split test --tasks 5 --episodes 2 --steps 1 --seed 0",
     ):
         assert text in page, text
     # learning, diagnostics, and what five evaluations are shown by
@@ -132,7 +132,7 @@ def test_the_model_card_says_what_the_policy_is(files):
 
 def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
     files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
-    assert "None yet: metarl evaluate run" in files[0].read_text()
+    assert f"None yet: metarl evaluate {tmp_path / 'run'}" in files[0].read_text()
 
 
 def test_writing_again_replaces(runs, files):

@@ -262,10 +262,13 @@ def test_hostile_texts_do_nothing_in_a_page(marked):
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "link.gif" not in page
     assert "\x1b" not in page + card
-    assert "metarl evaluate &#39;runs/$(touch x) &lt;script&gt; [red]&#39;" in page
+    assert (
+        f"metarl evaluate &#39;{marked.parent}/$(touch x) &lt;script&gt; [red]-repeated&#39;"
+        in page
+    )
     texts, _, block = card.partition("## Use")
     assert not re.search(r"(?<!\\)[<]|(?<!\\)\]\(", texts)
-    assert "metarl evaluate '$(touch x) <script> [red]'" in block
+    assert f"metarl evaluate '{marked.parent}/$(touch x) <script> [red]'" in block
     assert block.count("```") == 4
 
 

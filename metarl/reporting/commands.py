@@ -1,0 +1,73 @@
+"""The commands that repeat a run and its evaluations, for the shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarl.config_files import ALIASES, flag
+from metarl.core.parsing import format_value, printable
+from metarl.reporting.summary import RunSummary
+
+
+def commands(summary: RunSummary) -> list[str]:
+    """Return the commands that repeat a run, in a new folder beside it, and its evaluations.
+
+    Paths are as they were given, so the commands are for the folder in which the report was made.
+    """
+    folder = summary.run.directory
+    repeated = folder.with_name(f"{folder.name}-repeated") if folder.name else "../repeated"
+    out = shell_path(repeated)
+    config = shell_path(folder / "config.yaml")
+    lines = [f"metarl train {config} --seed {summary.run.config.seed} --out {out}"]
+    for name, results in summary.evaluations.items():
+        settings, first = summary.settings.get(name, {}), next(iter(results.values()))
+        protocol = name.partition("-")[0]
+        tasks, _, episodes = first.returns.shape
+        # A method that cannot adapt has one x, whatever its baselines have.
+        compared = [results, *summary.baselines.get(name, {}).values()]
+        steps = max(len(each.x) for parts in compared for each in parts.values()) - 1
+        flags: dict[str, Any] = {
+            "protocol": protocol,
+            "split": settings.get("split", first.split),
+            "tasks": settings.get("tasks", tasks),
+            "episodes": settings.get("episodes", episodes),
+        }
+        if protocol in ("k_step", "ood", "robust"):
+            flags["steps"] = settings.get("steps", steps)
+        flags["seed"] = settings.get("seed", first.seed)
+        flags["checkpoint"] = settings.get("checkpoint", "latest")
+        words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]
+        words += override_flags(settings.get("overrides", {}))
+        words += [f"--against {quoted(each)}" for each in listed(settings.get("against"))]
+        lines.append(" ".join([f"metarl evaluate {out}", *words]))
+    return lines
+
+
+def override_flags(overrides: Any) -> list[str]:
+    """Return the flags of the values that replaced values of the config; none for `threads`."""
+    values = overrides if isinstance(overrides, Mapping) else {}
+    paths = {ALIASES.get(str(key), str(key)): value for key, value in values.items()}
+    return [
+        f"{quoted(flag(path))} {quoted(format_value(value))}"
+        for path, value in paths.items()
+        if "." in path or path == "device"
+    ]
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list, or [] for any other value."""
+    return value if isinstance(value, list) else []
+
+
+def quoted(value: Any) -> str:
+    """Return a value as one word of the shell."""
+    return shlex.quote(printable(str(value)))
+
+
+def shell_path(path: Path | str) -> str:
+    """Return a path as one word of the shell that is no flag."""
+    text = str(path)
+    return quoted(f"./{text}" if text.startswith("-") else text)
