@@ -140,7 +140,7 @@ def test_every_protocol_leaves_a_result_file_a_figure_and_a_table(run, name):
     )
     content = json.loads(file.read_text())
     assert content["protocol"] == name
-    assert file.name == f"{name}-test.json"
+    assert file.name == f"{name}-test-tasks_5-episodes_2-steps_1.json"
     figure = publish_evaluation(Run.open(run.directory), file, results)
     assert figure == file.with_suffix(".png")
     assert figure.read_bytes().startswith(b"\x89PNG")

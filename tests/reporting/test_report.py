@@ -221,7 +221,7 @@ def test_success_rates_are_on_the_page(runs, tmp_path):
     copy, path, content, result = copied(runs[0], tmp_path / "copy")
     won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
     path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))
-    assert "success" not in write_report([copy], tmp_path / "out")[0].read_text()
+    assert "success " not in write_report([copy], tmp_path / "out")[0].read_text()
     result["success"] = won
     path.write_text(json.dumps(content))
     page, card = write_report([copy], tmp_path / "out")[:2]

@@ -140,7 +140,8 @@ def test_offline_evaluations_of_a_run_do_not_replace_each_other(server, tmp_path
         counts = ["--tasks", "2", "--episodes", "2", "--steps", "1"]
         assert main(["evaluate", str(run.directory), "--split", split, *counts]) == 0
     sync(run)
+    sizes = "tasks_2-episodes_2-steps_1"
     for split in ("test", "validation"):
         for x in (0, 1):
-            assert len(server.values(f"eval/k_step-{split}/maml_trpo/return/{x}")) == 1
+            assert len(server.values(f"eval/k_step-{split}-{sizes}/maml_trpo/return/{x}")) == 1
     assert len(server.history) == 2
