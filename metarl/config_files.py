@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.config_upgrade import renamed_key
+from metarl.config_upgrade import ALIASES, renamed_key
 from metarl.core.errors import ConfigError, UserError, nearest, shown
 from metarl.core.parsing import read_yaml
 from metarl.core.schema import Section
@@ -17,13 +17,6 @@ from metarl.envs import locate
 
 PACKAGE = Path(__file__).parent
 SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
-
-ALIASES = {
-    "num_tasks": "sampling.num_tasks",
-    "num_episodes": "sampling.num_episodes",
-    "inner_steps": "sampling.adaptation_steps",
-}
-"""Short names of keys, for command-line flags (`--num-tasks`) and for overrides in Python."""
 
 
 def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:

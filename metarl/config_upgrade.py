@@ -1,17 +1,22 @@
-"""Configs of earlier versions: the new names of their keys, and their conversion."""
+"""Short names of keys; configs of earlier versions: new names of their keys, and conversion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-SECTIONS = {"policy": "agent.policy", "inner": "agent.inner", "outer": "agent.outer"} | {
-    "returns": "agent.returns"
-}
-KEYS = {
+ALIASES = {
     "num_tasks": "sampling.num_tasks",
     "num_episodes": "sampling.num_episodes",
     "inner_steps": "sampling.adaptation_steps",
+}
+"""Short names of keys, for command-line flags (`--num-tasks`) and for overrides in Python. Earlier
+versions had them as keys."""
+
+SECTIONS = {"policy": "agent.policy", "inner": "agent.inner", "outer": "agent.outer"} | {
+    "returns": "agent.returns"
+}
+KEYS = ALIASES | {
     "tasks_per_chunk": "agent.tasks_per_microbatch",
     "inner_lr_schedule": "agent.inner.test_lr_schedule",
     "inner.lr_slope": "agent.inner.loss_scaled_lr",

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from metarl.cli.parser import Command, check_rendering_library
+from metarl.config_upgrade import ALIASES, renamed_key
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import format_value, read_yaml
 from metarl.core.schema_errors import type_name
@@ -25,13 +26,8 @@ if TYPE_CHECKING:
 
 EVERYDAY = {
     "iterations": "iterations",
-    "num_tasks": "sampling.num_tasks",
-    "num_episodes": "sampling.num_episodes",
-    "inner_steps": "sampling.adaptation_steps",
-    "seed": "seed",
-    "device": "device",
-    "threads": "threads",
-    "checkpoint_every": "checkpoint_every",
+    **ALIASES,
+    **{name: name for name in ("seed", "device", "threads", "checkpoint_every")},
 }
 """The keys with short flags, by name of the flag, in the order of the help."""
 
@@ -246,7 +242,5 @@ def check_renamed(argv: Sequence[str], params: Iterable[click.Parameter]) -> Non
     flags = [word.partition("=")[0] for word in argv if word.startswith("--")]
     own = {"--help"}.union(*(param.opts for param in params))
     for path in [flag[2:].replace("-", "_") for flag in flags if flag not in own]:
-        from metarl.config_upgrade import renamed_key
-
         if path not in EVERYDAY and (name := renamed_key(path)):
             raise UserError(f"--{path.replace('_', '-')}: is called {flag_of(name)} now")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.config_files import ALIASES, flag
+from metarl.config_files import flag
+from metarl.config_upgrade import ALIASES
 from metarl.core.parsing import format_value, printable
 from metarl.reporting.summary import RunSummary
 
