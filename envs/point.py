@@ -18,9 +18,9 @@ from metarl.envs.rendering import frame_at
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded
 
-RECENT = 15  # last positions, whose trail is drawn in a strong colour
+RECENT = 15  # last positions, whose line is drawn in a strong colour
 BACKGROUND, GRID, START = "#f7f7f5", "#e4e4e0", "#888888"
-TRAIL, OLD_TRAIL, GOAL, REACHED = "#2a6fbb", "#a9c5e3", "#c0392b", "#2e8b57"
+RECENT_PATH, OLD_PATH, GOAL, REACHED = "#2a6fbb", "#a9c5e3", "#c0392b", "#2e8b57"
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,19 @@ class PointRenderer:
             canvas.line([(0, y), (self._size[0], y)], fill=GRID)
         path = [self._pixel(state) for state in states]
         if len(path) > 1:
-            canvas.line(path, fill=OLD_TRAIL, width=3, joint="curve")
-            canvas.line(path[-RECENT:], fill=TRAIL, width=3, joint="curve")
+            canvas.line(path, fill=OLD_PATH, width=3, joint="curve")
+            canvas.line(path[-RECENT:], fill=RECENT_PATH, width=3, joint="curve")
         canvas.circle(self._pixel(np.zeros(2)), 5, fill=START)
         reached = (np.abs(states[-1] - task) < GOAL_RADIUS).all()
         canvas.circle(self._pixel(task), 12, outline=REACHED if reached else GOAL, width=4)
         inside = np.clip(path[-1], 9, np.array(self._size) - 10)
         visible = np.array_equal(inside, path[-1])
         canvas.circle(
-            tuple(inside), 8, fill=TRAIL if visible else BACKGROUND, outline=TRAIL, width=3
+            tuple(inside),
+            8,
+            fill=RECENT_PATH if visible else BACKGROUND,
+            outline=RECENT_PATH,
+            width=3,
         )
         return np.asarray(image)
 
