@@ -39,6 +39,7 @@ from metarl.rollout.failures import (
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from metarl.training.monitor import TrainingMonitor
+from tests.agents.maml.settings import OUTER
 from tests.faulty import FaultyNav
 
 TASKS = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
@@ -247,13 +248,6 @@ def test_a_task_that_lost_all_its_episodes_is_not_played_any_further(make_agent,
 
 # --- updates ---
 
-OUTER = {
-    "trpo": TRPOConfig(cg_steps=3),
-    "adam": AdamConfig(),
-    "ppo": PPOConfig(kl_weight=0.5, kl_target=1e-6, inner_kl_weight=0.1),
-    "reptile": ReptileConfig(),
-    "reptile adam": ReptileConfig(optimizer="adam", lr=1e-3),
-}
 INNER = {
     "sgd": InnerConfig(),
     "gates": InnerConfig(rule="meta_lstm"),

@@ -10,24 +10,10 @@ from metarl.agents.base import Rollout
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.core.params import Params, stack
 from metarl.envs import PointNav
+from tests.agents.maml.parameters import copy_of, equal, joined
 
 FAMILY = PointNav(horizon=6, action_scale=1.0)
 TASKS = np.array([[0.4, 0.1], [-0.3, 0.2], [0.1, -0.5]])
-
-
-def copy_of(params: Params) -> Params:
-    return {name: value.clone() for name, value in params.items()}
-
-
-def equal(one: Params, other: Params) -> bool:
-    """Whether two dicts of parameters are the same bit for bit."""
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def joined(state) -> Params:
-    """The parameters of all microbatches of a state, (B, ...)."""
-    stacks = [microbatch.params for microbatch in state.microbatches]
-    return {name: torch.cat([params[name] for params in stacks]) for name in stacks[0]}
 
 
 def adapted_and_updated(agent, play, timer, steps=2):

@@ -7,29 +7,12 @@ import torch
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
-from metarl.core.params import Params, leaves, stack
+from metarl.core.params import leaves, stack
 from metarl.envs import PointNav
+from tests.agents.maml.parameters import copy_of, equal
 
 FAMILY = PointNav(horizon=6, action_scale=1.0)
 TASKS = np.array([[0.4, 0.1], [-0.3, 0.2], [0.1, -0.5]])
-
-
-def copy_of(params: Params) -> Params:
-    return {name: value.clone() for name, value in params.items()}
-
-
-def equal(one: Params, other: Params) -> bool:
-    """Whether two dicts of parameters are the same bit for bit."""
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def joined(state) -> Params:
-    """The parameters of all microbatches of a state, (B, ...)."""
-    names = state.microbatches[0].params
-    return {
-        name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
-        for name in names
-    }
 
 
 def loss_at(policy, batch, surrogate="likelihood_ratio"):
