@@ -65,8 +65,6 @@ class TaskFamily(ABC):
     finite_horizon: ClassVar[bool] = True
     """Whether the value of the state at the horizon is 0. If false, the horizon truncates an
     endless task, and the value of the last state is bootstrapped."""
-    splits_are_disjoint: ClassVar[bool] = True
-    """Whether the task sets have no task in common; impossible in a small discrete task space."""
     visible_task: ClassVar[tuple[int, ...]] = ()
     """Indices of the numbers of a task that observations may show, such as the positions of visible
     objects. An agent has to adapt to the other numbers."""
@@ -107,6 +105,20 @@ class TaskFamily(ABC):
         return SPLITS if self.ood_space != self.task_space else SPLITS[:-1]
 
     @property
+    def all_tasks(self) -> np.ndarray | None:
+        """Every task of a finite distribution, (n, task_dim), all equally probable, in the order in
+        which the task sets go through them again and again; None, the default, if there are
+        infinitely many. A family with few tasks has to name them: else its task sets hold some more
+        often than others, and training meets the tasks of the other sets.
+        """
+        return None
+
+    @property
+    def num_all_tasks(self) -> int | None:
+        """Number of tasks of a finite distribution; None if there are infinitely many."""
+        return None if self.all_tasks is None else len(self.all_tasks)
+
+    @property
     def action_dim(self) -> int:
         """The size of a row of an action array; 1, for the index, if the space is Discrete."""
         space = self.action_space
@@ -123,6 +135,8 @@ class TaskFamily(ABC):
 
     def in_distribution(self, task: np.ndarray) -> bool:
         """Return whether `sample_tasks` could draw a task, (task_dim,)."""
+        if self.all_tasks is not None:
+            return bool((self.all_tasks == task).all(axis=1).any())
         low, high = self.task_space.low, self.task_space.high
         return bool(((task >= low) & (task <= high)).all())
 
@@ -173,7 +187,8 @@ class TaskFamily(ABC):
         Task number i of a split does not depend on `num_tasks`. Training draws its tasks from the
         distribution by its own seed, and in a continuous task space practically never draws a
         validation or test task. The train split is for evaluation on tasks like those of training,
-        `ood` for tasks beyond the range of all others.
+        `ood` for tasks beyond the range of all others. Where the distribution is finite, every set
+        but `ood` goes through `all_tasks` in turn, so that each is there equally often.
 
         Raises:
             ValueError: if the split is unknown, the family does not have it, or no task is asked
@@ -185,6 +200,8 @@ class TaskFamily(ABC):
             raise ValueError(f"unknown split {split!r}: expected one of {', '.join(self.splits)}")
         if split not in self.splits:
             raise ValueError(f"{self.name} has no split {split!r}: {self.no_ood_reason}")
+        if self.all_tasks is not None and split != "ood":
+            return self.all_tasks[np.arange(num_tasks) % len(self.all_tasks)]
         # The last word of the counter separates these streams from those of training runs.
         key = [SPLITS.index(split), 0]
         streams = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))

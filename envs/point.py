@@ -71,8 +71,7 @@ class PointNav(TaskFamily):
         if self.reward == "progress" and self.region != "corners":
             raise ValueError(f"reward: progress needs region corners, got region {self.region}")
         if self.region == "corners":
-            # The dataclass is frozen; these shadow the class variables.
-            object.__setattr__(self, "splits_are_disjoint", False)
+            # The dataclass is frozen; this shadows the class variable.
             object.__setattr__(self, "no_ood_reason", "it has four goals only")
 
     @property
@@ -95,6 +94,12 @@ class PointNav(TaskFamily):
     def ood_space(self) -> Box:
         margin = MARGIN if self.region == "square" else 1.0
         return Box(-margin * self.goal_range, margin * self.goal_range, (2,), np.float64)
+
+    @property
+    def all_tasks(self) -> np.ndarray | None:
+        if self.region != "corners":
+            return None
+        return self.goal_range * np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         if self.region == "corners":

@@ -8,9 +8,9 @@ Finished runs are not trained again, so the command can be stopped and repeated 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,29 @@ import numpy as np
 
 from examples.many_runs import Job, finish_all
 from metarl.config_files import config_names, load_config
-from metarl.core.rng import Purpose, make_rng
-from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.evaluation.result_file import DEFAULTS, result_stem
+from metarl.reporting.summary import read_results
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
 SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}
 VARIANTS = ("_tuned", "_gymnasium")  # endings of configs with other settings of a method
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the table: its name, its result of each seed, and the command that trains it."""
+
+    name: str
+    results: Sequence[Evaluation]
+    command: str
+
+    @property
+    def by_seed(self) -> np.ndarray:
+        """Mean return of each seed after each of K steps, (S, K + 1)."""
+        return np.array([result.mean for result in self.results])
 
 
 def main() -> None:
@@ -80,16 +94,13 @@ def result_file(folder: Path) -> Path:
     return folder / "evaluation" / f"{stem}.json"
 
 
-def row(name: str, command: str, folders: Sequence[Path]) -> tuple[str, np.ndarray, str]:
-    """Return name, returns by seed, task and step, (S, B, K + 1), and command of a method."""
-    method, returns = name.split("/")[1], []
-    for folder in folders:
-        content = json.loads(result_file(folder).read_text())
-        returns.append(np.mean(content["methods"][method]["parts"][""]["returns"], axis=2))
-    return method, np.stack(returns), command
+def row(name: str, command: str, folders: Sequence[Path]) -> Row:
+    """Return name, results by seed, and command of a method."""
+    method = name.split("/")[1]
+    return Row(method, [read_results(result_file(each))[method][""] for each in folders], command)
 
 
-def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
+def table(rows: Sequence[Row]) -> list[str]:
     """Return the lines of a Markdown table, the best return after one step first.
 
     The cells of adaptations that an agent cannot make are empty, and such agents come last.
@@ -99,16 +110,17 @@ def table(rows: Sequence[tuple[str, np.ndarray, str]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
 
-    def rank(each: tuple[str, np.ndarray, str]) -> float:
-        return -each[1][..., 1].mean() if each[1].shape[-1] > 1 else np.inf
+    def rank(row: Row) -> float:
+        returns = row.by_seed
+        return -returns[:, 1].mean() if returns.shape[1] > 1 else np.inf
 
-    for name, returns, command in sorted(rows, key=rank):
-        by_seed = returns.mean(1)  # (S, K + 1)
+    for row in sorted(rows, key=rank):
+        name, by_seed, command = row.name, row.by_seed, row.command
         code = f"`{command}`" if command else "untrained"
         if by_seed.shape[1] == 1:
             lines.append(f"| {name} | {by_seed.mean():.1f} | | | | | | {code} |")
             continue
-        low, high = mean_interval(returns[..., 1].mean(0), make_rng(0, Purpose.BOOTSTRAP))
+        low, high = pooled_interval(row.results)[1]
         means = [f"{value:.1f}" for value in by_seed.mean(0)]
         seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
         lines.append(

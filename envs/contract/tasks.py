@@ -67,7 +67,8 @@ def sampling_randomness(family: TaskFamily) -> str:
 
 
 def task_sets(family: TaskFamily) -> str:
-    """The task sets are fixed, begin alike at any size, and are disjoint if the family says so."""
+    """The task sets are fixed, begin alike at any size, and are disjoint, or go through all tasks
+    of a finite distribution in turn."""
     missing = set(REQUIRED_SPLITS) - set(family.splits)
     expect(not missing, f"splits: expected {', '.join(REQUIRED_SPLITS)} at least")
     sets = {split: _first_tasks(family, split) for split in family.splits}
@@ -98,7 +99,12 @@ def task_sets(family: TaskFamily) -> str:
         (outside.low <= inside.low).all() and (outside.high >= inside.high).all(),
         "ood_space: expected the task space and more",
     )
-    return _disjoint(family, sets) + (f"no {', '.join(absent)} tasks" if absent else "")
+    note = f"no {', '.join(absent)} tasks" if absent else ""
+    if family.all_tasks is None:
+        _expect_disjoint(sets)
+        return note
+    _expect_in_turn(family.all_tasks, family, sets)
+    return "; ".join(filter(None, [f"{len(family.all_tasks)} tasks in all", note]))
 
 
 def _first_tasks(family: TaskFamily, split: str) -> np.ndarray:
@@ -109,16 +115,28 @@ def _first_tasks(family: TaskFamily, split: str) -> np.ndarray:
     return family.tasks(split, SET_SIZES[-1])
 
 
-def _disjoint(family: TaskFamily, sets: dict[str, np.ndarray]) -> str:
-    """Raise a `Violation` if disjoint task sets have common tasks; return a note."""
+def _expect_disjoint(sets: dict[str, np.ndarray]) -> None:
     rows = {split: {task.tobytes() for task in tasks} for split, tasks in sets.items()}
     common = [pair for pair in itertools.combinations(rows, 2) if rows[pair[0]] & rows[pair[1]]]
-    if family.splits_are_disjoint:
+    expect(
+        not common,
+        f"{' and '.join(common[0]) if common else ''} have tasks in common; draw them apart, or "
+        "return all tasks from all_tasks where they are few",
+    )
+
+
+def _expect_in_turn(all_tasks: np.ndarray, family: TaskFamily, sets: dict[str, np.ndarray]) -> None:
+    """Check that tasks are all different, and are what is drawn and what the sets go through."""
+    known = {task.tobytes() for task in all_tasks}
+    expect(len(known) == len(all_tasks), "all_tasks: expected each task once")
+    for task in random_tasks(family, 50):
         expect(
-            not common,
-            f"{' and '.join(common[0]) if common else ''} have tasks in common; draw them apart, "
-            "or set splits_are_disjoint = False where tasks are few",
+            task.tobytes() in known,
+            f"sample_tasks drew {_format_task(task)}, which is not one of all_tasks",
         )
-    elif not common:
-        return "splits_are_disjoint is False, but their first tasks are; "
-    return ""
+    for split in REQUIRED_SPLITS:
+        turns = np.arange(len(sets[split])) % len(all_tasks)
+        expect(
+            np.array_equal(sets[split], all_tasks[turns]),
+            f"the {split} tasks do not go through all_tasks in turn; leave `tasks` as it is",
+        )

@@ -72,18 +72,16 @@ class DirectionGoal(MujocoFamily):
 
     plane: ClassVar[bool] = False
     """Whether tasks are headings."""
-    splits_are_disjoint: ClassVar[bool] = False  # forward and backward are the only tasks
     no_ood_reason: ClassVar[str] = "it has every direction there is"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # The dataclass is frozen; this shadows the class variable.
-        object.__setattr__(self, "splits_are_disjoint", self.plane)
 
     @property
     def task_space(self) -> Box:
         limit = math.pi if self.plane else 1.0
         return Box(-limit, limit, (1,), np.float64)
+
+    @property
+    def all_tasks(self) -> np.ndarray | None:
+        return None if self.plane else np.array([[1.0], [-1.0]])
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         if self.plane:

@@ -28,7 +28,6 @@ class FamilyWrapper(TaskFamily):
             "name",
             "source",
             "finite_horizon",
-            "splits_are_disjoint",
             "visible_task",
             "no_ood_reason",
         ):
@@ -51,6 +50,10 @@ class FamilyWrapper(TaskFamily):
     @property
     def ood_space(self) -> Box:
         return self.family.ood_space
+
+    @property
+    def all_tasks(self) -> np.ndarray | None:
+        return self.family.all_tasks
 
     @property
     def frames_per_second(self) -> float:

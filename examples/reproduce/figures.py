@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from examples.reproduce.published import BUDGETS, PUBLISHED, Published
-from metarl.core.rng import Purpose, make_rng
-from metarl.core.statistics import mean_interval
+from examples.reproduce.measure import evaluations
+from examples.reproduce.published import BUDGETS, PUBLISHED
+from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.reporting.figures import COLOURS, save_png, style_axes
 
 SHOWN = dict(
@@ -41,10 +42,10 @@ def table(results: dict[str, Any]) -> list[str]:
     for family, rows in results.items():
         lines += [f"| **{family}** | *{line}" for line in published_rows(family)]
         for method, row in rows.items():
-            returns = np.array(row["returns"])  # (S, B, K + 1)
-            cells = [f"{mean:.1f} ({low:.1f} to {high:.1f})" for mean, low, high in means(returns)]
+            found = evaluations(family, row)
+            cells = [cell(mean, low, high) for mean, low, high in means(found)]
             cells += [""] * (len(PUBLISHED[family].maml) - len(cells))  # an oracle does not adapt
-            by_seed = returns.mean(axis=1)  # (S, K + 1)
+            by_seed = np.array([result.mean for result in found])  # (S, K + 1)
             seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, min(1, by_seed.shape[1] - 1)])
             if method.startswith("oracle"):
                 # It is told the task: that a step only harms it tells nothing.
@@ -77,14 +78,15 @@ def label(method: str, row: dict[str, Any]) -> str:
     return f"{method} (x {row['step_scales'][0]:g})" if "best step" in method else method
 
 
-def means(returns: np.ndarray) -> list[tuple[float, float, float]]:
-    """Return mean and 95% interval after each step of returns, (S, B, K + 1).
+def cell(mean: float, low: float, high: float) -> str:
+    """Return a mean and its interval as text."""
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
-    Over seeds, where there are several: seeds are what a repetition draws anew. Over tasks for one.
-    """
-    units = returns.mean(axis=1) if len(returns) > 1 else returns[0]
-    rng = make_rng(0, Purpose.BOOTSTRAP)
-    return [(float(values.mean()), *mean_interval(values, rng)) for values in units.T]
+
+def means(seeds: Sequence[Evaluation]) -> np.ndarray:
+    """Return mean and 95% interval over seeds and tasks after each of K steps, (K + 1, 3)."""
+    mean = np.mean([result.mean for result in seeds], axis=0)
+    return np.column_stack([mean, pooled_interval(seeds)])
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -94,7 +96,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
         figure = Figure(figsize=(4.4 * len(results), 4.2), layout="constrained")
         all_axes = figure.subplots(1, len(results), squeeze=False)[0]
         for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
-            panel(axes, rows, PUBLISHED[family])
+            panel(axes, family, rows)
             axes.set_title(family)
             style_axes(axes, legend=False)
         all_axes[0].set_ylabel("return")
@@ -108,27 +110,33 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     return made
 
 
-def adaptation(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
+def adaptation(axes: Axes, family: str, rows: dict[str, Any]) -> None:
     """Draw return against adaptations: solid lines are this code's, dashed lines the paper's."""
+    paper = PUBLISHED[family]
     steps = range(len(paper.maml))
     axes.plot(steps, paper.maml, "--", color="black", label="the paper's MAML")
     axes.axhline(paper.oracle, linestyle="--", color="#999999", label="the paper's oracle")
-    oracles = [row["returns"] for method, row in rows.items() if method.startswith("oracle")]
+    oracles = [
+        means(evaluations(family, row))[0, 0]
+        for method, row in rows.items()
+        if method.startswith("oracle")
+    ]
     if oracles:
-        best = max(np.array(returns)[..., 0].mean() for returns in oracles)
-        axes.axhline(best, color="#999999", label="oracle, the better one")
+        axes.axhline(max(oracles), color="#999999", label="oracle, the better one")
     for method, colour in SHOWN.items():
         if method in rows:
-            mean, low, high = np.transpose(means(np.array(rows[method]["returns"])))
+            mean, low, high = means(evaluations(family, rows[method])).T
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
             axes.plot(steps, mean, marker="o", color=colour, label=method)
     axes.set_xticks(steps)
     axes.set_xlabel("adaptations")
 
 
-def learning(axes: Axes, rows: dict[str, Any], paper: Published) -> None:
+def learning(axes: Axes, family: str, rows: dict[str, Any]) -> None:
     """Draw the training returns of each seed against env steps: dotted before adaptation."""
-    axes.axhline(paper.maml[1], linestyle="--", color="black", label="the paper's, in the end")
+    axes.axhline(
+        PUBLISHED[family].maml[1], linestyle="--", color="black", label="the paper's, in the end"
+    )
     for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned", "cavia_tuned"):
         for points in rows.get(method, {}).get("curve", []):
             steps, before, after = np.transpose(points)

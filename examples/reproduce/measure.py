@@ -17,6 +17,7 @@ from metarl.agents.maml.config import MAMLConfig
 from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.config_files import read_config
 from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.result import Evaluation
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run, encode
@@ -117,6 +118,8 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
                     "hours": [],
                     "curve": [],
                     "task_hash": result["task_hash"],
+                    "tasks": result["tasks"],
+                    "num_all_tasks": result["num_all_tasks"],
                     "step_scales": result["step_scales"],
                     "config": fingerprint(job),
                     "versions": content["provenance"]["versions"],
@@ -132,6 +135,21 @@ def gather(jobs: Sequence[Job]) -> dict[str, Any]:
                 row["hours"].append(round(sum(line["seconds"] for line in timings) / 3600, 2))
                 row["curve"].append(curve(metrics))
     return found
+
+
+def evaluations(family: str, row: Mapping[str, Any]) -> list[Evaluation]:
+    """Return the gathered results of a method, seed by seed, with one episode: their mean."""
+    return [
+        Evaluation(
+            family=family,
+            split="test",
+            task_hash=row["task_hash"],
+            tasks=np.array(row["tasks"]),
+            returns=np.array(returns)[..., None],
+            num_all_tasks=row["num_all_tasks"],
+        )
+        for returns in row["returns"]
+    ]
 
 
 def fingerprint(job: Job) -> str:

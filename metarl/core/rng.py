@@ -21,7 +21,7 @@ class Purpose(IntEnum):
     TASKS = 1
     TRAIN_EPISODES = 2
     EVALUATION_EPISODES = 3
-    BOOTSTRAP = 4
+    # 4 is of earlier versions.
     BENCHMARK = 5
     UPDATE = 6
 

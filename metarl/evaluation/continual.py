@@ -83,6 +83,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             split=config.split,
             task_hash=family.task_hash(rows),
             tasks=rows,
+            num_all_tasks=family.num_all_tasks,
             returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
             seed=config.seed,
             x_label="tasks met",

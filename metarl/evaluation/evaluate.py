@@ -83,6 +83,7 @@ def evaluate(
         split=split,
         task_hash=family.task_hash(rows),
         tasks=rows,
+        num_all_tasks=family.num_all_tasks,
         returns=returns,
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,

@@ -96,6 +96,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
         split=config.split,
         task_hash=family.task_hash(rows),
         tasks=rows,
+        num_all_tasks=family.num_all_tasks,
         returns=np.stack(returns, axis=1),
         seed=config.seed,
         x_label="episodes of experience",

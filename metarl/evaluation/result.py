@@ -4,15 +4,14 @@ episode."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from metarl.core.errors import shown
-from metarl.core.rng import Purpose, make_rng
-from metarl.core.statistics import interquartile_mean, mean_interval
+from metarl.core.statistics import interquartile_mean, mean_interval, repeats_interval
 from metarl.rollout.failures import EpisodeDiverged, Failure
 
 LEGACY_KEYS = {"axis": "x_label", "points": "x"}
@@ -24,6 +23,9 @@ LEGACY_X_LABELS = {"adaptation steps": "adaptations"}
 @dataclass(frozen=True)
 class Evaluation:
     """Returns of one agent on B tasks, each at P values of x, with statistics over tasks.
+
+    Statistics are over the D distinct tasks: a task that is there several times, each time with an
+    adaptation of its own, counts once, with the mean of these returns.
 
     Failed episodes are left out of all statistics. A task whose episodes have all failed at some x
     is left out at all x, so that statistics at different x are over the same tasks.
@@ -41,6 +43,7 @@ class Evaluation:
         x: (P,) integers, increasing; 0, ..., P - 1 by default. An agent that cannot adapt has
             x = (0,).
         failures: the failed episodes.
+        num_all_tasks: number of tasks of the distribution; None if it is infinite.
     """
 
     family: str
@@ -53,6 +56,7 @@ class Evaluation:
     x_label: str = "adaptations"
     x: tuple[int, ...] = ()
     failures: tuple[Failure, ...] = ()
+    num_all_tasks: int | None = None
 
     def __post_init__(self) -> None:
         if not self.x:
@@ -60,17 +64,21 @@ class Evaluation:
 
     @property
     def success_rate(self) -> np.ndarray | None:
-        """Fraction of the episodes that succeeded at each x, (P,); None if success is undefined."""
+        """Fraction of the episodes that succeeded at each x, mean over tasks, (P,); None if success
+        is undefined."""
         if self.success is None:
             return None
-        counted = np.isfinite(self.returns) & self.complete_tasks[:, None, None]
-        return self.success.mean(axis=(0, 2), where=counted)
+        return self.by_distinct_task(self.mean_of_episodes(self.success)).mean(axis=0)
 
     @property
     def by_task(self) -> np.ndarray:
-        """Mean return of each task at each x, (B, P); NaN if all its episodes failed."""
+        """Mean return of each of the B tasks at each x, (B, P); NaN if all its episodes failed."""
+        return self.mean_of_episodes(self.returns)
+
+    def mean_of_episodes(self, values: np.ndarray) -> np.ndarray:
+        """Return the means of values (B, P, episodes), without failed episodes, (B, P)."""
         counted = np.isfinite(self.returns)
-        sums, counts = np.where(counted, self.returns, 0).sum(axis=2), counted.sum(axis=2)
+        sums, counts = np.where(counted, values, 0).sum(axis=2), counted.sum(axis=2)
         return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
     @property
@@ -78,21 +86,58 @@ class Evaluation:
         """Mask of the tasks with episodes at every x, (B,) bool; only these enter statistics."""
         return np.asarray(np.isfinite(self.by_task).all(axis=1))
 
+    def only(self, kept: np.ndarray) -> Evaluation:
+        """Return the results of some of the tasks, given by a mask (B,) bool."""
+        success = None if self.success is None else self.success[kept]
+        return replace(self, tasks=self.tasks[kept], returns=self.returns[kept], success=success)
+
+    @property
+    def distinct_index(self) -> np.ndarray:
+        """For each complete task its number among the distinct ones, (number of complete tasks,)
+        integers from 0 to D - 1, numbered as they first occur."""
+        rows = [task.tobytes() for task in self.tasks[self.complete_tasks]]
+        numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        return np.array([numbers[row] for row in rows])
+
+    @property
+    def num_distinct(self) -> int:
+        """Number of distinct complete tasks, D."""
+        return int(self.distinct_index.max(initial=-1)) + 1
+
+    @property
+    def has_all_tasks(self) -> bool:
+        """Whether the distinct tasks are all tasks of the distribution, none of them by chance."""
+        return self.num_distinct == self.num_all_tasks
+
+    def by_distinct_task(self, values: np.ndarray) -> np.ndarray:
+        """Return the means of values of tasks, (B, P), over equal complete tasks, (D, P)."""
+        index = self.distinct_index
+        sums = np.zeros((self.num_distinct, values.shape[1]))
+        np.add.at(sums, index, values[self.complete_tasks])
+        return sums / np.bincount(index)[:, None]
+
     @property
     def scores(self) -> np.ndarray:
-        """`by_task` of the complete tasks, (number of complete tasks, P)."""
-        return self.by_task[self.complete_tasks]
+        """Mean return of each distinct complete task at each x, (D, P)."""
+        return self.by_distinct_task(self.by_task)
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean over tasks at each x, (P,)."""
+        """Mean over distinct tasks at each x, (P,)."""
         return self.scores.mean(axis=0)
 
     @functools.cached_property
     def interval(self) -> np.ndarray:
-        """Bootstrap 95% interval of `mean` at each x, (P, 2): tasks are resampled."""
-        rng = make_rng(0, Purpose.BOOTSTRAP)
-        return np.array([mean_interval(values, rng) for values in self.scores.T])
+        """95% interval of `mean` at each x, (P, 2): of this run, over tasks. If the tasks are all
+        there are, over the repetitions of each task. NaN if there is none: for one task, or for
+        all tasks without repetitions.
+        """
+        if self.has_all_tasks:
+            played = self.by_task[self.complete_tasks]
+            bounds = repeats_interval(played.T, self.distinct_index)
+        else:
+            bounds = mean_interval(self.scores.T[:, None])
+        return np.stack(bounds, axis=1)
 
     @property
     def iqm(self) -> np.ndarray:
@@ -101,7 +146,7 @@ class Evaluation:
 
     @property
     def fraction_worse(self) -> np.ndarray:
-        """Fraction of the tasks whose return is below their return before adaptation, (P,)."""
+        """Fraction of the distinct tasks whose return is below that before adaptation, (P,)."""
         return (self.scores < self.scores[:, :1]).mean(axis=0)
 
     @property
@@ -115,19 +160,18 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON content of a result file."""
-        returns = self.returns.astype(object)
-        returns[np.isnan(self.returns)] = None  # JSON has no NaN
         return {
             "family": self.family,
             "split": self.split,
             "task_hash": self.task_hash,
             "tasks": self.tasks.tolist(),
+            "num_all_tasks": self.num_all_tasks,
             "x_label": self.x_label,
             "x": self.x,
             "seed": self.seed,
-            "returns": returns.tolist(),
+            "returns": without_nan(self.returns),
             "mean": self.mean.tolist(),
-            "interval": self.interval.tolist(),
+            "interval": without_nan(self.interval),
             "iqm": self.iqm.tolist(),
             "fraction_worse": self.fraction_worse.tolist(),
             **({} if self.success is None else {"success": self.success.tolist()}),
@@ -168,6 +212,14 @@ class Evaluation:
         # The returns of episodes left out are null in the file, and become NaN.
         if not np.isfinite(tasks).all() or np.isinf(returns).any():
             raise ValueError("tasks and returns: expected finite numbers")
+        # Earlier files do not say it, but only a finite distribution repeats tasks, which were
+        # drawn by chance, and so often that none was left out.
+        num_distinct = len(np.unique(tasks, axis=0))
+        num_all_tasks = content.get(
+            "num_all_tasks", num_distinct if num_distinct < len(tasks) else None
+        )
+        if not (num_all_tasks is None or type(num_all_tasks) is int):
+            raise ValueError(f"num_all_tasks: expected a whole number, got {shown(num_all_tasks)}")
         return cls(
             **texts,
             tasks=tasks,
@@ -175,11 +227,32 @@ class Evaluation:
             seed=content["seed"],
             success=success,
             x=x,
+            num_all_tasks=num_all_tasks,
             failures=tuple(
                 Failure(**{**each, "task": tuple(each["task"])})
                 for each in content.get("failures", ())
             ),
         )
+
+
+def without_nan(values: np.ndarray) -> list[Any]:
+    """Return values as nested lists, with None for NaN, which JSON does not have."""
+    nested = values.astype(object)
+    nested[np.isnan(values)] = None
+    return nested.tolist()
+
+
+def pooled_interval(seeds: Sequence[Evaluation]) -> np.ndarray:
+    """Return the 95% interval of the mean return of a method at each x, (P, 2): over its runs and
+    tasks; of its only run, as `Evaluation.interval`.
+
+    Args:
+        seeds: the result of each run of the method, on the same tasks.
+    """
+    if len(seeds) == 1:
+        return seeds[0].interval
+    scores = np.stack([each.scores.T for each in seeds], axis=1)  # (P, S, D)
+    return np.stack(mean_interval(scores, fixed_tasks=seeds[0].has_all_tasks), axis=1)
 
 
 Results: TypeAlias = dict[str, Evaluation]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.result import Evaluation, part_label
-from metarl.reporting.figures import draw_evaluation
+from metarl.reporting.figures import draw_evaluation, tasks_text
 from metarl.reporting.summary import read_results
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
@@ -54,25 +55,30 @@ def mean_returns(prefix: str, results: Mapping[str, Evaluation]) -> dict[str, fl
 
 
 def evaluation_rows(results: Mapping[str, Evaluation]) -> list[list]:
-    """Return a row for each method and x: method, x, mean, interval (low, high), IQM, fraction of
-    the tasks made worse, and success rate (None where it is unknown)."""
+    """Return a row for each method and x: method, x, mean, interval (low, high; None where there
+    is none), IQM, fraction of the tasks made worse, and success rate (None where it is unknown)."""
     rows = []
     for label, result in results.items():
         columns = (result.mean, *result.interval.T, result.iqm, result.fraction_worse)
         rate = result.success_rate
         for index, (x, *values) in enumerate(zip(result.x, *columns, strict=True)):
-            success = None if rate is None else float(rate[index])
-            rows.append([label, x, *map(float, values), success])
+            numbers = [None if np.isnan(value) else float(value) for value in values]
+            rows.append([label, x, *numbers, None if rate is None else float(rate[index])])
     return rows
 
 
 def evaluation_title(results: Mapping[str, Evaluation]) -> str:
     """Return the family, the tasks and the number of episodes as text."""
     first = next(iter(results.values()))
-    return (
-        f"{first.family}: {len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
-        f"{first.returns.shape[2]} episodes each"
-    )
+    return f"{first.family}: {evaluation_text(first)}"
+
+
+def evaluation_text(result: Evaluation) -> str:
+    """Return the tasks and the number of episodes of an evaluation as text."""
+    text = f"{tasks_text(result)}, hash {result.task_hash}, {result.returns.shape[2]} episodes each"
+    if result.has_all_tasks:
+        text += "; these are all tasks of the distribution, so the tasks of training too"
+    return text
 
 
 def evaluation_notes(results: Mapping[str, Evaluation]) -> list[str]:
@@ -94,7 +100,7 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
             escape(label) if x == 0 else "",
             str(x),
             f"{mean:.1f}",
-            f"{low:.1f} to {high:.1f}",
+            "none" if low is None else f"{low:.1f} to {high:.1f}",
             f"{iqm:.1f}",
             f"{worse:.0%}" if x else "",
             *([] if success is None else [f"{success:.0%}"]),

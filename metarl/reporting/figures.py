@@ -74,7 +74,8 @@ def draw_curve(
     alpha: float,
     linewidth: float | None = None,
 ) -> None:
-    """Draw means, (P,), with their intervals, (P, 2), at the places 0, ..., P - 1.
+    """Draw means, (P,), with their intervals, (P, 2), at the places 0, ..., P - 1; an interval that
+    is NaN is left out.
 
     A single mean, of an agent that cannot adapt, becomes a dashed line over all places.
     """
@@ -153,8 +154,15 @@ PROTOCOL_FIGURES = {"robust": robustness_curves, "continual": forgetting_matrice
 
 def figure_title(result: Evaluation) -> str:
     """Return the family, the tasks and the number of episodes as text."""
-    count, _, episodes = result.returns.shape
-    return f"{result.family}: {count} {result.split} tasks, {episodes} episodes each"
+    return f"{result.family}: {tasks_text(result)}, {result.returns.shape[2]} episodes each"
+
+
+def tasks_text(result: Evaluation) -> str:
+    """Return the number of tasks and their set as text, and whether some are there repeatedly."""
+    text = f"{len(result.tasks)} {result.split} tasks"
+    if (distinct := len(np.unique(result.tasks, axis=0))) < len(result.tasks):
+        text += f" ({distinct} distinct)"
+    return text
 
 
 def style_axes(axes: Axes, legend: bool = True) -> None:

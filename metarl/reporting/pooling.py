@@ -86,8 +86,8 @@ def extent(result: Evaluation) -> str:
     return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
 
 
-def pooled_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
-    """Return the scores of each method, (S, B, P): mean returns by seed, task and x.
+def comparable(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, list[Evaluation]]:
+    """Return the results on the tasks that every seed of every method has played to their end.
 
     A task that is not complete for one seed of one method is left out of all results on the same
     task set.
@@ -102,21 +102,29 @@ def pooled_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.n
     for each in (each for seeds in results.values() for each in seeds):
         known = complete.get(each.task_hash, each.complete_tasks)
         complete[each.task_hash] = known & each.complete_tasks
-    scores = {}
     for name, seeds in results.items():
-        kept = complete[seeds[0].task_hash]
-        if not kept.any():
+        if not complete[seeds[0].task_hash].any():
             raise UserError(f"{name}: no task is left that every method has played to its end")
-        scores[name] = np.stack([each.by_task[kept] for each in seeds])
-    return scores
+    return {
+        name: [each.only(complete[each.task_hash]) for each in seeds]
+        for name, seeds in results.items()
+    }
 
 
-def final_scores(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the scores by which methods are compared, (S, B), from their scores (S, B, P).
+def pooled_scores(seeds: Sequence[Evaluation]) -> np.ndarray:
+    """Return the scores of a method, (S, D, P): mean returns by seed, distinct task and x."""
+    return np.stack([each.scores for each in seeds])
+
+
+def final_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
+    """Return the scores by which methods are compared, (S, D), from comparable results.
 
     These are at the last x that all methods have. A method that cannot adapt, with one x, does not
     limit the others and is compared by its only scores.
     """
-    counts = [values.shape[2] for values in scores.values()]
+    counts = [len(seeds[0].x) for seeds in results.values()]
     last = min((count for count in counts if count > 1), default=1) - 1
-    return {name: values[:, :, min(last, values.shape[2] - 1)] for name, values in scores.items()}
+    return {
+        name: pooled_scores(seeds)[:, :, min(last, len(seeds[0].x) - 1)]
+        for name, seeds in results.items()
+    }

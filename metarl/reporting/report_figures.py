@@ -10,12 +10,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
-from metarl.core.rng import Purpose, make_rng
-from metarl.core.statistics import interval, performance_profile
-from metarl.evaluation.result import Evaluation
+from metarl.core.statistics import performance_profile
+from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.reporting.figures import COLOURS, draw_curve, set_x_axis, style_axes
 from metarl.reporting.groups import group_runs
-from metarl.reporting.pooling import final_scores
+from metarl.reporting.pooling import final_scores, pooled_scores
 from metarl.reporting.summary import RETURNS, RunSummary
 
 CURVE_POINTS = 100
@@ -101,19 +100,17 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def adaptation_curves(scores: Mapping[str, np.ndarray], longest: Evaluation) -> Figure:
+def adaptation_curves(results: Mapping[str, Sequence[Evaluation]], longest: Evaluation) -> Figure:
     """Draw mean return against x, such as adaptations made, with intervals over seeds and tasks.
 
     Args:
-        scores: of each method, (S, B, P).
+        results: of each method, seed by seed.
         longest: a result with all values of x.
     """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(scores.items(), COLOURS * 9, strict=False):
-        rng = make_rng(0, Purpose.BOOTSTRAP)
-        intervals = np.array([interval(each, rng) for each in np.moveaxis(values, 2, 0)])
-        means = values.mean((0, 1))
+    for (name, seeds), colour in zip(results.items(), COLOURS * 9, strict=False):
+        means, intervals = pooled_scores(seeds).mean((0, 1)), pooled_interval(seeds)
         draw_curve(axes, means, intervals, label=name, colour=colour, alpha=0.15, linewidth=1.3)
     set_x_axis(axes, longest)
     axes.set_ylabel("return")
@@ -121,17 +118,17 @@ def adaptation_curves(scores: Mapping[str, np.ndarray], longest: Evaluation) -> 
     return figure
 
 
-def profiles(scores: Mapping[str, np.ndarray]) -> Figure:
+def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Figure:
     """Draw the performance profile of each method after the last adaptation.
 
     A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
 
     Args:
-        scores: of each method, (S, B, P).
+        results: of each method, seed by seed.
     """
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axes = figure.subplots()
-    last = final_scores(scores)
+    last = final_scores(results)
     low, high = np.quantile(np.concatenate([each.ravel() for each in last.values()]), [0.01, 1.0])
     levels = np.linspace(low, high, 200)
     for (name, values), colour in zip(last.items(), COLOURS * 9, strict=False):

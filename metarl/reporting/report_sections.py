@@ -10,20 +10,23 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import (
-    improvement_interval,
+    difference_interval,
     interquartile_mean,
-    interval,
     probability_of_improvement,
 )
 from metarl.evaluation.continual import forgetting
-from metarl.evaluation.result import Evaluation, part_label
+from metarl.evaluation.result import Evaluation, part_label, pooled_interval
 from metarl.reporting import report_figures
-from metarl.reporting.evaluation import evaluation_notes
+from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import PROTOCOL_FIGURES, longest_result
 from metarl.reporting.groups import group_runs
-from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
+from metarl.reporting.pooling import (
+    comparable,
+    final_scores,
+    pooled_scores,
+    results_by_method,
+)
 from metarl.reporting.summary import RunSummary
 
 MAX_SCATTERS = 3
@@ -31,8 +34,9 @@ MAX_SCATTERS = 3
 
 
 class ScoreCell(NamedTuple):
-    """The scores of a method at one x: mean over seeds and tasks, its interval, interquartile mean,
-    and the fraction of episodes that succeeded (None where it is unknown)."""
+    """The scores of a method at one x: mean over seeds and tasks, its interval (NaN where there is
+    none), interquartile mean, and the fraction of episodes that succeeded (None where it is
+    unknown)."""
 
     mean: float
     low: float
@@ -51,11 +55,13 @@ class MethodRow:
 
 
 class Improvement(NamedTuple):
-    """The probability that `better` beats `other`, with its interval."""
+    """The probability that `better` beats `other`, and the difference of their mean returns with
+    its interval (NaN where there is none)."""
 
     better: str
     other: str
     probability: float
+    difference: float
     low: float
     high: float
 
@@ -96,8 +102,7 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     Raises:
         UserError: if the results of the runs cannot be put together.
     """
-    seeds_by_method = results_by_method(summaries, name)
-    scores = pooled_scores(seeds_by_method)
+    seeds_by_method = comparable(results_by_method(summaries, name))
     results = first_results(summaries, name)
     first = next(iter(results.values()))
     longest = longest_result(seeds[0] for seeds in seeds_by_method.values())
@@ -105,24 +110,20 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     if protocol in PROTOCOL_FIGURES:
         figures = {name: PROTOCOL_FIGURES[protocol](results)}
     else:
-        figures = {name: report_figures.adaptation_curves(scores, longest)}
-        figures[f"{name}-profile"] = report_figures.profiles(scores)
+        figures = {name: report_figures.adaptation_curves(seeds_by_method, longest)}
+        figures[f"{name}-profile"] = report_figures.profiles(seeds_by_method)
         few = dict(list(results.items())[:MAX_SCATTERS])
         if (scatter := report_figures.returns_by_task(few)) is not None:
             figures[f"{name}-tasks"] = scatter
     sequences = results if protocol == "continual" else {}
     return Section(
         name=name,
-        about=f"{len(first.tasks)} {first.split} tasks (hash {first.task_hash}), "
-        f"{first.returns.shape[2]} episodes each",
+        about=evaluation_text(first),
         notes=evaluation_notes(results),
         x_label=longest.x_label,
         x=longest.x,
-        rows=[
-            method_row(label, scores[label], seeds, len(longest.x))
-            for label, seeds in seeds_by_method.items()
-        ],
-        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(scores),
+        rows=[method_row(label, seeds, len(longest.x)) for label, seeds in seeds_by_method.items()],
+        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_method),
         transfers=[
             transfer(label, result) for label, result in sequences.items() if len(result.x) > 1
         ],
@@ -140,23 +141,20 @@ def first_results(summaries: Sequence[RunSummary], name: str) -> dict[str, Evalu
     return found
 
 
-def method_row(
-    name: str, scores: np.ndarray, seeds: Sequence[Evaluation], columns: int
-) -> MethodRow:
+def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRow:
     """Return the table row of a method.
 
     Args:
         name: its label.
-        scores: (S, B, P).
-        seeds: the result of each seed.
+        seeds: the comparable result of each seed, at P values of x.
         columns: number of columns of the table, at least P; the cells after P are empty.
     """
-    rng = make_rng(0, Purpose.BOOTSTRAP)
+    scores = pooled_scores(seeds)
     rates = [result.success_rate for result in seeds if result.success_rate is not None]
     success = np.mean(rates, axis=0).tolist() if rates else [None] * scores.shape[2]
     cells: list[ScoreCell | None] = []
-    for values, rate in zip(np.moveaxis(scores, 2, 0), success, strict=True):
-        low, high = interval(values, rng)
+    intervals = pooled_interval(seeds).tolist()
+    for values, (low, high), rate in zip(scores.T, intervals, success, strict=True):
         iqm = float(interquartile_mean(values.ravel()))
         cells.append(ScoreCell(float(values.mean()), low, high, iqm, rate))
     return MethodRow(name, len(seeds), cells + [None] * (columns - len(cells)))
@@ -169,21 +167,23 @@ def transfer(name: str, result: Evaluation) -> Transfer:
     return Transfer(name, *(float(each.mean()) for each in means))
 
 
-def improvements(scores: Mapping[str, np.ndarray]) -> list[Improvement]:
-    """Return the probability that a method beats another after the last adaptation, by pairs.
+def improvements(results: Mapping[str, Sequence[Evaluation]]) -> list[Improvement]:
+    """Return the probability that a method beats another after the last adaptation, and by how
+    much, by pairs.
 
     Of each pair on equally many tasks only the direction with a probability of at least 1/2 is
     listed.
 
     Args:
-        scores: of each method, (S, B, P).
+        results: of each method, seed by seed, on the same tasks.
     """
-    rng, found = make_rng(0, Purpose.BOOTSTRAP), []
-    for (one, x), (other, y) in permutations(final_scores(scores).items(), 2):
+    found = []
+    for (one, x), (other, y) in permutations(final_scores(results).items(), 2):
         if x.shape[1] != y.shape[1]:
             continue
-        probability = float(probability_of_improvement(x, y))
+        probability = probability_of_improvement(x, y)
         if probability > 0.5 or (probability == 0.5 and one < other):
-            bounds = improvement_interval(x, y, rng)
-            found.append(Improvement(one, other, probability, *bounds))
+            fixed = results[one][0].has_all_tasks
+            bounds = map(float, difference_interval(x, y, fixed_tasks=fixed))
+            found.append(Improvement(one, other, probability, x.mean() - y.mean(), *bounds))
     return found

@@ -104,7 +104,8 @@ def properties(family: TaskFamily) -> Iterator[tuple[str, str]]:
 
 def task_sets(family: TaskFamily) -> str:
     """Return the names of the task sets as text, and whether they share tasks."""
-    shared = "no task in common" if family.splits_are_disjoint else "the same tasks in several"
+    number = family.num_all_tasks
+    shared = "no task in common" if number is None else f"the same {number} tasks in each"
     absent = "" if "ood" in family.splits else f"; no ood: {family.no_ood_reason}"
     return f"{', '.join(family.splits)}; {shared}{absent}"
 

@@ -1,28 +1,26 @@
-"""Statistics against hand-worked and analytic cases."""
+"""Statistics against hand-worked and analytic cases; their coverage is in test_coverage.py."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from metarl.core.rng import Purpose, make_rng
 from metarl.core.statistics import (
-    improvement_interval,
+    difference_interval,
     interquartile_mean,
-    interval,
-    mean,
     mean_interval,
     performance_profile,
     probability_of_improvement,
-    resamples,
+    repeats_interval,
 )
-
-
-def rng() -> np.random.Generator:
-    return make_rng(0, Purpose.BOOTSTRAP)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """The textbook's interval of a mean."""
+    return stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
 
 
 def test_interquartile_mean_is_that_of_the_middle_half():
@@ -31,59 +29,105 @@ def test_interquartile_mean_is_that_of_the_middle_half():
     assert interquartile_mean(np.stack([values, 2 * values])).tolist() == [3.5, 7.0]
 
 
-def test_interval_of_a_normal_mean_is_near_the_analytic_one():
-    values = normal(400)
-    low, high = mean_interval(values, rng())
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+@pytest.mark.parametrize("shape", [(1, 20), (5, 1)], ids=["one run", "one task"])
+def test_the_interval_is_students_where_one_kind_varies(shape):
+    values = normal(*shape)
+    assert mean_interval(values) == pytest.approx(t_interval(values.ravel()))
 
 
-def test_the_interval_is_scipys_where_only_tasks_are_drawn():
-    values = np.random.default_rng(1).exponential(size=40)
-    expected = stats.bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
-    low, high = mean_interval(values, rng())
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+def test_the_interval_of_runs_that_agree_is_that_of_the_tasks():
+    tasks = normal(30)
+    assert mean_interval(np.tile(tasks, (3, 1))) == pytest.approx(t_interval(tasks))
 
 
-def test_interval_is_a_function_of_its_random_stream():
-    values = np.arange(10.0)
-    assert mean_interval(values, rng()) == mean_interval(values, rng())
+def test_the_interval_of_tasks_that_agree_is_that_of_the_runs():
+    runs = normal(3)
+    scores = np.repeat(runs[:, None], 30, axis=1)
+    assert mean_interval(scores) == pytest.approx(t_interval(runs))
 
 
-@pytest.mark.parametrize("values", [np.array([2.0]), np.full(5, 2.0)])
-def test_values_that_do_not_vary_have_an_interval_of_no_width(values):
-    assert mean_interval(values, rng()) == (2.0, 2.0)
+def test_fixed_tasks_do_not_vary():
+    """Only the means of the runs do, however different the tasks are."""
+    scores = normal(4, 2) + np.array([100.0, -100.0])
+    expected = t_interval(scores.mean(axis=1))
+    assert mean_interval(scores, fixed_tasks=True) == pytest.approx(expected)
+    assert np.ptp(mean_interval(scores)) > 1000
 
 
-def test_runs_and_tasks_are_both_drawn():
-    """Scores run + task, with as much spread among 30 runs as among 30 tasks: the variance of the
-    mean is the sum of both, whereas independent scores would have 1 / 30 of it."""
-    runs, tasks = normal(30, seed=1), normal(30, seed=2)
-    scores = runs[:, None] + tasks
-    low, high = interval(scores, rng())
-    expected = 2 * 1.96 * np.sqrt(runs.var() / 30 + tasks.var() / 30)
-    assert high - low == pytest.approx(expected, rel=0.05)
-    shared = interval(np.repeat(runs[:, None], 30, axis=1), rng())
-    assert np.ptp(shared) == pytest.approx(2 * 1.96 * runs.std() / np.sqrt(30), rel=0.05)
+def test_runs_and_tasks_both_count():
+    """With many of each, quantiles are the normal distribution's, and variances add."""
+    runs, tasks = normal(300, seed=1), normal(300, seed=2)
+    low, high = mean_interval(runs[:, None] + tasks)
+    assert high - low == pytest.approx(
+        2 * 1.96 * np.sqrt((runs.var() + tasks.var()) / 300), rel=0.01
+    )
 
 
-def test_an_interval_covers_as_often_as_it_says():
-    """The true mean, 0, of run + task, in 200 experiments with 20 runs and 20 tasks each."""
-    covered = 0
-    for trial in range(200):
-        draw = np.random.default_rng(trial)
-        scores = draw.standard_normal((20, 1)) + draw.standard_normal(20)
-        low, high = interval(scores, draw, mean, 0.9)
-        covered += low < 0 < high
-    assert 0.80 < covered / 200 < 0.96  # small samples make it a little too narrow
+def test_a_crossed_interval_by_hand():
+    """Two runs, two tasks: scores 1, 3 and 5, 11. The means of the runs are 2 and 8, with a
+    variance of the mean of 18 / 2 = 9; the residuals are +-1, with a mean square of 4. The means of
+    the tasks are 3 and 7, with a variance of 8, less 4 / 2: 6, of the mean 3. All quantiles are t
+    with one degree of freedom, 12.7062."""
+    low, high = mean_interval(np.array([[1.0, 3.0], [5.0, 11.0]]))
+    assert (low + high) / 2 == pytest.approx(5.0)
+    assert (high - low) / 2 == pytest.approx(np.sqrt(9 + 3) * 12.7062, rel=1e-5)
 
 
-def test_any_statistic_has_an_interval():
-    scores = np.array([[0.0, 1, 2, 3, 4, 5, 6, 1000]])
-    low, high = interval(scores, rng(), interquartile_mean)
-    assert 0 <= low < interquartile_mean(scores[0]) < high
-    assert interval(scores, rng(), mean)[1] > 1.3 * high
+def test_what_cannot_be_measured_has_no_interval():
+    assert np.isnan(mean_interval(np.array([[2.0]]))).all()
+    assert np.isnan(mean_interval(normal(1, 2), fixed_tasks=True)).all()
+    assert np.isnan(repeats_interval(normal(3), np.array([0, 0, 1]))).all()
+
+
+def test_values_that_do_not_vary_have_an_interval_of_no_width():
+    assert mean_interval(np.full((3, 5), 2.0)) == (2.0, 2.0)
+    assert repeats_interval(np.full(4, 2.0), np.array([0, 0, 1, 1])) == (2.0, 2.0)
+
+
+def test_a_wider_confidence_has_a_wider_interval():
+    scores = normal(3, 10)
+    widths = [np.ptp(mean_interval(scores, confidence=level)) for level in (0.5, 0.9, 0.99)]
+    assert widths == sorted(widths)
+
+
+def test_many_intervals_at_once_are_each_ones():
+    scores = normal(4, 3, 10)
+    together = np.transpose(mean_interval(scores))
+    assert together == pytest.approx(np.array([mean_interval(each) for each in scores]))
+
+
+def test_repetitions_of_two_tasks_are_welchs():
+    """The mean of two tasks has half the width of the interval of their difference."""
+    one, other = normal(5), 3 * normal(8, seed=1)
+    values, groups = np.concatenate([one, other]), np.repeat([0, 1], [5, 8])
+    low, high = repeats_interval(values, groups)
+    assert (low + high) / 2 == pytest.approx((one.mean() + other.mean()) / 2)
+    welch = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert high - low == pytest.approx((welch.high - welch.low) / 2)
+
+
+def test_tasks_cancel_in_a_difference():
+    """They differ by far more than the methods do."""
+    tasks = 100 * normal(20)
+    one, other = np.tile(tasks, (2, 1)) + 1.0, np.tile(tasks, (3, 1))
+    assert difference_interval(one, other) == pytest.approx((1.0, 1.0))
+    assert np.ptp(mean_interval(one)) > 50
+
+
+def test_the_difference_of_two_methods_with_one_task_is_cochran_and_coxs():
+    """The quantiles of both methods, weighted by the variances of their means."""
+    one, other = normal(3, 1), 2 * normal(5, 1, seed=1)
+    variances = np.array([one.var(ddof=1) / 3, other.var(ddof=1) / 5])
+    quantile = variances @ stats.t.ppf(0.975, [2, 4]) / variances.sum()
+    low, high = difference_interval(one, other)
+    assert (low + high) / 2 == pytest.approx(one.mean() - other.mean())
+    assert (high - low) / 2 == pytest.approx(quantile * np.sqrt(variances.sum()))
+
+
+def test_the_difference_of_two_runs_is_a_paired_test():
+    one, other = normal(1, 20), normal(1, 20, seed=1)
+    expected = t_interval((one - other)[0])
+    assert difference_interval(one, other) == pytest.approx(expected)
 
 
 def test_the_probability_of_improvement_by_hand():
@@ -100,25 +144,10 @@ def test_the_probability_of_improvement_is_mann_and_whitneys():
     assert probability_of_improvement(one, other) == pytest.approx(u / 35)
 
 
-def test_a_sure_improvement_has_an_interval_of_no_width():
-    one = normal(3, 10)
-    assert improvement_interval(one + 100, one, rng()) == (1.0, 1.0)
-    low, high = improvement_interval(normal(3, 10, seed=4), one, rng())
-    assert 0 < low < 0.5 < high < 1
-
-
-def test_resamples_of_two_methods_have_the_same_tasks():
-    """Tasks differ by far more than the methods do; drawn together they cancel."""
-    tasks = 100 * normal(20)
-    one, other = tasks[None] + 1.0, tasks[None]
-    for drawn, others_drawn in resamples(rng(), one, other):
-        assert drawn - others_drawn == pytest.approx(1.0)
-    assert np.ptp(interval(one, rng())) > 50
-
-
-def test_methods_on_different_tasks_are_not_compared():
-    with pytest.raises(ValueError, match=r"same tasks, got \[3, 4\]"):
-        improvement_interval(normal(2, 3), normal(2, 4), rng())
+@pytest.mark.parametrize("compare", [difference_interval, probability_of_improvement])
+def test_methods_on_different_tasks_are_not_compared(compare):
+    with pytest.raises(ValueError, match=r"same tasks, got 3 and 4"):
+        compare(normal(2, 3), normal(2, 4))
 
 
 def test_a_performance_profile_by_hand():

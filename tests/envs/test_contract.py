@@ -651,6 +651,35 @@ class Few(PointNav):
         return super().tasks(split, num_tasks)
 
 
+CORNERS = PointNav(region="corners")
+
+
+def few(**members):
+    return type("Corners", (PointNav,), members)(region="corners")
+
+
+def test_a_family_may_have_few_tasks_in_all():
+    check = run_check("task sets", CORNERS)
+    assert (check.outcome, check.reason) == ("pass", "4 tasks in all; no ood tasks")
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (few(all_tasks=np.repeat(CORNERS.all_tasks, 2, axis=0)), "expected each task once"),
+        (few(all_tasks=CORNERS.all_tasks[:3]), "which is not one of all_tasks"),
+        (
+            few(tasks=lambda self, split, n: -TaskFamily.tasks(self, split, n)),
+            "the train tasks do not go through all_tasks in turn",
+        ),
+    ],
+)
+def test_all_tasks_of_a_family_are_checked(family, expected):
+    check = run_check("task sets", family)
+    assert check.outcome == "FAIL"
+    assert expected in check.reason
+
+
 def test_a_family_may_have_few_tasks_of_a_set():
     assert run_check("task sets", Few()).outcome == "pass"
 

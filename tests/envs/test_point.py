@@ -186,7 +186,11 @@ def test_regions_of_goals():
     assert {tuple(goal) for goal in corners.sample_tasks(rng, 60)} == {
         (x, y) for x in (-2.0, 2.0) for y in (-2.0, 2.0)
     }
-    assert not corners.splits_are_disjoint
+    every = [[2.0, 2.0], [-2.0, 2.0], [-2.0, -2.0], [2.0, -2.0]]
+    for split in ("train", "validation", "test"):
+        assert corners.tasks(split, 6).tolist() == every + every[:2], "each in turn"
+    assert corners.in_distribution(np.array([2.0, -2.0]))
+    assert not corners.in_distribution(np.array([2.0, -1.0]))
     assert corners.splits == ("train", "validation", "test")
     half = PointNav(region="semicircle", goal_range=1.0)
     upper, lower = half.sample_tasks(rng, 200), half.tasks("ood", 200)

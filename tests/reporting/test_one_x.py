@@ -39,7 +39,7 @@ def result(columns: list[float], **fields) -> Evaluation:
 
 ADAPTING = result([0.0, 10.0, 20.0, 30.0])
 ORACLE = result([25.0])
-SCORES = {"maml": ADAPTING.scores[None], "oracle": ORACLE.scores[None]}
+RESULTS = {"maml": [ADAPTING], "oracle": [ORACLE]}
 
 
 def dashed_lines(axes):
@@ -53,7 +53,7 @@ def test_curves_have_a_dashed_line_over_the_whole_range(draw, order):
     if draw == "evaluation":
         axes = return_curves(results).axes[0]
     else:
-        axes = adaptation_curves({name: SCORES[name] for name in results}, ADAPTING).axes[0]
+        axes = adaptation_curves({name: RESULTS[name] for name in results}, ADAPTING).axes[0]
     (line,) = dashed_lines(axes)
     assert line.get_label() == "oracle"
     assert set(line.get_ydata()) == {26.5}
@@ -105,30 +105,31 @@ def test_a_terminal_table_has_one_row():
 
 
 def test_table_rows_have_empty_cells():
-    row = method_row("oracle", SCORES["oracle"], [ORACLE], 4)
+    row = method_row("oracle", [ORACLE], 4)
     assert row.cells[0].mean == 26.5
     assert row.cells[1:] == [None, None, None]
 
 
 def test_the_only_scores_are_the_final_ones():
-    final = final_scores(SCORES)
+    final = final_scores(RESULTS)
     assert final["maml"].tolist() == [[30.0, 31.0, 32.0, 33.0]]
     assert final["oracle"].tolist() == [[25.0, 26.0, 27.0, 28.0]]
 
 
 def test_methods_are_compared_at_the_last_x_that_they_share():
     """A method evaluated after fewer adaptations limits the others, one without any does not."""
-    final = final_scores(SCORES | {"short": ADAPTING.scores[None, :, :2]})
+    final = final_scores(RESULTS | {"short": [result([0.0, 10.0])]})
     assert [values[0, 0] for values in final.values()] == [30.0 - 20.0, 25.0, 10.0]
 
 
 def test_improvement_uses_the_only_scores():
-    (found,) = improvements(SCORES)
+    (found,) = improvements(RESULTS)
     assert (found.better, found.other, found.probability) == ("maml", "oracle", 1.0)
+    assert (found.difference, found.low, found.high) == (5.0, 5.0, 5.0)  # on each of the tasks
 
 
 def test_profiles_use_the_only_scores():
-    axes = profiles(SCORES).axes[0]
+    axes = profiles(RESULTS).axes[0]
     (oracle,) = [line for line in axes.lines if line.get_label() == "oracle"]
     levels, shares = oracle.get_data()
     assert shares.tolist() == [np.mean(ORACLE.scores[:, 0] > level) for level in levels]
@@ -170,7 +171,7 @@ def test_results_with_fewer_x_are_put_together(runs, order):
         "maml_trpo": (0, 1, 2, 3),
         "oracle": (0,),
     }
-    shapes = {name: values.shape for name, values in pooled_scores(found).items()}
+    shapes = {name: pooled_scores(seeds).shape for name, seeds in found.items()}
     assert shapes == {"maml_trpo": (1, 5, 4), "oracle": (1, 5, 1)}
 
 

@@ -14,7 +14,12 @@ import metarl
 from metarl.config_files import make_config
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
-from metarl.reporting.pooling import config_differences, pooled_scores, results_by_method
+from metarl.reporting.pooling import (
+    comparable,
+    config_differences,
+    pooled_scores,
+    results_by_method,
+)
 from metarl.reporting.report import MAX_EVENTS, write_report
 from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.summary import read_results, read_summaries
@@ -104,7 +109,8 @@ def test_what_is_on_the_page(page):
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
-    scores = pooled_scores(results_by_method(read_summaries(runs), NAME))
+    found = comparable(results_by_method(read_summaries(runs), NAME))
+    scores = {name: pooled_scores(seeds) for name, seeds in found.items()}
     assert {name: values.shape for name, values in scores.items()} == {
         "maml_trpo": (2, 5, 2),
         "<script>alert(1)</script>": (1, 5, 2),
@@ -313,7 +319,8 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
     found["random"]["returns"][3][1] = [None, None]
     path.write_text(json.dumps(content))
     results = read_results(path)
-    scores = pooled_scores(results_by_method(read_summaries([copy]), TROUBLED))
+    pooled = comparable(results_by_method(read_summaries([copy]), TROUBLED))
+    scores = {name: pooled_scores(seeds) for name, seeds in pooled.items()}
     assert {values.shape for values in scores.values()} == {(1, 5, 2)}
     kept = [0, 1, 2, 4, 5]
     for name in ("maml", "random"):
@@ -322,4 +329,4 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
         found["random"]["returns"][task][0] = [None, None]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="maml: no task is left"):
-        pooled_scores(results_by_method(read_summaries([copy]), TROUBLED))
+        comparable(results_by_method(read_summaries([copy]), TROUBLED))

@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from metarl.reporting.summary import read_results, result_files
 
@@ -21,11 +23,15 @@ def test_a_result_file_of_the_earlier_form_is_read():
     assert (result.x_label, result.x) == ("adaptations", (0, 1, 2))
     assert result.fraction_worse.tolist() == content["worse"]
     assert result.mean.tolist() == content["mean"]
-    assert result.interval.tolist() == content["interval"]
+    low, high = stats.t.interval(
+        0.95, len(result.tasks) - 1, result.mean, stats.sem(result.by_task)
+    )
+    np.testing.assert_allclose(result.interval, np.transpose([low, high]))
     written = result.to_dict()
     renamed = {"axis": "x_label", "points": "x", "worse": "fraction_worse"}
     # The step sizes' factors are the agent's now.
-    assert written.keys() == {renamed.get(key, key) for key in content} - {"step_scales"}
+    expected = {renamed.get(key, key) for key in content} - {"step_scales"} | {"num_all_tasks"}
+    assert written.keys() == expected
 
 
 @pytest.mark.parametrize(

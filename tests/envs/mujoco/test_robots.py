@@ -16,10 +16,12 @@ from metarl.envs import (
     AntGoal,
     AntVel,
     HalfCheetahBody,
+    HalfCheetahDir,
     HalfCheetahVel,
     HopperParams,
     HumanoidDir,
     TaskFamily,
+    TaskObserved,
     WalkerParams,
     WalkerVel,
 )
@@ -423,8 +425,14 @@ def test_headings_go_all_around():
     headings = AntDir(plane=True).sample_tasks(np.random.default_rng(0), 4000)
     np.testing.assert_allclose([headings.min(), headings.max()], [-math.pi, math.pi], atol=0.01)
     assert set(AntDir().sample_tasks(np.random.default_rng(0), 50).ravel()) == {-1.0, 1.0}
-    assert AntDir(plane=True).splits_are_disjoint
-    assert not AntDir().splits_are_disjoint
+    assert AntDir(plane=True).all_tasks is None
+
+
+@pytest.mark.parametrize("family", [HalfCheetahDir(), AntDir(), TaskObserved(AntDir())])
+def test_task_sets_of_directions_have_both_equally_often(family):
+    for split in ("train", "validation", "test"):
+        assert family.tasks(split, 5).tolist() == [[1.0], [-1.0], [1.0], [-1.0], [1.0]]
+    assert family.num_all_tasks == 2
 
 
 def test_bodies_are_log_uniform():

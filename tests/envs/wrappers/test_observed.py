@@ -28,11 +28,11 @@ class EndlessPoint(PointNav):
     """Differs from PointNav in all that a family may say of itself."""
 
     finite_horizon = False
-    splits_are_disjoint = False
     source = "nowhere"
 
-    def tasks(self, split: str, num_tasks: int) -> np.ndarray:
-        return np.full((num_tasks, 2), 0.1)
+    @property
+    def all_tasks(self) -> np.ndarray:
+        return np.full((1, 2), 0.1)
 
 
 @pytest.fixture(
@@ -130,7 +130,7 @@ def test_the_tasks_and_what_is_said_of_them_are_the_familys(family):
         "source",
         "horizon",
         "finite_horizon",
-        "splits_are_disjoint",
+        "num_all_tasks",
         "no_ood_reason",
         "frames_per_second",
     ):
