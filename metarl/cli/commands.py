@@ -141,7 +141,7 @@ def evaluate(
     protocol: str,
     **settings: Any,
 ) -> int:
-    """Measure the return before and after adaptation on held-out tasks.
+    """Measure the return before and after adaptation on test tasks.
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """

@@ -1,4 +1,4 @@
-"""Evaluation of few-episode adaptation to held-out tasks."""
+"""Evaluation of few-episode adaptation to the tasks of a fixed set."""
 
 from __future__ import annotations
 

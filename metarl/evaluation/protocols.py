@@ -1,4 +1,4 @@
-"""Protocols: named measurements of adaptation to held-out tasks.
+"""Protocols: named measurements of adaptation to the tasks of a fixed set.
 
 A protocol is a function of an agent, a task family and an `EvaluationConfig` that returns
 `Results`: evaluations by the name of a part. All protocols raise ConfigError, EpisodeDiverged and

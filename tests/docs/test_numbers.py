@@ -1,0 +1,65 @@
+"""The numbers in README and docs are those of the stored results, digit for digit."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import sinusoid
+from examples.reproduce import figures, measure
+
+ROOT = Path(__file__).parents[2]
+STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())
+README = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+ROWS = [line for line in README if re.match(r"\|[^|]*\|? ?`\w+/\w+` \[\d\]", line)]
+UNCHECKED = ("half_cheetah_dir/demo",)
+"""Rows of README that `python -m examples.docs_check` repeats."""
+AVERAGED = "the same, mean of the last quarter of the checkpoints"
+
+
+def means(family: str, method: str) -> str:
+    results = measure.evaluations(family, STORED[family][method])
+    return " | ".join(f"{each:.1f}" for each in np.mean([one.mean for one in results], axis=0))
+
+
+def test_the_table_of_the_reproduction_is_that_of_the_stored_results():
+    page = (ROOT / "docs/reproduction.md").read_text(encoding="utf-8").splitlines()
+    start = page.index(figures.table(STORED)[0])
+    table = figures.table(STORED)
+    assert page[start : start + len(table)] == table
+
+
+def test_readme_has_rows():
+    assert len(ROWS) == 11
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("`")[1])
+def test_a_row_of_the_readme_is_that_of_the_stored_results(row):
+    config, seeds, steps, returns = re.fullmatch(
+        r"\|.*`(\w+/\w+)`.*\[(\d)\] \| ([\d.]+)M \| (.*) \|", row
+    ).groups()
+    if config in UNCHECKED:
+        return
+    family, method = config.split("/")
+    if family != "ant_vel" and seeds == "1":
+        method += ", whole budget"
+    stored = STORED[family][method]
+    assert len(stored["seeds"]) == int(seeds)
+    assert f"{max(stored['env_steps']) / 1e6:.0f}" == steps
+    assert returns == means(family, method)
+    following = README[README.index(row) + 1]
+    if AVERAGED in following:
+        assert following == f"| | {AVERAGED} | | {means(family, f'{method}, averaged')} |"
+
+
+def test_the_untrained_row_of_the_readme():
+    assert f"| | untrained | 0 | {means('half_cheetah_dir', 'random')} |" in README
+
+
+def test_the_table_of_sinusoids_is_that_of_the_stored_results():
+    stored = json.loads((ROOT / "docs/results/sinusoid.json").read_text())
+    assert sinusoid.table(stored["mse"]) in (ROOT / "docs/library.md").read_text(encoding="utf-8")
