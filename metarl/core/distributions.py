@@ -36,6 +36,17 @@ class Distribution(Protocol):
         """Return the entropy in nats, (B, N), or (B, 1) if no observation influences it."""
         ...
 
+    def fisher_root(self, noise: Tensor) -> Tensor:
+        """Return directions whose covariance is the Fisher matrix of the mean or the logits.
+
+        Args:
+            noise: standard normal, (B, N, A).
+
+        Returns:
+            (B, N, A).
+        """
+        ...
+
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor
     ) -> tuple[Tensor, ...]:
@@ -81,6 +92,9 @@ class Normal:
     def entropy(self) -> Tensor:
         return (self.log_std + 0.5 * (LOG_2PI + 1)).sum(-1)
 
+    def fisher_root(self, noise: Tensor) -> Tensor:
+        return noise * torch.exp(-self.log_std)
+
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor
     ) -> tuple[Tensor, ...]:
@@ -114,6 +128,12 @@ class Categorical:
     def entropy(self) -> Tensor:
         log_prob = self.logits.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
+
+    def fisher_root(self, noise: Tensor) -> Tensor:
+        # With q = sqrt(p): (diag(q) - p q^T) (diag(q) - q p^T) = diag(p) - p p^T
+        prob = self.logits.softmax(-1)
+        root = prob.sqrt()
+        return root * noise - prob * (root * noise).sum(-1, keepdim=True)
 
     def fisher_vector_product(
         self, directions: tuple[Tensor, ...], weight: Tensor

@@ -173,13 +173,44 @@ class MLPPolicy(ABC):
 
     def forward(self, params: Params, obs: Tensor) -> Tensor:
         """Return the outputs of the MLP, (B, N, num_outputs), at `obs`, (B, N, obs_dim)."""
+        last = self.num_layers - 1
+        return linear(self.layer_inputs(params, obs)[last], *self.layer(params, last))
+
+    def layer_inputs(self, params: Params, obs: Tensor) -> list[Tensor]:
+        """Return the input of each layer, (B, N, in), at `obs`, (B, N, obs_dim)."""
         activation = torch.tanh if self.config.activation == "tanh" else torch.relu
-        hidden = obs
-        for number in range(self.num_layers):
-            if number:
-                hidden = activation(hidden)
-            hidden = linear(hidden, *self.layer(params, number))
-        return hidden
+        inputs = [obs]
+        for number in range(self.num_layers - 1):
+            inputs.append(activation(linear(inputs[-1], *self.layer(params, number))))
+        return inputs
+
+    def activation_slope(self, hidden: Tensor) -> Tensor:
+        """Return the derivatives of the activation that gave `hidden`, of the same shape."""
+        return 1 - hidden**2 if self.config.activation == "tanh" else (hidden > 0).to(hidden)
+
+    def layer_rows(self, params: Params, number: int, inputs: Tensor) -> Params:
+        """Return what a layer multiplies each of its parameters with: the output of the layer is
+        the sum of rows @ parameter, with rows (B, N, rows of the parameter) by name.
+
+        Args:
+            params: stacked parameters.
+            number: the layer.
+            inputs: its inputs, (B, N, in), as in `layer_inputs`.
+        """
+        first = number == 0
+        if first and self._obs_scale is not None:
+            inputs = inputs / self._obs_scale[:, 0].to(inputs)
+        rows = {f"weight{number}": inputs, f"bias{number}": torch.ones_like(inputs[..., :1])}
+        if first and len(self._input_scale):
+            own = params["input"] * self._input_scale.to(inputs)  # (B, 1, k)
+            rows["input_weight"] = own.expand(*inputs.shape[:2], -1)
+        return rows
+
+    def input_effect(self, params: Params) -> Tensor:
+        """Return the derivatives of the first layer's output with respect to the inputs of the bias
+        transformation, (B, k, units)."""
+        weight = params["input_weight"]
+        return self._input_scale.to(weight)[:, None] * weight
 
     def std_diagnostics(self, params: Iterable[Params]) -> dict[str, float]:
         """Return diagnostics of the standard deviation; {} for policies without one."""

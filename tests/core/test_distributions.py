@@ -153,3 +153,19 @@ def test_detach_keeps_the_numbers_and_drops_the_graph(fixture, request):
         assert before.requires_grad
         assert not output.requires_grad
         assert torch.equal(output, before)
+
+
+@pytest.mark.parametrize("kind", [Normal, Categorical])
+def test_the_root_of_the_fisher_matrix_times_its_transpose_is_the_matrix(kind):
+    """At one observation: the rows of the root are the directions of unit vectors of noise."""
+    values = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 1, 1, 3)))
+    distribution = Normal(*values) if kind is Normal else Categorical(values[0])
+    root, matrix = [], []
+    for unit in torch.eye(3, dtype=torch.float64):
+        root.append(distribution.fisher_root(unit.view(1, 1, 3)).flatten())
+        direction = (unit.view(1, 1, 3), torch.zeros(1, 1, 3, dtype=torch.float64))
+        used = direction[: len(distribution.outputs)]
+        product = distribution.fisher_vector_product(used, torch.ones(1, 1, dtype=torch.float64))
+        matrix.append(product[0].flatten())
+    root = torch.stack(root)
+    torch.testing.assert_close(root.T @ root, torch.stack(matrix))

@@ -248,3 +248,28 @@ def test_the_network_gives_the_logits():
     logits = policy(params, torch.tensor([[[0.2]]], dtype=torch.float64)).logits[0, 0].tolist()
     hidden = math.tanh(1.6)
     assert logits == pytest.approx([2 * hidden + 0.5, -hidden], rel=1e-14)
+
+
+def test_a_layer_is_the_sum_of_its_rows_times_its_parameters():
+    """The first with scaled observations and a bias transformation."""
+    rng = np.random.default_rng(0)
+    config = PolicyConfig(hidden=(6, 5), obs_scale=(2.0, 6.0, 0.2), bias_transform=(2.0, 5.0))
+    policy = GaussianMLP(config, 3, 2)
+    params = {name: value + 0.5 for name, value in policy.init(rng, torch.float64).items()}
+    params = stack(params, 4)
+    obs = torch.from_numpy(rng.standard_normal((4, 7, 3)))
+    inputs = policy.layer_inputs(params, obs)
+    assert [each.shape[-1] for each in inputs] == [3, 6, 5]
+    outputs = [*(each.atanh() for each in inputs[1:]), policy.forward(params, obs)]
+    for number, (each, expected) in enumerate(zip(inputs, outputs, strict=True)):
+        rows = policy.layer_rows(params, number, each)
+        torch.testing.assert_close(sum(rows[name] @ params[name] for name in rows), expected)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_slope_of_an_activation_is_its_derivative(activation):
+    policy = GaussianMLP(PolicyConfig(activation=activation), 3, 2)
+    x = torch.linspace(-2, 2, 8, dtype=torch.float64, requires_grad=True)
+    hidden = getattr(torch, activation)(x)
+    (expected,) = torch.autograd.grad(hidden.sum(), x)
+    torch.testing.assert_close(policy.activation_slope(hidden.detach()), expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -17,6 +17,9 @@ from metarl.core.schema import Section
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite
 
+Product: TypeAlias = Callable[[Tensor], Tensor]
+"""The product of a matrix (P, P) and a vector, as a function of the vector (P,)."""
+
 
 class TRPOConfig(Section):
     """The outer update: trust-region policy optimisation."""
@@ -26,9 +29,15 @@ class TRPOConfig(Section):
     max_kl: Annotated[float, Field(gt=0)] = 0.01
     """Largest mean KL divergence from the old to the new adapted policies, in nats."""
     cg_steps: Annotated[int, Field(ge=1)] = 10
-    """Number of conjugate-gradient steps for the search direction."""
+    """Number of conjugate-gradient steps for the search direction, a Fisher-vector product each."""
     cg_damping: Annotated[float, Field(ge=0)] = 1e-5
     """Constant added to the diagonal of the Fisher matrix."""
+    preconditioner: Literal["none", "kfac"] = "none"
+    """Approximate inverse of the Fisher matrix with which conjugate gradients begin: none, or
+    Kronecker factors of the layers of the adapted policies (K-FAC, Martens and Grosse 2015)."""
+    preconditioner_damping: Annotated[float, Field(gt=0)] = 0.01
+    """Constant added to the diagonal of the approximate Fisher matrix. Directions of less
+    curvature are noise of the meta-batch mostly."""
     line_search_steps: Annotated[int, Field(ge=1)] = 15
     """Largest number of step sizes that the line search tries."""
     line_search_shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
@@ -71,25 +80,32 @@ class LineSearch:
 
 
 def conjugate_gradient(
-    product: Callable[[Tensor], Tensor], target: Tensor, steps: int, tolerance: float = 1e-10
+    product: Product,
+    target: Tensor,
+    steps: int,
+    tolerance: float = 1e-10,
+    precondition: Product | None = None,
 ) -> Tensor:
     """Solve A x = target by conjugate gradients (Hestenes and Stiefel 1952, section 3, equations
-    3:1).
+    3:1), preconditioned if wanted (Concus, Golub and O'Leary 1976, section 2).
 
     Args:
         product: the function p -> A p, from (P,) to (P,), with A positive definite.
         target: right-hand side, (P,).
         steps: largest number of products.
-        tolerance: the iteration stops when the squared norm of the residual is at most this
-            fraction of the squared norm of `target`.
+        tolerance: the iteration stops when the squared norm of the residual, in the metric of the
+            preconditioner, is at most this fraction of the squared norm of `target`.
+        precondition: the function r -> M r, from (P,) to (P,), with M positive definite and about
+            the inverse of A; the identity by default.
 
     Returns:
         The approximate solution x, (P,).
     """
+    precondition = precondition or (lambda residual: residual)
     solution = torch.zeros_like(target)
     residual = target.clone()  # r_0 = k - A x_0, x_0 = 0 (3:1a)
-    direction = target.clone()  # p_0 = r_0 (3:1a)
-    residual_norm_sq = residual @ residual
+    direction = precondition(residual)  # p_0 = M r_0 (3:1a)
+    residual_norm_sq = residual @ direction  # (r_i, M r_i)
     tolerance_sq = tolerance * residual_norm_sq
     for _ in range(steps):
         if residual_norm_sq <= tolerance_sq:
@@ -98,15 +114,19 @@ def conjugate_gradient(
         alpha = residual_norm_sq / (direction @ Ap)  # a_i = |r_i|^2 / (p_i, A p_i) (3:1b)
         solution = solution + alpha * direction  # x_{i+1} = x_i + a_i p_i (3:1c)
         residual = residual - alpha * Ap  # r_{i+1} = r_i - a_i A p_i (3:1d)
-        next_norm_sq = residual @ residual
-        # b_i = |r_{i+1}|^2 / |r_i|^2 (3:1e), p_{i+1} = r_{i+1} + b_i p_i (3:1f)
-        direction = residual + (next_norm_sq / residual_norm_sq) * direction
+        preconditioned = precondition(residual)
+        next_norm_sq = residual @ preconditioned
+        # b_i = |r_{i+1}|^2 / |r_i|^2 (3:1e), p_{i+1} = M r_{i+1} + b_i p_i (3:1f)
+        direction = preconditioned + (next_norm_sq / residual_norm_sq) * direction
         residual_norm_sq = next_norm_sq
     return solution
 
 
 def trust_region_step(
-    gradient: Tensor, product: Callable[[Tensor], Tensor], config: TRPOConfig
+    gradient: Tensor,
+    product: Product,
+    config: TRPOConfig,
+    precondition: Product | None = None,
 ) -> Tensor:
     """Return the step s along -F^-1 gradient to the boundary of the trust region, (P,).
 
@@ -116,6 +136,7 @@ def trust_region_step(
         gradient: the gradient of the loss, (P,).
         product: the function v -> F v, from (P,) to (P,), with the Fisher matrix F.
         config: the settings.
+        precondition: as in `conjugate_gradient`.
 
     Raises:
         NotFinite: if the direction is not finite.
@@ -124,7 +145,7 @@ def trust_region_step(
     def damped(vector: Tensor) -> Tensor:
         return product(vector) + config.cg_damping * vector
 
-    direction = conjugate_gradient(damped, -gradient, config.cg_steps)
+    direction = conjugate_gradient(damped, -gradient, config.cg_steps, precondition=precondition)
     curvature = direction @ damped(direction)
     if not torch.isfinite(curvature):
         raise NotFinite("the search direction")
@@ -175,11 +196,15 @@ class TRPO:
         config, old = self.config, objective.vector
         with timer("surrogate gradient"):
             found = objective.gradient()
+        precondition = None
+        if config.preconditioner == "kfac":
+            with timer("preconditioner"):
+                precondition = objective.kfac_preconditioner(config.preconditioner_damping)
         with timer("conjugate gradient"):
             product = objective.fisher_vector_product(
                 config.fisher_fraction, config.jacobian_fraction
             )
-            step = trust_region_step(found.gradient, product, config)
+            step = trust_region_step(found.gradient, product, config, precondition)
             del product  # frees its graphs
         with timer("line search"):
             search = line_search(
