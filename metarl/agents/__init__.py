@@ -19,7 +19,10 @@ from metarl.envs.registry import import_object
 
 __all__ = ["KINDS", "AgentConfig", "AgentSetup", "MetaAgent", "Rollout", "make_agent"]
 
-KINDS = {"maml": "metarl.agents.maml.config:MAMLConfig"}
+KINDS = {
+    "maml": "metarl.agents.maml.config:MAMLConfig",
+    "rl2": "metarl.agents.rl2.config:RL2Config",
+}
 """The config class of each kind of agent, as `module:Class`."""
 
 
