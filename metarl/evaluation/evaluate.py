@@ -10,7 +10,7 @@ import numpy as np
 from metarl.agents import MetaAgent
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import UserError, check, check_amount, check_known
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import SPLITS, TaskFamily
@@ -64,7 +64,7 @@ def evaluate(
     rows = chosen_tasks(family, split, tasks)
     keep_freed_memory()
     failures: list[Failure] = []
-    with single_threaded_torch():
+    with single_threaded_math():
         rollouts = adaptation_rollouts(
             agent,
             family.make_batch(tasks * episodes, threads),

@@ -16,7 +16,7 @@ from gymnasium.spaces import Discrete
 
 from metarl.agents import MetaAgent
 from metarl.core.errors import UserError, check_known
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
@@ -79,7 +79,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             task_mask=task_mask,
         )
 
-    with single_threaded_torch():
+    with single_threaded_math():
         state = agent.initial_state(len(repeated))
         experience = play(state, max(EXPERIENCE_EPISODES), 0)
         returns = []

@@ -13,7 +13,7 @@ import numpy as np
 from metarl.agents import MetaAgent
 from metarl.config import Config, family_keys
 from metarl.core.errors import UserError
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
 from metarl.envs import WorkerError, family_class, family_name
@@ -202,7 +202,7 @@ class Trainer:
                 returns.append(line["return_after"])
                 monitor(line)
             progress = Progress(run, state.iteration)
-            with finishing(tracker, run), single_threaded_torch(), stop_signals() as stop, progress:
+            with finishing(tracker, run), single_threaded_math(), stop_signals() as stop, progress:
                 for iteration in range(state.iteration, config.iterations):
                     start = time.perf_counter()
                     done = iteration + 1
