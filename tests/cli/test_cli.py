@@ -17,8 +17,8 @@ import metarl.reporting.benchmark
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
+from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
-from metarl.training.loop import default_directory
 from tests.cli.conftest import TINY
 
 
