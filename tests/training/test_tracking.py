@@ -13,9 +13,11 @@ from wandb.proto import wandb_internal_pb2
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
+from metarl.envs import PointNav
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
+from metarl.runs.identity import group_name
 from metarl.runs.run import Run
 from metarl.training.loop import train
 from metarl.training.tracking import NullTracker, start_tracker
@@ -91,7 +93,8 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     assert "artifact" in kinds or any("artifact" in str(record.request) for record in found)
     (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
     assert "agent" in {update.key for update in started.run.config.update}
-    assert started.run.run_group == "point_nav/maml_trpo"
+    assert started.run.run_group == group_name(run.config)
+    assert re.fullmatch(r"point_nav/maml_trpo-[0-9a-f]{8}", started.run.run_group)
 
 
 def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
@@ -198,6 +201,32 @@ def test_a_long_name_of_a_folder_is_shortened(tmp_path, logged_out, capsys):
     names = artifacts(run)
     assert names == ["a" * 104 + f"-{made.run_id}-checkpoint"]
     assert [len(name) for name in names] == [128]
+
+
+def test_runs_are_grouped_as_in_a_report(tmp_path, logged_out):
+    """By their settings, not by their label: other seeds have one group, of any job."""
+    long = {"method": "m" * 100, "env.family": "tests.training.test_tracking:LongNav"}
+    groups = {}
+    for name, changed in {
+        "a": {},
+        "b": {"seed": 1, "threads": 2},
+        "c": {"agent.inner.lr": 5},
+        "d": long,
+        "e": {**long, "agent.inner.lr": 5},
+    }.items():
+        run = Run.create(config(**changed), tmp_path / name)
+        for job in ("train", "evaluate"):
+            start_tracker(run, job).finish()
+        (groups[name],) = {made.run_group for made in begun(run)}
+    assert groups["a"] == groups["b"]
+    assert len(set(groups.values())) == 4
+    assert {len(groups[name]) for name in "de"} == {128}
+
+
+class LongNav(PointNav):
+    """Has a name that is long."""
+
+    name = "n" * 50
 
 
 def artifacts(run):
