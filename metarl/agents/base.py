@@ -153,6 +153,11 @@ class AgentConfig(Section):
         """Make the agent with initial meta-parameters."""
         raise NotImplementedError
 
+    def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        """Return the bytes that an update needs at least on the learner's device, in addition to
+        the episodes, as far as they grow with the size of an observation."""
+        return 0
+
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.
 

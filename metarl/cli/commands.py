@@ -110,7 +110,9 @@ def train(
 def dry_run(config: Any, directory: Path) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
+    from metarl.training.memory import check_memory
 
+    check_memory(config)
     config.make_agent()
     config.env.check_repeatable()
     click.echo(config.to_yaml(), nl=False)

@@ -21,6 +21,7 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
 from metarl.training.continuation import check_same_run, open_to_continue
+from metarl.training.memory import check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
@@ -55,7 +56,8 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         The finished run.
 
     Raises:
-        UserError: if the folder exists, the device is not available, or WANDB_MODE is no mode.
+        UserError: if the folder exists, the device is not available, the observations do not fit
+            into memory, or WANDB_MODE is no mode.
         WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
@@ -127,6 +129,7 @@ class Trainer:
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
         """Create a run in a new folder; see `train`."""
         check_environment()
+        check_memory(config)
         agent = config.make_agent()
         config.env.check_repeatable()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
@@ -165,8 +168,8 @@ class Trainer:
             The finished run.
 
         Raises:
-            ConfigError: if the device is not available, or more iterations are done than the config
-                has.
+            ConfigError: if the device is not available, the observations do not fit into memory, or
+                more iterations are done than the config has.
             UserError: if the run is finished already, if another process is training it, or if all
                 its checkpoints are damaged.
             Interrupted: at SIGINT or SIGTERM, after the state was saved.
@@ -244,6 +247,7 @@ class Trainer:
 
     def _agent_of(self, state: Checkpoint | None) -> MetaAgent:
         """Return the agent of a checkpoint; the initial agent for None."""
+        check_memory(self.config)
         if state is None:
             return self._agent or self.config.make_agent()
         return self.config.make_agent(state.agent)
