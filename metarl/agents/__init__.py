@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from metarl.agents.base import AgentConfig, AgentSetup, MetaAgent, Rollout, check_fits
+from metarl.agents.normalization import NormalizedAgent
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema import make_member
 from metarl.core.schema_keys import plain
@@ -103,9 +105,11 @@ def make_agent(
             f"({torch.cuda.device_count()} CUDA devices found); choose another with --device cpu"
         )
     try:
-        agent = config.make(setup)
+        agent: MetaAgent = config.make(setup)
     except ConfigError as error:
         raise ConfigError(f"agent.{error}") from None
+    if config.normalize_observations:
+        agent = NormalizedAgent(agent, int(np.prod(setup.observation_space.shape)))
     if state is not None:
         check_fits(state, agent.state_dict())
         agent.load_state_dict(state)

@@ -137,10 +137,13 @@ class AgentSetup:
 
 
 class AgentConfig(Section):
-    """The config of an agent; its first field, `kind`, is the tag of the union of all kinds."""
+    """The config of an agent of any kind; `kind` is the tag of the union of all kinds."""
 
     kind: str
     """The kind of agent."""
+    normalize_observations: bool = False
+    """Whether observations are shifted by their mean and divided by their standard deviation, which
+    are measured on one meta-batch of episodes of the untrained agent and then kept."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

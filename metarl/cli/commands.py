@@ -113,8 +113,8 @@ def dry_run(config: Any, directory: Path) -> int:
     from metarl.training.memory import check_memory
 
     check_memory(config)
-    config.make_agent()
     config.env.check_repeatable()
+    config.make_agent()
     click.echo(config.to_yaml(), nl=False)
     steps = meta_batch_steps(config)
     click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")

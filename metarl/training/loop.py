@@ -130,8 +130,8 @@ class Trainer:
         """Create a run in a new folder; see `train`."""
         check_environment()
         check_memory(config)
-        agent = config.make_agent()
         config.env.check_repeatable()
+        agent = config.make_agent()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
     @classmethod

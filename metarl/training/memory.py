@@ -42,6 +42,8 @@ def needed_memory(config: Config) -> int:
     rollout = steps * family.observation_space.shape[0] * 4  # float32
     # The episodes of all rollouts, and those of one in the order of steps (`collect`)
     needed = (sampling.adaptation_steps + 2) * rollout
+    if config.agent.normalize_observations:
+        needed += (sampling.adaptation_steps + 1) * rollout  # their copies for the update
     if config.device == "cpu":
         needed += config.agent.update_memory(family, sampling)
     return needed

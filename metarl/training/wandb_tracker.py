@@ -142,6 +142,7 @@ def wandb_id(run: Run, job: str) -> str:
         config = run.config.to_dict()
         for name in ("iterations", "device", "threads", "tracking"):
             del config[name]
+        del config["agent"]["normalize_observations"]  # newer than these runs
         key += json.dumps(config, sort_keys=True).encode()
     return hashlib.sha256(key).hexdigest()[:12]
 

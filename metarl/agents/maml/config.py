@@ -41,6 +41,8 @@ class MAMLConfig(AgentConfig):
             obs_dim = family.observation_space.shape[0]
             wanted = f"one number for each of the {obs_dim} of an observation, or none"
             check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
+            reason = "normalize_observations is true, and scales them by measured numbers"
+            _refuse(self.normalize_observations, "policy.obs_scale", list(scale), reason)
         inner, outer = self.inner, self.outer
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,
