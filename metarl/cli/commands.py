@@ -185,7 +185,6 @@ def evaluate(
     from metarl.evaluation.compare import evaluate_run
     from metarl.reporting import evaluation as presented
     from metarl.rollout.failures import EpisodeDiverged
-    from metarl.runs.run import Run
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
@@ -198,12 +197,21 @@ def evaluate(
         )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
-    figure = presented.publish_evaluation(Run.open(target.directory), file, results)
+    run = run_to_track(target.directory, overrides)
+    figure = presented.publish_evaluation(run, file, results)
     click.echo(presented.evaluation_title(results))
     print_table(presented.evaluation_table(results))
     for line in (*presented.evaluation_notes(results), file, figure):
         click.echo(line)
     return 0
+
+
+def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
+    """Open a run whose evaluation or video is tracked: with its own config, by which it is grouped,
+    except for new values of `tracking`."""
+    from metarl.runs.run import Run
+
+    return Run.open(directory, **{k: v for k, v in overrides.items() if k.startswith("tracking.")})
 
 
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Make a video of adaptation.")
@@ -263,7 +271,7 @@ def render(
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)
     click.echo(f"{info}\n{info.speed}")
-    tracker = start_tracker(run, job="render")
+    tracker = start_tracker(run_to_track(target.directory, overrides), job="render")
     tracker.video(f"adaptation/{out.stem}", out)
     tracker.finish()
     return 0

@@ -223,6 +223,25 @@ def test_runs_are_grouped_as_in_a_report(tmp_path, logged_out):
     assert {len(groups[name]) for name in "de"} == {128}
 
 
+def test_tracking_is_set_for_an_evaluation_and_a_video(tmp_path, logged_out):
+    """Which belong to the run's own group, whatever else is set for them."""
+    run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
+    sizes = ["--tasks=1", "--episodes=2", "--steps=1", "--env.horizon=3"]
+    tracked = ["--tracking.mode=offline", "--tracking.project=mine"]
+    video = ["--out", str(tmp_path / "a.gif"), "--width=96", "--height=96"]
+    for command, extra in (("evaluate", []), ("render", video)):
+        assert main([command, str(run.directory), *sizes, *extra]) == 0
+        assert not (run.directory / "wandb").exists()
+    for command, extra in (("evaluate", []), ("render", video)):
+        assert main([command, str(run.directory), *sizes, *extra, *tracked]) == 0
+    made = begun(run)
+    assert sorted((each.job_type, each.project) for each in made) == [
+        ("evaluate", "mine"),
+        ("render", "mine"),
+    ]
+    assert {each.run_group for each in made} == {group_name(run.config)}
+
+
 class LongNav(PointNav):
     """Has a name that is long."""
 
