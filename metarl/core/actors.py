@@ -13,6 +13,20 @@ import numpy as np
 from metarl.core.errors import UserError
 
 
+def check_obs_size(obs: np.ndarray, obs_dim: int) -> None:
+    """Check that observations, (..., n), have the size that an agent was made for.
+
+    Raises:
+        UserError: if n is not `obs_dim`.
+    """
+    if obs.shape[-1] != obs_dim:
+        raise UserError(
+            f"env: expected observations of {obs_dim} numbers, for which the policy was made, got "
+            f"{obs.shape[-1]}: the agent comes from another task family, or from other settings of "
+            "this one"
+        )
+
+
 class MLPActor(ABC):
     """Chooses actions from the outputs of a stack of MLPs, one MLP per task."""
 
@@ -32,12 +46,7 @@ class MLPActor(ABC):
         Raises:
             UserError: if the observations do not have the size that the policy was made for.
         """
-        if obs.shape[-1] != self._obs_dim:
-            raise UserError(
-                f"env: expected observations of {self._obs_dim} numbers, for which the policy was "
-                f"made, got {obs.shape[-1]}: the agent comes from another task family, or from "
-                "other settings of this one"
-            )
+        check_obs_size(obs, self._obs_dim)
         hidden = obs
         for number, (weight, bias) in enumerate(self._layers):
             if number:
