@@ -10,6 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
 from metarl.agents import KINDS, AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
+from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
@@ -126,11 +127,13 @@ class Config(Section):
         """Make the agent with initial meta-parameters, or with the state of a checkpoint.
 
         Args:
-            state: the agent's state in a checkpoint; None initialises the agent by `seed`.
+            state: the agent's state in a checkpoint; None initialises the agent by `seed`, and
+                plays a meta-batch of episodes if it normalises observations.
 
         Raises:
             ConfigError: if the device is not available.
             UserError: if the checkpoint does not fit the config.
+            EpisodeDiverged: as `measure_observations`, without `state`.
         """
         setup = AgentSetup(
             observation_space=self.env.observation_space,
@@ -140,7 +143,17 @@ class Config(Section):
             device=torch.device(self.device),
             num_threads=self.num_threads,
         )
-        return make_agent(self.agent, setup, state)
+        agent = make_agent(self.agent, setup, state)
+        if state is None and isinstance(agent, NormalizedAgent):
+            measure_observations(
+                agent,
+                self.env,
+                self.sampling,
+                seed=self.seed,
+                num_threads=self.num_threads,
+                stops=self.on_failure == "stop",
+            )
+        return agent
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, including defaults, as nested dicts and lists."""

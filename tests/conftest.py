@@ -29,6 +29,11 @@ from metarl.rollout.collect import episode_rngs as rollout_rngs
 from metarl.rollout.episodes import Episodes
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> Iterator[None]:
     """Torch as in training: single-threaded, threads are over microbatches of tasks."""

@@ -152,7 +152,7 @@ class ExternalFamily(TaskFamily):
                         f"{name} is {one[at]:g}, then {other[at]:g}, so that resume and evaluation "
                         "would differ from training; expected a reset that forgets earlier episodes"
                         " and draws only from its seed (in place of NormalizeObservation set "
-                        "agent.policy.obs_scale)"
+                        "agent.normalize_observations to true)"
                     )
 
     def _trial_episode(self, pool: Pool) -> list[list[np.ndarray]]:

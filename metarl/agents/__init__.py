@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from metarl.agents.base import AgentConfig, AgentSetup, MetaAgent, Rollout, check_fits
+from metarl.agents.normalization import NormalizedAgent
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema import make_member
 from metarl.core.schema_keys import plain
 from metarl.envs.registry import import_object
 
-__all__ = ["KINDS", "AgentConfig", "AgentSetup", "MetaAgent", "Rollout", "make_agent"]
+__all__ = [
+    "KINDS",
+    "AgentConfig",
+    "AgentSetup",
+    "MetaAgent",
+    "Rollout",
+    "is_available",
+    "make_agent",
+]
 
 KINDS = {
     "maml": "metarl.agents.maml.config:MAMLConfig",
@@ -73,6 +83,11 @@ def make_agent_config(values: Any) -> AgentConfig:
     return make_member(cls, {**values, "kind": kind}, f"kind is {kind}", others)
 
 
+def is_available(device: torch.device) -> bool:
+    """Return whether this machine has a device, the CPU or a CUDA device."""
+    return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
+
+
 def make_agent(
     config: AgentConfig, setup: AgentSetup, state: Mapping[str, Any] | None = None
 ) -> MetaAgent:
@@ -87,16 +102,17 @@ def make_agent(
         ConfigError: if the device is not available, or a setting does not fit the task family.
         UserError: if the checkpoint does not fit the config.
     """
-    device = setup.device
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if not is_available(setup.device):
         raise ConfigError(
-            f"device: {device} is not available here "
-            f"({torch.cuda.device_count()} CUDA devices found); expected cpu"
+            f"device: {setup.device} is not available here "
+            f"({torch.cuda.device_count()} CUDA devices found); choose another with --device cpu"
         )
     try:
-        agent = config.make(setup)
+        agent: MetaAgent = config.make(setup)
     except ConfigError as error:
         raise ConfigError(f"agent.{error}") from None
+    if config.normalize_observations:
+        agent = NormalizedAgent(agent, int(np.prod(setup.observation_space.shape)))
     if state is not None:
         check_fits(state, agent.state_dict())
         agent.load_state_dict(state)

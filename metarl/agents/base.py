@@ -137,10 +137,13 @@ class AgentSetup:
 
 
 class AgentConfig(Section):
-    """The config of an agent; its first field, `kind`, is the tag of the union of all kinds."""
+    """The config of an agent of any kind; `kind` is the tag of the union of all kinds."""
 
     kind: str
     """The kind of agent."""
+    normalize_observations: bool = False
+    """Whether observations are shifted by their mean and divided by their standard deviation, which
+    are measured on one meta-batch of episodes of the untrained agent and then kept."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.
@@ -152,6 +155,11 @@ class AgentConfig(Section):
     def make(self, setup: AgentSetup) -> MetaAgent:
         """Make the agent with initial meta-parameters."""
         raise NotImplementedError
+
+    def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        """Return the bytes that an update needs at least on the learner's device, in addition to
+        the episodes, as far as they grow with the size of an observation."""
+        return 0
 
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from metarl.cli.completion import complete_names, complete_run
-from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget
+from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget, short_flags
 from metarl.cli.group import FILE, cli, config_argument, print_table
 from metarl.cli.parser import Command, OneByOne, print_error
 from metarl.core.errors import StorageError, UserError, check
@@ -33,7 +34,12 @@ steps_option = click.option("--steps", default=3, help="Adaptations.")
 @config_argument(required=False)
 @click.option("--out", type=FILE, metavar="DIR", help="The run's folder.")
 @click.option(
-    "--resume", type=FILE, metavar="RUN", help="Continue this run.", shell_complete=complete_run
+    "--resume",
+    type=FILE,
+    metavar="RUN",
+    help="Continue this run, in place of a CONFIG. It takes --iterations, --device, --threads, "
+    "--tracking.* and --dry-run.",
+    shell_complete=complete_run,
 )
 @click.option(
     "--continue",
@@ -55,29 +61,40 @@ def train(
     `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
     """
     from metarl.rollout.failures import EpisodeDiverged
-    from metarl.training.loop import Interrupted, Trainer, default_directory
+    from metarl.runs.identity import default_directory
+    from metarl.runs.run import is_free
+    from metarl.training.loop import Interrupted, Trainer
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
     if (target.name is None) == (resume is None):
         raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
-    if resume and (overrides or out or dry or or_resume):
+    if resume and out:
         raise UserError(
-            f"--resume: {resume} goes on with its own config and folder; expected no other flag"
+            f"--out: {resume} goes on in its own folder; for another run: metarl train "
+            f"{shlex.quote(str(resume / 'config.yaml'))} --out {shlex.quote(str(out))}"
+        )
+    if resume and or_resume:
+        raise UserError(
+            f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
         )
     directory = resume
     try:
         if resume:
-            trainer = Trainer.resume(resume)
+            with short_flags():
+                trainer = Trainer.resume(resume, **overrides)
         else:
             config = target.make(overrides)
             # A label given by hand names the folder too.
             source = None if "method" in overrides else target.name
             directory = out or default_directory(config, source)
-            if dry:
+            if dry and not (or_resume and not is_free(directory)):
                 return dry_run(config, directory)
             trainer = (Trainer.create_or_resume if or_resume else Trainer.create)(config, directory)
-        trainer.run()
+        if dry:
+            return dry_continuation(trainer)
+        with short_flags():
+            trainer.run()
     except Interrupted as interruption:
         click.echo(interruption)
         return 128 + interruption.signal
@@ -93,16 +110,36 @@ def train(
 def dry_run(config: Any, directory: Path) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
+    from metarl.training.memory import check_memory
 
-    config.make_agent()
+    check_memory(config)
     config.env.check_repeatable()
-    sampling = config.sampling
-    episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
-    steps = episodes * config.env.horizon
+    config.make_agent()
     click.echo(config.to_yaml(), nl=False)
+    steps = meta_batch_steps(config)
     click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
     check_free(directory)
     return 0
+
+
+def dry_continuation(trainer: Any) -> int:
+    """Check all settings with which a run would go on, and print its config."""
+    with short_flags():
+        remaining = trainer.remaining()
+    trainer.config.env.check_repeatable()
+    click.echo(trainer.config.to_yaml(), nl=False)
+    click.echo(
+        f"# {remaining} of {trainer.config.iterations} iterations remain of up to "
+        f"{meta_batch_steps(trainer.config):,} env steps, in {trainer.directory}"
+    )
+    return 0
+
+
+def meta_batch_steps(config: Any) -> int:
+    """Return the largest number of environment steps of an iteration."""
+    sampling = config.sampling
+    episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
+    return episodes * config.env.horizon
 
 
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Measure adaptation.")
@@ -148,7 +185,6 @@ def evaluate(
     from metarl.evaluation.compare import evaluate_run
     from metarl.reporting import evaluation as presented
     from metarl.rollout.failures import EpisodeDiverged
-    from metarl.runs.run import Run
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
@@ -161,12 +197,21 @@ def evaluate(
         )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
-    figure = presented.publish_evaluation(Run.open(target.directory), file, results)
+    run = run_to_track(target.directory, overrides)
+    figure = presented.publish_evaluation(run, file, results)
     click.echo(presented.evaluation_title(results))
     print_table(presented.evaluation_table(results))
     for line in (*presented.evaluation_notes(results), file, figure):
         click.echo(line)
     return 0
+
+
+def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
+    """Open a run whose evaluation or video is tracked: with its own config, by which it is grouped,
+    except for new values of `tracking`."""
+    from metarl.runs.run import Run
+
+    return Run.open(directory, **{k: v for k, v in overrides.items() if k.startswith("tracking.")})
 
 
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Make a video of adaptation.")
@@ -201,9 +246,9 @@ def render(
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.envs import RendererFailed, RenderingUnavailable, TaskError
+    from metarl.evaluation.evaluate import open_to_evaluate
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
-    from metarl.runs.run import Run
     from metarl.training.tracking import start_tracker
     from metarl.training.tracking_environment import check_environment
 
@@ -212,7 +257,7 @@ def render(
         raise UserError("--task: not allowed with argument --tasks")
     num_tasks = 1 if tasks is None else tasks
     check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
-    run = Run.open(target.directory, **overrides)
+    run = open_to_evaluate(target.directory, **overrides)
     family = run.config.env
     try:
         rows = family.check_task(list(task)) if task else family.tasks("test", num_tasks)
@@ -226,7 +271,7 @@ def render(
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)
     click.echo(f"{info}\n{info.speed}")
-    tracker = start_tracker(run, job="render")
+    tracker = start_tracker(run_to_track(target.directory, overrides), job="render")
     tracker.video(f"adaptation/{out.stem}", out)
     tracker.finish()
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -85,13 +85,8 @@ class ConfigTarget(RunTarget):
         """
         from metarl.config_files import make_config
 
-        try:
+        with short_flags():
             return make_config(self.data, self.name or "", overrides)
-        except ConfigError as error:
-            flag, _, reason = str(error).partition(": ")
-            if not flag.startswith("--"):
-                raise
-            raise ConfigError(f"{flag_of(flag[2:])}: {reason}") from None
 
 
 class KeyCommand(Command):
@@ -194,6 +189,18 @@ def normalize(name: str) -> str:
     """Return the canonical name of a flag, without the leading dashes."""
     path = name.replace("-", "_")
     return SHORT_NAMES.get(path, path).replace("_", "-")
+
+
+@contextlib.contextmanager
+def short_flags() -> Iterator[None]:
+    """Name keys by their short flags in the errors that the block raises."""
+    try:
+        yield
+    except ConfigError as error:
+        flag, _, reason = str(error).partition(": ")
+        if not flag.startswith("--"):
+            raise
+        raise ConfigError(f"{flag_of(flag[2:])}: {reason}") from None
 
 
 def flag_of(path: str) -> str:

@@ -13,6 +13,9 @@ from metarl.cli.group import cli
 from metarl.cli.parser import print_error, usage_message
 from metarl.core.errors import UserError
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
+"""Texts in the errors of torch where memory is exhausted; on a CPU they are plain RuntimeErrors."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 after a failure, 2 after invalid input, 130
@@ -36,11 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         return print_error(error, 1)
-    except MemoryError:
-        return print_error("out of memory; choose fewer tasks, episodes or steps at once", 1)
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         from metarl.envs import WorkerError
 
-        if not isinstance(error, WorkerError):
-            raise
-        return print_error(error, 1)
+        if isinstance(error, WorkerError):
+            return print_error(error, 1)
+        if message := out_of_memory_message(error):
+            return print_error(message, 1)
+        raise
+
+
+def out_of_memory_message(error: Exception) -> str | None:
+    """Return the error on one line if it means that memory is exhausted; None for other errors."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in OUT_OF_MEMORY):
+        return None
+    remedy = "choose fewer tasks, episodes or steps at once"
+    if "CUDA" in text or "CUBLAS" in text:
+        microbatches = "smaller microbatches (agent.tasks_per_microbatch)"
+        return f"out of memory on the GPU; {remedy}, {microbatches}, or --device cpu"
+    return f"out of memory; {remedy}"

@@ -62,7 +62,7 @@ def baseline_values(
     episodes are 0: the values of such tasks do not depend on time, and adding a multiple of
     discount^-t, which time features can approximate, to the values changes no residual.
 
-    The normal equations are solved in float64, with a ridge.
+    The ridge regression is solved in float64; see `ridge_weights`.
 
     Args:
         obs: (B, E, T, obs_dim).
@@ -92,14 +92,46 @@ def baseline_values(
     remaining = (length[..., None] - steps).clamp(min=0).double()  # (B, E, T)
     tail = (discount**remaining)[..., None] * last_features[:, :, None]
     regressor = features - tail * step_mask
-    # Normal equations over the steps of each task: (B, E * T, F) -> (B, F, F)
-    design = regressor.flatten(1, 2)
     count = length.sum(-1).clamp(min=1).double()[:, None, None]
-    gram = design.transpose(1, 2) @ design / count
-    gram = gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    moment = design.transpose(1, 2) @ (target * mask).flatten(1)[..., None] / count
-    weights = torch.linalg.solve(gram, moment)[:, None]  # (B, 1, F, 1)
+    targets = (target * mask).flatten(1)[..., None]
+    weights = ridge_weights(regressor.flatten(1, 2), targets, count, ridge)[:, None]
     return (features @ weights)[..., 0], (last_features[:, :, None] @ weights)[:, :, 0, 0]
+
+
+def baseline_memory(num_steps: int, obs_dim: int) -> int:
+    """Return the bytes that `baseline_values` needs at least for a task: three arrays of features.
+
+    Args:
+        num_steps: E * T.
+        obs_dim: size of an observation.
+    """
+    return 3 * num_steps * (2 * obs_dim + 4) * 8
+
+
+def ridge_weights(design: Tensor, target: Tensor, count: Tensor, ridge: float) -> Tensor:
+    """Return the w that minimises |X w - y|^2 / count + ridge |w|^2 for each task, (B, F, 1).
+
+    The linear system is solved in the smaller of the spaces of features and of steps, so that many
+    features, such as the pixels of an image, need no F x F matrix. The two solutions are equal
+    (Saunders et al. 1998).
+
+    Args:
+        design: X, the features of N steps, (B, N, F).
+        target: y, (B, N, 1).
+        count: number of steps of each task that took place, (B, 1, 1); the other rows of X are 0.
+        ridge: more than 0.
+    """
+    num_steps, num_features = design.shape[1:]
+    transposed = design.transpose(1, 2)
+    if num_features <= num_steps:
+        gram = transposed @ design / count
+        gram = gram + ridge * torch.eye(num_features, dtype=gram.dtype, device=gram.device)
+        moment = transposed @ target / count
+        return torch.linalg.solve(gram, moment)
+    # X^T (X X^T / count + ridge I)^-1 y / count
+    kernel = design @ transposed / count
+    kernel = kernel + ridge * torch.eye(num_steps, dtype=kernel.dtype, device=kernel.device)
+    return transposed @ torch.linalg.solve(kernel, target) / count
 
 
 def is_last(mask: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     # 4 is of earlier versions.
     BENCHMARK = 5
     UPDATE = 6
+    OBSERVATIONS = 7
 
 
 def make_rng(

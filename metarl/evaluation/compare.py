@@ -11,6 +11,7 @@ from metarl.config import Config
 from metarl.core.errors import UserError, nearest
 from metarl.core.parsing import printable
 from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.evaluate import open_to_evaluate
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.evaluation.result_file import result_stem, write_result
@@ -78,7 +79,7 @@ def evaluate_run(
             left.
     """
     check_protocol(protocol)
-    run = Run.open(directory, **overrides)
+    run = open_to_evaluate(directory, **overrides)
     config = run.config
     evaluation_config = EvaluationConfig(
         split, tasks, episodes, steps, seed, config.num_threads, config.on_failure
@@ -163,7 +164,7 @@ def load_baseline(
     Raises:
         UserError: if the run cannot be read, or its tasks differ from the tasks of `run`.
     """
-    other = Run.open(folder, **overrides)
+    other = open_to_evaluate(folder, **overrides)
     hashes = [each.env.task_hash(each.env.tasks("test", 1)) for each in (run.config, other.config)]
     if hashes[0] != hashes[1]:
         raise UserError(

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from metarl.agents import MetaAgent
+from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import UserError, check, check_amount, check_known
+from metarl.core.errors import UserError, check, check_amount, check_known, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
@@ -114,8 +115,22 @@ def possible_adaptations(agent: MetaAgent, wanted: int) -> int:
     return wanted if most is None else min(wanted, most)
 
 
+def open_to_evaluate(directory: Path, **overrides: Any) -> Run:
+    """Open the folder of a run for an evaluation or a video, as `Run.open`.
+
+    If this machine does not have the run's device and `overrides` name no other one, the device is
+    the CPU, and a warning says so.
+    """
+    run = Run.open(directory, **overrides)
+    device = run.config.device
+    if "device" in overrides or is_available(torch.device(device)):
+        return run
+    warn(f"{directory}: its device {device} is not available here; cpu is used instead")
+    return Run(directory, run.config.replace(device="cpu"))
+
+
 def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> MetaAgent:
-    """Load the agent of a run.
+    """Load the agent of a run, on the run's device, or on the CPU if this machine does not have it.
 
     Args:
         directory: the run's folder.
@@ -123,7 +138,7 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
         overrides: values that replace values of the run's config, such as device="cpu".
 
     Raises:
-        UserError: if the run or the checkpoint is missing or damaged.
+        UserError: if the run or the checkpoint is missing or damaged, or `device` is not available.
     """
-    run = Run.open(Path(directory), **overrides)
+    run = open_to_evaluate(Path(directory), **overrides)
     return run.config.make_agent(run.load(checkpoint).agent)

@@ -1,25 +1,35 @@
-"""Which runs are one experiment: by what their configs hold, not by a label."""
+"""Which runs are one experiment, by the values of their configs; default folders of runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from pathlib import Path
 from typing import Any
 
-from metarl.config import Config
+from metarl.config import Config, family_keys
 from metarl.core.schema_keys import by_path
+from metarl.envs import family_class, family_name
 
 INCIDENTAL = ("threads", "device", "tracking", "iterations")
 """Keys and sections that do not change what an experiment means, only where, how long and how
-visibly it runs."""
+visibly it runs. A run that goes on may change them."""
+
+ENVIRONMENT_KEYS = ("benchmark", "env_name", "env_id")
+"""Keys of task families that choose the environments."""
+
+
+def fixed_values(config: Config) -> dict[str, Any]:
+    """Return the values that a run keeps for good, by dotted path: all but `INCIDENTAL`."""
+    values = config.to_dict()
+    return by_path({name: values[name] for name in values if name not in INCIDENTAL})
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return the values that make an experiment, by dotted path: all but the seed and those of
-    `INCIDENTAL`. Runs with equal settings are seeds of one experiment."""
-    values = {name: value for name, value in config.to_dict().items() if name not in INCIDENTAL}
-    del values["seed"]
-    return by_path(values)
+    """Return the values that make an experiment, by dotted path: the fixed values but the seed.
+    Runs with equal settings are seeds of one experiment."""
+    return {path: value for path, value in fixed_values(config).items() if path != "seed"}
 
 
 def settings_digest(config: Config) -> str:
@@ -32,3 +42,25 @@ def group_name(config: Config) -> str:
     """Return the name of the group of runs that are seeds of one experiment, for tracking:
     FAMILY/METHOD-DIGEST."""
     return f"{config.env.name}/{config.method}-{settings_digest(config)}"
+
+
+def default_directory(config: Config, source: str | None = None) -> Path:
+    """Return the default folder of a run: runs/FAMILY-METHOD-seedN.
+
+    Args:
+        config: the config of the run.
+        source: path or name of the config, whose last part replaces the method, since several files
+            may have one label. `config.yaml`, the name of a run's own config, does not.
+
+    A family whose settings choose the environments, such as Meta-World's, has these settings after
+    its name where they are not the defaults: runs/metaworld-ML10-METHOD-seedN.
+    """
+    defaults = {key.path: key.default for key in family_keys(family_class(family_name(config.env)))}
+    values = by_path({"env": config.to_dict()["env"]})
+    paths = [f"env.{name}" for name in ENVIRONMENT_KEYS]
+    chosen = [values[path] for path in paths if values.get(path) != defaults.get(path)]
+    stem = "" if source is None else Path(source).name.removesuffix(".yaml")
+    label = config.method if stem in ("", "config") else stem
+    name = "-".join([config.env.name, *map(str, chosen), label, f"seed{config.seed}"])
+    # Replaces characters such as "/", which would lead out of the folder `runs`.
+    return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)

@@ -62,7 +62,7 @@ class Run(RunLogs):
                 made = {"id": uuid4().hex, **provenance()}
                 write_atomically(directory / "provenance.json", encode(made))
                 # Last, since a folder with a config is the folder of a run.
-                write_atomically(directory / "config.yaml", config.to_yaml().encode())
+                run.write_config()
         except StorageError as error:
             raise UserError(str(error)) from error
         return run
@@ -98,17 +98,13 @@ class Run(RunLogs):
         check_code(directory, data)
         return cls(directory, make_config(data, str(path), overrides))
 
-    def with_iterations(self, iterations: int) -> Run:
-        """Write another number of iterations to the config, and return the changed run.
+    def write_config(self) -> None:
+        """Write the config, which may replace another one.
 
         Raises:
-            UserError: if another process is training the run.
-            StorageError: if the config cannot be written.
+            StorageError: if the file cannot be written.
         """
-        other = self.config.replace(iterations=iterations)
-        with self.lock():
-            write_atomically(self.directory / "config.yaml", other.to_yaml().encode())
-        return Run(self.directory, other)
+        write_atomically(self.directory / "config.yaml", self.config.to_yaml().encode())
 
     @property
     def checkpoints(self) -> Path:
@@ -132,28 +128,39 @@ class Run(RunLogs):
 
     def resumable(self) -> Checkpoint | None:
         """Return the newest undamaged checkpoint whose iterations are all in the logs of metrics
-        and timings, and copy it to `latest.pt`; None before the first checkpoint.
+        and timings; None before the first checkpoint. Nothing is written.
 
         After a power cut, the logs may be shorter than the iterations of a checkpoint.
 
         Raises:
             UserError: if there are checkpoints, but none is usable; or if the logs imply that
                 checkpoints are missing.
+        """
+        found = self._resumable()
+        return found and found[1]
+
+    def restore_latest(self) -> Checkpoint | None:
+        """Copy the checkpoint of `resumable` to `latest.pt`, and return it.
+
+        Raises:
+            UserError: as `resumable`.
             StorageError: if `latest.pt` cannot be written.
         """
+        found = self._resumable()
+        if found is not None and found[0].name != LATEST:
+            checkpoint.save(self.checkpoints / LATEST, found[1])
+        return found and found[1]
+
+    def _resumable(self) -> tuple[Path, Checkpoint] | None:
         played = len(self.metrics())
         found = self._newest(min(played, len(self.timings())))
-        if found is None:
-            if played > self.config.checkpoint_every:  # a checkpoint must have been written
-                raise UserError(
-                    f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
-                    f"{played} iterations; bring them back, or begin anew with --out"
-                )
-            return None
-        path, state = found
-        if path.name != LATEST:
-            checkpoint.save(self.checkpoints / LATEST, state)
-        return state
+        # After more iterations than this, a checkpoint must have been written.
+        if found is None and played > self.config.checkpoint_every:
+            raise UserError(
+                f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
+                f"{played} iterations; bring them back, or begin anew with --out"
+            )
+        return found
 
     def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
         """Return file and content of the newest undamaged checkpoint of at most `recorded`

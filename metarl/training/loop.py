@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from metarl.agents import MetaAgent
-from metarl.config import Config, family_keys
-from metarl.core.errors import UserError
+from metarl.config import Config
+from metarl.core.errors import ConfigError, UserError, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
-from metarl.core.schema_keys import by_path
 from metarl.core.timer import Timer
-from metarl.envs import WorkerError, family_class, family_name
+from metarl.envs import WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
 from metarl.runs.checkpoint import Checkpoint
+from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
+from metarl.training.continuation import check_same_run, open_to_continue
+from metarl.training.memory import check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
-
-ENVIRONMENT_KEYS = ("benchmark", "env_name", "env_id")
-"""Keys of task families that choose the environments."""
 
 
 class Interrupted(Exception):
@@ -57,29 +56,39 @@ def train(config: Config, out: str | Path | None = None) -> Run:
         The finished run.
 
     Raises:
-        UserError: if the folder exists, the device is not available, or WANDB_MODE is no mode.
+        UserError: if the folder exists, the device is not available, the observations do not fit
+            into memory, or WANDB_MODE is no mode.
         WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
     return Trainer.create(config, out).run()
 
 
-def resume(directory: str | Path) -> Run:
+def resume(directory: str | Path, **overrides: Any) -> Run:
     """Continue an interrupted run; the finished run is identical to an uninterrupted one.
 
+    Args:
+        directory: the run's folder.
+        overrides: new values of `iterations`, `threads`, `device` and the keys of `tracking`, which
+            the run's config then has. With more iterations, a finished run goes on. On another
+            device, a warning says that results are no longer bit for bit those of the first.
+
     Raises:
+        ConfigError: if another key would change, or fewer iterations are asked for than are done.
         UserError: if the run does not exist or is finished, if another process is training it, or
             if all its checkpoints are damaged.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.resume(directory).run()
+    return Trainer.resume(directory, **overrides).run()
 
 
 def start_or_resume(config: Config, out: str | Path) -> Run:
     """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
     An existing run may have been started with another number of iterations: the result is identical
-    to a run that was started with this config. A run with enough iterations is not changed.
+    to a run that was started with this config. It may also have had other `threads`, another
+    `device` or other `tracking`, and goes on with those of `config`; see `resume`. A run with
+    enough iterations is not changed.
 
     Raises:
         UserError: if the folder has a run of another config, or another process is training it.
@@ -88,65 +97,48 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
     return Trainer.create_or_resume(config, out).run()
 
 
-def default_directory(config: Config, source: str | None = None) -> Path:
-    """Return the default folder of a run: runs/FAMILY-METHOD-seedN.
-
-    Args:
-        config: the config of the run.
-        source: path or name of the config, whose last part replaces the method, since several files
-            may have one label. `config.yaml`, the name of a run's own config, does not.
-
-    A family whose settings choose the environments, such as Meta-World's, has these settings after
-    its name where they are not the defaults: runs/metaworld-ML10-METHOD-seedN.
-    """
-    defaults = {key.path: key.default for key in family_keys(family_class(family_name(config.env)))}
-    values = by_path({"env": config.to_dict()["env"]})
-    paths = [f"env.{name}" for name in ENVIRONMENT_KEYS]
-    chosen = [values[path] for path in paths if values.get(path) != defaults.get(path)]
-    stem = "" if source is None else Path(source).name.removesuffix(".yaml")
-    label = config.method if stem in ("", "config") else stem
-    name = "-".join([config.env.name, *map(str, chosen), label, f"seed{config.seed}"])
-    # Replaces characters such as "/", which would lead out of the folder `runs`.
-    return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)
-
-
-def initial_checkpoint(agent: MetaAgent) -> Checkpoint:
-    """Return the checkpoint of a run before its first iteration."""
-    return Checkpoint(0, 0, -np.inf, agent.state_dict())
-
-
 class Trainer:
     """Trains the remaining iterations of a run.
 
     Attributes:
         directory: the run's folder.
+        config: the run's config.
     """
 
     def __init__(
-        self, run: Run, agent: MetaAgent | None = None, *, allow_finished: bool = False
+        self,
+        run: Run,
+        agent: MetaAgent | None = None,
+        *,
+        begun: Config | None = None,
+        allow_finished: bool = False,
     ) -> None:
         """Set up the training of a run.
 
         Args:
             run: the run.
             agent: the initial agent of a new run; None makes it when it is needed.
-            allow_finished: whether `run` accepts a run without remaining iterations.
+            begun: the config in the run's folder, if `run` has another one.
+            allow_finished: whether a run without remaining iterations is accepted.
         """
         self._run, self._agent, self._allow_finished = run, agent, allow_finished
-        self.directory = run.directory
+        self._begun = begun or run.config
+        self.directory, self.config = run.directory, run.config
 
     @classmethod
     def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
         """Create a run in a new folder; see `train`."""
         check_environment()
-        agent = config.make_agent()
+        check_memory(config)
         config.env.check_repeatable()
+        agent = config.make_agent()
         return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
 
     @classmethod
-    def resume(cls, directory: str | Path) -> Trainer:
+    def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
         """Open an interrupted run; see `resume`."""
-        return cls(Run.open(Path(directory)))
+        begun = Run.open(Path(directory))
+        return cls(open_to_continue(begun, overrides), begun=begun.config)
 
     @classmethod
     def create_or_resume(cls, config: Config, out: str | Path) -> Trainer:
@@ -154,17 +146,20 @@ class Trainer:
         directory = Path(out)
         if is_free(directory):
             return cls.create(config, directory)
-        run = Run.open(directory)
-        begun, wanted = (by_path(each.to_dict()) for each in (run.config, config))
-        for key in sorted((wanted.keys() | begun.keys()) - {"iterations"}):
-            if wanted.get(key) != begun.get(key):
-                raise UserError(
-                    f"{directory}: was begun with {key} = {begun.get(key)}, not {wanted.get(key)}; "
-                    "choose another folder with --out"
-                )
-        if len(run.metrics()) <= config.iterations != run.config.iterations:
-            run = run.with_iterations(config.iterations)
-        return cls(run, allow_finished=True)
+        begun = Run.open(directory)
+        check_same_run(begun, config)
+        return cls(Run(directory, config), begun=begun.config, allow_finished=True)
+
+    def remaining(self) -> int:
+        """Return the number of remaining iterations. Nothing is changed in the run's folder.
+
+        Raises:
+            UserError: as `run`, except that another process may be training the run.
+        """
+        state = self._run.resumable()
+        number = self._check_unfinished(state)
+        self._agent_of(state)
+        return number
 
     def run(self) -> Run:
         """Train the remaining iterations.
@@ -173,6 +168,8 @@ class Trainer:
             The finished run.
 
         Raises:
+            ConfigError: if the device is not available, the observations do not fit into memory, or
+                more iterations are done than the config has.
             UserError: if the run is finished already, if another process is training it, or if all
                 its checkpoints are damaged.
             Interrupted: at SIGINT or SIGTERM, after the state was saved.
@@ -183,15 +180,14 @@ class Trainer:
         """
         run, config = self._run, self._run.config
         with run.lock():
-            state, agent = self._initial_state()
-            if state.iteration >= config.iterations:
-                if self._allow_finished:
-                    return run
-                raise UserError(
-                    f"{run.directory}: finished already ({config.iterations} iterations)"
-                )
+            state = run.restore_latest()
+            if not self._check_unfinished(state):
+                return Run(self.directory, self._begun)
+            agent = self._agent_of(state)
+            state = state or Checkpoint(0, 0, -np.inf, agent.state_dict())
             keep_freed_memory()
             run.rewind(state.iteration)
+            self._record_changes(state.iteration)
             num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
             env = config.env.make_batch(num_episodes, config.num_threads)
             timer = Timer(agent.device)
@@ -249,13 +245,43 @@ class Trainer:
                         raise Interrupted(run, done, stop[0])
         return run
 
-    def _initial_state(self) -> tuple[Checkpoint, MetaAgent]:
-        """Return the checkpoint at which training starts, and the agent of this checkpoint."""
-        state = self._run.resumable()
+    def _agent_of(self, state: Checkpoint | None) -> MetaAgent:
+        """Return the agent of a checkpoint; the initial agent for None."""
+        check_memory(self.config)
         if state is None:
-            agent = self._agent or self._run.config.make_agent()
-            return initial_checkpoint(agent), agent
-        return state, self._run.config.make_agent(state.agent)
+            return self._agent or self.config.make_agent()
+        return self.config.make_agent(state.agent)
+
+    def _check_unfinished(self, state: Checkpoint | None) -> int:
+        """Return the number of iterations that remain after a checkpoint.
+
+        Raises:
+            UserError: if none remain, unless `allow_finished` is true.
+        """
+        done, wanted = state.iteration if state else 0, self.config.iterations
+        if done < wanted or self._allow_finished:
+            return max(wanted - done, 0)
+        if done > wanted:
+            raise ConfigError(
+                f"--iterations: {self.directory} has {done} already; expected more, got {wanted}"
+            )
+        raise UserError(f"{self.directory}: finished already ({done} iterations)")
+
+    def _record_changes(self, iteration: int) -> None:
+        """Write the config if it is not the one in the run's folder. Warn of another device, also
+        in `failures.jsonl`, if `iteration`, the last one on the first device, is not 0."""
+        run, begun = self._run, self._begun
+        if self.config == begun:
+            return
+        if iteration and self.config.device != begun.device:
+            change = Failure(
+                "warning",
+                f"from iteration {iteration + 1} on the device is {self.config.device}, in place "
+                f"of {begun.device}: results are no longer bit for bit those of {begun.device}",
+            )
+            warn(f"{run.directory}: {change}")
+            run.record(iteration, [change])
+        run.write_config()
 
 
 def mean_return(returns: list[float | None]) -> float:

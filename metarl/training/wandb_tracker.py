@@ -12,6 +12,8 @@ from typing import Any
 
 import wandb
 
+from metarl.config import Config
+from metarl.runs.identity import group_name
 from metarl.runs.run import Run
 from metarl.training.offline_files import (
     mark_synced,
@@ -45,7 +47,7 @@ class WandbTracker:
             project=from_environment("PROJECT", config.tracking.project),
             entity=from_environment("ENTITY", config.tracking.entity or "") or None,
             name=from_environment("NAME", wandb_name(run, job, identity)),
-            group=from_environment("RUN_GROUP", f"{config.env.name}/{config.method}")[:MAX_NAME],
+            group=from_environment("RUN_GROUP", wandb_group(config))[:MAX_NAME],
             job_type=from_environment("JOB_TYPE", job)[:MAX_JOB],
             id=chosen_id,
             # If nothing was sent, the file has all iterations so far. Otherwise it is appended.
@@ -140,8 +142,16 @@ def wandb_id(run: Run, job: str) -> str:
         config = run.config.to_dict()
         for name in ("iterations", "device", "threads", "tracking"):
             del config[name]
+        del config["agent"]["normalize_observations"]  # newer than these runs
         key += json.dumps(config, sort_keys=True).encode()
     return hashlib.sha256(key).hexdigest()[:12]
+
+
+def wandb_group(config: Config) -> str:
+    """Return the group of the runs that a report takes for seeds of one method: FAMILY/METHOD and a
+    digest of their settings, which stays whole where the name is too long for W&B."""
+    label, _, digest = group_name(config).rpartition("-")
+    return f"{label[: MAX_NAME - 1 - len(digest)]}-{digest}"
 
 
 def wandb_name(run: Run, job: str, identity: str) -> str:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import metarl
@@ -17,8 +18,8 @@ import metarl.reporting.benchmark
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
+from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
-from metarl.training.loop import default_directory
 from tests.cli.conftest import TINY
 
 
@@ -210,6 +211,12 @@ def test_work_that_fails_is_exit_code_1(run, tmp_path, output, monkeypatch):
     [
         (KeyboardInterrupt(), 130, "\n"),
         (MemoryError(), 1, "metarl: error: out of memory; choose fewer tasks, episodes or steps"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64 GiB. GPU 0 has ..."),
+            1,
+            "metarl: error: out of memory on the GPU; choose fewer tasks, episodes or steps at once"
+            ", smaller microbatches (agent.tasks_per_microbatch), or --device cpu\n",
+        ),
         (OSError("the disk is gone"), 1, "metarl: error: the disk is gone\n"),
         (WorkerError("the worker is gone"), 1, "metarl: error: the worker is gone\n"),
     ],
@@ -222,6 +229,50 @@ def test_exit_codes_of_failed_work(output, monkeypatch, error, code, message):
     end, _, text = output("list", "families")
     assert end == code
     assert text.startswith(message)
+
+
+def test_another_error_of_torch_is_not_taken_for_one_of_memory(output, monkeypatch):
+    def fail():
+        torch.zeros(2) @ torch.zeros(3)
+
+    monkeypatch.setattr("metarl.reporting.tables.families", fail)
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        output("list", "families")
+
+
+LIMITED = """
+import resource, sys
+import metarl.training.loop
+from metarl.cli.main import main
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, 2 * [used + 200 * 2**20])
+sys.exit(main(sys.argv[1:]))
+"""
+"""Runs a command in a process that can have 200 MB more than it has after its imports."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_torch_without_memory_is_one_line(tmp_path):
+    """The policies of 40 tasks take 640 MB."""
+    sizes = ["--agent.policy.hidden=[2000, 2000]", "--num-episodes=1", "--env.horizon=2"]
+    words = ["train", "point_nav/maml_trpo", *sizes, "--threads=1", "--tracking.mode=disabled"]
+    words += ["--out", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    error = "metarl: error: out of memory; choose fewer tasks, episodes or steps at once\n"
+    assert done.stderr == error
+
+
+@pytest.mark.cuda
+def test_a_gpu_without_memory_is_one_line(output, monkeypatch):
+    monkeypatch.setattr(
+        "metarl.reporting.tables.families", lambda: torch.empty(2**50, device="cuda")
+    )
+    code, _, error = output("list", "families")
+    assert code == 1
+    assert error.startswith("metarl: error: out of memory on the GPU; choose fewer tasks")
 
 
 def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, output, monkeypatch):

@@ -14,6 +14,7 @@ from metarl.core.returns import (
     is_last,
     linear_features,
     moments,
+    ridge_weights,
 )
 
 RIDGE = 1e-5
@@ -203,6 +204,22 @@ def test_only_bootstrapped_episodes_have_a_last_value():
     )
     assert last_values[0, 0] != 0
     assert last_values[0, 1] == 0
+
+
+@pytest.mark.parametrize("num_features", [3, 12, 13, 40, 300])
+@pytest.mark.parametrize("ridge", [RIDGE, 1.0])
+def test_few_steps_and_few_features_are_solved_alike(num_features, ridge):
+    """Twelve steps, some of which did not take place: the normal equations of the features."""
+    rng = np.random.default_rng(0)
+    design, target = (torch.from_numpy(rng.normal(size=(2, 12, n))) for n in (num_features, 1))
+    count = torch.tensor([12.0, 7.0]).double()[:, None, None]
+    design[1, 7:], target[1, 7:] = 0, 0
+    found = ridge_weights(design, target, count, ridge)
+    eye = torch.eye(num_features).double()
+    gram = design.mT @ design / count + ridge * eye
+    expected = torch.linalg.solve(gram, design.mT @ target / count)
+    assert found.shape == (2, num_features, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("endless", [False, True])

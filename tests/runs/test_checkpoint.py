@@ -52,6 +52,20 @@ def test_the_average_is_the_mean_of_chosen_tensors_and_else_the_last_checkpoint(
     assert found.agent["optimizer.moment"].tolist() == [6.0, 6.0]
 
 
+def test_a_checkpoint_with_tensors_of_a_gpu_is_loaded_without_one(tmp_path, monkeypatch):
+    """The file names the device of each tensor."""
+    path = tmp_path / "a.pt"
+    with monkeypatch.context() as gpu:
+        gpu.setattr("torch.serialization.location_tag", lambda _: "cuda:0")
+        checkpoint.save(path, STATE)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+            torch.load(path, weights_only=True)
+    loaded = checkpoint.load(path).agent["weight0"]
+    assert loaded.device.type == "cpu"
+    assert torch.equal(loaded, STATE.agent["weight0"])
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
 def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
     path = tmp_path / "a.pt"

@@ -22,9 +22,10 @@ from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.report import escape_markdown, write_report
+from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
 from metarl.runs.untrusted import check_code
-from metarl.training.loop import default_directory, resume, train
+from metarl.training.loop import resume, train
 
 TINY = {
     "iterations": 2,

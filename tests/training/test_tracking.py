@@ -13,9 +13,11 @@ from wandb.proto import wandb_internal_pb2
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
+from metarl.envs import PointNav
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
+from metarl.runs.identity import group_name
 from metarl.runs.run import Run
 from metarl.training.loop import train
 from metarl.training.tracking import NullTracker, start_tracker
@@ -91,7 +93,8 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     assert "artifact" in kinds or any("artifact" in str(record.request) for record in found)
     (started,) = [record for record in found if record.WhichOneof("record_type") == "run"]
     assert "agent" in {update.key for update in started.run.config.update}
-    assert started.run.run_group == "point_nav/maml_trpo"
+    assert started.run.run_group == group_name(run.config)
+    assert re.fullmatch(r"point_nav/maml_trpo-[0-9a-f]{8}", started.run.run_group)
 
 
 def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
@@ -198,6 +201,51 @@ def test_a_long_name_of_a_folder_is_shortened(tmp_path, logged_out, capsys):
     names = artifacts(run)
     assert names == ["a" * 104 + f"-{made.run_id}-checkpoint"]
     assert [len(name) for name in names] == [128]
+
+
+def test_runs_are_grouped_as_in_a_report(tmp_path, logged_out):
+    """By their settings, not by their label: other seeds have one group, of any job."""
+    long = {"method": "m" * 100, "env.family": "tests.training.test_tracking:LongNav"}
+    groups = {}
+    for name, changed in {
+        "a": {},
+        "b": {"seed": 1, "threads": 2},
+        "c": {"agent.inner.lr": 5},
+        "d": long,
+        "e": {**long, "agent.inner.lr": 5},
+    }.items():
+        run = Run.create(config(**changed), tmp_path / name)
+        for job in ("train", "evaluate"):
+            start_tracker(run, job).finish()
+        (groups[name],) = {made.run_group for made in begun(run)}
+    assert groups["a"] == groups["b"]
+    assert len(set(groups.values())) == 4
+    assert {len(groups[name]) for name in "de"} == {128}
+
+
+def test_tracking_is_set_for_an_evaluation_and_a_video(tmp_path, logged_out):
+    """Which belong to the run's own group, whatever else is set for them."""
+    run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
+    sizes = ["--tasks=1", "--episodes=2", "--steps=1", "--env.horizon=3"]
+    tracked = ["--tracking.mode=offline", "--tracking.project=mine"]
+    video = ["--out", str(tmp_path / "a.gif"), "--width=96", "--height=96"]
+    for command, extra in (("evaluate", []), ("render", video)):
+        assert main([command, str(run.directory), *sizes, *extra]) == 0
+        assert not (run.directory / "wandb").exists()
+    for command, extra in (("evaluate", []), ("render", video)):
+        assert main([command, str(run.directory), *sizes, *extra, *tracked]) == 0
+    made = begun(run)
+    assert sorted((each.job_type, each.project) for each in made) == [
+        ("evaluate", "mine"),
+        ("render", "mine"),
+    ]
+    assert {each.run_group for each in made} == {group_name(run.config)}
+
+
+class LongNav(PointNav):
+    """Has a name that is long."""
+
+    name = "n" * 50
 
 
 def artifacts(run):

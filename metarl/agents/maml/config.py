@@ -15,6 +15,7 @@ from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.core.errors import ConfigError, check
 from metarl.core.policies import PolicyConfig, make_policy
+from metarl.core.returns import baseline_memory
 from metarl.core.schema import one_of
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
@@ -40,6 +41,8 @@ class MAMLConfig(AgentConfig):
             obs_dim = family.observation_space.shape[0]
             wanted = f"one number for each of the {obs_dim} of an observation, or none"
             check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
+            reason = "normalize_observations is true, and scales them by measured numbers"
+            _refuse(self.normalize_observations, "policy.obs_scale", list(scale), reason)
         inner, outer = self.inner, self.outer
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,
@@ -70,6 +73,14 @@ class MAMLConfig(AgentConfig):
         else:
             reason = "sampling.adaptation_steps is not 0"
             _refuse(inner.adapts == "nothing", "inner.adapts", inner.adapts, reason)
+
+    def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        obs_dim = family.observation_space.shape[0]
+        num_steps = sampling.num_episodes * family.horizon  # of a task
+        # The training batches of all rollouts, and the baselines of one microbatch on a CPU
+        batches = (sampling.adaptation_steps + 1) * sampling.num_tasks * num_steps * obs_dim * 4
+        together = min(self.tasks_per_microbatch or 1, sampling.num_tasks)
+        return batches + together * baseline_memory(num_steps, obs_dim)
 
     def make(self, setup: AgentSetup) -> MAMLAgent:
         policy = make_policy(self.policy, setup.observation_space, setup.action_space)

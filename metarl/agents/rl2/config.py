@@ -29,13 +29,19 @@ class RL2Config(AgentConfig):
     """The kind of agent."""
     network: NetworkConfig = NetworkConfig()
     update: PPOConfig = PPOConfig()
-    normalize_observations: bool = True
+    running_observations: bool = True
     """Whether observations are shifted and scaled by their running mean and standard deviation."""
-    normalize_rewards: bool = True
+    running_rewards: bool = True
     """Whether rewards are divided by running standard deviations: those of rewards in the inputs of
     the network, and of returns where it learns."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
+        check(
+            not (self.normalize_observations and self.running_observations),
+            "running_observations",
+            "false with normalize_observations, which normalises them by constants",
+            True,
+        )
         steps = family.horizon * (sampling.adaptation_steps + 1)
         check(
             steps <= MAX_TRIAL,
@@ -58,8 +64,8 @@ class RL2Config(AgentConfig):
         network = RecurrentNetwork(self.network, obs_dim + size + 2, size, bound)
         encoder = InputEncoder(
             num_actions=size if discrete else None,
-            obs=Moments.empty(obs_dim) if self.normalize_observations else None,
-            reward=Moments.empty(1) if self.normalize_rewards else None,
+            obs=Moments.empty(obs_dim) if self.running_observations else None,
+            reward=Moments.empty(1) if self.running_rewards else None,
         )
         return RL2Agent(
             network,
@@ -69,7 +75,7 @@ class RL2Config(AgentConfig):
             obs_dim,
             setup.device,
             setup.num_threads,
-            scale_rewards=self.normalize_rewards,
+            scale_rewards=self.running_rewards,
         )
 
     def may_average(self, name: str) -> bool:

@@ -270,7 +270,7 @@ def test_step_sizes_go_to_zero():
 
 
 def test_without_normalisation_there_are_no_moments():
-    config = make(FAMILIES["mdp"], normalize_observations=False, normalize_rewards=False)
+    config = make(FAMILIES["mdp"], running_observations=False, running_rewards=False)
     agent, _ = updated(config)
     kinds = {name.split(".")[0] for name in agent.state_dict()}
     assert kinds == {"params", "adam", "num_updates"}

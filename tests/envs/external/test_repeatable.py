@@ -110,6 +110,7 @@ def test_normalised_observations_are_refused_before_training(tmp_path, capsys, d
     assert main(["train", str(config), "--out", str(out), *dry]) == 1
     error = capsys.readouterr().err
     assert "two episodes with one seed differ: at the reset its obs is" in error
+    assert "(in place of NormalizeObservation set agent.normalize_observations to true)" in error
     assert len(error.splitlines()) == 1
     assert not out.exists()
     with pytest.raises(WorkerError):

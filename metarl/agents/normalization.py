@@ -1,0 +1,166 @@
+"""Normalised observations: an agent of any kind that sees them shifted and scaled by constants.
+
+The constants are the mean and the standard deviation of the observations in episodes of the
+untrained agent. They are measured once, and are part of the agent's state. Until then the agent
+sees zeros, so that the units of observations influence neither its actions nor the constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout
+from metarl.core.actors import check_obs_size
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
+from metarl.envs import TaskFamily
+from metarl.rollout.collect import Actor, collect, episode_rngs
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import EpisodeDiverged, Failure
+from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
+
+MIN_VARIATION = 1e-6
+"""Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
+
+
+class NormalizedAgent:
+    """An agent that acts and learns by normalised observations, (obs - mean) / std.
+
+    Attributes:
+        agent: the agent that gets the normalised observations.
+        mean, std: (obs_dim,) float32; 0 and infinite until they are measured.
+        device, max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+    """
+
+    def __init__(self, agent: MetaAgent, obs_dim: int) -> None:
+        self.agent = agent
+        self.mean: np.ndarray = np.zeros(obs_dim, np.float32)
+        self.std: np.ndarray = np.full(obs_dim, np.inf, np.float32)
+        self.device = agent.device
+        self.max_adaptations, self.max_update_kl = agent.max_adaptations, agent.max_update_kl
+
+    def measure(self, episodes: Episodes) -> None:
+        """Set mean and standard deviation to those of the observations in episodes.
+
+        A number that does not vary is shifted only.
+        """
+        count = episodes.mask.sum()
+        # Task by task, since float64 copies of all observations take much memory
+        by_task = [obs[mask] for obs, mask in zip(episodes.obs, episodes.mask, strict=True)]
+        mean = np.sum([obs.sum(0, dtype=np.float64) for obs in by_task], axis=0) / count
+        squares = [((obs - mean) ** 2).sum(0) for obs in by_task]
+        std = np.sqrt(np.sum(squares, axis=0) / count)
+        varies = std > MIN_VARIATION * np.abs(mean)
+        self.mean = mean.astype(np.float32)
+        self.std = np.where(varies, std, 1).astype(np.float32)
+
+    def normalize(self, obs: np.ndarray) -> np.ndarray:
+        """Return normalised observations, (..., obs_dim) float32.
+
+        Raises:
+            UserError: if the observations have another size.
+        """
+        check_obs_size(obs, len(self.mean))
+        normalized = obs - self.mean
+        normalized /= self.std
+        return normalized
+
+    def _normalize_episodes(self, episodes: Episodes) -> Episodes:
+        obs, last_obs = self.normalize(episodes.obs), self.normalize(episodes.last_obs)
+        obs[~episodes.mask], last_obs[~episodes.episode_mask] = 0, 0
+        return replace(episodes, obs=obs, last_obs=last_obs)
+
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> Any:
+        return self.agent.initial_state(num_tasks, training=training)
+
+    def next_task(self, state: Any) -> Any:
+        return self.agent.next_task(state)
+
+    def actor(self, state: Any) -> Actor:
+        return NormalizedActor(self.agent.actor(state), self)
+
+    def adapt(self, state: Any, episodes: Episodes) -> Any:
+        return self.agent.adapt(state, self._normalize_episodes(episodes))
+
+    def update(
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
+        normalized = [
+            Rollout(state, self._normalize_episodes(episodes)) for state, episodes in rollouts
+        ]
+        return self.agent.update(normalized, rng, timer)
+
+    def state_dict(self) -> AgentState:
+        return {
+            **self.agent.state_dict(),
+            "observations.mean": torch.tensor(self.mean),
+            "observations.std": torch.tensor(self.std),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        own = (state[f"observations.{name}"] for name in ("mean", "std"))
+        self.mean, self.std = (torch.as_tensor(value).numpy().copy() for value in own)
+        inner = {name: x for name, x in state.items() if not name.startswith("observations.")}
+        self.agent.load_state_dict(inner)
+
+
+class NormalizedActor:
+    """The actor of a `NormalizedAgent`."""
+
+    def __init__(self, actor: Actor, agent: NormalizedAgent) -> None:
+        self._actor, self._agent = actor, agent
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        return self._actor.noise(rng, horizon)
+
+    def act(
+        self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
+        return self._actor.act(self._agent.normalize(obs), noise, last_reward, active)
+
+
+def measure_observations(
+    agent: NormalizedAgent,
+    family: TaskFamily,
+    sampling: SamplingConfig,
+    *,
+    seed: int,
+    num_threads: int,
+    stops: bool,
+) -> None:
+    """Measure the observations in the episodes of an untrained agent on one meta-batch of tasks.
+
+    Args:
+        agent: the agent, whose mean and standard deviation are set.
+        family: the task family.
+        sampling: the numbers of tasks and episodes.
+        seed: the seed of the run.
+        num_threads: number of threads of the physics; no influence on results.
+        stops: whether an episode that fails is an error; otherwise it is left out.
+
+    Raises:
+        EpisodeDiverged: if an episode fails and `stops` is true, or if none is left.
+    """
+    # Another iteration than that of the episodes, one of which would have the same stream
+    rng = make_rng(seed, Purpose.OBSERVATIONS, iteration=1)
+    tasks, task_ids = sample_meta_batch(sampling, family, rng)
+    num_tasks, num_episodes = sampling.num_tasks, sampling.num_episodes
+    failures: list[Failure] = []
+    episodes = collect(
+        family.make_batch(num_tasks * num_episodes, num_threads),
+        agent.actor(agent.initial_state(num_tasks, training=True)),
+        tasks,
+        episode_rngs(seed, Purpose.OBSERVATIONS, num_tasks, num_episodes),
+        Timer(),
+        failures=None if stops else failures,
+        task_ids=task_ids,
+    )
+    if not episodes.mask.any():
+        raise EpisodeDiverged(failures)
+    agent.measure(episodes)

@@ -1,0 +1,68 @@
+"""Whether the observations of a meta-iteration fit into this machine's memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from metarl.config import Config
+from metarl.core.errors import ConfigError
+
+CGROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+"""The files with the memory limit of a container, in versions 2 and 1 of Linux's control groups."""
+
+
+def check_memory(config: Config) -> None:
+    """Check that the observations of a meta-iteration fit into memory, before any is made.
+
+    Raises:
+        ConfigError: if they cannot; names their size, the memory, and the keys to change.
+    """
+    needed, limit = needed_memory(config), memory_limit()
+    if limit is None or needed <= limit:
+        return
+    sampling, obs_dim = config.sampling, config.env.observation_space.shape[0]
+    episodes = sampling.num_tasks * sampling.num_episodes
+    raise ConfigError(
+        f"env: observations of {obs_dim:,} numbers need at least {needed / 1e9:.3g} GB of memory "
+        f"for {sampling.adaptation_steps + 1} x {episodes:,} episodes of {config.env.horizon:,} "
+        f"steps, and {limit / 1e9:.3g} GB are here; choose fewer --num-tasks or --num-episodes, a "
+        "shorter --env.horizon, or smaller observations (such as by Gymnasium's ResizeObservation)"
+    )
+
+
+def needed_memory(config: Config) -> int:
+    """Return the bytes that a meta-iteration needs at least for observations in main memory."""
+    sampling, family = config.sampling, config.env
+    steps = sampling.num_tasks * sampling.num_episodes * family.horizon
+    rollout = steps * family.observation_space.shape[0] * 4  # float32
+    # The episodes of all rollouts, and those of one in the order of steps (`collect`)
+    needed = (sampling.adaptation_steps + 2) * rollout
+    if config.agent.normalize_observations:
+        needed += (sampling.adaptation_steps + 1) * rollout  # their copies for the update
+    if config.device == "cpu":
+        needed += config.agent.update_memory(family, sampling)
+    return needed
+
+
+def memory_limit() -> int | None:
+    """Return the bytes of memory that this process can have; None if they are not known.
+
+    This is the least of the machine's memory, the limit of its container, and the limit of the
+    process (`ulimit -v`).
+    """
+    limits = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(ImportError):
+        import resource  # not on Windows
+
+        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+    for path in map(Path, CGROUP_LIMITS):
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))  # "max" without a limit
+    return min((limit for limit in limits if limit > 0), default=None)  # -1 is no limit

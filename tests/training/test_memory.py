@@ -1,0 +1,138 @@
+"""Observations that do not fit into memory are refused before any is made."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import pytest
+
+import metarl
+from metarl.cli.main import main
+from metarl.core.errors import ConfigError
+from metarl.training import memory
+from metarl.training.loop import resume, train
+from metarl.training.memory import check_memory, memory_limit, needed_memory
+from tests.training.test_loop import tiny
+
+IMAGES = """
+import gymnasium, numpy as np
+
+class Images(gymnasium.Env):
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 3), np.uint8)
+    wind = 0.0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.image(), {}
+
+    def step(self, action):
+        return self.image(), float(action[0]) * self.wind, False, False, {}
+
+    def image(self):
+        return self.np_random.integers(0, 256, (84, 84, 3), np.uint8)
+"""
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A config of an environment with images of 84 x 84 x 3 numbers, by values."""
+    (tmp_path / "images.py").write_text(IMAGES)
+    file = tmp_path / "images.yaml"
+    file.write_text(
+        "env: {family: gymnasium, env_id: 'images.py:Images', parameters: {wind: [-1, 1]},"
+        " horizon: 5}\n"
+        "sampling: {num_tasks: 2, num_episodes: 3}\n"
+        "agent: {policy: {hidden: [4]}}\n"
+        "tracking: {mode: disabled}\n"
+        "iterations: 1\n"
+    )
+    return file
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    """Sets the memory of this machine, in bytes."""
+    return lambda limit: monkeypatch.setattr(memory, "memory_limit", lambda: limit)
+
+
+def test_the_needed_memory_by_hand():
+    """Two tasks, three episodes, five steps of 2 numbers: rollouts of 2 * 3 * 5 * 2 * 4 bytes. Two
+    of them, one more in the order of steps, two training batches; 3 arrays of 15 x 8 features."""
+    settings = {"num_tasks": 2, "num_episodes": 3, "env.horizon": 5}
+    config = metarl.load_config("point_nav/maml_trpo", **settings)
+    assert needed_memory(config) == (2 + 1 + 2) * 240 + 3 * 15 * 8 * 8
+    on_gpu = metarl.load_config("point_nav/maml_trpo", **settings, device="cuda")
+    assert needed_memory(on_gpu) == (2 + 1) * 240
+    both = metarl.load_config(
+        "point_nav/maml_trpo", **settings, **{"agent.tasks_per_microbatch": 7}
+    )
+    assert needed_memory(both) == (2 + 1 + 2) * 240 + 2 * 3 * 15 * 8 * 8
+
+
+def test_a_limit_is_kept_to_the_byte(bounded):
+    config = metarl.load_config("point_nav/maml_trpo")
+    bounded(needed_memory(config))
+    check_memory(config)
+    bounded(needed_memory(config) - 1)
+    with pytest.raises(ConfigError, match=r"^env: observations of 2 numbers need at least .* GB"):
+        check_memory(config)
+    bounded(None)
+    check_memory(config)
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "train"])
+def test_images_that_do_not_fit_are_refused_in_one_line(images, tmp_path, bounded, capsys, dry):
+    """800 episodes of 200 steps: 13.5 GB of numbers, of which 5 copies and features are needed."""
+    bounded(25e9)
+    sizes = ["--num-tasks=40", "--num-episodes=20", "--env.horizon=200"]
+    assert main(["train", str(images), *sizes, "--out", str(tmp_path / "run"), *dry]) == 2
+    assert capsys.readouterr().err == (
+        "metarl: error: env: observations of 21,168 numbers need at least 71.8 GB of memory for "
+        "2 x 800 episodes of 200 steps, and 25 GB are here; choose fewer --num-tasks or "
+        "--num-episodes, a shorter --env.horizon, or smaller observations (such as by Gymnasium's "
+        "ResizeObservation)\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_resumed_where_it_does_not_fit(tmp_path, bounded):
+    directory = train(tiny(iterations=1), tmp_path / "run").directory
+    bounded(1000)
+    with pytest.raises(ConfigError, match="need at least"):
+        resume(directory, iterations=2)
+    with pytest.raises(ConfigError, match="need at least"):
+        train(tiny(), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sets RLIMIT_AS")
+def test_images_that_fit_are_trained_on(images, tmp_path):
+    """Without a matrix of 42,340 x 42,340 features, 14 GB."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (12 * 10**9, limits[1]))
+    try:
+        run = metarl.train(metarl.load_config(images), tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    (line,) = run.metrics()
+    assert line["env_steps"] == 2 * 2 * 3 * 5
+
+
+def test_the_limit_is_the_least_of_machine_container_and_process(monkeypatch, tmp_path):
+    pages = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", pages.get)
+    files = [tmp_path / "memory.max", tmp_path / "limit_in_bytes"]
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", files)
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    assert memory_limit() == 4_096_000
+    files[0].write_text("max\n")
+    assert memory_limit() == 4_096_000
+    files[1].write_text("4000000\n")
+    assert memory_limit() == 4_000_000
+    files[0].write_text("3000000\n")
+    assert memory_limit() == 3_000_000
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2_000_000, unlimited[1]))
+    assert memory_limit() == 2_000_000
