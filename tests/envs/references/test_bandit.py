@@ -144,8 +144,8 @@ def test_rules_are_simulated_on_the_same_episodes():
 
 
 def test_references_on_rl2s_smallest_bandit():
-    """5 arms, 10 pulls: UCB1 with a good constant and even greedy are close to the optimum, Thompson
-    sampling explores for longer than the episode lasts. These are the numbers of docs/optima.md."""
+    """5 arms, 10 pulls: UCB1 with a good constant and even greedy come close to the optimum;
+    Thompson sampling explores for longer than the episode lasts. docs/optima.md has them."""
     family = Bandit()
     assert bandit.bayes_optimal(family) == pytest.approx(6.659988, abs=1e-6)
     exact = [
