@@ -6,6 +6,7 @@ env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 
 import gymnasium
 
+from metarl.envs.bandit import Bandit
 from metarl.envs.base import (
     SPLITS,
     BatchEnv,
@@ -21,6 +22,7 @@ from metarl.envs.external import (
     WorkerError,
     locate,
 )
+from metarl.envs.gridworld import GridWorld
 from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
 from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from metarl.envs.mujoco.humanoid import HumanoidDir
@@ -44,9 +46,11 @@ __all__ = [
     "AntDir",
     "AntGoal",
     "AntVel",
+    "Bandit",
     "BatchEnv",
     "Environment",
     "ExternalFamily",
+    "GridWorld",
     "GymnasiumFamily",
     "HalfCheetahBody",
     "HalfCheetahDir",

@@ -7,8 +7,10 @@ import importlib
 from dataclasses import asdict
 from typing import Any
 
+from metarl.envs.bandit import Bandit
 from metarl.envs.base import TaskFamily
 from metarl.envs.external import GymnasiumFamily, MetaWorld
+from metarl.envs.gridworld import GridWorld
 from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
 from metarl.envs.mujoco.half_cheetah import HalfCheetahBody, HalfCheetahDir, HalfCheetahVel
 from metarl.envs.mujoco.humanoid import HumanoidDir
@@ -21,6 +23,8 @@ FAMILIES: dict[str, type[TaskFamily]] = {
     family.name: family
     for family in (
         PointNav,
+        GridWorld,
+        Bandit,
         TabularMDP,
         HalfCheetahVel,
         HalfCheetahDir,

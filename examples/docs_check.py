@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from examples import references
 from examples.reproduce.measure import evaluations
 from examples.reproduce.published import PUBLISHED
 from metarl.config_files import load_config
@@ -80,7 +81,14 @@ def shipped(_: Path) -> Iterator[tuple[str, str]]:
             yield "docs/results/reproduction.json", f"{directory.name}, within {TOLERANCE}"
 
 
-CHECKS = {check.__name__: check for check in (cartpole, demo, shipped)}
+def optima(_: Path) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the tables of known agents, with their page."""
+    for table in references.TABLES:
+        for line in table():
+            yield "docs/optima.md", line
+
+
+CHECKS = {check.__name__: check for check in (cartpole, demo, shipped, optima)}
 
 
 def main() -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import sinusoid
+from examples import references, sinusoid
 from examples.reproduce import figures, measure
+from metarl.envs import Bandit
+from metarl.envs.references import bandit
 
 ROOT = Path(__file__).parents[2]
 STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())
@@ -63,3 +65,12 @@ def test_the_untrained_row_of_the_readme():
 def test_the_table_of_sinusoids_is_that_of_the_stored_results():
     stored = json.loads((ROOT / "docs/results/sinusoid.json").read_text())
     assert sinusoid.table(stored["mse"]) in (ROOT / "docs/library.md").read_text(encoding="utf-8")
+
+
+def test_the_exact_values_of_optima_md_are_those_of_the_references():
+    """`python -m examples.docs_check optima` repeats the simulated ones too."""
+    page = (ROOT / "docs/optima.md").read_text(encoding="utf-8").splitlines()
+    assert set(references.gridworld_table()) <= set(page)
+    row = next(line for line in page if line.startswith("| 5, 10 |"))
+    exact = bandit.oracle(Bandit()), bandit.bayes_optimal(Bandit())
+    assert row.split(" | ")[1:3] == [f"{value:.3f}" for value in exact]

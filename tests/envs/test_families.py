@@ -41,6 +41,16 @@ GOLDEN_HASHES = {
         "test": "5f712a2c140e9812",
         "ood": "0cd6c01ff8053e1f",
     },
+    "gridworld": {
+        "train": "059a098a7aef7588",
+        "validation": "059a098a7aef7588",
+        "test": "059a098a7aef7588",
+    },
+    "bandit": {
+        "train": "c5fd756bf611e4bf",
+        "validation": "a6ca86a9ea180cfb",
+        "test": "a1571053d0e5ed89",
+    },
     "tabular_mdp": {
         "train": "a3992b251cf7a856",
         "validation": "c59d728f9eaf6094",
