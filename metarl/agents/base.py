@@ -7,6 +7,7 @@ posterior over a latent variable for PEARL.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -33,6 +34,7 @@ __all__ = [
     "Metrics",
     "Rollout",
     "check_fits",
+    "measuring_actor",
 ]
 
 Metrics: TypeAlias = dict[str, float]
@@ -77,8 +79,15 @@ class MetaAgent(Protocol):
         the previous tasks."""
         ...
 
-    def actor(self, state: Any) -> Actor:
-        """Return the actor that plays a batch of episodes by the states of B tasks."""
+    def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
+        """Return the actor that plays a batch of episodes by the states of B tasks.
+
+        Args:
+            state: the states.
+            deterministic: whether to choose the best action by the state of the agent instead of
+                exploring, such as the mean or the mode of the policy's distribution. Episodes that
+                are only measured may be played so; `adapt` and `update` never get such episodes.
+        """
         ...
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
@@ -170,6 +179,23 @@ class AgentConfig(Section):
             name: name of the tensor in `MetaAgent.state_dict`.
         """
         return False
+
+
+def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
+    """Return the actor that plays measured episodes by the states of B tasks.
+
+    Raises:
+        UserError: if `deterministic` and the agent has no deterministic actions, as an agent that
+            was written before there were any.
+    """
+    if not deterministic:
+        return agent.actor(state)
+    if "deterministic" not in inspect.signature(agent.actor).parameters:
+        raise UserError(
+            f"deterministic: {type(agent).__name__} has no deterministic actions; expected the "
+            "argument `deterministic` in its method `actor` (metarl.agents.base.MetaAgent)"
+        )
+    return agent.actor(state, deterministic=True)
 
 
 def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

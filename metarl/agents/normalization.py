@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout
+from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor
 from metarl.core.actors import check_obs_size
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -82,8 +82,8 @@ class NormalizedAgent:
     def next_task(self, state: Any) -> Any:
         return self.agent.next_task(state)
 
-    def actor(self, state: Any) -> Actor:
-        return NormalizedActor(self.agent.actor(state), self)
+    def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
+        return NormalizedActor(measuring_actor(self.agent, state, deterministic), self)
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
         return self.agent.adapt(state, self._normalize_episodes(episodes))

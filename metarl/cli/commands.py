@@ -11,7 +11,8 @@ import click
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget, short_flags
 from metarl.cli.group import FILE, cli, config_argument, print_table
-from metarl.cli.parser import Command, OneByOne, print_error
+from metarl.cli.parser import Command, print_error
+from metarl.cli.task_options import given_tasks, task_file_option, task_option
 from metarl.core.errors import StorageError, UserError, check
 
 MAX_ROWS = 64  # tasks of a video
@@ -28,6 +29,11 @@ checkpoint_option = click.option(
 seed_option = click.option("--seed", default=0, help="Seed of the episodes.")
 episodes_option = click.option("--episodes", default=20, help="Episodes per task and step.")
 steps_option = click.option("--steps", default=3, help="Adaptations.")
+deterministic_option = click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Measure the policy's mean or mode; adaptation explores as usual.",
+)
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
@@ -155,17 +161,25 @@ def meta_batch_steps(config: Any) -> int:
 )
 @click.option(
     "--split",
-    default="test",
     metavar="NAME",
-    help="train, validation, test or ood.",
+    help="train, validation, test or ood.  [default: test]",
     shell_complete=complete_names("metarl.envs:SPLITS"),
 )
-@click.option("--tasks", default=40, help="Tasks of the split.")
+@click.option("--tasks", type=int, help="Tasks of the split.  [default: 40]")
+@task_option
+@task_file_option
 @episodes_option
 @steps_option
+@deterministic_option
+@click.option(
+    "--out",
+    type=FILE,
+    metavar="FILE",
+    help="A new .json file, or a folder, for the result.  [default: the folder `evaluation` of "
+    "the run]",
+)
 @click.option(
     "--against",
-    cls=OneByOne,
     multiple=True,
     metavar="LIST",
     help="A baseline, or several with commas: random, the folder of another run, or the method "
@@ -176,21 +190,32 @@ def evaluate(
     overrides: dict[str, Any],
     against: tuple[str, ...],
     protocol: str,
+    split: str | None,
+    tasks: int | None,
+    task: tuple[str, ...],
+    task_file: Path | None,
     **settings: Any,
 ) -> int:
-    """Measure the return before and after adaptation on test tasks.
+    """Measure the return before and after adaptation, on test tasks or tasks of your own.
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import evaluate_run
+    from metarl.evaluation.protocols import check_protocol
     from metarl.reporting import evaluation as presented
     from metarl.rollout.failures import EpisodeDiverged
+    from metarl.runs.run import Run
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
     # The name of a folder may have commas.
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
+    check_protocol(protocol)
+    family = Run.open(target.directory, **overrides).config.env
+    own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
+    chosen = {"split": split, "tasks": tasks if own is None else own}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
     try:
         results, file = evaluate_run(
             target.directory, protocol=protocol, against=baselines, **settings, **overrides
@@ -218,12 +243,12 @@ def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
 @run_argument
 @checkpoint_option
 @seed_option
-@click.option(
-    "--task", type=float, multiple=True, metavar="NUMBERS", help="The task, instead of a test task."
-)
+@task_option
+@task_file_option
 @click.option("--tasks", type=int, help="The first test tasks, as a grid.  [default: 1]")
 @episodes_option
 @steps_option
+@deterministic_option
 @click.option("--out", type=FILE, required=True, metavar="FILE", help=".mp4 or .gif.")
 @click.option("--width", default=480, help="Width of a panel, pixels.")
 @click.option("--height", default=360, help="Height of a panel, pixels.")
@@ -235,7 +260,8 @@ def render(
     target: RunTarget,
     overrides: dict[str, Any],
     checkpoint: str,
-    task: tuple[float, ...],
+    task: tuple[str, ...],
+    task_file: Path | None,
     tasks: int | None,
     episodes: int,
     out: Path,
@@ -245,7 +271,7 @@ def render(
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
-    from metarl.envs import RendererFailed, RenderingUnavailable, TaskError
+    from metarl.envs import RendererFailed, RenderingUnavailable
     from metarl.evaluation.evaluate import open_to_evaluate
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
@@ -253,16 +279,13 @@ def render(
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
-    if task and tasks is not None:
-        raise UserError("--task: not allowed with argument --tasks")
-    num_tasks = 1 if tasks is None else tasks
-    check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
     run = open_to_evaluate(target.directory, **overrides)
     family = run.config.env
+    rows = given_tasks(family, task, task_file, {"--tasks": tasks})
+    num_tasks = len(rows) if rows is not None else 1 if tasks is None else tasks
+    check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
     try:
-        rows = family.check_task(list(task)) if task else family.tasks("test", num_tasks)
-    except TaskError as error:
-        raise UserError(f"--task: {error}") from error
+        rows = family.tasks("test", num_tasks) if rows is None else rows
     except ValueError as error:
         raise UserError(f"--tasks: {error}") from error
     agent = run.config.make_agent(run.load(checkpoint).agent)

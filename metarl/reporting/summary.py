@@ -104,6 +104,11 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
+        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):  # it names figures and sections
+            raise UserError(
+                f"{path}: not a result file of metarl evaluate (expected a name like "
+                "k_step-test.json)"
+            )
         settings[name] = read_settings(path)
         for method, results in read_results(path).items():
             if method == run.config.method:
@@ -185,8 +190,6 @@ def read_results(path: Path) -> dict[str, Results]:
         UserError: if it is no result file.
     """
     try:
-        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):
-            raise ValueError("expected a name like k_step-test.json")
         methods: dict[str, dict[str, dict[str, Any]]] = read_json(path)["methods"]
         found: dict[str, Results] = {
             method: {

@@ -60,6 +60,43 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
     assert re.search(r"\d+ frames of \d+ x \d+ in [0-9.]+ s: [0-9.]+ frames/s by 1 process", text)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{run}", "--task", 0.2, -0.3, "--task", 0.1, 0),
+        ("--task", "0.2", "-0.3", "--task=0.1", "0", "{run}"),
+        ("--task", "0.2,-0.3", "{run}", "--task", "[0.1, 0]"),
+        ("--task=[0.2,", "-0.3]", "{run}", "--task=0.1 0"),
+        ("{run}", "--task-file", "{file}"),
+    ],
+)
+def test_tasks_of_ones_own_are_evaluated_however_they_are_given(run, tmp_path, output, words):
+    (tmp_path / "tasks.txt").write_text("0.2 -0.3\n0.1 0\n")
+    words = [str(word).format(run=run, file=tmp_path / "tasks.txt") for word in words]
+    size = ("--episodes", 1, "--steps", 0, "--out", tmp_path / "result.json")
+    code, text, error = output("evaluate", *words, *size)
+    assert code == 0, error
+    assert "point_nav: 2 custom tasks" in text
+    assert str(tmp_path / "result.json") in text
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["tasks"] == [[0.2, -0.3], [0.1, 0.0]]
+    assert (tmp_path / "result.png").is_file()
+
+
+def test_deterministic_actions_are_measured_and_shown(run, tmp_path, output):
+    size = ("--episodes", 1, "--steps", 1, "--task", 0.2, -0.3, "--deterministic")
+    code, text, _ = output("evaluate", run, *size)
+    assert code == 0
+    assert "1 episodes each, deterministic actions" in text
+    (file,) = (run / "evaluation").glob("k_step-custom-*deterministic_true.json")
+    mean = json.loads(file.read_text())["methods"]["maml_trpo"]["parts"][""]["mean"]
+    small = ("--width", 64, "--height", 64, "--out", tmp_path / "a.gif")
+    code, text, _ = output("render", run, *size, *small)
+    assert code == 0
+    before, after = re.findall(r"adaptation (-[\d.]+)", text)
+    assert (before, after) == tuple(f"{each:.1f}" for each in mean)
+
+
 def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, monkeypatch):
     monkeypatch.setattr(metarl.reporting.benchmark, "LIMIT_STEPS", 4)
     out = tmp_path / "bench.json"
