@@ -188,7 +188,7 @@ def read_numbers(text: str) -> list[float]:
     Raises:
         ValueError: if there are none, or something else is among them.
     """
-    words = re.split(r"[\s,;]+", text.strip().lstrip("[(").rstrip("])").strip())
+    words = re.split(r"[\s,;]+", text.strip().lstrip("[(").rstrip("])").strip(" ,;"))
     return [float(word) for word in words]
 
 

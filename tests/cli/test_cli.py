@@ -67,6 +67,7 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
         ("--task", "0.2", "-0.3", "--task=0.1", "0", "{run}"),
         ("--task", "0.2,-0.3", "{run}", "--task", "[0.1, 0]"),
         ("--task=[0.2,", "-0.3]", "{run}", "--task=0.1 0"),
+        ("--task", "[0.2,", "-0.3]", "--task", "0.1,", "0,", "{run}"),
         ("{run}", "--task-file", "{file}"),
     ],
 )
