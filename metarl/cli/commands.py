@@ -203,6 +203,7 @@ def evaluate(
     from metarl.evaluation.compare import evaluate_run
     from metarl.evaluation.protocols import check_protocol
     from metarl.reporting import evaluation as presented
+    from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
     from metarl.training.tracking_environment import check_environment
@@ -216,10 +217,12 @@ def evaluate(
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}
     settings |= {name: value for name, value in chosen.items() if value is not None}
+    settings |= {"protocol": protocol, "against": baselines}
     try:
-        results, file = evaluate_run(
-            target.directory, protocol=protocol, against=baselines, **settings, **overrides
-        )
+        with WorkProgress() as progress:
+            results, file = evaluate_run(
+                target.directory, on_agent=progress.playing, **settings, **overrides
+            )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
     run = run_to_track(target.directory, overrides)
@@ -273,6 +276,7 @@ def render(
     """
     from metarl.envs import RendererFailed, RenderingUnavailable
     from metarl.evaluation.evaluate import open_to_evaluate
+    from metarl.reporting.progress import WorkProgress
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.training.tracking import start_tracker
@@ -290,7 +294,10 @@ def render(
         raise UserError(f"--tasks: {error}") from error
     agent = run.config.make_agent(run.load(checkpoint).agent)
     try:
-        info = adaptation_video(agent, family, rows, out=out, num_episodes=episodes, **settings)
+        with WorkProgress() as progress:
+            settings |= {"on_step": progress.playing(run.config.method)}
+            settings |= {"num_episodes": episodes, "on_frame": progress.drawing}
+            info = adaptation_video(agent, family, rows, out=out, **settings)
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)
     click.echo(f"{info}\n{info.speed}")

@@ -24,7 +24,7 @@ from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.memory import check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
-from metarl.training.progress import Progress
+from metarl.training.progress import Progress, announce
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
@@ -183,6 +183,7 @@ class Trainer:
             state = run.restore_latest()
             if not self._check_unfinished(state):
                 return Run(self.directory, self._begun)
+            announce(run, state.iteration if state else 0)
             agent = self._agent_of(state)
             state = state or Checkpoint(0, 0, -np.inf, agent.state_dict())
             keep_freed_memory()

@@ -72,6 +72,16 @@ class Progress:
                 )
 
 
+def announce(run: Run, start: int) -> None:
+    """Print the folder of a run, of which `start` iterations are done.
+
+    Raises:
+        StorageError: if standard output cannot be written.
+    """
+    with wrap_os_errors("standard output"):
+        print(f"run: {run.directory} ({start} of {run.config.iterations} iterations)", flush=True)
+
+
 def format_return(value: float | None) -> str:
     """Return the text of a mean return; "none" for None, if every episode failed."""
     return "none" if value is None else f"{value:.1f}"

@@ -27,6 +27,7 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path, output
     out = tmp_path / "run"
     code, text, _ = output("train", "point_nav/maml_trpo", *TINY, "--out", out)
     assert code == 0
+    assert text.startswith(f"run: {out} (0 of 2 iterations)\niteration 1/2 ")
     assert re.search(r"iteration 2/2 .* steps/s .* ETA 0:00:00", text)
     assert f"metarl evaluate {out}" in text
 
