@@ -30,12 +30,13 @@ CONFIGS_CAPTION = (
 )
 
 
-def empty_table(*columns: str) -> Table:
-    """Return a table without rows, in the common style."""
+def empty_table(*columns: str, names: int = 1) -> Table:
+    """Return a table without rows, in the common style; its first `names` columns have names."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         # A name stays on one line, to be copied; other texts are continued below, never cut.
-        made.add_column(column, no_wrap=index == 0, overflow="fold")
+        longest = max(map(len, column.split()))
+        made.add_column(column, no_wrap=index < names, overflow="fold", min_width=longest)
     return made
 
 
@@ -106,7 +107,7 @@ def measured_cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
 def runs(folder: Path) -> Table:
     """Return a table of the runs in a folder."""
     made = empty_table(
-        "run", "family", "method", "seed", "iterations", "before -> after", "age", "size"
+        "run", "family", "method", "seed", "iterations", "before -> after", "age", "size", names=3
     )
     for path in sorted(folder.glob("*/config.yaml")):
         try:

@@ -41,6 +41,23 @@ def test_evaluate_prints_a_table_and_names_its_files(run, output):
     assert str(run / "evaluation" / "k_step-test-tasks_3-episodes_2-steps_1.json") in text
 
 
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("length", [5, 70, 200])
+def test_a_terminal_shows_names_and_numbers_of_runs_whole(
+    run, tmp_path, output, monkeypatch, columns, length
+):
+    """A table is wider than the terminal, which then continues its lines, rather than cut."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "r" * length
+    shutil.copytree(run, tmp_path / "runs" / name)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output("list", "runs", "--runs", tmp_path / "runs")[1])
+    (line,) = [line for line in text.splitlines() if line.startswith("r" * length)]
+    words = line.split()
+    assert words[:5] == [name, "point_nav", "maml_trpo", "0", "2/2"]
+    assert words[-1] == "MB"
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_render_writes_a_video(run, tmp_path, output, suffix):
     out = tmp_path / f"video.{suffix}"
