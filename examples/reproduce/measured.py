@@ -10,7 +10,7 @@ import numpy as np
 
 from examples.many_runs import Job
 from examples.reproduce.figures import means
-from examples.reproduce.measure import fingerprint
+from examples.reproduce.measure import evaluations, fingerprint
 from metarl.config_files import config_names
 from metarl.runs.atomic_io import write_atomically
 
@@ -40,12 +40,13 @@ def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
         method, row = rows.get((family, fingerprint(Job(name, {"seed": 0}, Path()))), ("", None))
         if row is None:
             continue
-        mean, low, high = means(np.array(row["returns"]))[0 if method.startswith("oracle") else 1]
+        adaptations = 0 if method.startswith("oracle") else 1
+        mean, low, high = np.round(means(evaluations(family, row))[adaptations], 2).tolist()
         found[name] = {
             "seeds": len(row["seeds"]),
             "core_minutes": [round(60 * hours) for hours in row["hours"]],
-            "return": round(mean, 2),
-            "interval": [round(low, 2), round(high, 2)],
+            "return": mean,
+            "interval": [low, high],
         }
     return found
 

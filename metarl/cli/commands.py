@@ -122,7 +122,7 @@ def dry_run(config: Any, directory: Path) -> int:
     config.env.check_repeatable()
     config.make_agent()
     click.echo(config.to_yaml(), nl=False)
-    steps = meta_batch_steps(config)
+    steps = config.sampling.max_steps(config.env.horizon)
     click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
     check_free(directory)
     return 0
@@ -134,18 +134,12 @@ def dry_continuation(trainer: Any) -> int:
         remaining = trainer.remaining()
     trainer.config.env.check_repeatable()
     click.echo(trainer.config.to_yaml(), nl=False)
+    steps = trainer.config.sampling.max_steps(trainer.config.env.horizon)
     click.echo(
         f"# {remaining} of {trainer.config.iterations} iterations remain of up to "
-        f"{meta_batch_steps(trainer.config):,} env steps, in {trainer.directory}"
+        f"{steps:,} env steps, in {trainer.directory}"
     )
     return 0
-
-
-def meta_batch_steps(config: Any) -> int:
-    """Return the largest number of environment steps of an iteration."""
-    sampling = config.sampling
-    episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
-    return episodes * config.env.horizon
 
 
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Measure adaptation.")

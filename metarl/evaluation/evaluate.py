@@ -17,7 +17,13 @@ from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.result import Evaluation, check_complete
-from metarl.evaluation.tasks import Tasks, chosen_tasks, is_number_of_tasks, population_size, split_of
+from metarl.evaluation.tasks import (
+    Tasks,
+    chosen_tasks,
+    is_number_of_tasks,
+    population_size,
+    split_of,
+)
 from metarl.rollout.failures import Failure, OnFailure
 from metarl.runs.run import Run
 

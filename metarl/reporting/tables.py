@@ -24,9 +24,9 @@ from metarl.training.progress import format_count, format_return
 
 CONFIGS_CAPTION = (
     "steps: environment steps of the whole training, at most. minutes: of one core of a server "
-    "(AMD EPYC or Intel Xeon), some of them twice as fast as others. return: on held-out tasks "
-    "after one adaptation (oracles: without), mean and 95% interval over runs, or over tasks for "
-    "one run; docs/reproduction.md. Empty: not measured. Settings: metarl train CONFIG --dry-run."
+    "(AMD EPYC or Intel Xeon), some of them twice as fast as others. return: on the test tasks "
+    "after one adaptation (oracles: without), mean and 95% interval over runs and tasks; "
+    "docs/reproduction.md. Empty: not measured. Settings: metarl train CONFIG --dry-run."
 )
 
 

@@ -13,7 +13,7 @@ from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS
-from metarl.evaluation.tasks import own_tasks, read_tasks
+from metarl.evaluation.tasks import own_tasks, population_size, read_tasks
 from metarl.training.loop import train
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
 
@@ -110,6 +110,23 @@ def test_one_axis_is_tasks_of_one_number_or_one_task(family, tasks, expected):
 def test_other_values_are_no_tasks(family, tasks, message):
     with pytest.raises(UserError, match=message):
         own_tasks(family, tasks, "x")
+
+
+CORNERS = PointNav(region="corners", goal_range=0.5)
+
+
+@pytest.mark.parametrize(
+    ("family", "rows", "expected"),
+    [
+        (make_family("half_cheetah_dir"), [[1.0], [-1.0]], 2),
+        (make_family("half_cheetah_dir"), [[1.0]], 2),
+        (CORNERS, [[0.5, 0.5]], 4),
+        (CORNERS, [[0.5, 0.5], [0.1, 0.2], [0.3, 0.4], [0.0, 0.0]], None),  # not its four tasks
+        (PointNav(), [[0.1, 0.2]], None),
+    ],
+)
+def test_tasks_outside_of_a_finite_distribution_are_not_all_there_are(family, rows, expected):
+    assert population_size(family, np.array(rows)) == expected
 
 
 # --- files ---
