@@ -180,6 +180,20 @@ class AgentConfig(Section):
         """
         return False
 
+    def may_transfer(self, name: str) -> bool:
+        """Return whether a warm start takes a tensor from the state of another agent, by default
+        those that may be averaged. The state of an optimiser begins anew.
+
+        Args:
+            name: name of the tensor in `MetaAgent.state_dict`.
+        """
+        return self.may_average(name)
+
+    def must_transfer(self, name: str) -> bool:
+        """Return whether a warm start is refused if a tensor, for which `may_transfer` is true, is
+        not in both agents with one shape. By default it is; otherwise the tensor begins anew."""
+        return True
+
 
 def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
     """Return the actor that plays measured episodes by the states of B tasks.
@@ -209,7 +223,7 @@ def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         UserError: if a name is missing, or a shape differs; names the first such tensor.
     """
     for name in sorted(state.keys() | expected.keys()):
-        found, wanted = (_shape(each.get(name)) for each in (state, expected))
+        found, wanted = (shape_text(each.get(name)) for each in (state, expected))
         if found != wanted:
             raise UserError(
                 f"the checkpoint does not fit the config: {name} has the shape {found}, "
@@ -217,7 +231,8 @@ def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
             )
 
 
-def _shape(value: Any) -> str:
+def shape_text(value: Any) -> str:
+    """Return the shape of a tensor or number of an agent's state as text; "none" for None."""
     if value is None:
         return "none"
     return str(list(value.shape)) if isinstance(value, Tensor) else "[]"

@@ -25,6 +25,8 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
 
+PREFIX = "observations."
+"""Beginning of the names of mean and standard deviation in the state of an agent."""
 MIN_VARIATION = 1e-6
 """Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
 
@@ -99,14 +101,14 @@ class NormalizedAgent:
     def state_dict(self) -> AgentState:
         return {
             **self.agent.state_dict(),
-            "observations.mean": torch.tensor(self.mean),
-            "observations.std": torch.tensor(self.std),
+            f"{PREFIX}mean": torch.tensor(self.mean),
+            f"{PREFIX}std": torch.tensor(self.std),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
-        own = (state[f"observations.{name}"] for name in ("mean", "std"))
+        own = (state[f"{PREFIX}{name}"] for name in ("mean", "std"))
         self.mean, self.std = (torch.as_tensor(value).numpy().copy() for value in own)
-        inner = {name: x for name, x in state.items() if not name.startswith("observations.")}
+        inner = {name: x for name, x in state.items() if not name.startswith(PREFIX)}
         self.agent.load_state_dict(inner)
 
 

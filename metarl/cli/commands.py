@@ -53,6 +53,12 @@ deterministic_option = click.option(
     is_flag=True,
     help="Continue the run in --out if it exists, up to --iterations; do nothing if it has more.",
 )
+@click.option(
+    "--init-from",
+    metavar="RUN[:CHECKPOINT]",
+    help="Begin from the parameters of this run: its latest checkpoint, or that after the colon.",
+    shell_complete=complete_run,
+)
 @click.option("--dry-run", "dry", is_flag=True, help="Check and print the config only.")
 def train(
     target: ConfigTarget,
@@ -60,6 +66,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     or_resume: bool,
+    init_from: str | None,
     dry: bool,
 ) -> int:
     """Meta-train a config into a run's folder, or continue an interrupted run.
@@ -80,6 +87,8 @@ def train(
             f"--out: {resume} goes on in its own folder; for another run: metarl train "
             f"{shlex.quote(str(resume / 'config.yaml'))} --out {shlex.quote(str(out))}"
         )
+    if resume and init_from:
+        raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
     if resume and or_resume:
         raise UserError(
             f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
@@ -95,8 +104,9 @@ def train(
             source = None if "method" in overrides else target.name
             directory = out or default_directory(config, source)
             if dry and not (or_resume and not is_free(directory)):
-                return dry_run(config, directory)
-            trainer = (Trainer.create_or_resume if or_resume else Trainer.create)(config, directory)
+                return dry_run(config, directory, init_from)
+            start = Trainer.create_or_resume if or_resume else Trainer.create
+            trainer = start(config, directory, init_from)
         if dry:
             return dry_continuation(trainer)
         with short_flags():
@@ -113,17 +123,22 @@ def train(
     return 0
 
 
-def dry_run(config: Any, directory: Path) -> int:
+def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
     from metarl.training.memory import check_memory
+    from metarl.training.warm_start import warm_start
 
     check_memory(config)
     config.env.check_repeatable()
-    config.make_agent()
+    origin = warm_start(config, init_from)[1] if init_from else None
+    if origin is None:
+        config.make_agent()
     click.echo(config.to_yaml(), nl=False)
     steps = config.sampling.max_steps(config.env.horizon)
     click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
+    if origin is not None:
+        click.echo(f"# begun from: {origin}: {origin.remark}")
     check_free(directory)
     return 0
 

@@ -23,7 +23,9 @@ def commands(summary: RunSummary) -> list[str]:
     repeated = folder.with_name(f"{folder.name}-repeated") if folder.name else "../repeated"
     out = shell_path(repeated)
     config = shell_path(folder / "config.yaml")
-    lines = [f"metarl train {config} --seed {summary.run.config.seed} --out {out}"]
+    # Checkpoint 0 has the parameters that the run began from, whatever became of their origin.
+    init = f" --init-from {shell_path(f'{folder}:0')}" if summary.run.origin else ""
+    lines = [f"metarl train {config} --seed {summary.run.config.seed}{init} --out {out}"]
     for name, results in summary.evaluations.items():
         settings, first = summary.settings.get(name, {}), next(iter(results.values()))
         protocol = name.partition("-")[0]

@@ -12,8 +12,10 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, is_number, printable, read_json
+from metarl.core.schema_keys import by_path
 from metarl.evaluation.protocols import RENAMED_PARTS, RENAMED_PROTOCOLS
 from metarl.evaluation.result import Evaluation, Results
+from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 
 RETURNS = ("return_before", "return_after")
@@ -55,6 +57,13 @@ class RunSummary:
     def method(self) -> str:
         """The name of the method, from the config."""
         return self.run.config.method
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the config by dotted path, and the origin of a warm start."""
+        origin = self.run.origin
+        values = by_path(self.run.config.to_dict())
+        return values if origin is None else {**values, KEY: str(origin)}
 
     @property
     def failure_counts(self) -> dict[str, int]:

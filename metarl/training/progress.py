@@ -73,13 +73,15 @@ class Progress:
 
 
 def announce(run: Run, start: int) -> None:
-    """Print the folder of a run, of which `start` iterations are done.
+    """Print the folder of a run, of which `start` iterations are done, and its origin.
 
     Raises:
         StorageError: if standard output cannot be written.
     """
     with wrap_os_errors("standard output"):
         print(f"run: {run.directory} ({start} of {run.config.iterations} iterations)", flush=True)
+        if (origin := run.origin) is not None:
+            print(f"begun from: {origin}: {origin.remark}", flush=True)
 
 
 def format_return(value: float | None) -> str:
