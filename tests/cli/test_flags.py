@@ -127,8 +127,8 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     assert {"agent.policy", "agent.inner", "agent.outer", "agent.returns", "tracking"} < set(titles)
     flags = re.findall(r"^  (--\S+)", text, re.MULTILINE)
     everyday = "iterations num-tasks num-episodes inner-steps seed device threads checkpoint-every"
-    own = "out resume continue dry-run help"
-    assert flags[:13] == [f"--{name}" for name in f"{everyday} {own}".split()]
+    own = "out resume continue init-from dry-run help"
+    assert flags[:14] == [f"--{name}" for name in f"{everyday} {own}".split()]
     assert len(set(flags)) == len(flags)
     assert not any("_" in flag for flag in flags)
     config = metarl.load_config("point_nav/promp")
