@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from metarl.runs.identity import group_name
 from metarl.runs.origin import KEY
 from metarl.runs.run import Run
