@@ -71,7 +71,7 @@ class Bandit(TaskFamily):
 
     def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         pulls, paid = state[2:]
-        return f"paid in {paid:.0f} of {pulls:.0f} pulls, best arm pays {task.max():.0%}"
+        return f"{paid:.0f} of {pulls:.0f} pulls paid, best arm {task.max():.0%}"
 
 
 class BanditBatchEnv(BatchEnv):

@@ -17,6 +17,7 @@ from metarl.envs import locate
 
 PACKAGE = Path(__file__).parent
 SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
+MEASURED = "measured.json"  # cost and return of some configs (examples/reproduce/measured.py)
 
 
 def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
@@ -159,10 +160,15 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     raise ConfigError(f"{name}: no such config{nearest(short, known)}; see metarl list configs")
 
 
+def config_folder() -> Path:
+    """Return the folder of the configs of the package."""
+    # Inside the package in an installed wheel, and next to it in a repository.
+    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
 def config_names() -> dict[str, Path]:
     """Return the files of the configs of the package, by name."""
-    # The folder is inside the package in an installed wheel, and next to it in a repository.
-    folders = (PACKAGE / "configs", PACKAGE.parent / "configs")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
+    folder = config_folder()
     files = [path for path in sorted(folder.glob("*/*.yaml")) if path.parent.name != SWEEPS]
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}

@@ -79,6 +79,18 @@ class Conditioned(nn.Module):
         return self.body(x) * torch.sigmoid(self.gate(condition))
 
 
+class Attending(nn.Module):
+    """Attention between points, in a layer that torch has a fast path for in evaluation mode."""
+
+    def __init__(self, *, evaluation: bool) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.train(not evaluation)
+
+    def forward(self, x):
+        return self.layer(x[None])[0]
+
+
 def mlp() -> nn.Sequential:
     """Two layers, float64. The first one's bias has shape (5,)."""
     return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double()
@@ -101,6 +113,8 @@ MODULES = {
     "nested": (nested, [(K, 4)]),
     "tied": (Tied, [(K, 4)]),
     "two_inputs": (Conditioned, [(K, 4), (K, 3)]),
+    "attention": (lambda: Attending(evaluation=False), [(K, 4)]),
+    "attention_evaluation": (lambda: Attending(evaluation=True), [(K, 4)]),
 }
 
 
@@ -115,6 +129,34 @@ def test_batched_is_a_loop_over_tasks(name):
         for b in range(B)
     ]
     close(batched(module)(params, *inputs), torch.stack(expected))
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_the_meta_gradient_goes_through_attention(evaluation):
+    """Against central differences along a direction; torch's own kernels have no such gradient."""
+    model, x = Attending(evaluation=evaluation).double(), draw(B, K, 4)
+    forward, inner = batched(model), InnerLoop(SGD(0.1))
+    start = inner.init(parameters(model))
+    direction = {name: draw(*value.shape) for name, value in start.items()}
+
+    def loss(params):
+        return forward(params, x)[..., 0].square().mean(1)
+
+    def meta_loss(meta, differentiable=False):
+        state = inner.adapt(meta, [loss] * 2, B, differentiable=differentiable)
+        return loss(inner.to_model_params(meta, state)).mean()
+
+    meta = leaves(start)
+    meta_loss(meta, differentiable=True).backward()
+    slope = sum((meta[name].grad * direction[name]).sum() for name in meta)
+    assert torch.backends.mha.get_fastpath_enabled()
+    moved = [
+        {name: value + sign * 1e-5 * direction[name] for name, value in start.items()}
+        for sign in (1, -1)
+    ]
+    high, low = map(meta_loss, moved)
+    torch.testing.assert_close(slope, (high - low) / 2e-5, rtol=1e-6, atol=1e-9)
+    assert abs(slope) > 1e-4
 
 
 def test_tasks_can_share_their_inputs():

@@ -18,8 +18,9 @@ from examples.many_runs import Job, finish_all
 from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
+from examples.reproduce.measured import write_measured
 from examples.reproduce.published import PUBLISHED
-from metarl.config_files import config_names
+from metarl.config_files import MEASURED, config_folder, config_names
 from metarl.runs.atomic_io import write_atomically
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder of runs")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of results")
+    default = config_folder() / MEASURED
+    parser.add_argument("--measured", type=Path, default=default, help="for metarl list configs")
     parser.add_argument("--gather", action="store_true", help="train nothing; use finished runs")
     args = parser.parse_args()
     for family in args.families:
@@ -67,6 +70,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
     write_atomically(file, content.encode())
+    write_measured(results, args.measured)
     print("\n".join(table(results)))
     exported = [job for job in done if job.name.endswith(EXPORTED)]
     print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl.agents.base import AgentConfig, AgentSetup, MetaAgent, Rollout, check_fits
+from metarl.agents.base import (
+    AgentConfig,
+    AgentSetup,
+    MetaAgent,
+    Rollout,
+    check_fits,
+    measuring_actor,
+)
 from metarl.agents.normalization import NormalizedAgent
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema import make_member
@@ -27,6 +34,7 @@ __all__ = [
     "Rollout",
     "is_available",
     "make_agent",
+    "measuring_actor",
 ]
 
 KINDS = {

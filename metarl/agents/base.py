@@ -7,6 +7,7 @@ posterior over a latent variable for PEARL.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -33,6 +34,7 @@ __all__ = [
     "Metrics",
     "Rollout",
     "check_fits",
+    "measuring_actor",
 ]
 
 Metrics: TypeAlias = dict[str, float]
@@ -77,8 +79,15 @@ class MetaAgent(Protocol):
         the previous tasks."""
         ...
 
-    def actor(self, state: Any) -> Actor:
-        """Return the actor that plays a batch of episodes by the states of B tasks."""
+    def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
+        """Return the actor that plays a batch of episodes by the states of B tasks.
+
+        Args:
+            state: the states.
+            deterministic: whether to choose the best action by the state of the agent instead of
+                exploring, such as the mean or the mode of the policy's distribution. Episodes that
+                are only measured may be played so; `adapt` and `update` never get such episodes.
+        """
         ...
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
@@ -171,6 +180,37 @@ class AgentConfig(Section):
         """
         return False
 
+    def may_transfer(self, name: str) -> bool:
+        """Return whether a warm start takes a tensor from the state of another agent, by default
+        those that may be averaged. The state of an optimiser begins anew.
+
+        Args:
+            name: name of the tensor in `MetaAgent.state_dict`.
+        """
+        return self.may_average(name)
+
+    def must_transfer(self, name: str) -> bool:
+        """Return whether a warm start is refused if a tensor, for which `may_transfer` is true, is
+        not in both agents with one shape. By default it is; otherwise the tensor begins anew."""
+        return True
+
+
+def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
+    """Return the actor that plays measured episodes by the states of B tasks.
+
+    Raises:
+        UserError: if `deterministic` and the agent has no deterministic actions, as an agent that
+            was written before there were any.
+    """
+    if not deterministic:
+        return agent.actor(state)
+    if "deterministic" not in inspect.signature(agent.actor).parameters:
+        raise UserError(
+            f"deterministic: {type(agent).__name__} has no deterministic actions; expected the "
+            "argument `deterministic` in its method `actor` (metarl.agents.base.MetaAgent)"
+        )
+    return agent.actor(state, deterministic=True)
+
 
 def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Check that a state has the same names and shapes as the state of an agent of the config.
@@ -183,7 +223,7 @@ def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         UserError: if a name is missing, or a shape differs; names the first such tensor.
     """
     for name in sorted(state.keys() | expected.keys()):
-        found, wanted = (_shape(each.get(name)) for each in (state, expected))
+        found, wanted = (shape_text(each.get(name)) for each in (state, expected))
         if found != wanted:
             raise UserError(
                 f"the checkpoint does not fit the config: {name} has the shape {found}, "
@@ -191,7 +231,8 @@ def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
             )
 
 
-def _shape(value: Any) -> str:
+def shape_text(value: Any) -> str:
+    """Return the shape of a tensor or number of an agent's state as text; "none" for None."""
     if value is None:
         return "none"
     return str(list(value.shape)) if isinstance(value, Tensor) else "[]"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout
+from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor
 from metarl.core.actors import check_obs_size
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -25,6 +25,8 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
 
+PREFIX = "observations."
+"""Beginning of the names of mean and standard deviation in the state of an agent."""
 MIN_VARIATION = 1e-6
 """Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
 
@@ -82,8 +84,8 @@ class NormalizedAgent:
     def next_task(self, state: Any) -> Any:
         return self.agent.next_task(state)
 
-    def actor(self, state: Any) -> Actor:
-        return NormalizedActor(self.agent.actor(state), self)
+    def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
+        return NormalizedActor(measuring_actor(self.agent, state, deterministic), self)
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
         return self.agent.adapt(state, self._normalize_episodes(episodes))
@@ -99,14 +101,14 @@ class NormalizedAgent:
     def state_dict(self) -> AgentState:
         return {
             **self.agent.state_dict(),
-            "observations.mean": torch.tensor(self.mean),
-            "observations.std": torch.tensor(self.std),
+            f"{PREFIX}mean": torch.tensor(self.mean),
+            f"{PREFIX}std": torch.tensor(self.std),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
-        own = (state[f"observations.{name}"] for name in ("mean", "std"))
+        own = (state[f"{PREFIX}{name}"] for name in ("mean", "std"))
         self.mean, self.std = (torch.as_tensor(value).numpy().copy() for value in own)
-        inner = {name: x for name, x in state.items() if not name.startswith("observations.")}
+        inner = {name: x for name, x in state.items() if not name.startswith(PREFIX)}
         self.agent.load_state_dict(inner)
 
 

@@ -1,18 +1,21 @@
-"""The commands: call the library, print, return the exit code. Slow imports are in their bodies."""
+"""The commands on runs: they call the library, print, and return the exit code.
+
+Slow imports are in the bodies of functions.
+"""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from metarl.cli.completion import complete_names, complete_run
-from metarl.cli.flags import ConfigTarget, KeyCommand, RunTarget, short_flags
-from metarl.cli.group import FILE, cli, config_argument, print_table
-from metarl.cli.parser import Command, OneByOne, print_error
-from metarl.core.errors import StorageError, UserError, check
+from metarl.cli.flags import KeyCommand, RunTarget
+from metarl.cli.group import FILE, cli, print_table
+from metarl.cli.parser import Command, print_error
+from metarl.cli.task_options import given_tasks, task_file_option, task_option
+from metarl.core.errors import UserError, check
 
 MAX_ROWS = 64  # tasks of a video
 
@@ -28,118 +31,11 @@ checkpoint_option = click.option(
 seed_option = click.option("--seed", default=0, help="Seed of the episodes.")
 episodes_option = click.option("--episodes", default=20, help="Episodes per task and step.")
 steps_option = click.option("--steps", default=3, help="Adaptations.")
-
-
-@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
-@config_argument(required=False)
-@click.option("--out", type=FILE, metavar="DIR", help="The run's folder.")
-@click.option(
-    "--resume",
-    type=FILE,
-    metavar="RUN",
-    help="Continue this run, in place of a CONFIG. It takes --iterations, --device, --threads, "
-    "--tracking.* and --dry-run.",
-    shell_complete=complete_run,
-)
-@click.option(
-    "--continue",
-    "or_resume",
+deterministic_option = click.option(
+    "--deterministic",
     is_flag=True,
-    help="Continue the run in --out if it exists, up to --iterations; do nothing if it has more.",
+    help="Measure the policy's mean or mode; adaptation explores as usual.",
 )
-@click.option("--dry-run", "dry", is_flag=True, help="Check and print the config only.")
-def train(
-    target: ConfigTarget,
-    overrides: dict[str, Any],
-    out: Path | None,
-    resume: Path | None,
-    or_resume: bool,
-    dry: bool,
-) -> int:
-    """Meta-train a config into a run's folder, or continue an interrupted run.
-
-    `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
-    """
-    from metarl.rollout.failures import EpisodeDiverged
-    from metarl.runs.identity import default_directory
-    from metarl.runs.run import is_free
-    from metarl.training.loop import Interrupted, Trainer
-    from metarl.training.tracking_environment import check_environment
-
-    check_environment()
-    if (target.name is None) == (resume is None):
-        raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
-    if resume and out:
-        raise UserError(
-            f"--out: {resume} goes on in its own folder; for another run: metarl train "
-            f"{shlex.quote(str(resume / 'config.yaml'))} --out {shlex.quote(str(out))}"
-        )
-    if resume and or_resume:
-        raise UserError(
-            f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
-        )
-    directory = resume
-    try:
-        if resume:
-            with short_flags():
-                trainer = Trainer.resume(resume, **overrides)
-        else:
-            config = target.make(overrides)
-            # A label given by hand names the folder too.
-            source = None if "method" in overrides else target.name
-            directory = out or default_directory(config, source)
-            if dry and not (or_resume and not is_free(directory)):
-                return dry_run(config, directory)
-            trainer = (Trainer.create_or_resume if or_resume else Trainer.create)(config, directory)
-        if dry:
-            return dry_continuation(trainer)
-        with short_flags():
-            trainer.run()
-    except Interrupted as interruption:
-        click.echo(interruption)
-        return 128 + interruption.signal
-    except (EpisodeDiverged, FloatingPointError) as error:
-        return print_error(f"training stopped: {error}", 1)
-    except StorageError as error:
-        remedy = f"once it can be, go on with: metarl train --resume {directory}"
-        return print_error(f"training stopped: {error}; {remedy}", 1)
-    click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {directory}")
-    return 0
-
-
-def dry_run(config: Any, directory: Path) -> int:
-    """Check all settings that can be checked without training, and print the config."""
-    from metarl.runs.run import check_free
-    from metarl.training.memory import check_memory
-
-    check_memory(config)
-    config.env.check_repeatable()
-    config.make_agent()
-    click.echo(config.to_yaml(), nl=False)
-    steps = meta_batch_steps(config)
-    click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
-    check_free(directory)
-    return 0
-
-
-def dry_continuation(trainer: Any) -> int:
-    """Check all settings with which a run would go on, and print its config."""
-    with short_flags():
-        remaining = trainer.remaining()
-    trainer.config.env.check_repeatable()
-    click.echo(trainer.config.to_yaml(), nl=False)
-    click.echo(
-        f"# {remaining} of {trainer.config.iterations} iterations remain of up to "
-        f"{meta_batch_steps(trainer.config):,} env steps, in {trainer.directory}"
-    )
-    return 0
-
-
-def meta_batch_steps(config: Any) -> int:
-    """Return the largest number of environment steps of an iteration."""
-    sampling = config.sampling
-    episodes = sampling.num_tasks * sampling.num_episodes * (sampling.adaptation_steps + 1)
-    return episodes * config.env.horizon
 
 
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Measure adaptation.")
@@ -155,17 +51,25 @@ def meta_batch_steps(config: Any) -> int:
 )
 @click.option(
     "--split",
-    default="test",
     metavar="NAME",
-    help="train, validation, test or ood.",
+    help="train, validation, test or ood.  [default: test]",
     shell_complete=complete_names("metarl.envs:SPLITS"),
 )
-@click.option("--tasks", default=40, help="Tasks of the split.")
+@click.option("--tasks", type=int, help="Tasks of the split.  [default: 40]")
+@task_option
+@task_file_option
 @episodes_option
 @steps_option
+@deterministic_option
+@click.option(
+    "--out",
+    type=FILE,
+    metavar="FILE",
+    help="A new .json file, or a folder, for the result.  [default: the folder `evaluation` of "
+    "the run]",
+)
 @click.option(
     "--against",
-    cls=OneByOne,
     multiple=True,
     metavar="LIST",
     help="A baseline, or several with commas: random, the folder of another run, or the method "
@@ -176,25 +80,39 @@ def evaluate(
     overrides: dict[str, Any],
     against: tuple[str, ...],
     protocol: str,
+    split: str | None,
+    tasks: int | None,
+    task: tuple[str, ...],
+    task_file: Path | None,
     **settings: Any,
 ) -> int:
-    """Measure the return before and after adaptation on test tasks.
+    """Measure the return before and after adaptation, on test tasks or tasks of your own.
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import evaluate_run
+    from metarl.evaluation.protocols import check_protocol
     from metarl.reporting import evaluation as presented
+    from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
+    from metarl.runs.run import Run
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
     # The name of a folder may have commas.
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
+    check_protocol(protocol)
+    family = Run.open(target.directory, **overrides).config.env
+    own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
+    chosen = {"split": split, "tasks": tasks if own is None else own}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
+    settings |= {"protocol": protocol, "against": baselines}
     try:
-        results, file = evaluate_run(
-            target.directory, protocol=protocol, against=baselines, **settings, **overrides
-        )
+        with WorkProgress() as progress:
+            results, file = evaluate_run(
+                target.directory, on_agent=progress.playing, **settings, **overrides
+            )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
     run = run_to_track(target.directory, overrides)
@@ -218,12 +136,12 @@ def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
 @run_argument
 @checkpoint_option
 @seed_option
-@click.option(
-    "--task", type=float, multiple=True, metavar="NUMBERS", help="The task, instead of a test task."
-)
+@task_option
+@task_file_option
 @click.option("--tasks", type=int, help="The first test tasks, as a grid.  [default: 1]")
 @episodes_option
 @steps_option
+@deterministic_option
 @click.option("--out", type=FILE, required=True, metavar="FILE", help=".mp4 or .gif.")
 @click.option("--width", default=480, help="Width of a panel, pixels.")
 @click.option("--height", default=360, help="Height of a panel, pixels.")
@@ -235,7 +153,8 @@ def render(
     target: RunTarget,
     overrides: dict[str, Any],
     checkpoint: str,
-    task: tuple[float, ...],
+    task: tuple[str, ...],
+    task_file: Path | None,
     tasks: int | None,
     episodes: int,
     out: Path,
@@ -245,29 +164,30 @@ def render(
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
-    from metarl.envs import RendererFailed, RenderingUnavailable, TaskError
+    from metarl.envs import RendererFailed, RenderingUnavailable
     from metarl.evaluation.evaluate import open_to_evaluate
+    from metarl.reporting.progress import WorkProgress
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.training.tracking import start_tracker
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
-    if task and tasks is not None:
-        raise UserError("--task: not allowed with argument --tasks")
-    num_tasks = 1 if tasks is None else tasks
-    check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
     run = open_to_evaluate(target.directory, **overrides)
     family = run.config.env
+    rows = given_tasks(family, task, task_file, {"--tasks": tasks})
+    num_tasks = len(rows) if rows is not None else 1 if tasks is None else tasks
+    check(num_tasks <= MAX_ROWS, "--tasks", f"at most {MAX_ROWS}", num_tasks)
     try:
-        rows = family.check_task(list(task)) if task else family.tasks("test", num_tasks)
-    except TaskError as error:
-        raise UserError(f"--task: {error}") from error
+        rows = family.tasks("test", num_tasks) if rows is None else rows
     except ValueError as error:
         raise UserError(f"--tasks: {error}") from error
     agent = run.config.make_agent(run.load(checkpoint).agent)
     try:
-        info = adaptation_video(agent, family, rows, out=out, num_episodes=episodes, **settings)
+        with WorkProgress() as progress:
+            settings |= {"on_step": progress.playing(run.config.method)}
+            settings |= {"num_episodes": episodes, "on_frame": progress.drawing}
+            info = adaptation_video(agent, family, rows, out=out, **settings)
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)
     click.echo(f"{info}\n{info.speed}")

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from metarl.cli.parser import Command, check_rendering_library
+from metarl.cli.parser import Command, check_rendering_library, join_numbers
 from metarl.config_upgrade import ALIASES, renamed_key
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import format_value, read_yaml
@@ -102,6 +102,7 @@ class KeyCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         check_rendering_library()
+        args = join_numbers(args, self.params)
         target = self.target(first_argument(args, self.params))
         if not ctx.resilient_parsing:
             check_renamed(args, self.params)

@@ -10,6 +10,8 @@ import click
 
 from metarl.cli.completion import complete_names
 
+MAX_WIDTH = 10_000  # of a table, characters
+SLACK = 60  # by which a table may be wider than at its minimum, characters
 FILE = click.Path(path_type=Path, readable=False)
 
 config_argument = functools.partial(
@@ -32,10 +34,15 @@ def cli() -> None:
 
 
 def print_table(table: Any) -> None:
-    """Print a table, as wide as the terminal, or 160 characters without a terminal."""
+    """Print a table, as wide as the terminal, or 160 characters without a terminal. It is wider
+    where a name would be cut or broken otherwise."""
     from rich.console import Console
+    from rich.measure import Measurement
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
+    size = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table)
+    if size.minimum > console.width:  # at its minimum, Rich may still break words
+        console.width = min(size.maximum, size.minimum + SLACK)
     console.print(table)

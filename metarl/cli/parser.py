@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 
 from metarl.core.errors import UserError, check_known, nearest
-from metarl.core.parsing import printable
+from metarl.core.parsing import printable, read_numbers
 
 
 class Choice(click.Choice):
@@ -22,20 +22,18 @@ class Choice(click.Choice):
         return value
 
 
-class OneByOne(click.Option):
-    """A flag that is repeated for each value, which may stand before an argument."""
+class Numbers(click.Option):
+    """A flag whose value is some numbers, in one word or several: `--task 1 2`, `--task 1,2`."""
 
 
 class Command(click.Command):
-    """A command whose flags with `multiple=True` take several values: `--task 1 2`, except flags of
-    class `OneByOne`."""
+    """A command with stricter flags than those of click, and flags of the class `Numbers`."""
 
     allow_extra_args = True  # `parse_args` raises an error that names them
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        several = [each for each in options if each.multiple and not isinstance(each, OneByOne)]
-        args = repeat_flags(args, [flag for each in several for flag in each.opts])
+        args = join_numbers(args, options)
         valued = {flag for each in options if not each.is_flag for flag in each.opts}
         for word, value in itertools.pairwise(args):
             if word in valued and value.startswith("--") and not ctx.resilient_parsing:
@@ -50,24 +48,33 @@ class Command(click.Command):
         return super().invoke(ctx)
 
 
-def repeat_flags(args: Sequence[str], flags: Collection[str]) -> list[str]:
-    """Return `args` with `--task 1 2` as `--task 1 --task 2`, since options of click take a fixed
-    number of values.
+def join_numbers(args: Sequence[str], params: Iterable[click.Parameter]) -> list[str]:
+    """Return `args` with `--task 1 2` as `--task '1 2'`, since options of click take a fixed number
+    of words.
 
     Args:
         args: the arguments of a command.
-        flags: the flags with several values.
+        params: its parameters, of which those of class `Numbers` are joined.
     """
-    repeated: list[str] = []
-    flag = ""  # the flag of the next values
-    for word in args:
-        if word.startswith("--"):
-            name = word.partition("=")[0]
-            flag = name if name in flags else ""
-        elif flag and repeated[-1] != flag:
-            repeated.append(flag)
-        repeated.append(word)
-    return repeated
+    flags = {flag for param in params if isinstance(param, Numbers) for flag in param.opts}
+    joined: list[str] = []
+    is_open = False  # whether numbers belong to the last word
+    for word, previous in zip(args, ["", *args], strict=False):
+        if is_open and not word.startswith("--") and are_numbers(word):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+            name, equals, _ = word.partition("=")
+            is_open = previous in flags or (bool(equals) and name in flags)
+    return joined
+
+
+def are_numbers(word: str) -> bool:
+    """Return whether a word is numbers, such as `1`, or `[1,` as a part of a list."""
+    try:
+        return bool(read_numbers(word))
+    except ValueError:
+        return False
 
 
 def check_rendering_library() -> None:

@@ -76,7 +76,8 @@ class GaussianActor(MLPActor):
     def __init__(
         self, layers: Sequence[tuple[np.ndarray, np.ndarray]], std: np.ndarray, *, relu: bool
     ) -> None:
-        """Store the layers and the standard deviations, (B, 1, action_dim) float32."""
+        """Store the layers and the standard deviations, (B, 1, action_dim) float32; with zeros the
+        actions are the means."""
         super().__init__(layers, relu=relu)
         self._std = std
 
@@ -91,7 +92,17 @@ class GaussianActor(MLPActor):
 
 class CategoricalActor(MLPActor):
     """Draws action indices from softmax(logits), as argmax(logits + Gumbel noise): the Gumbel-max
-    trick."""
+    trick. Deterministic actions are the modes."""
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        relu: bool,
+        deterministic: bool = False,
+    ) -> None:
+        super().__init__(layers, relu=relu)
+        self._deterministic = deterministic
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return rng.gumbel(size=(horizon, self._num_outputs)).astype(np.float32)
@@ -99,4 +110,6 @@ class CategoricalActor(MLPActor):
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        return (self.forward(obs) + noise).argmax(-1, keepdims=True).astype(np.float32)
+        logits = self.forward(obs)
+        scores = logits if self._deterministic else logits + noise
+        return scores.argmax(-1, keepdims=True).astype(np.float32)

@@ -182,6 +182,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def read_numbers(text: str) -> list[float]:
+    """Return the numbers of a text, separated by spaces, commas or semicolons, perhaps in brackets.
+
+    Raises:
+        ValueError: if there are none, or something else is among them.
+    """
+    words = re.split(r"[\s,;]+", text.strip().lstrip("[(").rstrip("])").strip(" ,;"))
+    return [float(word) for word in words]
+
+
 def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value is an int or float, not a bool, of magnitude below 1e300."""
     return type(value) in (int, float) and abs(value) < 1e300

@@ -227,8 +227,12 @@ class MLPPolicy(ABC):
         """Return the action distributions of stacked `params` at `obs`, (B, N, obs_dim)."""
 
     @abstractmethod
-    def actor(self, params: Params) -> MLPActor:
-        """Return the actor of stacked `params`, which chooses actions in rollouts."""
+    def actor(self, params: Params, *, deterministic: bool = False) -> MLPActor:
+        """Return the actor of stacked `params`, which chooses actions in rollouts.
+
+        Args:
+            deterministic: whether to choose the most probable action instead of drawing one.
+        """
 
 
 class GaussianMLP(MLPPolicy):
@@ -269,10 +273,11 @@ class GaussianMLP(MLPPolicy):
         low, high = math.log(self.config.min_std), math.log(self.config.max_std)
         return Normal(self.forward(params, obs), params["log_std"].clamp(low, high))
 
-    def actor(self, params: Params) -> GaussianActor:
+    def actor(self, params: Params, *, deterministic: bool = False) -> GaussianActor:
         low, high = math.log(self.config.min_std), math.log(self.config.max_std)
         log_std = params["log_std"].detach().cpu().float().numpy()
         std = np.exp(np.clip(log_std, low, high))  # (B, 1, A)
+        std = np.zeros_like(std) if deterministic else std
         relu = self.config.activation == "relu"
         return GaussianActor(self.layers_for_acting(params), std, relu=relu)
 
@@ -283,9 +288,10 @@ class CategoricalMLP(MLPPolicy):
     def __call__(self, params: Params, obs: Tensor) -> Categorical:
         return Categorical(self.forward(params, obs))
 
-    def actor(self, params: Params) -> CategoricalActor:
+    def actor(self, params: Params, *, deterministic: bool = False) -> CategoricalActor:
         relu = self.config.activation == "relu"
-        return CategoricalActor(self.layers_for_acting(params), relu=relu)
+        layers = self.layers_for_acting(params)
+        return CategoricalActor(layers, relu=relu, deterministic=deterministic)
 
 
 def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> MLPPolicy:

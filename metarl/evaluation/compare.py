@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
 from metarl.core.errors import UserError, nearest
 from metarl.core.parsing import printable
+from metarl.envs import BatchEnv
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
 from metarl.evaluation.result import Evaluation, part_label
-from metarl.evaluation.result_file import result_stem, write_result
+from metarl.evaluation.result_file import result_path, result_stem, write_result
+from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run
 
@@ -47,11 +49,14 @@ def evaluate_run(
     protocol: str = "k_step",
     checkpoint: str = "latest",
     split: str = "test",
-    tasks: int = 40,
+    tasks: Tasks = 40,
     episodes: int = 20,
     steps: int = 3,
     seed: int = 0,
     against: Sequence[str] = (),
+    deterministic: bool = False,
+    out: Path | None = None,
+    on_agent: Callable[[str], Callable[[BatchEnv], None]] | None = None,
     **overrides: Any,
 ) -> tuple[dict[str, Evaluation], Path]:
     """Evaluate a run and its baselines on the same tasks, and write the result file.
@@ -60,21 +65,27 @@ def evaluate_run(
         directory: the run's folder.
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
-        split, tasks, episodes, steps, seed: as in `metarl.evaluation.config.EvaluationConfig`.
+        split, tasks, episodes, steps, seed, deterministic: as in
+            `metarl.evaluation.config.EvaluationConfig`.
         against: baselines, each once: `random`, which adapts from the untrained initial parameters;
             or the latest checkpoint of another run, given by its folder, or by its method if it has
             the same parent folder. A run whose method is called `random` is given by its folder.
+        out: the result file, a new one that ends in .json, or a folder for it; by default the
+            folder `evaluation` of the run. A report shows the results in this default folder.
+        on_agent: called with the label of each agent before its evaluation; returns the `on_step`
+            of `EvaluationConfig`.
         overrides: values that replace values of the run's config, such as device="cpu".
 
     Returns:
         The evaluations by method, or by `method, part` for a protocol with several parts; and the
-        result file in the run's folder, `evaluation/PROTOCOL-SPLIT.json` for the default settings,
-        with what differs from them appended. An earlier result is never overwritten; see
+        result file, by default `evaluation/PROTOCOL-SPLIT.json` in the run's folder for the default
+        settings, with what differs from them appended. An earlier result is never overwritten; see
         `metarl.evaluation.result_file.write_result`.
 
     Raises:
         UserError: if the run, a baseline, the checkpoint, the protocol or the task set does not
-            exist, a baseline is given twice, or the file cannot be written.
+            exist, a task is not one of the family's, a baseline is given twice, or the file exists
+            (where `out` names it) or cannot be written.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
             left.
     """
@@ -82,23 +93,26 @@ def evaluate_run(
     run = open_to_evaluate(directory, **overrides)
     config = run.config
     evaluation_config = EvaluationConfig(
-        split, tasks, episodes, steps, seed, config.num_threads, config.on_failure
+        split,
+        tasks if is_number_of_tasks(tasks) else own_tasks(config.env, tasks),
+        episodes,
+        steps,
+        seed,
+        config.num_threads,
+        config.on_failure,
+        deterministic,
     )
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
     evaluated = {config.method: own} | find_baselines(against, run, overrides)
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
-    folder = run.directory / "evaluation"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error})") from error
-    results_by_label = {
-        label: PROTOCOLS[protocol](agents[label], each.config.env, evaluation_config)
-        for label, each in evaluated.items()
-    }
-    settings = asdict(evaluation_config)
-    del settings["threads"]
+    settings = evaluation_config.measured
+    stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
+    file = result_path(out or run.directory / "evaluation", stem)
+    results_by_label = {}
+    for label, each in evaluated.items():
+        watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
+        results_by_label[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
     content = {
         "protocol": protocol,
         "overrides": overrides,
@@ -114,7 +128,6 @@ def evaluate_run(
         },
         "provenance": provenance(),
     }
-    file = folder / f"{result_stem(protocol, split, checkpoint, settings, overrides)}.json"
     write_result(file, content)
     labelled = {
         part_label(label, part): result

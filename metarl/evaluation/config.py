@@ -2,48 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from metarl.core.errors import MAX_ADAPTATIONS, check, check_amount
 from metarl.core.rng import MAX_SEED, Purpose
+from metarl.envs import BatchEnv
+from metarl.evaluation.tasks import Tasks, is_number_of_tasks, split_of
 from metarl.rollout.collect import episode_rngs
 from metarl.rollout.failures import Failure, OnFailure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvaluationConfig:
     """The settings of an evaluation.
 
     Attributes:
-        split: name of the task set.
-        tasks: number of tasks of the task set.
+        split: name of the task set; `custom` for tasks of one's own.
+        tasks: number of tasks of the task set; or tasks of one's own, (B, task_dim).
         episodes: episodes per task, before and after each adaptation.
         steps: number of successive adaptations.
         seed: seed of the episodes.
         threads: number of threads of the physics; no influence on results.
         on_failure: whether a failed episode stops the evaluation (`stop`) or is left out.
+        deterministic: whether the measured episodes have deterministic actions. Adaptation learns
+            from episodes that explore either way.
+        on_step: called with the environment after each reset and step; no influence on results.
 
     Raises:
-        ConfigError: if a number is out of range.
+        ConfigError: if a number is out of range, or a split is given with tasks of one's own.
     """
 
     split: str = "test"
-    tasks: int = 40
+    tasks: Tasks = 40
     episodes: int = 20
     steps: int = 3
     seed: int = 0
     threads: int = 1
     on_failure: OnFailure = "stop"
+    deterministic: bool = False
+    on_step: Callable[[BatchEnv], None] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "split", split_of(self.split, self.tasks))
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
         check(self.steps >= 0, "steps", "at least 0", self.steps)
         check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
-        check_amount(self.tasks * self.episodes, 1)
+        num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
+        check_amount(num_tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The settings that influence results, by name, as plain values."""
+        names = (each.name for each in fields(self) if each.name not in ("threads", "on_step"))
+        values = {name: getattr(self, name) for name in names}
+        own = None if is_number_of_tasks(self.tasks) else np.asarray(self.tasks, np.float64)
+        return values if own is None else {**values, "tasks": own.tolist()}
 
     def failure_sink(self, failures: list[Failure]) -> list[Failure] | None:
         """Return `failures` for `collect`; None if `on_failure` is `stop`, so `collect` raises."""

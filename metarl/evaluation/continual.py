@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from metarl.agents import MetaAgent
+from metarl.agents import MetaAgent, measuring_actor
 from metarl.core.errors import UserError, check
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import chosen_tasks, possible_adaptations
+from metarl.evaluation.evaluate import possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.tasks import CUSTOM, chosen_tasks, population_size
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -30,7 +31,8 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     task (`sequential`).
 
     Raises:
-        ConfigError: if there are fewer than L tasks.
+        ConfigError: if there are fewer than L tasks; or if tasks of one's own, which are met in
+            their order, are no whole sequences of L.
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no sequence without
             failed tasks is left.
         UserError: if the task set is unknown, or not defined for the family.
@@ -38,7 +40,9 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     rows = chosen_tasks(family, config.split, config.tasks)
     num_sequences = len(rows) // SEQUENCE_LENGTH
     required = f"at least {SEQUENCE_LENGTH}, one sequence"
-    check(num_sequences >= 1, "tasks", required, config.tasks)
+    check(num_sequences >= 1, "tasks", required, len(rows))
+    whole = config.split != CUSTOM or len(rows) % SEQUENCE_LENGTH == 0
+    check(whole, "tasks", f"whole sequences of {SEQUENCE_LENGTH} tasks", len(rows))
     rows = rows[: num_sequences * SEQUENCE_LENGTH]  # (S * L, task_dim)
     sequences = rows.reshape(num_sequences, SEQUENCE_LENGTH, -1)
     num_adaptations = possible_adaptations(agent, config.steps)
@@ -46,15 +50,21 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     env = family.make_batch(num_sequences * config.episodes, config.threads)
 
     def play(
-        state: Any, index: int, adaptation_step: int, task_mask: np.ndarray, failures: list[Failure]
+        state: Any,
+        index: int,
+        adaptation_step: int,
+        task_mask: np.ndarray,
+        failures: list[Failure],
+        deterministic: bool = False,
     ) -> Episodes:
         """Play the task at `index` of every sequence."""
         return collect(
             env,
-            agent.actor(state),
+            measuring_actor(agent, state, deterministic),
             sequences[:, index],
             config.episode_rngs(num_sequences, config.episodes, adaptation_step),
             Timer(),
+            config.on_step,
             failures=config.failure_sink(failures),
             adaptation_step=adaptation_step,
             task_mask=task_mask,
@@ -73,7 +83,8 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
                 state = agent.adapt(state, episodes)
                 task_mask = task_mask & episodes.task_mask
             played = (
-                play(state, index, 0, task_mask, failures) for index in range(SEQUENCE_LENGTH)
+                play(state, index, 0, task_mask, failures, config.deterministic)
+                for index in range(SEQUENCE_LENGTH)
             )
             returns_by_met.append([episodes.returns for episodes in played])
         # (L + 1, L, S, E) -> (S, L, L + 1, E) -> (S * L, L + 1, E)
@@ -83,12 +94,13 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             split=config.split,
             task_hash=family.task_hash(rows),
             tasks=rows,
-            num_all_tasks=family.num_all_tasks,
+            num_all_tasks=population_size(family, rows),
             returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
             seed=config.seed,
             x_label="tasks met",
             x=tuple(range(SEQUENCE_LENGTH + 1)),
             failures=tuple(failures),
+            deterministic=config.deterministic,
         )
         check_complete(result, SEQUENCE_LENGTH)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import torch
 
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import UserError, check, check_amount, check_known, warn
+from metarl.core.errors import check, check_amount, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
-from metarl.envs import SPLITS, TaskFamily
+from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.result import Evaluation, check_complete
+from metarl.evaluation.tasks import (
+    Tasks,
+    chosen_tasks,
+    is_number_of_tasks,
+    population_size,
+    split_of,
+)
 from metarl.rollout.failures import Failure, OnFailure
 from metarl.runs.run import Run
 
@@ -25,14 +33,16 @@ def evaluate(
     family: TaskFamily,
     *,
     split: str = "test",
-    tasks: int = 40,
+    tasks: Tasks = 40,
     episodes: int = 20,
     steps: int = 3,
     seed: int = 0,
     threads: int = 1,
     on_failure: OnFailure = "stop",
+    deterministic: bool = False,
+    on_step: Callable[[BatchEnv], None] | None = None,
 ) -> Evaluation:
-    """Measure the return before and after each adaptation to the tasks of a fixed set.
+    """Measure the return before and after each adaptation to fixed tasks.
 
     The agent adapts to each task from the meta-parameters. With the same seed, all methods play the
     same tasks, from the same initial states, with the same action noise.
@@ -40,8 +50,9 @@ def evaluate(
     Args:
         agent: a meta-agent.
         family: the task family.
-        split: name of the task set.
-        tasks: number of tasks of the task set, B.
+        split: name of the task set, which is not used for tasks of one's own.
+        tasks: number of tasks of the task set, B; or tasks of one's own, (B, task_dim), or (B,)
+            where a task is one number. The split of their result is `custom`.
         episodes: episodes per task, before and after each adaptation; an adaptation uses the
             episodes that were played directly before it.
         steps: number of successive adaptations, at most `agent.max_adaptations`.
@@ -49,32 +60,43 @@ def evaluate(
         threads: number of threads of the physics; no influence on results.
         on_failure: `stop` raises an error if an episode fails; `skip_update` and `drop_episode`
             leave the episode out.
+        deterministic: whether the measured episodes have deterministic actions, such as the mean of
+            the policy's distribution. Adaptation learns from further episodes, which explore as
+            usual: the adapted states are those of the evaluation without `deterministic`.
+        on_step: called with the environment after each reset and step; no influence on results.
 
     Returns:
         The evaluation, with returns (B, number of adaptations + 1, episodes).
 
     Raises:
-        ConfigError: if a number is out of range.
+        ConfigError: if a number is out of range, or a split is given with tasks of one's own.
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no task is left.
-        UserError: if the task set is unknown, or not defined for the family.
+        UserError: if the task set is unknown, or not defined for the family; if a task is not one
+            of the family's; or if the agent has no deterministic actions.
     """
+    split = split_of(split, tasks)
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
-    check_amount(tasks * episodes, family.horizon)
+    if is_number_of_tasks(tasks):  # before this many tasks are drawn
+        check_amount(tasks * episodes, family.horizon)
     rows = chosen_tasks(family, split, tasks)
+    check_amount(len(rows) * episodes, family.horizon)
     keep_freed_memory()
     failures: list[Failure] = []
     with single_threaded_math():
         rollouts = adaptation_rollouts(
             agent,
-            family.make_batch(tasks * episodes, threads),
+            family.make_batch(len(rows) * episodes, threads),
             rows,
             possible_adaptations(agent, steps),
             seed=seed,
             purpose=Purpose.EVALUATION_EPISODES,
             timer=Timer(),
             failures=None if on_failure == "stop" else failures,
+            deterministic=deterministic,
+            on_step=on_step,
+            on_support_step=on_step,
         )
         played = [(episodes.returns, episodes.success) for _, episodes in rollouts]
     returns = np.stack([each for each, _ in played], axis=1)
@@ -84,29 +106,15 @@ def evaluate(
         split=split,
         task_hash=family.task_hash(rows),
         tasks=rows,
-        num_all_tasks=family.num_all_tasks,
+        num_all_tasks=population_size(family, rows),
         returns=returns,
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
         failures=tuple(failures),
+        deterministic=deterministic,
     )
     check_complete(result)
     return result
-
-
-def chosen_tasks(family: TaskFamily, split: str, num_tasks: int) -> np.ndarray:
-    """Return the first tasks of a task set, (num_tasks, task_dim).
-
-    Raises:
-        ConfigError: if `num_tasks` is below 1.
-        UserError: if the task set is unknown, not defined for the family, or has fewer tasks.
-    """
-    check(num_tasks >= 1, "tasks", "at least 1", num_tasks)
-    check_known(split, SPLITS, "unknown split")
-    try:
-        return family.tasks(split, num_tasks)
-    except ValueError as error:
-        raise UserError(f"split: {error}") from error
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:

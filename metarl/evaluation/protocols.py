@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from metarl.agents import MetaAgent
+from metarl.agents import MetaAgent, measuring_actor
 from metarl.core.errors import UserError, check_known
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
-from metarl.evaluation.evaluate import chosen_tasks, evaluate, possible_adaptations
+from metarl.evaluation.evaluate import evaluate, possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks, population_size
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -66,14 +67,19 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     failures: list[Failure] = []
 
     def play(
-        state: Any, num_episodes: int, adaptation_step: int, task_mask: np.ndarray | None = None
+        state: Any,
+        num_episodes: int,
+        adaptation_step: int,
+        task_mask: np.ndarray | None = None,
+        deterministic: bool = False,
     ) -> Episodes:
         return collect(
             family.make_batch(len(repeated) * num_episodes, config.threads),
-            agent.actor(state),
+            measuring_actor(agent, state, deterministic),
             repeated,
             config.episode_rngs(len(repeated), num_episodes, adaptation_step),
             Timer(),
+            config.on_step,
             failures=config.failure_sink(failures),
             adaptation_step=adaptation_step,
             task_mask=task_mask,
@@ -89,26 +95,36 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             adapted = agent.adapt(state, support) if num_episodes else state
             task_mask = support.task_mask if num_episodes else None
             # Equal random numbers for each number of episodes: differences are due to experience.
-            query = play(adapted, test_episodes, 1, task_mask)
+            query = play(adapted, test_episodes, 1, task_mask, config.deterministic)
             returns.append(query.returns.reshape(len(rows), -1))
     result = Evaluation(
         family=family.name,
         split=config.split,
         task_hash=family.task_hash(rows),
         tasks=rows,
-        num_all_tasks=family.num_all_tasks,
+        num_all_tasks=population_size(family, rows),
         returns=np.stack(returns, axis=1),
         seed=config.seed,
         x_label="episodes of experience",
         x=x,
         failures=tuple(failures),
+        deterministic=config.deterministic,
     )
     check_complete(result)
     return {"": result}
 
 
 def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """Measure `k_step` on tasks of the training distribution, and on tasks outside of it."""
+    """Measure `k_step` on tasks of the training distribution, and on tasks outside of it.
+
+    Raises:
+        UserError: if the tasks are one's own; their protocol is `k_step`.
+    """
+    if not is_number_of_tasks(config.tasks):
+        raise UserError(
+            "protocol ood: compares two task sets, so it takes no tasks of your own; expected "
+            "k_step, few_episode, robust or continual"
+        )
     splits = {"in distribution": config.split, "out of distribution": "ood"}
     return {
         name: evaluate_k_step(agent, family, replace(config, split=split))
@@ -158,4 +174,6 @@ def evaluate_k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConf
         seed=config.seed,
         threads=config.threads,
         on_failure=config.on_failure,
+        deterministic=config.deterministic,
+        on_step=config.on_step,
     )

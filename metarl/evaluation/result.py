@@ -44,6 +44,7 @@ class Evaluation:
             x = (0,).
         failures: the failed episodes.
         num_all_tasks: number of tasks of the distribution; None if it is infinite.
+        deterministic: whether the episodes have deterministic actions.
     """
 
     family: str
@@ -57,6 +58,7 @@ class Evaluation:
     x: tuple[int, ...] = ()
     failures: tuple[Failure, ...] = ()
     num_all_tasks: int | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if not self.x:
@@ -176,6 +178,7 @@ class Evaluation:
             "fraction_worse": self.fraction_worse.tolist(),
             **({} if self.success is None else {"success": self.success.tolist()}),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
+            **({"deterministic": True} if self.deterministic else {}),
             **({"failures": [asdict(each) for each in self.failures]} if self.failures else {}),
         }
 
@@ -232,6 +235,7 @@ class Evaluation:
                 Failure(**{**each, "task": tuple(each["task"])})
                 for each in content.get("failures", ())
             ),
+            deterministic=content.get("deterministic") is True,
         )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
 
-DEFAULTS = {"tasks": 40, "episodes": 20, "steps": 3, "seed": 0}
+DEFAULTS = {"tasks": 40, "episodes": 20, "steps": 3, "seed": 0, "deterministic": False}
 """The settings of an evaluation that its name leaves out."""
 MAX_STEM = 120
 """Characters of the name of a result file, without ending; longer ones are cut, with a digest."""
@@ -24,7 +25,7 @@ def result_stem(
     protocol: str,
     split: str,
     checkpoint: str,
-    numbers: Mapping[str, int],
+    values: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> str:
     """Return the name, without ending, of the result file of an evaluation.
@@ -35,11 +36,15 @@ def result_stem(
 
     Args:
         protocol, split, checkpoint: as in `metarl.evaluation.compare.evaluate_run`.
-        numbers: tasks, episodes, steps and seed.
+        values: the settings; those in `DEFAULTS` have these defaults. Tasks of one's own, a list of
+            rows, are named by their number and a digest.
         overrides: values that replace values of the run's config, by key.
     """
     changed: dict[str, Any] = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
-    changed |= {name: numbers[name] for name in DEFAULTS if numbers[name] != DEFAULTS[name]}
+    found = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+    changed |= {name: value for name, value in found.items() if value != DEFAULTS[name]}
+    if isinstance(rows := found["tasks"], list):
+        changed["tasks"] = f"{len(rows)}_{digest(rows)}"
     # The number of threads has no influence, and tracking is no measurement.
     changed |= {
         key: value
@@ -54,8 +59,12 @@ def result_stem(
     exact = all(texts[key] in (plain[key], f'"{plain[key]}"') for key in texts)
     if exact and len(stem) <= MAX_STEM:
         return stem
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{stem[:MAX_STEM]}-{digest}"
+    return f"{stem[:MAX_STEM]}-{digest(texts)}"
+
+
+def digest(content: Any) -> str:
+    """Return eight hexadecimal digits that tell plain values from others."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def stem_of_content(content: Mapping[str, Any]) -> str:
@@ -65,9 +74,29 @@ def stem_of_content(content: Mapping[str, Any]) -> str:
         Exception: of almost any kind, if it is no content of a result file.
     """
     own = next(iter(content["methods"].values()))
-    numbers = {name: content[name] for name in DEFAULTS}
     overrides = content.get("overrides", {})
-    return result_stem(content["protocol"], content["split"], own["checkpoint"], numbers, overrides)
+    return result_stem(content["protocol"], content["split"], own["checkpoint"], content, overrides)
+
+
+def result_path(out: Path, stem: str) -> Path:
+    """Return the path of a result file, in a folder that exists.
+
+    Args:
+        out: a new file that ends in .json, or a folder, which is made.
+        stem: the name of the file in a folder, without ending.
+
+    Raises:
+        UserError: if the file, or a figure of its name, exists; or if the folder cannot be made.
+    """
+    file = out if out.suffix == ".json" and not out.is_dir() else out / f"{stem}.json"
+    for path in (file, file.with_suffix(".png")) if file == out else ():
+        if path.exists():
+            raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{file.parent}: cannot be written ({error})") from error
+    return file
 
 
 def write_result(file: Path, content: Mapping[str, Any]) -> None:

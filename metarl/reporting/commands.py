@@ -10,6 +10,7 @@ from typing import Any
 from metarl.config_files import flag
 from metarl.config_upgrade import ALIASES
 from metarl.core.parsing import format_value, printable
+from metarl.evaluation.tasks import CUSTOM
 from metarl.reporting.summary import RunSummary
 
 
@@ -22,7 +23,9 @@ def commands(summary: RunSummary) -> list[str]:
     repeated = folder.with_name(f"{folder.name}-repeated") if folder.name else "../repeated"
     out = shell_path(repeated)
     config = shell_path(folder / "config.yaml")
-    lines = [f"metarl train {config} --seed {summary.run.config.seed} --out {out}"]
+    # Checkpoint 0 has the parameters that the run began from, whatever became of their origin.
+    init = f" --init-from {shell_path(f'{folder}:0')}" if summary.run.origin else ""
+    lines = [f"metarl train {config} --seed {summary.run.config.seed}{init} --out {out}"]
     for name, results in summary.evaluations.items():
         settings, first = summary.settings.get(name, {}), next(iter(results.values()))
         protocol = name.partition("-")[0]
@@ -30,17 +33,19 @@ def commands(summary: RunSummary) -> list[str]:
         # A method that cannot adapt has one x, whatever its baselines have.
         compared = [results, *summary.baselines.get(name, {}).values()]
         steps = max(len(each.x) for parts in compared for each in parts.values()) - 1
-        flags: dict[str, Any] = {
-            "protocol": protocol,
-            "split": settings.get("split", first.split),
-            "tasks": settings.get("tasks", tasks),
-            "episodes": settings.get("episodes", episodes),
-        }
+        flags: dict[str, Any] = {"protocol": protocol}
+        if first.split != CUSTOM:
+            flags["split"] = settings.get("split", first.split)
+            flags["tasks"] = settings.get("tasks", tasks)
+        flags["episodes"] = settings.get("episodes", episodes)
         if protocol in ("k_step", "ood", "robust"):
             flags["steps"] = settings.get("steps", steps)
         flags["seed"] = settings.get("seed", first.seed)
         flags["checkpoint"] = settings.get("checkpoint", "latest")
         words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]
+        if first.split == CUSTOM:
+            words += [f"--task {','.join(map(str, row))}" for row in first.tasks.tolist()]
+        words += ["--deterministic"] * first.deterministic
         words += override_flags(settings.get("overrides", {}))
         words += [f"--against {quoted(each)}" for each in listed(settings.get("against"))]
         lines.append(" ".join([f"metarl evaluate {out}", *words]))

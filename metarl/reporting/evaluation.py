@@ -11,7 +11,7 @@ from rich.table import Table
 
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.figures import draw_evaluation, tasks_text
-from metarl.reporting.summary import read_results
+from metarl.reporting.summary import read_results, read_settings
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
 
@@ -21,7 +21,7 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
 
     Args:
         run: the evaluated run.
-        file: the result file, whose name begins with the protocol. The figure shows all of it.
+        file: the result file. The figure shows all of it.
         results: the new evaluations in it by method, or `method, part`.
 
     Returns:
@@ -36,7 +36,7 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
         for label, parts in read_results(file).items()
         for part, result in parts.items()
     }
-    draw_evaluation(file.stem.partition("-")[0], whole, figure)
+    draw_evaluation(str(read_settings(file).get("protocol")), whole, figure)
     tracker = start_tracker(run, job="evaluate")
     columns = ["method", "x", "mean", "low", "high", "iqm", "fraction_worse", "success"]
     known = any(result.success is not None for result in results.values())
@@ -76,6 +76,8 @@ def evaluation_title(results: Mapping[str, Evaluation]) -> str:
 def evaluation_text(result: Evaluation) -> str:
     """Return the tasks and the number of episodes of an evaluation as text."""
     text = f"{tasks_text(result)}, hash {result.task_hash}, {result.returns.shape[2]} episodes each"
+    if result.deterministic:
+        text += ", deterministic actions"
     if result.has_all_tasks:
         text += "; these are all tasks of the distribution, so the tasks of training too"
     return text

@@ -30,7 +30,8 @@ def group_runs(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
     methods: dict[str, dict[str, list[RunSummary]]] = {}
     for summary in summaries:
         groups = methods.setdefault(summary.method, {})
-        runs = groups.setdefault(settings_digest(summary.run.config), [])
+        digest = settings_digest(summary.run.config, summary.run.origin)
+        runs = groups.setdefault(digest, [])
         seed = summary.run.config.seed
         for other in runs:
             if other.run.config.seed == seed:
@@ -41,7 +42,8 @@ def group_runs(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
         runs.append(summary)
     named: dict[str, list[RunSummary]] = {}
     for method, groups in methods.items():
-        names = differing_settings([settings(runs[0].run.config) for runs in groups.values()])
+        firsts = [runs[0].run for runs in groups.values()]
+        names = differing_settings([settings(run.config, run.origin) for run in firsts])
         for name, (digest, runs) in zip(names, groups.items(), strict=True):
             label = f"{method} ({name})" if name else method
             # Different values may have the same text, such as 1 and "1".

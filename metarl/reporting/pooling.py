@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.schema_keys import by_path
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.groups import group_runs
@@ -17,7 +16,7 @@ from metarl.reporting.summary import RunSummary
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
     """Return the config keys whose values differ between runs, with the value of each run."""
-    configs = [by_path(summary.run.config.to_dict()) for summary in summaries]
+    configs = [summary.values for summary in summaries]
     keys = {key: None for config in configs for key in config}
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {key: row for key, row in values.items() if any(each != row[0] for each in row)}

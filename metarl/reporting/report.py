@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
-from metarl.core.schema_keys import by_path
 from metarl.reporting.commands import commands, shell_path
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.pooling import config_differences
@@ -88,7 +87,7 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "markdown": escape_markdown}
-    config = by_path(summaries[0].run.config.to_dict())
+    config = summaries[0].values
     variables: dict[str, Any] = {
         "summaries": summaries,
         "family": summaries[0].run.config.env,

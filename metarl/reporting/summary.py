@@ -12,8 +12,10 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, is_number, printable, read_json
+from metarl.core.schema_keys import by_path
 from metarl.evaluation.protocols import RENAMED_PARTS, RENAMED_PROTOCOLS
 from metarl.evaluation.result import Evaluation, Results
+from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 
 RETURNS = ("return_before", "return_after")
@@ -55,6 +57,13 @@ class RunSummary:
     def method(self) -> str:
         """The name of the method, from the config."""
         return self.run.config.method
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the config by dotted path, and the origin of a warm start."""
+        origin = self.run.origin
+        values = by_path(self.run.config.to_dict())
+        return values if origin is None else {**values, KEY: str(origin)}
 
     @property
     def failure_counts(self) -> dict[str, int]:
@@ -104,6 +113,11 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
+        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):  # it names figures and sections
+            raise UserError(
+                f"{path}: not a result file of metarl evaluate (expected a name like "
+                "k_step-test.json)"
+            )
         settings[name] = read_settings(path)
         for method, results in read_results(path).items():
             if method == run.config.method:
@@ -185,8 +199,6 @@ def read_results(path: Path) -> dict[str, Results]:
         UserError: if it is no result file.
     """
     try:
-        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):
-            raise ValueError("expected a name like k_step-test.json")
         methods: dict[str, dict[str, dict[str, Any]]] = read_json(path)["methods"]
         found: dict[str, Results] = {
             method: {

@@ -6,28 +6,37 @@ import inspect
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gymnasium.spaces import Box, Discrete
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.config_files import config_names, load_config
+from metarl.config_files import MEASURED, config_folder, config_names, load_config
 from metarl.core.errors import UserError
-from metarl.core.parsing import printable
+from metarl.core.parsing import printable, read_json
 from metarl.envs import FAMILIES, TaskFamily, make_family
 from metarl.envs.contract import UNAVAILABLE, Check
 from metarl.runs.run import Run
-from metarl.training.progress import format_return
+from metarl.training.progress import format_count, format_return
+
+CONFIGS_CAPTION = (
+    "steps: environment steps of the whole training, at most. minutes: of one core of a server "
+    "(AMD EPYC or Intel Xeon), some of them twice as fast as others. return: on the test tasks "
+    "after one adaptation (oracles: without), mean and 95% interval over runs and tasks; "
+    "docs/reproduction.md. Empty: not measured. Settings: metarl train CONFIG --dry-run."
+)
 
 
-def empty_table(*columns: str) -> Table:
-    """Return a table without rows, in the common style."""
+def empty_table(*columns: str, names: int = 1) -> Table:
+    """Return a table without rows, in the common style; its first `names` columns have names."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         # A name stays on one line, to be copied; other texts are continued below, never cut.
-        made.add_column(column, no_wrap=index == 0, overflow="fold")
+        longest = max(map(len, column.split()))
+        made.add_column(column, no_wrap=index < names, overflow="fold", min_width=longest)
     return made
 
 
@@ -73,24 +82,32 @@ def action_text(family: TaskFamily) -> str:
 
 
 def configs() -> Table:
-    """Return a table of the configs that come with the package."""
-    made = empty_table("config", "family", "method", "tasks x episodes", "iterations")
+    """Return a table of the configs that come with the package, with their cost and return."""
+    made = empty_table("config", "steps", "minutes", escape("return [runs]"))
+    measured = read_json(config_folder() / MEASURED)
     for name in config_names():
         config = load_config(name)
-        made.add_row(
-            name,
-            config.env.name,
-            config.method,
-            f"{config.sampling.num_tasks} x {config.sampling.num_episodes}",
-            str(config.iterations),
-        )
+        steps = config.iterations * config.sampling.max_steps(config.env.horizon)
+        made.add_row(name, format_count(steps), *map(escape, measured_cells(measured.get(name))))
+    made.caption, made.caption_justify, made.caption_style = CONFIGS_CAPTION, "left", "none"
     return made
+
+
+def measured_cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the minutes of a core that the runs of a config took, and their return, as text; ''
+    for a config that was not measured."""
+    if row is None:
+        return "", ""
+    times = sorted({min(row["core_minutes"]), max(row["core_minutes"])})
+    low, high = row["interval"]
+    reached = f"{row['return']:.3g} ({low:.3g} to {high:.3g}) [{row['seeds']}]"
+    return "-".join(map(str, times)), reached
 
 
 def runs(folder: Path) -> Table:
     """Return a table of the runs in a folder."""
     made = empty_table(
-        "run", "family", "method", "seed", "iterations", "before -> after", "age", "size"
+        "run", "family", "method", "seed", "iterations", "before -> after", "age", "size", names=3
     )
     for path in sorted(folder.glob("*/config.yaml")):
         try:

@@ -25,6 +25,11 @@ class SamplingConfig(Section):
     """Number of fixed training tasks: the first tasks of the family's set `train`, with their index
     in the set as task id. 0 draws the tasks of each meta-batch from the task distribution."""
 
+    def max_steps(self, horizon: int) -> int:
+        """Return the number of environment steps of a meta-iteration whose episodes all last
+        `horizon` steps."""
+        return self.num_tasks * self.num_episodes * (self.adaptation_steps + 1) * horizon
+
 
 def sample_meta_batch(
     config: SamplingConfig, family: TaskFamily, rng: np.random.Generator

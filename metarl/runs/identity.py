@@ -11,6 +11,7 @@ from typing import Any
 from metarl.config import Config, family_keys
 from metarl.core.schema_keys import by_path
 from metarl.envs import family_class, family_name
+from metarl.runs.origin import KEY, Origin
 
 INCIDENTAL = ("threads", "device", "tracking", "iterations")
 """Keys and sections that do not change what an experiment means, only where, how long and how
@@ -26,22 +27,24 @@ def fixed_values(config: Config) -> dict[str, Any]:
     return by_path({name: values[name] for name in values if name not in INCIDENTAL})
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """Return the values that make an experiment, by dotted path: the fixed values but the seed.
-    Runs with equal settings are seeds of one experiment."""
-    return {path: value for path, value in fixed_values(config).items() if path != "seed"}
+def settings(config: Config, origin: Origin | None = None) -> dict[str, Any]:
+    """Return the values that make an experiment, by dotted path: the fixed values but the seed, and
+    the experiment that a run began from if it was warm started. Runs with equal settings are seeds
+    of one experiment."""
+    values = {path: value for path, value in fixed_values(config).items() if path != "seed"}
+    return values if origin is None else {**values, KEY: origin.experiment}
 
 
-def settings_digest(config: Config) -> str:
-    """Return eight hexadecimal digits that are equal for configs with equal `settings` alone."""
-    text = json.dumps(settings(config), sort_keys=True, default=str)
+def settings_digest(config: Config, origin: Origin | None = None) -> str:
+    """Return eight hexadecimal digits that are equal for runs with equal `settings` alone."""
+    text = json.dumps(settings(config, origin), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def group_name(config: Config) -> str:
+def group_name(config: Config, origin: Origin | None = None) -> str:
     """Return the name of the group of runs that are seeds of one experiment, for tracking:
     FAMILY/METHOD-DIGEST."""
-    return f"{config.env.name}/{config.method}-{settings_digest(config)}"
+    return f"{config.env.name}/{config.method}-{settings_digest(config, origin)}"
 
 
 def default_directory(config: Config, source: str | None = None) -> Path:

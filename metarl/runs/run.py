@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,13 @@ from metarl.runs.atomic_io import sync, wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint, DamagedCheckpoint
 from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
+from metarl.runs.origin import KEY, Origin, read_origin
 from metarl.runs.provenance import provenance
 from metarl.runs.untrusted import check_code, check_links
 
 LATEST = "latest.pt"
+INITIAL = "iteration-000000.pt"
+"""The checkpoint of a warm start, before the first iteration."""
 AVERAGED = 0.25  # fraction of the kept checkpoints, the most recent ones, in `average`
 PARTIAL_RUN_FILES = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
@@ -45,8 +48,21 @@ class Run(RunLogs):
     config: Config = field(repr=False)
 
     @classmethod
-    def create(cls, config: Config, directory: Path) -> Run:
+    def create(
+        cls,
+        config: Config,
+        directory: Path,
+        origin: Origin | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Create the folder of a new run. If several processes try at once, one succeeds.
+
+        Args:
+            config: the config of the run.
+            directory: the folder.
+            origin: the origin of a warm start.
+            state: the agent's state before the first iteration, which is kept as checkpoint 0 after
+                a warm start; None if the config and the seed determine it.
 
         Raises:
             UserError: if the folder exists already, or cannot be created.
@@ -60,7 +76,15 @@ class Run(RunLogs):
                 check_free(directory)
                 # Not of the config's seed: it tells runs apart that are otherwise equal.
                 made = {"id": uuid4().hex, **provenance()}
+                if origin is not None:
+                    made[KEY] = origin.to_dict()
                 write_atomically(directory / "provenance.json", encode(made))
+                with wrap_os_errors(run.checkpoints):
+                    for path in run.checkpoints.iterdir():  # of an interrupted creation
+                        path.unlink()
+                if state is not None:
+                    initial = Checkpoint(0, 0, -math.inf, state)
+                    checkpoint.save(run.checkpoints / INITIAL, initial)
                 # Last, since a folder with a config is the folder of a run.
                 run.write_config()
         except StorageError as error:
@@ -105,6 +129,15 @@ class Run(RunLogs):
             StorageError: if the file cannot be written.
         """
         write_atomically(self.directory / "config.yaml", self.config.to_yaml().encode())
+
+    @property
+    def origin(self) -> Origin | None:
+        """The origin of the initial parameters; None if the run was not warm started.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        return read_origin(self.directory / "provenance.json")
 
     @property
     def checkpoints(self) -> Path:
@@ -169,8 +202,10 @@ class Run(RunLogs):
         kept = self._kept()
         if not kept and not latest.exists():
             return None
+        # Before the first checkpoint of a run that was warm started, `latest` is not missing.
+        begun = latest.exists() or any(map(number_in, kept))
         problems, reached = [], 0
-        for path in (latest, *reversed(kept)):
+        for path in [latest] * begun + kept[::-1]:
             try:
                 state = checkpoint.load(path)
             except DamagedCheckpoint as error:
@@ -205,7 +240,7 @@ class Run(RunLogs):
         """
         if name == "latest" and (state := self.latest()) is not None:
             return state
-        if name == "average" and (kept := self._kept()):
+        if name == "average" and (kept := [path for path in self._kept() if number_in(path)]):
             count = math.ceil(AVERAGED * len(kept))
             return checkpoint.average(
                 [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
@@ -250,14 +285,16 @@ class Run(RunLogs):
 
 def is_free(directory: Path) -> bool:
     """Return whether a new run may use a folder: the folder does not exist, is empty, or contains
-    only the `PARTIAL_RUN_FILES` of a run whose creation was interrupted."""
+    only the `PARTIAL_RUN_FILES` of a run whose creation was interrupted, and no checkpoint but its
+    initial one."""
     try:
         found = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
         return True
     except NotADirectoryError:
         return not directory.exists()  # a path below a file, where creating the folder fails later
-    return found <= PARTIAL_RUN_FILES and not any((directory / "checkpoints").glob("*"))
+    saved = {path.name for path in (directory / "checkpoints").glob("*")}
+    return found <= PARTIAL_RUN_FILES and saved <= {INITIAL, f".{INITIAL}.partial"}
 
 
 def check_free(directory: Path) -> None:

@@ -24,10 +24,11 @@ from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.memory import check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
-from metarl.training.progress import Progress
+from metarl.training.progress import Progress, announce
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
+from metarl.training.warm_start import check_same_origin, warm_start
 
 
 class Interrupted(Exception):
@@ -45,23 +46,27 @@ class Interrupted(Exception):
         )
 
 
-def train(config: Config, out: str | Path | None = None) -> Run:
+def train(
+    config: Config, out: str | Path | None = None, *, init_from: str | Path | None = None
+) -> Run:
     """Meta-train a new run.
 
     Args:
         config: the config of the run.
         out: the run's folder, which must not exist; by default runs/FAMILY-METHOD-seedN.
+        init_from: another run, from whose parameters this one begins, or RUN:CHECKPOINT; see
+            `metarl.training.warm_start.warm_start`. The run keeps them as its checkpoint 0.
 
     Returns:
         The finished run.
 
     Raises:
         UserError: if the folder exists, the device is not available, the observations do not fit
-            into memory, or WANDB_MODE is no mode.
+            into memory, WANDB_MODE is no mode, or the parameters of `init_from` do not fit.
         WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.create(config, out).run()
+    return Trainer.create(config, out, init_from).run()
 
 
 def resume(directory: str | Path, **overrides: Any) -> Run:
@@ -82,7 +87,7 @@ def resume(directory: str | Path, **overrides: Any) -> Run:
     return Trainer.resume(directory, **overrides).run()
 
 
-def start_or_resume(config: Config, out: str | Path) -> Run:
+def start_or_resume(config: Config, out: str | Path, *, init_from: str | Path | None = None) -> Run:
     """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
     An existing run may have been started with another number of iterations: the result is identical
@@ -90,11 +95,15 @@ def start_or_resume(config: Config, out: str | Path) -> Run:
     `device` or other `tracking`, and goes on with those of `config`; see `resume`. A run with
     enough iterations is not changed.
 
+    Args:
+        config, out, init_from: as in `train`.
+
     Raises:
-        UserError: if the folder has a run of another config, or another process is training it.
+        UserError: if the folder has a run of another config or from other parameters, or another
+            process is training it.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.create_or_resume(config, out).run()
+    return Trainer.create_or_resume(config, out, init_from).run()
 
 
 class Trainer:
@@ -126,13 +135,22 @@ class Trainer:
         self.directory, self.config = run.directory, run.config
 
     @classmethod
-    def create(cls, config: Config, out: str | Path | None = None) -> Trainer:
+    def create(
+        cls,
+        config: Config,
+        out: str | Path | None = None,
+        init_from: str | Path | None = None,
+    ) -> Trainer:
         """Create a run in a new folder; see `train`."""
         check_environment()
         check_memory(config)
         config.env.check_repeatable()
-        agent = config.make_agent()
-        return cls(Run.create(config, Path(out) if out else default_directory(config)), agent)
+        directory = Path(out) if out else default_directory(config)
+        if init_from is None:
+            agent = config.make_agent()
+            return cls(Run.create(config, directory), agent)
+        agent, origin = warm_start(config, init_from)
+        return cls(Run.create(config, directory, origin, agent.state_dict()), agent)
 
     @classmethod
     def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
@@ -141,13 +159,16 @@ class Trainer:
         return cls(open_to_continue(begun, overrides), begun=begun.config)
 
     @classmethod
-    def create_or_resume(cls, config: Config, out: str | Path) -> Trainer:
+    def create_or_resume(
+        cls, config: Config, out: str | Path, init_from: str | Path | None = None
+    ) -> Trainer:
         """Create a run, or open it if it exists; see `start_or_resume`."""
         directory = Path(out)
         if is_free(directory):
-            return cls.create(config, directory)
+            return cls.create(config, directory, init_from)
         begun = Run.open(directory)
         check_same_run(begun, config)
+        check_same_origin(begun, config, init_from)
         return cls(Run(directory, config), begun=begun.config, allow_finished=True)
 
     def remaining(self) -> int:
@@ -183,6 +204,7 @@ class Trainer:
             state = run.restore_latest()
             if not self._check_unfinished(state):
                 return Run(self.directory, self._begun)
+            announce(run, state.iteration if state else 0)
             agent = self._agent_of(state)
             state = state or Checkpoint(0, 0, -np.inf, agent.state_dict())
             keep_freed_memory()

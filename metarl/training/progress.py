@@ -72,6 +72,18 @@ class Progress:
                 )
 
 
+def announce(run: Run, start: int) -> None:
+    """Print the folder of a run, of which `start` iterations are done, and its origin.
+
+    Raises:
+        StorageError: if standard output cannot be written.
+    """
+    with wrap_os_errors("standard output"):
+        print(f"run: {run.directory} ({start} of {run.config.iterations} iterations)", flush=True)
+        if (origin := run.origin) is not None:
+            print(f"begun from: {origin}: {origin.remark}", flush=True)
+
+
 def format_return(value: float | None) -> str:
     """Return the text of a mean return; "none" for None, if every episode failed."""
     return "none" if value is None else f"{value:.1f}"

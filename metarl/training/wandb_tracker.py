@@ -12,8 +12,8 @@ from typing import Any
 
 import wandb
 
-from metarl.config import Config
 from metarl.runs.identity import group_name
+from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 from metarl.training.offline_files import (
     mark_synced,
@@ -47,12 +47,12 @@ class WandbTracker:
             project=from_environment("PROJECT", config.tracking.project),
             entity=from_environment("ENTITY", config.tracking.entity or "") or None,
             name=from_environment("NAME", wandb_name(run, job, identity)),
-            group=from_environment("RUN_GROUP", wandb_group(config))[:MAX_NAME],
+            group=from_environment("RUN_GROUP", wandb_group(run))[:MAX_NAME],
             job_type=from_environment("JOB_TYPE", job)[:MAX_JOB],
             id=chosen_id,
             # If nothing was sent, the file has all iterations so far. Otherwise it is appended.
             resume=None if anew else "allow",
-            config=config.to_dict(),
+            config={**config.to_dict(), **({KEY: str(run.origin)} if run.origin else {})},
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -147,10 +147,10 @@ def wandb_id(run: Run, job: str) -> str:
     return hashlib.sha256(key).hexdigest()[:12]
 
 
-def wandb_group(config: Config) -> str:
+def wandb_group(run: Run) -> str:
     """Return the group of the runs that a report takes for seeds of one method: FAMILY/METHOD and a
     digest of their settings, which stays whole where the name is too long for W&B."""
-    label, _, digest = group_name(config).rpartition("-")
+    label, _, digest = group_name(run.config, run.origin).rpartition("-")
     return f"{label[: MAX_NAME - 1 - len(digest)]}-{digest}"
 
 

@@ -62,8 +62,8 @@ class MeanActionAgent:
     def next_task(self, state: MeanActionState) -> MeanActionState:
         return state
 
-    def actor(self, state: MeanActionState) -> MeanActor:
-        return MeanActor(state.mean, self.config.std)
+    def actor(self, state: MeanActionState, *, deterministic: bool = False) -> MeanActor:
+        return MeanActor(state.mean, 0.0 if deterministic else self.config.std)
 
     def adapt(self, state: MeanActionState, episodes: Episodes) -> MeanActionState:
         count = state.count + episodes.mask.sum((1, 2))

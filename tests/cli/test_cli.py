@@ -27,6 +27,7 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path, output
     out = tmp_path / "run"
     code, text, _ = output("train", "point_nav/maml_trpo", *TINY, "--out", out)
     assert code == 0
+    assert text.startswith(f"run: {out} (0 of 2 iterations)\niteration 1/2 ")
     assert re.search(r"iteration 2/2 .* steps/s .* ETA 0:00:00", text)
     assert f"metarl evaluate {out}" in text
 
@@ -38,6 +39,23 @@ def test_evaluate_prints_a_table_and_names_its_files(run, output):
     assert "maml_trpo" in text
     assert "random" in text
     assert str(run / "evaluation" / "k_step-test-tasks_3-episodes_2-steps_1.json") in text
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("length", [5, 70, 200])
+def test_a_terminal_shows_names_and_numbers_of_runs_whole(
+    run, tmp_path, output, monkeypatch, columns, length
+):
+    """A table is wider than the terminal, which then continues its lines, rather than cut."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "r" * length
+    shutil.copytree(run, tmp_path / "runs" / name)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output("list", "runs", "--runs", tmp_path / "runs")[1])
+    (line,) = [line for line in text.splitlines() if line.startswith("r" * length)]
+    words = line.split()
+    assert words[:5] == [name, "point_nav", "maml_trpo", "0", "2/2"]
+    assert words[-1] == "MB"
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
@@ -58,6 +76,44 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
     with Image.open(tmp_path / "a.gif") as image:
         assert image.height > 2 * 135
     assert re.search(r"\d+ frames of \d+ x \d+ in [0-9.]+ s: [0-9.]+ frames/s by 1 process", text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{run}", "--task", 0.2, -0.3, "--task", 0.1, 0),
+        ("--task", "0.2", "-0.3", "--task=0.1", "0", "{run}"),
+        ("--task", "0.2,-0.3", "{run}", "--task", "[0.1, 0]"),
+        ("--task=[0.2,", "-0.3]", "{run}", "--task=0.1 0"),
+        ("--task", "[0.2,", "-0.3]", "--task", "0.1,", "0,", "{run}"),
+        ("{run}", "--task-file", "{file}"),
+    ],
+)
+def test_tasks_of_ones_own_are_evaluated_however_they_are_given(run, tmp_path, output, words):
+    (tmp_path / "tasks.txt").write_text("0.2 -0.3\n0.1 0\n")
+    words = [str(word).format(run=run, file=tmp_path / "tasks.txt") for word in words]
+    size = ("--episodes", 1, "--steps", 0, "--out", tmp_path / "result.json")
+    code, text, error = output("evaluate", *words, *size)
+    assert code == 0, error
+    assert "point_nav: 2 custom tasks" in text
+    assert str(tmp_path / "result.json") in text
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["tasks"] == [[0.2, -0.3], [0.1, 0.0]]
+    assert (tmp_path / "result.png").is_file()
+
+
+def test_deterministic_actions_are_measured_and_shown(run, tmp_path, output):
+    size = ("--episodes", 1, "--steps", 1, "--task", 0.2, -0.3, "--deterministic")
+    code, text, _ = output("evaluate", run, *size)
+    assert code == 0
+    assert "1 episodes each, deterministic actions" in text
+    (file,) = (run / "evaluation").glob("k_step-custom-*deterministic_true.json")
+    mean = json.loads(file.read_text())["methods"]["maml_trpo"]["parts"][""]["mean"]
+    small = ("--width", 64, "--height", 64, "--out", tmp_path / "a.gif")
+    code, text, _ = output("render", run, *size, *small)
+    assert code == 0
+    before, after = re.findall(r"adaptation (-[\d.]+)", text)
+    assert (before, after) == tuple(f"{each:.1f}" for each in mean)
 
 
 def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, monkeypatch):

@@ -127,8 +127,8 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     assert {"agent.policy", "agent.inner", "agent.outer", "agent.returns", "tracking"} < set(titles)
     flags = re.findall(r"^  (--\S+)", text, re.MULTILINE)
     everyday = "iterations num-tasks num-episodes inner-steps seed device threads checkpoint-every"
-    own = "out resume continue dry-run help"
-    assert flags[:13] == [f"--{name}" for name in f"{everyday} {own}".split()]
+    own = "out resume continue init-from dry-run help"
+    assert flags[:14] == [f"--{name}" for name in f"{everyday} {own}".split()]
     assert len(set(flags)) == len(flags)
     assert not any("_" in flag for flag in flags)
     config = metarl.load_config("point_nav/promp")
@@ -275,10 +275,16 @@ def test_help_and_version_import_nothing_slow(flag):
         ("check-env point_nav --env.family x", "--env.family: unknown flag"),
         ("check-env point_nav --seed 1", "--seed: unknown flag"),
         ("check-env point_nav --agent.inner.lr 1", "--agent.inner.lr: unknown flag"),
-        ("evaluate {run} --task 1", "--task: unknown flag or argument (nearest: --tasks)"),
+        ("evaluate {run} --tas 1", "--tas: unknown flag or argument (nearest: --task)"),
+        ("evaluate {run} --task 1", "--task: a task of point_nav has 2 number(s), got [1.0]"),
+        ("evaluate {run} --task 0 0 --split train", "--task: not allowed with argument --split"),
+        ("evaluate {run} --task 0 0 --tasks 2", "--task: not allowed with argument --tasks"),
+        ("evaluate {run} --task-file a.md --tasks 2", "--task-file: not allowed with argument"),
+        ("evaluate {run} --task-file a.md", "a.md: no tasks can be read from it: expected a file"),
         ("evaluate {run} --agent.inner.lr fast", "--agent.inner.lr: expected number"),
         ("evaluate {run} --agent.inner.lrr 1", "--agent.inner.lrr: unknown key (nearest: lr)"),
-        ("render {run} --task one --out a.mp4", "--task: 'one' is not a valid float"),
+        ("render {run} --task one --out a.mp4", "--task: expected the numbers of one task"),
+        ("render {run} --task 0 0 --task 9 0 --out a.mp4", "--task: task 2: a task of point_nav"),
         ("render {run}", "required: --out"),
         ("train point_nav/maml_trpo --itertions 3", "(nearest: --iterations)"),
         ("train point_nav/maml_trpo --iter 3", "--iter: unknown flag"),

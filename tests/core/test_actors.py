@@ -46,6 +46,7 @@ def test_the_numpy_actor_acts_like_the_torch_policy(hidden, activation, inputs):
     assert mean.dtype == np.float32
     assert np.array_equal(obs, before), "acting must not write into the observations"
     np.testing.assert_allclose(act(actor, obs, zeros + 1) - mean, 0.5, rtol=1e-5)
+    assert np.array_equal(act(policy.actor(params, deterministic=True), obs, zeros + 1), mean)
 
 
 def test_noise_is_the_streams_standard_normal():

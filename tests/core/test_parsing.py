@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import MAX_DEPTH, MAX_VALUES, dump_yaml, read_yaml
+from metarl.core.parsing import MAX_DEPTH, MAX_VALUES, dump_yaml, read_numbers, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,16 @@ def test_each_key_has_a_line_of_its_own_in_its_order(values):
 def test_a_value_that_occurs_twice_is_written_twice():
     shared = [1]
     assert dump_yaml({"b": shared, "a": shared}) == "b:\n- 1\na:\n- 1\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["1 -2.5 3e-1", "1,-2.5,0.3", "[1, -2.5, .3]", "(1; -2.5; 0.3)", " 1,\t-2.5, 0.3, "]
+)
+def test_numbers_are_read_however_they_are_separated(text):
+    assert read_numbers(text) == [1, -2.5, 0.3]
+
+
+@pytest.mark.parametrize("text", ["", " ", "[]", ",", "a", "1 b", "1,2 # three"])
+def test_other_texts_are_no_numbers(text):
+    with pytest.raises(ValueError, match="could not convert"):
+        read_numbers(text)

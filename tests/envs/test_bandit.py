@@ -77,7 +77,7 @@ def test_the_state_and_the_caption_count_pulls():
         env.step(np.array([[arm]]))
     assert env.render_state(0).tolist() == [0, 1, 3, 2]
     text = env.family.caption(env.render_state(0), np.array([0.62, 0.3]))
-    assert text == "paid in 2 of 3 pulls, best arm pays 62%"
+    assert text == "2 of 3 pulls paid, best arm 62%"
 
 
 def test_the_renderer_shows_probabilities_and_pulls():

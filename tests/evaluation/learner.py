@@ -55,7 +55,7 @@ class Learner:
     def next_task(self, state: LearnerState) -> LearnerState:
         return LearnerState(state.targets)
 
-    def actor(self, state: LearnerState) -> Walker:
+    def actor(self, state: LearnerState, *, deterministic: bool = False) -> Walker:
         return Walker(state.targets)
 
     def adapt(self, state: LearnerState, episodes: Episodes) -> LearnerState:

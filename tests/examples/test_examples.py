@@ -127,6 +127,8 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
         str(tmp_path / "trained"),
         "--out",
         str(tmp_path),
+        "--measured",
+        str(tmp_path / "measured.json"),
     ]
     monkeypatch.setattr("sys.argv", words)
     finish_all(
@@ -137,6 +139,7 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     reproduce.main()
     assert metrics.read_bytes()[: len(before)] == before
     printed = capsys.readouterr().out
+    assert json.loads((tmp_path / "measured.json").read_text()) == {}  # other iterations
     rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
     assert set(rows) == {
         *("maml_trpo", "maml_trpo, ever smaller steps"),
@@ -242,6 +245,23 @@ def test_the_page_of_the_reproduction_shows_the_results_as_they_are(monkeypatch)
 
     results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
     assert "\n".join(table(results)) in (ROOT / "docs/reproduction.md").read_text()
+
+
+def test_the_list_of_configs_shows_the_results_of_the_reproduction(monkeypatch, tmp_path):
+    """`python -m examples.reproduce --gather` writes them anew."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.reproduce.measured import write_measured
+
+    results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
+    write_measured(results, tmp_path / "measured.json")
+    assert (tmp_path / "measured.json").read_text() == (ROOT / "configs/measured.json").read_text()
+    found = json.loads((ROOT / "configs/measured.json").read_text())
+    row = results["point_nav"]["maml_trpo_tuned"]
+    assert found["point_nav/maml_trpo_tuned"]["return"] == pytest.approx(
+        np.mean(row["returns"], axis=(0, 1))[1], abs=0.006
+    )
+    # Only 50 of its 100 iterations were trained with three seeds.
+    assert found["half_cheetah_dir/maml_trpo"]["seeds"] == 1
 
 
 SHIPPED = sorted((ROOT / "docs/results/runs").iterdir())

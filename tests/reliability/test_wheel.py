@@ -95,6 +95,7 @@ def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
     for path in (REPO / "configs").rglob("*.yaml"):
         assert f"metarl/{path.relative_to(REPO).as_posix()}" in names
     needed = {"metarl/reporting/templates/report.html", "metarl/reporting/templates/model_card.md"}
+    needed.add("metarl/configs/measured.json")
     assert {*needed, "metarl/envs/external/meta_world_requirements.txt"} <= names.keys()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"metarl"}

@@ -1,6 +1,7 @@
 """reporting.tables: the tables of the command `metarl list`."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -25,3 +26,19 @@ def test_no_name_is_cut(table, names, width):
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     first_words = {line.split()[0] for line in text.splitlines() if line.strip()}
     assert first_words >= names.keys()
+
+
+def test_configs_show_steps_time_and_return_where_they_were_measured():
+    lines = {line.split()[0]: line for line in rendered(tables.configs(), 80).splitlines() if line}
+    tuned, other = lines["point_nav/maml_trpo_tuned"], lines["point_nav/anil"]
+    # 120 iterations of 20 tasks x 20 episodes x 2 times x 100 steps
+    assert re.fullmatch(r"\S+ +9\.6M +3-4 +-0\.98\d* \(-.* to -.*\) \[3\] *", tuned)
+    assert other.split() == ["point_nav/anil", "16M"]
+    assert all(len(line) <= 80 for line in lines.values())
+
+
+def test_cells_of_a_measured_config():
+    row = {"seeds": 2, "core_minutes": [7, 3, 5], "return": -1.234, "interval": [-2.0, 0.4567]}
+    assert tables.measured_cells(row) == ("3-7", "-1.23 (-2 to 0.457) [2]")
+    assert tables.measured_cells({**row, "core_minutes": [7, 7]})[0] == "7"
+    assert tables.measured_cells(None) == ("", "")

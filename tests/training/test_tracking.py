@@ -97,6 +97,17 @@ def test_without_a_login_a_run_is_tracked_offline_with_real_files(tmp_path, logg
     assert re.fullmatch(r"point_nav/maml_trpo-[0-9a-f]{8}", started.run.run_group)
 
 
+def test_the_origin_of_a_warm_start_is_tracked(tmp_path, logged_out):
+    untracked = {"iterations": 1, "tracking.mode": "disabled"}
+    source = train(config(**untracked), tmp_path / "source").directory
+    run = train(config(iterations=1), tmp_path / "run", init_from=source)
+    kinds = ((record.WhichOneof("record_type"), record) for record in records(run.directory))
+    (started,) = [record for kind, record in kinds if kind == "run"]
+    values = {update.key: json.loads(update.value_json) for update in started.run.config.update}
+    assert values["init_from"] == str(run.origin)
+    assert started.run.run_group == group_name(run.config, run.origin) != group_name(run.config)
+
+
 def test_an_evaluation_is_tracked_too(tmp_path, logged_out):
     run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
     results, file = evaluate_run(run.directory, tasks=2, episodes=2, steps=1)

@@ -135,14 +135,14 @@ class MAMLAgent:
     ) -> StateMicrobatch:
         return StateMicrobatch(inner, self.loop.to_model_params(self.meta, inner), support)
 
-    def actor(self, state: MAMLState) -> MLPActor:
+    def actor(self, state: MAMLState, *, deterministic: bool = False) -> MLPActor:
         """Return the actor with the adapted policy parameters of each task."""
         names = state.microbatches[0].params
         stacks = {
             name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
             for name in names
         }
-        return self.policy.actor(stacks)
+        return self.policy.actor(stacks, deterministic=deterministic)
 
     def adapt(self, state: MAMLState, episodes: Episodes) -> MAMLState:
         """Take one gradient step for each task on the episodes that were played from `state`.

@@ -100,6 +100,9 @@ class MAMLConfig(AgentConfig):
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")
 
+    def must_transfer(self, name: str) -> bool:
+        return ":" not in name  # the policy's own, not those of a rule such as learned step sizes
+
 
 def _refuse(condition: bool, key: str, value: Any, reason: str) -> None:
     if condition:

@@ -7,7 +7,8 @@ all losses is the stack of the gradients of all tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarl.agents.maml.task_parameters import (
     AllParameters,
@@ -241,10 +243,33 @@ def batched(module: nn.Module) -> Callable[..., Tensor]:
 
     The parameters of the module itself are not used. The module must not change its buffers: batch
     normalisation needs `track_running_stats=False`. `nn.LSTM` and `nn.GRU` are not supported by
-    `torch.vmap`.
+    `torch.vmap`. Attention is computed without fused kernels, which have no second derivatives.
     """
 
     def call(params: Params, *inputs: Tensor) -> Tensor:
         return functional_call(module, params, inputs)
 
-    return vmap(call, randomness="different")
+    stacked = vmap(call, randomness="different")
+
+    def batched_call(params: Params, *inputs: Tensor) -> Tensor:
+        with differentiable_attention():
+            return stacked(params, *inputs)
+
+    return batched_call
+
+
+@contextlib.contextmanager
+def differentiable_attention() -> Iterator[None]:
+    """Compute attention by operations that have second derivatives and batching rules.
+
+    The fused kernels of `scaled_dot_product_attention` have none, nor has the fast path that
+    `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` take in evaluation mode. Both settings
+    are global in torch.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.evaluate import possible_adaptations
+from metarl.evaluation.tasks import own_tasks
 from metarl.reporting.video.layout import (
     MAX_SIZE,
     MIN_SIZE,
@@ -114,13 +115,17 @@ def adaptation_video(
     fps: float | None = None,
     preset: str | None = None,
     cores: int | None = None,
+    deterministic: bool = False,
+    on_step: Callable[[BatchEnv], None] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> VideoInfo:
     """Make a video of the first episodes before and after each adaptation, side by side.
 
     Args:
         agent, family: the agent to show, and the family of the tasks.
-        task: a task, (task_dim,), or several, (n, task_dim), one below the other. Episodes are
-            the same as in an evaluation of these tasks with the same seed.
+        task: a task, (task_dim,), or several, (n, task_dim), one below the other; (n,) where a task
+            is one number. Episodes are the same as in an evaluation of these tasks with the same
+            seed.
         steps: number of adaptations, shown in `steps` + 1 panels.
         out: the file, .mp4 or .gif. It appears once it is complete; its folder is created.
         seed: of the episodes.
@@ -131,6 +136,9 @@ def adaptation_video(
         preset: `readme` for a small GIF, `talk` for 1920 x 1080 pixels and 60 frames per second;
             takes the place of width and height, and of fps if that is not given.
         cores: maximum number of rendering processes; by default the number of cores.
+        deterministic: whether the episodes shown have deterministic actions, as in an evaluation.
+        on_step: called with the environment after each reset and step of the episodes shown.
+        on_frame: called with the numbers of drawn and of all frames after each frame.
 
     Raises:
         UserError: if a setting is out of range or the file cannot be written.
@@ -148,8 +156,7 @@ def adaptation_video(
     check(fits, "width and height", f"{MIN_SIZE} to {MAX_SIZE}", size)
     check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
     steps = possible_adaptations(agent, steps)
-    rows = np.atleast_2d(np.asarray(task, np.float64))
-    tasks = np.stack([family.check_task(row) for row in rows])
+    tasks = own_tasks(family, task, "task")
     check_amount(len(tasks) * num_episodes, family.horizon)
     total = None
     if preset is not None:
@@ -169,12 +176,15 @@ def adaptation_video(
         except ValueError as error:
             raise UserError(f"steps: {error}") from error
     with complete_file(out) as path:
-        panels = play(agent, family, tasks, steps, seed, num_episodes)
+        panels = play(agent, family, tasks, steps, seed, num_episodes, deterministic, on_step)
         video = AdaptationVideo(family, tasks, panels, layout)
         start = time.perf_counter()
         save = save_mp4 if out.suffix == ".mp4" else save_gif
         times, cores = frame_times(video, fps), cores or available_cores()
-        num_frames = save(video, render_frames(video, times, cores), path, fps)
+        frames = render_frames(video, times, cores)
+        if on_frame is not None:
+            frames = counted(frames, len(times), on_frame)
+        num_frames = save(video, frames, path, fps)
         seconds = time.perf_counter() - start
     returns = np.mean([[panel.mean_return for panel in row] for row in video.panels], axis=0)
     processes = num_processes(video, len(times), cores)
@@ -196,6 +206,15 @@ def complete_file(path: Path) -> Iterator[Path]:
         partial_file.replace(path)
 
 
+def counted(
+    frames: Iterable[Image.Image], total: int, on_frame: Callable[[int, int], None]
+) -> Iterator[Image.Image]:
+    """Yield frames, and call `on_frame` with the number so far and `total` after each."""
+    for number, frame in enumerate(frames, start=1):
+        yield frame
+        on_frame(number, total)
+
+
 def play(
     agent: MetaAgent,
     family: TaskFamily,
@@ -203,16 +222,28 @@ def play(
     steps: int,
     seed: int,
     num_episodes: int,
+    deterministic: bool = False,
+    on_step: Callable[[BatchEnv], None] | None = None,
 ) -> list[list[Panel]]:
     """Adapt to the tasks, (n, task_dim); return the panels of each task, by adaptation step."""
     states: list[np.ndarray] = []
 
     def record(env: BatchEnv) -> None:
         states.append(np.stack([env.render_state(i * num_episodes) for i in range(len(tasks))]))
+        if on_step is not None:
+            on_step(env)
 
     env, use = family.make_batch(len(tasks) * num_episodes), Purpose.EVALUATION_EPISODES
     rollouts = adaptation_rollouts(
-        agent, env, tasks, steps, seed=seed, purpose=use, timer=Timer(), on_step=record
+        agent,
+        env,
+        tasks,
+        steps,
+        seed=seed,
+        purpose=use,
+        timer=Timer(),
+        on_step=record,
+        deterministic=deterministic,
     )
     rows: list[list[Panel]] = [[] for _ in tasks]
     for _, episodes in rollouts:

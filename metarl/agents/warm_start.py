@@ -1,0 +1,66 @@
+"""Warm start: a new agent with the meta-parameters of another agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metarl.agents.base import AgentConfig, AgentState, shape_text
+from metarl.agents.normalization import PREFIX
+from metarl.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The state of an agent that begins with meta-parameters of another one.
+
+    Attributes:
+        state: the whole state.
+        taken: names in `state` whose values are the other agent's.
+        anew: names in `state` whose values are those of a new agent.
+        left: names of meta-parameters of the other agent that are not in `state`.
+    """
+
+    state: AgentState
+    taken: tuple[str, ...]
+    anew: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def take_parameters(config: AgentConfig, own: AgentState, other: Mapping[str, Any]) -> WarmStart:
+    """Return the state of a new agent with the meta-parameters of another agent.
+
+    The other state, such as that of the optimiser, begins anew; so do meta-parameters that the
+    other agent does not have, or has in another shape, unless `config` needs them.
+
+    Args:
+        config: the config of the new agent.
+        own: the state of the new agent.
+        other: the state of the other agent.
+
+    Raises:
+        UserError: if the other agent does not have a needed tensor, or has it in another shape, or
+            has a needed tensor that the new agent does not have; names the first one.
+    """
+    names = sorted(own.keys() | other.keys())
+    offered = [name for name in names if name.startswith(PREFIX) or config.may_transfer(name)]
+    for name in offered:
+        found, wanted = (shape_text(each.get(name)) for each in (other, own))
+        if found != wanted and config.must_transfer(name):
+            raise UserError(
+                f"its parameters do not fit: {name} has the shape {found}, expected {wanted}"
+            )
+    taken = [
+        name
+        for name in offered
+        if name in own and shape_text(other.get(name)) == shape_text(own[name])
+    ]
+    if not taken:
+        raise UserError(f"it has no parameters of an agent of the kind {config.kind}")
+    return WarmStart(
+        {**own, **{name: other[name] for name in taken}},
+        tuple(taken),
+        tuple(name for name in names if name in own and name not in taken),
+        tuple(name for name in offered if name not in own),
+    )

@@ -1,0 +1,136 @@
+"""The command `metarl train`. Slow imports are in the bodies of functions."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metarl.cli.completion import complete_run
+from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
+from metarl.cli.group import FILE, cli, config_argument
+from metarl.cli.parser import print_error
+from metarl.core.errors import StorageError, UserError
+
+
+@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
+@config_argument(required=False)
+@click.option("--out", type=FILE, metavar="DIR", help="The run's folder.")
+@click.option(
+    "--resume",
+    type=FILE,
+    metavar="RUN",
+    help="Continue this run, in place of a CONFIG. It takes --iterations, --device, --threads, "
+    "--tracking.* and --dry-run.",
+    shell_complete=complete_run,
+)
+@click.option(
+    "--continue",
+    "or_resume",
+    is_flag=True,
+    help="Continue the run in --out if it exists, up to --iterations; do nothing if it has more.",
+)
+@click.option(
+    "--init-from",
+    metavar="RUN[:CHECKPOINT]",
+    help="Begin from the parameters of this run: its latest checkpoint, or that after the colon.",
+    shell_complete=complete_run,
+)
+@click.option("--dry-run", "dry", is_flag=True, help="Check and print the config only.")
+def train(
+    target: ConfigTarget,
+    overrides: dict[str, Any],
+    out: Path | None,
+    resume: Path | None,
+    or_resume: bool,
+    init_from: str | None,
+    dry: bool,
+) -> int:
+    """Meta-train a config into a run's folder, or continue an interrupted run.
+
+    `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
+    """
+    from metarl.rollout.failures import EpisodeDiverged
+    from metarl.runs.identity import default_directory
+    from metarl.runs.run import is_free
+    from metarl.training.loop import Interrupted, Trainer
+    from metarl.training.tracking_environment import check_environment
+
+    check_environment()
+    if (target.name is None) == (resume is None):
+        raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
+    if resume and out:
+        raise UserError(
+            f"--out: {resume} goes on in its own folder; for another run: metarl train "
+            f"{shlex.quote(str(resume / 'config.yaml'))} --out {shlex.quote(str(out))}"
+        )
+    if resume and init_from:
+        raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
+    if resume and or_resume:
+        raise UserError(
+            f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
+        )
+    directory = resume
+    try:
+        if resume:
+            with short_flags():
+                trainer = Trainer.resume(resume, **overrides)
+        else:
+            config = target.make(overrides)
+            # A label given by hand names the folder too.
+            source = None if "method" in overrides else target.name
+            directory = out or default_directory(config, source)
+            if dry and not (or_resume and not is_free(directory)):
+                return dry_run(config, directory, init_from)
+            start = Trainer.create_or_resume if or_resume else Trainer.create
+            trainer = start(config, directory, init_from)
+        if dry:
+            return dry_continuation(trainer)
+        with short_flags():
+            trainer.run()
+    except Interrupted as interruption:
+        click.echo(interruption)
+        return 128 + interruption.signal
+    except (EpisodeDiverged, FloatingPointError) as error:
+        return print_error(f"training stopped: {error}", 1)
+    except StorageError as error:
+        remedy = f"once it can be, go on with: metarl train --resume {directory}"
+        return print_error(f"training stopped: {error}; {remedy}", 1)
+    click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {directory}")
+    return 0
+
+
+def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
+    """Check all settings that can be checked without training, and print the config."""
+    from metarl.runs.run import check_free
+    from metarl.training.memory import check_memory
+    from metarl.training.warm_start import warm_start
+
+    check_memory(config)
+    config.env.check_repeatable()
+    origin = warm_start(config, init_from)[1] if init_from else None
+    if origin is None:
+        config.make_agent()
+    click.echo(config.to_yaml(), nl=False)
+    steps = config.sampling.max_steps(config.env.horizon)
+    click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
+    if origin is not None:
+        click.echo(f"# begun from: {origin}: {origin.remark}")
+    check_free(directory)
+    return 0
+
+
+def dry_continuation(trainer: Any) -> int:
+    """Check all settings with which a run would go on, and print its config."""
+    with short_flags():
+        remaining = trainer.remaining()
+    trainer.config.env.check_repeatable()
+    click.echo(trainer.config.to_yaml(), nl=False)
+    steps = trainer.config.sampling.max_steps(trainer.config.env.horizon)
+    click.echo(
+        f"# {remaining} of {trainer.config.iterations} iterations remain of up to "
+        f"{steps:,} env steps, in {trainer.directory}"
+    )
+    return 0
