@@ -56,10 +56,11 @@ class RL2Agent:
         params: its parameters.
         update_config: settings of the update.
         encoder: makes the inputs, with the running moments.
-        device, max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+        device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
 
     max_adaptations = None
+    remembers = True
     max_update_kl = 1.0
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ from metarl.core.params import concatenate, flatten, leaves, unflatten
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import PointNav, TabularMDP
+from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.protocols import PROTOCOLS
 from metarl.rollout.failures import NotFinite
 from metarl.training.loop import start_or_resume
 from tests.agents.rl2.families import Recall
@@ -327,3 +331,24 @@ def test_a_first_observation_is_recalled():
         rollouts = play(config, agent, iteration=iteration)
         agent.update(rollouts, np.random.default_rng(iteration), Timer())
     assert play(config, agent, iteration=1000)[0].episodes.returns.mean() > 0.95
+
+
+def test_observations_that_are_normalised_by_constants_leave_the_memory(tmp_path):
+    """The wrapper around the actor hands the memory on."""
+    config = make(FAMILIES["point"], normalize_observations=True, running_observations=False)
+    agent, _ = updated(config)
+    first, second = play(config, agent)
+    assert np.array_equal(second.state.memory, first.episodes.memory)
+    with pytest.raises(ConfigError, match="running_observations: expected false with normalize"):
+        make(FAMILIES["point"], normalize_observations=True)
+
+
+def test_experience_is_counted_in_the_episodes_of_a_trial():
+    """`few_episode` plays a trial on and on: its columns are those of `k_step`."""
+    agent, _ = updated(config := make(FAMILIES["mdp"]))
+    settings = EvaluationConfig(tasks=3, episodes=2, steps=10)
+    few = PROTOCOLS["few_episode"](agent, config.env, settings)[""]
+    steps = PROTOCOLS["k_step"](agent, config.env, replace(settings, steps=20))[""]
+    assert few.x == (0, 1, 2, 3, 5, 10, 20)
+    assert few.x_label == "episodes of experience"
+    assert np.array_equal(few.returns, steps.returns[:, few.x])
