@@ -8,39 +8,27 @@ Finished runs are not trained again, so the command can be stopped and repeated 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from examples.many_runs import Job, finish_all
+from examples.reproduce.measure import evaluations
 from metarl.config_files import config_names, load_config
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.result import Evaluation, pooled_interval
+from metarl.evaluation.result import pooled_interval
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.reporting.summary import read_results
+from metarl.runs.atomic_io import write_atomically
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
 SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}
 VARIANTS = ("_tuned", "_gymnasium")  # endings of configs with other settings of a method
 REFERENCE = "maml_trpo"  # the method whose initial parameters are the random baseline
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method of the table: its name, its result of each seed, and the command that trains it."""
-
-    name: str
-    results: Sequence[Evaluation]
-    command: str
-
-    @property
-    def by_seed(self) -> np.ndarray:
-        """Mean return of each seed after each of K steps, (S, K + 1)."""
-        return np.array([result.mean for result in self.results])
 
 
 def main() -> None:
@@ -52,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"), help="folder of runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="of the results")
     args = parser.parse_args()
 
     names = [name for name in config_names() if name.startswith(f"{args.family}/")]
@@ -68,14 +57,17 @@ def main() -> None:
     ]
     finish_all(jobs, args.jobs, evaluate_job)
 
-    rows = []
+    rows = {}
     for name in methods:
         flags = (f"--{key.replace('_', '-')} {value}" for key, value in settings[name].items())
         command = " ".join(["metarl train", name, *flags])
-        rows.append(row(name, command, [folders[name, seed] for seed in range(args.seeds)]))
-    reference = folders[f"{args.family}/{REFERENCE}", 0]
-    rows.append(row("/random", "", [reference]))
-    print("\n".join(table(rows)))
+        method = name.split("/")[1]
+        rows[method] = row(method, command, [folders[name, seed] for seed in range(args.seeds)])
+    rows["random"] = row("random", "", [folders[f"{args.family}/{REFERENCE}", 0]])
+    args.results.mkdir(parents=True, exist_ok=True)
+    file = args.results / f"methods-{args.family}.json"
+    write_atomically(file, json.dumps(rows, allow_nan=False).encode())
+    print("\n".join(table(args.family, rows)))
 
 
 def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:
@@ -98,33 +90,43 @@ def result_file(folder: Path) -> Path:
     return folder / "evaluation" / f"{stem}.json"
 
 
-def row(name: str, command: str, folders: Sequence[Path]) -> Row:
-    """Return name, results by seed, and command of a method."""
-    method = name.split("/")[1]
-    return Row(method, [read_results(result_file(each))[method][""] for each in folders], command)
+def row(method: str, command: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return what is stored of a method: its command, and the returns by seed, task and step."""
+    results = [read_results(result_file(folder))[method][""] for folder in folders]
+    return {
+        "command": command,
+        "returns": [np.round(result.by_task, 2).tolist() for result in results],
+        "task_hash": results[0].task_hash,
+        "tasks": results[0].tasks.tolist(),
+        "num_all_tasks": results[0].num_all_tasks,
+    }
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(family: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table, the best return after one step first.
 
     The cells of adaptations that an agent cannot make are empty, and such agents come last.
     """
+    results = {method: evaluations(family, row) for method, row in rows.items()}
+    returns = {
+        method: np.array([each.mean for each in seeds]) for method, seeds in results.items()
+    }  # (S, K + 1) each
     lines = [
         "| Method | 0 | 1 | 95% interval | by seed | 2 | 3 | Command |",
         "|---|---|---|---|---|---|---|---|",
     ]
 
-    def rank(row: Row) -> float:
-        returns = row.by_seed
-        return -returns[:, 1].mean() if returns.shape[1] > 1 else np.inf
+    def rank(method: str) -> float:
+        by_seed = returns[method]
+        return -by_seed[:, 1].mean() if by_seed.shape[1] > 1 else np.inf
 
-    for row in sorted(rows, key=rank):
-        name, by_seed, command = row.name, row.by_seed, row.command
+    for name in sorted(rows, key=rank):
+        by_seed, command = returns[name], rows[name]["command"]
         code = f"`{command}`" if command else "untrained"
         if by_seed.shape[1] == 1:
             lines.append(f"| {name} | {by_seed.mean():.1f} | | | | | | {code} |")
             continue
-        low, high = pooled_interval(row.results)[1]
+        low, high = pooled_interval(results[name])[1]
         means = [f"{value:.1f}" for value in by_seed.mean(0)]
         seeds = ", ".join(f"{value:.1f}" for value in by_seed[:, 1])
         lines.append(

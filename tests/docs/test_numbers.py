@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import references, sinusoid
+from examples import compare_methods, references, sinusoid
 from examples.reproduce import figures, measure
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
@@ -60,6 +60,12 @@ def test_a_row_of_the_readme_is_that_of_the_stored_results(row):
 
 def test_the_untrained_row_of_the_readme():
     assert f"| | untrained | 0 | {means('half_cheetah_dir', 'random')} |" in README
+
+
+def test_the_table_of_methods_is_that_of_the_stored_results():
+    stored = json.loads((ROOT / "docs/results/methods-point_nav.json").read_text())
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    assert "\n".join(compare_methods.table("point_nav", stored)) in page
 
 
 def test_the_table_of_sinusoids_is_that_of_the_stored_results():

@@ -75,7 +75,8 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare_methods, "config_names", lambda: names)
     monkeypatch.setattr(compare_methods, "EVALUATION", {"tasks": 2, "episodes": 2})
     words = "compare point_nav --iterations 1 --num-tasks 2 --seeds 1 --jobs 1 --out"
-    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
+    results = tmp_path / "results"
+    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path), "--results", str(results)])
     compare_methods.main()
     first = capsys.readouterr().out
     lines = [line for line in first.splitlines() if line.startswith("| ")]
@@ -87,6 +88,8 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     }
     assert "--iterations 2" in next(line for line in lines if "pretrained" in line)
     assert " | | | | | | " in next(line for line in lines if "oracle" in line)
+    stored = json.loads((results / "methods-point_nav.json").read_text())
+    assert compare_methods.table("point_nav", stored) == first.splitlines()[-len(lines) - 1 :]
     shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
     compare_methods.main()
     assert capsys.readouterr().out == first
