@@ -44,7 +44,11 @@ def main() -> None:
     args = parser.parse_args()
 
     names = [name for name in config_names() if name.startswith(f"{args.family}/")]
-    methods = [name for name in names if not name.endswith(VARIANTS)]
+    methods = [
+        name
+        for name in names
+        if not name.endswith(VARIANTS) and load_config(name).agent.kind == "maml"
+    ]
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
     pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
     folders = {pair: args.out / f"{pair[0].replace('/', '-')}-seed{pair[1]}" for pair in pairs}

@@ -18,7 +18,7 @@ from metarl.agents.maml.microbatch import MetaMicrobatch
 from metarl.agents.maml.outer import OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, policy_loss
-from metarl.core.parallel import MicrobatchPool, single_threaded_torch
+from metarl.core.parallel import MicrobatchPool, single_threaded_math
 from metarl.core.params import Params, flatten, stack
 from metarl.core.policies import CategoricalMLP, GaussianMLP, MLPPolicy, PolicyConfig, make_policy
 from metarl.core.rng import Purpose, make_rng
@@ -37,7 +37,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> Iterator[None]:
     """Torch as in training: single-threaded, threads are over microbatches of tasks."""
-    with single_threaded_torch():
+    with single_threaded_math():
         yield
 
 

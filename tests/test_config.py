@@ -81,6 +81,9 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     method = "maml_trpo" if stem == "demo" else stem
     method = method.removesuffix("_tuned").removesuffix("_gymnasium")
     assert config.method == (method if stem == "demo" else stem)
+    if config.agent.kind != "maml":
+        assert config.method == config.agent.kind
+        return
     values = {"env.observe_task": False, **by_path(config.to_dict())}
     steps = "sampling.adaptation_steps"
     values[steps] = min(values[steps], 1)  # more are no other method
@@ -469,7 +472,7 @@ def test_an_agent_without_a_kind_is_of_the_first_one():
     [
         (
             {"kind": "mamml"},
-            "agent.kind: expected one of maml, or your own as package.module:Class,",
+            "agent.kind: expected one of maml, rl2, or your own as package.module:Class,",
         ),
         ({"kind": "mamml"}, "got 'mamml' (nearest: maml)"),
         ({"kind": 3}, "agent.kind: expected the name of a kind of agent, got 3"),

@@ -23,7 +23,7 @@ from examples.estimators.tables import (
     played_tables,
     policy_gradient_table,
 )
-from metarl.core.parallel import single_threaded_torch
+from metarl.core.parallel import single_threaded_math
 
 
 def report(effort: Effort, seed: int = 0) -> str:
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the played episodes (default: 0)")
     parser.add_argument("--fast", action="store_true", help="too few episodes, to try the program")
     arguments = parser.parse_args()
-    with single_threaded_torch():
+    with single_threaded_math():
         text = report(FAST if arguments.fast else Effort(), arguments.seed)
     print(text, end="")
     if arguments.out is not None:

@@ -37,7 +37,10 @@ __all__ = [
     "measuring_actor",
 ]
 
-KINDS = {"maml": "metarl.agents.maml.config:MAMLConfig"}
+KINDS = {
+    "maml": "metarl.agents.maml.config:MAMLConfig",
+    "rl2": "metarl.agents.rl2.config:RL2Config",
+}
 """The config class of each kind of agent, as `module:Class`."""
 
 

@@ -56,12 +56,16 @@ class MetaAgent(Protocol):
         device: the device of the learner.
         max_adaptations: maximum number of adaptations to a task; None for no maximum, 0 for an
             agent that does not adapt, such as an oracle.
+        remembers: whether an adaptation adds its episodes to all that the state remembers, so that
+            episodes of experience are played one after another; false if an adaptation takes all
+            episodes of experience at once.
         max_update_kl: largest usual KL divergence, in nats, between the policies before and after
             an update; training warns at larger values. Infinite for no warnings.
     """
 
     device: torch.device
     max_adaptations: int | None
+    remembers: bool
     max_update_kl: float
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> Any:

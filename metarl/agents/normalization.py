@@ -37,7 +37,7 @@ class NormalizedAgent:
     Attributes:
         agent: the agent that gets the normalised observations.
         mean, std: (obs_dim,) float32; 0 and infinite until they are measured.
-        device, max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+        device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
 
     def __init__(self, agent: MetaAgent, obs_dim: int) -> None:
@@ -46,6 +46,7 @@ class NormalizedAgent:
         self.std: np.ndarray = np.full(obs_dim, np.inf, np.float32)
         self.device = agent.device
         self.max_adaptations, self.max_update_kl = agent.max_adaptations, agent.max_update_kl
+        self.remembers = agent.remembers
 
     def measure(self, episodes: Episodes) -> None:
         """Set mean and standard deviation to those of the observations in episodes.
@@ -117,6 +118,10 @@ class NormalizedActor:
 
     def __init__(self, actor: Actor, agent: NormalizedAgent) -> None:
         self._actor, self._agent = actor, agent
+
+    @property
+    def memory(self) -> np.ndarray | None:
+        return getattr(self._actor, "memory", None)
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return self._actor.noise(rng, horizon)

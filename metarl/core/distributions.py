@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Distribution(Protocol):
         """Return the log density or log probability, (B, N), of actions (B, N, action_dim)."""
         ...
 
-    def kl(self, other: Distribution) -> Tensor:
+    def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) in nats, (B, N)."""
         ...
 

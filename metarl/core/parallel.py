@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,15 +61,18 @@ class MicrobatchPool:
 
 
 @contextlib.contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Limit every torch operation to one thread, since parallelism is over microbatches of tasks.
+def single_threaded_math() -> Iterator[None]:
+    """Limit every operation of torch, and every matrix product of NumPy, to one thread, since
+    parallelism is over episodes and over microbatches of tasks.
 
-    The idle threads of torch, which wait in a busy loop, would also slow down the physics.
+    The rounding of NumPy's larger products depends on the number of threads, that is of cores. The
+    idle threads of torch, which wait in a busy loop, would also slow down the physics.
     """
     previous = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(previous)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.agents import MetaAgent, measuring_actor
 from metarl.core.errors import UserError, check
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
@@ -105,7 +105,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
         check_complete(result, SEQUENCE_LENGTH)
         return result
 
-    with single_threaded_torch():
+    with single_threaded_math():
         return {
             "from the meta-parameters": play_sequences(sequential=False),
             "sequential": play_sequences(sequential=True),

@@ -12,7 +12,7 @@ import torch
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import check, check_amount, warn
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
@@ -84,7 +84,7 @@ def evaluate(
     check_amount(len(rows) * episodes, family.horizon)
     keep_freed_memory()
     failures: list[Failure] = []
-    with single_threaded_torch():
+    with single_threaded_math():
         rollouts = adaptation_rollouts(
             agent,
             family.make_batch(len(rows) * episodes, threads),

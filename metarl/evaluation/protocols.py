@@ -16,7 +16,7 @@ from gymnasium.spaces import Discrete
 
 from metarl.agents import MetaAgent, measuring_actor
 from metarl.core.errors import UserError, check_known
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
@@ -30,6 +30,7 @@ from metarl.rollout.failures import Failure
 
 EXPERIENCE_EPISODES = (1, 2, 3, 5, 10, 20)
 """Numbers of episodes that `few_episode` adapts from."""
+EXPERIENCE_LABEL = "episodes of experience"
 EXPERIENCE_REPEATS = 5
 """Number of independent sets of experience episodes that `few_episode` collects for each task."""
 PERTURBATIONS: dict[str, tuple[Any, ...]] = {
@@ -54,11 +55,15 @@ def k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Re
 
 
 def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """Measure the return after one adaptation by 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
+    """Measure the return after 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
 
-    The number of episodes is comparable between all kinds of agents. The experience of each task is
-    collected `EXPERIENCE_REPEATS` times.
+    The number of episodes is comparable between all kinds of agents. An agent that remembers plays
+    `config.episodes` trials of each task, episode after episode, and x is the number of episodes
+    before the measured one. Other agents adapt once to all episodes of experience, which are
+    collected `EXPERIENCE_REPEATS` times for each task.
     """
+    if agent.remembers:
+        return {"": evaluate_trials(agent, family, config)}
     rows = chosen_tasks(family, config.split, config.tasks)
     repeats = min(EXPERIENCE_REPEATS, config.episodes)
     test_episodes = -(-config.episodes // repeats)  # rounded up
@@ -85,7 +90,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             task_mask=task_mask,
         )
 
-    with single_threaded_torch():
+    with single_threaded_math():
         state = agent.initial_state(len(repeated))
         experience = play(state, max(EXPERIENCE_EPISODES), 0)
         returns = []
@@ -105,13 +110,23 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
         num_all_tasks=population_size(family, rows),
         returns=np.stack(returns, axis=1),
         seed=config.seed,
-        x_label="episodes of experience",
+        x_label=EXPERIENCE_LABEL,
         x=x,
         failures=tuple(failures),
         deterministic=config.deterministic,
     )
     check_complete(result)
     return {"": result}
+
+
+def evaluate_trials(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Evaluation:
+    """Return the returns of the episodes of trials after the `EXPERIENCE_EPISODES`."""
+    x = (0, *EXPERIENCE_EPISODES)
+    result = evaluate_k_step(agent, family, replace(config, steps=max(x)))
+    success = None if result.success is None else result.success[:, x]
+    return replace(
+        result, returns=result.returns[:, x], success=success, x=x, x_label=EXPERIENCE_LABEL
+    )
 
 
 def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:

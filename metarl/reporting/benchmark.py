@@ -13,7 +13,7 @@ from rich.table import Table
 
 from metarl.config import Config
 from metarl.core.errors import UserError, check
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
@@ -73,7 +73,7 @@ def bench(config: Config, repeats: int = 3) -> Bench:
     timer = Timer(agent.device)
     limits, seconds, sections = [], [], []
     env_steps = 0
-    with single_threaded_torch():
+    with single_threaded_math():
         for iteration in range(repeats + 1):
             limits.append(physics_limit(env, config))
             timer.restart()

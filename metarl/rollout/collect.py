@@ -27,7 +27,8 @@ class Actor(Protocol):
     """Chooses the actions of one batch of episodes, E episodes of each of B tasks.
 
     An actor may have a state within the episodes, such as the hidden state of a recurrent policy.
-    The state of an episode must not change after the episode has ended.
+    The state of an episode must not change after the episode has ended. An actor with an attribute
+    `memory`, (B, E, k) float32, finds its last value in `Episodes.memory` when it adapts.
     """
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
@@ -196,6 +197,7 @@ def collect(
         tasks=np.asarray(tasks, np.float64),
         task_ids=task_ids,
         success=None if env.success is None else env.success.reshape(shape) & ~out,
+        memory=getattr(actor, "memory", None),
     )
 
 

@@ -30,6 +30,8 @@ class Episodes:
             distribution.
         success: (B, E) bool, whether the episode succeeded at any step; None if the environment
             defines no success.
+        memory: (B, E, k) float32, the memory of the actor after the last step of each episode; None
+            for actors without a memory.
     """
 
     obs: np.ndarray
@@ -42,6 +44,7 @@ class Episodes:
     tasks: np.ndarray
     task_ids: np.ndarray | None = None
     success: np.ndarray | None = None
+    memory: np.ndarray | None = None
 
     @property
     def episode_mask(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from metarl.agents import MetaAgent
 from metarl.config import Config
 from metarl.core.errors import ConfigError, UserError, warn
-from metarl.core.parallel import keep_freed_memory, single_threaded_torch
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
@@ -220,7 +220,7 @@ class Trainer:
                 returns.append(line["return_after"])
                 monitor(line)
             progress = Progress(run, state.iteration)
-            with finishing(tracker, run), single_threaded_torch(), stop_signals() as stop, progress:
+            with finishing(tracker, run), single_threaded_math(), stop_signals() as stop, progress:
                 for iteration in range(state.iteration, config.iterations):
                     start = time.perf_counter()
                     done = iteration + 1

@@ -49,6 +49,7 @@ class MeanActionAgent:
     """Learns the mean action to begin with."""
 
     max_adaptations = None
+    remembers = False
     max_update_kl = float("inf")
 
     def __init__(self, config: MeanActionConfig, setup: AgentSetup) -> None:

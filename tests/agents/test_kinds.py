@@ -42,6 +42,7 @@ class ConstantAgent:
     """Adapts to nothing and learns nothing."""
 
     device, max_adaptations, max_update_kl = torch.device("cpu"), 0, float("inf")
+    remembers = False
 
     def __init__(self, action: float) -> None:
         self.action = torch.tensor([action])
@@ -95,7 +96,7 @@ def test_a_kind_checks_its_own_combinations():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"kind": "malm"}, "kind: expected one of maml, or your own as package.module:Class, got"),
+        ({"kind": "malm"}, "kind: expected one of maml, rl2, or your own as package.module:Class, got"),
         ({"kind": "malm"}, "maml"),
         ({"kind": 3}, "kind: expected the name of a kind of agent, got 3"),
         ({"kind": "no_such_module:Agent"}, "kind: .*no_such_module"),

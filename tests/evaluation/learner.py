@@ -44,6 +44,7 @@ class Learner:
     """
 
     max_adaptations = None
+    remembers = False
 
     def __init__(self, schedule: Schedule = "halving") -> None:
         self.schedule: Schedule = schedule

@@ -80,8 +80,10 @@ class MAMLAgent:
         outer: the outer update.
         meta: the meta-parameters, unstacked: parameters of the policy, of the mapping from fast
             parameters to policy parameters, and of the update rule.
-        device, max_adaptations, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+        device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
+
+    remembers = False
 
     def __init__(
         self,

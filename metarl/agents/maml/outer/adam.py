@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.outer.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam
 from metarl.core.schema import Section
 from metarl.core.timer import Timer
 

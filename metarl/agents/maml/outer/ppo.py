@@ -11,8 +11,8 @@ from torch import Tensor
 
 from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.outer.vector_adam import VectorAdam
 from metarl.agents.maml.surrogates import clipped_ratio
+from metarl.agents.vector_adam import VectorAdam
 from metarl.core.errors import check
 from metarl.core.schema import Section
 from metarl.core.timer import Timer

@@ -1,9 +1,9 @@
-"""metarl.agents.maml.outer.vector_adam: torch's Adam as a function of a vector and its gradient."""
+"""metarl.agents.vector_adam: torch's Adam as a function of a vector and its gradient."""
 
 import pytest
 import torch
 
-from metarl.agents.maml.outer.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam
 
 SIZE = 5
 

@@ -23,8 +23,16 @@ class VectorAdam:
         zeros = torch.zeros_like(vector)
         self.load_state_dict({"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros})
 
-    def step(self, vector: Tensor, gradient: Tensor) -> Tensor:
-        """Return the vector, (P,), after one step with its gradient, (P,)."""
+    def step(self, vector: Tensor, gradient: Tensor, lr: float | None = None) -> Tensor:
+        """Return the vector, (P,), after one step with its gradient, (P,).
+
+        Args:
+            vector: the vector.
+            gradient: the gradient.
+            lr: the step size from now on; None leaves it as it is.
+        """
+        if lr is not None:
+            self._adam.param_groups[0]["lr"] = lr
         self._vector.data = vector.detach().clone()
         self._vector.grad = gradient
         self._adam.step()

@@ -1,0 +1,206 @@
+"""The learner of RL2: PPO on the trials of an iteration.
+
+n is the number of trials, L the number of steps of the longest trial.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metarl.agents.base import Metrics
+from metarl.agents.rl2.inputs import InputEncoder
+from metarl.agents.rl2.moments import Moments
+from metarl.agents.rl2.network import RecurrentNetwork
+from metarl.agents.rl2.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
+from metarl.agents.rl2.trials import Trials
+from metarl.agents.vector_adam import VectorAdam
+from metarl.core.parallel import MicrobatchPool
+from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.timer import Timer
+from metarl.rollout.failures import NotFinite
+
+ROWS = 8
+"""Number of sequences that a thread processes together on a CPU. It does not depend on the number
+of threads, so that results do not either."""
+
+
+def reward_scale(
+    moments: Moments | None, trials: Trials, config: PPOConfig
+) -> tuple[Moments | None, float]:
+    """Return the moments of returns with those of these trials, and the factor on rewards.
+
+    Args:
+        moments: the moments of discounted returns so far; None for a factor of 1.
+        trials: the trials.
+        config: the discount.
+    """
+    if moments is None:
+        return None, 1.0
+    returns = np.zeros(trials.reward.shape)
+    carried = np.zeros(len(trials.reward))
+    for step in range(trials.reward.shape[1] - 1, -1, -1):
+        carried = trials.reward[:, step] + config.discount * carried
+        returns[:, step] = carried
+    moments = moments.with_rows(returns[trials.mask][:, None])
+    return moments, float(1 / moments.std[0])
+
+
+def encode_trials(encoder: InputEncoder, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+    """Return the inputs of all steps, (n, L, num_inputs), and those after the last step of each
+    episode, with the observation that was not acted on, (n, L, num_inputs)."""
+    encoded = encoder.encode_action(trials.action) * trials.mask[..., None]
+    previous = np.concatenate([np.zeros_like(encoded[:, :1]), encoded[:, :-1]], axis=1)
+    inputs = encoder(trials.obs, previous, trials.previous_reward, trials.begins_anew)
+    after = encoder(trials.last_obs, encoded, trials.reward, np.zeros_like(trials.mask))
+    return inputs, after
+
+
+class Learner:
+    """Makes the batch of an iteration, and takes the gradient steps of PPO."""
+
+    def __init__(
+        self, network: RecurrentNetwork, config: PPOConfig, device: torch.device, num_threads: int
+    ) -> None:
+        self._network, self._config, self._device = network, config, device
+        on_cpu = device.type == "cpu"
+        self._pool = MicrobatchPool(num_threads if on_cpu else 1)
+        self._rows = ROWS if on_cpu else None
+
+    def batch(
+        self, params: Params, trials: Trials, inputs: np.ndarray, after: np.ndarray, scale: float
+    ) -> tuple[PPOBatch, float]:
+        """Return the batch of trials, in segments if back-propagation is truncated; and the
+        explained variance of the values."""
+        dtype = next(iter(params.values())).dtype
+
+        def tensor(array: np.ndarray) -> Tensor:
+            kind = None if array.dtype == bool else dtype
+            return torch.from_numpy(array).to(self._device, kind, copy=True)
+
+        x, beyond, action = tensor(inputs), tensor(after), tensor(trials.action)
+        mask, ends = tensor(trials.mask), tensor(trials.ends)
+        bootstrap, reward = tensor(trials.bootstrap), scale * tensor(trials.reward)
+        start = x.new_zeros(len(x), self._network.memory_size)
+
+        @torch.no_grad()
+        def work(rows: Tensor) -> tuple[Tensor, ...]:
+            found = self._network(params, x[rows], start[rows])
+            last = torch.zeros_like(found.value)
+            if not self._config.across_episodes:
+                # One step on from the end of each episode, in a trial of its own
+                where = ends[rows] & bootstrap[rows]
+                further = self._network(params, beyond[rows][where][:, None], found.memory[where])
+                last[where] = further.value[:, 0]
+            return found.policy.log_prob(action[rows]), found.value, last, found.memory
+
+        parts = self._pool.map(work, self._chunks(torch.arange(len(x), device=self._device)))
+        log_prob, value, last_value, memory = (torch.cat(part) for part in zip(*parts, strict=True))
+        advantage = trial_advantages(reward, value, last_value, ends, mask, self._config)
+        target = value + advantage
+        kept = advantage[mask]
+        explained = 1 - kept.var(correction=0) / target[mask].var(correction=0).clamp(min=1e-12)
+        advantage = (advantage - kept.mean()) / (kept.std(correction=0) + 1e-8) * mask
+        batch = PPOBatch(x, start, action, log_prob, advantage, target, mask.to(x))
+        return self._segments(batch, memory), float(explained)
+
+    def _segments(self, batch: PPOBatch, memory: Tensor) -> PPOBatch:
+        """Return the trials cut into segments of `truncate` steps, each a row, trial by trial."""
+        size, steps = self._config.truncate, batch.weight.shape[1]
+        if not 0 < size < steps:
+            return batch
+        padding = -steps % size
+        before = torch.cat([batch.memory[:, None], memory[:, size - 1 : -1 : size]], 1)
+
+        def cut(x: Tensor) -> Tensor:
+            padded = F.pad(x.movedim(1, -1), (0, padding)).movedim(-1, 1)
+            return padded.unflatten(1, (-1, size)).flatten(0, 1)
+
+        tensors = {name: cut(x) for name, x in batch.tensors.items() if name != "memory"}
+        return PPOBatch(**tensors, memory=before.flatten(0, 1), segments=before.shape[1])
+
+    def _chunks(self, rows: Tensor) -> list[Tensor]:
+        return list(rows.split(self._rows or len(rows)))
+
+    def learn(
+        self,
+        params: Params,
+        batch: PPOBatch,
+        adam: VectorAdam,
+        lr: float,
+        rng: np.random.Generator,
+        timer: Timer,
+    ) -> tuple[Params, Metrics]:
+        """Return the parameters after all epochs, and diagnostics.
+
+        Args:
+            params: the parameters.
+            batch: the trials.
+            adam: the optimiser, whose state changes.
+            lr: its step size.
+            rng: draws the minibatches.
+            timer: measures the sections.
+
+        Raises:
+            NotFinite: if the gradient of the loss is not finite.
+        """
+        config, vector = self._config, flatten(params)
+        num_trials = len(batch.weight) // batch.segments
+        terms, norms = [], []
+        with timer("policy gradient"):
+            for _ in range(config.epochs):
+                order = torch.from_numpy(rng.permutation(num_trials)).to(self._device)
+                for trials in order.tensor_split(min(config.minibatches, num_trials)):
+                    rows = batch.rows_of(trials)
+                    found, gradient = self._gradient(unflatten(vector, params), batch, rows)
+                    norm = gradient.norm()
+                    if not bool(torch.isfinite(norm)):
+                        raise NotFinite("the gradient of the loss")
+                    gradient = gradient * (config.max_gradient_norm / norm).clamp(max=1.0)
+                    vector = adam.step(vector, gradient, lr)
+                    terms.append(found)
+                    norms.append(norm)
+        new = unflatten(vector, params)
+        with timer("evaluation"):
+            kl, entropy = self._kl_and_entropy(params, new, batch)
+        _, policy_loss, value_loss = torch.stack(terms).mean(0).tolist()
+        return new, {
+            "outer_kl": kl,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "gradient_norm": float(torch.stack(norms).mean()),
+        }
+
+    def _gradient(self, params: Params, batch: PPOBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the terms of the loss on some rows, (3,), and its gradient, (P,)."""
+        count = batch.weight[rows].sum()
+
+        def work(chunk: Tensor) -> tuple[Tensor, Tensor]:
+            start, part = leaves(params), batch.rows(chunk)
+            predictions = self._network(start, part.inputs, part.memory)
+            terms = ppo_loss(predictions, part, self._config) / count
+            gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
+            return terms.detach(), concatenate(gradient)
+
+        parts = self._pool.map(work, self._chunks(rows))
+        return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])
+
+    def _kl_and_entropy(self, old: Params, new: Params, batch: PPOBatch) -> tuple[float, float]:
+        """Return the mean KL(old || new) and the mean entropy of `new`, both in nats."""
+
+        @torch.no_grad()
+        def work(rows: Tensor) -> Tensor:
+            part = batch.rows(rows)
+            before, after = (
+                self._network(params, part.inputs, part.memory).policy for params in (old, new)
+            )
+            entropy = after.entropy().expand_as(part.weight)
+            return (torch.stack([before.kl(after), entropy]) * part.weight).sum((1, 2))
+
+        rows = torch.arange(len(batch.weight), device=self._device)
+        sums = total(self._pool.map(work, self._chunks(rows)))
+        kl, entropy = (sums / batch.weight.sum()).tolist()
+        return kl, entropy

@@ -1,0 +1,70 @@
+"""Running mean and variance, for the normalisation of observations and rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LIMIT = 10.0  # bound of normalised values
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of the rows seen so far, float64.
+
+    Attributes:
+        count: number of rows, ().
+        mean: (k,).
+        square: sum of squared deviations from the mean, (k,).
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def empty(cls, size: int) -> Moments:
+        """Return the moments of no rows of `size` numbers."""
+        return cls(np.zeros(()), np.zeros(size), np.zeros(size))
+
+    def with_rows(self, rows: np.ndarray) -> Moments:
+        """Return the moments with further rows, (m, k) (Chan et al. 1983, equations 2.1)."""
+        if not len(rows):
+            return self
+        rows = np.asarray(rows, np.float64)
+        count, mean = len(rows), rows.mean(axis=0)
+        square = ((rows - mean) ** 2).sum(axis=0)
+        total, shift = self.count + count, mean - self.mean
+        return Moments(
+            np.asarray(total),
+            self.mean + shift * count / total,
+            self.square + square + shift**2 * self.count * count / total,
+        )
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviations, (k,); 1 before there are rows, and where all are equal."""
+        variance = self.square / np.maximum(self.count, 1)
+        return np.where(variance > 0, np.sqrt(variance), 1.0)
+
+    def normalise(self, values: np.ndarray, *, shift: bool = True) -> np.ndarray:
+        """Return values (..., k) divided by the standard deviations, float32, within +-`LIMIT`.
+
+        Args:
+            values: the values.
+            shift: whether the means are subtracted before.
+        """
+        shifted = values - self.mean if shift else values
+        return np.clip(shifted / self.std, -LIMIT, LIMIT).astype(np.float32)
+
+    def state_dict(self, name: str) -> dict[str, Tensor]:
+        """Return the moments as tensors, named `NAME.count` and so on."""
+        return {f"{name}.{key}": torch.tensor(value) for key, value in vars(self).items()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], name: str) -> Moments:
+        """Return the moments of a `state_dict` with this name."""
+        return cls(*(state[f"{name}.{key}"].numpy().copy() for key in ("count", "mean", "square")))

@@ -1,0 +1,109 @@
+"""Trials: the episodes of one task, one after another, as one sequence.
+
+B is the number of tasks, E the number of trials of each task, n = B * E, K the number of episodes
+of a trial, L the number of steps of the longest trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarl.rollout.episodes import Episodes
+
+
+@dataclass(frozen=True)
+class Trials:
+    """n trials without gaps: their steps that took place come first, then padding of zeros.
+
+    Attributes:
+        obs: observation before each action, (n, L, obs_dim).
+        action: (n, L, action_dim).
+        reward: (n, L).
+        mask: whether each step took place, (n, L) bool.
+        starts: whether a step is the first of its episode, (n, L) bool.
+        ends: whether a step is the last of its episode, (n, L) bool.
+        last_obs: at the last step of an episode, the observation after it; elsewhere 0,
+            (n, L, obs_dim).
+        bootstrap: at the last step of an episode, whether its return is continued by the value of
+            `last_obs`, (n, L) bool.
+    """
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    mask: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    last_obs: np.ndarray
+    bootstrap: np.ndarray
+
+    @property
+    def previous_action(self) -> np.ndarray:
+        """The action before each step, in the same trial, (n, L, action_dim); 0 at the first."""
+        return shifted(self.action)
+
+    @property
+    def previous_reward(self) -> np.ndarray:
+        """The reward before each step, in the same trial, (n, L); 0 at the first."""
+        return shifted(self.reward)
+
+    @property
+    def begins_anew(self) -> np.ndarray:
+        """Whether an episode has just ended before each step, (n, L) bool."""
+        return shifted(self.ends) & self.mask
+
+
+def shifted(values: np.ndarray) -> np.ndarray:
+    """Return values (n, L, ...) one step later, with 0 at the first step."""
+    return np.concatenate([np.zeros_like(values[:, :1]), values[:, :-1]], axis=1)
+
+
+def join_episodes(phases: Sequence[Episodes]) -> Trials:
+    """Return the trials of the episodes that were played one after another.
+
+    A trial with an episode that failed is left out.
+
+    Args:
+        phases: the K episodes of each of the B * E trials, phase by phase.
+    """
+    shape = phases[0].mask.shape[:2]
+    whole = np.logical_and.reduce([phase.episode_mask for phase in phases]).ravel()  # (n,)
+
+    def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, E, T, ...) of each phase -> (n, K * T, ...)"""
+        together = np.concatenate(arrays, axis=2)
+        return together.reshape(-1, *together.shape[2:])[whole]
+
+    mask = joined([phase.mask for phase in phases])
+    lengths = [phase.mask.sum(axis=2) for phase in phases]  # (B, E) each
+    horizon = np.arange(phases[0].mask.shape[2])
+    last = [horizon == length[..., None] - 1 for length in lengths]  # (B, E, T) each
+    first = np.broadcast_to(horizon == 0, (*shape, len(horizon)))
+    # Stable: the steps that took place stay in their order and come before all others.
+    order = np.argsort(~mask, axis=1, kind="stable")[:, : mask.sum(axis=1).max(initial=1)]
+    rows = np.arange(len(mask))[:, None]
+
+    def compact(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return joined(arrays)[rows, order]
+
+    kept = mask[rows, order]
+    return Trials(
+        obs=compact([phase.obs for phase in phases]),
+        action=compact([phase.action for phase in phases]),
+        reward=compact([phase.reward for phase in phases]),
+        mask=kept,
+        starts=compact([first] * len(phases)) & kept,
+        ends=compact(last) & kept,
+        last_obs=compact(
+            [
+                np.where(each[..., None], phase.last_obs[:, :, None], 0)
+                for phase, each in zip(phases, last, strict=True)
+            ]
+        ),
+        bootstrap=compact(
+            [phase.bootstrap[..., None] & each for phase, each in zip(phases, last, strict=True)]
+        ),
+    )

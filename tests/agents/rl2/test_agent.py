@@ -1,0 +1,354 @@
+"""metarl.agents.rl2: acting, adapting and learning of the whole agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.agents import Rollout
+from metarl.agents.rl2.learner import encode_trials
+from metarl.agents.rl2.ppo import ppo_loss
+from metarl.agents.rl2.trials import join_episodes
+from metarl.agents.rollouts import adaptation_rollouts
+from metarl.config import Config
+from metarl.config_files import make_config
+from metarl.core.errors import ConfigError
+from metarl.core.params import concatenate, flatten, leaves, unflatten
+from metarl.core.rng import Purpose
+from metarl.core.timer import Timer
+from metarl.envs import PointNav, TabularMDP
+from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.protocols import PROTOCOLS
+from metarl.rollout.failures import NotFinite
+from metarl.training.loop import start_or_resume
+from tests.agents.rl2.families import Recall
+
+SMALL = {"network": {"size": 6, "hidden": [5]}, "update": {"epochs": 2, "minibatches": 2}}
+FAMILIES = {
+    "point": PointNav(horizon=5, action_scale=1.0, ends_at_goal=False),
+    "mdp": TabularMDP(horizon=4, num_states=3, num_actions=3),
+}
+
+
+def make(family, num_episodes=2, adaptation_steps=1, threads=1, **agent) -> Config:
+    settings = {
+        name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in {**SMALL, **agent}.items()
+    }
+    return Config(
+        env=family,
+        agent={"kind": "rl2", **settings},
+        sampling={
+            "num_tasks": 4,
+            "num_episodes": num_episodes,
+            "adaptation_steps": adaptation_steps,
+        },
+        threads=threads,
+    )
+
+
+def play(config: Config, agent, tasks=None, iteration=0, **settings) -> list[Rollout]:
+    tasks = config.env.tasks("train", 4) if tasks is None else tasks
+    env = config.env.make_batch(len(tasks) * config.sampling.num_episodes)
+    return list(
+        adaptation_rollouts(
+            agent,
+            env,
+            tasks,
+            config.sampling.adaptation_steps,
+            seed=0,
+            iteration=iteration,
+            purpose=Purpose.TRAIN_EPISODES,
+            training=True,
+            timer=Timer(),
+            **settings,
+        )
+    )
+
+
+def updated(config: Config, iterations=2):
+    agent = config.make_agent()
+    for iteration in range(iterations):
+        rollouts = play(config, agent, iteration=iteration)
+        metrics = agent.update(rollouts, np.random.default_rng(iteration), Timer())
+    return agent, metrics
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("bound", ["clip", "tanh"])
+def test_acting_is_the_learners_network(cell, family, bound):
+    """NumPy in rollouts, step by step over the episodes of a trial, and torch on whole trials: the
+    memories and, for chosen actions, the distributions."""
+    if bound == "tanh" and family.action_space.__class__.__name__ == "Discrete":
+        return
+    config = make(family, adaptation_steps=2, network={"cell": cell, "action_bound": bound})
+    agent, _ = updated(config)
+    rollouts = play(config, agent)
+    trials = join_episodes([episodes for _, episodes in rollouts])
+    inputs, _ = encode_trials(agent.encoder, trials)
+    start = torch.zeros(len(inputs), agent.network.memory_size)
+    found = agent.network(agent.params, torch.from_numpy(inputs), start)
+    last = rollouts[-1].episodes.memory.reshape(len(inputs), -1)
+    np.testing.assert_allclose(found.memory[:, -1].detach(), last, atol=1e-6)
+    # Without noise actions are the mean, or the mode, of the learner's distribution.
+    state = rollouts[-1].state
+    actor = agent.actor(state, deterministic=True)
+    obs = rollouts[-1].episodes.obs[:, :, 0]
+    action = actor.act(obs, np.float32(9.0), np.zeros(obs.shape[:2]), np.ones(obs.shape[:2], bool))
+    first = np.argwhere(trials.starts)[2::3, 1][0]
+    outputs = found.policy.outputs[0][:, first].detach().numpy()
+    if family.action_space.__class__.__name__ == "Discrete":
+        outputs = outputs.argmax(-1)[:, None]
+    np.testing.assert_allclose(action.reshape(len(outputs), -1), outputs, atol=1e-5)
+
+
+def test_the_memory_is_carried_within_a_trial_and_empty_before_it():
+    config = make(FAMILIES["point"])
+    agent, _ = updated(config)
+    first, second = play(config, agent)
+    assert not first.state.memory.any()
+    assert not first.state.anew.any()
+    assert np.array_equal(second.state.memory, first.episodes.memory)
+    assert second.state.anew.all()
+    assert np.array_equal(second.state.action, first.episodes.action[:, :, -1])
+    assert np.array_equal(second.state.reward, first.episodes.reward[:, :, -1])
+    assert not np.array_equal(second.episodes.memory, first.episodes.memory)
+
+
+def test_other_tasks_leave_no_trace_in_a_trial():
+    config = make(FAMILIES["point"])
+    agent, _ = updated(config)
+    tasks = config.env.tasks("train", 4)
+    moved = tasks.copy()
+    moved[1] = [0.5, 0.5]
+    one, other = (play(config, agent, each)[-1] for each in (tasks, moved))
+    for name in ("memory", "reward"):
+        same = [
+            np.array_equal(getattr(one.state, name)[i], getattr(other.state, name)[i])
+            for i in range(4)
+        ]
+        assert same == [True, False, True, True], name
+
+
+def test_an_episode_that_has_ended_changes_nothing():
+    """The memory stands still, whatever is observed after the end."""
+    config = make(FAMILIES["point"])
+    agent = config.make_agent()
+    actor = agent.actor(agent.initial_state(1))
+    shape, noise = (1, 2), np.zeros((1, 2, 2), np.float32)
+    rng = np.random.default_rng(0)
+    both, one = np.ones(shape, bool), np.array([[True, False]])
+    actor.act(np.float32(rng.normal(size=(1, 2, 2))), noise, np.zeros(shape), both)
+    before = actor.memory.copy()
+    actor.act(np.float32(rng.normal(size=(1, 2, 2))), noise, np.ones(shape), one)
+    assert not np.array_equal(actor.memory[0, 0], before[0, 0])
+    assert np.array_equal(actor.memory[0, 1], before[0, 1])
+
+
+def test_an_episode_that_was_left_out_leaves_the_state_as_it_was():
+    config = make(FAMILIES["point"])
+    agent = config.make_agent()
+    state, episodes = play(config, agent)[0]
+    lost = episodes.mask.copy()
+    lost[1, 0] = False
+    after = agent.adapt(state, type(episodes)(**{**episodes.arrays, "mask": lost}))
+    assert not after.memory[1, 0].any()
+    assert not after.anew[1, 0]
+    assert np.array_equal(after.memory[1, 1], episodes.memory[1, 1])
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_gradient_of_the_loss_goes_through_the_whole_trial(family, cell):
+    """Against central differences in float64, in a direction for each parameter."""
+    config = make(family, adaptation_steps=2, network={"cell": cell})
+    agent, _ = updated(config)
+    params = {name: value.double() for name, value in agent.params.items()}
+    trials = join_episodes([episodes for _, episodes in play(config, agent)])
+    inputs = encode_trials(agent.encoder, trials)
+    batch, _ = agent._learner.batch(params, trials, *inputs, 0.7)
+    settings = config.agent.update.replace(clip=0.5, entropy_weight=0.1)
+
+    def loss(vector):
+        start = unflatten(vector, params)
+        predictions = agent.network(start, batch.inputs, batch.memory)
+        return ppo_loss(predictions, batch, settings)[0]
+
+    start = leaves({"all": flatten(params) + 0.01})["all"]
+    (gradient,) = torch.autograd.grad(loss(start), start)
+    rng = np.random.default_rng(0)
+    for name in params:
+        direction = {
+            other: torch.from_numpy(rng.standard_normal(value.shape)) * (other == name)
+            for other, value in params.items()
+        }
+        v = concatenate(direction.values())
+        eps = 1e-5 / float(v.norm())
+        with torch.no_grad():
+            expected = float(loss(start + eps * v) - loss(start - eps * v)) / (2 * eps)
+        assert float(gradient @ v) == pytest.approx(expected, rel=1e-6, abs=1e-7), name
+
+
+@pytest.mark.parametrize("agent", [{}, {"update": {"truncate": 3}}], ids=["whole", "truncated"])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_threads_do_not_change_a_bit(family, agent):
+    one, two = (
+        updated(make(family, num_episodes=6, threads=threads, **agent)) for threads in (1, 2)
+    )
+    assert_same(one[0].state_dict(), two[0].state_dict())
+    assert one[1] == two[1]
+
+
+def test_truncation_at_the_end_of_a_trial_truncates_nothing():
+    whole, long, short = (
+        updated(make(FAMILIES["point"], update={"truncate": steps}), 1)[0] for steps in (0, 10, 4)
+    )
+    assert_same(whole.state_dict(), long.state_dict())
+    for name, value in whole.params.items():
+        if "value" in name:
+            assert not torch.equal(value, short.params[name]), name
+
+
+def test_segments_have_the_memory_of_their_trial():
+    """So that what they say is what the whole trial says; the last segment is padded."""
+    config = make(FAMILIES["point"], update={"truncate": 4})
+    agent, _ = updated(config)
+    trials = join_episodes([episodes for _, episodes in play(config, agent)])
+    inputs = encode_trials(agent.encoder, trials)
+    batch, _ = agent._learner.batch(agent.params, trials, *inputs, 1.0)
+    assert batch.segments == 3
+    assert batch.inputs.shape[:2] == (8 * 3, 4)
+    found = agent.network(agent.params, batch.inputs, batch.memory)
+    whole = agent.network(agent.params, torch.from_numpy(inputs[0]), torch.zeros(8, 6))
+    joined = found.value.unflatten(0, (8, 3)).flatten(1)[:, :10]
+    torch.testing.assert_close(joined, whole.value)
+    assert batch.weight.unflatten(0, (8, 3)).flatten(1)[:, 10:].sum() == 0
+    assert batch.rows_of(torch.tensor([2, 0])).tolist() == [6, 7, 8, 0, 1, 2]
+
+
+def test_a_checkpoint_has_all_that_learning_needs():
+    config = make(FAMILIES["mdp"])
+    agent, _ = updated(config, 3)
+    half, _ = updated(config, 2)
+    resumed = config.make_agent(half.state_dict())
+    assert_same(resumed.state_dict(), half.state_dict())
+    resumed.update(play(config, resumed, iteration=2), np.random.default_rng(2), Timer())
+    assert_same(resumed.state_dict(), agent.state_dict())
+
+
+def test_a_run_is_resumed_bit_for_bit(tmp_path):
+    values = {"env": {"family": "tabular_mdp", "horizon": 4}, "agent": {"kind": "rl2", **SMALL}}
+    overrides = {"num_tasks": 3, "num_episodes": 2, "tracking.mode": "disabled"}
+    whole = metarl.train(
+        make_config(values, "test", {**overrides, "iterations": 4}), tmp_path / "a"
+    )
+    half = metarl.train(make_config(values, "test", {**overrides, "iterations": 2}), tmp_path / "b")
+    start_or_resume(whole.config, half.directory)
+    one, two = (metarl.load(run.directory).state_dict() for run in (whole, half))
+    assert_same(one, two)
+    assert (whole.directory / "metrics.jsonl").read_text() == (
+        half.directory / "metrics.jsonl"
+    ).read_text()
+
+
+def test_step_sizes_go_to_zero():
+    config = make(FAMILIES["mdp"], update={"lr": 0.1, "lr_anneal": 2})
+    assert updated(config, 1)[1]["lr"] == 0.1
+    agent, metrics = updated(config, 2)
+    assert metrics["lr"] == 0.05
+    before = flatten(agent.params).clone()
+    metrics = agent.update(play(config, agent), np.random.default_rng(0), Timer())
+    assert metrics["lr"] == 0.0
+    assert torch.equal(flatten(agent.params), before)
+
+
+def test_without_normalisation_there_are_no_moments():
+    config = make(FAMILIES["mdp"], running_observations=False, running_rewards=False)
+    agent, _ = updated(config)
+    kinds = {name.split(".")[0] for name in agent.state_dict()}
+    assert kinds == {"params", "adam", "num_updates"}
+
+
+def test_an_update_that_is_not_finite_changes_nothing():
+    config = make(FAMILIES["mdp"])
+    agent, _ = updated(config)
+    before = agent.state_dict()
+    rollouts = play(config, agent)
+    rollouts[0].episodes.obs[0, 0, 0] = np.nan
+    with pytest.raises(NotFinite, match="gradient of the loss"):
+        agent.update(rollouts, np.random.default_rng(0), Timer())
+    assert_same(agent.state_dict(), before)
+    for _, episodes in rollouts:
+        episodes.mask[:] = False
+    with pytest.raises(NotFinite, match="no trials"):
+        agent.update(rollouts, np.random.default_rng(0), Timer())
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ({"network": {"size": 0}}, r"agent\.network\.size: expected between 1 and 4096, got 0"),
+        ({"network": {"cell": "rnn"}}, r"agent\.network\.cell: expected one of gru, lstm"),
+        ({"inner": {"lr": 1.0}}, r"agent\.inner: unknown key where agent\.kind is rl2"),
+        (
+            {"network": {"action_bound": "tanh"}},
+            r"agent\.network\.action_bound: discrete actions have no bound",
+        ),
+    ],
+)
+def test_bad_settings_are_one_line(agent, expected):
+    with pytest.raises(ConfigError, match=expected):
+        make(FAMILIES["mdp"], **agent)
+
+
+def test_a_trial_that_is_too_long_is_refused():
+    with pytest.raises(ConfigError, match=r"agent\.kind: expected trials of at most 100,000 steps"):
+        make(PointNav(horizon=60_000), adaptation_steps=1)
+
+
+def test_a_first_observation_is_recalled():
+    """No policy without a memory gets more than half of the rewards."""
+    config = make(
+        Recall(),
+        num_episodes=16,
+        adaptation_steps=0,
+        network={"size": 16, "hidden": []},
+        update={"lr": 0.01, "epochs": 4, "minibatches": 4},
+    )
+    agent = config.make_agent()
+    for iteration in range(40):
+        rollouts = play(config, agent, iteration=iteration)
+        agent.update(rollouts, np.random.default_rng(iteration), Timer())
+    assert play(config, agent, iteration=1000)[0].episodes.returns.mean() > 0.95
+
+
+def test_observations_that_are_normalised_by_constants_leave_the_memory(tmp_path):
+    """The wrapper around the actor hands the memory on."""
+    config = make(FAMILIES["point"], normalize_observations=True, running_observations=False)
+    agent, _ = updated(config)
+    first, second = play(config, agent)
+    assert np.array_equal(second.state.memory, first.episodes.memory)
+    with pytest.raises(ConfigError, match="running_observations: expected false with normalize"):
+        make(FAMILIES["point"], normalize_observations=True)
+
+
+def test_experience_is_counted_in_the_episodes_of_a_trial():
+    """`few_episode` plays a trial on and on: its columns are those of `k_step`."""
+    agent, _ = updated(config := make(FAMILIES["mdp"]))
+    settings = EvaluationConfig(tasks=3, episodes=2, steps=10)
+    few = PROTOCOLS["few_episode"](agent, config.env, settings)[""]
+    steps = PROTOCOLS["k_step"](agent, config.env, replace(settings, steps=20))[""]
+    assert few.x == (0, 1, 2, 3, 5, 10, 20)
+    assert few.x_label == "episodes of experience"
+    assert np.array_equal(few.returns, steps.returns[:, few.x])

@@ -1,0 +1,115 @@
+"""metarl.agents.rl2.network and gru: against torch's own cells, and derivatives in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metarl.agents.rl2.gru import GRUSequence
+from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
+from metarl.core.distributions import Categorical, Normal
+
+CELLS = ["gru", "lstm"]
+
+
+def network(cell="gru", inputs=5, outputs=3, discrete=False, **config) -> RecurrentNetwork:
+    bound = None if discrete else torch.full((outputs,), 2.0, dtype=torch.float64)
+    return RecurrentNetwork(NetworkConfig(cell=cell, size=6, **config), inputs, outputs, bound)
+
+
+def drawn(network: RecurrentNetwork, dtype=torch.float64, seed=0):
+    """Parameters of which none is 0, inputs of 4 sequences of 7 steps, and memories."""
+    rng = np.random.default_rng(seed)
+    params = {
+        name: value + 0.3 * torch.from_numpy(rng.standard_normal(value.shape)).to(dtype)
+        for name, value in network.init(rng, dtype).items()
+    }
+    inputs = torch.from_numpy(rng.standard_normal((4, 7, network.num_inputs))).to(dtype)
+    memory = torch.from_numpy(rng.standard_normal((4, network.memory_size))).to(dtype)
+    return params, inputs, memory
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_memory_is_torchs_own(cell):
+    net = network(cell)
+    params, inputs, memory = drawn(net)
+    own = (nn.GRU if cell == "gru" else nn.LSTM)(5, 6, batch_first=True, dtype=torch.float64)
+    values = {
+        "weight_ih_l0": params["memory.input_weight"].T,
+        "weight_hh_l0": params["memory.weight"].T,
+        "bias_ih_l0": params["memory.input_bias"],
+        "bias_hh_l0": params["memory.bias"],
+    }
+    own.load_state_dict(values)
+    start = [part.contiguous() for part in memory[None].split(6, -1)]
+    outputs, last = own(inputs, start[0] if cell == "gru" else tuple(start))
+    found = net(params, inputs, memory).memory
+    torch.testing.assert_close(found[..., :6], outputs)
+    if cell == "lstm":
+        torch.testing.assert_close(found[:, -1, 6:], last[1][0])
+
+
+def test_the_derivatives_of_the_gru_are_those_of_differences():
+    rng = np.random.default_rng(1)
+    shapes = [(5, 3, 12), (3, 4), (4, 12), (12,)]
+    arguments = [torch.from_numpy(rng.standard_normal(s)).requires_grad_() for s in shapes]
+    assert torch.autograd.gradcheck(GRUSequence.apply, arguments)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_sequences_can_be_cut_where_the_memory_is_carried(cell):
+    net = network(cell, hidden=(4,))
+    params, inputs, memory = drawn(net)
+    whole = net(params, inputs, memory)
+    first = net(params, inputs[:, :3], memory)
+    second = net(params, inputs[:, 3:], first.memory[:, -1])
+    torch.testing.assert_close(whole.value, torch.cat([first.value, second.value], 1))
+    torch.testing.assert_close(whole.memory[:, 3:], second.memory)
+
+
+def test_no_sequence_sees_another():
+    net = network()
+    params, inputs, memory = drawn(net)
+    before = net(params, inputs, memory).memory
+    inputs[1] += 1
+    after = net(params, inputs, memory).memory
+    same = [torch.equal(before[i], after[i]) for i in range(4)]
+    assert same == [True, False, True, True]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_initial_policy_hardly_depends_on_its_inputs(cell, discrete):
+    net = network(cell, discrete=discrete, output_gain=1e-3, init_std=0.5)
+    params = net.init(np.random.default_rng(0))
+    _, inputs, memory = drawn(net, torch.float32)
+    policy = net(params, inputs, memory).policy
+    if discrete:
+        assert isinstance(policy, Categorical)
+        torch.testing.assert_close(policy.logits, torch.zeros(4, 7, 3), atol=0.01, rtol=0)
+    else:
+        assert isinstance(policy, Normal)
+        torch.testing.assert_close(policy.mean, torch.zeros(4, 7, 3), atol=0.01, rtol=0)
+        torch.testing.assert_close(policy.log_std.exp(), torch.full((1, 1, 3), 0.5))
+    forget = params["memory.bias"][6:12]
+    assert torch.equal(forget, torch.full((6,), float(cell == "lstm")))
+
+
+def test_tanh_bounds_the_mean_of_the_actions():
+    net = network(action_bound="tanh", output_gain=100.0)
+    params, inputs, memory = drawn(net)
+    mean = net(params, inputs, memory).policy.outputs[0]
+    assert 1.9 < mean.abs().max() <= 2.0
+    free = network(output_gain=100.0)
+    torch.testing.assert_close(mean, 2 * torch.tanh(free(params, inputs, memory).policy.outputs[0]))
+
+
+def test_the_standard_deviation_has_a_lower_bound():
+    net = network(min_std=0.1)
+    params, inputs, memory = drawn(net)
+    params["policy.log_std"] = torch.tensor([-9.0, 0.0, 1.0], dtype=torch.float64)
+    policy = net(params, inputs, memory).policy
+    expected = torch.tensor([0.1, 1.0, np.e], dtype=torch.float64)
+    torch.testing.assert_close(policy.outputs[1].exp().flatten(), expected)

@@ -1,0 +1,122 @@
+"""metarl.agents.rl2.trials and moments, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.rl2.moments import Moments
+from metarl.agents.rl2.ppo import PPOConfig, trial_advantages
+from metarl.agents.rl2.trials import join_episodes
+from metarl.rollout.episodes import Episodes
+
+HORIZON = 4
+
+
+def episodes(lengths, first_reward=1.0, bootstrap=False) -> Episodes:
+    """Episodes of one task: rewards count on from the first; observations are 10 times these."""
+    count = len(lengths)
+    mask = np.arange(HORIZON) < np.array(lengths)[:, None]  # (E, T)
+    reward = (first_reward + np.arange(HORIZON)) * mask + 100 * np.arange(count)[:, None] * mask
+    obs = 10 * reward[..., None]
+    last = np.maximum(np.array(lengths) - 1, 0)
+    return Episodes(
+        obs=np.float32(obs[None]),
+        action=np.float32(-reward[None, ..., None]),
+        reward=np.float32(reward[None]),
+        mask=mask[None],
+        last_obs=np.float32(obs[np.arange(count), last][None]) + 1,
+        terminated=np.zeros((1, count), bool),
+        bootstrap=np.full((1, count), bootstrap),
+        tasks=np.zeros((1, 1)),
+    )
+
+
+def test_a_trial_is_its_episodes_without_gaps():
+    trials = join_episodes([episodes([2, 4]), episodes([3, 1], 7.0)])
+    assert trials.reward.tolist() == [[1, 2, 7, 8, 9], [101, 102, 103, 104, 107]]
+    assert trials.mask.all()
+    assert trials.starts.astype(int).tolist() == [[1, 0, 1, 0, 0], [1, 0, 0, 0, 1]]
+    assert trials.ends.astype(int).tolist() == [[0, 1, 0, 0, 1], [0, 0, 0, 1, 1]]
+    assert trials.previous_reward.tolist() == [[0, 1, 2, 7, 8], [0, 101, 102, 103, 104]]
+    assert trials.previous_action[0, :, 0].tolist() == [0, -1, -2, -7, -8]
+    assert trials.begins_anew.astype(int).tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert trials.last_obs[0, :, 0].tolist() == [0, 21, 0, 0, 91]
+    assert not trials.bootstrap.any()
+
+
+def test_shorter_trials_are_padded_at_their_end():
+    trials = join_episodes([episodes([1, 4]), episodes([1, 2], bootstrap=True)])
+    assert trials.mask.astype(int).tolist() == [[1, 1, 0, 0, 0, 0], [1] * 6]
+    assert trials.reward[0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert not trials.begins_anew[0, 2:].any()
+    assert trials.bootstrap.astype(int).tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
+
+
+def test_a_trial_with_a_failed_episode_is_left_out():
+    trials = join_episodes([episodes([2, 2, 2]), episodes([2, 0, 2])])
+    assert trials.reward[:, 0].tolist() == [1, 201]
+    nothing = join_episodes([episodes([0, 0]), episodes([2, 2])])
+    assert len(nothing.mask) == 0
+
+
+CONFIG = PPOConfig(discount=0.5, gae_lambda=1.0)
+REWARD = torch.tensor([[1.0, 2.0, 4.0, 8.0, 99.0]])
+LAST_VALUE = torch.tensor([[0.0, 16.0, 0.0, 32.0, 0.0]])
+ENDS = torch.tensor([[False, True, False, True, False]])
+MASK = torch.tensor([[True, True, True, True, False]])
+
+
+def advantages(values=(0.0, 0.0, 0.0, 0.0), **config):
+    value = torch.tensor([[*values, 99.0]])
+    settings = CONFIG.replace(**config)
+    return trial_advantages(REWARD, value, LAST_VALUE, ENDS, MASK, settings)[0].tolist()
+
+
+def test_returns_go_on_over_the_episodes_of_a_trial():
+    """8; 4 + 8 / 2; 2 + 8 / 2; 1 + 6 / 2. The trial ends with its last episode."""
+    assert advantages() == [4.0, 6.0, 8.0, 8.0, 0.0]
+
+
+def test_returns_may_end_with_each_episode():
+    """And go on with the value of its last state, where that is given: 8 + 32 / 2 and so on."""
+    assert advantages(across_episodes=False) == [6.0, 10.0, 16.0, 24.0, 0.0]
+
+
+def test_lambda_weighs_the_values():
+    """With lambda 0, reward + discount * next value - value."""
+    assert advantages(gae_lambda=0.0) == [1.0, 2.0, 4.0, 8.0, 0.0]
+    values = (3.0, 5.0, 7.0, 9.0)
+    assert advantages(values, gae_lambda=0.0) == [0.5, 0.5, 1.5, -1.0, 0.0]
+
+
+def test_moments_of_parts_are_those_of_all_rows():
+    rng = np.random.default_rng(0)
+    rows = rng.normal([5.0, -1.0, 0.0], [2.0, 1e-3, 0.0], (100, 3))
+    moments = Moments.empty(3)
+    for part in np.split(rows, [1, 1, 30, 99]):
+        moments = moments.with_rows(part)
+    assert moments.count == 100
+    np.testing.assert_allclose(moments.mean, rows.mean(0))
+    np.testing.assert_allclose(moments.std, [*rows[:, :2].std(0), 1.0], rtol=1e-9)
+    normal = moments.normalise(rows)
+    np.testing.assert_allclose(normal[:, :2].std(0), 1.0, rtol=1e-5)
+    assert normal.dtype == np.float32
+    assert moments.normalise(np.full(3, 1e9)).tolist() == [10.0, 10.0, 10.0]
+    scaled = moments.normalise(rows, shift=False)
+    np.testing.assert_allclose(scaled[:, 0], rows[:, 0] / rows[:, 0].std(), rtol=1e-5)
+    assert Moments.empty(2).normalise(np.array([3.0, -4.0])).tolist() == [3.0, -4.0]
+
+
+def test_moments_go_through_a_checkpoint():
+    moments = Moments.empty(2).with_rows(np.arange(6.0).reshape(3, 2))
+    again = Moments.from_state(moments.state_dict("rewards"), "rewards")
+    for name, value in vars(moments).items():
+        assert np.array_equal(getattr(again, name), value)
+
+
+@pytest.mark.parametrize("key", ["discount", "clip"])
+def test_settings_out_of_range_are_refused(key):
+    with pytest.raises(ValueError, match=key):
+        PPOConfig(**{key: -1.0})
