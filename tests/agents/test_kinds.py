@@ -96,7 +96,10 @@ def test_a_kind_checks_its_own_combinations():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"kind": "malm"}, "kind: expected one of maml, rl2, or your own as package.module:Class, got"),
+        (
+            {"kind": "malm"},
+            "kind: expected one of maml, rl2, or your own as package.module:Class, got",
+        ),
         ({"kind": "malm"}, "maml"),
         ({"kind": 3}, "kind: expected the name of a kind of agent, got 3"),
         ({"kind": "no_such_module:Agent"}, "kind: .*no_such_module"),

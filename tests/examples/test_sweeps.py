@@ -76,7 +76,7 @@ def test_a_sweeps_command_trains_and_records_its_metric(path, tmp_path, server):
     folders = list(run.directory.glob("wandb/offline-run-*"))
     assert [folder.name.endswith("-abc123") for folder in folders] == [True, True]
     sync = [sys.executable, "-m", "wandb", "sync", str(run.directory / "wandb")]
-    subprocess.run(sync, env=env, check=True, capture_output=True, timeout=120)
+    subprocess.run(sync, env=env, check=True, capture_output=True, timeout=120, cwd=tmp_path)
     assert server.history.keys() == {"abc123"}
     assert server.values("iteration") == [1]
     (value,) = server.values(sweep["metric"]["name"])

@@ -238,7 +238,7 @@ def test_every_config_has_an_agent(name):
         agent = metarl.load_config(name).make_agent()
     except WorkerError as error:
         pytest.skip(str(error))
-    assert all(x.isfinite().all() for x in agent.state_dict().values())
+    assert all(torch.as_tensor(x).isfinite().all() for x in agent.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,9 @@ def killed(run, at, wait=0.0):
 
 
 def sync(run):
-    argv = [sys.executable, "-m", "wandb", "sync", str(run.directory / "wandb")]
-    subprocess.run(argv, check=True, capture_output=True, timeout=120)
+    argv = [sys.executable, "-m", "wandb", "sync", str(run.directory.resolve() / "wandb")]
+    # `wandb sync` leaves a log in the folder in which it is called.
+    subprocess.run(argv, check=True, capture_output=True, timeout=120, cwd=run.directory)
 
 
 def assert_all_there_once(server, run):

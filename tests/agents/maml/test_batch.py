@@ -253,8 +253,7 @@ def test_whole_episodes_are_taken_from_the_first_on(episodes, process):
     three = Episodes(
         **{
             name: array if name == "tasks" else np.concatenate([array, array[:, :1]], axis=1)
-            for name, array in vars(episodes).items()
-            if name not in ("success", "task_ids")
+            for name, array in episodes.arrays.items()
         }
     )
     batch = process(three)
