@@ -80,3 +80,6 @@ class RL2Config(AgentConfig):
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")
+
+    def may_transfer(self, name: str) -> bool:
+        return not name.startswith("adam.") and name != "num_updates"

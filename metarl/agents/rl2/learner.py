@@ -15,7 +15,7 @@ from metarl.agents.rl2.inputs import InputEncoder
 from metarl.agents.rl2.moments import Moments
 from metarl.agents.rl2.network import RecurrentNetwork
 from metarl.agents.rl2.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
-from metarl.agents.rl2.trials import Trials
+from metarl.agents.rl2.trials import Trials, shifted
 from metarl.agents.vector_adam import VectorAdam
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
@@ -52,8 +52,8 @@ def encode_trials(encoder: InputEncoder, trials: Trials) -> tuple[np.ndarray, np
     """Return the inputs of all steps, (n, L, num_inputs), and those after the last step of each
     episode, with the observation that was not acted on, (n, L, num_inputs)."""
     encoded = encoder.encode_action(trials.action) * trials.mask[..., None]
-    previous = np.concatenate([np.zeros_like(encoded[:, :1]), encoded[:, :-1]], axis=1)
-    inputs = encoder(trials.obs, previous, trials.previous_reward, trials.begins_anew)
+    previous = shifted(encoded), trials.previous_reward, trials.begins_anew
+    inputs = encoder(trials.obs, *previous)
     after = encoder(trials.last_obs, encoded, trials.reward, np.zeros_like(trials.mask))
     return inputs, after
 

@@ -23,7 +23,6 @@ class Trials:
         action: (n, L, action_dim).
         reward: (n, L).
         mask: whether each step took place, (n, L) bool.
-        starts: whether a step is the first of its episode, (n, L) bool.
         ends: whether a step is the last of its episode, (n, L) bool.
         last_obs: at the last step of an episode, the observation after it; elsewhere 0,
             (n, L, obs_dim).
@@ -35,15 +34,9 @@ class Trials:
     action: np.ndarray
     reward: np.ndarray
     mask: np.ndarray
-    starts: np.ndarray
     ends: np.ndarray
     last_obs: np.ndarray
     bootstrap: np.ndarray
-
-    @property
-    def previous_action(self) -> np.ndarray:
-        """The action before each step, in the same trial, (n, L, action_dim); 0 at the first."""
-        return shifted(self.action)
 
     @property
     def previous_reward(self) -> np.ndarray:
@@ -69,7 +62,6 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
     Args:
         phases: the K episodes of each of the B * E trials, phase by phase.
     """
-    shape = phases[0].mask.shape[:2]
     whole = np.logical_and.reduce([phase.episode_mask for phase in phases]).ravel()  # (n,)
 
     def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -81,7 +73,6 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
     lengths = [phase.mask.sum(axis=2) for phase in phases]  # (B, E) each
     horizon = np.arange(phases[0].mask.shape[2])
     last = [horizon == length[..., None] - 1 for length in lengths]  # (B, E, T) each
-    first = np.broadcast_to(horizon == 0, (*shape, len(horizon)))
     # Stable: the steps that took place stay in their order and come before all others.
     order = np.argsort(~mask, axis=1, kind="stable")[:, : mask.sum(axis=1).max(initial=1)]
     rows = np.arange(len(mask))[:, None]
@@ -95,7 +86,6 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
         action=compact([phase.action for phase in phases]),
         reward=compact([phase.reward for phase in phases]),
         mask=kept,
-        starts=compact([first] * len(phases)) & kept,
         ends=compact(last) & kept,
         last_obs=compact(
             [

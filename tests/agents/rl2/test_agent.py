@@ -106,7 +106,7 @@ def test_acting_is_the_learners_network(cell, family, bound):
     actor = agent.actor(state, deterministic=True)
     obs = rollouts[-1].episodes.obs[:, :, 0]
     action = actor.act(obs, np.float32(9.0), np.zeros(obs.shape[:2]), np.ones(obs.shape[:2], bool))
-    first = np.argwhere(trials.starts)[2::3, 1][0]
+    first = np.argwhere(trials.begins_anew)[1, 1]  # of the third episode
     outputs = found.policy.outputs[0][:, first].detach().numpy()
     if family.action_space.__class__.__name__ == "Discrete":
         outputs = outputs.argmax(-1)[:, None]

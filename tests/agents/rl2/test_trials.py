@@ -37,10 +37,9 @@ def test_a_trial_is_its_episodes_without_gaps():
     trials = join_episodes([episodes([2, 4]), episodes([3, 1], 7.0)])
     assert trials.reward.tolist() == [[1, 2, 7, 8, 9], [101, 102, 103, 104, 107]]
     assert trials.mask.all()
-    assert trials.starts.astype(int).tolist() == [[1, 0, 1, 0, 0], [1, 0, 0, 0, 1]]
     assert trials.ends.astype(int).tolist() == [[0, 1, 0, 0, 1], [0, 0, 0, 1, 1]]
     assert trials.previous_reward.tolist() == [[0, 1, 2, 7, 8], [0, 101, 102, 103, 104]]
-    assert trials.previous_action[0, :, 0].tolist() == [0, -1, -2, -7, -8]
+    assert trials.action[0, :, 0].tolist() == [-1, -2, -7, -8, -9]
     assert trials.begins_anew.astype(int).tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
     assert trials.last_obs[0, :, 0].tolist() == [0, 21, 0, 0, 91]
     assert not trials.bootstrap.any()
