@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow docs-check check format clean
+.PHONY: help install demo reproduce test test-slow test-gpu docs-check check format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: install  ## Run the quick tests
 
 test-slow: install  ## Run the tests that train for a minute or more
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-gpu: install  ## Run the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m cuda
 
 docs-check: install  ## Repeat the quick measurements behind the numbers of README and docs
 	$(BIN)/python -m examples.docs_check

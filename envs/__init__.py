@@ -7,13 +7,8 @@ env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 import gymnasium
 
 from metarl.envs.bandit import Bandit
-from metarl.envs.base import (
-    SPLITS,
-    BatchEnv,
-    SimulationDiverged,
-    TaskError,
-    TaskFamily,
-)
+from metarl.envs.base import SPLITS, BatchEnv, TaskFamily
+from metarl.envs.errors import SimulationDiverged, TaskError
 from metarl.envs.external import (
     Environment,
     ExternalFamily,

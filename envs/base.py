@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from metarl.envs.errors import TaskError
 from metarl.envs.rendering import Renderer
 
 SPLITS = ("train", "validation", "test", "ood")
@@ -28,27 +29,6 @@ MARGIN = 1.5
 
 StepResult: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """The results of a step: obs (N, obs_dim), reward (N,) and terminated (N,) bool."""
-
-
-class TaskError(ValueError):
-    """A task that is in no task set of its family."""
-
-
-class SimulationDiverged(RuntimeError):
-    """Some episodes reached a state that is not finite or that the physics engine gave up on.
-
-    Attributes:
-        ids: the episodes, (n,) integers into the batch.
-        reason: the cause of the divergence.
-        result: the results of the step, with which the other episodes can continue; the rows of
-            diverged episodes are undefined. None if unknown: then no episode can continue.
-    """
-
-    def __init__(self, ids: np.ndarray, reason: str, result: StepResult | None = None) -> None:
-        self.ids = np.asarray(ids)
-        self.reason = reason
-        self.result = result
-        super().__init__(f"episodes {self.ids.tolist()} of the batch diverged: {reason}")
 
 
 @dataclass(frozen=True)

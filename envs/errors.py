@@ -1,10 +1,38 @@
-"""Errors of a family's own code, told on one line."""
+"""Errors of task families, and errors of a family's own code, told on one line."""
 
 from __future__ import annotations
 
 import re
 import traceback
 from pathlib import Path
+
+import numpy as np
+
+
+class TaskError(ValueError):
+    """A task that is in no task set of its family."""
+
+
+class SimulationDiverged(RuntimeError):
+    """Some episodes reached a state that is not finite or that the physics engine gave up on.
+
+    Attributes:
+        ids: the episodes, (n,) integers into the batch.
+        reason: the cause of the divergence.
+        result: the results of the step, with which the other episodes can continue; the rows of
+            diverged episodes are undefined. None if unknown: then no episode can continue.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        reason: str,
+        result: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self.ids = np.asarray(ids)
+        self.reason = reason
+        self.result = result
+        super().__init__(f"episodes {self.ids.tolist()} of the batch diverged: {reason}")
 
 
 def first_line(message: object) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
-from metarl.envs.base import MARGIN, BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.base import MARGIN, BatchEnv, StepResult, TaskFamily
+from metarl.envs.errors import SimulationDiverged
 from metarl.envs.rendering import frame_at
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close

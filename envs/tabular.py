@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from PIL import Image, ImageColor, ImageDraw
 
-from metarl.envs.base import BatchEnv, StepResult, TaskError, TaskFamily
+from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.errors import TaskError
 from metarl.envs.rendering import frame_at
 
 MAX_TASK_SIZE = 10**6  # numbers of a task

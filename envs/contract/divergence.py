@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from metarl.envs.base import SimulationDiverged, TaskFamily
+from metarl.envs.base import TaskFamily
 from metarl.envs.contract.batches import RESULTS
 from metarl.envs.contract.physics import REMEDY, mujoco_warnings, unstable
 from metarl.envs.contract.recording import begin, expect, random_actions
+from metarl.envs.errors import SimulationDiverged
 
 DIVERGING = 1  # the one of three episodes whose action is NaN
 

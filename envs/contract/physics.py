@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import BatchEnv, SimulationDiverged, TaskFamily
+from metarl.envs.base import BatchEnv, TaskFamily
 from metarl.envs.contract.recording import (
     expect,
     finite_bounds,
@@ -23,6 +23,7 @@ from metarl.envs.contract.recording import (
     random_tasks,
     step_through,
 )
+from metarl.envs.errors import SimulationDiverged
 from metarl.envs.mujoco.models import quiet
 
 NUM_STEPS = 200  # a simulation may need some time to diverge

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.errors import SimulationDiverged
 from metarl.envs.external.description import Description, Environment, query_environment
 from metarl.envs.external.pool import Pool
 from metarl.envs.external.process import WorkerError

@@ -16,7 +16,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import SPLITS, TaskError
+from metarl.envs.base import SPLITS
+from metarl.envs.errors import TaskError
 from metarl.envs.external.description import Environment
 from metarl.envs.external.family import ExternalFamily
 from metarl.envs.external.meta_world_setup import REQUIREMENTS, home, installed_python

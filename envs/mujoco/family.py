@@ -16,7 +16,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from mujoco.batch import Batch, SimulationError
 
-from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.errors import SimulationDiverged
 from metarl.envs.mujoco.markers import Marker
 from metarl.envs.mujoco.models import load_model, quiet
 from metarl.envs.mujoco.rendering import MujocoRenderer

@@ -15,7 +15,8 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import MARGIN, TaskError
+from metarl.envs.base import MARGIN
+from metarl.envs.errors import TaskError
 from metarl.envs.mujoco.family import MujocoFamily
 from metarl.envs.mujoco.markers import Marker
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import BatchEnv, SimulationDiverged, StepResult, TaskFamily
+from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.errors import SimulationDiverged
 from metarl.envs.rendering import Renderer
 
 
