@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from metarl.agents.rl2.gru import GRUSequence
-from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
+from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork, fused_gru
 from metarl.core.distributions import Categorical, Normal
 
 CELLS = ["gru", "lstm"]
@@ -113,3 +113,30 @@ def test_the_standard_deviation_has_a_lower_bound():
     policy = net(params, inputs, memory).policy
     expected = torch.tensor([0.1, 1.0, np.e], dtype=torch.float64)
     torch.testing.assert_close(policy.outputs[1].exp().flatten(), expected)
+
+
+def test_the_gru_of_a_gpu_is_that_of_a_cpu():
+    """torch's own, here on the CPU: values and derivatives."""
+    net = network()
+    params, inputs, memory = drawn(net)
+    found = []
+    for gru in (net._gru, fused_gru):
+        start = {name: value.clone().requires_grad_() for name, value in params.items()}
+        states = gru(start, inputs.transpose(0, 1).contiguous(), memory)
+        names = [name for name in start if name.startswith("memory.")]
+        gradient = torch.autograd.grad(states.square().sum(), [start[name] for name in names])
+        found.append((states, *gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gpu_predicts_what_a_cpu_does(cell):
+    net = network(cell)
+    params, inputs, memory = drawn(net)
+    on_gpu = {name: value.cuda() for name, value in params.items()}
+    found = net(on_gpu, inputs.cuda(), memory.cuda())
+    expected = net(params, inputs, memory)
+    torch.testing.assert_close(found.value.cpu(), expected.value)
+    torch.testing.assert_close(found.memory.cpu(), expected.memory)
