@@ -60,6 +60,7 @@ deterministic_option = click.option(
 @task_file_option
 @episodes_option
 @steps_option
+@click.option("--trials", default=5, help="Repetitions of a task's experience in few_episode.")
 @deterministic_option
 @click.option(
     "--out",

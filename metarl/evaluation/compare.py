@@ -55,6 +55,7 @@ def evaluate_run(
     seed: int = 0,
     against: Sequence[str] = (),
     deterministic: bool = False,
+    trials: int = 5,
     out: Path | None = None,
     on_agent: Callable[[str], Callable[[BatchEnv], None]] | None = None,
     **overrides: Any,
@@ -65,7 +66,7 @@ def evaluate_run(
         directory: the run's folder.
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
-        split, tasks, episodes, steps, seed, deterministic: as in
+        split, tasks, episodes, steps, seed, deterministic, trials: as in
             `metarl.evaluation.config.EvaluationConfig`.
         against: baselines, each once: `random`, which adapts from the untrained initial parameters;
             or the latest checkpoint of another run, given by its folder, or by its method if it has
@@ -101,6 +102,7 @@ def evaluate_run(
         config.num_threads,
         config.on_failure,
         deterministic,
+        trials,
     )
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)

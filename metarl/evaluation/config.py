@@ -30,6 +30,7 @@ class EvaluationConfig:
         on_failure: whether a failed episode stops the evaluation (`stop`) or is left out.
         deterministic: whether the measured episodes have deterministic actions. Adaptation learns
             from episodes that explore either way.
+        trials: number of independent repetitions of the experience of each task in `few_episode`.
         on_step: called with the environment after each reset and step; no influence on results.
 
     Raises:
@@ -44,6 +45,7 @@ class EvaluationConfig:
     threads: int = 1
     on_failure: OnFailure = "stop"
     deterministic: bool = False
+    trials: int = 5
     on_step: Callable[[BatchEnv], None] | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,7 @@ class EvaluationConfig:
         check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
         check(self.steps >= 0, "steps", "at least 0", self.steps)
         check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
+        check(self.trials >= 1, "trials", "at least 1", self.trials)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
         check_amount(num_tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)

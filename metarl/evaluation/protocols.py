@@ -31,8 +31,6 @@ from metarl.rollout.failures import Failure
 EXPERIENCE_EPISODES = (1, 2, 3, 5, 10, 20)
 """Numbers of episodes that `few_episode` adapts from."""
 EXPERIENCE_LABEL = "episodes of experience"
-EXPERIENCE_REPEATS = 5
-"""Number of independent sets of experience episodes that `few_episode` collects for each task."""
 PERTURBATIONS: dict[str, tuple[Any, ...]] = {
     "observation_noise": (0.05, 0.1, 0.2, 0.4),
     "action_delay": (1, 2, 4),
@@ -58,14 +56,14 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     """Measure the return after 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
 
     The number of episodes is comparable between all kinds of agents. An agent that remembers plays
-    `config.episodes` trials of each task, episode after episode, and x is the number of episodes
+    `config.trials` trials of each task, episode after episode, and x is the number of episodes
     before the measured one. Other agents adapt once to all episodes of experience, which are
-    collected `EXPERIENCE_REPEATS` times for each task.
+    collected `config.trials` times for each task, and `config.episodes` are measured.
     """
     if agent.remembers:
         return {"": evaluate_trials(agent, family, config)}
     rows = chosen_tasks(family, config.split, config.tasks)
-    repeats = min(EXPERIENCE_REPEATS, config.episodes)
+    repeats = min(config.trials, config.episodes)
     test_episodes = -(-config.episodes // repeats)  # rounded up
     repeated = np.repeat(rows, repeats, axis=0)  # (B * R, task_dim)
     keep_freed_memory()
@@ -122,7 +120,8 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
 def evaluate_trials(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Evaluation:
     """Return the returns of the episodes of trials after the `EXPERIENCE_EPISODES`."""
     x = (0, *EXPERIENCE_EPISODES)
-    result = evaluate_k_step(agent, family, replace(config, steps=max(x)))
+    played = replace(config, episodes=config.trials, steps=max(x))
+    result = evaluate_k_step(agent, family, played)
     success = None if result.success is None else result.success[:, x]
     return replace(
         result, returns=result.returns[:, x], success=success, x=x, x_label=EXPERIENCE_LABEL

@@ -15,7 +15,14 @@ from metarl.core.parsing import printable, read_json
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
 
-DEFAULTS = {"tasks": 40, "episodes": 20, "steps": 3, "seed": 0, "deterministic": False}
+DEFAULTS = {
+    "tasks": 40,
+    "episodes": 20,
+    "steps": 3,
+    "seed": 0,
+    "deterministic": False,
+    "trials": 5,
+}
 """The settings of an evaluation that its name leaves out."""
 MAX_STEM = 120
 """Characters of the name of a result file, without ending; longer ones are cut, with a digest."""

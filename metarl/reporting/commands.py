@@ -40,6 +40,8 @@ def commands(summary: RunSummary) -> list[str]:
         flags["episodes"] = settings.get("episodes", episodes)
         if protocol in ("k_step", "ood", "robust"):
             flags["steps"] = settings.get("steps", steps)
+        if protocol == "few_episode" and "trials" in settings:
+            flags["trials"] = settings["trials"]
         flags["seed"] = settings.get("seed", first.seed)
         flags["checkpoint"] = settings.get("checkpoint", "latest")
         words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]

@@ -192,6 +192,7 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
     [
         ({"tasks": 0}, "tasks: expected at least 1"),
         ({"episodes": -1}, "episodes: expected at least 1"),
+        ({"trials": 0}, "trials: expected at least 1"),
         ({"steps": -1}, "steps: expected at least 0"),
         ({"split": "tset"}, "nearest: test"),
         ({"agent.inner.test_lr_schedule": "haling"}, "nearest: halving"),

@@ -66,9 +66,11 @@ def test_few_episode_counts_the_episodes_that_adaptation_saw():
 
 
 def test_few_episode_gathers_experience_several_times():
-    """A learner of 7 episodes is asked 5 times, each time with 2 episodes: 10 in all."""
-    result = few_episode(Learner(), FAMILY, replace(SMALL, episodes=7))[""]
-    assert result.returns.shape[2] == 10
+    """A learner of 7 episodes is asked 5 times, each time with 2 episodes: 10 in all. Twice, with
+    4 episodes: 8."""
+    for trials, expected in ((5, 10), (2, 8)):
+        result = few_episode(Learner(), FAMILY, replace(SMALL, episodes=7, trials=trials))[""]
+        assert result.returns.shape[2] == expected
 
 
 def test_ood_shows_both_task_sets():

@@ -346,7 +346,7 @@ def test_observations_that_are_normalised_by_constants_leave_the_memory(tmp_path
 def test_experience_is_counted_in_the_episodes_of_a_trial():
     """`few_episode` plays a trial on and on: its columns are those of `k_step`."""
     agent, _ = updated(config := make(FAMILIES["mdp"]))
-    settings = EvaluationConfig(tasks=3, episodes=2, steps=10)
+    settings = EvaluationConfig(tasks=3, episodes=2, steps=10, trials=2)
     few = PROTOCOLS["few_episode"](agent, config.env, settings)[""]
     steps = PROTOCOLS["k_step"](agent, config.env, replace(settings, steps=20))[""]
     assert few.x == (0, 1, 2, 3, 5, 10, 20)
