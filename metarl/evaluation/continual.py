@@ -15,7 +15,7 @@ from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
-from metarl.evaluation.tasks import CUSTOM, chosen_tasks, population_size
+from metarl.evaluation.tasks import CUSTOM, chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -89,12 +89,10 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             returns_by_met.append([episodes.returns for episodes in played])
         # (L + 1, L, S, E) -> (S, L, L + 1, E) -> (S * L, L + 1, E)
         returns = np.transpose(returns_by_met, (2, 1, 0, 3))
-        result = Evaluation(
-            family=family.name,
+        result = Evaluation.on_tasks(
+            family,
+            rows,
             split=config.split,
-            task_hash=family.task_hash(rows),
-            tasks=rows,
-            num_all_tasks=population_size(family, rows),
             returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
             seed=config.seed,
             x_label="tasks met",

@@ -21,7 +21,6 @@ from metarl.evaluation.tasks import (
     Tasks,
     chosen_tasks,
     is_number_of_tasks,
-    population_size,
     split_of,
 )
 from metarl.rollout.failures import Failure, OnFailure
@@ -101,12 +100,10 @@ def evaluate(
         played = [(episodes.returns, episodes.success) for _, episodes in rollouts]
     returns = np.stack([each for each, _ in played], axis=1)
     successes = [success for _, success in played if success is not None]
-    result = Evaluation(
-        family=family.name,
+    result = Evaluation.on_tasks(
+        family,
+        rows,
         split=split,
-        task_hash=family.task_hash(rows),
-        tasks=rows,
-        num_all_tasks=population_size(family, rows),
         returns=returns,
         seed=seed,
         success=np.stack(successes, axis=1) if len(successes) == len(played) else None,

@@ -23,7 +23,7 @@ from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
 from metarl.evaluation.evaluate import evaluate, possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
-from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks, population_size
+from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -100,12 +100,10 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             # Equal random numbers for each number of episodes: differences are due to experience.
             query = play(adapted, test_episodes, 1, task_mask, config.deterministic)
             returns.append(query.returns.reshape(len(rows), -1))
-    result = Evaluation(
-        family=family.name,
+    result = Evaluation.on_tasks(
+        family,
+        rows,
         split=config.split,
-        task_hash=family.task_hash(rows),
-        tasks=rows,
-        num_all_tasks=population_size(family, rows),
         returns=np.stack(returns, axis=1),
         seed=config.seed,
         x_label=EXPERIENCE_LABEL,

@@ -12,6 +12,8 @@ import numpy as np
 
 from metarl.core.errors import shown
 from metarl.core.statistics import interquartile_mean, mean_interval, repeats_interval
+from metarl.envs import TaskFamily
+from metarl.evaluation.tasks import population_size
 from metarl.rollout.failures import EpisodeDiverged, Failure
 
 LEGACY_KEYS = {"axis": "x_label", "points": "x"}
@@ -64,6 +66,17 @@ class Evaluation:
         if not self.x:
             object.__setattr__(self, "x", tuple(range(self.returns.shape[1])))
 
+    @classmethod
+    def on_tasks(cls, family: TaskFamily, rows: np.ndarray, **fields: Any) -> Evaluation:
+        """Return the evaluation on tasks of a family, `rows` (B, task_dim), with other fields."""
+        return cls(
+            family=family.name,
+            task_hash=family.task_hash(rows),
+            tasks=rows,
+            num_all_tasks=population_size(family, rows),
+            **fields,
+        )
+
     @property
     def success_rate(self) -> np.ndarray | None:
         """Fraction of the episodes that succeeded at each x, mean over tasks, (P,); None if success
@@ -72,7 +85,7 @@ class Evaluation:
             return None
         return self.by_distinct_task(self.mean_of_episodes(self.success)).mean(axis=0)
 
-    @property
+    @functools.cached_property
     def by_task(self) -> np.ndarray:
         """Mean return of each of the B tasks at each x, (B, P); NaN if all its episodes failed."""
         return self.mean_of_episodes(self.returns)
@@ -93,7 +106,7 @@ class Evaluation:
         success = None if self.success is None else self.success[kept]
         return replace(self, tasks=self.tasks[kept], returns=self.returns[kept], success=success)
 
-    @property
+    @functools.cached_property
     def distinct_index(self) -> np.ndarray:
         """For each complete task its number among the distinct ones, (number of complete tasks,)
         integers from 0 to D - 1, numbered as they first occur."""
