@@ -95,6 +95,35 @@ def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == first
 
 
+def test_a_training_stops_at_the_return_that_is_wanted(tmp_path, monkeypatch, capsys):
+    """Evaluated on validation tasks after every second iteration, and the last. A repeated call
+    trains nothing and prints the same."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples import time_to_return
+
+    config = load_config("point_nav/maml_trpo", **{**TINY, "iterations": 3, "env.horizon": 10})
+    never = list(time_to_return.train_to_return(config, 0.0, 2, tmp_path / "never"))
+    assert [each.iteration for each in never] == [2, 3]
+    run = Run.open(tmp_path / "never")
+    assert never[-1].env_steps == run.metrics()[-1]["env_steps"]
+    assert never[-1].seconds == sum(line["seconds"] for line in run.timings())
+    agent = config.make_agent(run.load("3").agent)
+    expected = evaluate(agent, config.env, split="validation", steps=1)
+    assert never[-1].mean == expected.mean[1]
+    assert list(time_to_return.train_to_return(config, 0.0, 2, tmp_path / "never")) == never
+    at_once = list(time_to_return.train_to_return(config, never[0].mean, 2, tmp_path / "at_once"))
+    assert at_once[0].mean == never[0].mean
+    assert len(at_once) == 1
+
+    monkeypatch.setattr(time_to_return, "load_config", lambda name, **settings: config)
+    words = f"time point_nav/maml_trpo 0 --seeds 1 --every 2 --runs {tmp_path / 'table'}"
+    monkeypatch.setattr("sys.argv", words.split())
+    time_to_return.main()
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| point_nav/maml_trpo | 0 | 0, not reached | ")
+    assert "| 3 | 0.0M | 16M |" in row
+
+
 def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     """Tiny runs: what is missing is trained, evaluated as in the paper, and put beside it."""
     monkeypatch.syspath_prepend(ROOT)

@@ -176,12 +176,14 @@ def test_preconditioned_conjugate_gradients_solve_the_same_system(blocks_and_met
     matrix, target = root @ root.T / size + torch.eye(size), root[0]
     expected = torch.linalg.solve(matrix, target)
     precondition = KFACPreconditioner(blocks, 1, 1.0, meta)
-    found = conjugate_gradient(
+    found, _ = conjugate_gradient(
         lambda x: matrix @ x, target, 3 * size, tolerance=1e-26, precondition=precondition
     )
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
     inverse = torch.linalg.inv(matrix)
-    found = conjugate_gradient(lambda x: matrix @ x, target, 1, precondition=lambda x: inverse @ x)
+    found, _ = conjugate_gradient(
+        lambda x: matrix @ x, target, 1, precondition=lambda x: inverse @ x
+    )
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 

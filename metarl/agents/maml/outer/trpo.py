@@ -85,7 +85,7 @@ def conjugate_gradient(
     steps: int,
     tolerance: float = 1e-10,
     precondition: Product | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Solve A x = target by conjugate gradients (Hestenes and Stiefel 1952, section 3, equations
     3:1), preconditioned if wanted (Concus, Golub and O'Leary 1976, section 2).
 
@@ -99,27 +99,30 @@ def conjugate_gradient(
             the inverse of A; the identity by default.
 
     Returns:
-        The approximate solution x, (P,).
+        The approximate solution x, (P,); and x^T A x, without a further product.
     """
     precondition = precondition or (lambda residual: residual)
     solution = torch.zeros_like(target)
     residual = target.clone()  # r_0 = k - A x_0, x_0 = 0 (3:1a)
     direction = precondition(residual)  # p_0 = M r_0 (3:1a)
     residual_norm_sq = residual @ direction  # (r_i, M r_i)
+    curvature = torch.zeros_like(residual_norm_sq)
     tolerance_sq = tolerance * residual_norm_sq
     for _ in range(steps):
         if residual_norm_sq <= tolerance_sq:
             break
         Ap = product(direction)
-        alpha = residual_norm_sq / (direction @ Ap)  # a_i = |r_i|^2 / (p_i, A p_i) (3:1b)
+        pAp = direction @ Ap
+        alpha = residual_norm_sq / pAp  # a_i = |r_i|^2 / (p_i, A p_i) (3:1b)
         solution = solution + alpha * direction  # x_{i+1} = x_i + a_i p_i (3:1c)
+        curvature = curvature + alpha**2 * pAp  # the p_i are conjugate: (x, A x) = sum of these
         residual = residual - alpha * Ap  # r_{i+1} = r_i - a_i A p_i (3:1d)
         preconditioned = precondition(residual)
         next_norm_sq = residual @ preconditioned
         # b_i = |r_{i+1}|^2 / |r_i|^2 (3:1e), p_{i+1} = M r_{i+1} + b_i p_i (3:1f)
         direction = preconditioned + (next_norm_sq / residual_norm_sq) * direction
         residual_norm_sq = next_norm_sq
-    return solution
+    return solution, curvature
 
 
 def trust_region_step(
@@ -145,8 +148,9 @@ def trust_region_step(
     def damped(vector: Tensor) -> Tensor:
         return product(vector) + config.cg_damping * vector
 
-    direction = conjugate_gradient(damped, -gradient, config.cg_steps, precondition=precondition)
-    curvature = direction @ damped(direction)
+    direction, curvature = conjugate_gradient(
+        damped, -gradient, config.cg_steps, precondition=precondition
+    )
     if not torch.isfinite(curvature):
         raise NotFinite("the search direction")
     if not curvature > 0:

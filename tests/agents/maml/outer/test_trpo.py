@@ -1,5 +1,7 @@
 """metarl.agents.maml.outer.trpo: conjugate gradients, the step to the border, the line search."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -27,8 +29,19 @@ def vector(size: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [1, 4, 12])
 def test_conjugate_gradient_solves_a_linear_system(size, seed):
     matrix, target = spd_matrix(size, seed), vector(size, seed + 100)
-    solution = conjugate_gradient(lambda x: matrix @ x, target, steps=2 * size, tolerance=1e-24)
-    assert torch.allclose(solution, torch.linalg.solve(matrix, target), rtol=1e-10, atol=1e-10)
+    found, _ = conjugate_gradient(lambda x: matrix @ x, target, steps=2 * size, tolerance=1e-24)
+    assert torch.allclose(found, torch.linalg.solve(matrix, target), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 24])
+@pytest.mark.parametrize("precondition", [None, lambda residual: residual / 3])
+def test_conjugate_gradient_knows_the_curvature_of_its_solution(steps, precondition):
+    """x^T A x, however far the solution is from the exact one."""
+    matrix, target = spd_matrix(12, 0), vector(12, 1)
+    found, curvature = conjugate_gradient(
+        lambda x: matrix @ x, target, steps, precondition=precondition
+    )
+    assert float(curvature) == pytest.approx(float(found @ matrix @ found), rel=1e-9)
 
 
 def test_conjugate_gradient_takes_no_more_products_than_steps():
@@ -41,13 +54,15 @@ def test_conjugate_gradient_stops_when_the_residual_is_small():
     """The identity is solved in one step; another would divide 0 by 0."""
     calls = []
     target = vector(30, 1)
-    solution = conjugate_gradient(lambda x: calls.append(1) or x, target, steps=10)
+    solution, _ = conjugate_gradient(lambda x: calls.append(1) or x, target, steps=10)
     assert torch.allclose(solution, target)
     assert len(calls) == 1
 
 
 def test_conjugate_gradient_of_nothing_is_nothing():
-    assert torch.equal(conjugate_gradient(lambda x: x, torch.zeros(3), steps=5), torch.zeros(3))
+    solution, curvature = conjugate_gradient(lambda x: x, torch.zeros(3), steps=5)
+    assert torch.equal(solution, torch.zeros(3))
+    assert float(curvature) == 0
 
 
 def test_trust_region_step_reaches_the_border_along_the_natural_gradient():
@@ -71,9 +86,10 @@ def test_damping_is_added_to_the_diagonal():
 
 def test_a_direction_that_is_not_finite_is_refused():
     """Whether the gradient is not, or what it is multiplied with."""
-    for bad in (float("nan"), float("inf")):
+    for bad, steps in itertools.product((float("nan"), float("inf")), (1, 10)):
+        config = TRPOConfig(cg_steps=steps)
         with pytest.raises(NotFinite, match="the search direction is not finite"):
-            trust_region_step(torch.ones(4).double(), lambda x, bad=bad: bad * x, TRPOConfig())
+            trust_region_step(torch.ones(4).double(), lambda x, bad=bad: bad * x, config)
     with pytest.raises(NotFinite, match="the search direction is not finite"):
         trust_region_step(torch.full((4,), float("nan")).double(), lambda x: x, TRPOConfig())
 
