@@ -1,4 +1,4 @@
-"""Time the training of configs until the agent reaches a return on tasks that it was not trained on.
+"""Time the training of configs until the agent reaches a return on tasks that were not in training.
 
     python -m examples.time_to_return                                  # the MAML paper's returns
     python -m examples.time_to_return point_nav/maml_trpo_tuned -11.7  # another config and return

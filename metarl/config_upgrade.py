@@ -25,6 +25,8 @@ KEYS = ALIASES | {
     "inner.start_weight": "agent.inner.pre_adaptation_weight",
     "outer.start_kl_weight": "agent.outer.inner_kl_weight",
 }
+EARLIER_TRPO = {"preconditioner": "none", "cg_steps": 10, "jacobian_fraction": 0.5}
+"""Defaults of `agent.outer` where `update` is trpo, of versions without a preconditioner."""
 VALUES = {
     ("agent.inner.rule", "layer_step_sizes"): "lslr",
     ("agent.outer.update", "gradient"): "adam",
@@ -48,7 +50,7 @@ def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
         data: the values of config.yaml. Invalid values are kept, so that validation reports them.
     """
     if "agent" in data or "sampling" in data:
-        return {**data}
+        return _with_earlier_defaults(data)
     upgraded: dict[str, Any] = {}
     for name, value in data.items():
         if name not in SECTIONS or not isinstance(value, Mapping):
@@ -64,7 +66,18 @@ def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
         inner["latent_dim"] = inner.pop("context_dim")
     if _is_oracle(data):
         _set(upgraded, "agent.inner.adapts", "nothing")
-    return upgraded
+    return _with_earlier_defaults(upgraded)
+
+
+def _with_earlier_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's config in which keys that its version did not have are as it behaved."""
+    agent = data.get("agent")
+    outer = agent.get("outer") if isinstance(agent, Mapping) else None
+    if not isinstance(agent, Mapping) or not isinstance(outer, Mapping):
+        return {**data}
+    if outer.get("update", "trpo") != "trpo" or "preconditioner" in outer:
+        return {**data}
+    return {**data, "agent": {**agent, "outer": {**EARLIER_TRPO, **outer}}}
 
 
 def _is_oracle(data: Mapping[str, Any]) -> bool:

@@ -22,9 +22,24 @@ def test_the_config_of_an_old_run():
     assert upgraded == read("config-format2-upgraded.yaml")
     config = make_config(upgraded, "old", {})
     assert config.agent.inner.test_lr_schedule == "halving"  # as evaluation always did
+    changed = {"preconditioner": "none", "cg_steps": 10, "jacobian_fraction": 1.0}
+    overrides = {f"agent.outer.{name}": value for name, value in changed.items()}
     assert config.replace(method="cavia_tuned", seed=0, threads=0) == load_config(
-        "half_cheetah_vel/cavia_tuned", **{"tracking.mode": "disabled"}
+        "half_cheetah_vel/cavia_tuned", **{"tracking.mode": "disabled", **overrides}
     )
+
+
+def test_a_run_from_before_the_preconditioner_goes_on_without_it():
+    """In all forms of the config; only TRPO has one."""
+    earlier = {"preconditioner": "none", "cg_steps": 10, "jacobian_fraction": 0.5}
+    trpo, ppo = {"update": "trpo", "cg_steps": 7}, {"update": "ppo"}
+    for outer, expected in ((trpo, {**earlier, **trpo}), (ppo, ppo)):
+        for form in ({"agent": {"kind": "maml", "outer": outer}}, {"outer": outer}):
+            upgraded = upgrade({"env": {"family": "point_nav"}, **form})
+            assert upgraded["agent"] == {"kind": "maml", "outer": expected}
+    assert upgrade({"agent": {"outer": {}}}) == {"agent": {"outer": earlier}}
+    today = {"preconditioner": "kfac"}
+    assert upgrade({"agent": {"outer": today}}) == {"agent": {"outer": today}}
 
 
 OLD_AND_NEW = [

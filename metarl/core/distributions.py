@@ -40,7 +40,7 @@ class Distribution(Protocol):
         """Return directions whose covariance is the Fisher matrix of the mean or the logits.
 
         Args:
-            noise: standard normal, (B, N, A).
+            noise: with the identity as covariance, such as standard normal, (B, N, A).
 
         Returns:
             (B, N, A).

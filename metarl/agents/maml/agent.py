@@ -176,7 +176,7 @@ class MAMLAgent:
         Args:
             rollouts: the rollouts of a meta-batch. The last state contains the support batches of
                 all earlier rollouts.
-            rng: draws what the outer update estimates by random numbers.
+            rng: not used, since the update is deterministic.
             timer: measures the sections of the update.
 
         Raises:
@@ -203,7 +203,6 @@ class MAMLAgent:
                 emaml_weight=self.inner.emaml_weight,
                 pre_adaptation_weight=self.inner.pre_adaptation_weight,
                 whole_episodes=self.inner.surrogate in EPISODIC,
-                rng=rng,
             )
             vector, metrics = self.outer.step(objective, timer)
             if not bool(torch.isfinite(vector).all()):

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.microbatch import MetaMicrobatch
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, total, unflatten
@@ -81,9 +79,22 @@ def covariance(rows: Tensor, weight: Tensor) -> Tensor:
     return (flat.T @ flat).double()
 
 
-def policy_factors(
-    policy: MLPPolicy, params: Params, obs: Tensor, weight: Tensor, noise: Tensor
-) -> Blocks:
+def output_directions(obs: Tensor, num_outputs: int) -> Tensor:
+    """Return one direction of outputs for each observation, (b, N, num_outputs).
+
+    The outputs take turns. Unlike random directions, these do not depend on the other tasks, and
+    their mean covariance is the identity without an error of sampling.
+
+    Args:
+        obs: (b, N, obs_dim).
+        num_outputs: number of outputs of the policy.
+    """
+    turn = torch.arange(obs.shape[1], device=obs.device) % num_outputs
+    each = num_outputs**0.5 * torch.eye(num_outputs, dtype=obs.dtype, device=obs.device)
+    return each[turn].expand(len(obs), -1, -1)
+
+
+def policy_factors(policy: MLPPolicy, params: Params, obs: Tensor, weight: Tensor) -> Blocks:
     """Return the factors of the parameters of a policy, summed over b tasks.
 
     Args:
@@ -91,12 +102,12 @@ def policy_factors(
         params: the parameters of each task, stacked (b, ...).
         obs: observations, (b, N, obs_dim).
         weight: weight of each observation, (b, N), with the sum 1 for each task.
-        noise: standard normal, (b, N, outputs); draws the directions of the Fisher matrix.
     """
     blocks: Blocks = {}
     inputs = policy.layer_inputs(params, obs)
     one = weight.sum().double().reshape(1, 1)  # covariance of the constant 1
-    derivative = policy(params, obs).fisher_root(noise)  # (b, N, out)
+    directions = output_directions(obs, policy.sizes[-1])
+    derivative = policy(params, obs).fisher_root(directions)  # (b, N, out)
     for number in reversed(range(policy.num_layers)):
         rows = policy.layer_rows(params, number, inputs[number])
         factors = Factors(
@@ -157,7 +168,6 @@ def kfac_preconditioner(
     microbatches: Sequence[MetaMicrobatch],
     pool: MicrobatchPool,
     damping: float,
-    rng: np.random.Generator,
 ) -> KFACPreconditioner:
     """Return the preconditioner of the policies that adapted to the tasks of a meta-batch.
 
@@ -167,23 +177,17 @@ def kfac_preconditioner(
         microbatches: the tasks, with their adapted parameters and query batches.
         pool: the threads that process the microbatches.
         damping: as in `KFACPreconditioner`.
-        rng: draws the directions of the Fisher matrix.
 
     Raises:
         NotFinite: if a factor is not finite.
     """
-    batches = [microbatch.query.every(STRIDE) for microbatch in microbatches]
-    # Drawn here in the order of the tasks, so that the threads do not matter.
-    shapes = [(*batch.weight.shape, policy.sizes[-1]) for batch in batches]
-    noises = [torch.from_numpy(rng.standard_normal(shape)) for shape in shapes]
 
     @torch.no_grad()
-    def work(item: tuple[MetaMicrobatch, TrainingBatch, Tensor]) -> Blocks:
-        microbatch, batch, noise = item
-        noise = noise.to(batch.obs)
-        return policy_factors(policy, microbatch.adapted, batch.obs, batch.weight, noise)
+    def work(microbatch: MetaMicrobatch) -> Blocks:
+        batch = microbatch.query.every(STRIDE)
+        return policy_factors(policy, microbatch.adapted, batch.obs, batch.weight)
 
-    parts = pool.map(work, list(zip(microbatches, batches, noises, strict=True)))
+    parts = pool.map(work, microbatches)
     blocks = {
         names: Factors(
             total([part[names].inputs for part in parts]),

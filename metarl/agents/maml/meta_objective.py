@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +70,6 @@ class MetaObjective:
         emaml_weight: float = 0.0,
         pre_adaptation_weight: float = 0.0,
         whole_episodes: bool = False,
-        rng: np.random.Generator | None = None,
     ) -> None:
         """Set up the objective at the old meta-parameters.
 
@@ -84,7 +82,6 @@ class MetaObjective:
             pre_adaptation_weight: weight of the outer surrogate of the policies before each
                 adaptation step.
             whole_episodes: whether the inner surrogate needs whole episodes.
-            rng: draws what an outer update estimates by random numbers; a fixed seed by default.
         """
         self._policy, self._inner, self._surrogate = policy, inner, surrogate
         self.meta, self.vector = meta, flatten(meta)
@@ -92,7 +89,6 @@ class MetaObjective:
         self._emaml_weight, self._pre_adaptation_weight = emaml_weight, pre_adaptation_weight
         self._needs_support = bool(emaml_weight or pre_adaptation_weight)
         self._whole_episodes = whole_episodes
-        self._rng = rng or np.random.default_rng(0)
         self._num_tasks = sum(microbatch.num_tasks for microbatch in microbatches)
         self._old: list[list[Distribution]] = []  # `_distributions` of each microbatch
 
@@ -259,9 +255,7 @@ class MetaObjective:
         Raises:
             NotFinite: if a factor is not finite.
         """
-        return kfac_preconditioner(
-            self._policy, self.meta, self._microbatches, self._pool, damping, self._rng
-        )
+        return kfac_preconditioner(self._policy, self.meta, self._microbatches, self._pool, damping)
 
     def fisher_vector_product(
         self, fraction: float = 1.0, jacobian_fraction: float = 1.0

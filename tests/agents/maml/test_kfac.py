@@ -53,18 +53,11 @@ def places(params: Params, names: tuple[str, ...]) -> Tensor:
     return torch.cat([index[name].flatten() for name in names])
 
 
-def exact_noise(num_obs: int) -> tuple[Tensor, Tensor]:
-    """Noise that is the identity's root for each observation, and indices that repeat these."""
-    repeated = torch.arange(num_obs).repeat_interleave(NUM_OUTPUTS)
-    noise = NUM_OUTPUTS**0.5 * torch.eye(NUM_OUTPUTS, dtype=torch.float64)
-    return noise.repeat(num_obs, 1)[None], repeated
-
-
 def factors_of(policy, params, obs: Tensor, weight: Tensor):
-    """The factors of one task without the error of the noise."""
-    noise, repeated = exact_noise(len(obs))
+    """The factors of one task, each of whose observations is there once for each output."""
+    repeated = torch.arange(len(obs)).repeat_interleave(NUM_OUTPUTS)
     weights = weight[repeated][None] / NUM_OUTPUTS
-    return policy_factors(policy, stack(params, 1), obs[repeated][None], weights, noise)
+    return policy_factors(policy, stack(params, 1), obs[repeated][None], weights)
 
 
 def assert_block_is_exact(blocks, names, params, fisher: Tensor) -> None:
@@ -105,17 +98,16 @@ def test_every_layer_is_exact_at_one_observation(kind, activation):
         assert_block_is_exact(blocks, names, params, fisher)
 
 
-def test_the_noise_estimates_the_factors():
+def test_outputs_that_take_turns_estimate_the_factors():
+    """Of many observations in random order, each with one direction of outputs only."""
     policy, params = policy_and_params(CategoricalMLP, **DEEP)
     rng = np.random.default_rng(2)
     obs = torch.from_numpy(rng.standard_normal((4, OBS_DIM)))
     weight = torch.full((4,), 0.25, dtype=torch.float64)
     exact = factors_of(policy, params, obs, weight)
-    repeats = 20_000
-    many = obs.repeat(repeats, 1)[None]
-    noise = torch.from_numpy(rng.standard_normal((1, len(many[0]), NUM_OUTPUTS)))
-    weights = torch.full((1, len(many[0])), 0.25 / repeats, dtype=torch.float64)
-    drawn = policy_factors(policy, stack(params, 1), many, weights, noise)
+    many = obs[torch.from_numpy(rng.permutation(np.arange(4).repeat(2_000)))][None]
+    weights = torch.full((1, len(many[0])), 1 / len(many[0]), dtype=torch.float64)
+    drawn = policy_factors(policy, stack(params, 1), many, weights)
     for names, factors in exact.items():
         scale = float(factors.outputs.diagonal().mean())
         torch.testing.assert_close(drawn[names].outputs, factors.outputs, rtol=0, atol=0.05 * scale)
@@ -125,14 +117,11 @@ def test_factors_are_sums_over_tasks():
     tasks = [policy_and_params(GaussianMLP, seed, **DEEP) for seed in (0, 1)]
     policy = tasks[0][0]
     rng = np.random.default_rng(3)
-    obs, noise = (torch.from_numpy(rng.standard_normal((2, 6, 3))) for _ in range(2))
+    obs = torch.from_numpy(rng.standard_normal((2, 6, 3)))
     weight = torch.full((2, 6), 1 / 6, dtype=torch.float64)
     params = {name: torch.stack([each[name] for _, each in tasks]) for name in tasks[0][1]}
-    together = policy_factors(policy, params, obs, weight, noise)
-    alone = [
-        policy_factors(policy, stack(tasks[i][1], 1), obs[[i]], weight[[i]], noise[[i]])
-        for i in (0, 1)
-    ]
+    together = policy_factors(policy, params, obs, weight)
+    alone = [policy_factors(policy, stack(tasks[i][1], 1), obs[[i]], weight[[i]]) for i in (0, 1)]
     for names, factors in together.items():
         for side in ("inputs", "outputs"):
             expected = sum(getattr(each[names], side) for each in alone)
@@ -143,11 +132,10 @@ def test_factors_are_sums_over_tasks():
 def blocks_and_meta():
     """Factors of a policy whose meta-parameters have learned step sizes too."""
     policy, params = policy_and_params(GaussianMLP, **DEEP)
-    rng = np.random.default_rng(4)
-    obs, noise = (torch.from_numpy(rng.standard_normal((1, 8, 3))) for _ in range(2))
+    obs = torch.from_numpy(np.random.default_rng(4).standard_normal((1, 8, 3)))
     weight = torch.full((1, 8), 1 / 8, dtype=torch.float64)
     meta = {**params, "lr:weight0": torch.ones(3, 5, dtype=torch.float64)}
-    return policy_factors(policy, stack(params, 1), obs, weight, noise), meta
+    return policy_factors(policy, stack(params, 1), obs, weight), meta
 
 
 def test_the_preconditioner_is_the_inverse_of_damped_kronecker_products(blocks_and_meta):
@@ -212,7 +200,7 @@ def test_an_update_of_any_adaptation_improves(make_agent, meta_step, inner):
     found = meta_step(agent)
     assert 0 < found["outer_kl"] <= 0.01
     assert found["improvement"] > 0
-    plain = make_agent(FAMILY, inner=inner, outer=TRPOConfig(cg_steps=3))
+    plain = make_agent(FAMILY, inner=inner, outer=TRPOConfig(cg_steps=3, preconditioner="none"))
     meta_step(plain)
     assert not torch.allclose(values(agent), values(plain), rtol=1e-6)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -28,28 +29,28 @@ class TRPOConfig(Section):
     """The kind of outer update."""
     max_kl: Annotated[float, Field(gt=0)] = 0.01
     """Largest mean KL divergence from the old to the new adapted policies, in nats."""
-    cg_steps: Annotated[int, Field(ge=1)] = 10
-    """Number of conjugate-gradient steps for the search direction, a Fisher-vector product each."""
+    cg_steps: Annotated[int, Field(ge=1)] = 4
+    """Number of conjugate-gradient steps for the search direction, a Fisher-vector product each.
+    More steps fit the noise of the meta-batch. Without a preconditioner, 10 are needed."""
     cg_damping: Annotated[float, Field(ge=0)] = 1e-5
     """Constant added to the diagonal of the Fisher matrix."""
-    preconditioner: Literal["none", "kfac"] = "none"
+    preconditioner: Literal["none", "kfac"] = "kfac"
     """Approximate inverse of the Fisher matrix with which conjugate gradients begin: none, or
     Kronecker factors of the layers of the adapted policies (K-FAC, Martens and Grosse 2015)."""
-    preconditioner_damping: Annotated[float, Field(gt=0)] = 0.01
+    preconditioner_damping: Annotated[float, Field(gt=0)] = 0.1
     """Constant added to the diagonal of the approximate Fisher matrix. Directions of less
     curvature are noise of the meta-batch mostly."""
     line_search_steps: Annotated[int, Field(ge=1)] = 15
-    """Largest number of step sizes that the line search tries."""
+    """Number of step sizes of the line search."""
     line_search_shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Factor from one step size of the line search to the next."""
     fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.0625
     """Fraction of the steps after adaptation that Fisher-vector products use, every round(1 /
     fraction)-th step. The products influence the direction only; the gradient, and the objective
     and the KL divergence of the line search, always use all steps."""
-    jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
     """Fraction of the steps before adaptation that Fisher-vector products use. The Jacobian of the
-    adaptation is noisier than the Fisher matrix; a smaller fraction reduces the improvement of each
-    update."""
+    adaptation is noisier than the Fisher matrix, so small meta-batches need a larger fraction."""
 
     max_update_kl: ClassVar[float] = 1.0
 
@@ -169,6 +170,9 @@ def line_search(
     """Shrink a step until it decreases the loss and is in the trust region (Schulman et al. 2015,
     appendix C).
 
+    The step is multiplied by powers of `line_search_shrink`. Powers at which the KL divergence
+    would still be too large, if it were of second order in the step, are not tried.
+
     Args:
         loss_and_kl: the function from a step, (P,), to the loss and the KL divergence from the old
             policies, both on all data.
@@ -181,13 +185,20 @@ def line_search(
     nothing = torch.zeros_like(step)
     if not slope < 0:
         return LineSearch(nothing, False, 0, 0.0, 0.0, 0.0)
-    scale = 1.0
-    for tried in range(1, config.line_search_steps + 1):
-        scale = config.line_search_shrink ** (tried - 1)
+    shrink, last = config.line_search_shrink, config.line_search_steps - 1
+    power = tried = 0
+    while True:
+        scale = shrink**power
         new_loss, kl = loss_and_kl(scale * step)
+        tried += 1
         if new_loss < loss and kl <= config.max_kl:
             return LineSearch(scale * step, True, tried, loss - new_loss, -scale * slope, kl)
-    return LineSearch(nothing, False, config.line_search_steps, 0.0, -scale * slope, 0.0)
+        if power == last:
+            return LineSearch(nothing, False, tried, 0.0, -scale * slope, 0.0)
+        # The further power by which `kl` falls to `max_kl`
+        excess = kl / config.max_kl if math.isfinite(kl) else 1.0
+        further = math.ceil(-math.log(max(excess, 1.0)) / (2 * math.log(shrink)))
+        power = min(power + max(further, 1), last)
 
 
 class TRPO:

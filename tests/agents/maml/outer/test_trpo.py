@@ -1,6 +1,7 @@
 """metarl.agents.maml.outer.trpo: conjugate gradients, the step to the border, the line search."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -142,9 +143,10 @@ def test_line_search_shrinks_until_the_loss_improves():
 
 
 def test_line_search_shrinks_until_inside_the_trust_region():
-    """-1 and -1/2 improve the loss, but have KL 8 and 2; -1/4 has 1/2."""
+    """-1 and -1/2 improve the loss, but have KL 8 and 2; -1/4 has 1/2. The KL of -1 tells that of
+    -1/2, which is not tried."""
     search = search_from(-1.0, curvature=8.0)
-    assert (search.accepted, search.tried, float(search.step)) == (True, 3, -0.25)
+    assert (search.accepted, search.tried, float(search.step)) == (True, 2, -0.25)
     assert search.kl == 0.5
     assert search.improvement == pytest.approx(1 - 0.75**2)
     assert search.expected == 0.5
@@ -155,6 +157,20 @@ def test_line_search_gives_up_after_its_steps():
     assert (search.accepted, search.tried) == (False, 2)
     assert torch.equal(search.step, torch.zeros(1).double())
     assert (search.improvement, search.kl) == (0.0, 0.0)
+
+
+def test_a_line_search_tries_its_smallest_step_however_large_the_kl():
+    """The KL of the first step would mean that no step is in the trust region; or nothing, where it
+    is not finite."""
+    for first, tried in ((1e9, 2), (math.inf, 4), (math.nan, 4)):
+
+        def loss_and_kl(step: torch.Tensor, first=first) -> tuple[float, float]:
+            return float((1 + step) ** 2), 0.5 if abs(float(step)) < 0.2 else first
+
+        settings = TRPOConfig(max_kl=1.0, line_search_shrink=0.5, line_search_steps=4)
+        gradient, step = torch.tensor([2.0]).double(), torch.tensor([-1.0]).double()
+        search = line_search(loss_and_kl, 1.0, gradient, step, settings)
+        assert (search.accepted, search.tried, float(search.step)) == (True, tried, -0.125)
 
 
 def test_a_rejected_search_still_says_what_the_last_step_promised():
@@ -209,7 +225,7 @@ class Quadratic:
 
     def __init__(self, vector: torch.Tensor) -> None:
         self.vector, self.matrix, self.target = vector, spd_matrix(6, 0), torch.ones(6).double()
-        self.fractions = None
+        self.fractions = self.damping = None
 
     def loss(self, x: torch.Tensor) -> float:
         return float(0.5 * x @ self.matrix @ x - self.target @ x)
@@ -222,20 +238,35 @@ class Quadratic:
         self.fractions = fraction, jacobian_fraction
         return lambda x: self.matrix @ x
 
+    def kfac_preconditioner(self, damping: float):
+        """The exact inverse, whatever the damping: one product solves the system."""
+        self.damping = damping
+        return lambda x: torch.linalg.solve(self.matrix, x)
+
     def loss_and_kl(self, x: torch.Tensor) -> tuple[float, float]:
         step = x - self.vector
         return self.loss(x), float(0.5 * step @ self.matrix @ step)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.7])
-def test_a_step_of_the_update(timer, start):
+@pytest.mark.parametrize(("preconditioner", "cg_steps"), [("none", 10), ("kfac", 1)])
+def test_a_step_of_the_update(timer, start, preconditioner, cg_steps):
     """From where the meta-parameters are, to the border of the trust region or just inside, with
     the diagnostics of the search."""
-    config = TRPOConfig(max_kl=0.01, cg_damping=0.0, fisher_fraction=0.25, jacobian_fraction=0.5)
+    config = TRPOConfig(
+        max_kl=0.01,
+        cg_steps=cg_steps,
+        cg_damping=0.0,
+        preconditioner=preconditioner,
+        preconditioner_damping=0.2,
+        fisher_fraction=0.25,
+        jacobian_fraction=0.5,
+    )
     objective = Quadratic(torch.full((6,), start, dtype=torch.float64))
     update = config.make(objective.vector)
     new, found = update.step(objective, timer)
     assert objective.fractions == (0.25, 0.5)
+    assert objective.damping == (0.2 if preconditioner == "kfac" else None)
     loss, kl = objective.loss_and_kl(new)
     before = objective.gradient()
     assert found == {
