@@ -24,17 +24,19 @@ from metarl.rollout.failures import NotFinite
 
 STRIDE = 8
 """Every eighth step enters the factors."""
+MAX_SIZE = 1024
+"""A factor of more rows is replaced by its diagonal, as of inputs that are images."""
 LOG_STD_FISHER = 2.0
 """The Fisher matrix of the log standard deviations of a Gaussian is this times the identity."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The Kronecker factors of parameters that form a matrix (in, out).
+    """The Kronecker factors of parameters that form a matrix (in, out), float64.
 
     Attributes:
-        inputs: A, (in, in) float64.
-        outputs: G, (out, out) float64.
+        inputs: A, (in, in), or its diagonal, (in,).
+        outputs: G, (out, out), or its diagonal, (out,).
     """
 
     inputs: Tensor
@@ -46,7 +48,8 @@ class Factors:
         (A + pi sqrt(damping) I) x (G + sqrt(damping) / pi I) replaces A x G + damping I, where pi^2
         is the ratio of the mean eigenvalues of A and G (section 6.3).
         """
-        means = [factor.diagonal().mean().clamp(min=1e-30) for factor in vars(self).values()]
+        diagonals = (each.diagonal() if each.ndim == 2 else each for each in vars(self).values())
+        means = [diagonal.mean().clamp(min=1e-30) for diagonal in diagonals]
         ratio, root = torch.sqrt(means[0] / means[1]), damping**0.5
         return Factors(
             damped_inverse(self.inputs, root * ratio), damped_inverse(self.outputs, root / ratio)
@@ -54,19 +57,33 @@ class Factors:
 
     def times(self, matrix: Tensor) -> Tensor:
         """Return the product of A x G and a matrix, (in, out)."""
-        return self.inputs.to(matrix) @ matrix @ self.outputs.to(matrix)
+        return multiplied(self.outputs, multiplied(self.inputs, matrix).T).T
 
 
 Blocks: TypeAlias = dict[tuple[str, ...], Factors]
 """Factors by the names of the parameters whose rows form the matrix."""
 
 
+def multiplied(factor: Tensor, matrix: Tensor) -> Tensor:
+    """Return the product of a factor, (n, n), or its diagonal, (n,), and a matrix, (n, m)."""
+    factor = factor.to(matrix)
+    return factor @ matrix if factor.ndim == 2 else factor[:, None] * matrix
+
+
 def damped_inverse(matrix: Tensor, damping: Tensor) -> Tensor:
     """Return the inverse of a positive semi-definite matrix plus `damping` on its diagonal.
+
+    Args:
+        matrix: (n, n); or the diagonal of a diagonal matrix, (n,), as is the result.
+        damping: a number, ().
 
     Raises:
         NotFinite: if that is not positive definite, as the matrix is not finite.
     """
+    if matrix.ndim == 1:
+        if not bool(torch.isfinite(matrix).all()):
+            raise NotFinite("the preconditioner")
+        return 1 / (matrix + damping)
     root, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(damping.expand(len(matrix))))
     if failed or not bool(torch.isfinite(root).all()):
         raise NotFinite("the preconditioner")
@@ -74,8 +91,11 @@ def damped_inverse(matrix: Tensor, damping: Tensor) -> Tensor:
 
 
 def covariance(rows: Tensor, weight: Tensor) -> Tensor:
-    """Return sum weight row row^T over tasks and steps, (k, k) float64, of rows (b, N, k)."""
+    """Return sum weight row row^T over tasks and steps, (k, k) float64, of rows (b, N, k); its
+    diagonal, (k,), if k is more than `MAX_SIZE`."""
     flat = (rows * weight.sqrt()[..., None]).flatten(0, 1)
+    if flat.shape[1] > MAX_SIZE:
+        return flat.square().sum(0).double()
     return (flat.T @ flat).double()
 
 

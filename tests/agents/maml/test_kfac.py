@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarl.agents.maml import kfac
 from metarl.agents.maml.kfac import (
     Factors,
     KFACPreconditioner,
@@ -128,6 +129,26 @@ def test_factors_are_sums_over_tasks():
             torch.testing.assert_close(getattr(factors, side), expected)
 
 
+def test_large_factors_are_replaced_by_their_diagonals(monkeypatch):
+    policy, params = policy_and_params(GaussianMLP, **DEEP)
+    obs = torch.from_numpy(np.random.default_rng(6).standard_normal((1, 8, OBS_DIM)))
+    weight = torch.full((1, 8), 1 / 8, dtype=torch.float64)
+    whole = policy_factors(policy, stack(params, 1), obs, weight)
+    monkeypatch.setattr(kfac, "MAX_SIZE", 4)
+    found = policy_factors(policy, stack(params, 1), obs, weight)
+    first = "weight0", "bias0", "input_weight"  # 6 rows, 5 columns
+    torch.testing.assert_close(found[first].inputs, whole[first].inputs.diagonal())
+    torch.testing.assert_close(found[first].outputs, whole[first].outputs.diagonal())
+    second = "weight1", "bias1"  # 6 rows, 4 columns
+    torch.testing.assert_close(found[second].outputs, whole[second].outputs)
+
+    as_matrices = {name: value.diag() for name, value in vars(found[first]).items()}
+    expected, matrix = Factors(**as_matrices).inverse(0.1), torch.eye(6, 5, dtype=torch.float64)
+    inverse = found[first].inverse(0.1)
+    torch.testing.assert_close(inverse.inputs.diag(), expected.inputs)
+    torch.testing.assert_close(inverse.times(matrix), expected.times(matrix))
+
+
 @pytest.fixture
 def blocks_and_meta():
     """Factors of a policy whose meta-parameters have learned step sizes too."""
@@ -177,7 +198,7 @@ def test_preconditioned_conjugate_gradients_solve_the_same_system(blocks_and_met
 
 def test_factors_that_are_not_finite_are_refused():
     matrix = torch.eye(2, dtype=torch.float64)
-    for bad in (torch.nan * matrix, torch.inf * matrix, -matrix):
+    for bad in (torch.nan * matrix, torch.inf * matrix, -matrix, torch.nan * matrix[0]):
         with pytest.raises(NotFinite, match="the preconditioner is not finite"):
             damped_inverse(bad, torch.tensor(0.1))
     nothing = Factors(0 * matrix, 0 * matrix).inverse(0.01)
