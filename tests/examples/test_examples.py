@@ -124,6 +124,25 @@ def test_a_training_stops_at_the_return_that_is_wanted(tmp_path, monkeypatch, ca
     assert "| 3 | 0.0M | 16M |" in row
 
 
+def test_search_directions_are_compared_on_other_meta_batches(tmp_path, monkeypatch, capsys):
+    """A row for each setting; the reference has efficiency 1. The run is not changed."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples import search_directions
+
+    config = load_config("half_cheetah_dir/demo", **{**TINY, "iterations": 1, "env.horizon": 10})
+    run = train(config, tmp_path / "run")
+    before = run.load().agent
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["directions", str(run.directory), "--batches", "3"])
+    search_directions.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 * len(search_directions.SETTINGS)
+    assert lines[2] == "| none |  | 10 | 0.5 | 1.00 ± 0.00 |"
+    assert "| kfac | 0.1 | 4 | 0.125 | " in lines[-6]
+    after = run.load().agent
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
 def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     """Tiny runs: what is missing is trained, evaluated as in the paper, and put beside it."""
     monkeypatch.syspath_prepend(ROOT)
