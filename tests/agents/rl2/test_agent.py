@@ -312,9 +312,15 @@ def test_bad_settings_are_one_line(agent, expected):
         make(FAMILIES["mdp"], **agent)
 
 
-def test_a_trial_that_is_too_long_is_refused():
-    with pytest.raises(ConfigError, match=r"agent\.kind: expected trials of at most 100,000 steps"):
-        make(PointNav(horizon=60_000), adaptation_steps=1)
+@pytest.mark.parametrize(
+    ("network", "size"), [({"size": 2000}, 2000), ({"size": 4, "hidden": [3000, 3000]}, 4)]
+)
+def test_a_network_that_no_machine_trains_is_refused(network, size):
+    """Before its weights are drawn."""
+    config = make(FAMILIES["mdp"], network=network)
+    expected = rf"^agent\.network\.size: expected .* at most 10,000,000 weights .*, got {size}$"
+    with pytest.raises(ConfigError, match=expected):
+        config.make_agent()
 
 
 def test_a_first_observation_is_recalled():
