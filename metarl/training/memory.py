@@ -34,8 +34,8 @@ def check_memory(config: Config) -> None:
     if 5 * observation_memory(config) > needed:
         choices.append("smaller observations (such as by Gymnasium's ResizeObservation)")
     raise ConfigError(
-        f"env: {sampling.adaptation_steps + 1} x {episodes:,} episodes of {family.horizon:,} steps, "
-        f"with observations of {family.observation_space.shape[0]:,} numbers, need at least "
+        f"env: {sampling.adaptation_steps + 1} x {episodes:,} episodes of {family.horizon:,} "
+        f"steps, with observations of {family.observation_space.shape[0]:,} numbers, need at least "
         f"{needed / 1e9:.3g} GB of memory, and {limit / 1e9:.3g} GB are here; choose "
         f"{', '.join(choices[:-1])} or {choices[-1]}"
     )
