@@ -36,9 +36,14 @@ def check_memory(config: Config) -> None:
     raise ConfigError(
         f"env: {sampling.adaptation_steps + 1} x {episodes:,} episodes of {family.horizon:,} "
         f"steps, with observations of {family.observation_space.shape[0]:,} numbers, need at least "
-        f"{needed / 1e9:.3g} GB of memory, and {limit / 1e9:.3g} GB are here; choose "
+        f"{gigabytes(needed)} of memory, and {gigabytes(limit)} are here; choose "
         f"{', '.join(choices[:-1])} or {choices[-1]}"
     )
+
+
+def gigabytes(number: int) -> str:
+    """Return a number of bytes as text."""
+    return f"{number / 1e9:,.0f} GB" if number >= 1e12 else f"{number / 1e9:.3g} GB"
 
 
 def needed_memory(config: Config) -> int:

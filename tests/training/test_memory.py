@@ -76,9 +76,7 @@ def test_a_limit_is_kept_to_the_byte(bounded):
     bounded(needed_memory(config))
     check_memory(config)
     bounded(needed_memory(config) - 1)
-    with pytest.raises(
-        ConfigError, match=r"^env: 2 x 800 episodes of 100 steps, .* GB"
-    ):
+    with pytest.raises(ConfigError, match=r"^env: 2 x 800 episodes of 100 steps, .* GB"):
         check_memory(config)
     bounded(None)
     check_memory(config)
@@ -89,19 +87,24 @@ RL2 |= {"agent.network.size": 10}
 
 
 def test_the_memory_of_rl2_by_hand():
-    """Six trials of 15 steps, and inputs of 25 + 5 + 2 numbers. First, the memories of all trials
-    outweigh the graph of one; then the other way round; and a graph that is cut is smaller."""
-    config = metarl.load_config("gridworld/rl2", **RL2)
+    """Six trials of 15 steps, and inputs of 25 + 5 + 2 numbers."""
     observations = (3 + 1) * 2 * 3 * 5 * 25 * 4
     kept = 6 * 15 * (2 * 25 + 2 * 1 + 3 * 32)
-    assert needed_memory(config) == observations + 4 * (kept + 6 * 15 * (32 + 10))
-    one = {**RL2, "num_tasks": 1, "num_episodes": 1}
-    observations, kept = observations // 6, kept // 6
-    graph = 15 * 8 * 10
-    values = 15 * (32 + 10)
-    for truncate, expected in ((0, graph), (20, graph), (14, 14 * 8 * 10), (7, values)):
-        config = metarl.load_config("gridworld/rl2", **one, **{"agent.update.truncate": truncate})
-        assert needed_memory(config) == observations + 4 * (kept + expected)
+    values = 6 * 15 * (32 + 2 * 10)  # the memories are those of before and after they are joined
+    step = 8 * 10  # of a sequence that is learned from
+    for cell, minibatches, truncate, expected in (
+        ("gru", 6, 0, values),
+        ("gru", 2, 0, values),
+        ("gru", 1, 0, 6 * 15 * step),
+        ("gru", 1, 14, 8 * 14 * step),  # 8 of 12 sequences, two of each trial
+        ("gru", 2, 14, 6 * 14 * step),
+        ("gru", 3, 14, values),
+        ("lstm", 1, 2, 6 * 15 * (32 + 4 * 10)),
+    ):
+        update = {"minibatches": minibatches, "truncate": truncate}
+        agent = {"agent.network.cell": cell, **{f"agent.update.{k}": v for k, v in update.items()}}
+        config = metarl.load_config("gridworld/rl2", **RL2, **agent)
+        assert needed_memory(config) == observations + 4 * (kept + expected), agent
 
 
 EPISODES = "episodes of 1,000,000 steps, with observations of 25 numbers, need at least"
@@ -114,9 +117,9 @@ CHOICES = (
 @pytest.mark.parametrize(
     ("sizes", "truncate", "expected"),
     [
-        ((9, 3), 0, f"3 x 27 {EPISODES} 89.9 GB"),
+        ((84, 3), 0, f"3 x 252 {EPISODES} 1,032 GB"),
         ((1, 1), 0, f"3 x 1 {EPISODES} 8.32 GB"),
-        ((1, 1), 2_000_000, f"3 x 1 {EPISODES} 6.27 GB"),
+        ((1, 1), 9_999, f"3 x 1 {EPISODES} 4.1 GB"),
     ],
 )
 def test_a_trial_longer_than_memory_is_refused_in_one_line(
@@ -127,9 +130,8 @@ def test_a_trial_longer_than_memory_is_refused_in_one_line(
     flags += ["--inner-steps=2", f"--agent.update.truncate={truncate}", "--dry-run"]
     assert main(["train", "gridworld/rl2", *flags]) == 2
     choices = CHOICES.replace(", a smaller", " or a smaller")
-    if sizes == (1, 1):  # the graph of the one trial outweighs all else
-        cut = "smaller" if truncate else "positive"
-        choices = f"{CHOICES} or a {cut} --agent.update.truncate"
+    if sizes == (1, 1) and not truncate:  # the graph of the one trial outweighs all else
+        choices = f"{CHOICES} or a positive --agent.update.truncate"
     assert capsys.readouterr().err == (
         f"metarl: error: env: {expected} of memory, and 2 GB are here; choose {choices}\n"
     )

@@ -20,6 +20,8 @@ from metarl.core.policies import MAX_WEIGHTS
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
+FEW_SEQUENCES = 8  # as many or more are taken together by the learner, if a minibatch has them
+
 
 class RL2Config(AgentConfig):
     """RL2: a recurrent policy, whose memory goes on over the episodes of a trial."""
@@ -61,14 +63,19 @@ class RL2Config(AgentConfig):
     def _update_sizes(self, family: TaskFamily, sampling: SamplingConfig) -> tuple[int, int, int]:
         """Return how many numbers an update keeps at least of episodes of the whole horizon: the
         trials and their inputs; with these, first the inputs after each step and the memories of
-        all trials, and then the states of the cell in one sequence with their derivatives."""
+        all trials, in two copies, and then the states of the cell with their derivatives in the
+        sequences of a minibatch that the learner takes together."""
         obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
         num_inputs = obs_dim + action_size(family.action_space) + 2
         length = family.horizon * (sampling.adaptation_steps + 1)
-        steps = sampling.num_tasks * sampling.num_episodes * length
+        num_trials = sampling.num_tasks * sampling.num_episodes
+        steps = num_trials * length
         kept = steps * (2 * obs_dim + 2 * action_dim + 3 * num_inputs)
-        graph = 8 * self.network.size * min(length, self.update.truncate or length)
-        return kept, steps * (num_inputs + self.network.size), graph
+        segment = min(length, self.update.truncate or length)
+        sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
+        graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
+        memory_size = self.network.size * (1 if self.network.cell == "gru" else 2)
+        return kept, steps * (num_inputs + 2 * memory_size), graph
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         space, obs_dim = setup.action_space, math.prod(setup.observation_space.shape)
