@@ -79,7 +79,8 @@ class RL2Config(AgentConfig):
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         space, obs_dim = setup.action_space, math.prod(setup.observation_space.shape)
-        discrete, size = isinstance(space, Discrete), action_size(space)
+        discrete = isinstance(space, Discrete)
+        size = action_size(space)
         bound = None if discrete else torch.from_numpy(np.asarray(space.high, np.float64).ravel())
         network = RecurrentNetwork(self.network, obs_dim + size + 2, size, bound)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
