@@ -95,10 +95,9 @@ def test_the_memory_of_rl2_by_hand():
     for cell, minibatches, truncate, expected in (
         ("gru", 6, 0, values),
         ("gru", 2, 0, values),
-        ("gru", 1, 0, 6 * 15 * step),
-        ("gru", 1, 14, 8 * 14 * step),  # 8 of 12 sequences, two of each trial
-        ("gru", 2, 14, 6 * 14 * step),
-        ("gru", 3, 14, values),
+        ("gru", 1, 0, 5 * 15 * step),  # 5 of 6 sequences together
+        ("gru", 1, 14, 5 * 14 * step),
+        ("gru", 3, 11, values),  # two sequences of each of two trials
         ("lstm", 1, 2, 6 * 15 * (32 + 4 * 10)),
     ):
         update = {"minibatches": minibatches, "truncate": truncate}

@@ -20,7 +20,7 @@ from metarl.core.policies import MAX_WEIGHTS
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
-FEW_SEQUENCES = 8  # as many or more are taken together by the learner, if a minibatch has them
+FEW_SEQUENCES = 5  # as many or more are taken together by the learner, if a minibatch has them
 
 
 class RL2Config(AgentConfig):
