@@ -171,8 +171,13 @@ class AgentConfig(Section):
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         """Return the bytes that an update needs at least on the learner's device, in addition to
-        the episodes, as far as they grow with the size of an observation."""
+        the episodes."""
         return 0
+
+    def memory_advice(self, family: TaskFamily, sampling: SamplingConfig) -> list[str]:
+        """Return which settings of this section need less `update_memory`, each as the end of the
+        sentence "choose ...", such as "a smaller --agent.network.size"."""
+        return []
 
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.

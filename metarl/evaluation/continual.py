@@ -15,7 +15,7 @@ from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
-from metarl.evaluation.tasks import CUSTOM, chosen_tasks
+from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -31,8 +31,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     task (`sequential`).
 
     Raises:
-        ConfigError: if there are fewer than L tasks; or if tasks of one's own, which are met in
-            their order, are no whole sequences of L.
+        ConfigError: if the tasks are no whole sequences of L, at least one.
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no sequence without
             failed tasks is left.
         UserError: if the task set is unknown, or not defined for the family.
@@ -41,9 +40,9 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     num_sequences = len(rows) // SEQUENCE_LENGTH
     required = f"at least {SEQUENCE_LENGTH}, one sequence"
     check(num_sequences >= 1, "tasks", required, len(rows))
-    whole = config.split != CUSTOM or len(rows) % SEQUENCE_LENGTH == 0
-    check(whole, "tasks", f"whole sequences of {SEQUENCE_LENGTH} tasks", len(rows))
-    rows = rows[: num_sequences * SEQUENCE_LENGTH]  # (S * L, task_dim)
+    nearest = round(len(rows) / SEQUENCE_LENGTH) * SEQUENCE_LENGTH
+    whole = f"whole sequences of {SEQUENCE_LENGTH} tasks (nearest: {nearest})"
+    check(len(rows) % SEQUENCE_LENGTH == 0, "tasks", whole, len(rows))
     sequences = rows.reshape(num_sequences, SEQUENCE_LENGTH, -1)
     num_adaptations = possible_adaptations(agent, config.steps)
     keep_freed_memory()

@@ -160,6 +160,8 @@ def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Re
 PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results]] = {
     protocol.__name__: protocol for protocol in (k_step, few_episode, ood, robust, continual)
 }
+UNUSED_SETTINGS = {name: "steps" if name == "few_episode" else "trials" for name in PROTOCOLS}
+"""The setting of an evaluation that has no influence on the results of a protocol."""
 
 
 def check_protocol(name: str) -> None:

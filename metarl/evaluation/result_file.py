@@ -12,6 +12,7 @@ from typing import Any
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
+from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
 
@@ -38,8 +39,8 @@ def result_stem(
     """Return the name, without ending, of the result file of an evaluation.
 
     Returns:
-        PROTOCOL-SPLIT, followed by what differs from the defaults:
-        `k_step-test-checkpoint_best-tasks_5-agent.inner.lr_0.1`.
+        PROTOCOL-SPLIT, followed by what differs from the defaults and has an influence on the
+        results of the protocol: `k_step-test-checkpoint_best-tasks_5-agent.inner.lr_0.1`.
 
     Args:
         protocol, split, checkpoint: as in `metarl.evaluation.compare.evaluate_run`.
@@ -49,6 +50,7 @@ def result_stem(
     """
     changed: dict[str, Any] = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
     found = {name: values.get(name, default) for name, default in DEFAULTS.items()}
+    found.pop(UNUSED_SETTINGS.get(protocol, ""), None)
     changed |= {name: value for name, value in found.items() if value != DEFAULTS[name]}
     if isinstance(rows := found["tasks"], list):
         changed["tasks"] = f"{len(rows)}_{digest(rows)}"

@@ -10,6 +10,7 @@ from typing import Any
 from metarl.config_files import flag
 from metarl.config_upgrade import ALIASES
 from metarl.core.parsing import format_value, printable
+from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.evaluation.tasks import CUSTOM
 from metarl.reporting.summary import RunSummary
 
@@ -38,10 +39,11 @@ def commands(summary: RunSummary) -> list[str]:
             flags["split"] = settings.get("split", first.split)
             flags["tasks"] = settings.get("tasks", tasks)
         flags["episodes"] = settings.get("episodes", episodes)
-        if protocol in ("k_step", "ood", "robust"):
-            flags["steps"] = settings.get("steps", steps)
-        if protocol == "few_episode" and "trials" in settings:
-            flags["trials"] = settings["trials"]
+        # Early files do not hold the number of adaptations.
+        known = {"steps": steps, **settings} if first.x_label == "adaptations" else settings
+        for key in ("steps", "trials"):
+            if key in known and key != UNUSED_SETTINGS.get(protocol):
+                flags[key] = known[key]
         flags["seed"] = settings.get("seed", first.seed)
         flags["checkpoint"] = settings.get("checkpoint", "latest")
         words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]

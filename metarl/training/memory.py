@@ -1,4 +1,4 @@
-"""Whether the observations of a meta-iteration fit into this machine's memory."""
+"""Whether a meta-iteration fits into this machine's memory."""
 
 from __future__ import annotations
 
@@ -17,36 +17,54 @@ CGROUP_LIMITS = (
 
 
 def check_memory(config: Config) -> None:
-    """Check that the observations of a meta-iteration fit into memory, before any is made.
+    """Check that a meta-iteration fits into memory, before anything is allocated.
 
     Raises:
-        ConfigError: if they cannot; names their size, the memory, and the keys to change.
+        ConfigError: if it cannot; names what it needs, the memory, and the keys to change.
     """
     needed, limit = needed_memory(config), memory_limit()
     if limit is None or needed <= limit:
         return
-    sampling, obs_dim = config.sampling, config.env.observation_space.shape[0]
+    sampling, family, agent = config.sampling, config.env, config.agent
     episodes = sampling.num_tasks * sampling.num_episodes
+    choices = ["fewer --num-tasks or --num-episodes", "a shorter --env.horizon"]
+    if sampling.adaptation_steps > 1:
+        choices.append("fewer --inner-steps")
+    choices += agent.memory_advice(family, sampling)
+    if 5 * observation_memory(config) > needed:
+        choices.append("smaller observations (such as by Gymnasium's ResizeObservation)")
     raise ConfigError(
-        f"env: observations of {obs_dim:,} numbers need at least {needed / 1e9:.3g} GB of memory "
-        f"for {sampling.adaptation_steps + 1} x {episodes:,} episodes of {config.env.horizon:,} "
-        f"steps, and {limit / 1e9:.3g} GB are here; choose fewer --num-tasks or --num-episodes, a "
-        "shorter --env.horizon, or smaller observations (such as by Gymnasium's ResizeObservation)"
+        f"env: {sampling.adaptation_steps + 1} x {episodes:,} episodes of {family.horizon:,} "
+        f"steps, with observations of {family.observation_space.shape[0]:,} numbers, need at least "
+        f"{gigabytes(needed)} of memory, and {gigabytes(limit)} are here; choose "
+        f"{', '.join(choices[:-1])} or {choices[-1]}"
     )
 
 
+def gigabytes(number: int) -> str:
+    """Return a number of bytes as text."""
+    return f"{number / 1e9:,.0f} GB" if number >= 1e12 else f"{number / 1e9:.3g} GB"
+
+
 def needed_memory(config: Config) -> int:
-    """Return the bytes that a meta-iteration needs at least for observations in main memory."""
+    """Return the bytes that a meta-iteration needs at least in main memory, if no episode ends
+    before the horizon."""
+    needed = observation_memory(config)
+    if config.device == "cpu":
+        needed += config.agent.update_memory(config.env, config.sampling)
+    return needed
+
+
+def observation_memory(config: Config) -> int:
+    """Return the bytes of the observations of a meta-iteration in main memory."""
     sampling, family = config.sampling, config.env
     steps = sampling.num_tasks * sampling.num_episodes * family.horizon
     rollout = steps * family.observation_space.shape[0] * 4  # float32
     # The episodes of all rollouts, and those of one in the order of steps (`collect`)
-    needed = (sampling.adaptation_steps + 2) * rollout
+    copies = sampling.adaptation_steps + 2
     if config.agent.normalize_observations:
-        needed += (sampling.adaptation_steps + 1) * rollout  # their copies for the update
-    if config.device == "cpu":
-        needed += config.agent.update_memory(family, sampling)
-    return needed
+        copies += sampling.adaptation_steps + 1  # for the update
+    return copies * rollout
 
 
 def memory_limit() -> int | None:

@@ -47,6 +47,12 @@ def test_continual_needs_a_whole_sequence():
         continual(Learner(), FAMILY, replace(SMALL, tasks=4))
 
 
+def test_no_task_is_left_out_without_a_word():
+    with pytest.raises(ConfigError) as error:
+        continual(Learner(), FAMILY, replace(SMALL, tasks=8))
+    assert str(error.value) == "tasks: expected whole sequences of 5 tasks (nearest: 10), got 8"
+
+
 def matrix_result(matrices: np.ndarray) -> Evaluation:
     """A part of `continual` with given returns R (S, L + 1, L)."""
     number, _, length = matrices.shape

@@ -10,6 +10,7 @@ import pytest
 import metarl
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import MAX_STEM, result_stem, stem_of_content
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
@@ -62,6 +63,25 @@ def test_names_hold_what_differs_from_the_defaults(checkpoint, numbers, override
     expected = "-agent.inner.test_lr_schedule_constant" if expected is None else expected
     stem = result_stem("k_step", "test", checkpoint, DEFAULT | numbers, overrides)
     assert stem == f"k_step-test{expected}"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_names_hold_only_what_their_protocol_uses(protocol):
+    expected = "-trials_2" if protocol == "few_episode" else "-steps_1"
+    changed = {**DEFAULT, "steps": 1, "trials": 2}
+    assert result_stem(protocol, "test", "latest", changed, {}) == f"{protocol}-test{expected}"
+
+
+def test_a_setting_without_influence_changes_no_file(run):
+    """Nor does it lose a file that was named by it, or what was measured before."""
+    first, file = evaluate_run(run, **LITTLE)
+    earlier = shutil.copy(file, file.with_name(f"{NAME}-trials_7.json"))
+    evaluate_run(run, **LITTLE, against=["random"])
+    again, same = evaluate_run(run, **LITTLE, trials=7)
+    assert same == file
+    assert again["maml_trpo"].returns.tolist() == first["maml_trpo"].returns.tolist()
+    assert list(read_results(file)) == ["maml_trpo", "random"]
+    assert set(read_summary(run).evaluations) == {NAME, earlier.stem}
 
 
 def test_values_that_no_name_can_hold_are_told_apart():

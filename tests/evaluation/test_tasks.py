@@ -54,7 +54,7 @@ def test_every_protocol_but_ood_takes_own_tasks(protocol):
     [
         ("ood", 5, "protocol ood: .* takes no tasks of your own; expected k_step"),
         ("continual", 3, "tasks: expected at least 5, one sequence, got 3"),
-        ("continual", 6, "tasks: expected whole sequences of 5 tasks, got 6"),
+        ("continual", 6, r"tasks: expected whole sequences of 5 tasks \(nearest: 5\), got 6"),
     ],
 )
 def test_protocols_refuse_own_tasks_that_they_cannot_play(protocol, number, message):

@@ -25,23 +25,25 @@ def test_the_commands_of_a_report_repeat_its_numbers(tmp_path):
         more = ["--checkpoint=2", "--seed=4", "--agent.inner.lr=0.1", "--against=random"]
         assert main(["evaluate", name, *little, *more]) == 0
         assert main(["evaluate", name, *little, "--protocol=few_episode"]) == 0
+        assert main(["evaluate", name, "--tasks=5", *little[1:], "--protocol=continual"]) == 0
         own = ["--task", "0.1", "-0.2", "--task=-0.3,0.1", "--deterministic"]
         assert main(["evaluate", name, *little[1:], *own]) == 0
         assert main(["report", name]) == 0
         page = (folder / "report" / "report.html").read_text()
         block = re.search(r"repeat this</h2>.*?<pre>(.*?)</pre>", page, re.DOTALL)[1]
         lines = html.unescape(block).splitlines()
-        assert len(lines) == 4
+        assert len(lines) == 5
         for line in lines:
             assert main(shlex.split(line)[1:]) == 0, line
         files = sorted(path.name for path in (folder / "evaluation").glob("*.json"))
         repeated = folder.with_name("it's-repeated") / "evaluation"
-        assert sorted(path.name for path in repeated.glob("k_step*.json")) == files[1:]
-        for file, labels in zip(files[1:], (["maml_trpo"], ["maml_trpo", "random"]), strict=True):
+        assert sorted(path.name for path in repeated.glob("*.json")) == files
+        for file in files:
             again, first = (read_results(each / file) for each in (repeated, folder / "evaluation"))
-            assert list(again) == labels
+            assert list(again) == ["maml_trpo", *["random"] * ("checkpoint_2" in file)]
             for label, parts in first.items():
-                assert parts[""].returns.tolist() == again[label][""].returns.tolist()
+                for part, result in parts.items():
+                    assert result.returns.tolist() == again[label][part].returns.tolist()
         card = (folder / "report" / "model_card.md").read_text()
         line = re.search(r"^metarl evaluate (.*)$", card, re.MULTILINE)[1]
         assert main(["evaluate", *shlex.split(line), *little]) == 0

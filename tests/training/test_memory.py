@@ -1,4 +1,4 @@
-"""Observations that do not fit into memory are refused before any is made."""
+"""Meta-iterations that do not fit into memory are refused before anything is allocated."""
 
 from __future__ import annotations
 
@@ -76,10 +76,64 @@ def test_a_limit_is_kept_to_the_byte(bounded):
     bounded(needed_memory(config))
     check_memory(config)
     bounded(needed_memory(config) - 1)
-    with pytest.raises(ConfigError, match=r"^env: observations of 2 numbers need at least .* GB"):
+    with pytest.raises(ConfigError, match=r"^env: 2 x 800 episodes of 100 steps, .* GB"):
         check_memory(config)
     bounded(None)
     check_memory(config)
+
+
+RL2 = {"num_tasks": 2, "num_episodes": 3, "inner_steps": 2, "env.horizon": 5}
+RL2 |= {"agent.network.size": 10}
+
+
+def test_the_memory_of_rl2_by_hand():
+    """Six trials of 15 steps, and inputs of 25 + 5 + 2 numbers."""
+    observations = (3 + 1) * 2 * 3 * 5 * 25 * 4
+    kept = 6 * 15 * (2 * 25 + 2 * 1 + 3 * 32)
+    values = 6 * 15 * (32 + 2 * 10)  # the memories are those of before and after they are joined
+    step = 8 * 10  # of a sequence that is learned from
+    for cell, minibatches, truncate, expected in (
+        ("gru", 6, 0, values),
+        ("gru", 2, 0, values),
+        ("gru", 1, 0, 5 * 15 * step),  # 5 of 6 sequences together
+        ("gru", 1, 14, 5 * 14 * step),
+        ("gru", 3, 11, values),  # two sequences of each of two trials
+        ("lstm", 1, 2, 6 * 15 * (32 + 4 * 10)),
+    ):
+        update = {"minibatches": minibatches, "truncate": truncate}
+        agent = {"agent.network.cell": cell, **{f"agent.update.{k}": v for k, v in update.items()}}
+        config = metarl.load_config("gridworld/rl2", **RL2, **agent)
+        assert needed_memory(config) == observations + 4 * (kept + expected), agent
+
+
+EPISODES = "episodes of 1,000,000 steps, with observations of 25 numbers, need at least"
+CHOICES = (
+    "fewer --num-tasks or --num-episodes, a shorter --env.horizon, fewer --inner-steps, "
+    "a smaller --agent.network.size"
+)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "truncate", "expected"),
+    [
+        ((84, 3), 0, f"3 x 252 {EPISODES} 1,032 GB"),
+        ((1, 1), 0, f"3 x 1 {EPISODES} 8.32 GB"),
+        ((1, 1), 9_999, f"3 x 1 {EPISODES} 4.1 GB"),
+    ],
+)
+def test_a_trial_longer_than_memory_is_refused_in_one_line(
+    bounded, capsys, sizes, truncate, expected
+):
+    bounded(2e9)
+    flags = [f"--num-tasks={sizes[0]}", f"--num-episodes={sizes[1]}", "--env.horizon=1000000"]
+    flags += ["--inner-steps=2", f"--agent.update.truncate={truncate}", "--dry-run"]
+    assert main(["train", "gridworld/rl2", *flags]) == 2
+    choices = CHOICES.replace(", a smaller", " or a smaller")
+    if sizes == (1, 1) and not truncate:  # the graph of the one trial outweighs all else
+        choices = f"{CHOICES} or a positive --agent.update.truncate"
+    assert capsys.readouterr().err == (
+        f"metarl: error: env: {expected} of memory, and 2 GB are here; choose {choices}\n"
+    )
 
 
 @pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "train"])
@@ -89,9 +143,9 @@ def test_images_that_do_not_fit_are_refused_in_one_line(images, tmp_path, bounde
     sizes = ["--num-tasks=40", "--num-episodes=20", "--env.horizon=200"]
     assert main(["train", str(images), *sizes, "--out", str(tmp_path / "run"), *dry]) == 2
     assert capsys.readouterr().err == (
-        "metarl: error: env: observations of 21,168 numbers need at least 71.8 GB of memory for "
-        "2 x 800 episodes of 200 steps, and 25 GB are here; choose fewer --num-tasks or "
-        "--num-episodes, a shorter --env.horizon, or smaller observations (such as by Gymnasium's "
+        "metarl: error: env: 2 x 800 episodes of 200 steps, with observations of 21,168 numbers, "
+        "need at least 71.8 GB of memory, and 25 GB are here; choose fewer --num-tasks or "
+        "--num-episodes, a shorter --env.horizon or smaller observations (such as by Gymnasium's "
         "ResizeObservation)\n"
     )
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.rl2.agent import RL2Agent
@@ -16,10 +16,11 @@ from metarl.agents.rl2.moments import Moments
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
 from metarl.agents.rl2.ppo import PPOConfig
 from metarl.core.errors import ConfigError, check
+from metarl.core.policies import MAX_WEIGHTS
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
-MAX_TRIAL = 100_000  # steps of a trial, whose graph has to be kept
+FEW_SEQUENCES = 5  # as many or more are taken together by the learner, if a minibatch has them
 
 
 class RL2Config(AgentConfig):
@@ -42,13 +43,6 @@ class RL2Config(AgentConfig):
             "false with normalize_observations, which normalises them by constants",
             True,
         )
-        steps = family.horizon * (sampling.adaptation_steps + 1)
-        check(
-            steps <= MAX_TRIAL,
-            "kind",
-            f"trials of at most {MAX_TRIAL:,} steps, env.horizon * (sampling.adaptation_steps + 1)",
-            steps,
-        )
         space = family.action_space
         if isinstance(space, Discrete):
             if self.network.action_bound == "tanh":
@@ -56,12 +50,41 @@ class RL2Config(AgentConfig):
         elif self.network.action_bound == "tanh" and not np.isfinite(space.high).all():
             raise ConfigError("network.action_bound: tanh needs an action space with bounds")
 
+    def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        kept, values, graph = self._update_sizes(family, sampling)
+        return 4 * (kept + max(values, graph))  # float32
+
+    def memory_advice(self, family: TaskFamily, sampling: SamplingConfig) -> list[str]:
+        _, values, graph = self._update_sizes(family, sampling)
+        cut = "a smaller" if self.update.truncate else "a positive"
+        advice = ["a smaller --agent.network.size", f"{cut} --agent.update.truncate"]
+        return advice if graph > values else advice[:1]
+
+    def _update_sizes(self, family: TaskFamily, sampling: SamplingConfig) -> tuple[int, int, int]:
+        """Return how many numbers an update keeps at least of episodes of the whole horizon: the
+        trials and their inputs; with these, first the inputs after each step and the memories of
+        all trials, in two copies, and then the states of the cell with their derivatives in the
+        sequences of a minibatch that the learner takes together."""
+        obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
+        num_inputs = obs_dim + action_size(family.action_space) + 2
+        length = family.horizon * (sampling.adaptation_steps + 1)
+        num_trials = sampling.num_tasks * sampling.num_episodes
+        steps = num_trials * length
+        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * num_inputs)
+        segment = min(length, self.update.truncate or length)
+        sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
+        graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
+        memory_size = self.network.size * (1 if self.network.cell == "gru" else 2)
+        return kept, steps * (num_inputs + 2 * memory_size), graph
+
     def make(self, setup: AgentSetup) -> RL2Agent:
         space, obs_dim = setup.action_space, math.prod(setup.observation_space.shape)
         discrete = isinstance(space, Discrete)
-        size = int(space.n) if discrete else math.prod(space.shape)
+        size = action_size(space)
         bound = None if discrete else torch.from_numpy(np.asarray(space.high, np.float64).ravel())
         network = RecurrentNetwork(self.network, obs_dim + size + 2, size, bound)
+        expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
+        check(network.num_weights <= MAX_WEIGHTS, "network.size", expected, self.network.size)
         encoder = InputEncoder(
             num_actions=size if discrete else None,
             obs=Moments.empty(obs_dim) if self.running_observations else None,
@@ -83,3 +106,8 @@ class RL2Config(AgentConfig):
 
     def may_transfer(self, name: str) -> bool:
         return not name.startswith("adam.") and name != "num_updates"
+
+
+def action_size(space: Box | Discrete) -> int:
+    """Return the size of an action as an input of the network: discrete actions are one-hot."""
+    return int(space.n) if isinstance(space, Discrete) else math.prod(space.shape)

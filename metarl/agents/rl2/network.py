@@ -92,6 +92,14 @@ class RecurrentNetwork:
         self.gates = 3 if config.cell == "gru" else 4
         self.memory_size = config.size * (1 if config.cell == "gru" else 2)
 
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of the memory and of all layers."""
+        size, hidden = self.config.size, self.config.hidden
+        layers = [pairwise((size, *hidden, outputs)) for outputs in (self.num_outputs, 1)]
+        memory = self.gates * size * (self.num_inputs + size)
+        return memory + sum(fan_in * fan_out for each in layers for fan_in, fan_out in each)
+
     def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
         """Draw the initial parameters."""
         size, gates = self.config.size, self.gates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -70,3 +70,32 @@ class RecallBatchEnv(BatchEnv):
 
     def render_state(self, episode):
         return self.sign[episode : episode + 1].copy()
+
+
+@dataclass(frozen=True)
+class FaultyRecall(Recall):
+    """Recall in which some rewards are not finite, or so large that their sums are not."""
+
+    fault: Literal["nan", "large"] = "nan"
+    share: float = 0.0
+    """How likely an episode fails, at its second step."""
+
+    name: ClassVar[str] = "faulty_recall"
+
+    def make_batch(self, num_episodes, num_threads=1):
+        return FaultyRecallBatchEnv(self, num_episodes, num_threads)
+
+
+class FaultyRecallBatchEnv(RecallBatchEnv):
+    family: FaultyRecall
+
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        obs = super().reset(tasks, rngs)
+        self.fails = np.array([rng.random() for rng in rngs]) < self.family.share
+        return obs
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        value = np.nan if self.family.fault == "nan" else 3e38
+        reward[self.fails & (self.steps == 2)] = value
+        return obs, reward, terminated

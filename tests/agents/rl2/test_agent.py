@@ -34,6 +34,10 @@ FAMILIES = {
 }
 
 
+each_cell = pytest.mark.parametrize("cell", ["gru", "lstm"])
+each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
 def make(family, num_episodes=2, adaptation_steps=1, threads=1, **agent) -> Config:
     settings = {
         name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value
@@ -110,28 +114,33 @@ def test_acting_is_the_learners_network(cell, family, bound):
     outputs = found.policy.outputs[0][:, first].detach().numpy()
     if family.action_space.__class__.__name__ == "Discrete":
         outputs = outputs.argmax(-1)[:, None]
-    np.testing.assert_allclose(action.reshape(len(outputs), -1), outputs, atol=1e-5)
+    np.testing.assert_allclose(action.reshape(len(outputs), -1), outputs, atol=1e-6)
 
 
-def test_the_memory_is_carried_within_a_trial_and_empty_before_it():
-    config = make(FAMILIES["point"])
+@each_cell
+@each_family
+def test_the_memory_is_carried_within_a_trial_and_empty_before_it(cell, family):
+    config = make(family, network={"cell": cell})
     agent, _ = updated(config)
     first, second = play(config, agent)
     assert not first.state.memory.any()
     assert not first.state.anew.any()
     assert np.array_equal(second.state.memory, first.episodes.memory)
     assert second.state.anew.all()
-    assert np.array_equal(second.state.action, first.episodes.action[:, :, -1])
+    action = agent.encoder.encode_action(first.episodes.action[:, :, -1])
+    assert np.array_equal(second.state.action, action)
     assert np.array_equal(second.state.reward, first.episodes.reward[:, :, -1])
     assert not np.array_equal(second.episodes.memory, first.episodes.memory)
 
 
-def test_other_tasks_leave_no_trace_in_a_trial():
-    config = make(FAMILIES["point"])
+@each_cell
+@each_family
+def test_other_tasks_leave_no_trace_in_a_trial(cell, family):
+    config = make(family, network={"cell": cell})
     agent, _ = updated(config)
     tasks = config.env.tasks("train", 4)
     moved = tasks.copy()
-    moved[1] = [0.5, 0.5]
+    moved[1] = config.env.tasks("test", 1)
     one, other = (play(config, agent, each)[-1] for each in (tasks, moved))
     for name in ("memory", "reward"):
         same = [
@@ -141,9 +150,55 @@ def test_other_tasks_leave_no_trace_in_a_trial():
         assert same == [True, False, True, True], name
 
 
-def test_an_episode_that_has_ended_changes_nothing():
-    """The memory stands still, whatever is observed after the end."""
-    config = make(FAMILIES["point"])
+@each_cell
+@each_family
+def test_the_data_of_a_trial_is_its_own(cell, family):
+    """In learning: other observations and rewards of a trial change nothing of the others but the
+    mean and standard deviation of the advantages."""
+    config = make(family, adaptation_steps=2, network={"cell": cell})
+    agent, _ = updated(config)
+    trials = join_episodes([episodes for _, episodes in play(config, agent)])
+    obs, reward = trials.obs.copy(), trials.reward.copy()
+    obs[3], reward[3] = 1 - obs[3], 1 - reward[3]
+    found = []
+    for each in (trials, replace(trials, obs=obs, reward=reward)):
+        inputs = encode_trials(agent.encoder, each)
+        batch, _ = agent._learner.batch(agent.params, each, *inputs, 0.7)
+        found.append({name: value for name, value in batch.tensors.items() if name != "advantage"})
+    others = torch.arange(8) != 3
+    for name, value in found[0].items():
+        assert torch.equal(value[others], found[1][name][others]), name
+    for name in ("inputs", "log_prob", "target"):
+        assert not torch.equal(found[0][name][3], found[1][name][3]), name
+
+
+@each_cell
+@each_family
+@pytest.mark.parametrize("update", [{}, {"truncate": 3}], ids=["whole", "truncated"])
+def test_steps_that_did_not_take_place_change_nothing(cell, family, update):
+    """In learning: whatever was observed and done after the end of an episode. Rewards are 0."""
+    config = make(family, network={"cell": cell}, update=update)
+    agents = [updated(config, 1)[0] for _ in range(2)]
+    rng = np.random.default_rng(0)
+    rollouts = play(config, agents[0], iteration=1)
+    for _, episodes in rollouts:
+        episodes.mask[1:3, 0, 2:] = False
+        episodes.mask[3, :, 1:] = False
+        episodes.reward[~episodes.mask] = 0
+    agents[0].update(rollouts, np.random.default_rng(0), Timer())
+    for _, episodes in rollouts:
+        gone = ~episodes.mask
+        assert gone.sum() >= 10
+        episodes.obs[gone] = rng.normal(size=(gone.sum(), episodes.obs.shape[-1]))
+        episodes.action[gone] = 1
+    agents[1].update(rollouts, np.random.default_rng(0), Timer())
+    assert_same(agents[0].state_dict(), agents[1].state_dict())
+
+
+@each_cell
+def test_an_episode_that_has_ended_changes_nothing(cell):
+    """In acting: the memory stands still, whatever is observed after the end."""
+    config = make(FAMILIES["point"], network={"cell": cell})
     agent = config.make_agent()
     actor = agent.actor(agent.initial_state(1))
     shape, noise = (1, 2), np.zeros((1, 2, 2), np.float32)
@@ -156,8 +211,10 @@ def test_an_episode_that_has_ended_changes_nothing():
     assert np.array_equal(actor.memory[0, 1], before[0, 1])
 
 
-def test_an_episode_that_was_left_out_leaves_the_state_as_it_was():
-    config = make(FAMILIES["point"])
+@each_cell
+@each_family
+def test_an_episode_that_was_left_out_leaves_the_state_as_it_was(cell, family):
+    config = make(family, network={"cell": cell})
     agent = config.make_agent()
     state, episodes = play(config, agent)[0]
     lost = episodes.mask.copy()
@@ -201,18 +258,21 @@ def test_the_gradient_of_the_loss_goes_through_the_whole_trial(family, cell):
 
 
 @pytest.mark.parametrize("agent", [{}, {"update": {"truncate": 3}}], ids=["whole", "truncated"])
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_threads_do_not_change_a_bit(family, agent):
-    one, two = (
-        updated(make(family, num_episodes=6, threads=threads, **agent)) for threads in (1, 2)
-    )
+@each_cell
+@each_family
+def test_threads_do_not_change_a_bit(cell, family, agent):
+    settings = {"num_episodes": 12, "network": {"cell": cell}, **agent}
+    one, two = (updated(make(family, threads=threads, **settings)) for threads in (1, 2))
     assert_same(one[0].state_dict(), two[0].state_dict())
     assert one[1] == two[1]
 
 
-def test_truncation_at_the_end_of_a_trial_truncates_nothing():
+@each_cell
+def test_truncation_at_the_end_of_a_trial_truncates_nothing(cell):
+    settings = {"network": {"cell": cell}}
     whole, long, short = (
-        updated(make(FAMILIES["point"], update={"truncate": steps}), 1)[0] for steps in (0, 10, 4)
+        updated(make(FAMILIES["point"], update={"truncate": steps}, **settings), 1)[0]
+        for steps in (0, 10, 4)
     )
     assert_same(whole.state_dict(), long.state_dict())
     for name, value in whole.params.items():
@@ -220,9 +280,10 @@ def test_truncation_at_the_end_of_a_trial_truncates_nothing():
             assert not torch.equal(value, short.params[name]), name
 
 
-def test_segments_have_the_memory_of_their_trial():
+@each_cell
+def test_segments_have_the_memory_of_their_trial(cell):
     """So that what they say is what the whole trial says; the last segment is padded."""
-    config = make(FAMILIES["point"], update={"truncate": 4})
+    config = make(FAMILIES["point"], update={"truncate": 4}, network={"cell": cell})
     agent, _ = updated(config)
     trials = join_episodes([episodes for _, episodes in play(config, agent)])
     inputs = encode_trials(agent.encoder, trials)
@@ -230,15 +291,18 @@ def test_segments_have_the_memory_of_their_trial():
     assert batch.segments == 3
     assert batch.inputs.shape[:2] == (8 * 3, 4)
     found = agent.network(agent.params, batch.inputs, batch.memory)
-    whole = agent.network(agent.params, torch.from_numpy(inputs[0]), torch.zeros(8, 6))
+    start = torch.zeros(8, agent.network.memory_size)
+    whole = agent.network(agent.params, torch.from_numpy(inputs[0]), start)
     joined = found.value.unflatten(0, (8, 3)).flatten(1)[:, :10]
     torch.testing.assert_close(joined, whole.value)
     assert batch.weight.unflatten(0, (8, 3)).flatten(1)[:, 10:].sum() == 0
     assert batch.rows_of(torch.tensor([2, 0])).tolist() == [6, 7, 8, 0, 1, 2]
 
 
-def test_a_checkpoint_has_all_that_learning_needs():
-    config = make(FAMILIES["mdp"])
+@each_cell
+@each_family
+def test_a_checkpoint_has_all_that_learning_needs(cell, family):
+    config = make(family, network={"cell": cell})
     agent, _ = updated(config, 3)
     half, _ = updated(config, 2)
     resumed = config.make_agent(half.state_dict())
@@ -280,8 +344,10 @@ def test_without_normalisation_there_are_no_moments():
     assert kinds == {"params", "adam", "num_updates"}
 
 
-def test_an_update_that_is_not_finite_changes_nothing():
-    config = make(FAMILIES["mdp"])
+@each_cell
+@each_family
+def test_an_update_that_is_not_finite_changes_nothing(cell, family):
+    config = make(family, network={"cell": cell})
     agent, _ = updated(config)
     before = agent.state_dict()
     rollouts = play(config, agent)
@@ -299,6 +365,10 @@ def test_an_update_that_is_not_finite_changes_nothing():
     ("agent", "expected"),
     [
         ({"network": {"size": 0}}, r"agent\.network\.size: expected between 1 and 4096, got 0"),
+        (
+            {"network": {"cell": "lstm", "size": 0}},
+            r"agent\.network\.size: expected between 1 and 4096, got 0",
+        ),
         ({"network": {"cell": "rnn"}}, r"agent\.network\.cell: expected one of gru, lstm"),
         ({"inner": {"lr": 1.0}}, r"agent\.inner: unknown key where agent\.kind is rl2"),
         (
@@ -312,18 +382,25 @@ def test_bad_settings_are_one_line(agent, expected):
         make(FAMILIES["mdp"], **agent)
 
 
-def test_a_trial_that_is_too_long_is_refused():
-    with pytest.raises(ConfigError, match=r"agent\.kind: expected trials of at most 100,000 steps"):
-        make(PointNav(horizon=60_000), adaptation_steps=1)
+@pytest.mark.parametrize(
+    ("network", "size"), [({"size": 2000}, 2000), ({"size": 4, "hidden": [3000, 3000]}, 4)]
+)
+def test_a_network_that_no_machine_trains_is_refused(network, size):
+    """Before its weights are drawn."""
+    config = make(FAMILIES["mdp"], network=network)
+    expected = rf"^agent\.network\.size: expected .* at most 10,000,000 weights .*, got {size}$"
+    with pytest.raises(ConfigError, match=expected):
+        config.make_agent()
 
 
-def test_a_first_observation_is_recalled():
+@each_cell
+def test_a_first_observation_is_recalled(cell):
     """No policy without a memory gets more than half of the rewards."""
     config = make(
         Recall(),
         num_episodes=16,
         adaptation_steps=0,
-        network={"size": 16, "hidden": []},
+        network={"cell": cell, "size": 16, "hidden": []},
         update={"lr": 0.01, "epochs": 4, "minibatches": 4},
     )
     agent = config.make_agent()

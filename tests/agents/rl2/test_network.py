@@ -51,6 +51,13 @@ def test_the_memory_is_torchs_own(cell):
         torch.testing.assert_close(found[:, -1, 6:], last[1][0])
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_are_counted(cell):
+    net = network(cell, hidden=(4, 3))
+    params = net.init(np.random.default_rng(0))
+    assert net.num_weights == sum(each.numel() for each in params.values() if each.ndim == 2)
+
+
 def test_the_derivatives_of_the_gru_are_those_of_differences():
     rng = np.random.default_rng(1)
     shapes = [(5, 3, 12), (3, 4), (4, 12), (12,)]
