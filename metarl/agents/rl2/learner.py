@@ -5,6 +5,8 @@ n is the number of trials, L the number of steps of the longest trial.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,9 +24,10 @@ from metarl.core.params import Params, concatenate, flatten, leaves, total, unfl
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite
 
-ROWS = 8
-"""Number of sequences that a thread processes together on a CPU. It does not depend on the number
-of threads, so that results do not either."""
+ROWS = 40
+"""Largest number of sequences that a thread processes together on a CPU."""
+FEW_ROWS = 16
+"""Number of sequences that are worth a thread of their own on a CPU."""
 
 
 def reward_scale(
@@ -67,7 +70,7 @@ class Learner:
         self._network, self._config, self._device = network, config, device
         on_cpu = device.type == "cpu"
         self._pool = MicrobatchPool(num_threads if on_cpu else 1)
-        self._rows = ROWS if on_cpu else None
+        self._on_cpu = on_cpu
 
     def batch(
         self, params: Params, trials: Trials, inputs: np.ndarray, after: np.ndarray, scale: float
@@ -94,16 +97,17 @@ class Learner:
                 where = ends[rows] & bootstrap[rows]
                 further = self._network(params, beyond[rows][where][:, None], found.memory[where])
                 last[where] = further.value[:, 0]
-            return found.policy.log_prob(action[rows]), found.value, last, found.memory
+            policy = found.policy
+            return policy.outputs[0], policy.log_prob(action[rows]), found.value, last, found.memory
 
         parts = self._pool.map(work, self._chunks(torch.arange(len(x), device=self._device)))
-        log_prob, value, last_value, memory = (torch.cat(part) for part in zip(*parts, strict=True))
+        outputs, log_prob, value, last_value, memory = map(torch.cat, zip(*parts, strict=True))
         advantage = trial_advantages(reward, value, last_value, ends, mask, self._config)
         target = value + advantage
         kept = advantage[mask]
         explained = 1 - kept.var(correction=0) / target[mask].var(correction=0).clamp(min=1e-12)
         advantage = (advantage - kept.mean()) / (kept.std(correction=0) + 1e-8) * mask
-        batch = PPOBatch(x, start, action, log_prob, advantage, target, mask.to(x))
+        batch = PPOBatch(x, start, action, outputs, log_prob, advantage, target, mask.to(x))
         return self._segments(batch, memory), float(explained)
 
     def _segments(self, batch: PPOBatch, memory: Tensor) -> PPOBatch:
@@ -122,7 +126,10 @@ class Learner:
         return PPOBatch(**tensors, memory=before.flatten(0, 1), segments=before.shape[1])
 
     def _chunks(self, rows: Tensor) -> list[Tensor]:
-        return list(rows.split(self._rows or len(rows)))
+        """Return rows in parts of similar size, whose number does not depend on that of threads."""
+        count = len(rows)
+        number = max(1, math.ceil(count / ROWS), min(2, count // FEW_ROWS)) if self._on_cpu else 1
+        return list(rows.tensor_split(number))
 
     def learn(
         self,
@@ -194,9 +201,8 @@ class Learner:
         @torch.no_grad()
         def work(rows: Tensor) -> Tensor:
             part = batch.rows(rows)
-            before, after = (
-                self._network(params, part.inputs, part.memory).policy for params in (old, new)
-            )
+            before = self._network.distribution(old, part.outputs)
+            after = self._network(new, part.inputs, part.memory).policy
             entropy = after.entropy().expand_as(part.weight)
             return (torch.stack([before.kl(after), entropy]) * part.weight).sum((1, 2))
 

@@ -141,18 +141,18 @@ class RecurrentNetwork:
         """
         by_step = inputs.transpose(0, 1).contiguous()
         states = (self._gru if self.gates == 3 else self._lstm)(params, by_step, memory)
-        states = states.transpose(0, 1)  # (n, T, memory_size)
-        hidden = states[..., : self.config.size]
+        hidden = states[..., : self.config.size]  # (T, n, H)
         value = self._mlp(params, "value", hidden)[..., 0]
-        return Predictions(self.distribution(params, hidden), value, states)
-
-    def distribution(self, params: Params, hidden: Tensor) -> Distribution:
-        """Return the action distributions at outputs of the memory, (n, T, H)."""
         outputs = self._mlp(params, "policy", hidden)
+        if self.config.action_bound == "tanh" and self.bound is not None:
+            outputs = self.bound.to(outputs) * torch.tanh(outputs)
+        policy = self.distribution(params, outputs.transpose(0, 1))
+        return Predictions(policy, value.T, states.transpose(0, 1))
+
+    def distribution(self, params: Params, outputs: Tensor) -> Distribution:
+        """Return the action distributions with these means or logits, (n, T, num_outputs)."""
         if self.bound is None:
             return Categorical(outputs)
-        if self.config.action_bound == "tanh":
-            outputs = self.bound.to(outputs) * torch.tanh(outputs)
         low = math.log(self.config.min_std)
         return Normal(outputs, params["policy.log_std"].clamp(min=low).view(1, 1, -1))
 

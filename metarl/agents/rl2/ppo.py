@@ -59,6 +59,7 @@ class PPOBatch:
         inputs: inputs of the network, (n * S, L, num_inputs).
         memory: memory before the first step, (n * S, memory_size).
         action: (n * S, L, action_dim).
+        outputs: means or logits of the policy that acted, (n * S, L, num_outputs).
         log_prob: log probability of the actions under the policy that acted, (n * S, L).
         advantage: standardised, (n * S, L).
         target: target of the value function, (n * S, L).
@@ -69,6 +70,7 @@ class PPOBatch:
     inputs: Tensor
     memory: Tensor
     action: Tensor
+    outputs: Tensor
     log_prob: Tensor
     advantage: Tensor
     target: Tensor
