@@ -86,8 +86,7 @@ class GRUSequence(torch.autograd.Function):
         np.subtract(1, reset, out=by_reset)
         by_reset *= recurrent
         by_reset *= by_recurrent
-        np.subtract(before, new, out=by_update)
-        by_update *= update
+        np.subtract(hidden[1:], new, out=by_update)
         by_update *= kept
         carried_grad, product_grad = np.empty_like(new), np.empty_like(factors)
         flat = product_grad.reshape(steps, count, 3 * size)  # a view

@@ -139,7 +139,7 @@ class RecurrentNetwork:
             inputs: (n, T, num_inputs).
             memory: the memory before the first step, (n, memory_size).
         """
-        by_step = inputs.transpose(0, 1).contiguous()
+        by_step = inputs.transpose(0, 1)
         states = (self._gru if self.gates == 3 else self._lstm)(params, by_step, memory)
         hidden = states[..., : self.config.size]  # (T, n, H)
         value = self._mlp(params, "value", hidden)[..., 0]
@@ -158,28 +158,27 @@ class RecurrentNetwork:
 
     def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
         activation = torch.tanh if self.config.activation == "tanh" else torch.relu
+        shape, x = x.shape[:-1], x.flatten(0, 1).T  # (H, T n)
         for layer in range(len(self.config.hidden) + 1):
             if layer:
                 x = activation(x)
-            x = F.linear(x, params[f"{name}.weight{layer}"].T, params[f"{name}.bias{layer}"])
-        return x
+            # The matrix products of CPUs, those of the derivatives too, take a third of the time
+            # for 6 rows that they take for 6 columns.
+            weight, bias = params[f"{name}.weight{layer}"], params[f"{name}.bias{layer}"]
+            x = weight.T.contiguous() @ x + bias[:, None]
+        return x.T.unflatten(0, shape)
 
     def _gru(self, params: Params, inputs: Tensor, memory: Tensor) -> Tensor:
         if inputs.device.type == "cpu":
-            projected = F.linear(
-                inputs, params["memory.input_weight"].T, params["memory.input_bias"]
-            )
-            return GRUSequence.apply(
-                projected, memory, params["memory.weight"], params["memory.bias"]
-            )
+            weight, bias = params["memory.weight"], params["memory.bias"]
+            return GRUSequence.apply(project(params, inputs), memory, weight, bias)
         return fused_gru(params, inputs, memory)
 
     def _lstm(self, params: Params, inputs: Tensor, memory: Tensor) -> Tensor:
         """Return hidden and cell states, one after the other on the last axis."""
         hidden, cell = memory.chunk(2, -1)
-        projected = F.linear(inputs, params["memory.input_weight"].T, params["memory.input_bias"])
         states = []
-        for step in projected:
+        for step in project(params, inputs):
             gates = torch.addmm(params["memory.bias"], hidden, params["memory.weight"]) + step
             keep_in, forget, new, out = gates.chunk(4, -1)
             cell = torch.sigmoid(forget) * cell + torch.sigmoid(keep_in) * torch.tanh(new)
@@ -188,11 +187,19 @@ class RecurrentNetwork:
         return torch.stack(states)
 
 
+def project(params: Params, inputs: Tensor) -> Tensor:
+    """Return inputs (T, n, num_inputs) times the input weights, plus the bias, (T, n, gates * H)."""
+    # The bias is the weight of a further input, 1: adding it apart would take another half of the
+    # time of the product.
+    weight = torch.cat([params["memory.input_weight"], params["memory.input_bias"][None]])
+    return (F.pad(inputs, (0, 1), value=1.0).flatten(0, 1) @ weight).unflatten(0, inputs.shape[:2])
+
+
 def fused_gru(params: Params, inputs: Tensor, memory: Tensor) -> Tensor:
     """Return the hidden states, (T, n, H), by torch's own GRU, which is one operation on a GPU."""
     weights = [params[f"memory.{name}"].T.contiguous() for name in ("input_weight", "weight")]
     flat = [*weights, params["memory.input_bias"], params["memory.bias"]]
     # In cuDNN only a GRU in training has a backward pass.
     settings = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": True}
-    hidden = memory[None].contiguous()
-    return torch.gru(inputs, hidden, flat, **settings, bidirectional=False, batch_first=False)[0]
+    start = inputs.contiguous(), memory[None].contiguous()
+    return torch.gru(*start, flat, **settings, bidirectional=False, batch_first=False)[0]
