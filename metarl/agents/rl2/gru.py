@@ -76,32 +76,32 @@ class GRUSequence(torch.autograd.Function):
         hidden, parts, new, weight = (each.detach().numpy() for each in ctx.saved_tensors)
         given, (steps, count, size) = upstream.numpy(), new.shape
         before, (reset, update, recurrent) = hidden[:-1], np.split(parts, 3, axis=-1)
-        # Factors of the derivative with respect to the hidden state after each step
-        kept = 1 - update
-        by_new = 1 - new * new
+        # Derivatives of the hidden state after a step, (T, n, H): with respect to what tanh and the
+        # sigmoids are taken of, and the recurrent part of the new state
+        by_new, kept = 1 - new * new, 1 - update
         by_new *= kept
-        factors = np.empty((steps, count, 3, size), new.dtype)
-        by_reset, by_update, by_recurrent = np.moveaxis(factors, 2, 0)
+        grads = np.empty((steps, count, 3, size), new.dtype)
+        by_reset, by_update, by_recurrent = np.moveaxis(grads, 2, 0)
         np.multiply(by_new, reset, out=by_recurrent)
         np.subtract(1, reset, out=by_reset)
         by_reset *= recurrent
         by_reset *= by_recurrent
         np.subtract(hidden[1:], new, out=by_update)
         by_update *= kept
-        carried_grad, product_grad = np.empty_like(new), np.empty_like(factors)
-        flat = product_grad.reshape(steps, count, 3 * size)  # a view
+        # They become those of the loss, from the last step to the first.
+        flat = grads.reshape(steps, count, 3 * size)  # a view
         carried, direct = np.zeros_like(new[0]), np.empty_like(new[0])
         transposed = np.ascontiguousarray(weight.T)
         for t in range(steps - 1, -1, -1):
-            grad = carried_grad[t]
-            np.add(carried, given[t], out=grad)
-            np.multiply(factors[t], grad[:, None], out=product_grad[t])
+            carried += given[t]
+            grads[t] *= carried[:, None]
+            by_new[t] *= carried
+            np.multiply(carried, update[t], out=direct)
             np.matmul(flat[t], transposed, out=carried)
-            np.multiply(grad, update[t], out=direct)
             carried += direct
         rows = flat.reshape(-1, 3 * size)
         weight_grad, bias_grad = before.reshape(-1, size).T @ rows, rows.sum(axis=0)
         # The input of the new state is not multiplied by the reset gate.
-        np.multiply(by_new, carried_grad, out=flat[..., 2 * size :])
+        flat[..., 2 * size :] = by_new
         found = flat, carried, weight_grad, bias_grad
         return tuple(torch.from_numpy(each) for each in found)  # pyright: ignore

@@ -188,7 +188,7 @@ class RecurrentNetwork:
 
 
 def project(params: Params, inputs: Tensor) -> Tensor:
-    """Return inputs (T, n, num_inputs) times the input weights, plus the bias, (T, n, gates * H)."""
+    """Return inputs (T, n, num_inputs) times their weights, plus the bias, (T, n, gates * H)."""
     # The bias is the weight of a further input, 1: adding it apart would take another half of the
     # time of the product.
     weight = torch.cat([params["memory.input_weight"], params["memory.input_bias"][None]])
