@@ -51,6 +51,9 @@ class RecurrentActor:
         self.memory, self._action = state["memory"], state["action"]
         self._reward, self._anew = state["reward"], state["anew"]
         self._num_outputs = params[f"policy.bias{len(config.hidden)}"].shape[0]
+        if bound is not None:
+            low = math.log(config.min_std)
+            self._std = np.exp(np.maximum(params["policy.log_std"], low))
         self._first = True
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
@@ -79,32 +82,39 @@ class RecurrentActor:
         memory = self._next_memory(flat, self.memory.reshape(len(flat), -1))
         memory = memory.reshape(*active.shape, -1)
         outputs = self._outputs(memory[..., : self._config.size])
-        self.memory = np.where(active[..., None], memory, self.memory)
+        ended = not active.all()
+        self.memory = np.where(active[..., None], memory, self.memory) if ended else memory
         if self._bound is None:
             scores = outputs if self._deterministic else outputs + noise
             action = scores.argmax(-1, keepdims=True).astype(np.float32)
         else:
-            action = outputs
-            if not self._deterministic:
-                low = math.log(self._config.min_std)
-                action = outputs + np.exp(np.maximum(self._params["policy.log_std"], low)) * noise
+            action = outputs if self._deterministic else outputs + self._std * noise
         self._action = self._encoder.encode_action(action)
         return action
 
     def _next_memory(self, inputs: np.ndarray, memory: np.ndarray) -> np.ndarray:
         """Return the memory (N, memory_size) after inputs (N, num_inputs)."""
         params, size = self._params, self._config.size
-        projected = inputs @ params["memory.input_weight"] + params["memory.input_bias"]
-        product = memory[:, :size] @ params["memory.weight"] + params["memory.bias"]
+        projected = inputs @ params["memory.input_weight"]
+        projected += params["memory.input_bias"]
+        product = memory[:, :size] @ params["memory.weight"]
+        product += params["memory.bias"]
         if self._config.cell == "gru":
             gates = sigmoid(projected[:, : 2 * size] + product[:, : 2 * size])
             reset, update = gates[:, :size], gates[:, size:]
-            new = np.tanh(projected[:, 2 * size :] + reset * product[:, 2 * size :])
-            return new + update * (memory - new)
-        gates = projected + product
-        keep_in, forget = sigmoid(gates[:, :size]), sigmoid(gates[:, size : 2 * size])
-        new, out = np.tanh(gates[:, 2 * size : 3 * size]), sigmoid(gates[:, 3 * size :])
-        cell = forget * memory[:, size:] + keep_in * new
+            new = reset * product[:, 2 * size :]
+            new += projected[:, 2 * size :]
+            np.tanh(new, out=new)
+            after = memory - new
+            after *= update
+            after += new
+            return after
+        gates = projected
+        gates += product
+        for sigmoids in (gates[:, : 2 * size], gates[:, 3 * size :]):
+            sigmoid(sigmoids)
+        keep_in, forget, new, out = np.split(gates, 4, axis=1)
+        cell = forget * memory[:, size:] + keep_in * np.tanh(new)
         return np.concatenate([out * np.tanh(cell), cell], axis=1)
 
     def _outputs(self, hidden: np.ndarray) -> np.ndarray:
@@ -113,13 +123,17 @@ class RecurrentActor:
         for layer in range(len(self._config.hidden) + 1):
             if layer:
                 x = np.tanh(x) if self._config.activation == "tanh" else np.maximum(x, 0)
-            x = x @ self._params[f"policy.weight{layer}"] + self._params[f"policy.bias{layer}"]
+            x = x @ self._params[f"policy.weight{layer}"]
+            x += self._params[f"policy.bias{layer}"]
         if self._bound is not None and self._config.action_bound == "tanh":
             x = self._bound * np.tanh(x)
         return x.reshape(*hidden.shape[:2], -1)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(-x)), by tanh, which does not overflow and is faster."""
-    half = np.float32(0.5)
-    return half * np.tanh(half * x) + half
+    """Replace x by 1 / (1 + exp(-x)), by tanh, which does not overflow and is faster; return it."""
+    x *= 0.5
+    np.tanh(x, out=x)
+    x *= 0.5
+    x += 0.5
+    return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 LIMIT = 10.0  # bound of normalised values
+FIELDS = ("count", "mean", "square")
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,22 @@ class Moments:
             values: the values.
             shift: whether the means are subtracted before.
         """
-        shifted = values - self.mean if shift else values
-        return np.clip(shifted / self.std, -LIMIT, LIMIT).astype(np.float32)
+        mean, std = self._in_float32
+        shifted = np.subtract(values, mean if shift else np.float32(0), dtype=np.float32)
+        shifted /= std
+        np.maximum(shifted, -LIMIT, out=shifted)
+        return np.minimum(shifted, LIMIT, out=shifted)
+
+    @functools.cached_property
+    def _in_float32(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations, (k,) each."""
+        return self.mean.astype(np.float32), self.std.astype(np.float32)
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Return the moments as tensors, named `NAME.count` and so on."""
-        return {f"{name}.{key}": torch.tensor(value) for key, value in vars(self).items()}
+        return {f"{name}.{key}": torch.tensor(getattr(self, key)) for key in FIELDS}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], name: str) -> Moments:
         """Return the moments of a `state_dict` with this name."""
-        return cls(*(state[f"{name}.{key}"].numpy().copy() for key in ("count", "mean", "square")))
+        return cls(*(state[f"{name}.{key}"].numpy().copy() for key in FIELDS))
