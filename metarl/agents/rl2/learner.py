@@ -24,10 +24,25 @@ from metarl.core.params import Params, concatenate, flatten, leaves, total, unfl
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite
 
-ROWS = 40
-"""Largest number of sequences that a thread processes together on a CPU."""
-FEW_ROWS = 16
-"""Number of sequences that are worth a thread of their own on a CPU."""
+MAX_ROWS, FEW_ROWS = 40, 8
+"""Number of sequences that a thread processes together on a CPU: at most, and in long sequences."""
+ROW_STEPS = 16_000
+"""Number of steps of all these sequences from which on there are fewer of them, for the memory."""
+
+
+def microbatches(rows: Tensor, steps: int) -> list[Tensor]:
+    """Split rows into parts of similar size, each for one thread of a CPU.
+
+    Wide matrix products are faster; two threads are faster than one. The parts do not depend on the
+    number of threads, so that results do not either.
+
+    Args:
+        rows: indices of sequences.
+        steps: number of steps of each sequence.
+    """
+    size = min(MAX_ROWS, max(FEW_ROWS, ROW_STEPS // steps))
+    number = max(1, math.ceil(len(rows) / size), min(2, len(rows) // FEW_ROWS))
+    return list(rows.tensor_split(number))
 
 
 def reward_scale(
@@ -68,9 +83,7 @@ class Learner:
         self, network: RecurrentNetwork, config: PPOConfig, device: torch.device, num_threads: int
     ) -> None:
         self._network, self._config, self._device = network, config, device
-        on_cpu = device.type == "cpu"
-        self._pool = MicrobatchPool(num_threads if on_cpu else 1)
-        self._on_cpu = on_cpu
+        self._pool = MicrobatchPool(num_threads if device.type == "cpu" else 1)
 
     def batch(
         self, params: Params, trials: Trials, inputs: np.ndarray, after: np.ndarray, scale: float
@@ -100,7 +113,8 @@ class Learner:
             policy = found.policy
             return policy.outputs[0], policy.log_prob(action[rows]), found.value, last, found.memory
 
-        parts = self._pool.map(work, self._chunks(torch.arange(len(x), device=self._device)))
+        rows = torch.arange(len(x), device=self._device)
+        parts = self._pool.map(work, self._split(rows, x.shape[1]))
         outputs, log_prob, value, last_value, memory = map(torch.cat, zip(*parts, strict=True))
         advantage = trial_advantages(reward, value, last_value, ends, mask, self._config)
         target = value + advantage
@@ -125,11 +139,8 @@ class Learner:
         tensors = {name: cut(x) for name, x in batch.tensors.items() if name != "memory"}
         return PPOBatch(**tensors, memory=before.flatten(0, 1), segments=before.shape[1])
 
-    def _chunks(self, rows: Tensor) -> list[Tensor]:
-        """Return rows in parts of similar size, whose number does not depend on that of threads."""
-        count = len(rows)
-        number = max(1, math.ceil(count / ROWS), min(2, count // FEW_ROWS)) if self._on_cpu else 1
-        return list(rows.tensor_split(number))
+    def _split(self, rows: Tensor, steps: int) -> list[Tensor]:
+        return microbatches(rows, steps) if self._device.type == "cpu" else [rows]
 
     def learn(
         self,
@@ -185,14 +196,14 @@ class Learner:
         """Return the terms of the loss on some rows, (3,), and its gradient, (P,)."""
         count = batch.weight[rows].sum()
 
-        def work(chunk: Tensor) -> tuple[Tensor, Tensor]:
-            start, part = leaves(params), batch.rows(chunk)
+        def work(rows: Tensor) -> tuple[Tensor, Tensor]:
+            start, part = leaves(params), batch.rows(rows)
             predictions = self._network(start, part.inputs, part.memory)
             terms = ppo_loss(predictions, part, self._config) / count
             gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
             return terms.detach(), concatenate(gradient)
 
-        parts = self._pool.map(work, self._chunks(rows))
+        parts = self._pool.map(work, self._split(rows, batch.weight.shape[1]))
         return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])
 
     def _kl_and_entropy(self, old: Params, new: Params, batch: PPOBatch) -> tuple[float, float]:
@@ -207,6 +218,6 @@ class Learner:
             return (torch.stack([before.kl(after), entropy]) * part.weight).sum((1, 2))
 
         rows = torch.arange(len(batch.weight), device=self._device)
-        sums = total(self._pool.map(work, self._chunks(rows)))
+        sums = total(self._pool.map(work, self._split(rows, batch.weight.shape[1])))
         kl, entropy = (sums / batch.weight.sum()).tolist()
         return kl, entropy
