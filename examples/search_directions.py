@@ -1,12 +1,12 @@
 """Compare search directions of TRPO by the gradients of other meta-batches.
 
-    python -m examples.search_directions RUN --checkpoint 20
+    python -m examples.search_directions RUN --checkpoint 20 --shares 0.5 0.125
 
 A direction is computed from one meta-batch, and its *efficiency* is the improvement that the mean
 gradient of the other meta-batches predicts per root of the KL divergence along it, on their data:
 what an update is worth on tasks and episodes that it did not see. It is given relative to ten
-products of plain conjugate gradients with four times the run's share of steps before adaptation,
-with the standard error of the difference over meta-batches.
+products of plain conjugate gradients with the first of the `jacobian_fraction`s, with the standard
+error of the difference over meta-batches.
 """
 
 from __future__ import annotations
@@ -66,13 +66,17 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--checkpoint", default="latest", help="latest, best or an iteration")
     parser.add_argument("--batches", type=int, default=8, help="number of meta-batches")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.5, 0.125], help="values of jacobian_fraction"
+    )
     args = parser.parse_args()
     if args.batches < 2:
         parser.error("--batches: expected at least 2, one to compare with another")
     run = Run.open(args.run, threads=available_cores())
     keep_freed_memory()
     with single_threaded_math():
-        print(*table(compare(record(run, args.checkpoint, args.batches), run)), sep="\n")
+        objectives = record(run, args.checkpoint, args.batches)
+        print(*table(compare(objectives, run, args.shares)), sep="\n")
 
 
 def record(run: Run, checkpoint: str, batches: int) -> list[MetaObjective]:
@@ -91,7 +95,9 @@ def record(run: Run, checkpoint: str, batches: int) -> list[MetaObjective]:
     return recorder.objectives
 
 
-def compare(objectives: list[MetaObjective], run: Run) -> dict[str, np.ndarray]:
+def compare(
+    objectives: list[MetaObjective], run: Run, shares: list[float]
+) -> dict[str, np.ndarray]:
     """Return the efficiency of the direction of each meta-batch, by name of the settings."""
     base = getattr(run.config.agent, "outer", None)
     assert isinstance(base, TRPOConfig), "expected a run with agent.outer.update: trpo"
@@ -106,7 +112,7 @@ def compare(objectives: list[MetaObjective], run: Run) -> dict[str, np.ndarray]:
 
     found: dict[str, list[float]] = {}
     for own, objective in enumerate(objectives):
-        for share in (min(4 * base.jacobian_fraction, 1.0), base.jacobian_fraction):
+        for share in shares:
             product = objective.fisher_vector_product(base.fisher_fraction, share)
             for settings in SETTINGS:
                 config = base.replace(**{**settings, "jacobian_fraction": share})
