@@ -92,7 +92,7 @@ def evaluate(
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import evaluate_run
-    from metarl.evaluation.protocols import check_protocol
+    from metarl.evaluation.protocols import UNUSED_SETTINGS, check_protocol
     from metarl.reporting import evaluation as presented
     from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
@@ -104,6 +104,10 @@ def evaluate(
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
     check_protocol(protocol)
+    unused = UNUSED_SETTINGS[protocol]
+    source = click.get_current_context().get_parameter_source(unused)
+    if source is click.core.ParameterSource.COMMANDLINE:
+        raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
     family = Run.open(target.directory, **overrides).config.env
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}

@@ -100,7 +100,8 @@ def test_tracking_writes_offline_files_and_changes_nothing(run, config_file, tmp
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_evaluates_it_beside_the_untrained_agent(run, cell, protocol, capsys):
     words = ["evaluate", str(run.directory), "--protocol", protocol, "--tasks=5", "--episodes=2"]
-    code = main([*words, "--steps=2", "--trials=2", "--against=random"])
+    size = "--trials=2" if protocol == "few_episode" else "--steps=2"
+    code = main([*words, size, "--against=random"])
     if cell == "gru" and protocol == "ood":  # a gridworld has no tasks beyond its cells
         assert code == 2
         assert capsys.readouterr().err.count("\n") == 1
