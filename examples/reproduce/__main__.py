@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from examples.many_runs import Job, finish_all
 from examples.reproduce.export_runs import export_runs
@@ -38,6 +39,16 @@ ITERATIONS = {
     "half_cheetah_vel/pretrained": 300,
 }
 """Where less than the published budget."""
+WITH_PRECONDITIONER = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
+"""Configs whose runs have the present default of the conjugate gradient, with a preconditioner."""
+EARLIER = {
+    "agent.outer.preconditioner": "none",
+    "agent.outer.cg_steps": 10,
+    "agent.outer.jacobian_fraction": 0.5,
+}
+"""The conjugate gradient of all others, whose published numbers are older."""
+ALL_BEFORE_ADAPTATION = {**EARLIER, "agent.outer.jacobian_fraction": 1.0}
+"""Of those with few tasks in a meta-batch."""
 
 
 def main() -> None:
@@ -95,7 +106,7 @@ def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list
 
     def job(name: str, seed: int, settings: dict[str, int], label: str = "") -> Job:
         where = folder / f"{name.replace('/', '-')}-seed{seed}"
-        return Job(name, {"seed": seed, **settings}, where, label)
+        return Job(name, {"seed": seed, **settings, **solver(name)}, where, label)
 
     return (
         [job(name, seed, shorter.get(name, {})) for name, seed in names],
@@ -105,6 +116,13 @@ def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list
             if name in shorter and name.endswith("maml_trpo") and seed == 0
         ],
     )
+
+
+def solver(name: str) -> dict[str, Any]:
+    """Return the settings of the conjugate gradient with which the runs of a config were made."""
+    if name in WITH_PRECONDITIONER:
+        return {}
+    return ALL_BEFORE_ADAPTATION if name.endswith(EXPORTED[:2]) else EARLIER
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class TRPOConfig(Section):
     preconditioner: Literal["none", "kfac"] = "kfac"
     """Approximate inverse of the Fisher matrix with which conjugate gradients begin: none, or
     Kronecker factors of the layers of the adapted policies (K-FAC, Martens and Grosse 2015)."""
-    preconditioner_damping: Annotated[float, Field(gt=0)] = 0.1
+    preconditioner_damping: Annotated[float, Field(gt=0)] = 1.0
     """Constant added to the diagonal of the approximate Fisher matrix. Directions of less
     curvature are noise of the meta-batch mostly."""
     line_search_steps: Annotated[int, Field(ge=1)] = 15
