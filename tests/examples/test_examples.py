@@ -138,7 +138,7 @@ def test_search_directions_are_compared_on_other_meta_batches(tmp_path, monkeypa
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 * len(search_directions.SETTINGS)
     assert lines[2] == "| none |  | 10 | 0.5 | 1.00 ± 0.00 |"
-    assert "| kfac | 0.1 | 4 | 0.125 | " in lines[-6]
+    assert "| kfac | 1.0 | 6 | 0.125 | " in lines[-1]
     after = run.load().agent
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
