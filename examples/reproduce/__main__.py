@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from examples.many_runs import Job, finish_all
 from examples.reproduce.export_runs import export_runs
@@ -21,6 +20,7 @@ from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
 from examples.reproduce.measured import write_measured
 from examples.reproduce.published import PUBLISHED
+from examples.reproduce.solver import solver
 from metarl.config_files import MEASURED, config_folder, config_names
 from metarl.runs.atomic_io import write_atomically
 
@@ -39,16 +39,6 @@ ITERATIONS = {
     "half_cheetah_vel/pretrained": 300,
 }
 """Where less than the published budget."""
-WITH_PRECONDITIONER = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
-"""Configs whose runs have the present default of the conjugate gradient, with a preconditioner."""
-EARLIER = {
-    "agent.outer.preconditioner": "none",
-    "agent.outer.cg_steps": 10,
-    "agent.outer.jacobian_fraction": 0.5,
-}
-"""The conjugate gradient of all others, whose published numbers are older."""
-ALL_BEFORE_ADAPTATION = {**EARLIER, "agent.outer.jacobian_fraction": 1.0}
-"""Of those with few tasks in a meta-batch."""
 
 
 def main() -> None:
@@ -116,13 +106,6 @@ def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list
             if name in shorter and name.endswith("maml_trpo") and seed == 0
         ],
     )
-
-
-def solver(name: str) -> dict[str, Any]:
-    """Return the settings of the conjugate gradient with which the runs of a config were made."""
-    if name in WITH_PRECONDITIONER:
-        return {}
-    return ALL_BEFORE_ADAPTATION if name.endswith(EXPORTED[:2]) else EARLIER
 
 
 if __name__ == "__main__":

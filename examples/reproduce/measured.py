@@ -11,6 +11,7 @@ import numpy as np
 from examples.many_runs import Job
 from examples.reproduce.figures import means
 from examples.reproduce.measure import evaluations, fingerprint
+from examples.reproduce.solver import solver
 from metarl.config_files import config_names
 from metarl.runs.atomic_io import write_atomically
 
@@ -18,7 +19,8 @@ from metarl.runs.atomic_io import write_atomically
 def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
     """Return what was measured of each config, by its name.
 
-    Configs whose runs had another number of iterations, or other settings, are left out.
+    Configs whose runs had another number of iterations, or settings other than those of the
+    config and of `solver`, are left out.
 
     Args:
         results: the rows of the reproduction by family and method, as in its results file.
@@ -37,7 +39,8 @@ def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name in config_names():
         family = name.partition("/")[0]
-        method, row = rows.get((family, fingerprint(Job(name, {"seed": 0}, Path()))), ("", None))
+        key = family, fingerprint(Job(name, solver(name), Path()))
+        method, row = rows.get(key, ("", None))
         if row is None:
             continue
         adaptations = 0 if method.startswith("oracle") else 1

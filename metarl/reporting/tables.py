@@ -24,7 +24,8 @@ from metarl.training.progress import format_count, format_return
 
 CONFIGS_CAPTION = (
     "steps: environment steps of the whole training, at most. minutes: of one core of a server "
-    "(AMD EPYC or Intel Xeon), some of them twice as fast as others. return: on the test tasks "
+    "(AMD EPYC or Intel Xeon), some of them twice as fast as others, most of them for an earlier "
+    "version's conjugate gradient, which took longer. return: on the test tasks "
     "after one adaptation (oracles: without), mean and 95% interval over runs and tasks; "
     "docs/reproduction.md. Empty: not measured. Settings: metarl train CONFIG --dry-run."
 )

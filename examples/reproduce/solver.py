@@ -1,0 +1,25 @@
+"""The settings of TRPO's conjugate gradient with which the runs of the reproduction were made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WITH_PRECONDITIONER = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
+"""Configs whose runs have the present default, with a preconditioner."""
+EARLIER = {
+    "agent.outer.preconditioner": "none",
+    "agent.outer.cg_steps": 10,
+    "agent.outer.jacobian_fraction": 0.5,
+}
+"""The settings of all others, whose published numbers are older."""
+FEW_TASKS = ("/maml_trpo_tuned", "/cavia_tuned")
+"""Endings of the names of configs whose earlier runs used all the steps before adaptation."""
+
+
+def solver(name: str) -> dict[str, Any]:
+    """Return the settings of the conjugate gradient with which the runs of a config were made."""
+    if name in WITH_PRECONDITIONER:
+        return {}
+    return (
+        {**EARLIER, "agent.outer.jacobian_fraction": 1.0} if name.endswith(FEW_TASKS) else EARLIER
+    )
