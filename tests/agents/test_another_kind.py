@@ -84,7 +84,8 @@ def test_an_update_without_diagnostics_is_no_skipped_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_evaluates_it(run, protocol, capsys):
-    sizes = ["--tasks=5", "--episodes=2", "--steps=2", "--against=random"]
+    size = "--trials=2" if protocol == "few_episode" else "--steps=2"
+    sizes = ["--tasks=5", "--episodes=2", size, "--against=random"]
     words = ["evaluate", str(run.directory), "--protocol", protocol, *sizes]
     assert main(words) == 0
     assert "mean_action" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, 
     result = json.loads(out.read_text())
     assert set(result["sections"]) == {
         *("physics", "policy inference", "other sampling", "adaptation", "advantages"),
-        *("surrogate gradient", "conjugate gradient", "line search"),
+        *("surrogate gradient", "preconditioner", "conjugate gradient", "line search"),
     }
     parts = sum(result["sections"].values())
     assert 0.5 * result["iteration_seconds"] < parts <= 1.01 * result["iteration_seconds"]
