@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-WITH_PRECONDITIONER = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
-"""Configs whose runs have the present default, with a preconditioner."""
+AS_CONFIGURED = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
+"""Configs whose runs have the settings of the config, as it is now."""
 EARLIER = {
     "agent.outer.preconditioner": "none",
     "agent.outer.cg_steps": 10,
@@ -18,7 +18,7 @@ FEW_TASKS = ("/maml_trpo_tuned", "/cavia_tuned")
 
 def solver(name: str) -> dict[str, Any]:
     """Return the settings of the conjugate gradient with which the runs of a config were made."""
-    if name in WITH_PRECONDITIONER:
+    if name in AS_CONFIGURED:
         return {}
     return (
         {**EARLIER, "agent.outer.jacobian_fraction": 1.0} if name.endswith(FEW_TASKS) else EARLIER
