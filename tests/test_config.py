@@ -60,8 +60,8 @@ USUAL = {
     "env.observe_task": False,
 }
 
-# Other settings of a method, and no methods.
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
+# Other settings of a method, and agents of other kinds
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned", "rl2"}
 
 
 @pytest.mark.parametrize("name", config_names())

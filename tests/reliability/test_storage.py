@@ -155,11 +155,11 @@ def resume_with_small_files(directory, errors, limit):
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory):
-    """A finished run of sixteen iterations, whose metrics are larger than its checkpoints."""
+    """A finished run of sixteen iterations, whose timings are larger than all other files."""
     return train(tiny(iterations=16), tmp_path_factory.mktemp("runs") / "longer")
 
 
-@pytest.mark.parametrize("file", ["checkpoints/latest.pt", "metrics.jsonl"])
+@pytest.mark.parametrize("file", ["checkpoints/latest.pt", "timings.jsonl"])
 def test_files_that_may_not_grow_stop_training_and_later_it_goes_on(tmp_path, longer, file):
     """By the system's own limit on the size of files, which cuts a line of the log short."""
     sizes = [(longer.directory / name).stat().st_size for name in ("checkpoints/latest.pt", file)]
@@ -173,7 +173,7 @@ def test_files_that_may_not_grow_stop_training_and_later_it_goes_on(tmp_path, lo
     process.join(120)
     reason = "cannot be written (File too large)"
     assert_one_line(process.exitcode, errors.read_text(), directory, reason)
-    if file == "metrics.jsonl":
+    if file == "timings.jsonl":
         content = (directory / file).read_bytes()
         assert len(content) == limit
         assert not content.endswith(b"\n")

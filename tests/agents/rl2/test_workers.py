@@ -44,7 +44,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, cell):
 
 def test_it_is_evaluated_shown_and_reported(run):
     directory = run.directory
-    words = [str(directory), "--episodes=2", "--steps=1"]
+    words = [str(directory), "--episodes=2"]
     few = ["--protocol=few_episode", "--tasks=2", "--trials=2", "--against=random"]
     assert main(["evaluate", *words, *few]) == 0
     (file,) = (directory / "evaluation").glob("few_episode-*.json")
@@ -53,7 +53,9 @@ def test_it_is_evaluated_shown_and_reported(run):
         assert returns.shape == (2, 7, 2)
         assert ((returns >= 1) & (returns <= 40)).all()
     out = directory / "videos" / "trial.gif"
-    assert main(["render", *words, "--width=64", "--height=64", "--out", str(out)]) == 0
+    assert (
+        main(["render", *words, "--steps=1", "--width=64", "--height=64", "--out", str(out)]) == 0
+    )
     assert out.read_bytes().startswith(b"GIF8")
     assert main(["report", str(directory)]) == 0
     page = (directory / "report" / "report.html").read_text()
