@@ -85,7 +85,6 @@ def test_killed_by_sigkill_and_resumed_it_is_the_same_to_the_bit(
 
 
 def test_tracking_writes_offline_files_and_changes_nothing(run, config_file, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb"))
     directory = tmp_path / "tracked"
     words = ["train", str(config_file), "--tracking.mode=offline", "--out", str(directory)]
