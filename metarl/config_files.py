@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.config_upgrade import ALIASES, renamed_key
+from metarl.config_upgrade import ALIASES, renamed_key, upgrade
 from metarl.core.errors import ConfigError, UserError, nearest, shown
 from metarl.core.parsing import read_yaml
 from metarl.core.schema import Section
@@ -16,6 +16,7 @@ from metarl.core.schema_keys import plain
 from metarl.envs import locate
 
 PACKAGE = Path(__file__).parent
+RUN_CONFIG = "config.yaml"  # in the folder of a run, beside its provenance
 SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
 MEASURED = "measured.json"  # cost and return of some configs (examples/reproduce/measured.py)
 
@@ -114,13 +115,16 @@ def replaced(
 def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the plain values of a config by path or by name.
 
-    The path of an environment's file in it counts from the folder of the config.
+    The path of an environment's file in it counts from the folder of the config. The config of a
+    run's folder means what it meant when the run was made, in any version.
 
     Raises:
         ConfigError: if there is no such config, or it is not a YAML mapping.
     """
     path = find_config(name)
     data = read_values(path)
+    if path.name == RUN_CONFIG and (path.parent / "provenance.json").is_file():
+        data = upgrade(data)
     env = data.get("env")
     if isinstance(env, dict) and isinstance(env.get("env_id"), str):
         data["env"] = {**env, "env_id": locate(env["env_id"], path.parent)}

@@ -8,6 +8,7 @@ import yaml
 from metarl.config_files import load_config, make_config
 from metarl.config_upgrade import KEYS, SECTIONS, renamed_key, upgrade
 from metarl.core.schema_keys import by_path
+from metarl.runs.run import Run
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,6 +41,17 @@ def test_a_run_from_before_the_preconditioner_goes_on_without_it():
     assert upgrade({"agent": {"outer": {}}}) == {"agent": {"outer": earlier}}
     today = {"preconditioner": "kfac"}
     assert upgrade({"agent": {"outer": today}}) == {"agent": {"outer": today}}
+
+
+def test_the_config_of_a_runs_folder_means_what_it_meant(tmp_path):
+    """Also where it begins another run, as the commands of a report do; a copy is a new config."""
+    folder = Path(__file__).parents[1] / "docs/results/runs/half_cheetah_dir-maml_trpo_tuned"
+    again = load_config(folder / "config.yaml")
+    assert again == Run.open(folder).config
+    assert again.agent.outer.preconditioner == "none"
+    copy = tmp_path / "config.yaml"
+    copy.write_text((folder / "config.yaml").read_text())
+    assert load_config(copy).agent.outer.preconditioner == "kfac"
 
 
 OLD_AND_NEW = [
