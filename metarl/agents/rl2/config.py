@@ -66,27 +66,32 @@ class RL2Config(AgentConfig):
         all trials, in two copies, and then the states of the cell with their derivatives in the
         sequences of a minibatch that the learner takes together."""
         obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
-        num_inputs = obs_dim + action_size(family.action_space) + 2
+        network = self._network(family.observation_space, family.action_space)
         length = family.horizon * (sampling.adaptation_steps + 1)
         num_trials = sampling.num_tasks * sampling.num_episodes
         steps = num_trials * length
-        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * num_inputs)
+        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.num_inputs)
         segment = min(length, self.update.truncate or length)
         sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
         graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
-        memory_size = self.network.size * (1 if self.network.cell == "gru" else 2)
-        return kept, steps * (num_inputs + 2 * memory_size), graph
+        return kept, steps * (network.num_inputs + 2 * network.memory_size), graph
+
+    def _network(self, observations: Box, actions: Box | Discrete) -> RecurrentNetwork:
+        """Return the network for these spaces. Discrete actions are one-hot inputs."""
+        if isinstance(actions, Discrete):
+            size, bound = int(actions.n), None
+        else:
+            size = math.prod(actions.shape)
+            bound = torch.from_numpy(np.asarray(actions.high, np.float64).ravel())
+        return RecurrentNetwork(self.network, math.prod(observations.shape) + size + 2, size, bound)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
-        space, obs_dim = setup.action_space, math.prod(setup.observation_space.shape)
-        discrete = isinstance(space, Discrete)
-        size = action_size(space)
-        bound = None if discrete else torch.from_numpy(np.asarray(space.high, np.float64).ravel())
-        network = RecurrentNetwork(self.network, obs_dim + size + 2, size, bound)
+        network = self._network(setup.observation_space, setup.action_space)
+        obs_dim = math.prod(setup.observation_space.shape)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         check(network.num_weights <= MAX_WEIGHTS, "network.size", expected, self.network.size)
         encoder = InputEncoder(
-            num_actions=size if discrete else None,
+            num_actions=network.num_outputs if network.bound is None else None,
             obs=Moments.empty(obs_dim) if self.running_observations else None,
             reward=Moments.empty(1) if self.running_rewards else None,
         )
@@ -106,8 +111,3 @@ class RL2Config(AgentConfig):
 
     def may_transfer(self, name: str) -> bool:
         return not name.startswith("adam.") and name != "num_updates"
-
-
-def action_size(space: Box | Discrete) -> int:
-    """Return the size of an action as an input of the network: discrete actions are one-hot."""
-    return int(space.n) if isinstance(space, Discrete) else math.prod(space.shape)
