@@ -23,15 +23,15 @@ from torch import Tensor
 from metarl.agents.base import Metrics
 from metarl.agents.maml.agent import MAMLAgent
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.outer.trpo import TRPOConfig, trust_region_step
+from metarl.agents.maml.outer.trpo import TRPO, TRPOConfig, trust_region_step
+from metarl.config import Config
 from metarl.core.parallel import available_cores, keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.runs.run import Run
 from metarl.training.meta_iteration import meta_iteration
 
-PLAIN = {"preconditioner": "none"}
 SETTINGS = [
-    *({**PLAIN, "cg_steps": steps} for steps in (10, 5, 20)),
+    *({"preconditioner": "none", "cg_steps": steps} for steps in (10, 5, 20)),
     *(
         {"preconditioner": "kfac", "preconditioner_damping": damping, "cg_steps": steps}
         for damping in (0.1, 1.0)
@@ -73,17 +73,18 @@ def main() -> None:
     if args.batches < 2:
         parser.error("--batches: expected at least 2, one to compare with another")
     run = Run.open(args.run, threads=available_cores())
+    agent = run.config.make_agent(run.load(args.checkpoint).agent)
+    if not (isinstance(agent, MAMLAgent) and isinstance(agent.outer, TRPO)):
+        parser.error(f"{args.run}: expected a run with agent.outer.update: trpo")
+    settings = agent.outer.config
     keep_freed_memory()
     with single_threaded_math():
-        objectives = record(run, args.checkpoint, args.batches)
-        print(*table(compare(objectives, run, args.shares)), sep="\n")
+        objectives = record(run.config, agent, args.batches)
+        print(*table(compare(objectives, settings, args.shares)), sep="\n")
 
 
-def record(run: Run, checkpoint: str, batches: int) -> list[MetaObjective]:
-    """Return the objectives of new meta-batches at the parameters of a checkpoint."""
-    config = run.config
-    agent = config.make_agent(run.load(checkpoint).agent)
-    assert isinstance(agent, MAMLAgent), "expected a run of the gradient family"
+def record(config: Config, agent: MAMLAgent, batches: int) -> list[MetaObjective]:
+    """Return the objectives of new meta-batches at the parameters of an agent."""
     recorder = Recorder()
     agent.outer = recorder  # pyright: ignore[reportAttributeAccessIssue]
     env = config.env.make_batch(
@@ -96,11 +97,9 @@ def record(run: Run, checkpoint: str, batches: int) -> list[MetaObjective]:
 
 
 def compare(
-    objectives: list[MetaObjective], run: Run, shares: list[float]
+    objectives: list[MetaObjective], base: TRPOConfig, shares: list[float]
 ) -> dict[str, np.ndarray]:
     """Return the efficiency of the direction of each meta-batch, by name of the settings."""
-    base = getattr(run.config.agent, "outer", None)
-    assert isinstance(base, TRPOConfig), "expected a run with agent.outer.update: trpo"
     gradients = [objective.gradient().gradient for objective in objectives]
     test = [objective.fisher_vector_product(1 / 4, 1.0) for objective in objectives[:TEST_BATCHES]]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from metarl.config_upgrade import EARLIER_TRPO
+
 AS_CONFIGURED = ("half_cheetah_vel/maml_trpo_tuned", "point_nav/maml_trpo_tuned")
 """Configs whose runs have the settings of the config, as it is now."""
-EARLIER = {
-    "agent.outer.preconditioner": "none",
-    "agent.outer.cg_steps": 10,
-    "agent.outer.jacobian_fraction": 0.5,
-}
+EARLIER = {f"agent.outer.{key}": value for key, value in EARLIER_TRPO.items()}
 """The settings of all others, whose published numbers are older."""
 FEW_TASKS = ("/maml_trpo_tuned", "/cavia_tuned")
 """Endings of the names of configs whose earlier runs used all the steps before adaptation."""

@@ -557,8 +557,12 @@ def test_an_adaptation_that_is_not_finite_costs_the_task(tmp_path):
 
 def test_stop_saves_records_and_names(tmp_path, capsys):
     """And comes to the same end when it is resumed."""
-    directory = tmp_path / "run"
     config = faulty(share=0.01, on_failure="stop", iterations=50, seed=2)
+    assert_stop_saves_records_and_names(config, tmp_path / "run", capsys)
+
+
+def assert_stop_saves_records_and_names(config, directory, capsys):
+    """Train a config in which an episode fails after the first iterations."""
     with pytest.raises(EpisodeDiverged) as caught:
         train(config, directory)
     run = Run.open(directory)

@@ -15,10 +15,11 @@ from metarl.cli.main import main
 from metarl.config_files import make_config
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
-from metarl.rollout.failures import EpisodeDiverged, NotFinite
+from metarl.rollout.failures import NotFinite
 from metarl.runs.run import Run
 from metarl.training.loop import train
 from tests.agents.rl2.test_agent import FAMILIES, assert_same, make, play, updated
+from tests.reliability.test_failures import assert_stop_saves_records_and_names
 
 CELLS = ["gru", "lstm"]
 ENVS = {
@@ -91,19 +92,8 @@ def test_where_no_trial_is_left_nothing_is_learned(faulty, tmp_path, on_failure)
 
 def test_stop_saves_records_and_names(faulty, tmp_path, capsys):
     """And comes to the same end when it is resumed."""
-    directory = tmp_path / "run"
-    with pytest.raises(EpisodeDiverged) as caught:
-        train(faulty(0.01, "stop", iterations=99, seed=1), directory)
-    run = Run.open(directory)
-    done = len(run.metrics())
-    assert run.load().iteration == done > 0
-    (failure,) = run.failures()
-    assert (failure["iteration"], failure["handled"]) == (done + 1, "stop")
-    assert main(["train", "--resume", str(directory)]) == 1
-    assert capsys.readouterr().err == f"metarl: error: training stopped: {caught.value}\n"
-    assert run.failures() == [failure]
-    named = f"task {failure['task_index']} {failure['task']}, episode {failure['episode']}, step"
-    assert str(caught.value).startswith(named)
+    config = faulty(0.01, "stop", iterations=99, seed=1)
+    assert_stop_saves_records_and_names(config, tmp_path / "run", capsys)
 
 
 RAW = {"running_rewards": False, "update": {"minibatches": 1}}
