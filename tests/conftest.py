@@ -27,6 +27,7 @@ from metarl.envs import TaskFamily
 from metarl.rollout.collect import collect
 from metarl.rollout.collect import episode_rngs as rollout_rngs
 from metarl.rollout.episodes import Episodes
+from metarl.training.wandb_service import end_service
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -39,6 +40,14 @@ def one_torch_thread() -> Iterator[None]:
     """Torch as in training: single-threaded, threads are over microbatches of tasks."""
     with single_threaded_math():
         yield
+
+
+@pytest.fixture
+def own_wandb_service() -> Iterator[None]:
+    """W&B's process and settings are this test's: they remember the server they first saw."""
+    end_service()
+    yield
+    end_service()
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def untracked(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def account(monkeypatch, tmp_path):
+def account(own_wandb_service, monkeypatch, tmp_path):
     """Somebody who is logged in, and impatient."""
     for name in ("WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -53,9 +53,6 @@ def account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
-    yield
-    # Its knowledge of servers must not reach the next test.
-    metarl.training.tracking.end_service()
 
 
 def assert_nothing_lost(run, untracked):

@@ -11,7 +11,6 @@ from metarl.cli.main import main
 from metarl.config_files import load_config
 from metarl.runs.run import Run
 from metarl.training.loop import resume, start_or_resume
-from metarl.training.wandb_service import end_service
 from tests.training.wandb_server import Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,7 +32,7 @@ metarl.resume(sys.argv[1])
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
+def server(own_wandb_service, monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     found = Server()
@@ -42,7 +41,6 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     yield found
-    end_service()  # its knowledge of servers must not reach the next test
     found.close()
 
 
