@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.recurrent.inputs import InputEncoder, input_size
+from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.rl2.agent import RL2Agent
-from metarl.agents.rl2.inputs import InputEncoder
-from metarl.agents.rl2.moments import Moments
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
-from metarl.agents.rl2.ppo import PPOConfig
-from metarl.core.errors import ConfigError, check
+from metarl.core.errors import check
 from metarl.core.policies import MAX_WEIGHTS
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
@@ -43,12 +40,7 @@ class RL2Config(AgentConfig):
             "false with normalize_observations, which normalises them by constants",
             True,
         )
-        space = family.action_space
-        if isinstance(space, Discrete):
-            if self.network.action_bound == "tanh":
-                raise ConfigError("network.action_bound: discrete actions have no bound")
-        elif self.network.action_bound == "tanh" and not np.isfinite(space.high).all():
-            raise ConfigError("network.action_bound: tanh needs an action space with bounds")
+        self.network.check_actions(family.action_space, "network")
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         kept, values, graph = self._update_sizes(family, sampling)
@@ -70,41 +62,24 @@ class RL2Config(AgentConfig):
         length = family.horizon * (sampling.adaptation_steps + 1)
         num_trials = sampling.num_tasks * sampling.num_episodes
         steps = num_trials * length
-        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.num_inputs)
+        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.memory.num_inputs)
         segment = min(length, self.update.truncate or length)
         sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
         graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
-        return kept, steps * (network.num_inputs + 2 * network.memory_size), graph
+        return kept, steps * (network.memory.num_inputs + 2 * network.memory_size), graph
 
     def _network(self, observations: Box, actions: Box | Discrete) -> RecurrentNetwork:
-        """Return the network for these spaces. Discrete actions are one-hot inputs."""
-        if isinstance(actions, Discrete):
-            size, bound = int(actions.n), None
-        else:
-            size = math.prod(actions.shape)
-            bound = torch.from_numpy(np.asarray(actions.high, np.float64).ravel())
-        return RecurrentNetwork(self.network, math.prod(observations.shape) + size + 2, size, bound)
+        """Return the network for these spaces."""
+        return RecurrentNetwork(self.network, input_size(observations, actions), actions)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         network = self._network(setup.observation_space, setup.action_space)
-        obs_dim = math.prod(setup.observation_space.shape)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         check(network.num_weights <= MAX_WEIGHTS, "network.size", expected, self.network.size)
-        encoder = InputEncoder(
-            num_actions=network.num_outputs if network.bound is None else None,
-            obs=Moments.empty(obs_dim) if self.running_observations else None,
-            reward=Moments.empty(1) if self.running_rewards else None,
+        encoder = InputEncoder.make(
+            setup, observations=self.running_observations, rewards=self.running_rewards
         )
-        return RL2Agent(
-            network,
-            network.init(setup.rng),
-            encoder,
-            self.update,
-            obs_dim,
-            setup.device,
-            setup.num_threads,
-            scale_rewards=self.running_rewards,
-        )
+        return RL2Agent(network, network.init(setup.rng), encoder, self.update, setup)
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")

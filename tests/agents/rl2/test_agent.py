@@ -10,9 +10,9 @@ import torch
 
 import metarl
 from metarl.agents import Rollout
-from metarl.agents.rl2.learner import encode_trials
-from metarl.agents.rl2.ppo import ppo_loss
-from metarl.agents.rl2.trials import join_episodes
+from metarl.agents.recurrent.learner import encode_trials
+from metarl.agents.recurrent.ppo import ppo_loss
+from metarl.agents.recurrent.trials import join_episodes
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.config_files import make_config

@@ -1,22 +1,25 @@
-"""metarl.agents.rl2.network and gru: against torch's own cells, and derivatives in float64."""
+"""metarl.agents.rl2.network and the recurrent memory: against torch's own cells, and derivatives in
+float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from metarl.agents.rl2.gru import GRUSequence
-from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork, fused_gru
+from metarl.agents.recurrent.gru import GRUSequence
+from metarl.agents.recurrent.memory import fused_gru
+from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
 from metarl.core.distributions import Categorical, Normal
 
 CELLS = ["gru", "lstm"]
 
 
 def network(cell="gru", inputs=5, outputs=3, discrete=False, **config) -> RecurrentNetwork:
-    bound = None if discrete else torch.full((outputs,), 2.0, dtype=torch.float64)
-    return RecurrentNetwork(NetworkConfig(cell=cell, size=6, **config), inputs, outputs, bound)
+    actions = Discrete(outputs) if discrete else Box(-2.0, 2.0, (outputs,), np.float64)
+    return RecurrentNetwork(NetworkConfig(cell=cell, size=6, **config), inputs, actions)
 
 
 def drawn(network: RecurrentNetwork, dtype=torch.float64, seed=0):
@@ -26,7 +29,7 @@ def drawn(network: RecurrentNetwork, dtype=torch.float64, seed=0):
         name: value + 0.3 * torch.from_numpy(rng.standard_normal(value.shape)).to(dtype)
         for name, value in network.init(rng, dtype).items()
     }
-    inputs = torch.from_numpy(rng.standard_normal((4, 7, network.num_inputs))).to(dtype)
+    inputs = torch.from_numpy(rng.standard_normal((4, 7, network.memory.num_inputs))).to(dtype)
     memory = torch.from_numpy(rng.standard_normal((4, network.memory_size))).to(dtype)
     return params, inputs, memory
 
@@ -127,7 +130,7 @@ def test_the_gru_of_a_gpu_is_that_of_a_cpu():
     net = network()
     params, inputs, memory = drawn(net)
     found = []
-    for gru in (net._gru, fused_gru):
+    for gru in (net.memory, fused_gru):
         start = {name: value.clone().requires_grad_() for name, value in params.items()}
         states = gru(start, inputs.transpose(0, 1).contiguous(), memory)
         names = [name for name in start if name.startswith("memory.")]

@@ -1,4 +1,4 @@
-"""metarl.agents.rl2.trials and moments, by hand."""
+"""metarl.agents.recurrent.trials and moments, by hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.rl2.moments import Moments
-from metarl.agents.rl2.ppo import PPOConfig, trial_advantages
-from metarl.agents.rl2.trials import join_episodes
+from metarl.agents.recurrent.moments import Moments
+from metarl.agents.recurrent.ppo import PPOConfig, trial_advantages
+from metarl.agents.recurrent.trials import join_episodes
 from metarl.rollout.episodes import Episodes
 
 HORIZON = 4

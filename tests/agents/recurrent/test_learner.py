@@ -1,11 +1,11 @@
-"""metarl.agents.rl2.learner: how the sequences of a minibatch are shared out."""
+"""metarl.agents.recurrent.learner: how the sequences of a minibatch are shared out."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from metarl.agents.rl2.learner import microbatches
+from metarl.agents.recurrent.learner import microbatches
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The learner of RL2: PPO on the trials of an iteration.
+"""PPO on the trials of an iteration.
 
 n is the number of trials, L the number of steps of the longest trial.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.agents.base import Metrics
-from metarl.agents.rl2.inputs import InputEncoder
-from metarl.agents.rl2.moments import Moments
-from metarl.agents.rl2.network import RecurrentNetwork
-from metarl.agents.rl2.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
-from metarl.agents.rl2.trials import Trials, shifted
+from metarl.agents.recurrent.actor_critic import SequenceNetwork
+from metarl.agents.recurrent.inputs import InputEncoder
+from metarl.agents.recurrent.moments import Moments
+from metarl.agents.recurrent.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
+from metarl.agents.recurrent.trials import Trials, shifted
 from metarl.agents.vector_adam import VectorAdam
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
@@ -80,7 +80,7 @@ class Learner:
     """Makes the batch of an iteration, and takes the gradient steps of PPO."""
 
     def __init__(
-        self, network: RecurrentNetwork, config: PPOConfig, device: torch.device, num_threads: int
+        self, network: SequenceNetwork, config: PPOConfig, device: torch.device, num_threads: int
     ) -> None:
         self._network, self._config, self._device = network, config, device
         self._pool = MicrobatchPool(num_threads if device.type == "cpu" else 1)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metarl.agents.rl2.network import Predictions
+from metarl.agents.recurrent.actor_critic import Predictions
 from metarl.core.schema import Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

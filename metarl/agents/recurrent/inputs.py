@@ -3,11 +3,14 @@ an episode has just ended (Duan et al. 2016, section 2.2)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
-from metarl.agents.rl2.moments import Moments
+from metarl.agents.base import AgentSetup
+from metarl.agents.recurrent.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,21 @@ class InputEncoder:
     num_actions: int | None
     obs: Moments | None
     reward: Moments | None
+
+    @classmethod
+    def make(cls, setup: AgentSetup, *, observations: bool, rewards: bool) -> InputEncoder:
+        """Return the encoder of an untrained agent.
+
+        Args:
+            setup: the spaces.
+            observations, rewards: whether they are normalised by running moments.
+        """
+        actions = setup.action_space
+        return cls(
+            int(actions.n) if isinstance(actions, Discrete) else None,
+            Moments.empty(math.prod(setup.observation_space.shape)) if observations else None,
+            Moments.empty(1) if rewards else None,
+        )
 
     def __call__(
         self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, anew: np.ndarray
@@ -47,3 +65,10 @@ class InputEncoder:
         if self.num_actions is None:
             return action
         return (action == np.arange(self.num_actions)).astype(np.float32)
+
+
+def input_size(observations: Box, actions: Box | Discrete) -> int:
+    """Return the size of an input: observation, last action (discrete ones one-hot), last reward,
+    and whether an episode has just ended."""
+    size = int(actions.n) if isinstance(actions, Discrete) else math.prod(actions.shape)
+    return math.prod(observations.shape) + size + 2

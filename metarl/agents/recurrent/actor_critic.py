@@ -1,0 +1,217 @@
+"""Policy and value function of what a trial has shown so far: in torch, where they learn, and in
+NumPy, where the policy acts.
+
+n is the number of trials, T the number of steps. Parameters are a dict of tensors; weights are
+(in, out), biases (out,).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from pydantic import Field
+from torch import Tensor
+
+from metarl.agents.recurrent.memory import Size
+from metarl.core.distributions import Categorical, Distribution, Normal
+from metarl.core.errors import ConfigError
+from metarl.core.params import Params
+from metarl.core.policies import orthogonal
+from metarl.core.schema import Section
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ActorCriticConfig(Section):
+    """Policy and value function."""
+
+    hidden: tuple[Size, ...] = ()
+    """Sizes of the hidden layers of the policy and of the value function."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Nonlinearity of the hidden layers."""
+    output_gain: Positive = 0.1
+    """Factor on the initial weights of the last layer of the policy; small values begin with
+    actions that hardly depend on observations."""
+    init_std: Positive = 1.0
+    """Initial standard deviation of continuous actions."""
+    min_std: Positive = 1e-3
+    """Lower bound of the standard deviation."""
+    action_bound: Literal["clip", "tanh"] = "clip"
+    """What keeps continuous actions in their space: clip (the environment clips actions beyond it)
+    or tanh (the mean of the policy is bounded by tanh too)."""
+
+    def check_actions(self, space: Box | Discrete, key: str) -> None:
+        """Check that `action_bound` fits the action space.
+
+        Args:
+            space: the action space.
+            key: path of this section.
+
+        Raises:
+            ConfigError: if it does not.
+        """
+        if self.action_bound != "tanh":
+            return
+        if isinstance(space, Discrete):
+            raise ConfigError(f"{key}.action_bound: discrete actions have no bound")
+        if not np.isfinite(space.high).all():
+            raise ConfigError(f"{key}.action_bound: tanh needs an action space with bounds")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says at the steps of n sequences.
+
+    Attributes:
+        policy: the action distributions.
+        value: the values, (n, T).
+        memory: the memory after each step, (n, T, memory size).
+    """
+
+    policy: Distribution
+    value: Tensor
+    memory: Tensor
+
+
+class SequenceNetwork(Protocol):
+    """A network over sequences, with or without a memory, as `Learner` trains it.
+
+    Attributes:
+        memory_size: numbers of the memory; 0 without one.
+    """
+
+    @property
+    def memory_size(self) -> int: ...
+
+    def __call__(self, params: Params, inputs: Tensor, memory: Tensor) -> Predictions:
+        """Return the predictions at the steps of n sequences.
+
+        Args:
+            params: the parameters.
+            inputs: (n, T, num_inputs).
+            memory: the memory before the first step, (n, memory_size).
+        """
+        ...
+
+    def distribution(self, params: Params, outputs: Tensor) -> Distribution:
+        """Return the action distributions with these means or logits, (n, T, num_outputs)."""
+        ...
+
+
+class ActorCritic:
+    """Policy and value function, whose parameters' names begin with "policy." and "value.".
+
+    Attributes:
+        config: the settings.
+        num_inputs: size of the input of a step.
+        num_outputs: number of outputs of the policy: the size of an action, or the number of
+            discrete actions.
+        bound: bound of continuous actions, (num_outputs,) float64; None for discrete actions.
+    """
+
+    def __init__(self, config: ActorCriticConfig, num_inputs: int, actions: Box | Discrete) -> None:
+        """Set up for inputs of a size and an action space."""
+        self.config, self.num_inputs = config, num_inputs
+        if isinstance(actions, Discrete):
+            self.num_outputs, self.bound = int(actions.n), None
+        else:
+            self.num_outputs = math.prod(actions.shape)
+            self.bound = torch.from_numpy(np.asarray(actions.high, np.float64).ravel())
+
+    @property
+    def num_weights(self) -> int:
+        sizes = self.num_inputs, *self.config.hidden
+        layers = [pairwise((*sizes, outputs)) for outputs in (self.num_outputs, 1)]
+        return sum(fan_in * fan_out for each in layers for fan_in, fan_out in each)
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw the initial parameters."""
+        arrays = {}
+        gains = ("policy", self.num_outputs, self.config.output_gain), ("value", 1, 1.0)
+        for name, outputs, gain in gains:
+            sizes = (self.num_inputs, *self.config.hidden, outputs)
+            for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+                last = layer == len(sizes) - 2
+                weight = (gain if last else math.sqrt(2)) * orthogonal(rng, fan_in, fan_out)
+                arrays[f"{name}.weight{layer}"] = weight
+                arrays[f"{name}.bias{layer}"] = np.zeros(fan_out)
+        if self.bound is not None:
+            arrays["policy.log_std"] = np.full(self.num_outputs, math.log(self.config.init_std))
+        return arrays
+
+    def __call__(self, params: Params, inputs: Tensor) -> tuple[Distribution, Tensor]:
+        """Return the action distributions and the values, (n, T), of inputs (T, n, num_inputs)."""
+        value = self._mlp(params, "value", inputs)[..., 0]
+        outputs = self._mlp(params, "policy", inputs)
+        if self.config.action_bound == "tanh" and self.bound is not None:
+            outputs = self.bound.to(outputs) * torch.tanh(outputs)
+        return self.distribution(params, outputs.transpose(0, 1)), value.T
+
+    def distribution(self, params: Params, outputs: Tensor) -> Distribution:
+        """Return the action distributions with these means or logits, (n, T, num_outputs)."""
+        if self.bound is None:
+            return Categorical(outputs)
+        low = math.log(self.config.min_std)
+        return Normal(outputs, params["policy.log_std"].clamp(min=low).view(1, 1, -1))
+
+    def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
+        activation = torch.tanh if self.config.activation == "tanh" else torch.relu
+        shape, x = x.shape[:-1], x.flatten(0, 1).T  # (num_inputs, T n)
+        for layer in range(len(self.config.hidden) + 1):
+            if layer:
+                x = activation(x)
+            # The matrix products of CPUs, those of the derivatives too, take a third of the time
+            # for 6 rows that they take for 6 columns.
+            weight, bias = params[f"{name}.weight{layer}"], params[f"{name}.bias{layer}"]
+            x = weight.T.contiguous() @ x + bias[:, None]
+        return x.T.unflatten(0, shape)
+
+    def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
+        """Draw the random numbers of the actions of one episode, (T, num_outputs)."""
+        shape = (horizon, self.num_outputs)
+        if self.bound is None:
+            return rng.gumbel(size=shape).astype(np.float32)
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def actions(
+        self, params: Mapping[str, np.ndarray], inputs: np.ndarray, noise: np.ndarray | None
+    ) -> np.ndarray:
+        """Return actions, (..., action_dim) float32.
+
+        Args:
+            params: the parameters.
+            inputs: (..., num_inputs).
+            noise: random numbers of these actions, (..., num_outputs); None for the mean or the
+                mode of the distributions.
+        """
+        x = inputs.reshape(-1, inputs.shape[-1])
+        for layer in range(len(self.config.hidden) + 1):
+            if layer:
+                x = np.tanh(x) if self.config.activation == "tanh" else np.maximum(x, 0)
+            x = x @ params[f"policy.weight{layer}"]
+            x += params[f"policy.bias{layer}"]
+        if self.bound is not None and self.config.action_bound == "tanh":
+            x = self.bound.float().numpy() * np.tanh(x)
+        outputs = x.reshape(*inputs.shape[:-1], -1)
+        if self.bound is None:
+            scores = outputs if noise is None else outputs + noise
+            return scores.argmax(-1, keepdims=True).astype(np.float32)
+        if noise is None:
+            return outputs
+        std = np.exp(np.maximum(params["policy.log_std"], math.log(self.config.min_std)))
+        return outputs + std * noise
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Params:
+    """Return arrays of initial parameters as tensors."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+        for name, array in arrays.items()
+    }

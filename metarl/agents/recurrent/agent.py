@@ -1,0 +1,234 @@
+"""What agents with a recurrent memory have in common: trials, and PPO on them.
+
+B is the number of tasks, E the number of trials of each task, n the number of all trials, L the
+number of steps of the longest trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
+from metarl.agents.recurrent.actor import NumPyParams, RecurrentActor
+from metarl.agents.recurrent.actor_critic import ActorCritic, SequenceNetwork
+from metarl.agents.recurrent.inputs import InputEncoder
+from metarl.agents.recurrent.learner import Learner, encode_trials, reward_scale
+from metarl.agents.recurrent.memory import Memory
+from metarl.agents.recurrent.moments import Moments
+from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.state import TrialState
+from metarl.agents.recurrent.trials import Trials, join_episodes
+from metarl.agents.vector_adam import VectorAdam
+from metarl.core.params import Params, flatten
+from metarl.core.timer import Timer
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import NotFinite
+
+
+class TrialAgent:
+    """Adapts by a recurrent memory, and learns a policy on top of it by PPO on whole trials.
+
+    Attributes:
+        params: the parameters that PPO trains.
+        encoder: makes the inputs of the memory, with the running moments.
+        device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+    """
+
+    max_adaptations = None
+    remembers = True
+    max_update_kl = 1.0
+
+    def __init__(
+        self,
+        memory: Memory,
+        head: ActorCritic,
+        network: SequenceNetwork,
+        params: Params,
+        encoder: InputEncoder,
+        update: PPOConfig,
+        setup: AgentSetup,
+    ) -> None:
+        """Assemble the agent.
+
+        Args:
+            memory: the memory.
+            head: policy and value function.
+            network: what PPO trains, as a function of the inputs that `_ppo_inputs` returns.
+            params: its initial parameters.
+            encoder: makes the inputs; with empty moments where values are to be normalised. If
+                rewards are, the learner divides them by the standard deviation of returns.
+            update: settings of the update.
+            setup: spaces, device and threads.
+        """
+        self._memory, self._head, self.encoder, self._update_config = memory, head, encoder, update
+        self.device, self._obs_dim = setup.device, math.prod(setup.observation_space.shape)
+        self.params = {name: value.to(self.device) for name, value in params.items()}
+        self._adam = VectorAdam(flatten(self.params), update.lr)
+        self._returns = None if encoder.reward is None else Moments.empty(1)
+        self._num_updates = 0
+        self._learner = Learner(network, update, setup.device, setup.num_threads)
+
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> TrialState:
+        """Return the states before the first episode of a trial: an empty memory."""
+        action_size = self._memory.num_inputs - self._obs_dim - 2
+        return TrialState.empty(num_tasks, self._memory.size, action_size)
+
+    def next_task(self, state: TrialState) -> TrialState:
+        """Return the states as they are: nothing tells the memory that the task has changed."""
+        return state
+
+    def actor(self, state: TrialState, *, deterministic: bool = False) -> RecurrentActor:
+        """Return the actor that goes on from the memory of each trial."""
+        acting = self._acting_params().items()
+        return RecurrentActor(
+            self._memory,
+            self._head,
+            {name: value.detach().cpu().float().numpy() for name, value in acting},
+            self.encoder,
+            state,
+            self._obs_dim,
+            self._features,
+            deterministic=deterministic,
+        )
+
+    def adapt(self, state: TrialState, episodes: Episodes) -> TrialState:
+        """Return the states after episodes; those of episodes that were left out do not change."""
+        return state.after(episodes, self.encoder)
+
+    def _acting_params(self) -> Params:
+        """Return the parameters of the memory and of the policy."""
+        return self.params
+
+    def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Return the inputs of the policy; see `RecurrentActor`."""
+        return output
+
+    def _ppo_inputs(self, inputs: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs of what PPO trains, given the inputs of the memory.
+
+        Args:
+            inputs, after: as `encode_trials` returns them.
+        """
+        return inputs, after
+
+    def update(
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
+        """Update the parameters by PPO on whole trials, and the running moments.
+
+        Args:
+            rollouts: the episodes of the trials, phase by phase. A trial with an episode that was
+                left out is left out.
+            rng: draws the minibatches.
+            timer: measures the sections of the update.
+
+        Raises:
+            NotFinite: if the loss, its gradient or a diagnostic is not finite, or if no trial is
+                left. The agent is then unchanged.
+        """
+        with timer("advantages"):
+            trials = join_episodes([episodes for _, episodes in rollouts])
+            if not len(trials.mask):
+                raise NotFinite("the mean return of no trials")
+            returns, scale = reward_scale(self._returns, trials, self._update_config)
+            inputs = self._ppo_inputs(*encode_trials(self.encoder, trials))
+            batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
+        lr, before = self._annealed_lr(), self._adam.state_dict()
+        try:
+            params, metrics = self._learner.learn(self.params, batch, self._adam, lr, rng, timer)
+            metrics |= {"explained_variance": explained, "lr": lr}
+            if "policy.log_std" in params:
+                metrics["policy_std"] = float(params["policy.log_std"].exp().mean())
+            check_finite(metrics)
+        except NotFinite:
+            self._adam.load_state_dict(before)
+            raise
+        self.params, self._returns, self._num_updates = params, returns, self._num_updates + 1
+        self._update_moments(trials)  # last, since the episodes were played by those of before
+        return metrics
+
+    def _update_moments(self, trials: Trials) -> None:
+        obs, reward = self.encoder.obs, self.encoder.reward
+        self.encoder = replace(
+            self.encoder,
+            obs=obs and obs.with_rows(trials.obs[trials.mask]),
+            reward=reward and reward.with_rows(trials.reward[trials.mask][:, None]),
+        )
+
+    def _annealed_lr(self) -> float:
+        config = self._update_config
+        if not config.lr_anneal:
+            return config.lr
+        return config.lr * max(0.0, 1 - self._num_updates / config.lr_anneal)
+
+    @property
+    def _moments(self) -> dict[str, Moments]:
+        found = {
+            "observations": self.encoder.obs,
+            "rewards": self.encoder.reward,
+            "returns": self._returns,
+        }
+        return {name: each for name, each in found.items() if each is not None}
+
+    def state_dict(self) -> AgentState:
+        """Return a copy, on the CPU, of parameters, optimiser and running moments."""
+        state: AgentState = optimised_state("params", "adam", self.params, self._adam)
+        for name, moments in self._moments.items():
+            state |= moments.state_dict(name)
+        return {**state, "num_updates": self._num_updates}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        """Load the state of another agent of the same config."""
+        self.params = load_optimised("params", "adam", state, self.params, self._adam)
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        found = {name: Moments.from_state(tensors, name) for name in self._moments}
+        self.encoder = replace(
+            self.encoder, obs=found.get("observations"), reward=found.get("rewards")
+        )
+        self._returns = found.get("returns")
+        self._num_updates = int(state["num_updates"])
+
+
+def check_finite(metrics: Metrics) -> None:
+    """Check that all diagnostics are finite.
+
+    Raises:
+        NotFinite: if one is not; names it.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NotFinite(name)
+
+
+def optimised_state(params: str, adam: str, values: Params, optimiser: VectorAdam) -> AgentState:
+    """Return parameters, named `PARAMS.name`, and the state of their optimiser, `ADAM.name`, as a
+    copy on the CPU."""
+    state: AgentState = {f"{params}.{name}": value.cpu().clone() for name, value in values.items()}
+    return state | {f"{adam}.{name}": value for name, value in optimiser.state_dict().items()}
+
+
+def load_optimised(
+    params: str,
+    adam: str,
+    state: Mapping[str, Tensor | float | int],
+    like: Params,
+    optimiser: VectorAdam,
+) -> Params:
+    """Return the parameters in a state of `optimised_state`, and load the optimiser.
+
+    Args:
+        params, adam: beginnings of the names.
+        state: the state.
+        like: parameters with the names and the device of those returned.
+        optimiser: the optimiser.
+    """
+    tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+    names = optimiser.state_dict()
+    optimiser.load_state_dict({name: tensors[f"{adam}.{name}"] for name in names})
+    return {name: tensors[f"{params}.{name}"].to(old.device) for name, old in like.items()}
