@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -142,6 +143,7 @@ class Config(Section):
             rng=make_rng(self.seed, Purpose.INITIALISE),
             device=torch.device(self.device),
             num_threads=self.num_threads,
+            task_dim=math.prod(self.env.task_space.shape),
         )
         agent = make_agent(self.agent, setup, state)
         if state is None and isinstance(agent, NormalizedAgent):

@@ -15,6 +15,7 @@ from typing import Any
 
 from metarl.cli.main import main
 from metarl.runs import checkpoint
+from metarl.runs.packed import checksum
 from metarl.runs.run import Run
 
 CONTEXT = get_context("forkserver")
@@ -62,7 +63,7 @@ def fingerprint(directory: Path) -> dict[str, str]:
         run.metrics_file.name: hashlib.sha256(metrics).hexdigest(),
         "lines of timings": str(len(run.timings())),
         **{
-            path.name: checkpoint.checksum(vars(checkpoint.load(path)))
+            path.name: checksum(vars(checkpoint.load(path)))
             for path in sorted(run.checkpoints.iterdir())
         },
     }

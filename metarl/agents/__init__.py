@@ -40,6 +40,7 @@ __all__ = [
 KINDS = {
     "maml": "metarl.agents.maml.config:MAMLConfig",
     "rl2": "metarl.agents.rl2.config:RL2Config",
+    "varibad": "metarl.agents.varibad.config:VariBADConfig",
 }
 """The config class of each kind of agent, as `module:Class`."""
 

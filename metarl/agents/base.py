@@ -35,6 +35,7 @@ __all__ = [
     "Rollout",
     "check_fits",
     "measuring_actor",
+    "record",
 ]
 
 Metrics: TypeAlias = dict[str, float]
@@ -139,6 +140,7 @@ class AgentSetup:
         rng: random number generator that initialises the meta-parameters.
         device: the device of the learner.
         num_threads: number of threads of the learner; no influence on results.
+        task_dim: number of numbers of a task of the family.
     """
 
     observation_space: Box
@@ -147,6 +149,7 @@ class AgentSetup:
     rng: np.random.Generator
     device: torch.device
     num_threads: int
+    task_dim: int = 0
 
 
 class AgentConfig(Section):
@@ -179,6 +182,11 @@ class AgentConfig(Section):
         sentence "choose ...", such as "a smaller --agent.network.size"."""
         return []
 
+    def replay_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        """Return the bytes of the episodes of earlier iterations that the agent keeps at most, in
+        memory and in the run's folder; see `record`."""
+        return 0
+
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.
 
@@ -202,6 +210,27 @@ class AgentConfig(Section):
         """Return whether a warm start is refused if a tensor, for which `may_transfer` is true, is
         not in both agents with one shape. By default it is; otherwise the tensor begins anew."""
         return True
+
+
+def record(agent: MetaAgent, iteration: int, phases: Sequence[Episodes]) -> int | None:
+    """Give an agent the episodes of an iteration, if it learns from them again in later ones.
+
+    Such an agent has a method `record` with the same arguments, which keeps what it needs. Training
+    calls it before the update of the iteration. When training is resumed, it calls it for all
+    iterations in turn of which the agent still keeps something; what the agent keeps may depend on
+    nothing else, since it is not in the agent's `state_dict`.
+
+    Args:
+        agent: the agent.
+        iteration: number of the iteration, from 1.
+        phases: its episodes before, between and after the adaptations.
+
+    Returns:
+        The number of the oldest iteration of which the agent still keeps something; None for an
+        agent that learns from the episodes of one iteration only.
+    """
+    keep = getattr(agent, "record", None)
+    return None if keep is None else keep(iteration, phases)
 
 
 def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor
+from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor, record
 from metarl.core.actors import check_obs_size
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -98,6 +98,9 @@ class NormalizedAgent:
             Rollout(state, self._normalize_episodes(episodes)) for state, episodes in rollouts
         ]
         return self.agent.update(normalized, rng, timer)
+
+    def record(self, iteration: int, phases: Sequence[Episodes]) -> int | None:
+        return record(self.agent, iteration, [self._normalize_episodes(each) for each in phases])
 
     def state_dict(self) -> AgentState:
         return {

@@ -1,9 +1,7 @@
-"""Checkpoints: written atomically, verified by a checksum, and read without running any code."""
+"""Checkpoints of runs."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.core.errors import UserError
-from metarl.core.parsing import error_summary, is_number
-from metarl.runs.atomic_io import write_atomically
+from metarl.core.parsing import is_number
+from metarl.runs.packed import DamagedFile, pack, unpack
 
 FORMAT = 3  # the format of new checkpoints
 OLDEST_FORMAT = 2  # the oldest readable format; format 3 adds numbers in `agent`
@@ -71,77 +68,24 @@ def average(checkpoints: Sequence[Checkpoint], may_average: Callable[[str], bool
     return replace(last, agent=agent)
 
 
-class DamagedCheckpoint(UserError):
-    """A checkpoint is missing or truncated, or its content does not match its checksum."""
-
-
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically.
 
     Raises:
         StorageError: if the file cannot be written.
     """
-    content = {"format": FORMAT, **asdict(checkpoint)}
-    # Not directly to the file: torch hides the OSError of a failed write.
-    packed = io.BytesIO()
-    torch.save({**content, "checksum": checksum(content)}, packed)
-    write_atomically(path, packed.getvalue())
+    pack(path, {"format": FORMAT, **asdict(checkpoint)})
 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint of a format from `OLDEST_FORMAT` to `FORMAT`.
 
     Raises:
-        DamagedCheckpoint: if the file is missing or damaged.
+        DamagedFile: if the file is missing or damaged.
         UserError: if the checkpoint has a newer format.
     """
-    if not path.is_file():
-        raise DamagedCheckpoint(f"{path}: there is no such checkpoint")
+    content = unpack(path, "checkpoint", (OLDEST_FORMAT, FORMAT))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        stored = content.pop("checksum", None)
-        whole = stored == checksum(content)
-        version = content.pop("format")
-    except Exception as error:  # torch raises many types of errors at damaged bytes
-        raise DamagedCheckpoint(
-            f"{path}: not a whole checkpoint of metarl, perhaps cut short ({error_summary(error)})"
-        ) from error
-    if stored is None:
-        raise DamagedCheckpoint(
-            f"{path}: not a checkpoint of a format that is read ({OLDEST_FORMAT} to {FORMAT}): "
-            "it has no checksum"
-        )
-    if not whole:
-        raise DamagedCheckpoint(f"{path}: damaged, its content does not match its checksum")
-    try:
-        if version > FORMAT:
-            raise UserError(
-                f"{path}: written by a newer metarl: format {version}, "
-                f"this one reads up to {FORMAT}"
-            )
-        if version < OLDEST_FORMAT:
-            raise TypeError(f"format {version}, expected at least {OLDEST_FORMAT}")
         return Checkpoint(**content)
     except TypeError as error:
-        raise DamagedCheckpoint(f"{path}: not a checkpoint of metarl ({error})") from error
-
-
-def checksum(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of names, types, shapes and values, independent of the memory layout.
-
-    The checksum must not change in later formats: it distinguishes a damaged file from a file of a
-    newer format.
-
-    Args:
-        content: tensors, numbers, texts and nested mappings, by name.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(content.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name!r} {value.dtype} {list(value.shape)}\n".encode())
-            elements = value.detach().cpu().contiguous().flatten()  # `view` needs an axis
-            digest.update(elements.view(torch.uint8).numpy().tobytes())
-        else:
-            plain = checksum(value) if isinstance(value, Mapping) else repr(value)
-            digest.update(f"{name!r} {type(value).__name__} {plain}\n".encode())
-    return digest.hexdigest()
+        raise DamagedFile(f"{path}: not a checkpoint of metarl ({error})") from error

@@ -19,11 +19,13 @@ from metarl.core.errors import StorageError, UserError, nearest, warn
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
 from metarl.runs.atomic_io import sync, wrap_os_errors, write_atomically
-from metarl.runs.checkpoint import Checkpoint, DamagedCheckpoint
+from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
+from metarl.runs.packed import DamagedFile
 from metarl.runs.provenance import provenance
+from metarl.runs.replay_log import ReplayLog
 from metarl.runs.untrusted import check_code, check_links
 
 LATEST = "latest.pt"
@@ -143,6 +145,11 @@ class Run(RunLogs):
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
+    @property
+    def replay(self) -> ReplayLog:
+        """The episodes that the agent learns from again, if there are any."""
+        return ReplayLog(self.directory / "replay")
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the exclusive training lock of the run; see `training_lock`."""
         return training_lock(self.directory)
@@ -208,7 +215,7 @@ class Run(RunLogs):
         for path in [latest] * begun + kept[::-1]:
             try:
                 state = checkpoint.load(path)
-            except DamagedCheckpoint as error:
+            except DamagedFile as error:
                 problems.append(str(error))
                 continue
             if state.iteration > recorded:

@@ -8,7 +8,7 @@ from typing import Any
 
 from metarl.core.errors import UserError
 
-FOLDERS = ("checkpoints", "evaluation", "report", "videos")
+FOLDERS = ("checkpoints", "evaluation", "replay", "report", "videos")
 """The subfolders of a run's folder."""
 CODE_SECTIONS = ("env", "agent")
 """The sections of a config whose texts may name code."""

@@ -25,6 +25,7 @@ from metarl.training.memory import check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress, announce
+from metarl.training.replay import Recorder
 from metarl.training.signals import stop_signals
 from metarl.training.tracking import Tracker, start_tracker, tracked
 from metarl.training.tracking_environment import check_environment
@@ -210,6 +211,8 @@ class Trainer:
             keep_freed_memory()
             run.rewind(state.iteration)
             self._record_changes(state.iteration)
+            recorder = Recorder(run, agent)
+            recorder.restore(state.iteration)
             num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
             env = config.env.make_batch(num_episodes, config.num_threads)
             timer = Timer(agent.device)
@@ -226,7 +229,9 @@ class Trainer:
                     done = iteration + 1
                     failures: list[Failure] = []
                     try:
-                        metrics = meta_iteration(config, agent, env, iteration, timer, failures)
+                        metrics = meta_iteration(
+                            config, agent, env, iteration, timer, failures, recorder
+                        )
                     except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
                         run.record(done, [*failures, *failures_of(error)])
                         run.save(state, best=False, keep=False)
@@ -261,6 +266,8 @@ class Trainer:
                     state = Checkpoint(done, env_steps, best_return, agent.state_dict())
                     if due or stop:
                         run.save(state, best=best, keep=due)
+                    if due:
+                        recorder.trim()
                     if due and config.tracking.artifacts == "all":
                         tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
                     if stop and done < config.iterations:

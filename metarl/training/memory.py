@@ -50,6 +50,7 @@ def needed_memory(config: Config) -> int:
     """Return the bytes that a meta-iteration needs at least in main memory, if no episode ends
     before the horizon."""
     needed = observation_memory(config)
+    needed += config.agent.replay_memory(config.env, config.sampling)
     if config.device == "cpu":
         needed += config.agent.update_memory(config.env, config.sampling)
     return needed

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metarl.agents import MetaAgent
+from metarl.agents.base import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
+from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure, failures_of
 from metarl.rollout.sampling import sample_meta_batch
 
@@ -21,6 +24,7 @@ def meta_iteration(
     iteration: int,
     timer: Timer,
     failures: list[Failure],
+    recorder: Callable[[int, Sequence[Episodes]], None] | None = None,
 ) -> dict[str, Any]:
     """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
 
@@ -31,6 +35,9 @@ def meta_iteration(
         iteration: number of the iteration, from 0.
         timer: measures the sections of the iteration.
         failures: list to which failures are appended, unless `on_failure` is `stop`.
+        recorder: called before the update with the number of the iteration, from 1, and its
+            episodes phase by phase; None gives them to the agent only, by
+            `metarl.agents.base.record`.
 
     Returns:
         The metrics: number of environment `steps`; returns averaged over the episodes that did not
@@ -57,6 +64,11 @@ def meta_iteration(
             failures=None if stops else failures,
         )
     )
+    phases = [episodes for _, episodes in rollouts]
+    if recorder is None:
+        record(agent, iteration + 1, phases)
+    else:
+        recorder(iteration + 1, phases)
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False

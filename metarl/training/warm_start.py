@@ -9,9 +9,10 @@ from metarl.agents.warm_start import WarmStart, take_parameters
 from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable
-from metarl.runs.checkpoint import Checkpoint, checksum
+from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import settings_digest
 from metarl.runs.origin import Origin
+from metarl.runs.packed import checksum
 from metarl.runs.run import Run
 
 FLAG = "--init-from"

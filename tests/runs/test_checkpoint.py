@@ -13,9 +13,8 @@ from metarl.runs.checkpoint import (
     FORMAT,
     OLDEST_FORMAT,
     Checkpoint,
-    DamagedCheckpoint,
-    checksum,
 )
+from metarl.runs.packed import DamagedFile, checksum
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 STATE = Checkpoint(3, 1200, -1.5, {"weight0": torch.arange(6.0).reshape(2, 3), "scale": 0.5})
@@ -141,7 +140,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(tmp_path):
         path.write_bytes(flipped)
         try:
             assert same(checkpoint.load(path), whole), place
-        except DamagedCheckpoint:
+        except DamagedFile:
             noticed += 1
     assert noticed > len(content) / 3 / 4
 
@@ -172,7 +171,7 @@ def test_the_checksum_is_of_names_types_shapes_and_values(tmp_path, change):
     assert same(checkpoint.load(path), STATE)
     content = torch.load(path, weights_only=True)
     torch.save({**content, **change}, path)
-    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: damaged, .* does not match its checksum"):
+    with pytest.raises(DamagedFile, match=r"a\.pt: damaged, .* does not match its checksum"):
         checkpoint.load(path)
 
 
@@ -200,9 +199,7 @@ def test_a_checkpoint_without_a_checksum_is_refused(tmp_path):
     """As those of format 1 were."""
     path = tmp_path / "a.pt"
     torch.save({"format": 1, **vars(STATE)}, path)
-    with pytest.raises(
-        DamagedCheckpoint, match=r"a\.pt: not a checkpoint of a format that is read"
-    ):
+    with pytest.raises(DamagedFile, match=r"a\.pt: not a checkpoint of a format that is read"):
         checkpoint.load(path)
 
 
@@ -214,7 +211,7 @@ def test_a_newer_format_is_refused(tmp_path):
     )
     with pytest.raises(UserError, match=expected) as refusal:
         checkpoint.load(path)
-    assert not isinstance(refusal.value, DamagedCheckpoint)  # an older one must not take its place
+    assert not isinstance(refusal.value, DamagedFile)  # an older one must not take its place
 
 
 @pytest.mark.parametrize(
@@ -237,5 +234,5 @@ def test_a_newer_format_is_refused(tmp_path):
 def test_content_of_another_kind_is_refused_whatever_its_checksum(tmp_path, change):
     path = tmp_path / "a.pt"
     store(path, **change)
-    with pytest.raises(DamagedCheckpoint, match=r"a\.pt: not a "):
+    with pytest.raises(DamagedFile, match=r"a\.pt: not a "):
         checkpoint.load(path)

@@ -224,7 +224,7 @@ def test_a_partial_file_that_is_a_link_is_not_written_through(tmp_path):
     target, link = tmp_path / "mine", tmp_path / ".file.partial"
     target.write_text("precious")
     link.symlink_to(target)
-    metarl.runs.checkpoint.write_atomically(tmp_path / "file", b"new")
+    metarl.runs.atomic_io.write_atomically(tmp_path / "file", b"new")
     assert target.read_text() == "precious"
     assert (tmp_path / "file").read_text() == "new"
 

@@ -85,11 +85,10 @@ class TrialAgent:
 
     def actor(self, state: TrialState, *, deterministic: bool = False) -> RecurrentActor:
         """Return the actor that goes on from the memory of each trial."""
-        acting = self._acting_params().items()
         return RecurrentActor(
             self._memory,
             self._head,
-            {name: value.detach().cpu().float().numpy() for name, value in acting},
+            self._acting_arrays(),
             self.encoder,
             state,
             self._obs_dim,
@@ -105,17 +104,20 @@ class TrialAgent:
         """Return the parameters of the memory and of the policy."""
         return self.params
 
+    def _acting_arrays(self) -> NumPyParams:
+        """Return the same parameters as float32 arrays."""
+        acting = self._acting_params().items()
+        return {name: value.detach().cpu().float().numpy() for name, value in acting}
+
     def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
         """Return the inputs of the policy; see `RecurrentActor`."""
         return output
 
-    def _ppo_inputs(self, inputs: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the inputs of what PPO trains, given the inputs of the memory.
-
-        Args:
-            inputs, after: as `encode_trials` returns them.
-        """
-        return inputs, after
+    def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs of what PPO trains at all steps of trials, (n, L, number of inputs),
+        and those after the last step of each episode, with the observation that was not acted on,
+        of the same shape."""
+        return encode_trials(self.encoder, trials)
 
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
@@ -137,7 +139,7 @@ class TrialAgent:
             if not len(trials.mask):
                 raise NotFinite("the mean return of no trials")
             returns, scale = reward_scale(self._returns, trials, self._update_config)
-            inputs = self._ppo_inputs(*encode_trials(self.encoder, trials))
+            inputs = self._ppo_inputs(trials)
             batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
         lr, before = self._annealed_lr(), self._adam.state_dict()
         try:

@@ -28,6 +28,7 @@ class Trials:
             (n, L, obs_dim).
         bootstrap: at the last step of an episode, whether its return is continued by the value of
             `last_obs`, (n, L) bool.
+        task: (n, task_dim).
     """
 
     obs: np.ndarray
@@ -37,11 +38,18 @@ class Trials:
     ends: np.ndarray
     last_obs: np.ndarray
     bootstrap: np.ndarray
+    task: np.ndarray
 
     @property
     def previous_reward(self) -> np.ndarray:
         """The reward before each step, in the same trial, (n, L); 0 at the first."""
         return shifted(self.reward)
+
+    @property
+    def next_obs(self) -> np.ndarray:
+        """The observation after each step, (n, L, obs_dim); 0 after a trial's end."""
+        following = np.concatenate([self.obs[:, 1:], np.zeros_like(self.obs[:, :1])], axis=1)
+        return np.where(self.ends[..., None], self.last_obs, following)
 
     @property
     def begins_anew(self) -> np.ndarray:
@@ -96,4 +104,5 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
         bootstrap=compact(
             [phase.bootstrap[..., None] & each for phase, each in zip(phases, last, strict=True)]
         ),
+        task=np.repeat(phases[0].tasks, phases[0].mask.shape[1], axis=0)[whole],
     )

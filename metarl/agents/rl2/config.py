@@ -8,7 +8,7 @@ from typing import Literal
 from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import AgentConfig, AgentSetup
-from metarl.agents.recurrent.inputs import InputEncoder, input_size
+from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
@@ -34,12 +34,7 @@ class RL2Config(AgentConfig):
     the network, and of returns where it learns."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        check(
-            not (self.normalize_observations and self.running_observations),
-            "running_observations",
-            "false with normalize_observations, which normalises them by constants",
-            True,
-        )
+        check_one_normalisation(self, self.running_observations)
         self.network.check_actions(family.action_space, "network")
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:

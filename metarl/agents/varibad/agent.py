@@ -1,0 +1,159 @@
+"""The agent of VariBAD (Zintgraf et al. 2020): a policy that sees its belief over the task.
+
+n is the number of trials, L the number of steps of the longest trial, d the size of the latent
+variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
+from metarl.agents.recurrent.actor import NumPyParams
+from metarl.agents.recurrent.actor_critic import ActorCritic
+from metarl.agents.recurrent.agent import TrialAgent, load_optimised, optimised_state
+from metarl.agents.recurrent.inputs import InputEncoder
+from metarl.agents.recurrent.learner import microbatches
+from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.trials import Trials
+from metarl.agents.varibad.belief import BeliefEncoder, BeliefNetwork
+from metarl.agents.varibad.decoders import Decoders
+from metarl.agents.varibad.model import Model, ModelConfig
+from metarl.agents.varibad.replay import TrialBuffer
+from metarl.agents.vector_adam import VectorAdam
+from metarl.core.parallel import MicrobatchPool
+from metarl.core.params import Params, flatten
+from metarl.core.timer import Timer
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import NotFinite
+
+
+class VariBADAgent(TrialAgent):
+    """Adapts by a belief over a latent variable, inferred from all that a trial has shown. The
+    encoder learns to predict rewards (and states), and PPO trains a policy of observation and
+    belief; its gradient does not reach the encoder.
+
+    Attributes:
+        beliefs: the encoder.
+        model_params: its parameters and those of the decoders.
+    """
+
+    def __init__(
+        self,
+        beliefs: BeliefEncoder,
+        head: ActorCritic,
+        decoders: Decoders,
+        params: tuple[Params, Params],
+        encoder: InputEncoder,
+        update: PPOConfig,
+        model: ModelConfig,
+        setup: AgentSetup,
+    ) -> None:
+        """Assemble the agent.
+
+        Args:
+            beliefs: the encoder.
+            head: policy and value function.
+            decoders: the decoders.
+            params: initial parameters of the head, and of encoder and decoders.
+            encoder, update, setup: as in `TrialAgent`.
+            model: settings of the training of encoder and decoders.
+        """
+        network = BeliefNetwork(head)
+        super().__init__(beliefs.memory, head, network, params[0], encoder, update, setup)
+        self.beliefs = beliefs
+        self.model_params = {name: value.to(self.device) for name, value in params[1].items()}
+        self._model_adam = VectorAdam(flatten(self.model_params), model.lr)
+        self._model = Model(beliefs, decoders, model, setup.device, setup.num_threads)
+        self._buffer = TrialBuffer(model.buffer)
+        self._pool = MicrobatchPool(setup.num_threads)
+
+    def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
+        """Keep the trials of an iteration for the model of the tasks."""
+        return self._buffer.add(iteration, phases)
+
+    def belief(self, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and standard deviations of the beliefs, (..., d) each, of a memory,
+        (..., memory_size), such as that of a state or of an actor."""
+        params = self._acting_arrays()
+        output = memory.reshape(-1, memory.shape[-1])[:, : self._memory.output_size]
+        found = self.beliefs.of_output(params, output).reshape(*memory.shape[:-1], -1)
+        mean, log_var = np.split(found, 2, axis=-1)
+        return mean, np.exp(0.5 * log_var)
+
+    def _acting_params(self) -> Params:
+        return {**self.model_params, **self.params}
+
+    def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
+        """Return observations as in the inputs, and beliefs."""
+        belief = self.beliefs.of_output(params, output)
+        return np.concatenate([inputs[:, : self._obs_dim], belief], axis=1)
+
+    def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+        params = self._acting_arrays()
+        inputs, after = super()._ppo_inputs(trials)
+        states = self._memories(inputs)
+        size = self._head.num_inputs
+
+        def features(inputs: np.ndarray, states: np.ndarray) -> np.ndarray:
+            output = states[:, : self._memory.output_size]
+            return self._features(params, inputs, output)
+
+        flat = features(inputs.reshape(-1, inputs.shape[-1]), states.reshape(-1, states.shape[-1]))
+        beyond = np.zeros((*after.shape[:2], size), np.float32)
+        ends = trials.ends
+        beyond[ends] = features(after[ends], self._memory.step(params, after[ends], states[ends]))
+        return flat.reshape(*inputs.shape[:2], size), beyond
+
+    def _memories(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the memory after each step, (n, L, memory_size), of inputs (n, L, num_inputs)."""
+        params = {name: value.cpu() for name, value in self.model_params.items()}
+        x = torch.from_numpy(inputs)
+
+        @torch.no_grad()
+        def work(rows: Tensor) -> Tensor:
+            start = x.new_zeros(len(rows), self._memory.size)
+            return self._memory(params, x[rows].transpose(0, 1), start).transpose(0, 1)
+
+        parts = microbatches(torch.arange(len(x)), x.shape[1])
+        return torch.cat(self._pool.map(work, parts)).numpy()
+
+    def update(
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
+        """Update encoder and decoders by trials of the buffer, and the policy by PPO on the
+        rollouts, whose beliefs are those that it acted by.
+
+        Raises:
+            NotFinite: as `TrialAgent.update`, also for the model. The agent is then unchanged.
+        """
+        before = self._model_adam.state_dict()
+        try:
+            if not len(self._buffer):
+                raise NotFinite("the mean return of no trials")
+            with timer("model"):
+                params, found = self._model.learn(
+                    self.model_params, self._model_adam, self._buffer, self.encoder, rng
+                )
+            metrics = super().update(rollouts, rng, timer)
+        except NotFinite:
+            self._model_adam.load_state_dict(before)
+            raise
+        self.model_params = params
+        return metrics | found
+
+    def state_dict(self) -> AgentState:
+        """Return a copy, on the CPU, of all parameters, optimisers and running moments."""
+        model = optimised_state("model", "model_adam", self.model_params, self._model_adam)
+        return {**super().state_dict(), **model}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        """Load the state of another agent of the same config."""
+        super().load_state_dict(state)
+        self.model_params = load_optimised(
+            "model", "model_adam", state, self.model_params, self._model_adam
+        )

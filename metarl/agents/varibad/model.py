@@ -1,0 +1,204 @@
+"""The model of the tasks: encoder and decoders, trained by the evidence lower bound (ELBO) on
+trials from a buffer (Zintgraf et al. 2020, equation 8).
+
+m is the number of trials, S the number of steps of each at which the bound is taken, L the number
+of steps of the longest trial, d the size of the latent variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from metarl.agents.base import Metrics
+from metarl.agents.recurrent.inputs import InputEncoder
+from metarl.agents.recurrent.learner import encode_trials
+from metarl.agents.recurrent.trials import Trials
+from metarl.agents.varibad.belief import BeliefEncoder
+from metarl.agents.varibad.decoders import Decoders, Steps
+from metarl.agents.varibad.replay import TrialBuffer
+from metarl.agents.vector_adam import VectorAdam
+from metarl.core.parallel import MicrobatchPool
+from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.schema import Section
+from metarl.rollout.failures import NotFinite
+
+ROWS = 5  # trials that a thread processes together on a CPU
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(Section):
+    """The training of encoder and decoders."""
+
+    lr: Positive = 1e-3
+    """Step size of Adam."""
+    updates: Count = 3
+    """Gradient steps of an iteration."""
+    trials: Count = 25
+    """Trials of a gradient step."""
+    buffer: Count = 1000
+    """The last trials that are kept and learned from."""
+    bounds: Annotated[int, Field(ge=0)] = 0
+    """Steps of each trial, drawn at random, at which the bound is taken; 0 for all."""
+    kl_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the KL divergence of each belief from the one before."""
+    max_gradient_norm: Positive = 1.0
+    """Norm to which larger gradients are scaled down."""
+
+
+def belief_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    """Return the KL divergence of each belief of a trial from the one before, in nats, (m, L). The
+    first is from N(0, I).
+
+    Args:
+        mean, log_var: of the beliefs, (m, L, d).
+    """
+    zero = torch.zeros_like(mean[:, :1])
+    before, log_var_before = (torch.cat([zero, x[:, :-1]], 1) for x in (mean, log_var))
+    ratio = (log_var - log_var_before).exp()
+    distance = (mean - before).square() / log_var_before.exp()
+    return 0.5 * (ratio + distance - 1 - log_var + log_var_before).sum(-1)
+
+
+class Model:
+    """Takes gradient steps on the parameters of encoder and decoders."""
+
+    def __init__(
+        self,
+        encoder: BeliefEncoder,
+        decoders: Decoders,
+        config: ModelConfig,
+        device: torch.device,
+        num_threads: int,
+    ) -> None:
+        self._encoder, self._decoders, self._config = encoder, decoders, config
+        self._device = device
+        self._pool = MicrobatchPool(num_threads if device.type == "cpu" else 1)
+
+    def learn(
+        self,
+        params: Params,
+        adam: VectorAdam,
+        buffer: TrialBuffer,
+        inputs: InputEncoder,
+        rng: np.random.Generator,
+    ) -> tuple[Params, Metrics]:
+        """Return the parameters after the gradient steps of an iteration, and diagnostics.
+
+        Args:
+            params: the parameters.
+            adam: the optimiser, whose state changes.
+            buffer: the trials.
+            inputs: makes the inputs of the encoder.
+            rng: draws trials, steps and samples of the latent variable.
+
+        Raises:
+            NotFinite: if the gradient is not finite.
+        """
+        config, vector, found = self._config, flatten(params), []
+        for _ in range(config.updates):
+            trials = buffer.sample(rng, config.trials)
+            terms, gradient = self._gradient(unflatten(vector, params), trials, inputs, rng)
+            norm = gradient.norm()
+            if not bool(torch.isfinite(norm)):
+                raise NotFinite("the gradient of the model of the tasks")
+            gradient = gradient * (config.max_gradient_norm / norm).clamp(max=1.0)
+            vector = adam.step(vector, gradient)
+            found.append(terms)
+        names = ("model_loss", "belief_kl", "reward_error", "state_error", "task_error")
+        means = torch.stack(found).mean(0).tolist()
+        metrics = dict(zip(names, means, strict=True))
+        return unflatten(vector, params), {k: v for k, v in metrics.items() if v or k in names[:2]}
+
+    def _gradient(
+        self, params: Params, trials: Trials, inputs: InputEncoder, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return the terms of the loss per step of a trial, (5,), and its gradient, (P,)."""
+        dtype = next(iter(params.values())).dtype
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(self._device, dtype, copy=True)
+
+        encoded, _ = encode_trials(inputs, trials)
+        x, steps = tensor(encoded), self.steps(trials, inputs, tensor)
+        lengths = trials.mask.sum(axis=1)  # (m,)
+        if self._config.bounds:
+            at = (rng.random((len(lengths), self._config.bounds)) * lengths[:, None]).astype(int)
+        else:
+            at = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+        chosen, used = tensor_of(at, self._device), tensor(at < lengths[:, None])
+        noise = tensor(rng.standard_normal((*at.shape, self._encoder.latent), dtype=np.float32))
+        number = float(lengths.sum())
+
+        def work(rows: Tensor) -> tuple[Tensor, Tensor]:
+            start = leaves(params)
+            terms = self._loss(
+                start, x[rows], steps.rows(rows), chosen[rows], used[rows], noise[rows]
+            )
+            terms = terms / number
+            gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
+            return terms.detach(), concatenate(gradient)
+
+        rows = torch.arange(len(x), device=self._device)
+        parts = self._pool.map(work, rows.split(ROWS if self._device.type == "cpu" else len(x)))
+        return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])
+
+    @staticmethod
+    def steps(
+        trials: Trials, inputs: InputEncoder, tensor: Callable[[np.ndarray], Tensor]
+    ) -> Steps:
+        """Return the steps of trials as the decoders see them, normalised as in the inputs."""
+        obs, following = trials.obs, trials.next_obs
+        if inputs.obs is not None:
+            obs, following = inputs.obs.normalise(obs), inputs.obs.normalise(following)
+        reward = trials.reward[..., None]
+        if inputs.reward is not None:
+            reward = inputs.reward.normalise(reward, shift=False)
+        return Steps(
+            obs=tensor(obs),
+            next_obs=tensor(following),
+            action=tensor(inputs.encode_action(trials.action)),
+            reward=tensor(reward[..., 0]),
+            mask=tensor(trials.mask),
+            task=tensor(trials.task),
+        )
+
+    def _loss(
+        self, params: Params, x: Tensor, steps: Steps, at: Tensor, used: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Return the terms of the loss, summed over trials: the loss, the KL divergence and the
+        errors of the decoders of rewards, states and tasks, (5,).
+
+        Args:
+            params: the parameters.
+            x: inputs of the encoder, (m, L, num_inputs).
+            steps: the steps.
+            at: the steps at which the bound is taken, (m, S).
+            used: 1 for those that took place, else 0, (m, S).
+            noise: standard normal, (m, S, d).
+        """
+        mean, log_var = self._encoder(params, x)
+        kl = belief_kl(mean, log_var).gather(1, at)
+        where = at[..., None].expand(-1, -1, self._encoder.latent)
+        mean, log_var = mean.gather(1, where), log_var.gather(1, where)
+        latent = mean + (0.5 * log_var).exp() * noise
+        errors = self._decoders.errors(params, latent, steps)
+        # The mean over the steps of the bound, per trial
+        weight = used / used.sum(1, keepdim=True)
+        kl = (kl * weight).sum()
+        zero = torch.zeros_like(kl)
+        names = ("reward", "state", "task")
+        parts = [(errors[name] * weight).sum() if name in errors else zero for name in names]
+        loss = self._config.kl_weight * kl + total(parts)
+        return torch.stack([loss, kl, *parts])
+
+
+def tensor_of(indices: np.ndarray, device: torch.device) -> Tensor:
+    """Return indices as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(indices)).to(device, torch.int64)

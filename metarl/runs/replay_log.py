@@ -1,0 +1,95 @@
+"""The replay log of a run: the episodes that an agent learns from again in later iterations.
+
+It has one file for each iteration, which is never changed. What an agent keeps is a function of
+these files, so a checkpoint needs no copy of it, and a run that was killed goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metarl.rollout.episodes import Episodes
+from metarl.runs.atomic_io import wrap_os_errors
+from metarl.runs.packed import DamagedFile, pack, unpack
+
+FORMAT = 1
+LEFT_OUT = ("memory",)  # arrays of episodes that only `adapt` needs
+
+
+@dataclass(frozen=True)
+class ReplayLog:
+    """The files of a replay log.
+
+    Attributes:
+        directory: their folder, which may not exist yet.
+    """
+
+    directory: Path
+
+    def iterations(self) -> list[int]:
+        """Return the numbers of the iterations with a file, in order."""
+        names = (path.stem.removeprefix("iteration-") for path in self.directory.glob("iter*.pt"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def append(self, iteration: int, phases: Sequence[Episodes]) -> None:
+        """Write the file of an iteration.
+
+        Args:
+            iteration: its number.
+            phases: its episodes before, between and after the adaptations. The memory of actors is
+                left out.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        with wrap_os_errors(self.directory):
+            self.directory.mkdir(exist_ok=True)
+        arrays = {
+            str(number): {
+                name: torch.from_numpy(array)
+                for name, array in episodes.arrays.items()
+                if name not in LEFT_OUT
+            }
+            for number, episodes in enumerate(phases)
+        }
+        pack(self._file(iteration), {"format": FORMAT, "iteration": iteration, "phases": arrays})
+
+    def load(self, iteration: int) -> list[Episodes]:
+        """Return the episodes of an iteration.
+
+        Raises:
+            DamagedFile: if its file is missing or damaged.
+            UserError: if it has a newer format.
+        """
+        path = self._file(iteration)
+        content = unpack(path, "file of episodes", (FORMAT, FORMAT))
+        try:
+            if content["iteration"] != iteration:
+                raise ValueError(f"it is of iteration {content['iteration']}")
+            phases = [content["phases"][str(number)] for number in range(len(content["phases"]))]
+            return [
+                Episodes(**{name: tensor.numpy() for name, tensor in arrays.items()})
+                for arrays in phases
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFile(f"{path}: not episodes of metarl ({error})") from error
+
+    def rewind(self, iteration: int) -> None:
+        """Delete the files of iterations after `iteration`."""
+        self._delete([number for number in self.iterations() if number > iteration])
+
+    def trim(self, oldest: int) -> None:
+        """Delete the files of iterations before `oldest`."""
+        self._delete([number for number in self.iterations() if number < oldest])
+
+    def _delete(self, iterations: Sequence[int]) -> None:
+        for path in map(self._file, iterations):
+            with wrap_os_errors(path):
+                path.unlink(missing_ok=True)
+
+    def _file(self, iteration: int) -> Path:
+        return self.directory / f"iteration-{iteration:06d}.pt"

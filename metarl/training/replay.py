@@ -1,0 +1,63 @@
+"""Episodes of earlier iterations, for agents that learn from them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metarl.agents import MetaAgent
+from metarl.agents.base import record
+from metarl.core.errors import warn
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import Failure
+from metarl.runs.packed import DamagedFile
+from metarl.runs.run import Run
+
+
+class Recorder:
+    """Gives the episodes of each iteration to the agent, and to the run's replay log if the agent
+    keeps any."""
+
+    def __init__(self, run: Run, agent: MetaAgent) -> None:
+        self._log, self._agent, self._run = run.replay, agent, run
+        self._oldest: int | None = None  # of which the agent keeps something
+        self._trimmed: int | None = None  # the same, at the checkpoint before
+
+    def __call__(self, iteration: int, phases: Sequence[Episodes]) -> None:
+        """Record the episodes of an iteration, before, between and after the adaptations.
+
+        Raises:
+            StorageError: if the log cannot be written.
+        """
+        self._oldest = record(self._agent, iteration, phases)
+        if self._oldest is not None:
+            self._log.append(iteration, phases)
+
+    def restore(self, iteration: int) -> None:
+        """Give the agent of a checkpoint the episodes that it kept. A file that is missing or
+        damaged is left out with a warning, also in `failures.jsonl`.
+
+        Args:
+            iteration: the number of iterations of the checkpoint.
+        """
+        self._log.rewind(iteration)
+        found = self._log.iterations()
+        if not found:
+            return
+        for number in range(found[0], iteration + 1):
+            try:
+                self._oldest = record(self._agent, number, self._log.load(number))
+            except DamagedFile as error:
+                lost = Failure(
+                    "warning",
+                    f"{error}; training goes on without these episodes, so its results are no "
+                    "longer bit for bit those of an uninterrupted run",
+                )
+                warn(str(lost))
+                self._run.record(iteration, [lost])
+
+    def trim(self) -> None:
+        """Delete what no later resumption needs; called after each checkpoint that is kept. What
+        the checkpoint before needs is kept too, in case that the last one is damaged."""
+        if self._trimmed is not None:
+            self._log.trim(self._trimmed)
+        self._trimmed = self._oldest
