@@ -1,4 +1,4 @@
-"""Runs of RL2 through all commands: a GRU with discrete actions, an LSTM with continuous ones."""
+"""Runs of RL2 and VariBAD through all commands: GRU and LSTM, discrete and continuous actions."""
 
 from __future__ import annotations
 
@@ -22,30 +22,46 @@ from tests.training.test_continuation import content
 from tests.training.test_loop import assert_same_outcome
 from tests.training.test_tracking import records
 
-CELLS = {
-    "gru": {"env": {"family": "gridworld", "horizon": 6}, "agent": {"network": {"size": 6}}},
+AGENTS = {
+    "gru": {
+        "env": {"family": "gridworld", "horizon": 6},
+        "agent": {"kind": "rl2", "network": {"size": 6}},
+    },
     "lstm": {
         "env": {"family": "point_nav", "horizon": 6},
         "agent": {
+            "kind": "rl2",
             "network": {"cell": "lstm", "size": 5, "hidden": [4], "action_bound": "tanh"},
             "update": {"truncate": 7, "lr_anneal": 20, "across_episodes": False},
         },
     },
+    "varibad": {
+        "env": {"family": "point_nav", "horizon": 6},
+        "agent": {
+            "kind": "varibad",
+            "encoder": {"size": 5, "latent": 2},
+            "update": {"lr_anneal": 20, "across_episodes": False},
+            "decoder": {"reward_inputs": "transition", "state_weight": 1.0, "task_weight": 1.0},
+            # Three iterations fill the buffer, so that it goes round.
+            "model": {"trials": 7, "bounds": 3, "buffer": 15},
+        },
+    },
 }
+RL2 = [name for name, values in AGENTS.items() if values["agent"]["kind"] == "rl2"]
 SAMPLING = {"num_tasks": 3, "num_episodes": 2, "adaptation_steps": 2}
 ITERATIONS = 10
 
 
-@pytest.fixture(scope="module", params=CELLS)
-def cell(request):
+@pytest.fixture(scope="module", params=AGENTS)
+def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def config_file(cell, tmp_path_factory):
-    values = {**CELLS[cell], "agent": {"kind": "rl2", **CELLS[cell]["agent"]}}
-    values |= {"sampling": SAMPLING, "iterations": ITERATIONS, "checkpoint_every": 2}
-    path = tmp_path_factory.mktemp("configs") / f"{cell}.yaml"
+def config_file(name, tmp_path_factory):
+    values = {**AGENTS[name], "sampling": SAMPLING}
+    values |= {"iterations": ITERATIONS, "checkpoint_every": 2}
+    path = tmp_path_factory.mktemp("configs") / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, "tracking": {"mode": "disabled"}}))
     return path
 
@@ -58,14 +74,14 @@ def run(config_file, tmp_path_factory):
     return Run.open(directory)
 
 
-def test_metrics_are_of_whole_trials(run, cell):
+def test_metrics_are_of_whole_trials(run, name):
     lines = run.metrics()
     assert len(lines) == ITERATIONS
     expected = {"outer_kl", "policy_loss", "value_loss", "entropy", "gradient_norm", "lr"}
     expected |= {"explained_variance", "return_before", "return_after", "adaptation_gain"}
     for line in lines:
         assert expected <= line.keys()
-        assert ("policy_std" in line) == (cell == "lstm")
+        assert ("policy_std" in line) == (name != "gru")
     assert lines[-1]["env_steps"] <= ITERATIONS * 3 * 3 * 2 * 6
 
 
@@ -97,11 +113,11 @@ def test_tracking_writes_offline_files_and_changes_nothing(run, config_file, tmp
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_protocol_evaluates_it_beside_the_untrained_agent(run, cell, protocol, capsys):
+def test_every_protocol_evaluates_it_beside_the_untrained_agent(run, name, protocol, capsys):
     words = ["evaluate", str(run.directory), "--protocol", protocol, "--tasks=5", "--episodes=2"]
     size = "--trials=2" if protocol == "few_episode" else "--steps=2"
     code = main([*words, size, "--against=random"])
-    if cell == "gru" and protocol == "ood":  # a gridworld has no tasks beyond its cells
+    if name == "gru" and protocol == "ood":  # a gridworld has no tasks beyond its cells
         assert code == 2
         assert capsys.readouterr().err.count("\n") == 1
         return
@@ -143,7 +159,7 @@ def test_a_video_shows_the_episodes_of_one_trial_side_by_side(run):
             assert len(panel.states) == len(panel.reward) + 1
 
 
-def test_bench_names_its_parts(config_file, tmp_path, monkeypatch):
+def test_bench_names_its_parts(config_file, name, tmp_path, monkeypatch):
     monkeypatch.setattr(metarl.reporting.benchmark, "LIMIT_STEPS", 4)
     out = tmp_path / "bench.json"
     assert main(["bench", str(config_file), "--repeats=1", f"--json={out}"]) == 0
@@ -151,6 +167,7 @@ def test_bench_names_its_parts(config_file, tmp_path, monkeypatch):
     assert set(result["sections"]) == {
         *("physics", "policy inference", "other sampling", "adaptation", "advantages"),
         *("policy gradient", "evaluation"),
+        *(["model"] if name == "varibad" else []),
     }
     parts = sum(result["sections"].values())
     assert 0.5 * result["iteration_seconds"] < parts <= 1.01 * result["iteration_seconds"]
@@ -168,6 +185,7 @@ def test_bench_names_its_parts(config_file, tmp_path, monkeypatch):
         (["--agent.kind=maml"], "--agent.kind"),
     ],
 )
+@pytest.mark.parametrize("name", RL2, indirect=True)
 def test_a_run_is_not_resumed_with_other_settings(run, capsys, words, flag):
     before = content(run.directory)
     assert main(["train", "--resume", str(run.directory), *words]) == 2
@@ -177,11 +195,12 @@ def test_a_run_is_not_resumed_with_other_settings(run, capsys, words, flag):
     assert error.count("\n") == 1
 
 
-def test_the_cell_of_a_run_is_kept(run, cell, capsys):
-    other = {"gru": "lstm", "lstm": "gru"}[cell]
+@pytest.mark.parametrize("name", RL2, indirect=True)
+def test_the_cell_of_a_run_is_kept(run, name, capsys):
+    other = {"gru": "lstm", "lstm": "gru"}[name]
     words = ["train", "--resume", str(run.directory), f"--agent.network.cell={other}"]
     assert main(words) == 2
-    assert f"was begun with {cell}, which it keeps" in capsys.readouterr().err
+    assert f"was begun with {name}, which it keeps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -198,6 +217,7 @@ def test_the_cell_of_a_run_is_kept(run, cell, capsys):
         (["--agent.update.truncate=-1"], "agent.update.truncate: expected at least 0, got -1"),
     ],
 )
+@pytest.mark.parametrize("name", RL2, indirect=True)
 def test_bad_settings_are_one_line(config_file, tmp_path, capsys, words, error):
     out = tmp_path / "run"
     assert main(["train", str(config_file), *words, "--out", str(out)]) == 2
@@ -213,3 +233,65 @@ def test_keys_of_rl2_are_unknown_where_the_kind_is_maml(capsys):
     found = capsys.readouterr().err
     assert found.count("\n") == 1
     assert re.search(r"agent.network.*unknown .*maml.*rl2", found), found
+
+
+@pytest.mark.parametrize("name", ["varibad"], indirect=True)
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--agent.encoder.latent=0"], "agent.encoder.latent: expected between 1 and 1024, got 0"),
+        (["--agent.model.buffer=0"], "agent.model.buffer: expected at least 1, got 0"),
+        (
+            [f"--agent.decoder.{each}_weight=0" for each in ("reward", "state", "task")],
+            "agent.decoder.reward-weight: expected more than 0 if no other decoder is used",
+        ),
+        (
+            ["--agent.decoder.reward=sign"],
+            "agent.decoder.reward: expected one of squared, positive",
+        ),
+        (["--agent.model.buffer=1000000000"], "need at least .* choose .*--agent.model.buffer"),
+        (["--agent.network.size=8"], "agent.network.*: unknown .*varibad"),
+    ],
+)
+def test_bad_settings_of_varibad_are_one_line(config_file, tmp_path, capsys, words, error):
+    test_bad_settings_are_one_line(config_file, tmp_path, capsys, words, error)
+
+
+@pytest.fixture
+def varibad_run(run, tmp_path):
+    return Run.open(shutil.copytree(run.directory, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("name", ["varibad"], indirect=True)
+def test_the_replay_log_holds_what_the_buffer_does_and_no_more(run):
+    """15 trials, 6 from each iteration: the last three iterations, and those of the checkpoint
+    before."""
+    assert run.replay.iterations() == list(range(ITERATIONS - 4, ITERATIONS + 1))
+    phases = run.replay.load(ITERATIONS)
+    assert [each.reward.shape for each in phases] == [(3, 2, 6)] * 3
+    assert all(each.memory is None for each in phases)
+
+
+@pytest.mark.parametrize("name", ["varibad"], indirect=True)
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "of another iteration"])
+def test_a_damaged_file_of_the_replay_log_is_named_and_left_out(run, tmp_path, capsys, damage):
+    directory = shutil.copytree(run.directory, tmp_path / "run")
+    path = directory / "replay" / f"iteration-{ITERATIONS - 1:06d}.pt"
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        shutil.copy(path.with_name(f"iteration-{ITERATIONS:06d}.pt"), path)
+    words = ["train", "--resume", str(directory), f"--iterations={ITERATIONS + 1}"]
+    assert main(words) == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.match(rf"metarl: warning: {re.escape(str(path))}: .*without these episodes", error)
+    (failure,) = Run.open(directory).failures()
+    assert failure["iteration"] == ITERATIONS
+    assert len(Run.open(directory).metrics()) == ITERATIONS + 1
