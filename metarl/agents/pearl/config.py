@@ -44,7 +44,8 @@ class PEARLConfig(AgentConfig):
         played = sampling.max_steps(family.horizon)
         expected = f"at least the {played:,} steps of an iteration"
         check(size >= played, "replay_size", expected, size)
-        check(size >= self.update.batch, "update.batch", f"at most {size:,}, the replay_size", size)
+        batch = self.update.batch
+        check(size >= batch, "update.batch", f"at most {size:,}, the replay_size", batch)
         stored, source = size, "the replay_size"
         if self.update.context_from == "prior":
             phases = min(self.prior_episodes, sampling.adaptation_steps + 1)

@@ -9,10 +9,11 @@ EPSILON = 0.1  # bound of the repulsion where two embeddings are equal
 
 
 def metric_loss(embedding: Tensor, task: Tensor, repulsion: float) -> Tensor:
-    """Return the loss that pulls embeddings of one task together and pushes tasks apart: the mean of
-    d^2 over the pairs of one task, and `repulsion` times the mean of 1 / (d^2 + EPSILON) over the
-    others, where d^2 is the mean squared difference (inverse-power distance metric learning, Li et
-    al. 2021, section 4.1, with the power 2).
+    """Return the loss that pulls embeddings of one task together and pushes tasks apart.
+
+    It is the mean of d^2 over the pairs of one task, and `repulsion` times the mean of 1 / (d^2 +
+    EPSILON) over the other pairs, where d^2 is the mean squared difference: inverse-power distance
+    metric learning (Li et al. 2021, section 4.1) with the power 2.
 
     Args:
         embedding: (n, Z).

@@ -95,7 +95,7 @@ class Replay:
         return sorted(self._by_task.keys() & self._prior.keys())
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
-        """Add the transitions of an iteration, and drop the oldest iterations if there are too many.
+        """Add the transitions of an iteration, and drop the oldest iterations if they are too many.
 
         Args:
             iteration: the number of the iteration, more than that of all before.
