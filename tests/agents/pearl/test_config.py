@@ -116,8 +116,14 @@ def test_all_tensors_of_the_state_are_finite_and_32_bits():
             assert torch.isfinite(value).all(), name
 
 
-@pytest.mark.parametrize("name", ["point_nav/pearl", "half_cheetah_vel/pearl"])
-def test_the_shipped_configs_are_pearl_with_fixed_tasks(name):
-    config = load_config(name)
-    assert config.agent.kind == "pearl"
-    assert config.sampling.train_tasks == 100
+def test_the_published_sizes_are_given_by_flags():
+    """Those in the comment of the config, in text."""
+    flags = {"num_tasks": 5, "num_episodes": 1, "inner_steps": 4, "iterations": 500}
+    network = {"hidden": [300, 300, 300], "encoder_hidden": [200, 200, 200]}
+    flags |= {f"agent.network.{name}": sizes for name, sizes in network.items()}
+    flags |= {"agent.update.batch": 256, "agent.prior_episodes": 2}
+    config = load_config("half_cheetah_vel/pearl", **flags)
+    assert config.sampling.max_steps(200) == 5 * (400 + 600)
+    published = PEARLConfig()
+    assert config.agent.network == published.network
+    assert config.agent.update == published.update.replace(warmup_iterations=5)
