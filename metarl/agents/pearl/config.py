@@ -72,7 +72,7 @@ class PEARLConfig(AgentConfig):
             self.network,
             math.prod(observations.shape),
             math.prod(check_actions(actions).shape),
-            unit_variance=self.update.encoder_loss == "metric",
+            fixed_variance=self.update.encoder_loss == "metric",
         )
 
     def _row_format(self, observations: Box, actions: Box | Discrete) -> RowFormat:

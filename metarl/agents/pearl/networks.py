@@ -25,6 +25,9 @@ Size = Annotated[int, Field(ge=1, le=4096)]
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, in the authors' code
 CRITICS = ("critic1", "critic2")
+VARIANCE = 0.01
+"""Variance of a factor where a metric trains the encoder. The posterior is then almost the mean of
+the embeddings of the transitions, as in FOCAL, where it is this mean."""
 SMALL = 3e-3  # bound of the initial weights of last layers, as in the code of PEARL
 
 
@@ -50,14 +53,14 @@ class Networks:
         config: the settings.
         obs_dim: O.
         action_dim: A.
-        unit_variance: whether the factors of the encoder have the variance 1 and means within +-1;
-            otherwise the encoder has both as outputs.
+        fixed_variance: whether the factors of the encoder have the variance `VARIANCE` and means
+            within +-1; otherwise the encoder has both as outputs.
     """
 
     config: NetworkConfig
     obs_dim: int
     action_dim: int
-    unit_variance: bool = False
+    fixed_variance: bool = False
 
     @property
     def context_dim(self) -> int:
@@ -69,7 +72,7 @@ class Networks:
         """Inputs, hidden layers and outputs of each network by its name."""
         hidden, latent = self.config.hidden, self.config.latent_dim
         known = self.obs_dim + latent
-        embedding = latent if self.unit_variance else 2 * latent
+        embedding = latent if self.fixed_variance else 2 * latent
         critics = (known + self.action_dim, *hidden, 1)
         return {
             **dict.fromkeys(CRITICS, critics),
@@ -131,8 +134,8 @@ class Networks:
         rows = context.flatten(0, -2)
         outputs = mlp(params, "encoder", rows, len(self.config.encoder_hidden))
         outputs = outputs.unflatten(0, context.shape[:-1])
-        if self.unit_variance:
-            return Factors(torch.tanh(outputs), torch.ones_like(outputs))
+        if self.fixed_variance:
+            return Factors(torch.tanh(outputs), torch.full_like(outputs, VARIANCE))
         mean, scale = outputs.chunk(2, -1)
         return Factors(mean, F.softplus(scale))
 

@@ -47,8 +47,9 @@ def make(num_episodes=2, adaptation_steps=1, threads=1, family=FAMILY, **agent) 
     )
 
 
-def play(config: Config, agent, iteration=0, tasks=None, **settings) -> list[Rollout]:
-    ids = np.random.default_rng(iteration).choice(6, 4, replace=False)
+def play(config: Config, agent, iteration=0, tasks=None, ids=None, **settings) -> list[Rollout]:
+    if ids is None:
+        ids = np.random.default_rng(iteration).choice(6, 4, replace=False)
     tasks = config.env.tasks("train", 6)[ids] if tasks is None else tasks
     env = config.env.make_batch(len(tasks) * config.sampling.num_episodes)
     return list(
