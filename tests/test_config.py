@@ -472,7 +472,7 @@ def test_an_agent_without_a_kind_is_of_the_first_one():
     [
         (
             {"kind": "mamml"},
-            "agent.kind: expected one of maml, rl2, pearl, or your own as package.module:Class,",
+            "agent.kind: expected one of maml, rl2, varibad, pearl, or your own as package",
         ),
         ({"kind": "mamml"}, "got 'mamml' (nearest: maml)"),
         ({"kind": 3}, "agent.kind: expected the name of a kind of agent, got 3"),

@@ -47,7 +47,7 @@ class PEARLConfig(AgentConfig):
         batch = self.update.batch
         check(size >= batch, "update.batch", f"at most {size:,}, the replay_size", batch)
         stored, source = size, "the replay_size"
-        if self.update.context_from == "prior":
+        if self.update.context_from != "all":
             phases = min(self.prior_episodes, sampling.adaptation_steps + 1)
             stored = phases * sampling.num_episodes * family.horizon
             source = "the steps of a task in an iteration that are played under the prior"

@@ -105,8 +105,10 @@ class Learner:
         number = min(config.meta_batch, len(known))
         tasks = [known[i] for i in rng.choice(len(known), number, replace=False)]
         rows = replay.draw(tasks, config.batch, rng)
-        draw = replay.draw_prior if config.context_from == "prior" else replay.draw
-        context = draw(tasks, config.context, rng)[..., : self._networks.context_dim]
+        draws = {"prior": replay.draw_prior, "trial": replay.draw_trial, "all": replay.draw}
+        context = draws[config.context_from](tasks, config.context, rng)[
+            ..., : self._networks.context_dim
+        ]
         action_dim = self._networks.action_dim
         noise = [
             rng.standard_normal(shape, dtype=np.float32)

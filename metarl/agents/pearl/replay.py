@@ -66,6 +66,21 @@ class Recorded:
     size: int
 
 
+@dataclass(frozen=True)
+class Collection:
+    """The last transitions of a task that were collected in one iteration.
+
+    Attributes:
+        iteration: its number.
+        slots: places of the transitions in the buffer, phase by phase.
+        ends: how many of them are of the phases under the prior, and of one, two, ... phases more.
+    """
+
+    iteration: int
+    slots: np.ndarray
+    ends: np.ndarray
+
+
 class Replay:
     """The last transitions of all tasks together, whole iterations, oldest out first.
 
@@ -86,13 +101,13 @@ class Replay:
         self._next, self.size = 0, 0
         self._kept: deque[Recorded] = deque()
         self._by_task: dict[int, np.ndarray] = {}
-        self._prior: dict[int, tuple[int, np.ndarray]] = {}
+        self._last: dict[int, Collection] = {}
 
     @property
     def tasks(self) -> list[int]:
         """Ids of the tasks that have transitions, and such of their last collection under the
         prior, in ascending order."""
-        return sorted(self._by_task.keys() & self._prior.keys())
+        return sorted(self._by_task.keys() & self._last.keys())
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
         """Add the transitions of an iteration, and drop the oldest iterations if they are too many.
@@ -104,24 +119,27 @@ class Replay:
         Returns:
             The number of the oldest iteration that is kept.
         """
-        found: dict[int, list[tuple[np.ndarray, bool]]] = {}
+        found: dict[int, list[list[np.ndarray]]] = {}  # by task and phase
         for number, episodes in enumerate(phases):
             assert episodes.task_ids is not None
-            under_prior = number < self._prior_phases
             rows = self.row_format.rows(episodes)
             for task, own, mask in zip(episodes.task_ids, rows, episodes.mask, strict=True):
                 if mask.any():
-                    found.setdefault(int(task), []).append((own[mask], under_prior))
-        size = sum(len(rows) for parts in found.values() for rows, _ in parts)
+                    found.setdefault(int(task), [[] for _ in phases])[number].append(own[mask])
+        lengths = {
+            task: np.array([sum(map(len, phase)) for phase in parts])
+            for task, parts in found.items()
+        }
+        size = int(sum(length.sum() for length in lengths.values()))
         changed = set(found)
         while self._kept and self.size + size > self._capacity:
             changed |= self._drop_oldest()
         slots = {}
         for task, parts in found.items():
-            slots[task] = self._write(np.concatenate([rows for rows, _ in parts]))
-            under_prior = np.concatenate([np.full(len(rows), prior) for rows, prior in parts])
-            if under_prior.any():
-                self._prior[task] = iteration, slots[task][under_prior]
+            slots[task] = self._write(np.concatenate([rows for phase in parts for rows in phase]))
+            ends = lengths[task].cumsum()[min(self._prior_phases, len(phases)) - 1 :]
+            if ends[0]:
+                self._last[task] = Collection(iteration, slots[task], ends)
         self._kept.append(Recorded(iteration, slots, size))
         for task in changed:
             own = [each.slots[task] for each in self._kept if task in each.slots]
@@ -136,8 +154,8 @@ class Replay:
         oldest = self._kept.popleft()
         self.size -= oldest.size
         for task in oldest.slots:
-            if task in self._prior and self._prior[task][0] == oldest.iteration:
-                del self._prior[task]
+            if task in self._last and self._last[task].iteration == oldest.iteration:
+                del self._last[task]
         return set(oldest.slots)
 
     def _write(self, rows: np.ndarray) -> np.ndarray:
@@ -156,7 +174,15 @@ class Replay:
     def draw_prior(self, tasks: Sequence[int], number: int, rng: np.random.Generator) -> np.ndarray:
         """Draw transitions of tasks, with replacement, from the last episodes of each task that
         were played under the prior, (M, number, row size)."""
-        return self._draw([self._prior[task][1] for task in tasks], number, rng)
+        last = [self._last[task] for task in tasks]
+        return self._draw([each.slots[: each.ends[0]] for each in last], number, rng)
+
+    def draw_trial(self, tasks: Sequence[int], number: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw transitions of tasks, with replacement, from the last trials of each task up to a
+        random episode, at least those under the prior, (M, number, row size)."""
+        last = [self._last[task] for task in tasks]
+        slots = [each.slots[: each.ends[rng.integers(0, len(each.ends))]] for each in last]
+        return self._draw(slots, number, rng)
 
     def _draw(
         self, slots: Sequence[np.ndarray], number: int, rng: np.random.Generator

@@ -26,9 +26,10 @@ class UpdateConfig(Section):
     """Transitions of each of these tasks, from its whole replay buffer."""
     context: Annotated[int, Field(ge=2)] = 100
     """Transitions of each of these tasks that the encoder sees."""
-    context_from: Literal["prior", "all"] = "prior"
-    """Where they are from: prior (the task's last episodes under the prior, as an adaptation sees
-    them) or all (its whole replay buffer)."""
+    context_from: Literal["prior", "trial", "all"] = "prior"
+    """Where they are from: prior (the task's last episodes under the prior, as published), trial
+    (the task's last trials, up to a random episode, so that the encoder also sees what the second
+    and later adaptations see) or all (its whole replay buffer)."""
     encoder_loss: Literal["critic", "metric"] = "critic"
     """What trains the encoder: critic (the loss of the critics, and the KL divergence from the
     prior) or metric (a loss that pulls embeddings of one task together and pushes tasks apart)."""

@@ -122,8 +122,11 @@ def test_the_published_sizes_are_given_by_flags():
     network = {"hidden": [300, 300, 300], "encoder_hidden": [200, 200, 200]}
     flags |= {f"agent.network.{name}": sizes for name, sizes in network.items()}
     flags |= {"agent.update.batch": 256, "agent.prior_episodes": 2}
+    flags["agent.update.context_from"] = "prior"
     config = load_config("half_cheetah_vel/pearl", **flags)
     assert config.sampling.max_steps(200) == 5 * (400 + 600)
     published = PEARLConfig()
     assert config.agent.network == published.network
-    assert config.agent.update == published.update.replace(warmup_iterations=5)
+    assert config.agent.update == published.update.replace(
+        warmup_iterations=5, context_from="trial"
+    )

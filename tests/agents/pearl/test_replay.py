@@ -89,6 +89,21 @@ def test_the_context_is_of_the_last_episodes_under_the_prior():
     assert contents(both, 0, prior=True) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_context_of_a_trial_ends_after_a_random_episode():
+    replay = Replay(100, FORMAT, 1)
+    replay.record(1, [episodes([[90]])])
+    replay.record(2, [episodes([[1]]), episodes([[4]], [[2]]), episodes([[7]])])
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(60):
+        drawn = replay.draw_trial([0], 200, rng)[0, :, 0]
+        found.add(tuple(np.unique(drawn)))
+    assert found == {(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 7, 8, 9)}
+    later = Replay(100, FORMAT, 2)
+    later.record(1, [episodes([[1]]), episodes([[4]]), episodes([[7]])])
+    found = {len(np.unique(later.draw_trial([0], 200, rng)[0, :, 0])) for _ in range(40)}
+    assert found == {6, 9}
+
+
 def test_a_task_that_was_drawn_twice_in_an_iteration_has_both():
     replay = Replay(100, FORMAT, 1)
     twice = {"task_ids": [5, 5]}
@@ -127,7 +142,7 @@ def test_draws_after_the_buffer_has_wrapped_are_those_of_what_is_kept():
     assert again.tasks == replay.tasks
     assert again.size == replay.size <= 70
     for _ in range(2):  # and so it stays
-        for draw in ("draw", "draw_prior"):
+        for draw in ("draw", "draw_prior", "draw_trial"):
             one, other = (
                 getattr(each, draw)(replay.tasks, 50, np.random.default_rng(1))
                 for each in (replay, again)
