@@ -127,6 +127,4 @@ def test_the_published_sizes_are_given_by_flags():
     assert config.sampling.max_steps(200) == 5 * (400 + 600)
     published = PEARLConfig()
     assert config.agent.network == published.network
-    assert config.agent.update == published.update.replace(
-        warmup_iterations=5, context_from="trial"
-    )
+    assert config.agent.update == published.update.replace(warmup_iterations=5)
