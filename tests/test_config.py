@@ -61,7 +61,7 @@ USUAL = {
 }
 
 # Other settings of a method, and agents of other kinds
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned", "rl2"}
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned", "rl2", "pearl"}
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -472,7 +472,7 @@ def test_an_agent_without_a_kind_is_of_the_first_one():
     [
         (
             {"kind": "mamml"},
-            "agent.kind: expected one of maml, rl2, or your own as package.module:Class,",
+            "agent.kind: expected one of maml, rl2, varibad, pearl, or your own as package",
         ),
         ({"kind": "mamml"}, "got 'mamml' (nearest: maml)"),
         ({"kind": 3}, "agent.kind: expected the name of a kind of agent, got 3"),

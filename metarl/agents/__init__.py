@@ -41,6 +41,7 @@ KINDS = {
     "maml": "metarl.agents.maml.config:MAMLConfig",
     "rl2": "metarl.agents.rl2.config:RL2Config",
     "varibad": "metarl.agents.varibad.config:VariBADConfig",
+    "pearl": "metarl.agents.pearl.config:PEARLConfig",
 }
 """The config class of each kind of agent, as `module:Class`."""
 

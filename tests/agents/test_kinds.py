@@ -98,7 +98,7 @@ def test_a_kind_checks_its_own_combinations():
     [
         (
             {"kind": "malm"},
-            "kind: expected one of maml, rl2, or your own as package.module:Class, got",
+            "kind: expected one of maml, rl2, varibad, pearl, or your own as package",
         ),
         ({"kind": "malm"}, "maml"),
         ({"kind": 3}, "kind: expected the name of a kind of agent, got 3"),

@@ -1,0 +1,228 @@
+"""The agent of PEARL (Rakelly et al. 2019): a policy that is given a latent task variable, whose
+posterior is inferred from the transitions of earlier episodes.
+
+B is the number of tasks, E the number of trials of each task, Z the size of the latent variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.pearl.actor import LatentActor
+from metarl.agents.pearl.learner import Learned, Learner, Optimizers
+from metarl.agents.pearl.networks import CRITICS, Networks, select
+from metarl.agents.pearl.posterior import natural_parameters
+from metarl.agents.pearl.replay import Replay
+from metarl.agents.pearl.update_config import UpdateConfig
+from metarl.core.params import Params
+from metarl.core.timer import Timer
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import NotFinite
+
+
+@dataclass(frozen=True)
+class PEARLState:
+    """The states of trials between two episodes, E of each of B tasks; E is 1 before the first
+    episode, whatever the number of trials.
+
+    The context of a trial, its transitions so far, is kept as the product of their factors, which
+    is all that the posterior needs of it: factors of further transitions multiply the product.
+
+    Attributes:
+        precision: sum of the precisions of the factors, (B, E, Z) float64; 0 without transitions.
+        weighted_mean: sum of precision times mean of the factors, (B, E, Z) float64.
+        num_episodes: number of episodes of the trial so far, (B, E).
+        prior_episodes: number of episodes of a trial that are played under the prior.
+    """
+
+    precision: np.ndarray
+    weighted_mean: np.ndarray
+    num_episodes: np.ndarray
+    prior_episodes: int = 1
+
+    @property
+    def informed(self) -> np.ndarray:
+        """Whether the next episode of each trial is played under the posterior, (B, E, 1) bool."""
+        return (self.num_episodes >= max(1, self.prior_episodes))[..., None]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Means by which the next episode is played, (B, E, Z): the posterior's or the prior's."""
+        return np.where(self.informed, self.weighted_mean * self.variance, 0.0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Variances by which the next episode is played, (B, E, Z)."""
+        return 1 / np.where(self.informed, self.precision, 1.0)
+
+
+class PEARLAgent:
+    """Adapts by inference of a latent task variable; learns off-policy from a replay buffer.
+
+    Attributes:
+        networks: the networks.
+        update_config: settings of the update.
+        learned: parameters, target critics and temperature.
+        replay: the replay buffer, which is no part of the state in a checkpoint.
+        device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
+    """
+
+    max_adaptations = None
+    remembers = True
+    max_update_kl = float("inf")
+
+    def __init__(
+        self,
+        networks: Networks,
+        params: Params,
+        replay: Replay,
+        update_config: UpdateConfig,
+        prior_episodes: int,
+        device: torch.device,
+        num_threads: int = 1,
+    ) -> None:
+        """Assemble the agent.
+
+        Args:
+            networks: the networks.
+            params: their initial parameters.
+            replay: an empty replay buffer.
+            update_config: settings of the update.
+            prior_episodes: number of episodes of a trial that are played under the prior.
+            device: the device of the learner.
+            num_threads: number of threads of the learner on a CPU; no influence on results.
+        """
+        self.networks, self.replay, self.update_config = networks, replay, update_config
+        self.device, self._prior_episodes = device, prior_episodes
+        params = {name: value.to(device) for name, value in params.items()}
+        first = next(iter(params.values()))
+        log_temperature = first.new_tensor([update_config.temperature]).log()
+        target = {name: value.clone() for name, value in select(params, *CRITICS).items()}
+        self.learned = Learned(params, target, log_temperature)
+        self._optimizers = Optimizers(self.learned, update_config.lr)
+        self._num_updates = 0
+        self._learner = Learner(networks, update_config, device, num_threads)
+
+    def initial_state(self, num_tasks: int, *, training: bool = False) -> PEARLState:
+        """Return the states before the first episode of a trial: no context."""
+        zeros = np.zeros((num_tasks, 1, self.networks.config.latent_dim))
+        return PEARLState(zeros, zeros, np.zeros((num_tasks, 1), np.int64), self._prior_episodes)
+
+    def next_task(self, state: PEARLState) -> PEARLState:
+        """Return the states as they are: nothing tells the agent that the task has changed, so the
+        transitions of the previous tasks stay in the context."""
+        return state
+
+    def actor(self, state: PEARLState, *, deterministic: bool = False) -> LatentActor:
+        """Return the actor that draws a latent for each episode, from the posterior of its trial,
+        or from the prior in the first `prior_episodes` of a trial."""
+        policy = select(self.learned.params, "policy").items()
+        row_format = self.replay.row_format
+        return LatentActor(
+            {name: value.detach().cpu().float().numpy() for name, value in policy},
+            len(self.networks.config.hidden),
+            state.mean,
+            state.variance,
+            row_format.center,
+            row_format.half_width,
+            deterministic=deterministic,
+        )
+
+    @torch.no_grad()
+    def adapt(self, state: PEARLState, episodes: Episodes) -> PEARLState:
+        """Return the states with the transitions of an episode of each trial in its context; those
+        of episodes that were left out do not change."""
+        rows = self.replay.row_format.rows(episodes)[..., : self.networks.context_dim]
+        dtype = self.learned.log_temperature.dtype
+        added = np.zeros((2, *episodes.mask.shape[:2], self.networks.config.latent_dim))
+        # Task by task: the rounding of matrix products depends on their shape, and other tasks must
+        # not change a posterior.
+        for task, (own, mask) in enumerate(zip(rows, episodes.mask, strict=True)):
+            context = torch.from_numpy(own).to(self.device, dtype)  # (E, T, context_dim)
+            factors = self.networks.factors(self.learned.params, context)
+            natural = natural_parameters(factors).double()  # (2, E, T, Z)
+            taken = torch.from_numpy(mask).to(self.device)[..., None]
+            added[:, task] = torch.where(taken, natural, 0.0).sum(-2).cpu().numpy()
+        return PEARLState(
+            state.precision + added[0],
+            state.weighted_mean + added[1],
+            state.num_episodes + episodes.episode_mask,
+            state.prior_episodes,
+        )
+
+    def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
+        """Keep the episodes of one iteration for later updates, in place of the oldest ones if
+        there are more transitions than the replay buffer takes.
+
+        Args:
+            iteration: the number of the iteration, from 1.
+            phases: the episodes, phase by phase, of tasks with ids.
+
+        Returns:
+            The number of the oldest iteration of which something is still kept.
+        """
+        return self.replay.record(iteration, phases)
+
+    def update(
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
+        """Take the gradient steps of an iteration on the replay buffer.
+
+        Args:
+            rollouts: the episodes of the iteration, which `record` was given before.
+            rng: draws tasks, transitions and noise.
+            timer: measures the sections of the update.
+
+        Raises:
+            NotFinite: if a gradient or a diagnostic is not finite, or if the replay buffer is
+                empty. The agent is then unchanged, except for the replay buffer.
+        """
+        if not self.replay.tasks:
+            raise NotFinite("the loss on an empty replay buffer")
+        metrics: Metrics = {"replay_size": self.replay.size, "replay_tasks": len(self.replay.tasks)}
+        if self._num_updates >= self.update_config.warmup_iterations:
+            before = self._optimizers.state_dict()
+            try:
+                learned, more = self._learner.learn(
+                    self.learned, self._optimizers, self.replay, rng, timer
+                )
+            except NotFinite:
+                self._optimizers.load_state_dict(before)
+                raise
+            self.learned = learned
+            metrics |= more
+        self._num_updates += 1
+        return metrics
+
+    def state_dict(self) -> AgentState:
+        """Return a copy, on the CPU, of parameters, targets, temperature and optimisers."""
+        learned = self.learned
+        tensors = {f"params.{name}": value for name, value in learned.params.items()}
+        tensors |= {f"target.{name}": value for name, value in learned.target.items()}
+        tensors["log_temperature"] = learned.log_temperature
+        state: AgentState = {name: value.cpu().clone() for name, value in tensors.items()}
+        state |= {f"adam.{name}": value for name, value in self._optimizers.state_dict().items()}
+        return {**state, "num_updates": self._num_updates}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        """Load the state of another agent of the same config; the replay buffer stays as it is."""
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+
+        def loaded(prefix: str, like: Params) -> Params:
+            # A copy, as the other agent's tensors must not change with this one's.
+            return {name: tensors[f"{prefix}.{name}"].to(self.device, copy=True) for name in like}
+
+        self.learned = Learned(
+            loaded("params", self.learned.params),
+            loaded("target", self.learned.target),
+            tensors["log_temperature"].to(self.device, copy=True),
+        )
+        names = self._optimizers.state_dict()
+        self._optimizers.load_state_dict({name: tensors[f"adam.{name}"] for name in names})
+        self._num_updates = int(state["num_updates"])

@@ -1,0 +1,119 @@
+"""The config of PEARL: networks, update and replay buffer."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from pydantic import Field
+
+from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.pearl.agent import PEARLAgent
+from metarl.agents.pearl.networks import NetworkConfig, Networks
+from metarl.agents.pearl.replay import SLOT_BYTES, Replay, RowFormat
+from metarl.agents.pearl.update_config import UpdateConfig
+from metarl.core.errors import ConfigError, check
+from metarl.core.policies import MAX_WEIGHTS
+from metarl.envs import TaskFamily
+from metarl.rollout.sampling import SamplingConfig
+
+
+class PEARLConfig(AgentConfig):
+    """PEARL: a latent task variable, inferred from transitions, and off-policy learning."""
+
+    kind: Literal["pearl"] = "pearl"
+    """The kind of agent."""
+    network: NetworkConfig = NetworkConfig()
+    update: UpdateConfig = UpdateConfig()
+    replay_size: Annotated[int, Field(ge=1)] = 1_000_000
+    """Transitions that the replay buffer keeps, of all tasks together; the oldest iterations go."""
+    prior_episodes: Annotated[int, Field(ge=1)] = 1
+    """Episodes of a trial that are played under the prior, before the posterior is used. The
+    published evaluation has two."""
+
+    def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
+        check_actions(family.action_space)
+        if not sampling.train_tasks:
+            raise ConfigError(
+                "kind: pearl keeps the transitions of each training task, so it needs a fixed set "
+                "of them: expected sampling.train_tasks of at least 1, such as 100, got 0"
+            )
+        size = self.replay_size
+        played = sampling.max_steps(family.horizon)
+        expected = f"at least the {played:,} steps of an iteration"
+        check(size >= played, "replay_size", expected, size)
+        batch = self.update.batch
+        check(size >= batch, "update.batch", f"at most {size:,}, the replay_size", batch)
+        stored, source = size, "the replay_size"
+        if self.update.context_from != "all":
+            phases = min(self.prior_episodes, sampling.adaptation_steps + 1)
+            stored = phases * sampling.num_episodes * family.horizon
+            source = "the steps of a task in an iteration that are played under the prior"
+        expected = f"at most {stored:,}, {source}"
+        check(self.update.context <= stored, "update.context", expected, self.update.context)
+
+    def replay_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        """Return the bytes that the full replay buffer takes in memory."""
+        row = self._row_format(family.observation_space, family.action_space)
+        return self.replay_size * (4 * row.size + SLOT_BYTES)  # float32
+
+    def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
+        """The activations of both critics, twice: with their derivatives."""
+        rows = min(self.update.meta_batch, sampling.train_tasks) * self.update.batch
+        return 4 * rows * 2 * 2 * sum(self.network.hidden)
+
+    def memory_advice(self, family: TaskFamily, sampling: SamplingConfig) -> list[str]:
+        return ["a smaller --agent.update.batch or --agent.update.meta-batch"]
+
+    def _networks(self, observations: Box, actions: Box | Discrete) -> Networks:
+        return Networks(
+            self.network,
+            math.prod(observations.shape),
+            math.prod(check_actions(actions).shape),
+            fixed_variance=self.update.encoder_loss == "metric",
+        )
+
+    def _row_format(self, observations: Box, actions: Box | Discrete) -> RowFormat:
+        space = check_actions(actions)
+        low, high = (np.asarray(each, np.float64).ravel() for each in (space.low, space.high))
+        return RowFormat(
+            math.prod(observations.shape),
+            ((high + low) / 2).astype(np.float32),
+            ((high - low) / 2).astype(np.float32),
+        )
+
+    def make(self, setup: AgentSetup) -> PEARLAgent:
+        spaces = setup.observation_space, setup.action_space
+        networks = self._networks(*spaces)
+        expected = f"layers of at most {MAX_WEIGHTS:,} weights together"
+        check(networks.num_weights <= MAX_WEIGHTS, "network.hidden", expected, self.network.hidden)
+        return PEARLAgent(
+            networks,
+            networks.init(setup.rng),
+            Replay(self.replay_size, self._row_format(*spaces), self.prior_episodes),
+            self.update,
+            self.prior_episodes,
+            setup.device,
+            setup.num_threads,
+        )
+
+    def may_average(self, name: str) -> bool:
+        return name.startswith("params.")
+
+    def may_transfer(self, name: str) -> bool:
+        return not name.startswith("adam.") and name != "num_updates"
+
+
+def check_actions(space: Box | Discrete) -> Box:
+    """Return an action space with bounds.
+
+    Raises:
+        ConfigError: if it is another one.
+    """
+    if isinstance(space, Discrete):
+        raise ConfigError("kind: pearl has continuous actions only; expected rl2 or maml here")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ConfigError("kind: pearl needs an action space with bounds")
+    return space

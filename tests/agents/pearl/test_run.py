@@ -1,0 +1,50 @@
+"""Runs of PEARL: resumed, and evaluated."""
+
+from __future__ import annotations
+
+from metarl.cli.main import main
+from metarl.config_files import make_config
+from metarl.evaluation.evaluate import load
+from metarl.training.loop import resume, train
+from tests.agents.pearl.test_agent import SMALL, assert_same
+
+DATA = {
+    "env": {"family": "point_nav", "horizon": 6},
+    "agent": {"kind": "pearl", **SMALL},
+    "sampling": {"num_tasks": 4, "num_episodes": 2, "adaptation_steps": 1, "train_tasks": 6},
+    "checkpoint_every": 3,
+    "threads": 1,
+    "tracking": {"mode": "disabled"},
+}
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_after_the_buffer_has_wrapped(tmp_path):
+    """Three iterations fill the buffer; the files of what fell out of it are gone."""
+    config = make_config(DATA, "test", {"iterations": 11})
+    whole = train(config, tmp_path / "whole")
+    train(config.replace(iterations=7), tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("replay/*"))) <= 6
+    parts = resume(tmp_path / "parts", iterations=11)
+    assert_same(parts.load().agent, whole.load().agent)
+    assert parts.metrics() == whole.metrics()
+    assert whole.metrics()[-1]["replay_size"] <= 300
+
+
+def test_normalised_observations_are_those_of_the_replay_buffer_too(tmp_path):
+    """And a run is resumed with them."""
+    agent = {**DATA["agent"], "normalize_observations": True}
+    config = make_config({**DATA, "agent": agent}, "test", {"iterations": 4})
+    whole = train(config, tmp_path / "whole")
+    train(config.replace(iterations=2), tmp_path / "parts")
+    parts = resume(tmp_path / "parts", iterations=4)
+    assert_same(parts.load().agent, whole.load().agent)
+
+
+def test_a_run_is_evaluated_by_all_protocols(tmp_path, capsys):
+    directory = train(make_config(DATA, "test", {"iterations": 2}), tmp_path / "run").directory
+    for protocol in ("k_step", "few_episode", "ood", "continual"):
+        flags = ["--tasks=5", "--episodes=2", f"--protocol={protocol}"]
+        flags += ["--trials=2"] if protocol == "few_episode" else ["--steps=2"]
+        assert main(["evaluate", str(directory), *flags]) == 0
+    capsys.readouterr()
+    assert not load(directory).replay.tasks  # evaluation needs none
