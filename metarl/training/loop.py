@@ -21,7 +21,7 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
 from metarl.training.continuation import check_same_run, open_to_continue
-from metarl.training.memory import check_memory
+from metarl.training.memory import check_disk, check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress, announce
@@ -147,6 +147,7 @@ class Trainer:
         check_memory(config)
         config.env.check_repeatable()
         directory = Path(out) if out else default_directory(config)
+        check_disk(config, directory)
         if init_from is None:
             agent = config.make_agent()
             return cls(Run.create(config, directory), agent)

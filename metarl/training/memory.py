@@ -1,9 +1,10 @@
-"""Whether a meta-iteration fits into this machine's memory."""
+"""Whether a meta-iteration fits into this machine's memory, and a replay log on its disk."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 from metarl.config import Config
@@ -39,6 +40,30 @@ def check_memory(config: Config) -> None:
         f"{gigabytes(needed)} of memory, and {gigabytes(limit)} are here; choose "
         f"{', '.join(choices[:-1])} or {choices[-1]}"
     )
+
+
+def check_disk(config: Config, directory: Path) -> None:
+    """Check that the episodes that the agent keeps of earlier iterations fit on the disk.
+
+    Args:
+        config: the config of a new run.
+        directory: the run's folder, which may not exist yet.
+
+    Raises:
+        ConfigError: if they do not; names what they need, what is free, and the keys to change.
+    """
+    needed = config.agent.replay_memory(config.env, config.sampling)
+    if not needed:
+        return
+    place = next(each for each in (directory, *directory.absolute().parents) if each.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        choices = config.agent.memory_advice(config.env, config.sampling)
+        raise ConfigError(
+            f"agent: the episodes that it keeps of earlier iterations need up to "
+            f"{gigabytes(needed)} in {directory}, and {gigabytes(free)} are free; choose "
+            f"{', '.join(choices)} or another folder by --out"
+        )
 
 
 def gigabytes(number: int) -> str:

@@ -65,6 +65,8 @@ class PEARLConfig(AgentConfig):
         return 4 * rows * 2 * 2 * sum(self.network.hidden)
 
     def memory_advice(self, family: TaskFamily, sampling: SamplingConfig) -> list[str]:
+        if self.replay_memory(family, sampling) > self.update_memory(family, sampling):
+            return ["a smaller --agent.replay-size"]
         return ["a smaller --agent.update.batch or --agent.update.meta-batch"]
 
     def _networks(self, observations: Box, actions: Box | Discrete) -> Networks:

@@ -257,11 +257,6 @@ def test_bad_settings_of_varibad_are_one_line(config_file, tmp_path, capsys, wor
     test_bad_settings_are_one_line(config_file, tmp_path, capsys, words, error)
 
 
-@pytest.fixture
-def varibad_run(run, tmp_path):
-    return Run.open(shutil.copytree(run.directory, tmp_path / "copy"))
-
-
 @pytest.mark.parametrize("name", ["varibad"], indirect=True)
 def test_the_replay_log_holds_what_the_buffer_does_and_no_more(run):
     """15 trials, 6 from each iteration: the last three iterations, and those of the checkpoint
@@ -295,3 +290,17 @@ def test_a_damaged_file_of_the_replay_log_is_named_and_left_out(run, tmp_path, c
     (failure,) = Run.open(directory).failures()
     assert failure["iteration"] == ITERATIONS
     assert len(Run.open(directory).metrics()) == ITERATIONS + 1
+
+
+@pytest.mark.parametrize("name", ["varibad"], indirect=True)
+def test_a_replay_log_that_does_not_fit_on_the_disk_is_refused(
+    config_file, tmp_path, capsys, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    out = tmp_path / "not" / "there"
+    assert main(["train", str(config_file), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search("need up to .* GB in .*there, and 1e-06 GB are free; choose .* --out", error)
+    assert not out.parent.exists()
