@@ -229,8 +229,14 @@ def record(agent: MetaAgent, iteration: int, phases: Sequence[Episodes]) -> int 
         The number of the oldest iteration of which the agent still keeps something; None for an
         agent that learns from the episodes of one iteration only.
     """
-    keep = getattr(agent, "record", None)
-    return None if keep is None else keep(iteration, phases)
+    if not keeps_episodes(agent):
+        return None
+    return agent.record(iteration, phases)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def keeps_episodes(agent: MetaAgent) -> bool:
+    """Return whether an agent has a method `record`; see the function `record`."""
+    return hasattr(agent, "record")
 
 
 def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:

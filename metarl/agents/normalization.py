@@ -15,7 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor, record
+from metarl.agents.base import (
+    AgentState,
+    MetaAgent,
+    Metrics,
+    Rollout,
+    keeps_episodes,
+    measuring_actor,
+    record,
+)
 from metarl.core.actors import check_obs_size
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -100,6 +108,8 @@ class NormalizedAgent:
         return self.agent.update(normalized, rng, timer)
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int | None:
+        if not keeps_episodes(self.agent):
+            return None
         return record(self.agent, iteration, [self._normalize_episodes(each) for each in phases])
 
     def state_dict(self) -> AgentState:

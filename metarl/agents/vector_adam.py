@@ -1,11 +1,16 @@
-"""Adam on a vector of parameters."""
+"""Adam on a vector of parameters, the gradients it is given, and its part of an agent's state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from metarl.agents.base import AgentState
+from metarl.core.params import Params
+from metarl.rollout.failures import NotFinite
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -47,3 +52,58 @@ class VectorAdam:
         moments = {name: state[name].to(device, copy=True) for name in MOMENTS[1:]}
         # The step count stays on the CPU: on a GPU, every step would synchronise to read it.
         self._adam.state[self._vector] = {"step": state["step"].cpu().clone(), **moments}
+
+
+def clipped(gradient: Tensor, max_norm: float, what: str) -> tuple[Tensor, Tensor]:
+    """Return a gradient, (P,), scaled down to a norm if its own is larger, and its own norm.
+
+    Args:
+        gradient: the gradient.
+        max_norm: the norm.
+        what: name of the gradient in the error message.
+
+    Raises:
+        NotFinite: if the norm is not finite.
+    """
+    norm = gradient.norm()
+    if not bool(torch.isfinite(norm)):
+        raise NotFinite(what)
+    return gradient * (max_norm / norm).clamp(max=1.0), norm
+
+
+class Optimiser(Protocol):
+    """One optimiser, or several that are stored together."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+def optimised_state(params: str, adam: str, values: Params, optimiser: Optimiser) -> AgentState:
+    """Return parameters, named `PARAMS.name`, and the state of their optimiser, `ADAM.name`, as a
+    copy on the CPU."""
+    state: AgentState = {f"{params}.{name}": value.cpu().clone() for name, value in values.items()}
+    return state | {f"{adam}.{name}": value for name, value in optimiser.state_dict().items()}
+
+
+def load_optimised(
+    params: str,
+    adam: str,
+    state: Mapping[str, Tensor | float | int],
+    like: Params,
+    optimiser: Optimiser,
+) -> Params:
+    """Return the parameters in a state of `optimised_state`, and load the optimiser.
+
+    Args:
+        params, adam: beginnings of the names.
+        state: the state.
+        like: parameters with the names and the device of those returned.
+        optimiser: the optimiser.
+    """
+    tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+    names = optimiser.state_dict()
+    optimiser.load_state_dict({name: tensors[f"{adam}.{name}"] for name in names})
+    return {
+        name: tensors[f"{params}.{name}"].to(old.device, copy=True) for name, old in like.items()
+    }

@@ -27,6 +27,24 @@ def check_obs_size(obs: np.ndarray, obs_dim: int) -> None:
         )
 
 
+def mlp_outputs(
+    layers: Sequence[tuple[np.ndarray, np.ndarray]], x: np.ndarray, *, relu: bool
+) -> np.ndarray:
+    """Return the outputs of MLPs, which may be stacked.
+
+    Args:
+        layers: weight (..., in, out) and bias (..., 1, out) or (out,) of each layer.
+        x: inputs, (..., n, in).
+        relu: whether the nonlinearity is relu; tanh otherwise.
+    """
+    for number, (weight, bias) in enumerate(layers):
+        if number:
+            np.maximum(x, 0, out=x) if relu else np.tanh(x, out=x)
+        x = x @ weight
+        x += bias
+    return x
+
+
 class MLPActor(ABC):
     """Chooses actions from the outputs of a stack of MLPs, one MLP per task."""
 
@@ -47,13 +65,7 @@ class MLPActor(ABC):
             UserError: if the observations do not have the size that the policy was made for.
         """
         check_obs_size(obs, self._obs_dim)
-        hidden = obs
-        for number, (weight, bias) in enumerate(self._layers):
-            if number:
-                np.maximum(hidden, 0, out=hidden) if self._relu else np.tanh(hidden, out=hidden)
-            hidden = hidden @ weight
-            hidden += bias
-        return hidden
+        return mlp_outputs(self._layers, obs, relu=self._relu)
 
     @abstractmethod
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:

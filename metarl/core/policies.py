@@ -23,14 +23,11 @@ from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import check
 from metarl.core.params import Params
-from metarl.core.schema import Section
+from metarl.core.schema import Positive, Section
 
 FEW_COLUMNS = 16  # narrower weight matrices are padded to this width on a CPU
 MAX_STD_RATIO = 1000.0  # largest ratio of a useful standard deviation to `init_std`
 MAX_WEIGHTS = 10**7  # weights of all layers of a policy
-
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class PolicyConfig(Section):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     InstanceOf,
     ValidationError,
     create_model,
@@ -23,6 +24,12 @@ from pydantic import (
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema_errors import CHOICE, error_message
 from metarl.core.schema_keys import Choice, default_of, is_required, plain
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+LayerSize = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Section(BaseModel):

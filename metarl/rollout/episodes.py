@@ -52,6 +52,12 @@ class Episodes:
         return self.mask[..., 0]
 
     @property
+    def ends(self) -> np.ndarray:
+        """Whether a step is the last of its episode, (B, E, T) bool."""
+        lengths = self.mask.sum(axis=2, keepdims=True)
+        return np.arange(self.mask.shape[2]) == lengths - 1
+
+    @property
     def task_mask(self) -> np.ndarray:
         """Mask of the tasks with at least one episode that was not left out, (B,) bool."""
         return np.asarray(self.episode_mask.any(axis=1))

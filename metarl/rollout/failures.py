@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -114,6 +115,17 @@ class NotFinite(FloatingPointError):
             return Failure("update", reason)
         task = tuple(self.tasks[0].tolist())
         return Failure("update", reason, task_index=self.indices[0], task=task)
+
+
+def check_metrics(metrics: Mapping[str, float]) -> None:
+    """Check that all diagnostics of an update are finite.
+
+    Raises:
+        NotFinite: if one is not; names it.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NotFinite(name)
 
 
 def check_finite(what: str, total: Tensor, parts: Sequence[Tensor], sizes: Sequence[int]) -> None:

@@ -77,6 +77,12 @@ def unpack(path: Path, kind: str, formats: tuple[int, int]) -> dict[str, Any]:
     return content
 
 
+def number_in(path: Path) -> int:
+    """Return the number at the end of the name of a file; -1 without one."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
 def checksum(content: Mapping[str, Any]) -> str:
     """Return the SHA-256 of names, types, shapes and values, independent of the memory layout.
 

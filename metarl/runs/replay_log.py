@@ -14,7 +14,7 @@ import torch
 
 from metarl.rollout.episodes import Episodes
 from metarl.runs.atomic_io import wrap_os_errors
-from metarl.runs.packed import DamagedFile, pack, unpack
+from metarl.runs.packed import DamagedFile, number_in, pack, unpack
 
 FORMAT = 1
 LEFT_OUT = ("memory",)  # arrays of episodes that only `adapt` needs
@@ -32,8 +32,8 @@ class ReplayLog:
 
     def iterations(self) -> list[int]:
         """Return the numbers of the iterations with a file, in order."""
-        names = (path.stem.removeprefix("iteration-") for path in self.directory.glob("iter*.pt"))
-        return sorted(int(name) for name in names if name.isdecimal())
+        numbers = map(number_in, self.directory.glob("iteration-*.pt"))
+        return sorted(number for number in numbers if number >= 0)
 
     def append(self, iteration: int, phases: Sequence[Episodes]) -> None:
         """Write the file of an iteration.

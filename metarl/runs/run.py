@@ -23,7 +23,7 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
-from metarl.runs.packed import DamagedFile
+from metarl.runs.packed import DamagedFile, number_in
 from metarl.runs.provenance import provenance
 from metarl.runs.replay_log import ReplayLog
 from metarl.runs.untrusted import check_code, check_links
@@ -315,12 +315,6 @@ def check_free(directory: Path) -> None:
             f"{directory}: exists already; choose another folder with --out, or go on with "
             f"metarl train --resume {directory}"
         )
-
-
-def number_in(path: Path) -> int:
-    """Return the number at the end of the name of a file; -1 without one."""
-    number = path.stem.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
 
 
 def encode(content: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -26,7 +25,7 @@ from metarl.core.params import Params, flatten, unflatten
 from metarl.core.policies import MLPPolicy
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
-from metarl.rollout.failures import NotFinite
+from metarl.rollout.failures import NotFinite, check_metrics
 
 
 @dataclass(frozen=True)
@@ -211,9 +210,7 @@ class MAMLAgent:
             metrics["adaptation_kl"] = self._adaptation_kl(microbatches)
             metrics["explained_variance"] = explained
             metrics |= self._diagnostics(meta, microbatches)
-            for name, value in metrics.items():
-                if not math.isfinite(value):
-                    raise NotFinite(name)
+            check_metrics(metrics)
         except NotFinite as error:
             self.outer.load_state_dict(before)
             indices = kept[error.indices]

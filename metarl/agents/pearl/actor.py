@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from metarl.agents.pearl.networks import MAX_LOG_STD, MIN_LOG_STD
-from metarl.core.actors import check_obs_size
+from metarl.core.actors import check_obs_size, mlp_outputs
 
 
 class LatentActor:
@@ -66,12 +66,7 @@ class LatentActor:
             drawn = self._mean if self._deterministic else self._posterior_sample(noise)
             self.z = np.broadcast_to(drawn, (*active.shape, self._mean.shape[-1]))
         x = np.concatenate([obs, self.z], axis=-1, dtype=np.float32)
-        x = x.reshape(-1, x.shape[-1])
-        for number, (weight, bias) in enumerate(self._layers):
-            if number:
-                np.maximum(x, 0, out=x)
-            x = x @ weight
-            x += bias
+        x = mlp_outputs(self._layers, x.reshape(-1, x.shape[-1]), relu=True)
         u, log_std = x[:, :action_dim], x[:, action_dim:]
         if not self._deterministic:
             std = np.exp(np.clip(log_std, MIN_LOG_STD, MAX_LOG_STD))

@@ -20,6 +20,7 @@ from metarl.agents.pearl.networks import CRITICS, Networks, select
 from metarl.agents.pearl.posterior import natural_parameters
 from metarl.agents.pearl.replay import Replay
 from metarl.agents.pearl.update_config import UpdateConfig
+from metarl.agents.vector_adam import load_optimised, optimised_state
 from metarl.core.params import Params
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
@@ -203,26 +204,21 @@ class PEARLAgent:
     def state_dict(self) -> AgentState:
         """Return a copy, on the CPU, of parameters, targets, temperature and optimisers."""
         learned = self.learned
-        tensors = {f"params.{name}": value for name, value in learned.params.items()}
-        tensors |= {f"target.{name}": value for name, value in learned.target.items()}
+        state = optimised_state("params", "adam", learned.params, self._optimizers)
+        tensors = {f"target.{name}": value for name, value in learned.target.items()}
         tensors["log_temperature"] = learned.log_temperature
-        state: AgentState = {name: value.cpu().clone() for name, value in tensors.items()}
-        state |= {f"adam.{name}": value for name, value in self._optimizers.state_dict().items()}
+        state |= {name: value.cpu().clone() for name, value in tensors.items()}
         return {**state, "num_updates": self._num_updates}
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
         """Load the state of another agent of the same config; the replay buffer stays as it is."""
-        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
-
-        def loaded(prefix: str, like: Params) -> Params:
-            # A copy, as the other agent's tensors must not change with this one's.
-            return {name: tensors[f"{prefix}.{name}"].to(self.device, copy=True) for name in like}
-
-        self.learned = Learned(
-            loaded("params", self.learned.params),
-            loaded("target", self.learned.target),
-            tensors["log_temperature"].to(self.device, copy=True),
-        )
-        names = self._optimizers.state_dict()
-        self._optimizers.load_state_dict({name: tensors[f"adam.{name}"] for name in names})
+        learned = self.learned
+        # Copies, as the other agent's tensors must not change with this one's
+        target = {
+            name: torch.as_tensor(state[f"target.{name}"]).to(self.device, copy=True)
+            for name in learned.target
+        }
+        log_temperature = torch.as_tensor(state["log_temperature"]).to(self.device, copy=True)
+        params = load_optimised("params", "adam", state, learned.params, self._optimizers)
+        self.learned = Learned(params, target, log_temperature)
         self._num_updates = int(state["num_updates"])

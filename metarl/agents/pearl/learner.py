@@ -6,7 +6,6 @@ transitions of a context, Z the size of the latent variable.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +22,7 @@ from metarl.agents.vector_adam import VectorAdam
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
-from metarl.rollout.failures import NotFinite
+from metarl.rollout.failures import NotFinite, check_metrics
 
 MIN_ROWS = 512  # transitions of a microbatch, if there are two
 
@@ -155,9 +154,7 @@ class Learner:
                 learned, more = self.policy_step(learned, optimizers, data, z)
             found.append({**terms, **more})
         means = {name: float(torch.stack([e[name] for e in found]).mean()) for name in found[0]}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise NotFinite(name)
+        check_metrics(means)
         return learned, means
 
     def critic_step(

@@ -19,9 +19,7 @@ from torch.nn import functional as F
 from metarl.agents.pearl.posterior import Factors
 from metarl.core.params import Params
 from metarl.core.policies import glorot
-from metarl.core.schema import Section
-
-Size = Annotated[int, Field(ge=1, le=4096)]
+from metarl.core.schema import LayerSize, Section
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, in the authors' code
 CRITICS = ("critic1", "critic2")
@@ -34,9 +32,9 @@ SMALL = 3e-3  # bound of the initial weights of last layers, as in the code of P
 class NetworkConfig(Section):
     """The networks: policy, critics and context encoder, all MLPs with relu."""
 
-    hidden: tuple[Size, ...] = (300, 300, 300)
+    hidden: tuple[LayerSize, ...] = (300, 300, 300)
     """Sizes of the hidden layers of the policy and of each critic."""
-    encoder_hidden: tuple[Size, ...] = (200, 200, 200)
+    encoder_hidden: tuple[LayerSize, ...] = (200, 200, 200)
     """Sizes of the hidden layers of the context encoder."""
     latent_dim: Annotated[int, Field(ge=1, le=256)] = 5
     """Size of the latent variable, which stands for the task."""

@@ -40,9 +40,7 @@ class RowFormat:
     def rows(self, episodes: Episodes) -> np.ndarray:
         """Return the rows of all steps, (B, E, T, size) float32; those of steps that did not take
         place mean nothing. Actions are scaled so that those of the action space are within +-1."""
-        mask = episodes.mask
-        length = mask.sum(axis=2, keepdims=True)
-        last = (np.arange(mask.shape[2]) == length - 1)[..., None]  # (B, E, T, 1)
+        last = episodes.ends[..., None]  # (B, E, T, 1)
         following = np.concatenate([episodes.obs[:, :, 1:], episodes.obs[:, :, :1]], axis=2)
         following = np.where(last, episodes.last_obs[:, :, None], following)
         action = np.clip((episodes.action - self.center) / self.half_width, -1, 1)

@@ -6,11 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metarl.core.schema import Section
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+from metarl.core.schema import Count, Fraction, NotNegative, Positive, Section
 
 
 class UpdateConfig(Section):
@@ -40,7 +36,7 @@ class UpdateConfig(Section):
     """Weight of the part that pushes tasks apart; for encoder_loss metric."""
     lr: Positive = 3e-4
     """Step size of Adam, for all networks and the temperature."""
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    discount: Fraction = 0.99
     """Discount factor per step."""
     target_rate: Annotated[float, Field(gt=0, le=1)] = 0.005
     """Share of the critics in each step of the target critics towards them (tau)."""

@@ -11,28 +11,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from pydantic import Field
 from torch import Tensor
 
-from metarl.agents.recurrent.memory import Size
+from metarl.core.actors import mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError
 from metarl.core.params import Params
 from metarl.core.policies import orthogonal
-from metarl.core.schema import Section
-
-Positive = Annotated[float, Field(gt=0)]
+from metarl.core.schema import LayerSize, Positive, Section
 
 
 class ActorCriticConfig(Section):
     """Policy and value function."""
 
-    hidden: tuple[Size, ...] = ()
+    hidden: tuple[LayerSize, ...] = ()
     """Sizes of the hidden layers of the policy and of the value function."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
@@ -191,12 +188,12 @@ class ActorCritic:
             noise: random numbers of these actions, (..., num_outputs); None for the mean or the
                 mode of the distributions.
         """
-        x = inputs.reshape(-1, inputs.shape[-1])
-        for layer in range(len(self.config.hidden) + 1):
-            if layer:
-                x = np.tanh(x) if self.config.activation == "tanh" else np.maximum(x, 0)
-            x = x @ params[f"policy.weight{layer}"]
-            x += params[f"policy.bias{layer}"]
+        layers = [
+            (params[f"policy.weight{layer}"], params[f"policy.bias{layer}"])
+            for layer in range(len(self.config.hidden) + 1)
+        ]
+        relu = self.config.activation == "relu"
+        x = mlp_outputs(layers, inputs.reshape(-1, inputs.shape[-1]), relu=relu)
         if self.bound is not None and self.config.action_bound == "tanh":
             x = self.bound.float().numpy() * np.tanh(x)
         outputs = x.reshape(*inputs.shape[:-1], -1)

@@ -24,18 +24,19 @@ from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials, join_episodes
-from metarl.agents.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
 from metarl.core.params import Params, flatten
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
-from metarl.rollout.failures import NotFinite
+from metarl.rollout.failures import NotFinite, check_metrics
 
 
 class TrialAgent:
     """Adapts by a recurrent memory, and learns a policy on top of it by PPO on whole trials.
 
     Attributes:
-        params: the parameters that PPO trains.
+        network: what PPO trains, as a function of the inputs that `_ppo_inputs` returns.
+        params: its parameters.
         encoder: makes the inputs of the memory, with the running moments.
         device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
@@ -59,7 +60,7 @@ class TrialAgent:
         Args:
             memory: the memory.
             head: policy and value function.
-            network: what PPO trains, as a function of the inputs that `_ppo_inputs` returns.
+            network: what PPO trains.
             params: its initial parameters.
             encoder: makes the inputs; with empty moments where values are to be normalised. If
                 rewards are, the learner divides them by the standard deviation of returns.
@@ -72,12 +73,13 @@ class TrialAgent:
         self._adam = VectorAdam(flatten(self.params), update.lr)
         self._returns = None if encoder.reward is None else Moments.empty(1)
         self._num_updates = 0
+        self.network = network
         self._learner = Learner(network, update, setup.device, setup.num_threads)
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> TrialState:
         """Return the states before the first episode of a trial: an empty memory."""
-        action_size = self._memory.num_inputs - self._obs_dim - 2
-        return TrialState.empty(num_tasks, self._memory.size, action_size)
+        # Inputs have a number for each output of the policy, as discrete actions are one-hot.
+        return TrialState.empty(num_tasks, self._memory.size, self._head.num_outputs)
 
     def next_task(self, state: TrialState) -> TrialState:
         """Return the states as they are: nothing tells the memory that the task has changed."""
@@ -147,7 +149,7 @@ class TrialAgent:
             metrics |= {"explained_variance": explained, "lr": lr}
             if "policy.log_std" in params:
                 metrics["policy_std"] = float(params["policy.log_std"].exp().mean())
-            check_finite(metrics)
+            check_metrics(metrics)
         except NotFinite:
             self._adam.load_state_dict(before)
             raise
@@ -195,42 +197,3 @@ class TrialAgent:
         )
         self._returns = found.get("returns")
         self._num_updates = int(state["num_updates"])
-
-
-def check_finite(metrics: Metrics) -> None:
-    """Check that all diagnostics are finite.
-
-    Raises:
-        NotFinite: if one is not; names it.
-    """
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise NotFinite(name)
-
-
-def optimised_state(params: str, adam: str, values: Params, optimiser: VectorAdam) -> AgentState:
-    """Return parameters, named `PARAMS.name`, and the state of their optimiser, `ADAM.name`, as a
-    copy on the CPU."""
-    state: AgentState = {f"{params}.{name}": value.cpu().clone() for name, value in values.items()}
-    return state | {f"{adam}.{name}": value for name, value in optimiser.state_dict().items()}
-
-
-def load_optimised(
-    params: str,
-    adam: str,
-    state: Mapping[str, Tensor | float | int],
-    like: Params,
-    optimiser: VectorAdam,
-) -> Params:
-    """Return the parameters in a state of `optimised_state`, and load the optimiser.
-
-    Args:
-        params, adam: beginnings of the names.
-        state: the state.
-        like: parameters with the names and the device of those returned.
-        optimiser: the optimiser.
-    """
-    tensors = {name: torch.as_tensor(value) for name, value in state.items()}
-    names = optimiser.state_dict()
-    optimiser.load_state_dict({name: tensors[f"{adam}.{name}"] for name in names})
-    return {name: tensors[f"{params}.{name}"].to(old.device) for name, old in like.items()}

@@ -18,11 +18,10 @@ from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
 from metarl.agents.recurrent.trials import Trials, shifted
-from metarl.agents.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam, clipped
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
-from metarl.rollout.failures import NotFinite
 
 MAX_ROWS, FEW_ROWS = 40, 8
 """Number of sequences that a thread processes together on a CPU: at most, and in long sequences."""
@@ -173,10 +172,9 @@ class Learner:
                 for trials in order.tensor_split(min(config.minibatches, num_trials)):
                     rows = batch.rows_of(trials)
                     found, gradient = self._gradient(unflatten(vector, params), batch, rows)
-                    norm = gradient.norm()
-                    if not bool(torch.isfinite(norm)):
-                        raise NotFinite("the gradient of the loss")
-                    gradient = gradient * (config.max_gradient_norm / norm).clamp(max=1.0)
+                    gradient, norm = clipped(
+                        gradient, config.max_gradient_norm, "the gradient of the loss"
+                    )
                     vector = adam.step(vector, gradient, lr)
                     terms.append(found)
                     norms.append(norm)

@@ -8,20 +8,17 @@ Parameters are a dict of tensors; weights are (in, out), biases (out,).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.agents.recurrent.gru import GRUSequence
 from metarl.core.params import Params
 from metarl.core.policies import glorot, orthogonal
-from metarl.core.schema import Section
-
-Size = Annotated[int, Field(ge=1, le=4096)]
+from metarl.core.schema import LayerSize, Section
 
 
 class MemoryConfig(Section):
@@ -29,7 +26,7 @@ class MemoryConfig(Section):
 
     cell: Literal["gru", "lstm"] = "gru"
     """The recurrent cell."""
-    size: Size = 128
+    size: LayerSize = 128
     """Size of the memory: units of the cell."""
 
 

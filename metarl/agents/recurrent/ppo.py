@@ -13,11 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metarl.agents.recurrent.actor_critic import Predictions
-from metarl.core.schema import Section
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+from metarl.core.schema import Count, Fraction, NotNegative, Positive, Section
 
 
 class PPOConfig(Section):
@@ -33,9 +29,9 @@ class PPOConfig(Section):
     """Minibatches of trials of a pass."""
     clip: Positive = 0.2
     """Largest change of the probability ratio, from 1, that is rewarded."""
-    value_weight: Annotated[float, Field(ge=0)] = 0.5
+    value_weight: NotNegative = 0.5
     """Weight of the squared error of the value function."""
-    entropy_weight: Annotated[float, Field(ge=0)] = 0.01
+    entropy_weight: NotNegative = 0.01
     """Weight of the entropy of the policy."""
     max_gradient_norm: Positive = 0.5
     """Norm to which larger gradients are scaled down."""

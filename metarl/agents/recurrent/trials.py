@@ -78,9 +78,7 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
         return together.reshape(-1, *together.shape[2:])[whole]
 
     mask = joined([phase.mask for phase in phases])
-    lengths = [phase.mask.sum(axis=2) for phase in phases]  # (B, E) each
-    horizon = np.arange(phases[0].mask.shape[2])
-    last = [horizon == length[..., None] - 1 for length in lengths]  # (B, E, T) each
+    last = [phase.ends for phase in phases]  # (B, E, T) each
     # Stable: the steps that took place stay in their order and come before all others.
     order = np.argsort(~mask, axis=1, kind="stable")[:, : mask.sum(axis=1).max(initial=1)]
     rows = np.arange(len(mask))[:, None]

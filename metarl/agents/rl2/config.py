@@ -74,7 +74,15 @@ class RL2Config(AgentConfig):
         encoder = InputEncoder.make(
             setup, observations=self.running_observations, rewards=self.running_rewards
         )
-        return RL2Agent(network, network.init(setup.rng), encoder, self.update, setup)
+        return RL2Agent(
+            network.memory,
+            network.head,
+            network,
+            network.init(setup.rng),
+            encoder,
+            self.update,
+            setup,
+        )
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.recurrent.actor import NumPyParams
 from metarl.agents.recurrent.actor_critic import ActorCritic
-from metarl.agents.recurrent.agent import TrialAgent, load_optimised, optimised_state
+from metarl.agents.recurrent.agent import TrialAgent
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import microbatches
 from metarl.agents.recurrent.ppo import PPOConfig
@@ -24,7 +24,7 @@ from metarl.agents.varibad.belief import BeliefEncoder, BeliefNetwork
 from metarl.agents.varibad.decoders import Decoders
 from metarl.agents.varibad.model import Model, ModelConfig
 from metarl.agents.varibad.replay import TrialBuffer
-from metarl.agents.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten
 from metarl.core.timer import Timer

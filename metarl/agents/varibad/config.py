@@ -10,7 +10,6 @@ import torch
 from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
-from metarl.agents.recurrent.memory import Size
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.varibad.agent import VariBADAgent
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
@@ -18,6 +17,7 @@ from metarl.agents.varibad.decoders import DecoderConfig, Decoders
 from metarl.agents.varibad.model import ROWS, ModelConfig
 from metarl.core.errors import check
 from metarl.core.policies import MAX_WEIGHTS
+from metarl.core.schema import LayerSize
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
@@ -25,7 +25,7 @@ from metarl.rollout.sampling import SamplingConfig
 class BeliefPolicyConfig(ActorCriticConfig):
     """Policy and value function of observation and belief."""
 
-    hidden: tuple[Size, ...] = (64,)
+    hidden: tuple[LayerSize, ...] = (64,)
     """Sizes of the hidden layers of the policy and of the value function."""
 
 
@@ -82,9 +82,7 @@ class VariBADConfig(AgentConfig):
         obs_dim, num_inputs = math.prod(observations.shape), input_size(observations, actions)
         beliefs = BeliefEncoder(self.encoder, num_inputs)
         head = ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions)
-        decoders = Decoders(
-            self.decoder, obs_dim, num_inputs - obs_dim - 2, setup.task_dim, beliefs.latent
-        )
+        decoders = Decoders(self.decoder, obs_dim, head.num_outputs, setup.task_dim, beliefs.latent)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         number = beliefs.memory.num_weights + head.num_weights
         check(number <= MAX_WEIGHTS, "encoder.size", expected, self.encoder.size)

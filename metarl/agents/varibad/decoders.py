@@ -8,26 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarl.agents.recurrent.memory import Size
 from metarl.core.params import Params
 from metarl.core.policies import glorot
-from metarl.core.schema import Section
-
-Weight = Annotated[float, Field(ge=0)]
+from metarl.core.schema import LayerSize, NotNegative, Section
 
 
 class DecoderConfig(Section):
     """The decoders of the model, which are trained with the encoder and not used afterwards."""
 
-    hidden: tuple[Size, ...] = (64, 32)
+    hidden: tuple[LayerSize, ...] = (64, 32)
     """Sizes of the hidden layers of each decoder."""
     reward: Literal["squared", "positive"] = "squared"
     """What is predicted of a reward: its value, by the squared error; or whether it is positive, by
@@ -35,12 +31,12 @@ class DecoderConfig(Section):
     reward_inputs: Literal["next", "transition"] = "next"
     """What the decoder of rewards sees: the observation after a step, or also the observation
     before it and the action."""
-    reward_weight: Weight = 1.0
+    reward_weight: NotNegative = 1.0
     """Weight of the rewards in the loss; 0 for no decoder of rewards."""
-    state_weight: Weight = 0.0
+    state_weight: NotNegative = 0.0
     """Weight of the observations after each step, given observation and action; for tasks that
     differ in their dynamics."""
-    task_weight: Weight = 0.0
+    task_weight: NotNegative = 0.0
     """Weight of the numbers of the task itself, which are known in training only."""
 
 
@@ -128,17 +124,23 @@ class Decoders:
         self._state = Decoder("state", config.hidden, transition, latent, obs_dim)
         self._task = Decoder("task", config.hidden, 0, latent, task_dim)
 
+    @property
+    def used(self) -> list[str]:
+        """Names of the decoders whose weights are not 0."""
+        config = self._config
+        weights = {
+            "reward": config.reward_weight,
+            "state": config.state_weight,
+            "task": config.task_weight,
+        }
+        return [name for name, weight in weights.items() if weight]
+
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the initial parameters."""
-        config = self._config
-        used = {
-            self._reward: config.reward_weight,
-            self._state: config.state_weight,
-            self._task: config.task_weight,
-        }
+        decoders = {"reward": self._reward, "state": self._state, "task": self._task}
         arrays: dict[str, np.ndarray] = {}
-        for decoder in (decoder for decoder, weight in used.items() if weight):
-            arrays |= decoder.init(rng)
+        for name in self.used:
+            arrays |= decoders[name].init(rng)
         return arrays
 
     def reward(self, params: Params, latent: Tensor, steps: Steps) -> Tensor:

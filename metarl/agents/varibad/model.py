@@ -22,15 +22,12 @@ from metarl.agents.recurrent.trials import Trials
 from metarl.agents.varibad.belief import BeliefEncoder
 from metarl.agents.varibad.decoders import Decoders, Steps
 from metarl.agents.varibad.replay import TrialBuffer
-from metarl.agents.vector_adam import VectorAdam
+from metarl.agents.vector_adam import VectorAdam, clipped
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
-from metarl.core.schema import Section
-from metarl.rollout.failures import NotFinite
+from metarl.core.schema import Count, NotNegative, Positive, Section
 
 ROWS = 5  # trials that a thread processes together on a CPU
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class ModelConfig(Section):
@@ -46,7 +43,7 @@ class ModelConfig(Section):
     """The last trials that are kept and learned from."""
     bounds: Annotated[int, Field(ge=0)] = 0
     """Steps of each trial, drawn at random, at which the bound is taken; 0 for all."""
-    kl_weight: Annotated[float, Field(ge=0)] = 0.1
+    kl_weight: NotNegative = 0.1
     """Weight of the KL divergence of each belief from the one before."""
     max_gradient_norm: Positive = 1.0
     """Norm to which larger gradients are scaled down."""
@@ -105,21 +102,19 @@ class Model:
         for _ in range(config.updates):
             trials = buffer.sample(rng, config.trials)
             terms, gradient = self._gradient(unflatten(vector, params), trials, inputs, rng)
-            norm = gradient.norm()
-            if not bool(torch.isfinite(norm)):
-                raise NotFinite("the gradient of the model of the tasks")
-            gradient = gradient * (config.max_gradient_norm / norm).clamp(max=1.0)
+            gradient, _ = clipped(
+                gradient, config.max_gradient_norm, "the gradient of the model of the tasks"
+            )
             vector = adam.step(vector, gradient)
             found.append(terms)
-        names = ("model_loss", "belief_kl", "reward_error", "state_error", "task_error")
+        names = "model_loss", "belief_kl", *(f"{name}_error" for name in self._decoders.used)
         means = torch.stack(found).mean(0).tolist()
-        metrics = dict(zip(names, means, strict=True))
-        return unflatten(vector, params), {k: v for k, v in metrics.items() if v or k in names[:2]}
+        return unflatten(vector, params), dict(zip(names, means, strict=True))
 
     def _gradient(
         self, params: Params, trials: Trials, inputs: InputEncoder, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return the terms of the loss per step of a trial, (5,), and its gradient, (P,)."""
+        """Return the terms of the loss per step of a trial, as `_loss`, and its gradient, (P,)."""
         dtype = next(iter(params.values())).dtype
 
         def tensor(array: np.ndarray) -> Tensor:
@@ -173,7 +168,7 @@ class Model:
         self, params: Params, x: Tensor, steps: Steps, at: Tensor, used: Tensor, noise: Tensor
     ) -> Tensor:
         """Return the terms of the loss, summed over trials: the loss, the KL divergence and the
-        errors of the decoders of rewards, states and tasks, (5,).
+        errors of the decoders in use, (2 + number of these,).
 
         Args:
             params: the parameters.
@@ -192,9 +187,7 @@ class Model:
         # The mean over the steps of the bound, per trial
         weight = used / used.sum(1, keepdim=True)
         kl = (kl * weight).sum()
-        zero = torch.zeros_like(kl)
-        names = ("reward", "state", "task")
-        parts = [(errors[name] * weight).sum() if name in errors else zero for name in names]
+        parts = [(errors[name] * weight).sum() for name in self._decoders.used]
         loss = self._config.kl_weight * kl + total(parts)
         return torch.stack([loss, kl, *parts])
 
