@@ -10,15 +10,14 @@ import torch
 
 from metarl.agents import Rollout
 from metarl.agents.pearl.sac import sample_action
-from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
-from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import PointNav
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
+from tests.agents import playing
 
 FAMILY = PointNav(horizon=6, action_scale=2.0)
 SMALL = {
@@ -30,13 +29,9 @@ LOSSES = ["critic", "metric"]
 
 
 def make(num_episodes=2, adaptation_steps=1, threads=1, family=FAMILY, **agent) -> Config:
-    settings = {
-        name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value
-        for name, value in {**SMALL, **agent}.items()
-    }
     return Config(
         env=family,
-        agent={"kind": "pearl", **settings},
+        agent={"kind": "pearl", **playing.merged(SMALL, agent)},
         sampling={
             "num_tasks": 4,
             "num_episodes": num_episodes,
@@ -51,22 +46,7 @@ def play(config: Config, agent, iteration=0, tasks=None, ids=None, **settings) -
     if ids is None:
         ids = np.random.default_rng(iteration).choice(6, 4, replace=False)
     tasks = config.env.tasks("train", 6)[ids] if tasks is None else tasks
-    env = config.env.make_batch(len(tasks) * config.sampling.num_episodes)
-    return list(
-        adaptation_rollouts(
-            agent,
-            env,
-            tasks,
-            config.sampling.adaptation_steps,
-            seed=0,
-            iteration=iteration,
-            purpose=Purpose.TRAIN_EPISODES,
-            training=True,
-            task_ids=ids,
-            timer=Timer(),
-            **settings,
-        )
-    )
+    return playing.play(config, agent, tasks, iteration, task_ids=ids, **settings)
 
 
 def learn(config: Config, agent, iteration: int):

@@ -9,22 +9,20 @@ import pytest
 import torch
 
 import metarl
-from metarl.agents import Rollout
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.ppo import ppo_loss
 from metarl.agents.recurrent.trials import join_episodes
-from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.config_files import make_config
 from metarl.core.errors import ConfigError
 from metarl.core.params import concatenate, flatten, leaves, unflatten
-from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import PointNav, TabularMDP
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.rollout.failures import NotFinite
 from metarl.training.loop import start_or_resume
+from tests.agents.playing import merged, play
 from tests.agents.rl2.families import Recall
 
 SMALL = {"network": {"size": 6, "hidden": [5]}, "update": {"epochs": 2, "minibatches": 2}}
@@ -39,38 +37,15 @@ each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
 def make(family, num_episodes=2, adaptation_steps=1, threads=1, **agent) -> Config:
-    settings = {
-        name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value
-        for name, value in {**SMALL, **agent}.items()
-    }
     return Config(
         env=family,
-        agent={"kind": "rl2", **settings},
+        agent={"kind": "rl2", **merged(SMALL, agent)},
         sampling={
             "num_tasks": 4,
             "num_episodes": num_episodes,
             "adaptation_steps": adaptation_steps,
         },
         threads=threads,
-    )
-
-
-def play(config: Config, agent, tasks=None, iteration=0, **settings) -> list[Rollout]:
-    tasks = config.env.tasks("train", 4) if tasks is None else tasks
-    env = config.env.make_batch(len(tasks) * config.sampling.num_episodes)
-    return list(
-        adaptation_rollouts(
-            agent,
-            env,
-            tasks,
-            config.sampling.adaptation_steps,
-            seed=0,
-            iteration=iteration,
-            purpose=Purpose.TRAIN_EPISODES,
-            training=True,
-            timer=Timer(),
-            **settings,
-        )
     )
 
 

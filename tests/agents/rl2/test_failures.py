@@ -18,7 +18,8 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
 from metarl.runs.run import Run
 from metarl.training.loop import train
-from tests.agents.rl2.test_agent import FAMILIES, assert_same, make, play, updated
+from tests.agents.playing import play
+from tests.agents.rl2.test_agent import FAMILIES, assert_same, make, updated
 from tests.reliability.test_failures import assert_stop_saves_records_and_names
 
 CELLS = ["gru", "lstm"]

@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents import Rollout
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.trials import join_episodes
-from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
-from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import PointNav, TabularMDP
 from metarl.rollout.failures import NotFinite
+from tests.agents.playing import play
 
 AGENT = {
     "kind": "varibad",
@@ -35,25 +33,9 @@ def config(request) -> Config:
     return Config(env=FAMILIES[request.param], agent=AGENT, sampling=sampling, threads=1)
 
 
-def play(config: Config, agent, iteration=0) -> list[Rollout]:
-    return list(
-        adaptation_rollouts(
-            agent,
-            config.env.make_batch(8),
-            config.env.tasks("train", 4),
-            config.sampling.adaptation_steps,
-            seed=0,
-            iteration=iteration,
-            purpose=Purpose.TRAIN_EPISODES,
-            training=True,
-            timer=Timer(),
-        )
-    )
-
-
 def learn(config: Config, agent, iterations=2):
     for iteration in range(iterations):
-        rollouts = play(config, agent, iteration)
+        rollouts = play(config, agent, iteration=iteration)
         agent.record(iteration + 1, [episodes for _, episodes in rollouts])
         metrics = agent.update(rollouts, np.random.default_rng(iteration), Timer())
     return agent, metrics
@@ -63,7 +45,7 @@ def test_acting_is_the_learners_encoder_and_policy(config):
     """NumPy, step by step over the episodes of a trial, and torch on whole trials."""
     agent, metrics = learn(config, config.make_agent())
     assert {"model_loss", "belief_kl", "reward_error", "outer_kl"} <= metrics.keys()
-    rollouts = play(config, agent, 7)
+    rollouts = play(config, agent, iteration=7)
     trials = join_episodes([episodes for _, episodes in rollouts])
     inputs, _ = encode_trials(agent.encoder, trials)
     mean, log_var = agent.beliefs(agent.model_params, torch.from_numpy(inputs))
@@ -100,13 +82,16 @@ def test_the_belief_is_carried_over_episodes_and_begins_anew_with_a_trial(config
 def test_an_agent_of_a_checkpoint_and_the_log_learns_the_same_bits(config):
     """After three iterations of 8 trials, a buffer of 12 has gone round."""
     whole, _ = learn(config, config.make_agent(), 3)
-    phases = [[episodes for _, episodes in play(config, whole, number)] for number in range(3, 6)]
+    phases = [
+        [episodes for _, episodes in play(config, whole, iteration=number)]
+        for number in range(3, 6)
+    ]
     resumed = config.make_agent(whole.state_dict())
     fresh = config.make_agent(whole.state_dict())
     for agent, first in ((whole, 0), (resumed, 1), (fresh, 2)):
         oldest = [agent.record(4 + number, phases[number]) for number in range(first, 3)]
     assert oldest[-1] == 6  # of `fresh`, which has the last 8 trials only
-    rollouts = play(config, whole, 9)
+    rollouts = play(config, whole, iteration=9)
     found = []
     for agent in (whole, resumed, fresh):
         agent.update(rollouts, np.random.default_rng(0), Timer())
