@@ -143,10 +143,12 @@ class TrialAgent:
             returns, scale = reward_scale(self._returns, trials, self._update_config)
             inputs = self._ppo_inputs(trials)
             batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
-        lr, before = self._annealed_lr(), self._adam.state_dict()
+        before = self._adam.state_dict()
         try:
-            params, metrics = self._learner.learn(self.params, batch, self._adam, lr, rng, timer)
-            metrics |= {"explained_variance": explained, "lr": lr}
+            params, metrics = self._learner.learn(
+                self.params, batch, self._adam, self._num_updates, rng, timer
+            )
+            metrics["explained_variance"] = explained
             if "policy.log_std" in params:
                 metrics["policy_std"] = float(params["policy.log_std"].exp().mean())
             check_metrics(metrics)
@@ -164,12 +166,6 @@ class TrialAgent:
             obs=obs and obs.with_rows(trials.obs[trials.mask]),
             reward=reward and reward.with_rows(trials.reward[trials.mask][:, None]),
         )
-
-    def _annealed_lr(self) -> float:
-        config = self._update_config
-        if not config.lr_anneal:
-            return config.lr
-        return config.lr * max(0.0, 1 - self._num_updates / config.lr_anneal)
 
     @property
     def _moments(self) -> dict[str, Moments]:

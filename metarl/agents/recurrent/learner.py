@@ -146,7 +146,7 @@ class Learner:
         params: Params,
         batch: PPOBatch,
         adam: VectorAdam,
-        lr: float,
+        num_updates: int,
         rng: np.random.Generator,
         timer: Timer,
     ) -> tuple[Params, Metrics]:
@@ -156,14 +156,14 @@ class Learner:
             params: the parameters.
             batch: the trials.
             adam: the optimiser, whose state changes.
-            lr: its step size.
+            num_updates: number of updates before this one, for annealed settings.
             rng: draws the minibatches.
             timer: measures the sections.
 
         Raises:
             NotFinite: if the gradient of the loss is not finite.
         """
-        config, vector = self._config, flatten(params)
+        config, vector = self._config.annealed(num_updates), flatten(params)
         num_trials = len(batch.weight) // batch.segments
         terms, norms = [], []
         with timer("policy gradient"):
@@ -171,11 +171,13 @@ class Learner:
                 order = torch.from_numpy(rng.permutation(num_trials)).to(self._device)
                 for trials in order.tensor_split(min(config.minibatches, num_trials)):
                     rows = batch.rows_of(trials)
-                    found, gradient = self._gradient(unflatten(vector, params), batch, rows)
+                    found, gradient = self._gradient(
+                        unflatten(vector, params), batch, rows, config
+                    )
                     gradient, norm = clipped(
                         gradient, config.max_gradient_norm, "the gradient of the loss"
                     )
-                    vector = adam.step(vector, gradient, lr)
+                    vector = adam.step(vector, gradient, config.lr)
                     terms.append(found)
                     norms.append(norm)
         new = unflatten(vector, params)
@@ -188,16 +190,19 @@ class Learner:
             "value_loss": value_loss,
             "entropy": entropy,
             "gradient_norm": float(torch.stack(norms).mean()),
+            "lr": config.lr,
         }
 
-    def _gradient(self, params: Params, batch: PPOBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradient(
+        self, params: Params, batch: PPOBatch, rows: Tensor, config: PPOConfig
+    ) -> tuple[Tensor, Tensor]:
         """Return the terms of the loss on some rows, (3,), and its gradient, (P,)."""
         count = batch.weight[rows].sum()
 
         def work(rows: Tensor) -> tuple[Tensor, Tensor]:
             start, part = leaves(params), batch.rows(rows)
             predictions = self._network(start, part.inputs, part.memory)
-            terms = ppo_loss(predictions, part, self._config) / count
+            terms = ppo_loss(predictions, part, config) / count
             gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
             return terms.detach(), concatenate(gradient)
 

@@ -33,6 +33,8 @@ class PPOConfig(Section):
     """Weight of the squared error of the value function."""
     entropy_weight: NotNegative = 0.01
     """Weight of the entropy of the policy."""
+    entropy_anneal: Annotated[int, Field(ge=0)] = 0
+    """Number of iterations over which that weight goes linearly to 0; 0 for a constant one."""
     max_gradient_norm: Positive = 0.5
     """Norm to which larger gradients are scaled down."""
     discount: Fraction = 0.97
@@ -44,6 +46,17 @@ class PPOConfig(Section):
     exploration for them; if false, the episode's own rewards only."""
     truncate: Annotated[int, Field(ge=0)] = 0
     """Number of steps after which back-propagation through time is cut; 0 for whole trials."""
+
+    def annealed(self, num_updates: int) -> PPOConfig:
+        """Return the settings of the update that follows on `num_updates` others."""
+        lr = self.lr * remaining(num_updates, self.lr_anneal)
+        entropy_weight = self.entropy_weight * remaining(num_updates, self.entropy_anneal)
+        return self.model_copy(update={"lr": lr, "entropy_weight": entropy_weight})
+
+
+def remaining(num_updates: int, total: int) -> float:
+    """Return the share of `total` updates that is left after `num_updates`; 1 if it is 0."""
+    return max(0.0, 1 - num_updates / total) if total else 1.0
 
 
 @dataclass(frozen=True)

@@ -312,6 +312,24 @@ def test_step_sizes_go_to_zero():
     assert torch.equal(flatten(agent.params), before)
 
 
+def test_the_weight_of_the_entropy_goes_to_zero():
+    def params(num_updates, **update):
+        config = make(FAMILIES["mdp"], update=update)
+        return flatten(updated(config, num_updates)[0].params)
+
+    annealed = {"entropy_weight": 0.5, "entropy_anneal": 1}
+    assert torch.equal(params(1, **annealed), params(1, entropy_weight=0.5))
+    assert not torch.equal(params(2, **annealed), params(2, entropy_weight=0.5))
+    # From the second update on it is 0
+    config = make(FAMILIES["mdp"], update=annealed)
+    agent, _ = updated(config, 1)
+    plain = make(FAMILIES["mdp"], update={"entropy_weight": 0.0}).make_agent()
+    plain.load_state_dict(agent.state_dict())
+    for each in (agent, plain):
+        each.update(play(config, each), np.random.default_rng(0), Timer())
+    assert torch.equal(flatten(agent.params), flatten(plain.params))
+
+
 def test_without_normalisation_there_are_no_moments():
     config = make(FAMILIES["mdp"], running_observations=False, running_rewards=False)
     agent, _ = updated(config)
