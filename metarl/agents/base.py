@@ -30,10 +30,13 @@ __all__ = [
     "AgentConfig",
     "AgentSetup",
     "AgentState",
+    "Beliefs",
     "MetaAgent",
     "Metrics",
     "Rollout",
+    "beliefs",
     "check_fits",
+    "has_beliefs",
     "measuring_actor",
     "record",
 ]
@@ -48,6 +51,18 @@ class Rollout(NamedTuple):
 
     state: Any
     episodes: Episodes
+
+
+class Beliefs(NamedTuple):
+    """Gaussian beliefs over a latent variable of d numbers, with a diagonal covariance.
+
+    Attributes:
+        mean: (..., d).
+        std: standard deviations, (..., d).
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
 
 
 class MetaAgent(Protocol):
@@ -237,6 +252,30 @@ def record(agent: MetaAgent, iteration: int, phases: Sequence[Episodes]) -> int 
 def keeps_episodes(agent: MetaAgent) -> bool:
     """Return whether an agent has a method `record`; see the function `record`."""
     return hasattr(agent, "record")
+
+
+def beliefs(agent: MetaAgent, rollout: Rollout) -> Beliefs | None:
+    """Return the beliefs by which an agent acts at the steps of episodes, (B, E, T, d), if it has a
+    belief over a latent variable that stands for the task.
+
+    Such an agent has a method `beliefs` with the arguments `state` and `episodes`. Videos and
+    reports show what it returns; what it says of steps that did not take place is not used.
+
+    Args:
+        agent: the agent.
+        rollout: the states of tasks, and the episodes that were played from them.
+
+    Returns:
+        The beliefs; None for an agent without such a method.
+    """
+    if not has_beliefs(agent):
+        return None
+    return agent.beliefs(*rollout)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def has_beliefs(agent: MetaAgent) -> bool:
+    """Return whether an agent has a method `beliefs`; see the function `beliefs`."""
+    return hasattr(agent, "beliefs")
 
 
 def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
+from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands, shell_path
 from metarl.reporting.figures import literal_texts
 from metarl.reporting.pooling import config_differences
@@ -58,9 +59,11 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from error
-    figures["diagnostics"] = diagnostics(summaries)
+    belief_drawings, notes = belief_figures(summaries)
+    figures |= {**belief_drawings, "diagnostics": diagnostics(summaries)}
     drawings = {name: svg(figure) for name, figure in figures.items()}
-    page, model_card = render(summaries, sections, drawings)
+    beliefs = {"figures": list(belief_drawings), "notes": notes}
+    page, model_card = render(summaries, sections, beliefs, drawings)
     try:
         paths = write_files(out, page, model_card, figures, drawings)
     except OSError as error:
@@ -70,13 +73,17 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
 
 
 def render(
-    summaries: Sequence[RunSummary], sections: Sequence[Section], drawings: Mapping[str, str]
+    summaries: Sequence[RunSummary],
+    sections: Sequence[Section],
+    beliefs: Mapping[str, Sequence[str]],
+    drawings: Mapping[str, str],
 ) -> tuple[str, str]:
     """Return the HTML of the page, and the Markdown of the model card.
 
     Args:
         summaries: the runs.
         sections: their evaluations.
+        beliefs: names of the figures of beliefs, and notes on them.
         drawings: the figures as SVG, by name.
     """
     environment = jinja2.Environment(
@@ -92,6 +99,7 @@ def render(
         "summaries": summaries,
         "family": summaries[0].run.config.env,
         "sections": sections,
+        "beliefs": beliefs,
         "differences": config_differences(summaries),
         "drawings": {name: Markup(text) for name, text in drawings.items()},
         "videos": [embed_video(path) for summary in summaries for path in summary.videos],

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.base import AgentState, Beliefs, Metrics, Rollout
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.learner import Learned, Learner, Optimizers
 from metarl.agents.pearl.networks import CRITICS, Networks, select
@@ -156,6 +156,13 @@ class PEARLAgent:
             state.num_episodes + episodes.episode_mask,
             state.prior_episodes,
         )
+
+    def beliefs(self, state: PEARLState, episodes: Episodes) -> Beliefs:
+        """Return the prior or the posterior by which each episode is played, the same at all its
+        steps; see `metarl.agents.base.beliefs`."""
+        shape = (*episodes.mask.shape, state.precision.shape[-1])
+        found = (value[:, :, None] for value in (state.mean, np.sqrt(state.variance)))
+        return Beliefs(*(np.broadcast_to(value, shape) for value in found))
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
         """Keep the episodes of one iteration for later updates, in place of the oldest ones if

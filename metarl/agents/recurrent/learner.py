@@ -171,9 +171,7 @@ class Learner:
                 order = torch.from_numpy(rng.permutation(num_trials)).to(self._device)
                 for trials in order.tensor_split(min(config.minibatches, num_trials)):
                     rows = batch.rows_of(trials)
-                    found, gradient = self._gradient(
-                        unflatten(vector, params), batch, rows, config
-                    )
+                    found, gradient = self._gradient(unflatten(vector, params), batch, rows, config)
                     gradient, norm = clipped(
                         gradient, config.max_gradient_norm, "the gradient of the loss"
                     )

@@ -41,6 +41,22 @@ class TrialState:
             np.zeros(shape, bool),
         )
 
+    def inputs(self, episodes: Episodes, encoder: InputEncoder) -> np.ndarray:
+        """Return the inputs at all steps of episodes that were played from these states, one of
+        each trial, (B, E, T, num_inputs); see `InputEncoder`."""
+
+        def before(first: np.ndarray, values: np.ndarray) -> np.ndarray:
+            """Return the values of the steps before, (B, E, T, ...)."""
+            first = np.broadcast_to(first, values[:, :, 0].shape)[:, :, None]
+            return np.concatenate([first, values[:, :, :-1]], axis=2)
+
+        return encoder(
+            episodes.obs,
+            before(self.action, encoder.encode_action(episodes.action)),
+            before(self.reward, episodes.reward),
+            before(self.anew, np.zeros_like(episodes.mask)),
+        )
+
     def after(self, episodes: Episodes, encoder: InputEncoder) -> TrialState:
         """Return the states after episodes; those of episodes that were left out do not change.
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
+from metarl.agents.base import AgentSetup, AgentState, Beliefs, Metrics, Rollout
 from metarl.agents.recurrent.actor import NumPyParams
 from metarl.agents.recurrent.actor_critic import ActorCritic
 from metarl.agents.recurrent.agent import TrialAgent
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import microbatches
 from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials
 from metarl.agents.varibad.belief import BeliefEncoder, BeliefNetwork
 from metarl.agents.varibad.decoders import Decoders
@@ -38,13 +39,13 @@ class VariBADAgent(TrialAgent):
     belief; its gradient does not reach the encoder.
 
     Attributes:
-        beliefs: the encoder.
+        belief_encoder: the encoder.
         model_params: its parameters and those of the decoders.
     """
 
     def __init__(
         self,
-        beliefs: BeliefEncoder,
+        belief_encoder: BeliefEncoder,
         head: ActorCritic,
         decoders: Decoders,
         params: tuple[Params, Params],
@@ -56,7 +57,7 @@ class VariBADAgent(TrialAgent):
         """Assemble the agent.
 
         Args:
-            beliefs: the encoder.
+            belief_encoder: the encoder.
             head: policy and value function.
             decoders: the decoders.
             params: initial parameters of the head, and of encoder and decoders.
@@ -64,11 +65,11 @@ class VariBADAgent(TrialAgent):
             model: settings of the training of encoder and decoders.
         """
         network = BeliefNetwork(head)
-        super().__init__(beliefs.memory, head, network, params[0], encoder, update, setup)
-        self.beliefs = beliefs
+        super().__init__(belief_encoder.memory, head, network, params[0], encoder, update, setup)
+        self.belief_encoder = belief_encoder
         self.model_params = {name: value.to(self.device) for name, value in params[1].items()}
         self._model_adam = VectorAdam(flatten(self.model_params), model.lr)
-        self._model = Model(beliefs, decoders, model, setup.device, setup.num_threads)
+        self._model = Model(belief_encoder, decoders, model, setup.device, setup.num_threads)
         self._buffer = TrialBuffer(model.buffer)
         self._pool = MicrobatchPool(setup.num_threads)
 
@@ -76,27 +77,30 @@ class VariBADAgent(TrialAgent):
         """Keep the trials of an iteration for the model of the tasks."""
         return self._buffer.add(iteration, phases)
 
-    def belief(self, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and standard deviations of the beliefs, (..., d) each, of a memory,
-        (..., memory_size), such as that of a state or of an actor."""
-        params = self._acting_arrays()
-        output = memory.reshape(-1, memory.shape[-1])[:, : self._memory.output_size]
-        found = self.beliefs.of_output(params, output).reshape(*memory.shape[:-1], -1)
+    def beliefs(self, state: TrialState, episodes: Episodes) -> Beliefs:
+        """Return the beliefs by which the steps of episodes are acted; see
+        `metarl.agents.base.beliefs`."""
+        shape = episodes.mask.shape  # (B, E, T)
+        inputs = state.inputs(episodes, self.encoder)
+        memory = np.broadcast_to(state.memory, (*shape[:2], self._memory.size))
+        states = self._memories(inputs.reshape(-1, *inputs.shape[2:]), memory)
+        output = states.reshape(-1, self._memory.size)[:, : self._memory.output_size]
+        found = self.belief_encoder.of_output(self._acting_arrays(), output).reshape(*shape, -1)
         mean, log_var = np.split(found, 2, axis=-1)
-        return mean, np.exp(0.5 * log_var)
+        return Beliefs(mean, np.exp(0.5 * log_var))
 
     def _acting_params(self) -> Params:
         return {**self.model_params, **self.params}
 
     def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
         """Return observations as in the inputs, and beliefs."""
-        belief = self.beliefs.of_output(params, output)
+        belief = self.belief_encoder.of_output(params, output)
         return np.concatenate([inputs[:, : self._obs_dim], belief], axis=1)
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         params = self._acting_arrays()
         inputs, after = super()._ppo_inputs(trials)
-        states = self._memories(inputs)
+        states = self._memories(inputs, np.zeros((len(inputs), self._memory.size)))
         size = self._head.num_inputs
 
         def features(inputs: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -109,15 +113,16 @@ class VariBADAgent(TrialAgent):
         beyond[ends] = features(after[ends], self._memory.step(params, after[ends], states[ends]))
         return flat.reshape(*inputs.shape[:2], size), beyond
 
-    def _memories(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the memory after each step, (n, L, memory_size), of inputs (n, L, num_inputs)."""
+    def _memories(self, inputs: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        """Return the memory after each step, (n, L, memory_size), of inputs (n, L, num_inputs) and
+        the memory before the first step, n * memory_size numbers."""
         params = {name: value.cpu() for name, value in self.model_params.items()}
         x = torch.from_numpy(inputs)
+        start = torch.from_numpy(memory.reshape(len(x), -1).astype(np.float32))
 
         @torch.no_grad()
         def work(rows: Tensor) -> Tensor:
-            start = x.new_zeros(len(rows), self._memory.size)
-            return self._memory(params, x[rows].transpose(0, 1), start).transpose(0, 1)
+            return self._memory(params, x[rows].transpose(0, 1), start[rows]).transpose(0, 1)
 
         parts = microbatches(torch.arange(len(x)), x.shape[1])
         return torch.cat(self._pool.map(work, parts)).numpy()

@@ -17,6 +17,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from metarl.agents import MetaAgent
+from metarl.agents.base import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import available_cores
@@ -25,6 +26,7 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.evaluate import possible_adaptations
 from metarl.evaluation.tasks import own_tasks
+from metarl.reporting.video.belief_inset import task_belief, task_reading
 from metarl.reporting.video.layout import (
     MAX_SIZE,
     MIN_SIZE,
@@ -245,13 +247,20 @@ def play(
         on_step=record,
         deterministic=deterministic,
     )
+    reading = task_reading(agent, family, steps)
     rows: list[list[Panel]] = [[] for _ in tasks]
-    for _, episodes in rollouts:
+    for rollout in rollouts:
+        episodes, found = rollout.episodes, beliefs(agent, rollout)
         for i, row in enumerate(rows):
             length = int(episodes.mask[i, 0].sum())
             shown = np.stack([each[i] for each in states[: length + 1]])
             reward, ended = episodes.reward[i, 0, :length], bool(episodes.terminated[i, 0])
-            row.append(Panel(shown, reward, ended, float(episodes.returns[i].mean())))
+            belief = None
+            if found is not None and reading is not None:
+                own = Beliefs(*(value[i, 0, :length] for value in found))
+                belief = task_belief(reading, own, family)
+            mean_return = float(episodes.returns[i].mean())
+            row.append(Panel(shown, reward, ended, mean_return, belief))
         states.clear()
     return rows
 

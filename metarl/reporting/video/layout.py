@@ -6,14 +6,14 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from metarl.envs import Renderer, TaskFamily
 from metarl.envs.rendering import drawing, without_glfw_warnings
+from metarl.reporting.video.belief_inset import TaskBelief, draw_belief, font
 
 MAX_COLUMNS = 4  # of the panels of one task
 MIN_ASPECT, MAX_ASPECT = 4 / 3, 2.0  # width by height of images that are fitted into a frame
@@ -21,8 +21,6 @@ MIN_SIZE, MAX_SIZE = 64, 4096  # width and height of an image, pixels
 
 BACKGROUND, TEXT, MUTED_TEXT, PROGRESS_TRACK = "#ffffff", "#1d2430", "#5b6470", "#d9dde3"
 BEFORE_ADAPTATION, ADAPTED = "#5b6470", "#1f5f9f"
-
-font = cache(ImageFont.load_default)  # by size in pixels; the font comes with Pillow
 
 Size: TypeAlias = tuple[int, int]  # width and height, pixels
 
@@ -36,12 +34,14 @@ class Panel:
         reward: (steps,).
         terminated: whether the episode ended in a terminal state.
         mean_return: of all episodes.
+        belief: the agent's belief about the task; None for no inset.
     """
 
     states: np.ndarray
     reward: np.ndarray
     terminated: bool
     mean_return: float
+    belief: TaskBelief | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,8 @@ class AdaptationVideo:
             picture = Image.fromarray(renderer.draw(panel.states, task, time))
             caption = self.family.caption(panel.states[now], task)
         image.paste(picture, (0, bar))
+        if panel.belief is not None:
+            draw_belief(image, (width, bar + height), panel.belief, now, task)
         if panel.terminated and now == len(panel.reward):
             canvas.rectangle((0, bar, width, bar + 1.2 * line), TEXT)
             write(f"ended at step {now}", middle, bar + 0.6 * line, BACKGROUND)

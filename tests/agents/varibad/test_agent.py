@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.base import beliefs
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.config import Config
@@ -48,12 +49,12 @@ def test_acting_is_the_learners_encoder_and_policy(config):
     rollouts = play(config, agent, iteration=7)
     trials = join_episodes([episodes for _, episodes in rollouts])
     inputs, _ = encode_trials(agent.encoder, trials)
-    mean, log_var = agent.beliefs(agent.model_params, torch.from_numpy(inputs))
-    memory = rollouts[-1].episodes.memory
-    found_mean, found_std = agent.belief(memory)
-    np.testing.assert_allclose(mean[:, -1].detach(), found_mean.reshape(8, 2), atol=1e-6)
-    std = (0.5 * log_var[:, -1]).exp().detach()
-    np.testing.assert_allclose(std, found_std.reshape(8, 2), atol=1e-6)
+    mean, log_var = agent.belief_encoder(agent.model_params, torch.from_numpy(inputs))
+    found = [beliefs(agent, rollout) for rollout in rollouts]
+    for name, wanted in (("mean", mean), ("std", (0.5 * log_var).exp())):
+        # Trial by trial, the episodes one after the other
+        each = np.concatenate([getattr(one, name) for one in found], axis=2).reshape(8, -1, 2)
+        np.testing.assert_allclose(wanted.detach(), each, atol=1e-6)
     features = torch.cat([torch.from_numpy(inputs[..., : agent._obs_dim]), mean, log_var], -1)
     for_ppo, after = agent._ppo_inputs(trials)
     np.testing.assert_allclose(for_ppo, features.detach(), atol=1e-6)

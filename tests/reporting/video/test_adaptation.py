@@ -142,9 +142,9 @@ def test_what_is_shown_is_the_first_episode(make_agent, monkeypatch):
     seen: list[Episodes] = []
 
     def spy(*args, **kwargs):
-        for state, episodes in adaptation(*args, **kwargs):
-            seen.append(episodes)
-            yield state, episodes
+        for rollout in adaptation(*args, **kwargs):
+            seen.append(rollout.episodes)
+            yield rollout
 
     adaptation = video.adaptation_rollouts
     monkeypatch.setattr(video, "adaptation_rollouts", spy)

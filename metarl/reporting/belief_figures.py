@@ -1,0 +1,133 @@
+"""The figures of what an agent believes about its tasks.
+
+B is the number of tasks, L the number of steps of a trial that took place, d the size of the latent
+variable, k the number of numbers of a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metarl.agents.base import Beliefs, has_beliefs
+from metarl.core.errors import UserError
+from metarl.envs import WorkerError
+from metarl.evaluation.beliefs import Reading, TrialBeliefs, fit_reading, trial_beliefs
+from metarl.reporting.figures import COLOURS, style_axes
+from metarl.reporting.groups import group_runs
+from metarl.reporting.summary import RunSummary
+from metarl.rollout.failures import EpisodeDiverged
+
+TEST_TASKS = 40
+"""Number of test tasks whose trials are played."""
+TRIALS = 4
+"""Number of tasks whose trials are drawn."""
+LATENTS = 6
+"""Numbers of the latent variable that are drawn, those that tell most about the tasks."""
+
+
+def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Figure], list[str]]:
+    """Play trials with the first run of each method whose agent has beliefs, and draw the beliefs.
+
+    Returns:
+        The figures by name; and why there is none for a method, one line each.
+    """
+    figures: dict[str, Figure] = {}
+    notes = []
+    for method, runs in group_runs(summaries).items():
+        run = runs[0].run
+        config = run.config.replace(device="cpu")
+        family, adaptations = config.env, config.sampling.adaptation_steps
+        try:
+            if not has_beliefs(config.make_agent()):
+                continue
+            agent = config.make_agent(run.load().agent)
+            tasks = family.tasks("test", TEST_TASKS)
+            reading = fit_reading(agent, family, adaptations)
+            found = trial_beliefs(agent, family, tasks, adaptations)
+        except (UserError, EpisodeDiverged, WorkerError) as error:
+            notes.append(f"{method}: {error}")
+            continue
+        name = "beliefs" if not figures else f"beliefs-{len(figures) // 2 + 1}"
+        title = f"{method}, seed {config.seed}"
+        figures[name] = beliefs_over_steps(found, reading)
+        figures[f"{name}-embeddings"] = embeddings(found)
+        for figure in (figures[name], figures[f"{name}-embeddings"]):
+            figure.suptitle(title, fontsize=9)
+    return figures, notes
+
+
+def beliefs_over_steps(found: TrialBeliefs, reading: Reading) -> Figure:
+    """Draw the beliefs over the steps of the first trials, with bands of two standard deviations:
+    over the latent variable, and below, as they are read, over the numbers of the task.
+
+    Dashed lines are the ends of episodes, dotted ones the task itself.
+    """
+    shown = min(TRIALS, len(found.tasks))
+    size = found.tasks.shape[1]
+    figure = Figure(figsize=(2.6 * shown + 1, 2.2 * (1 + size)), layout="constrained")
+    all_axes = figure.subplots(1 + size, shown, squeeze=False, sharex="col", sharey="row")
+    informative = np.argsort(-found.last.mean.std(0), kind="stable")[:LATENTS]
+    task_mean, covariance = reading(found.beliefs)
+    task_std = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    for trial, axes in enumerate(all_axes.T):
+        mask = found.mask[trial]
+        ends = np.cumsum(mask.sum(-1))
+        for number, colour in zip(sorted(informative), COLOURS, strict=False):
+            mean, std = (value[trial][mask][:, number] for value in found.beliefs)
+            draw_band(axes[0], mean, std, colour, f"latent {number + 1}")
+        for number, row in enumerate(axes[1:]):
+            mean, std = (value[trial][mask][:, number] for value in (task_mean, task_std))
+            draw_band(row, mean, std, COLOURS[number % len(COLOURS)], "belief")
+            row.axhline(found.tasks[trial, number], color="black", linestyle=":", linewidth=1)
+        for row in axes:
+            for end in ends[:-1]:
+                row.axvline(end, color="#999999", linestyle="--", linewidth=0.8)
+            style_axes(row, legend=False)
+        axes[0].set_title(f"task {', '.join(f'{number:.2g}' for number in found.tasks[trial])}")
+        axes[-1].set_xlabel("step of the trial")
+    all_axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    labels = ["latent variable", *(f"task, number {number + 1}" for number in range(size))]
+    for row, label in zip(all_axes[:, 0], labels, strict=True):
+        row.set_ylabel(label)
+    return figure
+
+
+def draw_band(axes: Axes, mean: np.ndarray, std: np.ndarray, colour: str, label: str) -> None:
+    """Draw a mean, (L,), with a band of two standard deviations, (L,)."""
+    steps = np.arange(1, len(mean) + 1)
+    low, high = mean - 2 * std, mean + 2 * std
+    axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(steps, mean, color=colour, linewidth=1.3, label=label)
+
+
+def embeddings(found: TrialBeliefs) -> Figure:
+    """Draw the means of the beliefs at the ends of trials in their two principal components, once
+    for each number of the task, which is the colour."""
+    size = found.tasks.shape[1]
+    points, share = principal_components(found.last)
+    figure = Figure(figsize=(4 * size + 0.5, 3.6), layout="constrained")
+    for number, axes in enumerate(figure.subplots(1, size, squeeze=False)[0]):
+        marks = axes.scatter(*points.T, c=found.tasks[:, number], cmap="viridis", s=18)
+        figure.colorbar(marks, ax=axes, label=f"task, number {number + 1}")
+        axes.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)")
+        axes.set_ylabel(f"component 2 ({share[1]:.0%})")
+        style_axes(axes, legend=False)
+    return figure
+
+
+def principal_components(found: Beliefs) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of beliefs, (B, d), in their first two principal components, (B, 2), and the
+    shares of these in the variance, (2,). Each component's largest weight is positive."""
+    centred = found.mean - found.mean.mean(0)
+    _, spread, directions = np.linalg.svd(centred, full_matrices=False)
+    largest = np.abs(directions).argmax(1)
+    signs = np.sign(directions[np.arange(len(directions)), largest])
+    points, share = np.zeros((len(centred), 2)), np.zeros(2)
+    count = min(2, len(directions))
+    points[:, :count] = centred @ (signs[:, None] * directions)[:count].T
+    share[:count] = spread[:count] ** 2 / max(np.square(spread).sum(), 1e-300)
+    return points, share

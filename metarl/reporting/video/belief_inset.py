@@ -1,0 +1,117 @@
+"""The inset of a panel that shows what the agent believes about the task, where the task is one or
+two numbers.
+
+T is the number of steps of the episode, k the number of numbers of the task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from metarl.agents.base import Beliefs, MetaAgent, has_beliefs
+from metarl.envs import TaskFamily
+from metarl.evaluation.beliefs import Reading, fit_reading
+
+MAX_NUMBERS = 2
+"""Numbers of a task of which an inset is drawn."""
+SIZE = 0.3
+"""Height of the inset of two numbers, as a share of that of the image."""
+MARGIN = 0.1
+"""Part of the task space that is drawn around it on each side."""
+BACKGROUND, FRAME, BELIEF, TASK = "#ffffffd9", "#5b6470", "#2a6fbb", "#c0392b"
+
+font = cache(ImageFont.load_default)  # by size in pixels; the font comes with Pillow
+
+
+@dataclass(frozen=True)
+class TaskBelief:
+    """The belief about the numbers of a task at each step of an episode, Gaussian.
+
+    Attributes:
+        mean: (T, k).
+        covariance: (T, k, k).
+        low, high: bounds of the tasks that are drawn, (k,).
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def task_reading(agent: MetaAgent, family: TaskFamily, adaptations: int) -> Reading | None:
+    """Return how an agent's beliefs are read as beliefs about the task; None for an agent without
+    beliefs, and for tasks of more than `MAX_NUMBERS` numbers."""
+    if not has_beliefs(agent) or family.task_space.shape[0] > MAX_NUMBERS:
+        return None
+    return fit_reading(agent, family, adaptations)
+
+
+def task_belief(reading: Reading, found: Beliefs, family: TaskFamily) -> TaskBelief:
+    """Return the belief about the task in an episode, given the one over the latent, (T, d)."""
+    space = family.task_space
+    margin = MARGIN * (space.high - space.low)
+    return TaskBelief(*reading(found), space.low - margin, space.high + margin)
+
+
+def draw_belief(
+    image: Image.Image, corner: tuple[int, int], belief: TaskBelief, step: int, task: np.ndarray
+) -> None:
+    """Draw the belief at a step, by two standard deviations, and the task itself as a cross.
+
+    Args:
+        image: the image to draw on.
+        corner: the right lower corner of the picture in it, near which the inset is.
+        belief: the belief.
+        step: number of steps that took place; after the last one the last belief is shown.
+        task: the task, (k,).
+    """
+    size = round(SIZE * min(image.size))
+    height = size if len(task) == 2 else size // 2
+    gap = max(2, size // 16)
+    right, bottom = corner[0] - gap, corner[1] - gap
+    box = (right - size, bottom - height, right, bottom)
+    inset = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    canvas, line = ImageDraw.Draw(inset), max(1, size // 40)
+    canvas.rectangle(box, BACKGROUND, FRAME)
+    canvas.text((box[0] + gap, box[1] + gap), "belief", FRAME, font(max(6, size // 7)), "lt")
+
+    def place(point: np.ndarray) -> tuple[float, float]:
+        """Return the pixel of a task; the second number goes up."""
+        x, *rest = (point - belief.low) / (belief.high - belief.low)
+        y = 1 - rest[0] if rest else 0.5
+        return box[0] + x * size, box[1] + y * height
+
+    at = min(step, len(belief.mean) - 1)
+    mean, covariance = belief.mean[at], belief.covariance[at]
+    if len(task) == 1:
+        reach = np.array([2 * math.sqrt(covariance[0, 0])])
+        canvas.line([place(mean - reach), place(mean + reach)], BELIEF, 2 * line)
+    else:
+        angles = np.linspace(0, 2 * math.pi, 33)
+        values, vectors = np.linalg.eigh(covariance)
+        axes = 2 * np.sqrt(np.maximum(values, 0)) * vectors
+        circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+        canvas.line([place(mean + axes @ point) for point in circle], BELIEF, line)
+    draw_mark(canvas, place(mean), 1.5 * line, BELIEF)
+    x, y = place(task)
+    reach = 3 * line
+    for slope in (-1, 1):
+        canvas.line((x - reach, y - slope * reach, x + reach, y + slope * reach), TASK, line)
+    # What reaches beyond the inset is cut off.
+    part = inset.crop((*box[:2], right + 1, bottom + 1))
+    image.paste(part, box[:2], part)
+
+
+def draw_mark(
+    canvas: ImageDraw.ImageDraw, centre: Sequence[float], radius: float, colour: str
+) -> None:
+    """Draw a dot."""
+    x, y = centre
+    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), colour)

@@ -1,0 +1,88 @@
+"""metarl.evaluation.beliefs: beliefs in trials, and how they are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metarl.agents.base import Beliefs, beliefs, has_beliefs
+from metarl.config import Config
+from metarl.envs import PointNav
+from metarl.evaluation.beliefs import Reading, fit_reading, trial_beliefs
+from tests.agents.playing import play
+
+FAMILY = PointNav(horizon=6, action_scale=1.0)
+SAMPLING = {"num_tasks": 4, "num_episodes": 1, "adaptation_steps": 2, "train_tasks": 4}
+AGENTS = {
+    "varibad": {"kind": "varibad", "encoder": {"size": 6, "latent": 2}, "policy": {"hidden": [5]}},
+    "pearl": {
+        "kind": "pearl",
+        "network": {"hidden": [4], "encoder_hidden": [4], "latent_dim": 2},
+        "update": {"context": 4, "batch": 8},
+    },
+}
+
+
+@pytest.fixture(params=AGENTS)
+def config(request) -> Config:
+    return Config(env=FAMILY, agent=AGENTS[request.param], sampling=SAMPLING, threads=1)
+
+
+def test_a_linear_map_is_found_and_carries_a_gaussian_over():
+    latent = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 5.0], [4.0, 2.0]])
+    tasks = 3.0 + 2.0 * latent[:, :1] - latent[:, 1:]
+    reading = Reading.fit(latent, tasks)
+    np.testing.assert_allclose(reading.slope, [[2.0], [-1.0]], rtol=1e-3)
+    np.testing.assert_allclose(reading.offset, [3.0], rtol=1e-3)
+    np.testing.assert_allclose(reading.error, [[0.0]], atol=1e-5)
+    exact = Reading(np.array([[2.0], [-1.0]]), np.array([3.0]), np.array([[0.25]]))
+    mean, covariance = exact(Beliefs(np.array([1.0, 4.0]), np.array([0.5, 3.0])))
+    assert mean.tolist() == [1.0]
+    assert covariance.tolist() == [[2.0**2 * 0.25 + 9.0 + 0.25]]
+
+
+def test_two_numbers_of_a_task_that_depend_on_one_latent_are_correlated():
+    reading = Reading(np.array([[1.0, -2.0]]), np.zeros(2), np.zeros((2, 2)))
+    _, covariance = reading(Beliefs(np.array([0.0]), np.array([3.0])))
+    assert covariance.tolist() == [[9.0, -18.0], [-18.0, 36.0]]
+
+
+def test_latents_that_say_nothing_are_read_as_the_mean_task():
+    tasks = np.array([[1.0], [2.0], [6.0]])
+    reading = Reading.fit(np.full((3, 2), 0.7), tasks)
+    mean, covariance = reading(Beliefs(np.zeros(2), np.ones(2)))
+    np.testing.assert_allclose(mean, 3.0)
+    np.testing.assert_allclose(covariance, tasks.var())
+
+
+def test_trials_are_those_of_an_evaluation_and_last_to_the_last_step(config):
+    agent, tasks = config.make_agent(), FAMILY.tasks("test", 3)
+    found = trial_beliefs(agent, FAMILY, tasks, 2)
+    assert found.beliefs.mean.shape == found.beliefs.std.shape == (3, 3, 6, 2)
+    assert (found.beliefs.std > 0).all()
+    again = trial_beliefs(agent, FAMILY, tasks, 2)
+    assert np.array_equal(found.beliefs.mean, again.beliefs.mean)
+    for row, mask in enumerate(found.mask[:, -1]):
+        step = mask.sum() - 1
+        assert np.array_equal(found.last.mean[row], found.beliefs.mean[row, -1, step])
+    assert fit_reading(agent, FAMILY, 2).slope.shape == (2, 2)
+
+
+def test_pearl_acts_a_whole_episode_by_the_prior_or_the_posterior():
+    config = Config(env=FAMILY, agent=AGENTS["pearl"], sampling=SAMPLING, threads=1)
+    agent = config.make_agent()
+    first, second, _ = play(config, agent)
+    found = beliefs(agent, first)
+    assert (found.mean == 0).all()
+    assert (found.std == 1).all()
+    found = beliefs(agent, second)
+    for step in range(6):
+        assert np.array_equal(found.mean[:, :, step], second.state.mean)
+        assert np.array_equal(found.std[:, :, step], np.sqrt(second.state.variance))
+
+
+def test_agents_without_a_belief_have_none():
+    config = Config(env=FAMILY, sampling={"num_tasks": 2, "num_episodes": 2}, threads=1)
+    agent = config.make_agent()
+    assert not has_beliefs(agent)
+    assert beliefs(agent, play(config, agent)[0]) is None

@@ -1,0 +1,80 @@
+"""The section of a report about an agent's beliefs, and its figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import metarl
+from metarl.agents.base import Beliefs
+from metarl.evaluation.beliefs import Reading, TrialBeliefs
+from metarl.reporting.belief_figures import beliefs_over_steps, embeddings, principal_components
+from metarl.reporting.report import write_report
+from metarl.training.loop import train
+
+TINY = {
+    "iterations": 1,
+    "num_tasks": 2,
+    "num_episodes": 1,
+    "inner_steps": 1,
+    "env.horizon": 6,
+    "tracking.mode": "disabled",
+}
+SMALL_AGENT = {"agent.encoder.size": 4, "agent.policy.hidden": [4], "agent.model.buffer": 4}
+HEADING = "Beliefs about the task"
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = metarl.load_config("half_cheetah_vel/varibad", **TINY, **SMALL_AGENT)
+    return train(config, tmp_path / "run")
+
+
+def test_the_report_shows_the_beliefs_of_an_agent_that_has_them(run):
+    files = write_report([run.directory])
+    assert {"beliefs.png", "beliefs-embeddings.svg"} <= {file.name for file in files}
+    page = files[0].read_text()
+    assert HEADING in page
+    assert "Not drawn" not in page
+
+
+def test_a_report_without_a_checkpoint_says_why_there_are_no_beliefs(run):
+    for path in run.checkpoints.glob("*.pt"):
+        path.unlink()
+    page = write_report([run.directory])[0].read_text()
+    assert "Not drawn: varibad: " in page
+    assert "checkpoint" in page.partition("Not drawn")[2][:200]
+
+
+def test_other_agents_have_no_such_section(tmp_path):
+    small = {"agent.policy.hidden": [4]}
+    run = train(metarl.load_config("point_nav/maml_trpo", **TINY, **small), tmp_path / "run")
+    assert HEADING not in write_report([run.directory])[0].read_text()
+
+
+def test_a_trial_is_drawn_step_by_step_without_those_that_did_not_take_place():
+    mean = np.arange(8.0).reshape(1, 2, 4, 1)
+    mask = np.array([[[True, True, False, False], [True, True, True, False]]])
+    found = TrialBeliefs(np.array([[7.0]]), Beliefs(mean, np.full_like(mean, 0.5)), mask)
+    reading = Reading(np.array([[2.0]]), np.array([1.0]), np.zeros((1, 1)))
+    figure = beliefs_over_steps(found, reading)
+    latent, task = figure.axes
+    assert latent.lines[0].get_ydata().tolist() == [0, 1, 4, 5, 6]
+    assert task.lines[0].get_ydata().tolist() == [1, 3, 9, 11, 13]
+    assert task.lines[1].get_ydata() == [7, 7]
+    assert [line.get_xdata() for line in task.lines[2:]] == [[2, 2]]  # the end of an episode
+
+
+def test_embeddings_are_principal_components():
+    line = np.array([[-2.0], [0.0], [2.0]]) * [3.0, 4.0, 0.0]
+    points, share = principal_components(Beliefs(line + 5.0, np.ones_like(line)))
+    np.testing.assert_allclose(points, [[-10, 0], [0, 0], [10, 0]], atol=1e-12)
+    np.testing.assert_allclose(share, [1, 0], atol=1e-12)
+    one = Beliefs(np.array([[1.0], [3.0]]), np.ones((2, 1)))
+    np.testing.assert_allclose(principal_components(one)[0], [[-1, 0], [1, 0]])
+    found = TrialBeliefs(
+        np.zeros((2, 2)),
+        Beliefs(one.mean[:, None, None], one.std[:, None, None]),
+        np.ones((2, 1, 1), bool),
+    )
+    assert len(embeddings(found).axes) == 2 * 2  # for each number of the task, with its colours
