@@ -64,14 +64,14 @@ class VariBADConfig(AgentConfig):
         steps = sampling.num_tasks * sampling.num_episodes * length
         kept = steps * (2 * obs_dim + 4 * num_inputs + self.encoder.size)
         bounds = min(self.model.bounds or length, length)
-        rows = min(ROWS, self.model.trials) * bounds * length
+        rows = min(ROWS, self.model.trials) * bounds * (self.model.decoded or length)
         return 4 * (kept + rows * 2 * (sum(self.decoder.hidden) + 1))
 
     def memory_advice(self, family: TaskFamily, sampling: SamplingConfig) -> list[str]:
         replay = self.replay_memory(family, sampling)
         if replay > self.update_memory(family, sampling):
             return ["a smaller --agent.model.buffer"]
-        return ["fewer --agent.model.bounds", "smaller --agent.decoder.hidden"]
+        return ["fewer --agent.model.bounds", "a positive --agent.model.decoded"]
 
     @staticmethod
     def _length(family: TaskFamily, sampling: SamplingConfig) -> int:

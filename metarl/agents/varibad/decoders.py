@@ -48,7 +48,7 @@ class Steps:
         obs, next_obs: observations before and after each step, (m, L, obs_dim).
         action: encoded actions, (m, L, k).
         reward: (m, L).
-        mask: 1 where a step took place, else 0, (m, L).
+        mask: 1 where a step took place, else 0, (m, L); or other weights of steps, see `at`.
         task: (m, task_dim).
     """
 
@@ -62,6 +62,18 @@ class Steps:
     def rows(self, indices: Tensor) -> Steps:
         """Return the trials at `indices`."""
         return Steps(**{name: value[indices] for name, value in vars(self).items()})
+
+    def at(self, indices: Tensor) -> Steps:
+        """Return some of the steps that took place, drawn at random and evenly with replacement,
+        with weights such that the expectation of a weighted sum is the sum over all steps.
+
+        Args:
+            indices: the steps of each trial, (m, n).
+        """
+        rows = torch.arange(len(indices), device=indices.device)[:, None]
+        found = {name: value[rows, indices] for name, value in vars(self).items() if name != "task"}
+        weight = self.mask.sum(1, keepdim=True) / indices.shape[1]
+        return Steps(**{**found, "mask": weight.expand(indices.shape), "task": self.task})
 
 
 class Decoder:

@@ -43,6 +43,9 @@ class ModelConfig(Section):
     """The last trials that are kept and learned from."""
     bounds: Annotated[int, Field(ge=0)] = 0
     """Steps of each trial, drawn at random, at which the bound is taken; 0 for all."""
+    decoded: Annotated[int, Field(ge=0)] = 0
+    """Steps of each trial, drawn at random, that a sample of the belief must predict, in place of
+    all; 0 for all. Fewer take less time and estimate the same bound."""
     kl_weight: NotNegative = 0.1
     """Weight of the KL divergence of each belief from the one before."""
     max_gradient_norm: Positive = 1.0
@@ -123,10 +126,15 @@ class Model:
         encoded, _ = encode_trials(inputs, trials)
         x, steps = tensor(encoded), self.steps(trials, inputs, tensor)
         lengths = trials.mask.sum(axis=1)  # (m,)
-        if self._config.bounds:
-            at = (rng.random((len(lengths), self._config.bounds)) * lengths[:, None]).astype(int)
-        else:
-            at = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+
+        def drawn(number: int) -> np.ndarray:
+            """Steps of each trial that took place, (m, number)."""
+            return (rng.random((len(lengths), number)) * lengths[:, None]).astype(int)
+
+        config = self._config
+        at = drawn(config.bounds) if config.bounds else np.indices(x.shape[:2])[1]
+        if config.decoded:
+            steps = steps.at(tensor_of(drawn(config.decoded), self._device))
         chosen, used = tensor_of(at, self._device), tensor(at < lengths[:, None])
         noise = tensor(rng.standard_normal((*at.shape, self._encoder.latent), dtype=np.float32))
         number = float(lengths.sum())

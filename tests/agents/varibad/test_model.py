@@ -127,12 +127,14 @@ def model_of(family, device="cpu", threads=1, decoder=None, **config):
     return encoder, decoders, model, arrays
 
 
-@pytest.mark.parametrize("bounds", [0, 3])
-def test_the_derivatives_are_those_of_differences(bounds):
+@pytest.mark.parametrize(("bounds", "decoded"), [(0, 0), (3, 0), (3, 2)])
+def test_the_derivatives_are_those_of_differences(bounds, decoded):
     """Of the whole loss, through the recurrence and all decoders, in float64."""
     family = GridWorld(size=3, horizon=4)
     config = DecoderConfig(hidden=(4,), state_weight=1.0, task_weight=1.0)
-    _, _, model, arrays = model_of(family, decoder=config, bounds=bounds, kl_weight=0.7)
+    _, _, model, arrays = model_of(
+        family, decoder=config, bounds=bounds, decoded=decoded, kl_weight=0.7
+    )
     rng = np.random.default_rng(1)
     params = {
         name: torch.from_numpy(value + 0.1 * rng.standard_normal(value.shape))
@@ -151,6 +153,32 @@ def test_the_derivatives_are_those_of_differences(bounds):
         ahead, behind = (found(vector + step * direction)[0][0] for step in (1e-6, -1e-6))
         difference = (ahead - behind) / 2e-6
         assert float(difference) == pytest.approx(float(gradient @ direction), rel=1e-6)
+
+
+def test_steps_drawn_at_random_weigh_as_much_as_all():
+    """Every step once is all steps; of two trials, the second has one step less."""
+    steps = Steps(
+        obs=torch.randn(2, 3, 1),
+        next_obs=torch.randn(2, 3, 1),
+        action=torch.randn(2, 3, 1),
+        reward=torch.randn(2, 3),
+        mask=torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]),
+        task=torch.randn(2, 2),
+    )
+    decoders = Decoders(
+        DecoderConfig(hidden=(4,), state_weight=1.0, task_weight=1.0), 1, 1, task_dim=2, latent=1
+    )
+    arrays = decoders.init(np.random.default_rng(0)).items()
+    params = {name: torch.from_numpy(np.float32(value)) for name, value in arrays}
+    latent = torch.randn(2, 5, 1)
+    whole = decoders.errors(params, latent, steps)
+    drawn = decoders.errors(params, latent, steps.at(torch.tensor([[2, 0, 1], [1, 0, 1]])))
+    doubled = decoders.errors(
+        params, latent, steps.at(torch.tensor([[2, 0, 1, 0, 1, 2], 3 * [0, 1]]))
+    )
+    for name, errors in whole.items():
+        torch.testing.assert_close(drawn[name][0], errors[0])
+        torch.testing.assert_close(doubled[name], errors)
 
 
 def test_a_belief_knows_its_own_past_only():
