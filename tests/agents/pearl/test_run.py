@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
+import yaml
+
+from examples.soak.trainer import start
 from metarl.cli.main import main
 from metarl.config_files import make_config
 from metarl.evaluation.evaluate import load
+from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from tests.agents.pearl.test_agent import SMALL, assert_same
+from tests.training.test_loop import assert_same_outcome
 
 DATA = {
     "env": {"family": "point_nav", "horizon": 6},
@@ -28,6 +36,21 @@ def test_a_resumed_run_is_the_uninterrupted_one_after_the_buffer_has_wrapped(tmp
     assert_same(parts.load().agent, whole.load().agent)
     assert parts.metrics() == whole.metrics()
     assert whole.metrics()[-1]["replay_size"] <= 300
+
+
+@pytest.mark.parametrize("die_at", [90, 110, 130])
+def test_killed_by_sigkill_and_resumed_it_is_the_same_to_the_bit(tmp_path, die_at):
+    """Metrics and all tensors of all checkpoints, also on other numbers of threads, with a buffer
+    that has wrapped around."""
+    path, killed, errors = tmp_path / "pearl.yaml", tmp_path / "killed", tmp_path / "errors"
+    path.write_text(yaml.safe_dump({**DATA, "iterations": 11}))
+    assert main(["train", str(path), f"--out={tmp_path / 'whole'}"]) == 0
+    process = start(["train", str(path), "--threads=2", f"--out={killed}"], killed, errors, die_at)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, errors.read_text()
+    assert 0 < Run.open(killed).load().iteration < 11
+    assert main(["train", "--resume", str(killed)]) == 0
+    assert_same_outcome(killed, tmp_path / "whole")
 
 
 def test_normalised_observations_are_those_of_the_replay_buffer_too(tmp_path):
