@@ -17,9 +17,12 @@ from torch import Tensor
 
 from metarl.agents.base import (
     AgentState,
+    Beliefs,
     MetaAgent,
     Metrics,
     Rollout,
+    beliefs,
+    has_beliefs,
     keeps_episodes,
     measuring_actor,
     record,
@@ -55,6 +58,8 @@ class NormalizedAgent:
         self.device = agent.device
         self.max_adaptations, self.max_update_kl = agent.max_adaptations, agent.max_update_kl
         self.remembers = agent.remembers
+        if has_beliefs(agent):
+            self.beliefs = self._beliefs
 
     def measure(self, episodes: Episodes) -> None:
         """Set mean and standard deviation to those of the observations in episodes.
@@ -111,6 +116,9 @@ class NormalizedAgent:
         if not keeps_episodes(self.agent):
             return None
         return record(self.agent, iteration, [self._normalize_episodes(each) for each in phases])
+
+    def _beliefs(self, state: Any, episodes: Episodes) -> Beliefs | None:
+        return beliefs(self.agent, Rollout(state, self._normalize_episodes(episodes)))
 
     def state_dict(self) -> AgentState:
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,20 @@ def test_trials_are_those_of_an_evaluation_and_last_to_the_last_step(config):
         step = mask.sum() - 1
         assert np.array_equal(found.last.mean[row], found.beliefs.mean[row, -1, step])
     assert fit_reading(agent, FAMILY, 2).slope.shape == (2, 2)
+
+
+def test_normalised_observations_are_those_of_the_belief_too():
+    """VariBAD's encoder sees them: its beliefs are those of the normalised episodes."""
+    agent = {**AGENTS["varibad"], "running_observations": False, "normalize_observations": True}
+    config = Config(env=FAMILY, agent=agent, sampling=SAMPLING, threads=1)
+    whole = config.make_agent()
+    rollout = play(config, whole)[1]
+    episodes = replace(rollout.episodes, obs=whole.normalize(rollout.episodes.obs))
+    found = beliefs(whole, rollout).mean[rollout.episodes.mask]
+    expected = whole.agent.beliefs(rollout.state, episodes).mean[rollout.episodes.mask]
+    assert np.array_equal(found, expected)
+    plain = Config(env=FAMILY, agent={"normalize_observations": True}, sampling=SAMPLING)
+    assert not has_beliefs(plain.make_agent())
 
 
 def test_pearl_acts_a_whole_episode_by_the_prior_or_the_posterior():
