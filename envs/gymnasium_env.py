@@ -120,6 +120,16 @@ def make(
     **fields: Any,
 ) -> TaskEnv:
     """Entry point of the registered environments: `fields` are as for `make_family`."""
-    made = make_family(family, **fields)
-    kind = MujocoTaskEnv if isinstance(made, MujocoFamily) else TaskEnv
-    return kind(made, task, render_mode, width, height)
+    return task_env(make_family(family, **fields), task, render_mode, width, height)
+
+
+def task_env(
+    family: TaskFamily,
+    task: Sequence[float] | None = None,
+    render_mode: str | None = None,
+    width: int = 480,
+    height: int = 480,
+) -> TaskEnv:
+    """Return a task of a family as an environment; without a task each reset draws a new one."""
+    kind = MujocoTaskEnv if isinstance(family, MujocoFamily) else TaskEnv
+    return kind(family, task, render_mode, width, height)

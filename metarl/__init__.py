@@ -6,6 +6,8 @@ agent = metarl.load(run.directory)
 result = metarl.evaluate(agent, config.env, split="test", tasks=40, steps=3)
 result.returns  # (tasks, steps + 1, episodes)
 metarl.render(agent, config.env, task=[1.5], steps=3, out="adaptation.mp4")
+adapted = metarl.adapt(run.directory, run.make_env(task=[1.5]))
+action, _ = adapted.predict(observation)
 """
 
 import importlib
@@ -15,16 +17,20 @@ if TYPE_CHECKING:
     from metarl.config import Config
     from metarl.config_files import load_config
     from metarl.core.errors import ConfigError, UserError
+    from metarl.evaluation.adapted import adapt
     from metarl.evaluation.evaluate import evaluate, load
     from metarl.evaluation.result import Evaluation
     from metarl.reporting.video.adaptation import adaptation_video as render
+    from metarl.runs.run import Run
     from metarl.training.loop import resume, train
 
 __all__ = [
     "Config",
     "ConfigError",
     "Evaluation",
+    "Run",
     "UserError",
+    "adapt",
     "evaluate",
     "load",
     "load_config",
@@ -37,7 +43,9 @@ _HOMES = {
     "Config": "metarl.config:Config",
     "ConfigError": "metarl.core.errors:ConfigError",
     "Evaluation": "metarl.evaluation.result:Evaluation",
+    "Run": "metarl.runs.run:Run",
     "UserError": "metarl.core.errors:UserError",
+    "adapt": "metarl.evaluation.adapted:adapt",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
     "load": "metarl.evaluation.evaluate:load",
     "load_config": "metarl.config_files:load_config",
@@ -53,3 +61,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

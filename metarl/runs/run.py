@@ -16,6 +16,7 @@ from metarl.config import Config
 from metarl.config_files import make_config, read_values
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import StorageError, UserError, nearest, warn
+from metarl.envs.gymnasium_env import TaskEnv, task_env
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
 from metarl.runs.atomic_io import sync, wrap_os_errors, write_atomically
@@ -234,6 +235,18 @@ class Run(RunLogs):
     def _kept(self) -> list[Path]:
         """Return the files of the checkpoints that training keeps, in the order of iterations."""
         return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
+
+    def make_env(self, task: Sequence[float] | None = None, **settings: Any) -> TaskEnv:
+        """Return a task of the run's family, with the run's settings, as a Gymnasium environment.
+
+        Args:
+            task: the task, (task_dim,); without one each reset draws another.
+            settings: `render_mode`, `width` and `height`.
+
+        Raises:
+            TaskError: if the task is not one of the family's.
+        """
+        return task_env(self.config.env, task, **settings)
 
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name.

@@ -1,0 +1,109 @@
+"""A Gymnasium environment of the user's, single or vector, as a batch environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import VectorEnv
+
+from metarl.core.errors import UserError
+from metarl.envs import BatchEnv, TaskFamily
+from metarl.envs.base import StepResult
+
+MAX_ENV_SEED = 2**31
+
+
+class LiveEnv(BatchEnv):
+    """The episodes of an environment that is already there, under a task that only it knows.
+
+    Attributes:
+        env: the environment.
+    """
+
+    def __init__(self, env: gymnasium.Env | VectorEnv, family: TaskFamily) -> None:
+        """Wrap an environment.
+
+        Args:
+            env: the environment.
+            family: the task family whose spaces the agent was made for.
+
+        Raises:
+            UserError: if observations or actions have another size or kind.
+        """
+        self.env, self._vector = env, isinstance(env, VectorEnv)
+        super().__init__(family, env.num_envs if isinstance(env, VectorEnv) else 1, 1)
+        prefix = "single_" if self._vector else ""
+        observations = getattr(env, f"{prefix}observation_space")
+        self.actions = ActionUnits(family.action_space, getattr(env, f"{prefix}action_space"))
+        found, expected = observations.shape, family.observation_space.shape
+        if found is None or math.prod(found) != expected[0]:
+            raise UserError(
+                f"env: expected observations of {expected[0]} numbers, for which the policy was "
+                f"made, got {observations}"
+            )
+
+    def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        seeds: Any = [int(rng.integers(MAX_ENV_SEED)) for rng in rngs]
+        obs, _ = self.env.reset(seed=seeds if self._vector else seeds[0])
+        self.truncated = np.zeros(self.num_episodes, bool)
+        return self._rows(obs)
+
+    def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
+        own = self.actions.to_env(action)
+        found: Any = self.env.step(own if self._vector else own[0])
+        obs, *outcome, _ = found
+        reward, terminated, truncated = (np.atleast_1d(each) for each in outcome)
+        self.truncated = truncated.astype(bool)
+        return self._rows(obs), reward.astype(np.float64), terminated.astype(bool)
+
+    def _rows(self, obs: np.ndarray) -> np.ndarray:
+        return np.asarray(obs, np.float64).reshape(self.num_episodes, -1)
+
+    def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
+        self.step(action, ids)
+
+    def render_state(self, episode: int) -> np.ndarray:
+        return np.zeros(0)  # the environment draws itself
+
+
+class ActionUnits:
+    """Turns the actions of a policy into those of an environment, whose bounds may be others."""
+
+    def __init__(self, policy: Box | Discrete, env: gymnasium.Space) -> None:
+        """Compare the action spaces of policy and environment.
+
+        Raises:
+            UserError: if they are of other kinds or sizes, or differ in a bound that is infinite.
+        """
+        self._env, self._policy = env, policy
+        self._same = False
+        if isinstance(policy, Discrete):
+            fits = isinstance(env, Discrete) and env.n == policy.n
+        else:
+            fits = isinstance(env, Box) and math.prod(env.shape) == policy.shape[0]
+            if fits and isinstance(env, Box):
+                bounds = [(env.low.ravel(), policy.low), (env.high.ravel(), policy.high)]
+                self._same = all(np.array_equal(one, other) for one, other in bounds)
+                fits = self._same or bool(np.isfinite(bounds).all())
+        if not fits:
+            raise UserError(f"env: expected actions of {policy}, as the policy's, got {env}")
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """Return actions of the environment, (N, ...), given the policy's, (N, action_dim).
+
+        Between spaces with other bounds they are scaled, and clipped.
+        """
+        if isinstance(self._env, Discrete):
+            return action[:, 0].astype(np.int64) + self._env.start
+        assert isinstance(self._env, Box)
+        assert isinstance(self._policy, Box)
+        if not self._same:
+            low, high = self._env.low.ravel(), self._env.high.ravel()
+            share = (action - self._policy.low) / (self._policy.high - self._policy.low)
+            action = low + np.clip(share, 0, 1) * (high - low)
+        return action.reshape(-1, *self._env.shape).astype(self._env.dtype)

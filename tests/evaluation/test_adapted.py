@@ -1,0 +1,213 @@
+"""metarl.adapt: agents of all kinds adapt to an environment of the user's, and are used in it."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import FrameStackObservation, RescaleAction
+
+import metarl
+from metarl.config_files import make_config
+from metarl.core.errors import UserError
+from metarl.core.timer import Timer
+from metarl.evaluation.live_env import ActionUnits
+from metarl.rollout.collect import collect
+from metarl.training.loop import train
+
+POINT = {"family": "point_nav", "horizon": 6, "action_scale": 2.0, "ends_at_goal": False}
+SIZES = {"num_tasks": 2, "num_episodes": 2, "adaptation_steps": 1, "train_tasks": 2}
+KINDS = {
+    "maml": {"agent": {"policy": {"hidden": [5]}}},
+    "rl2": {"agent": {"kind": "rl2", "network": {"size": 5}}},
+    "varibad": {"agent": {"kind": "varibad", "encoder": {"size": 5, "latent": 2}}},
+    "pearl": {
+        "agent": {
+            "kind": "pearl",
+            "network": {"hidden": [5], "encoder_hidden": [5], "latent_dim": 2},
+            "update": {"gradient_steps": 1, "context": 4, "batch": 4},
+        }
+    },
+    "gridworld": {"env": {"family": "gridworld", "horizon": 6}},
+}
+TASK = [0.3, -0.4]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a run of each kind, one iteration old."""
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    for kind, values in KINDS.items():
+        data = {"env": POINT, "sampling": SIZES, "iterations": 1, "threads": 1, **values}
+        config = make_config({**data, "tracking": {"mode": "disabled"}}, "test", {})
+        found[kind] = train(config, folder / kind)
+    return found
+
+
+def make_env(run, **settings):
+    return run.make_env([2, 3] if run.config.env.name == "gridworld" else TASK, **settings)
+
+
+def episode(adapted, env, *, deterministic=True, seed=0):
+    """Play an episode by `predict`: observations and actions, (T, ...), and rewards, (T,)."""
+    obs, _ = env.reset(seed=seed)
+    state, reward, ended, steps = None, None, False, []
+    while not ended:
+        action, state = adapted.predict(obs, state, deterministic=deterministic, reward=reward)
+        following, reward, terminated, truncated, _ = env.step(action)
+        steps.append((obs, action, reward))
+        obs, ended = following, terminated or truncated
+    return [np.array(each) for each in zip(*steps, strict=True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_acts_as_in_an_evaluation(runs, kind):
+    """Step by step, the deterministic actions of `collect` from the adapted state."""
+    run = runs[kind]
+    env = make_env(run)
+    adapted = metarl.adapt(run.directory, env, episodes=3, adaptations=2)
+    assert len(adapted.returns) == 6
+    family = run.config.env
+    batch, rngs = family.make_batch(1), [np.random.default_rng(np.random.PCG64(0))]
+    actor = adapted.agent.actor(adapted.state, deterministic=True)
+    played = collect(batch, actor, np.array([env.task]), rngs, Timer())
+    obs, action, reward = episode(adapted, env)
+    np.testing.assert_allclose(obs, played.obs[0, 0], atol=1e-6)
+    np.testing.assert_allclose(reward, played.reward[0, 0], atol=1e-6)
+    np.testing.assert_allclose(action.reshape(len(reward), -1), played.action[0, 0], atol=1e-6)
+    if kind == "gridworld":
+        assert action.dtype == np.int64
+
+
+def test_it_adapts_by_the_episodes_of_the_environment(runs):
+    """Those of MAML at once, in an environment that has three of them at a time."""
+    run = runs["maml"]
+    one = metarl.adapt(run.directory, make_env(run), episodes=5)
+    several = SyncVectorEnv([lambda: make_env(run)] * 3)
+    other = metarl.adapt(run.directory, several, episodes=5)
+    assert len(other.returns) == len(one.returns) == 5
+    # The same streams, so the same episodes
+    np.testing.assert_allclose(one.returns, other.returns, rtol=1e-6)
+    obs = np.ones((3, 2))
+    actions = [each.predict(obs, deterministic=True)[0] for each in (one, other)]
+    np.testing.assert_allclose(*actions, atol=1e-5)
+    fresh = metarl.adapt(run.directory, make_env(run), adaptations=0)
+    assert fresh.returns == []
+    assert not np.allclose(fresh.predict(obs, deterministic=True)[0], actions[0], atol=1e-4)
+
+
+def test_a_seed_repeats_everything(runs):
+    run, env = runs["pearl"], make_env(runs["pearl"])
+    found = []
+    for seed in (3, 3, 4):
+        adapted = metarl.adapt(run.directory, env, episodes=2, seed=seed)
+        found.append([*adapted.returns, *episode(adapted, env, deterministic=False)[1].ravel()])
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("kind", ["maml", "rl2", "varibad", "pearl"])
+def test_actions_have_the_units_of_the_environment(runs, kind):
+    """The policy's range is 2; in an environment with that of 1 actions are halved."""
+    run = runs[kind]
+    plain, scaled = make_env(run), RescaleAction(make_env(run), np.float32(-1), np.float32(1))
+    adapted = [metarl.adapt(run.directory, env, episodes=1) for env in (plain, scaled)]
+    np.testing.assert_allclose(adapted[0].returns, adapted[1].returns, rtol=1e-5)
+    (_, whole, reward), (_, half, same) = (
+        episode(each, env) for each, env in zip(adapted, (plain, scaled), strict=True)
+    )
+    np.testing.assert_allclose(np.clip(whole, -2, 2) / 2, half, atol=1e-5)
+    np.testing.assert_allclose(reward, same, rtol=1e-5)
+
+
+def test_units_by_hand():
+    policy = Box(-2, 2, (2,), np.float32)
+    units = ActionUnits(policy, Box(np.float32([0, -1]), np.float32([10, 1])))
+    actions = np.float32([[-2, 2], [1, 0], [9, -9]])
+    assert units.to_env(actions).tolist() == [[0, 1], [7.5, 0], [10, -1]]
+    # The environment's own bounds: what is beyond them is left to it.
+    assert ActionUnits(policy, policy).to_env(actions).tolist() == actions.tolist()
+    indices = ActionUnits(Discrete(3), Discrete(3, start=5)).to_env(np.float32([[0], [2]]))
+    assert indices.tolist() == [5, 7]
+    for policy_space, env_space in (
+        (policy, Box(-np.inf, np.inf, (2,))),
+        (policy, Box(-2, 2, (3,))),
+        (policy, Discrete(2)),
+        (Discrete(3), Discrete(4)),
+        (Discrete(3), policy),
+    ):
+        with pytest.raises(UserError, match="env: expected actions of"):
+            ActionUnits(policy_space, env_space)
+
+
+@pytest.mark.parametrize("kind", ["rl2", "varibad", "pearl"])
+def test_a_state_of_an_episode_stays_as_it_is(runs, kind):
+    """So that a call can be repeated; and it matters."""
+    adapted = metarl.adapt(runs[kind].directory, make_env(runs[kind]), episodes=1)
+    obs, settings = np.array([0.1, 0.2]), {"deterministic": True, "reward": -1.0}
+    begun, first = adapted.predict(obs, deterministic=True)
+    one, second = adapted.predict(obs, first, **settings)
+    assert np.array_equal(adapted.predict(obs, first, **settings)[0], one)
+    if kind != "pearl":  # whose latent is one and the same in an episode
+        assert not np.array_equal(adapted.predict(obs, second, **settings)[0], one)
+    anew, _ = adapted.predict(obs, second, episode_start=np.array([True]), deterministic=True)
+    assert np.array_equal(anew, begun)
+
+
+def test_pearl_keeps_its_guess_of_the_task_within_an_episode(runs):
+    adapted = metarl.adapt(runs["pearl"].directory, make_env(runs["pearl"]), episodes=1)
+    obs = np.zeros(2)
+    _, state = adapted.predict(obs)
+    _, later = adapted.predict(obs, state)
+    _, other = adapted.predict(obs)
+    assert np.array_equal(state.actor.z, later.actor.z)
+    assert not np.array_equal(state.actor.z, other.actor.z)
+
+
+def test_several_environments_act_as_each_of_them(runs):
+    adapted = metarl.adapt(runs["rl2"].directory, make_env(runs["rl2"]), episodes=2)
+    obs, reward = np.random.default_rng(0).normal(size=(3, 2)), np.array([0.1, 0.2, 0.3])
+    _, state = adapted.predict(obs, deterministic=True)
+    actions, _ = adapted.predict(obs, state, deterministic=True, reward=reward)
+    for row in range(3):
+        _, own = adapted.predict(obs[row], deterministic=True)
+        action, _ = adapted.predict(obs[row], own, deterministic=True, reward=reward[row])
+        np.testing.assert_allclose(action, actions[row], atol=1e-6)
+
+
+def test_what_does_not_fit_is_one_line(runs):
+    run = runs["rl2"]
+    env = make_env(run)
+    several = SyncVectorEnv([lambda: make_env(run)] * 2)
+    for found, words in (
+        (several, "env: expected a single environment, as the episodes of an agent of kind rl2"),
+        (gymnasium.make("CartPole-v1"), "env: expected actions of"),
+        (gymnasium.make("MountainCarContinuous-v0"), "env: expected actions of"),
+        (make_env(runs["gridworld"]), "env: expected actions of"),
+    ):
+        with pytest.raises(UserError, match=words) as raised:
+            metarl.adapt(run.directory, found)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match="env: expected observations of 2 numbers"):
+        metarl.adapt(run.directory, FrameStackObservation(env, 2))
+    for settings, words in (
+        ({"episodes": 0}, "episodes: expected at least 1"),
+        ({"adaptations": -1}, "adaptations: expected at least 0"),
+        ({"seed": -1}, "seed: expected"),
+        ({"checkpoint": "none"}, "there is no such checkpoint"),
+    ):
+        with pytest.raises(UserError, match=words):
+            metarl.adapt(run.directory, env, **settings)
+    adapted = metarl.adapt(run.directory, env, episodes=1)
+    with pytest.raises(UserError, match="observation: expected 2 numbers"):
+        adapted.predict(np.zeros(3))
+    _, state = adapted.predict(np.zeros((2, 2)))
+    with pytest.raises(UserError, match="reward: expected the reward of the last step"):
+        adapted.predict(np.zeros((2, 2)), state)
+    with pytest.raises(UserError, match="episode_start: expected all or none"):
+        adapted.predict(np.zeros((2, 2)), state, np.array([True, False]), reward=0.0)
+
+
+def test_the_interface_is_there_for_completion():
+    assert {"adapt", "Run", "train", "load_config"} <= set(dir(metarl))
