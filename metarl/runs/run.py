@@ -95,7 +95,7 @@ class Run(RunLogs):
         return run
 
     @classmethod
-    def open(cls, directory: Path, **overrides: Any) -> Run:
+    def open(cls, directory: str | Path, **overrides: Any) -> Run:
         """Open the folder of an existing run, which may be untrusted.
 
         No file of the folder is executed, and nothing is written outside the folder: the config is
@@ -113,6 +113,7 @@ class Run(RunLogs):
             UserError: if the folder contains no run, a link leads out of the folder, or the config
                 names code in the folder.
         """
+        directory = Path(directory)
         path = directory / "config.yaml"
         if not path.is_file():
             siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
