@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from examples.many_runs import Job, finish_all
 from examples.reproduce.measure import evaluations
 from metarl.config_files import config_names, load_config
 from metarl.evaluation.compare import evaluate_run
@@ -24,6 +23,7 @@ from metarl.evaluation.result import pooled_interval
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.reporting.summary import read_results
 from metarl.runs.atomic_io import write_atomically
+from metarl.training.many_runs import Job, finish_all
 
 EVALUATION: dict[str, Any] = {"tasks": 40, "episodes": 20, "steps": 3}
 SCHEDULE: dict[str, Any] = {"agent.inner.test_lr_schedule": "constant"}

@@ -14,7 +14,6 @@ import json
 import os
 from pathlib import Path
 
-from examples.many_runs import Job, finish_all
 from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
@@ -23,6 +22,7 @@ from examples.reproduce.published import PUBLISHED
 from examples.reproduce.solver import solver
 from metarl.config_files import MEASURED, config_folder, config_names
 from metarl.runs.atomic_io import write_atomically
+from metarl.training.many_runs import Job, finish_all
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")

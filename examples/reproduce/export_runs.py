@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from examples.many_runs import Job
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import Run, encode
+from metarl.training.many_runs import Job
 
 LAST_ITERATIONS = 20
 """Number of iterations over whose mean return runs are compared."""

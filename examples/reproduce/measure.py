@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from examples.many_runs import Job
 from examples.reproduce.published import PUBLISHED
 from metarl.agents.maml.config import MAMLConfig
 from metarl.agents.maml.schedules import Schedule, step_scale
@@ -21,6 +20,7 @@ from metarl.evaluation.result import Evaluation
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run, encode
+from metarl.training.many_runs import Job
 
 STEPS = 3
 TASKS = 40

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from examples.many_runs import Job
 from examples.reproduce.figures import means
 from examples.reproduce.measure import evaluations, fingerprint
 from examples.reproduce.solver import solver
 from metarl.config_files import config_names
 from metarl.runs.atomic_io import write_atomically
+from metarl.training.many_runs import Job
 
 
 def measured_configs(results: dict[str, Any]) -> dict[str, Any]:

@@ -146,9 +146,9 @@ def test_search_directions_are_compared_on_other_meta_batches(tmp_path, monkeypa
 def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     """Tiny runs: what is missing is trained, evaluated as in the paper, and put beside it."""
     monkeypatch.syspath_prepend(ROOT)
-    from examples.many_runs import Job, finish_all
     from examples.reproduce import __main__ as reproduce
     from examples.reproduce import measure
+    from metarl.training.many_runs import Job, finish_all
 
     tiny = {**TINY, "env.horizon": 10}
     del tiny["tracking.mode"]
@@ -259,8 +259,8 @@ def test_results_of_runs_that_are_gone_stay_as_long_as_their_configs_do(monkeypa
 def test_the_fingerprint_of_an_experiment_is_the_same_for_all_its_seeds(tmp_path, monkeypatch):
     """And another one for other settings, or after a change of its config's values."""
     monkeypatch.syspath_prepend(ROOT)
-    from examples.many_runs import Job
     from examples.reproduce.measure import fingerprint
+    from metarl.training.many_runs import Job
 
     path = tmp_path / "mine.yaml"
     path.write_text("# a comment\nenv: {family: point_nav}\niterations: 3\n")

@@ -1,0 +1,77 @@
+"""The command `metarl compare`. Slow imports are in the bodies of functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metarl.cli.completion import complete_names
+from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
+from metarl.cli.group import FILE, cli, print_table
+from metarl.cli.parser import print_error
+
+
+@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Compare methods over seeds.")
+@click.argument("configs", nargs=-1, required=True)
+@click.option("--seeds", default=3, help="Seeds of each config, from its own.")
+@click.option("--jobs", default=1, help="Runs at a time, each on one thread.")
+@click.option("--out", type=FILE, required=True, metavar="DIR", help="Folder of the runs.")
+@click.option(
+    "--protocol",
+    default="k_step",
+    metavar="NAME",
+    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
+    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
+)
+@click.option("--split", default="test", metavar="NAME", help="train, validation, test or ood.")
+@click.option("--tasks", default=40, help="Tasks of the split.")
+@click.option("--episodes", default=20, help="Episodes per task and step.")
+@click.option("--steps", default=3, help="Adaptations.")
+@click.option("--trials", default=5, help="Repetitions of a task's experience in few_episode.")
+@click.option("--deterministic", is_flag=True, help="Measure the policy's mean or mode.")
+def compare(
+    target: ConfigTarget,
+    overrides: dict[str, Any],
+    configs: tuple[str, ...],
+    out: Path,
+    seeds: int,
+    jobs: int,
+    **evaluation: Any,
+) -> int:
+    """Train and evaluate each CONFIG with several seeds, and put all into a report and a table.
+
+    Finished runs are not repeated: the command can be stopped and repeated at any time, also with
+    further configs or seeds. `--SECTION.KEY VALUE` replaces a value of all configs.
+    """
+    from rich.table import Table
+
+    from metarl.reporting import comparison
+    from metarl.training.tracking_environment import check_environment
+
+    check_environment()
+    with short_flags():
+        found = comparison.compare(
+            configs,
+            out,
+            seeds=seeds,
+            jobs=jobs,
+            evaluation=evaluation,
+            overrides=overrides,
+            on_progress=lambda text: click.echo(text, err=True),
+        )
+    if found.stopped:
+        return print_error("stopped; the same command goes on", 130)
+    for family, section in found.sections.items():
+        click.echo(f"{family}: {section.about}")
+        table = Table(*("method", "seeds", *(f"{section.x_label}: {x}" for x in section.x)))
+        for row in section.rows:
+            cells = ("" if cell is None else comparison.cell_text(cell) for cell in row.cells)
+            table.add_row(row.name, str(row.seeds), *cells)
+        print_table(table)
+    for file in found.files:
+        click.echo(file)
+    for outcome in found.failed:
+        print_error(f"{outcome.job.folder}: {outcome.error} (see {outcome.job.log})", 1)
+    return 1 if found.failed else 0

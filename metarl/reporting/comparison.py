@@ -1,0 +1,249 @@
+"""A comparison of methods: every config with every seed is trained and evaluated, and all of them
+are put into one report and one table per family."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from metarl.config import Config
+from metarl.core.errors import ConfigError, UserError, check, check_amount
+from metarl.core.parsing import read_json
+from metarl.envs import TaskFamily
+from metarl.evaluation.compare import RANDOM, evaluate_run, family_text
+from metarl.evaluation.protocols import check_protocol
+from metarl.evaluation.result_file import DEFAULTS, result_stem
+from metarl.evaluation.tasks import chosen_tasks
+from metarl.reporting.report import write_report
+from metarl.reporting.report_sections import Section, evaluation_names, make_section
+from metarl.reporting.summary import read_summaries
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.identity import settings_digest
+from metarl.training.many_runs import Job, Outcome, finished
+
+MAX_SEEDS = 1000
+
+
+@dataclass
+class Comparison:
+    """The result of a comparison.
+
+    Attributes:
+        sections: the evaluation of each family, by its name.
+        files: the files that were written.
+        failed: the jobs that failed.
+        stopped: whether a signal stopped it; there are no sections then.
+    """
+
+    sections: dict[str, Section] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    failed: list[Outcome] = field(default_factory=list)
+    stopped: bool = False
+
+
+def plan(
+    names: Sequence[str], seeds: int, out: Path, overrides: Mapping[str, Any]
+) -> dict[str, list[Job]]:
+    """Return the runs of a comparison by family: all configs with the first seed, then the others.
+
+    Args:
+        names: names or paths of configs.
+        seeds: number of seeds, from that of each config.
+        out: the folder of the runs.
+        overrides: values that replace those of all configs.
+
+    Raises:
+        UserError: if a config is not valid or given twice, the configs of a family have different
+            tasks, or `overrides` has the seed.
+    """
+    check(1 <= seeds <= MAX_SEEDS, "--seeds", f"from 1 to {MAX_SEEDS}", seeds)
+    if "seed" in overrides:
+        raise ConfigError("--seed: expected --seeds, the number of seeds, from that of the config")
+    configs: dict[str, Config] = {}
+    for name in names:
+        if name in configs:
+            raise UserError(f"{name}: given twice; expected each config once")
+        configs[name] = Job(name, dict(overrides), out).config
+    check_comparable(configs)
+    stems = {name: folder_stem(name) for name in configs}
+    for name, stem in stems.items():
+        others = [other for other in stems if other != name and stems[other] == stem]
+        if others:
+            raise UserError(
+                f"{name}: its runs would have the folders of {others[0]}: {stem}-seed..."
+            )
+    found: dict[str, list[Job]] = {config.env.name: [] for config in configs.values()}
+    for number in range(seeds):
+        for name, config in configs.items():
+            seed = config.seed + number
+            folder = out / f"{stems[name]}-seed{seed}"
+            found[config.env.name].append(Job(name, {**overrides, "seed": seed}, folder))
+    return found
+
+
+def check_comparable(configs: Mapping[str, Config]) -> None:
+    """Check that the configs of a family have the same tasks, and other settings.
+
+    Raises:
+        UserError: if they do not; names both.
+    """
+    firsts: dict[str, str] = {}  # the first config of each family
+    known: dict[tuple[str, str], str] = {}
+    for name, config in configs.items():
+        first = firsts.setdefault(config.env.name, name)
+        families = configs[first].env, config.env
+        one, other = (family.task_hash(family.tasks("test", 1)) for family in families)
+        if one != other:
+            raise UserError(
+                f"{name}: its tasks ({family_text(config)}) are not those of {first} "
+                f"({family_text(configs[first])}); set what differs alike, by flags"
+            )
+        key = config.env.name, settings_digest(config, None)
+        if key in known:
+            raise UserError(f"{name}: has the settings of {known[key]}; expected each method once")
+        known[key] = name
+
+
+def folder_stem(name: str) -> str:
+    """Return the beginning of the names of a config's runs: FAMILY-METHOD, or the file's name."""
+    path = Path(name)
+    return path.stem if path.suffix == ".yaml" else name.replace("/", "-")
+
+
+def compare(
+    names: Sequence[str],
+    out: Path,
+    *,
+    seeds: int = 3,
+    jobs: int = 1,
+    evaluation: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    on_progress: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Train, evaluate and report configs with several seeds each.
+
+    Finished runs and evaluations are not repeated and others are resumed, so the call can be
+    stopped and repeated at any time, also with further configs or seeds.
+
+    Args:
+        names: names or paths of configs, of one family or several.
+        out: the folder of the runs, and of the results.
+        seeds: number of seeds of each config.
+        jobs: number of runs at a time.
+        evaluation: settings of `metarl.evaluation.compare.evaluate_run`, such as `tasks`.
+        overrides: values that replace those of all configs, by dotted key.
+        on_progress: called with a line about each run that ends.
+
+    Returns:
+        The comparison, whose files are a report for each family, and `comparison.csv` and
+        `comparison.md` with the returns.
+
+    Raises:
+        UserError: as `plan`, or if a setting of the evaluation is out of range.
+    """
+    check(jobs >= 1, "--jobs", "at least 1", jobs)
+    settings = {"protocol": "k_step", "split": "test", **DEFAULTS, **(evaluation or {})}
+    planned = plan(names, seeds, out, overrides or {})
+    for family in planned.values():
+        check_evaluation(family[0].config.env, settings)
+    all_jobs = [job for family in planned.values() for job in family]
+    references = {job.name for job in (family[0] for family in planned.values())}
+    result = Comparison()
+    start = time.perf_counter()
+    work = functools.partial(evaluate, references=references, settings=settings)
+    for ended, outcome in enumerate(finished(all_jobs, jobs, work), start=1):
+        spent = time.perf_counter() - start
+        left = spent / ended * (len(all_jobs) - ended)
+        name = outcome.job.folder.name
+        done = "trained and evaluated" if outcome.error is None else f"failed: {outcome.error}"
+        on_progress(
+            f"{ended}/{len(all_jobs)}  {name} {done} ({minutes(outcome.seconds)})"
+            + (f"  about {minutes(left)} left" if ended < len(all_jobs) else "")
+        )
+        result.stopped |= outcome.stopped
+        if outcome.error is not None:
+            result.failed.append(outcome)
+    if result.stopped:
+        return result
+    failed = {outcome.job.folder for outcome in result.failed}
+    for family, own in planned.items():
+        folders = [job.folder for job in own if job.folder not in failed]
+        if not folders:
+            continue
+        summaries = read_summaries(folders)
+        name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
+        assert name in evaluation_names(summaries)
+        result.sections[family] = make_section(summaries, name)
+        result.files += write_report(folders, out / f"report-{family}")[:1]
+    result.files += write_tables(out, result.sections)
+    return result
+
+
+def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
+    """Check the settings of an evaluation on a family, before anything is trained.
+
+    Raises:
+        UserError: if one is unknown or out of range.
+    """
+    check_protocol(settings["protocol"])
+    for name in ("episodes", "trials"):
+        check(settings[name] >= 1, name, "at least 1", settings[name])
+    check(settings["steps"] >= 0, "steps", "at least 0", settings["steps"])
+    check_amount(settings["tasks"] * settings["episodes"], family.horizon)
+    chosen_tasks(family, settings["split"], settings["tasks"])
+
+
+def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> None:
+    """Evaluate a finished run, unless its result file is there; the first config of a family also
+    before it had learned anything."""
+    stem = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
+    file = job.folder / "evaluation" / f"{stem}.json"
+    against = [RANDOM] if job.name in references else []
+    if file.exists():
+        methods = read_json(file).get("methods", {})
+        whole = job.config.method in methods and (not against or len(methods) > 1)
+        if whole and methods[job.config.method].get("iteration") == job.config.iterations:
+            return
+    evaluate_run(job.folder, against=against, **settings)
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration as text."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def write_tables(out: Path, sections: Mapping[str, Section]) -> list[Path]:
+    """Write the returns of all families as CSV and as Markdown, and return the files."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
+    lines: list[str] = []
+    for family, section in sections.items():
+        lines += [f"{family}, {section.name}: {section.about}", ""]
+        lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
+        lines.append("|" + "---|" * (2 + len(section.x)))
+        for row in section.rows:
+            cells = []
+            for x, cell in zip(section.x, row.cells, strict=True):
+                cells.append("" if cell is None else cell_text(cell))
+                if cell is not None:
+                    writer.writerow([family, row.name, row.seeds, x, *cell])
+            lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
+        lines.append("")
+    files = out / "comparison.csv", out / "comparison.md"
+    for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
+        write_atomically(file, content.encode())
+    return [*files]
+
+
+def cell_text(cell: Any) -> str:
+    """Return the mean return of a cell of a section, with its interval if there is one."""
+    if cell.low != cell.low:
+        return f"{cell.mean:.1f}"
+    return f"{cell.mean:.1f} ({cell.low:.1f} to {cell.high:.1f})"

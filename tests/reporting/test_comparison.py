@@ -1,0 +1,185 @@
+"""metarl compare: methods with seeds trained, evaluated and reported by one command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+
+import pytest
+
+from metarl.cli.main import main
+from metarl.reporting import comparison
+from metarl.runs.run import Run
+from metarl.training import loop, many_runs
+from tests.training.test_loop import assert_same_outcome
+
+TINY = ["--iterations=2", "--num-tasks=3", "--num-episodes=2", "--env.horizon=6"]
+SIZES = ["--tasks=4", "--episodes=2", "--steps=1"]
+METHODS = ["point_nav/maml_trpo", "point_nav/reptile"]
+POLICY = ["--agent.policy.hidden=[4]"]
+
+
+def words(out, *more, configs=METHODS, sizes=SIZES):
+    return ["compare", *configs, f"--out={out}", *TINY, *POLICY, *sizes, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A comparison that was never stopped, two runs at a time."""
+    out = tmp_path_factory.mktemp("compare") / "whole"
+    assert main(words(out, "--seeds=2", "--jobs=2")) == 0
+    return out
+
+
+def rows(out):
+    return list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+
+
+def test_runs_table_and_report_are_there(whole, capsys):
+    names = {path.name for path in whole.iterdir() if path.is_dir()}
+    runs = {
+        f"point_nav-{method}-seed{seed}" for method in ("maml_trpo", "reptile") for seed in (0, 1)
+    }
+    assert names == {*runs, "report-point_nav"}
+    found = {(row["method"], row["seeds"], row["x"]) for row in rows(whole)}
+    seeds = {"maml_trpo": "2", "reptile": "2", "random": "1"}
+    assert found == {(method, seeds[method], x) for method in seeds for x in ("0", "1")}
+    page = (whole / "report-point_nav" / "report.html").read_text()
+    assert "probability of improvement" in page
+    lines = (whole / "comparison.md").read_text().splitlines()
+    assert lines[2] == "| method | seeds | 0 | 1 |"
+    mean, low, high = (float(rows(whole)[1][name]) for name in ("mean", "low", "high"))
+    assert f"| {mean:.1f} ({low:.1f} to {high:.1f}) |" in lines[4]
+    # It is the mean of the evaluations of the two seeds.
+    means = []
+    for seed in (0, 1):
+        (file,) = (whole / f"point_nav-maml_trpo-seed{seed}" / "evaluation").glob("*.json")
+        part = json.loads(file.read_text())["methods"]["maml_trpo"]["parts"][""]
+        returns = [episode for task in part["returns"] for episode in task[1]]
+        means.append(sum(returns) / len(returns))
+    assert mean == pytest.approx(sum(means) / 2)
+
+
+def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(whole, tmp_path / "again")
+    before = rows(out)
+
+    def must_not_be_called(*args, **settings):
+        raise AssertionError
+
+    monkeypatch.setattr(comparison, "evaluate_run", must_not_be_called)
+    monkeypatch.setattr(loop.Trainer, "run", must_not_be_called)
+    monkeypatch.setattr(many_runs, "start_or_resume", lambda config, folder: Run.open(folder))
+    assert main(words(out, "--seeds=2")) == 0
+    assert rows(out) == before
+    assert "4/4  point_nav-reptile-seed1 trained and evaluated" in capsys.readouterr().err
+
+
+def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "more")
+    configs = [*METHODS, "point_nav/fomaml"]
+    assert main(words(out, "--seeds=2", configs=configs)) == 0
+    assert {row["method"] for row in rows(out)} == {"maml_trpo", "reptile", "fomaml", "random"}
+    kept = [row for row in rows(out) if row["method"] in ("maml_trpo", "random")]
+    assert kept == [row for row in rows(whole) if row["method"] in ("maml_trpo", "random")]
+
+
+def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
+    """In the first iteration of the second run; the result is that of the whole comparison."""
+    out, trained = tmp_path / "stopped", []
+    iteration = loop.meta_iteration
+
+    def stop(*args, **settings):
+        trained.append(1)
+        if len(trained) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return iteration(*args, **settings)
+
+    monkeypatch.setattr(loop, "meta_iteration", stop)
+    assert main(words(out, "--seeds=2")) == 130
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == "metarl: error: stopped; the same command goes on"
+    assert not (out / "comparison.csv").exists()
+    assert not (out / "point_nav-maml_trpo-seed1").exists()
+    assert main(words(out, "--seeds=2")) == 0
+    assert rows(out) == rows(whole)
+    for seed in (0, 1):
+        name = f"point_nav-reptile-seed{seed}"
+        assert_same_outcome(out / name, whole / name)
+
+
+def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monkeypatch, capsys):
+    out, start = tmp_path / "failing", many_runs.start_or_resume
+
+    def fail(config, folder):
+        if config.method == "reptile" and config.seed == 1:
+            raise RuntimeError("no power")
+        return start(config, folder)
+
+    monkeypatch.setattr(many_runs, "start_or_resume", fail)
+    assert main(words(out, "--seeds=2")) == 1
+    said = capsys.readouterr()
+    assert "point_nav-reptile-seed1: RuntimeError: no power (see " in said.err.splitlines()[-1]
+    assert "no power" in (out / "point_nav-reptile-seed1.log").read_text()
+    assert {(row["method"], row["seeds"]) for row in rows(out)} == {
+        ("maml_trpo", "2"),
+        ("reptile", "1"),
+        ("random", "1"),
+    }
+
+
+def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
+    out = tmp_path / "families"
+    configs = ["point_nav/reptile", "tabular_mdp/maml_trpo"]
+    settings = ["--seeds=1", "--agent.policy.hidden=[4]"]
+    assert main(words(out, *settings, configs=configs)) == 0
+    assert {row["family"] for row in rows(out)} == {"point_nav", "tabular_mdp"}
+    assert (out / "report-tabular_mdp" / "report.html").exists()
+    said = capsys.readouterr().out
+    assert "point_nav: " in said
+    assert "tabular_mdp: " in said
+
+
+@pytest.mark.parametrize(
+    ("configs", "more", "said"),
+    [
+        (["point_nav/maml_trp"], [], "no such config (nearest: point_nav/maml_trpo)"),
+        (["point_nav/reptile"] * 2, [], "point_nav/reptile: given twice"),
+        (METHODS, ["--seeds=0"], "--seeds: expected from 1 to 1000, got 0"),
+        (METHODS, ["--jobs=0"], "--jobs: expected at least 1, got 0"),
+        (METHODS, ["--seed=3"], "--seed: expected --seeds"),
+        (METHODS, ["--protocol=k_stop"], "nearest: k_step"),
+        (METHODS, ["--agent.inner.lrr=3"], "--agent.inner.lrr"),
+        (METHODS, ["--tasks=0"], "tasks: expected at least 1"),
+        (METHODS, ["--split=tset"], "unknown split"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, more, said):
+    out = tmp_path / "out"
+    assert main(["compare", *configs, f"--out={out}", *TINY, *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_configs_that_cannot_be_compared_are_refused(tmp_path, capsys):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("env: {family: point_nav, goal_range: 2.0}\n")
+    assert main(["compare", METHODS[0], str(mine), f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert "mine.yaml: its tasks (" in error
+    assert "goal_range 2.0" in error
+    # With the same tasks by a flag; but then the settings may be those of another one.
+    shutil.copy("configs/point_nav/reptile.yaml", mine)
+    words = ["compare", "point_nav/reptile", str(mine), "--method=x", f"--out={tmp_path / 'out'}"]
+    assert main(words) == 2
+    assert "has the settings of point_nav/reptile" in capsys.readouterr().err
+    other = tmp_path / "folder" / "mine.yaml"
+    other.parent.mkdir()
+    shutil.copy("configs/point_nav/maml_trpo.yaml", other)
+    assert main(["compare", str(mine), str(other), f"--out={tmp_path / 'out'}"]) == 2
+    assert "would have the folders of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
