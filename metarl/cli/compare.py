@@ -14,7 +14,13 @@ from metarl.cli.parser import print_error
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Compare methods over seeds.")
-@click.argument("configs", nargs=-1, required=True)
+@click.argument(
+    "configs",
+    nargs=-1,
+    required=True,
+    help="YAML files, or names of metarl list configs.",
+    shell_complete=complete_names("metarl.config_files:config_names", "file"),
+)
 @click.option("--seeds", default=3, help="Seeds of each config, from its own.")
 @click.option("--jobs", default=1, help="Runs at a time, each on one thread.")
 @click.option("--out", type=FILE, required=True, metavar="DIR", help="Folder of the runs.")

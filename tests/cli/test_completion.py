@@ -29,7 +29,7 @@ def completions(monkeypatch, capsys):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_flags_and_values(completions, shell):
     assert completions("metarl ", shell) == sorted(
-        ["bench", "check-env", "evaluate", "list", "render", "report", "setup", "train"]
+        ["bench", "check-env", "compare", "evaluate", "list", "render", "report", "setup", "train"]
     )
     assert completions("metarl train point_nav/maml_trpo --agent.outer.up", shell) == [
         "--agent.outer.update"
@@ -41,6 +41,7 @@ def test_shells_complete_commands_flags_and_values(completions, shell):
     [
         ("metarl train point_nav/maml_tr", ["point_nav/maml_trpo", "point_nav/maml_trpo_tuned"]),
         ("metarl bench point_nav/prom", ["point_nav/promp"]),
+        ("metarl compare point_nav/rl2 point_nav/prom", ["point_nav/promp"]),
         ("metarl train nowhere/", ["nowhere/"]),  # a path, which the shell goes on with
         ("metarl train point_nav/maml_trpo --agent.outer.update re", ["reptile"]),
         ("metarl train point_nav/maml_trpo --seed 1 --env.ends-at-goal ", ["true", "false"]),
