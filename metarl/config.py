@@ -113,6 +113,10 @@ class Config(Section):
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+        sampling.check(self.env)
+        expected = f"1 with agent.kind {self.agent.kind}, which learns from one task at a time"
+        fits = sampling.sequence == 1 or self.agent.learns_sequences
+        check(fits, "sampling.sequence", expected, sampling.sequence)
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:
@@ -139,7 +143,7 @@ class Config(Section):
         setup = AgentSetup(
             observation_space=self.env.observation_space,
             action_space=self.env.action_space,
-            adaptation_steps=self.sampling.adaptation_steps,
+            adaptation_steps=self.sampling.num_adaptations,
             rng=make_rng(self.seed, Purpose.INITIALISE),
             device=torch.device(self.device),
             num_threads=self.num_threads,

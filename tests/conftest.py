@@ -14,7 +14,7 @@ from metarl.agents.maml.batch import ReturnConfig, TrainingBatch
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.microbatch import MetaMicrobatch, Query
 from metarl.agents.maml.outer import OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC, Surrogate, inner_surrogate, policy_loss
@@ -27,6 +27,7 @@ from metarl.envs import TaskFamily
 from metarl.rollout.collect import collect
 from metarl.rollout.collect import episode_rngs as rollout_rngs
 from metarl.rollout.episodes import Episodes
+from metarl.rollout.sampling import sequence_phases
 from metarl.training.wandb_service import end_service
 
 
@@ -229,7 +230,7 @@ class MetaProblem:
             if isinstance(x, tuple):
                 return tuple(only(value, task) for value in x)
             return replace(
-                x, **{n: only(v, task) for n, v in vars(x).items() if type(v) is not int}
+                x, **{n: only(v, task) for n, v in vars(x).items() if type(v) not in (int, float)}
             )
 
         return [
@@ -273,10 +274,14 @@ def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProb
         policy: MLPPolicy = tiny_policy,
         params: Params = tiny_params,
         fresh: bool = False,
+        sequence: int = 1,
         **settings,
     ) -> MetaProblem:
         """Make the problem; `fresh` leaves the meta-parameters of the task parameters and of the
-        update rule at their initial values."""
+        update rule at their initial values. The queries of a `sequence` have different weights."""
+        weights = {"query": 1.0}
+        if sequence > 1:
+            weights = {"query": 0.6 / sequence, "revisit": 0.4 / (sequence - 1)}
         rng = np.random.default_rng(8)
         inner = InnerConfig(**{"lr": 0.02, **settings}, surrogate=surrogate, dice_decay=0.8)
         loop = make_inner_loop(inner, policy, steps)
@@ -288,17 +293,19 @@ def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProb
         function = inner_surrogate(surrogate, inner.dice_decay)
         microbatches = []
         for num_tasks in (2, 1):
-            state, support = loop.init_state(meta, num_tasks), []
-            for _ in range(steps):
-                batch = make_batch(policy, loop.to_model_params(meta, state), rng, 12)
-                loss = policy_loss(batch, policy, function)
-                state = loop.step(meta, state, loss, rule_loss=batch.loss)
-                support.append(batch)
-            adapted = loop.to_model_params(meta, state)
-            query = make_batch(policy, adapted, rng, 12)
+            state, support, queries = loop.init_state(meta, num_tasks), [], []
+            for _, kind in sequence_phases(steps, sequence):
+                params = loop.to_model_params(meta, state)
+                batch = make_batch(policy, params, rng, 12)
+                if kind == "support":
+                    loss = policy_loss(batch, policy, function)
+                    state = loop.step(meta, state, loss, rule_loss=batch.loss)
+                    support.append(batch)
+                else:
+                    queries.append(Query(state.step, params, batch, weights[kind]))
             return_weight = torch.from_numpy(rng.standard_normal(num_tasks))
             microbatches.append(
-                MetaMicrobatch(tuple(support), state, adapted, query, return_weight)
+                MetaMicrobatch(tuple(support), state, tuple(queries), return_weight)
             )
         return MetaProblem(policy, loop, inner, function, meta, microbatches)
 

@@ -19,7 +19,7 @@ from examples.estimators.exact import Baseline, Problem, exact_gradient, mean_re
 from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.microbatch import MetaMicrobatch, Query
 from metarl.agents.maml.surrogates import Surrogate, inner_surrogate, likelihood_ratio
 from metarl.agents.maml.update_rules import SGD
 from metarl.core.distributions import Distribution
@@ -116,7 +116,7 @@ def adapt(
     weights = torch.zeros(num_tasks, dtype=torch.float64)
     if return_weight is not None:
         weights = return_weight(query)
-    return MetaMicrobatch((support,), state, adapted, query, weights)
+    return MetaMicrobatch((support,), state, (Query(1, adapted, query),), weights)
 
 
 def limit_microbatch(problem: Problem, baseline: Baseline | None) -> MetaMicrobatch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -123,7 +123,8 @@ class MetaAgent(Protocol):
         """Update the meta-parameters by the rollouts of one meta-batch.
 
         Args:
-            rollouts: the rollouts before, between and after the adaptations, at least one.
+            rollouts: the rollouts before, between and after the adaptations, at least one; in
+                training on sequences, those of `metarl.rollout.sampling.sequence_phases`.
             rng: random number generator of the update.
             timer: measures the sections of the update.
 
@@ -151,7 +152,7 @@ class AgentSetup:
     Attributes:
         observation_space: observation space of the task family.
         action_space: action space of the task family.
-        adaptation_steps: number of adaptations in training.
+        adaptation_steps: number of adaptations in training, to all tasks of a sequence.
         rng: random number generator that initialises the meta-parameters.
         device: the device of the learner.
         num_threads: number of threads of the learner; no influence on results.
@@ -175,6 +176,9 @@ class AgentConfig(Section):
     normalize_observations: bool = False
     """Whether observations are shifted by their mean and divided by their standard deviation, which
     are measured on one meta-batch of episodes of the untrained agent and then kept."""
+
+    learns_sequences: ClassVar[bool] = False
+    """Whether the agent can be trained on sequences of tasks (`sampling.sequence`)."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

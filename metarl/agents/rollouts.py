@@ -13,6 +13,7 @@ from metarl.envs import BatchEnv
 from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
+from metarl.rollout.sampling import sequence_phases
 
 
 def adaptation_rollouts(
@@ -34,16 +35,19 @@ def adaptation_rollouts(
 ) -> Iterator[Rollout]:
     """Alternate collection and adaptation on new tasks; yields `num_adaptations` + 1 rollouts.
 
-    Every task starts from the meta-parameters.
+    Every task starts from the meta-parameters. In a sequence of tasks, the first one does, and
+    every other one starts from the state after the task before; the rollouts are those of
+    `metarl.rollout.sampling.sequence_phases`. An agent that remembers goes on from the episodes of
+    every rollout, others from those of support phases.
 
     Args:
         agent: a meta-agent.
         env: a batch environment of B * E episodes.
-        tasks: (B, task_dim).
-        num_adaptations: number of adaptations.
+        tasks: (B, task_dim), or B sequences of L tasks, (B, L, task_dim).
+        num_adaptations: number of adaptations to each task.
         seed, purpose, iteration: as in `metarl.core.rng.make_rng`.
         training: whether `MetaAgent.update` will be called with the rollouts.
-        task_ids: (B,) int64, ids of tasks from a finite set.
+        task_ids: (B,) or (B, L) int64, ids of tasks from a finite set.
         timer: measures the sections `reset`, `policy`, `environment` and `adaptation`.
         on_step, failures: as in `collect`. A task without any remaining episode before an
             adaptation cannot be adapted to, and is not played again.
@@ -61,36 +65,42 @@ def adaptation_rollouts(
     """
     assert not (training and deterministic)
     num_tasks, num_episodes = len(tasks), env.num_episodes // len(tasks)
+    sequences = tasks if tasks.ndim == 3 else tasks[:, None]  # (B, L, task_dim)
+    ids = None if task_ids is None else task_ids.reshape(sequences.shape[:2])
     state = agent.initial_state(num_tasks, training=training)
     task_mask = np.ones(num_tasks, bool)
 
     def play(
-        step: int, deterministic: bool, on_step: Callable[[BatchEnv], None] | None
+        number: int, task: int, deterministic: bool, on_step: Callable[[BatchEnv], None] | None
     ) -> Episodes:
         with timer("reset"):
-            rngs = episode_rngs(seed, purpose, num_tasks, num_episodes, iteration, step)
+            rngs = episode_rngs(seed, purpose, num_tasks, num_episodes, iteration, number)
         with timer("policy"):
             actor = measuring_actor(agent, state, deterministic)
         return collect(
             env,
             actor,
-            tasks,
+            sequences[:, task],
             rngs,
             timer,
             on_step,
             failures=failures,
-            adaptation_step=step,
+            adaptation_step=number,
             task_mask=task_mask,
-            task_ids=task_ids,
+            task_ids=None if ids is None else ids[:, task],
         )
 
-    for step in range(num_adaptations + 1):
-        episodes = play(step, deterministic, on_step)
+    phases = sequence_phases(num_adaptations, sequences.shape[1])
+    met = 0  # place of the latest task in its sequence
+    for number, (task, kind) in enumerate(phases):
+        if task > met:
+            state, met = agent.next_task(state), task
+        episodes = play(number, task, deterministic, on_step)
         task_mask = episodes.task_mask
         yield Rollout(state, episodes)
-        if step < num_adaptations:
+        if kind == "support" or (agent.remembers and number < len(phases) - 1):
             if deterministic:
-                episodes = play(step, False, on_support_step)
+                episodes = play(number, task, False, on_support_step)
                 task_mask = episodes.task_mask
             with timer("adaptation"):
                 state = agent.adapt(state, episodes)

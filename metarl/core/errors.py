@@ -9,6 +9,7 @@ from typing import Any
 
 MAX_STEPS = 10**9  # environment steps of one batch of episodes
 MAX_ADAPTATIONS = 1000  # adaptation steps to one task
+MAX_SEQUENCE = 100  # tasks of a sequence in training
 
 
 class UserError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +71,13 @@ class Episodes:
     @property
     def mean_return(self) -> float | None:
         """Mean return of the episodes that were not left out; None if there are none."""
-        return mean_or_none(self.returns[self.episode_mask])
+        return mean_return([self])
 
     @property
     def success_rate(self) -> float | None:
         """Fraction of the episodes, without the episodes left out, that succeeded; None if there
         are none, or if the environment defines no success."""
-        return None if self.success is None else mean_or_none(self.success[self.episode_mask])
+        return success_rate([self])
 
     @property
     def num_steps(self) -> int:
@@ -104,6 +105,19 @@ class Episodes:
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays that are not None, by name."""
         return {name: array for name, array in vars(self).items() if array is not None}
+
+
+def mean_return(phases: Sequence[Episodes]) -> float | None:
+    """Return the mean return of all episodes that were not left out; None if there are none."""
+    kept = [phase.returns[phase.episode_mask] for phase in phases]
+    return mean_or_none(np.concatenate(kept))
+
+
+def success_rate(phases: Sequence[Episodes]) -> float | None:
+    """Return the fraction of all episodes, without those left out, that succeeded; None if there
+    are none, or if the environment defines no success."""
+    kept = [each.success[each.episode_mask] for each in phases if each.success is not None]
+    return mean_or_none(np.concatenate(kept)) if kept else None
 
 
 def mean_or_none(values: np.ndarray) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from metarl.core.errors import MAX_ADAPTATIONS, ConfigError
+from metarl.core.errors import MAX_ADAPTATIONS, MAX_SEQUENCE, ConfigError, check
 from metarl.core.schema import Section
 from metarl.envs import TaskFamily
 
@@ -24,35 +24,107 @@ class SamplingConfig(Section):
     train_tasks: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Number of fixed training tasks: the first tasks of the family's set `train`, with their index
     in the set as task id. 0 draws the tasks of each meta-batch from the task distribution."""
+    sequence: Annotated[int, Field(ge=1, le=MAX_SEQUENCE)] = 1
+    """Length of the sequences of tasks in training. An agent adapts to the tasks of a sequence one
+    after another, from its state after the task before, and finally plays the earlier tasks again
+    (continual learning). `num_tasks` is the number of sequences then."""
+
+    @property
+    def phases(self) -> list[Phase]:
+        """The phases of a meta-iteration, in order."""
+        return sequence_phases(self.adaptation_steps, self.sequence)
+
+    @property
+    def num_adaptations(self) -> int:
+        """Number of adaptations in a meta-iteration, to all tasks of a sequence."""
+        return self.adaptation_steps * self.sequence
 
     def max_steps(self, horizon: int) -> int:
         """Return the number of environment steps of a meta-iteration whose episodes all last
         `horizon` steps."""
-        return self.num_tasks * self.num_episodes * (self.adaptation_steps + 1) * horizon
+        return self.num_tasks * self.num_episodes * len(self.phases) * horizon
+
+    def check(self, family: TaskFamily) -> None:
+        """Check that sequences of different tasks are possible.
+
+        Raises:
+            ConfigError: if they are not; names the key.
+        """
+        if self.sequence == 1:
+            return
+        expected = "1 with sampling.adaptation_steps 0, which adapts to no task"
+        check(self.adaptation_steps > 0, "sampling.sequence", expected, self.sequence)
+        for number, source in (
+            (self.train_tasks or None, "sampling.train_tasks"),
+            (family.num_all_tasks, f"all tasks of {family.name}"),
+        ):
+            expected = f"at most {number}, the number of {source}, as its tasks differ"
+            fits = number is None or self.sequence <= number
+            check(fits, "sampling.sequence", expected, self.sequence)
+
+
+class Phase(NamedTuple):
+    """A phase of a meta-iteration: episodes of one task of each sequence, from one state.
+
+    Attributes:
+        task: place of the task in its sequence, from 0.
+        kind: `support`, whose episodes the state is adapted by; `query`, after all adaptations to
+            the task; or `revisit`, after the adaptations to all tasks.
+    """
+
+    task: int
+    kind: Literal["support", "query", "revisit"]
+
+
+def sequence_phases(num_adaptations: int, length: int = 1) -> list[Phase]:
+    """Return the phases of sequences of tasks.
+
+    Each task has `num_adaptations` support phases and a query phase. After the last task, every
+    earlier one is revisited.
+    """
+    phases = []
+    for task in range(length):
+        phases += [Phase(task, "support")] * num_adaptations + [Phase(task, "query")]
+    return [*phases, *(Phase(task, "revisit") for task in range(length - 1))]
 
 
 def sample_meta_batch(
     config: SamplingConfig, family: TaskFamily, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Draw the B tasks of one meta-batch.
+    """Draw the B tasks, or sequences of L tasks, of one meta-batch.
 
     Args:
-        config: the numbers of tasks; B is `config.num_tasks`.
+        config: the numbers of tasks; B is `config.num_tasks`, L is `config.sequence`.
         family: the task family.
         rng: draws the tasks.
 
     Returns:
         Tasks, (B, task_dim); and task ids, (B,) int64, or None for tasks drawn from the
         distribution. Tasks of a fixed set are drawn without replacement if the set has at least B.
+        If L is more than 1, tasks are (B, L, task_dim), ids are (B, L), and the tasks of a sequence
+        differ.
 
     Raises:
         ConfigError: if the family has fewer than `config.train_tasks` training tasks.
     """
-    if not config.train_tasks:
-        return family.sample_tasks(rng, config.num_tasks), None
-    repeat = config.num_tasks > config.train_tasks
-    ids = rng.choice(config.train_tasks, config.num_tasks, replace=repeat)
-    try:
-        return family.tasks("train", config.train_tasks)[ids], ids
-    except ValueError as error:
-        raise ConfigError(f"sampling.train_tasks: {error}") from error
+    num_tasks, length = config.num_tasks, config.sequence
+    if config.train_tasks:
+        if length == 1:
+            repeat = num_tasks > config.train_tasks
+            ids = rng.choice(config.train_tasks, num_tasks, replace=repeat)
+        else:
+            ids = distinct_rows(rng, config.train_tasks, num_tasks, length)
+        try:
+            return family.tasks("train", config.train_tasks)[ids], ids
+        except ValueError as error:
+            raise ConfigError(f"sampling.train_tasks: {error}") from error
+    if length == 1:
+        return family.sample_tasks(rng, num_tasks), None
+    if family.all_tasks is not None:
+        return family.all_tasks[distinct_rows(rng, len(family.all_tasks), num_tasks, length)], None
+    return family.sample_tasks(rng, num_tasks * length).reshape(num_tasks, length, -1), None
+
+
+def distinct_rows(rng: np.random.Generator, number: int, num_rows: int, length: int) -> np.ndarray:
+    """Return rows of `length` different indices below `number`, (num_rows, length) int64."""
+    return np.stack([rng.choice(number, length, replace=False) for _ in range(num_rows)])

@@ -29,13 +29,15 @@ def check_memory(config: Config) -> None:
     sampling, family, agent = config.sampling, config.env, config.agent
     episodes = sampling.num_tasks * sampling.num_episodes
     choices = ["fewer --num-tasks or --num-episodes", "a shorter --env.horizon"]
+    if sampling.sequence > 1:
+        choices.append("a shorter --sampling.sequence")
     if sampling.adaptation_steps > 1:
         choices.append("fewer --inner-steps")
     choices += agent.memory_advice(family, sampling)
     if 5 * observation_memory(config) > needed:
         choices.append("smaller observations (such as by Gymnasium's ResizeObservation)")
     raise ConfigError(
-        f"env: {sampling.adaptation_steps + 1} x {episodes:,} episodes of {family.horizon:,} "
+        f"env: {len(sampling.phases)} x {episodes:,} episodes of {family.horizon:,} "
         f"steps, with observations of {family.observation_space.shape[0]:,} numbers, need at least "
         f"{gigabytes(needed)} of memory, and {gigabytes(limit)} are here; choose "
         f"{', '.join(choices[:-1])} or {choices[-1]}"
@@ -87,9 +89,9 @@ def observation_memory(config: Config) -> int:
     steps = sampling.num_tasks * sampling.num_episodes * family.horizon
     rollout = steps * family.observation_space.shape[0] * 4  # float32
     # The episodes of all rollouts, and those of one in the order of steps (`collect`)
-    copies = sampling.adaptation_steps + 2
+    copies = len(sampling.phases) + 1
     if config.agent.normalize_observations:
-        copies += sampling.adaptation_steps + 1  # for the update
+        copies += len(sampling.phases)  # for the update
     return copies * rollout
 
 

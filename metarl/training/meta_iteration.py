@@ -12,9 +12,9 @@ from metarl.config import Config
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.episodes import Episodes
+from metarl.rollout.episodes import Episodes, mean_return, success_rate
 from metarl.rollout.failures import Failure, failures_of
-from metarl.rollout.sampling import sample_meta_batch
+from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
 
 
 def meta_iteration(
@@ -81,16 +81,30 @@ def meta_iteration(
             if stops:
                 raise
             failures.extend(failures_of(error))
-    first, last = rollouts[0].episodes, rollouts[-1].episodes
-    before, after = first.mean_return, last.mean_return
-    rates = {"before": first.success_rate, "after": last.success_rate}
     skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not updated)}
     return {
-        "steps": sum(episodes.num_steps for _, episodes in rollouts),
-        "return_before": before,
-        "return_after": after,
-        "adaptation_gain": None if before is None or after is None else after - before,
-        **{f"success_{when}": rate for when, rate in rates.items() if rate is not None},
+        "steps": sum(episodes.num_steps for episodes in phases),
+        **return_metrics(config.sampling, phases),
         **({} if stops else skipped),
         **diagnostics,
     }
+
+
+def return_metrics(sampling: SamplingConfig, phases: Sequence[Episodes]) -> dict[str, Any]:
+    """Return the mean returns, and the success rates if there are any, before and after adaptation.
+
+    Of sequences of tasks, these are means over the first and the last phase of every task while it
+    is met; `return_revisited` is the mean return on the earlier tasks after the last one.
+    """
+    period, met = sampling.adaptation_steps + 1, len(sampling.phases) - (sampling.sequence - 1)
+    groups = {
+        "before": phases[:met:period],
+        "after": phases[period - 1 : met : period],
+        "revisited": phases[met:],
+    }
+    groups = {name: group for name, group in groups.items() if group}
+    found = {f"return_{name}": mean_return(group) for name, group in groups.items()}
+    before, after = found["return_before"], found["return_after"]
+    found["adaptation_gain"] = None if before is None or after is None else after - before
+    rates = {f"success_{name}": success_rate(group) for name, group in groups.items()}
+    return found | {name: rate for name, rate in rates.items() if rate is not None}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,9 +14,11 @@ from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episod
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.microbatch import MetaMicrobatch, StateMicrobatch
+from metarl.agents.maml.microbatch import MetaMicrobatch, Query, StateMicrobatch
 from metarl.agents.maml.outer import OuterConfig
+from metarl.agents.maml.queries import MeasuredRollout, measured_rollouts
 from metarl.agents.maml.schedules import step_scale
+from metarl.agents.maml.state import MAMLState
 from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, mean_kl, policy_loss
 from metarl.core.actors import MLPActor
 from metarl.core.parallel import MicrobatchPool
@@ -26,46 +27,6 @@ from metarl.core.policies import MLPPolicy
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite, check_metrics
-
-
-@dataclass(frozen=True)
-class MAMLState:
-    """The states of B tasks, in microbatches of consecutive tasks.
-
-    Attributes:
-        microbatches: the states of consecutive tasks, at least one microbatch.
-        training: whether `update` will be called with rollouts from this state. Step sizes are not
-            reduced by `inner.test_lr_schedule` then.
-        num_adaptations: number of adaptations to the current task so far.
-    """
-
-    microbatches: tuple[StateMicrobatch, ...]
-    training: bool = False
-    num_adaptations: int = 0
-
-    def of_tasks(self, indices: np.ndarray) -> MAMLState:
-        """Return the states of the tasks at `indices`, (n,) integers in increasing order."""
-        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
-        indices_by_microbatch = [
-            indices[(indices >= stop - size) & (indices < stop)] - (stop - size)
-            for size, stop in zip(sizes, accumulate(sizes), strict=True)
-        ]
-        kept = tuple(
-            microbatch.of_tasks(torch.from_numpy(rows))
-            for microbatch, rows in zip(self.microbatches, indices_by_microbatch, strict=True)
-            if rows.size
-        )
-        return replace(self, microbatches=kept)
-
-    def pair(self, episodes: Episodes) -> list[tuple[StateMicrobatch, Episodes]]:
-        """Return each microbatch with the episodes of its tasks."""
-        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
-        return [
-            (microbatch, episodes.rows(stop - size, stop))
-            for microbatch, size, stop in zip(
-                self.microbatches, sizes, accumulate(sizes), strict=True
-            )
-        ]
 
 
 class MAMLAgent:
@@ -174,7 +135,8 @@ class MAMLAgent:
 
         Args:
             rollouts: the rollouts of a meta-batch. The last state contains the support batches of
-                all earlier rollouts.
+                all earlier rollouts. The meta-objective measures those by which no later state was
+                adapted; see `metarl.agents.maml.queries`.
             rng: not used, since the update is deterministic.
             timer: measures the sections of the update.
 
@@ -182,16 +144,17 @@ class MAMLAgent:
             NotFinite: if the loss, its gradient, the step or a diagnostic is not finite, or if no
                 episode is left. The agent and the state of its outer update are then unchanged.
         """
-        state, episodes = rollouts[-1]
+        measured = measured_rollouts(rollouts, self.inner.retention_weight)
+        episodes = rollouts[-1].episodes
         kept, tasks = np.flatnonzero(episodes.task_mask), episodes.tasks
         if not kept.size:
             raise NotFinite("the mean return of no episodes")
         if kept.size < len(tasks):
-            state, episodes = state.of_tasks(kept), episodes.of_tasks(kept)
+            measured = [each.of_tasks(kept) for each in measured]
         before = self.outer.state_dict()
         try:
             with timer("advantages"):
-                microbatches, explained = self._build_meta_batch(state, episodes)
+                microbatches, explained = self._build_meta_batch(measured)
             objective = MetaObjective(
                 self.policy,
                 self.loop,
@@ -219,29 +182,36 @@ class MAMLAgent:
         return metrics
 
     def _build_meta_batch(
-        self, state: MAMLState, episodes: Episodes
+        self, measured: Sequence[MeasuredRollout]
     ) -> tuple[list[MetaMicrobatch], float]:
         """Return the meta-batch in microbatches, and the mean explained variance of the baseline on
         the query episodes."""
-        returns = torch.from_numpy(episodes.returns.mean(1))  # (B,)
-        weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
-        parts = state.pair(episodes)
-        sizes = [microbatch.inner.num_tasks for microbatch, _ in parts]
+        means = [each.weight * each.episodes.returns.mean(1) for each in measured]
+        returns = torch.from_numpy(np.sum(means, axis=0))  # (B,)
+        return_weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+        query_weights = [each.weight for each in measured]
+        # By microbatch: its states and episodes in all measured rollouts
+        parts = list(zip(*(each.state.pair(each.episodes) for each in measured), strict=True))
+        sizes = [part[-1][0].inner.num_tasks for part in parts]
 
         def work(
-            item: tuple[tuple[StateMicrobatch, Episodes], Tensor],
+            item: tuple[tuple[tuple[StateMicrobatch, Episodes], ...], Tensor],
         ) -> tuple[MetaMicrobatch, Tensor]:
-            (microbatch, part), weight = item
-            query, explained = process_episodes(
-                part, self.policy, microbatch.params, self.returns, self.device
-            )
-            weight = weight.to(query.advantage)
-            built = MetaMicrobatch(
-                microbatch.support, microbatch.inner, microbatch.params, query, weight
-            )
-            return built, explained
+            part, return_weight = item
+            queries, explained = [], []
+            for (microbatch, episodes), weight in zip(part, query_weights, strict=True):
+                params = microbatch.params
+                batch, variance = process_episodes(
+                    episodes, self.policy, params, self.returns, self.device
+                )
+                queries.append(Query(microbatch.inner.step, params, batch, weight))
+                explained.append(variance)
+            last, _ = part[-1]
+            return_weight = return_weight.to(queries[-1].batch.advantage)
+            built = MetaMicrobatch(last.support, last.inner, tuple(queries), return_weight)
+            return built, torch.cat(explained)
 
-        built = self._pool.map(work, list(zip(parts, weights.split(sizes), strict=True)))
+        built = self._pool.map(work, list(zip(parts, return_weights.split(sizes), strict=True)))
         explained = torch.cat([explained for _, explained in built])
         return [microbatch for microbatch, _ in built], float(explained.mean())
 

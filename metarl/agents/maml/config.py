@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from metarl.rollout.sampling import SamplingConfig
 
 class MAMLConfig(AgentConfig):
     """MAML and its relatives: agents that adapt by policy-gradient steps."""
+
+    learns_sequences: ClassVar[bool] = True
 
     kind: Literal["maml"] = "maml"
     """The kind of agent."""
@@ -56,8 +58,17 @@ class MAMLConfig(AgentConfig):
             inner.emaml_weight,
             "num_tasks is 1, and it compares the tasks of a meta-batch",
         )
+        _refuse(
+            inner.retention_weight != 1 and sampling.sequence == 1,
+            "inner.retention_weight",
+            inner.retention_weight,
+            "sampling.sequence is 1, so that no task is met before another one",
+        )
         if outer.update == "reptile":
             _check_reptile(inner)
+            length = sampling.sequence
+            reason = f"sampling.sequence is {length}, and reptile measures no return"
+            _refuse(length > 1, "outer.update", "reptile", reason)
         if sampling.adaptation_steps == 0:
             reason = (
                 "with 0 adaptation steps no adaptation takes place that could teach it anything"
@@ -78,7 +89,7 @@ class MAMLConfig(AgentConfig):
         obs_dim = family.observation_space.shape[0]
         num_steps = sampling.num_episodes * family.horizon  # of a task
         # The training batches of all rollouts, and the baselines of one microbatch on a CPU
-        batches = (sampling.adaptation_steps + 1) * sampling.num_tasks * num_steps * obs_dim * 4
+        batches = len(sampling.phases) * sampling.num_tasks * num_steps * obs_dim * 4
         together = min(self.tasks_per_microbatch or 1, sampling.num_tasks)
         return batches + together * baseline_memory(num_steps, obs_dim)
 

@@ -67,6 +67,10 @@ class InnerConfig(Section):
     pre_adaptation_weight: NonNegative = 0.0
     """Weight of the return before each adaptation step in the meta-objective, relative to the
     return after adaptation."""
+    retention_weight: NonNegative = 1.0
+    """In training on sequences of tasks (`sampling.sequence`), weight of the mean return on the
+    earlier tasks after the last adaptation, relative to the mean return on each task directly after
+    the adaptation to it. 0 measures plasticity only."""
     first_order: bool = False
     """Whether the meta-gradient treats inner gradients as constants (FOMAML, Finn et al. 2017)."""
 

@@ -121,7 +121,7 @@ def policy_factors(policy: MLPPolicy, params: Params, obs: Tensor, weight: Tenso
         policy: the policy.
         params: the parameters of each task, stacked (b, ...).
         obs: observations, (b, N, obs_dim).
-        weight: weight of each observation, (b, N), with the sum 1 for each task.
+        weight: weight of each observation, (b, N), with the sum 1 for each task, over all queries.
     """
     blocks: Blocks = {}
     inputs = policy.layer_inputs(params, obs)
@@ -144,6 +144,17 @@ def policy_factors(policy: MLPPolicy, params: Params, obs: Tensor, weight: Tenso
         size = params["log_std"].shape[-1]
         blocks["log_std",] = Factors(one, LOG_STD_FISHER * one * torch.eye(size).to(one))
     return blocks
+
+
+def summed(parts: Sequence[Blocks]) -> Blocks:
+    """Return the sums of the factors of the same parameters."""
+    return {
+        names: Factors(
+            total([part[names].inputs for part in parts]),
+            total([part[names].outputs for part in parts]),
+        )
+        for names in parts[0]
+    }
 
 
 class KFACPreconditioner:
@@ -194,7 +205,7 @@ def kfac_preconditioner(
     Args:
         policy: the policy.
         meta: the meta-parameters.
-        microbatches: the tasks, with their adapted parameters and query batches.
+        microbatches: the tasks, with their queries.
         pool: the threads that process the microbatches.
         damping: as in `KFACPreconditioner`.
 
@@ -204,16 +215,13 @@ def kfac_preconditioner(
 
     @torch.no_grad()
     def work(microbatch: MetaMicrobatch) -> Blocks:
-        batch = microbatch.query.every(STRIDE)
-        return policy_factors(policy, microbatch.adapted, batch.obs, batch.weight)
+        parts = []
+        for query in microbatch.queries:
+            batch = query.batch.every(STRIDE)
+            weight = query.weight * batch.weight
+            parts.append(policy_factors(policy, query.adapted, batch.obs, weight))
+        return summed(parts)
 
-    parts = pool.map(work, microbatches)
-    blocks = {
-        names: Factors(
-            total([part[names].inputs for part in parts]),
-            total([part[names].outputs for part in parts]),
-        )
-        for names in parts[0]
-    }
+    blocks = summed(pool.map(work, microbatches))
     num_tasks = sum(microbatch.num_tasks for microbatch in microbatches)
     return KFACPreconditioner(blocks, num_tasks, damping, meta)

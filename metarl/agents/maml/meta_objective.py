@@ -36,7 +36,7 @@ class MetaGradient:
     Attributes:
         loss: the loss with all its terms, averaged over tasks.
         gradient: the meta-gradient, (P,).
-        kl: mean KL(old || new) of the adapted policies, in nats.
+        kl: mean KL(old || new) of the adapted policies, in nats; of several queries, by weights.
         inner_kl: mean KL(old || new) of the policies before each adaptation step, in nats, summed
             over the steps; 0 if the objective does not depend on these policies.
     """
@@ -51,7 +51,8 @@ class MetaObjective:
     """The mean over tasks of a surrogate loss after adaptation, as a function of meta-parameters.
 
     This is the objective of the meta-update of Finn et al. 2017, equation 1. At given
-    meta-parameters the adaptation is repeated on the stored support batches (algorithm 3).
+    meta-parameters the adaptation is repeated on the stored support batches (algorithm 3). In
+    training on sequences of tasks, the loss of a sequence is the weighted sum over its queries.
 
     Attributes:
         meta: the old meta-parameters, which played the support batches.
@@ -108,20 +109,23 @@ class MetaObjective:
     def _distributions(
         self, trajectory: Sequence[Params], microbatch: MetaMicrobatch, support: bool = False
     ) -> list[Distribution]:
-        """Return the action distributions on the query batch, preceded by the action distributions
-        on the support batches if `support` is true or the loss needs them."""
-        pairs = list(zip(trajectory, (*microbatch.support, microbatch.query), strict=True))
-        needed = pairs if support or self._needs_support else pairs[-1:]
-        return [self._policy(params, batch.obs) for params, batch in needed]
+        """Return the action distributions on the query batches, preceded by the action
+        distributions on the support batches if `support` is true or the loss needs them."""
+        pairs = [(trajectory[query.step], query.batch) for query in microbatch.queries]
+        if support or self._needs_support:
+            pairs = [*zip(trajectory, microbatch.support, strict=False), *pairs]
+        return [self._policy(params, batch.obs) for params, batch in pairs]
 
     def _loss(
         self, policies: Sequence[Distribution], microbatch: MetaMicrobatch, outer: Surrogate
     ) -> Tensor:
         """Return the loss of each task, (b,)."""
-        loss = outer(policies[-1], microbatch.query)
+        queries = microbatch.queries
+        measured = zip(policies[-len(queries) :], queries, strict=True)
+        loss = total([query.weight * outer(policy, query.batch) for policy, query in measured])
         if not self._needs_support:
             return loss
-        for policy, batch in zip(policies[:-1], microbatch.support, strict=True):
+        for policy, batch in zip(policies, microbatch.support, strict=False):
             if self._emaml_weight:
                 term = emaml_term(policy, batch, microbatch.return_weight)
                 loss = loss + self._emaml_weight * term
@@ -158,11 +162,12 @@ class MetaObjective:
             policies = self._distributions(trajectory, microbatch, support=inner_kl_weight > 0)
             if old is None:
                 old = [policy.detach() for policy in policies]
-            kl = mean_kl(old[-1], policies[-1], microbatch.query.weight)
+            kl = query_kl(old, policies, microbatch)
             inner_kl = torch.zeros_like(kl)
-            support = zip(old[:-1], policies[:-1], microbatch.support, strict=False)
-            for before, policy, batch in support:
-                inner_kl = inner_kl + mean_kl(before, policy, batch.weight)
+            if self._needs_support or inner_kl_weight > 0:
+                support = zip(old, policies, microbatch.support, strict=False)
+                for before, policy, batch in support:
+                    inner_kl = inner_kl + mean_kl(before, policy, batch.weight)
             loss = self._loss(policies, microbatch, outer)
             # Terms of weight 0 are left out of the graph, to avoid their backward pass.
             for weight, divergence in ((kl_weight, kl), (inner_kl_weight, inner_kl)):
@@ -199,7 +204,8 @@ class MetaObjective:
             trajectory = self._adapt(self.meta, microbatch, differentiable=False)
             return self._distributions(trajectory, microbatch, support)
 
-        wanted = len(self._microbatches[0].support) + 1 if support else 1
+        first = self._microbatches[0]
+        wanted = len(first.queries) + len(first.support) if support else len(first.queries)
         if not self._old or len(self._old[0]) < wanted:
             self._old = self._pool.map(work, self._microbatches)
         return self._old
@@ -217,7 +223,7 @@ class MetaObjective:
             with torch.no_grad():
                 policies = self._distributions(trajectory, microbatch)
                 loss = self._loss(policies, microbatch, likelihood_ratio).sum()
-                kl = mean_kl(old[-1], policies[-1], microbatch.query.weight).sum()
+                kl = query_kl(old, policies, microbatch).sum()
                 return torch.stack([loss, kl])
 
         pairs = list(zip(self._microbatches, self._old_policies(), strict=True))
@@ -235,7 +241,7 @@ class MetaObjective:
         """
 
         def work(microbatch: MetaMicrobatch) -> Tensor:
-            batch = microbatch.query
+            batch = microbatch.queries[-1].batch
             loss = policy_loss(batch, self._policy, self._surrogate)
             state = self._inner.step(self.meta, microbatch.inner, loss, rule_loss=batch.loss)
             # Sum over the tasks of W - phi in the notation of algorithm 2
@@ -264,7 +270,7 @@ class MetaObjective:
         of the mean KL divergence at the old meta-parameters; see `FisherMicrobatch`.
 
         Args:
-            fraction: fraction of the steps of the query batch that F uses.
+            fraction: fraction of the steps of the query batches that F uses.
             jacobian_fraction: fraction of the steps (or episodes) of the support batches that J
                 uses.
         """
@@ -277,11 +283,13 @@ class MetaObjective:
                     batch.every(jacobian_stride, self._whole_episodes)
                     for batch in microbatch.support
                 ),
-                query=microbatch.query.every(stride),
+                queries=tuple(
+                    replace(query, batch=query.batch.every(stride)) for query in microbatch.queries
+                ),
             )
             start = leaves(self.meta)
-            adapted = self._adapt(start, subsampled, differentiable=True)[-1]
-            return FisherMicrobatch(self._policy, start, adapted, subsampled)
+            trajectory = self._adapt(start, subsampled, differentiable=True)
+            return FisherMicrobatch(self._policy, start, trajectory, subsampled.queries)
 
         with long_lived_memory():
             parts = self._pool.map(build, self._microbatches)
@@ -292,3 +300,17 @@ class MetaObjective:
             return total(products) / self._num_tasks
 
         return product
+
+
+def query_kl(
+    old: Sequence[Distribution], new: Sequence[Distribution], microbatch: MetaMicrobatch
+) -> Tensor:
+    """Return KL(old || new) in nats, (b,), the weighted mean over the queries.
+
+    Args:
+        old, new: action distributions, of which the last ones are those on the query batches.
+        microbatch: the tasks.
+    """
+    queries = microbatch.queries
+    triples = zip(old[-len(queries) :], new[-len(queries) :], queries, strict=True)
+    return total([query.weight * mean_kl(a, b, query.batch.weight) for a, b, query in triples])

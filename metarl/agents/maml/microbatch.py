@@ -33,23 +33,44 @@ class StateMicrobatch:
 
 
 @dataclass(frozen=True)
+class Query:
+    """Episodes that the meta-objective measures.
+
+    Attributes:
+        step: number of adaptation steps before the episodes.
+        adapted: the policy parameters that played them, stacked (b, ...).
+        batch: their training batch.
+        weight: weight in the meta-objective; the weights of all queries of a task sum to 1.
+    """
+
+    step: int
+    adapted: Params
+    batch: TrainingBatch
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class MetaMicrobatch:
-    """The data of a meta-update on b tasks.
+    """The data of a meta-update on b tasks, or sequences of tasks.
 
     Attributes:
         support: the training batches of all adaptation steps.
-        inner: the state of the inner loop after the adaptation.
-        adapted: the policy parameters after the adaptation, stacked (b, ...).
-        query: the training batch played by the adapted parameters.
-        return_weight: mean return after adaptation, standardised over the meta-batch, (b,).
+        inner: the state of the inner loop after the last adaptation step.
+        queries: what the meta-objective measures, in the order of the adaptation steps before; the
+            last one is played after all of them.
+        return_weight: mean return of the queries, standardised over the meta-batch, (b,).
     """
 
     support: tuple[TrainingBatch, ...]
     inner: InnerState
-    adapted: Params
-    query: TrainingBatch
+    queries: tuple[Query, ...]
     return_weight: Tensor
 
     @property
+    def adapted(self) -> Params:
+        """The policy parameters after all adaptation steps, stacked (b, ...)."""
+        return self.queries[-1].adapted
+
+    @property
     def num_tasks(self) -> int:
-        return len(self.query.obs)
+        return self.inner.num_tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gymnasium.spaces import Box, Discrete
 
@@ -33,6 +33,8 @@ class RL2Config(AgentConfig):
     """Whether rewards are divided by running standard deviations: those of rewards in the inputs of
     the network, and of returns where it learns."""
 
+    learns_sequences: ClassVar[bool] = True
+
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.network.check_actions(family.action_space, "network")
@@ -54,7 +56,7 @@ class RL2Config(AgentConfig):
         sequences of a minibatch that the learner takes together."""
         obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
         network = self._network(family.observation_space, family.action_space)
-        length = family.horizon * (sampling.adaptation_steps + 1)
+        length = family.horizon * len(sampling.phases)
         num_trials = sampling.num_tasks * sampling.num_episodes
         steps = num_trials * length
         kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.memory.num_inputs)

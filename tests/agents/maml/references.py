@@ -17,6 +17,7 @@ of a function for which it holds:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,18 +39,18 @@ RULES = ("sgd", "meta_sgd", "lslr", "meta_lstm")
 
 
 def adapted(problem, vector: Tensor) -> list[tuple[Distribution, Distribution, TrainingBatch]]:
-    """Adapt to each task: its new and old policies at the data after, and these data."""
+    """Adapt to each task: its new and old policies at the data after, and these data. Of sequences
+    this is so for each query, whose weight is that of its data."""
     params = unflatten(vector, problem.meta)
-    return [
-        (
-            problem.policy(
-                stack(problem.plain_trajectory(params, microbatch)[-1], 1), microbatch.query.obs
-            ),
-            problem.policy(microbatch.adapted, microbatch.query.obs),
-            microbatch.query,
-        )
-        for microbatch in problem.singles()
-    ]
+    found = []
+    for microbatch in problem.singles():
+        trajectory = problem.plain_trajectory(params, microbatch)
+        for query in microbatch.queries:
+            batch = query.batch
+            new = problem.policy(stack(trajectory[query.step], 1), batch.obs)
+            old = problem.policy(query.adapted, batch.obs)
+            found.append((new, old, replace(batch, weight=query.weight * batch.weight)))
+    return found
 
 
 def assert_close(actual: Tensor, expected: Tensor, rel: float) -> None:

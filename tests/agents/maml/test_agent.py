@@ -10,7 +10,7 @@ from metarl.agents.base import Rollout
 from metarl.agents.maml.batch import process_episodes
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.meta_objective import MetaObjective
-from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.microbatch import MetaMicrobatch, Query
 from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import likelihood_ratio, mean_kl
@@ -204,7 +204,10 @@ def test_terms_of_earlier_policies_enter_the_update(
         )
         microbatches.append(
             MetaMicrobatch(
-                microbatch.support, microbatch.inner, microbatch.params, query, weights[rows]
+                microbatch.support,
+                microbatch.inner,
+                (Query(1, microbatch.params, query),),
+                weights[rows],
             )
         )
 

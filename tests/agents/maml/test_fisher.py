@@ -113,7 +113,7 @@ def test_fractions_are_every_so_many_steps(make_problem, fraction, jacobian_frac
         replace(
             microbatch,
             support=tuple(batch.every(jacobian_stride) for batch in microbatch.support),
-            query=microbatch.query.every(stride),
+            queries=tuple(replace(q, batch=q.batch.every(stride)) for q in microbatch.queries),
         )
         for microbatch in problem.microbatches
     ]
@@ -131,7 +131,7 @@ def test_a_fraction_keeps_whole_episodes_for_surrogates_that_need_them(make_prob
         replace(
             microbatch,
             support=tuple(batch.every(2, whole_episodes=True) for batch in microbatch.support),
-            query=microbatch.query.every(2),
+            queries=tuple(replace(q, batch=q.batch.every(2)) for q in microbatch.queries),
         )
         for microbatch in problem.microbatches
     ]

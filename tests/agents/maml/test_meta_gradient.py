@@ -157,8 +157,9 @@ def test_first_order_takes_the_adaptation_for_a_shift(make_problem, steps):
     expected = torch.zeros_like(problem.old)
     for microbatch in problem.microbatches:
         end = leaves(microbatch.adapted)
-        log_prob = problem.policy(end, microbatch.query.obs).log_prob(microbatch.query.action)
-        loss = -(log_prob * microbatch.query.advantage * microbatch.query.weight).sum()
+        query = microbatch.queries[-1].batch
+        log_prob = problem.policy(end, query.obs).log_prob(query.action)
+        loss = -(log_prob * query.advantage * query.weight).sum()
         gradients = torch.autograd.grad(loss, list(end.values()))
         expected += torch.cat([gradient.sum(0).flatten() for gradient in gradients]) / 3
     gradient = problem.objective().gradient().gradient

@@ -161,11 +161,11 @@ def test_what_is_not_finite_is_refused(make_problem, bad, place):
     problem = make_problem(1)
     microbatch = problem.microbatches[1]
     if place == "query":
-        advantage = microbatch.query.advantage.clone()
+        query = microbatch.queries[-1]
+        advantage = query.batch.advantage.clone()
         advantage[0, 0] = bad
-        problem.microbatches[1] = replace(
-            microbatch, query=replace(microbatch.query, advantage=advantage)
-        )
+        query = replace(query, batch=replace(query.batch, advantage=advantage))
+        problem.microbatches[1] = replace(microbatch, queries=(query,))
         with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
             problem.objective().reptile_direction()
     else:

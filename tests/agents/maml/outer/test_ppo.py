@@ -31,7 +31,8 @@ def plain_loss(problem, vector: Tensor, config: PPOConfig) -> Tensor:
     losses = []
     for microbatch in problem.singles():
         before, trajectory = (problem.plain_trajectory(params, microbatch) for params in (old, new))
-        played = [*microbatch.support, microbatch.query]
+        query = microbatch.queries[-1].batch
+        played = [*microbatch.support, query]
         policies = [
             [problem.policy(stack(p, 1), e.obs) for p, e in zip(each, played, strict=True)]
             for each in (before, trajectory)
@@ -40,13 +41,11 @@ def plain_loss(problem, vector: Tensor, config: PPOConfig) -> Tensor:
             (was.detach().kl(policy) * batch.weight).sum()
             for was, policy, batch in zip(*policies, played, strict=True)
         ]
-        ratio = (
-            policies[1][-1].log_prob(microbatch.query.action) - microbatch.query.log_prob
-        ).exp()
+        ratio = (policies[1][-1].log_prob(query.action) - query.log_prob).exp()
         clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-        advantage = microbatch.query.advantage
+        advantage = query.advantage
         objective = torch.minimum(ratio * advantage, clipped * advantage)
-        loss = -(objective * microbatch.query.weight).sum()
+        loss = -(objective * query.weight).sum()
         losses.append(loss + config.kl_weight * kls[-1] + config.inner_kl_weight * sum(kls[:-1]))
     return sum(losses) / len(losses)
 

@@ -14,7 +14,7 @@ def plain_direction(problem) -> torch.Tensor:
     directions = []
     for microbatch in problem.singles():
         phi = problem.plain_trajectory(leaves(problem.meta), microbatch)[-1]
-        phi = problem.plain_step(leaves(phi), microbatch.query)
+        phi = problem.plain_step(leaves(phi), microbatch.queries[-1].batch)
         directions.append(flatten(phi).detach() - problem.old)
     return sum(directions) / len(directions)
 
