@@ -383,6 +383,67 @@ def test_one_task_cannot_be_compared_with_others():
     assert message.endswith("num_tasks is 1, and it compares the tasks of a meta-batch")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        (
+            "half_cheetah_dir/maml_trpo",
+            {"sampling.sequence": 3},
+            "--sampling.sequence: expected at most 2, the number of all tasks of half_cheetah_dir, "
+            "as its tasks differ, got 3",
+        ),
+        (
+            "point_nav/maml_trpo",
+            {"sampling.sequence": 6, "sampling.train_tasks": 5},
+            "--sampling.sequence: expected at most 5, the number of sampling.train_tasks, as its "
+            "tasks differ, got 6",
+        ),
+        (
+            "point_nav/maml_trpo",
+            {"sampling.sequence": 101},
+            "--sampling.sequence: expected between 1 and 100, got 101",
+        ),
+        (
+            "point_nav/pretrained",
+            {"sampling.sequence": 2},
+            "--sampling.sequence: expected 1 with sampling.adaptation_steps 0, which adapts to no "
+            "task, got 2",
+        ),
+        *(
+            (
+                f"{family}/{kind}",
+                {"sampling.sequence": 2},
+                f"--sampling.sequence: expected 1 with agent.kind {kind}, which learns from one "
+                "task at a time, got 2",
+            )
+            for family, kind in (("point_nav", "pearl"), ("gridworld", "varibad"))
+        ),
+        (
+            "point_nav/reptile",
+            {"sampling.sequence": 2},
+            "agent.outer.update: reptile makes no sense here: sampling.sequence is 2, and reptile "
+            "measures no return",
+        ),
+        (
+            "point_nav/maml_trpo",
+            {"agent.inner.retention_weight": 2},
+            "--agent.inner.retention-weight: 2.0 makes no sense here: sampling.sequence is 1, so "
+            "that no task is met before another one",
+        ),
+    ],
+)
+def test_sequences_that_cannot_be_trained_on_are_refused(name, values, expected):
+    with pytest.raises(ConfigError) as error:
+        load_config(name, **values)
+    assert str(error.value).endswith(expected)
+
+
+def test_the_longest_sequence_of_a_finite_set():
+    values = {"sampling.sequence": 2, "agent.inner.retention_weight": 2}
+    config = load_config("half_cheetah_dir/maml_trpo", **values)
+    assert (config.sampling.sequence, config.agent.inner.retention_weight) == (2, 2.0)
+
+
 def test_without_adaptation_there_is_no_policy_before_it():
     values = {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 0.1}
     message = refusal(inner_steps=0, **values)

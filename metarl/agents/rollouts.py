@@ -85,22 +85,23 @@ def adaptation_rollouts(
             timer,
             on_step,
             failures=failures,
-            adaptation_step=number,
+            adaptation_step=num_adapted,
             task_mask=task_mask,
             task_ids=None if ids is None else ids[:, task],
         )
 
     phases = sequence_phases(num_adaptations, sequences.shape[1])
-    met = 0  # place of the latest task in its sequence
+    met = num_adapted = 0  # place of the latest task in its sequence, adaptations so far
     for number, (task, kind) in enumerate(phases):
         if task > met:
             state, met = agent.next_task(state), task
         episodes = play(number, task, deterministic, on_step)
         task_mask = episodes.task_mask
         yield Rollout(state, episodes)
-        if kind == "support" or (agent.remembers and number < len(phases) - 1):
+        if kind == "support" or (number < len(phases) - 1 and agent.remembers):
             if deterministic:
                 episodes = play(number, task, False, on_support_step)
                 task_mask = episodes.task_mask
             with timer("adaptation"):
                 state = agent.adapt(state, episodes)
+            num_adapted += 1

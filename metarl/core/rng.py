@@ -42,7 +42,8 @@ def make_rng(
         seed: the seed of the run.
         purpose: the use of the random numbers.
         iteration: the training iteration.
-        adaptation_step: number of adaptations before the episode, below 2^20.
+        adaptation_step: number of adaptations before the episode, below 2^20; in training on
+            sequences of tasks, number of the phase.
         task: index of the task in the meta-batch, below 2^32.
         episode: index of the episode in its task, below 2^32.
     """

@@ -98,3 +98,50 @@ def test_nothing_is_adapted_to_after_the_last_rollout_or_before_it_is_asked_for(
     steps = adaptation_rollouts(agent, env, TASKS, 2, **ADDRESS, timer=timer)
     next(steps)
     assert [name for name, *_ in agent.calls] == ["initial_state"]
+
+
+class Sequential(Counting):
+    """Also notes when the next task begins, by 100 more."""
+
+    def next_task(self, state: int) -> int:
+        self.calls.append(("next_task", state, None))
+        return state + 100
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_sequence_goes_on_from_the_state_after_the_task_before(timer, remembers):
+    """Two adaptations to each of three tasks. One that remembers goes on from all episodes."""
+    agent = Sequential()
+    agent.remembers = remembers
+    tasks = np.stack([TASKS, TASKS[[1, 2, 0]], TASKS[[2, 0, 1]]], axis=1)
+    ids = np.arange(9).reshape(3, 3)
+    found = list(
+        adaptation_rollouts(
+            agent, FAMILY.make_batch(6), tasks, 2, **ADDRESS, task_ids=ids, timer=timer
+        )
+    )
+    places = [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 1]
+    assert [rollout.state for rollout in found] == (
+        [0, 1, 2, 103, 104, 105, 206, 207, 208, 209, 210]
+        if remembers
+        else [0, 1, 2, 102, 103, 104, 204, 205, 206, 206, 206]
+    )
+    assert [name for name, *_ in agent.calls].count("next_task") == 2
+    for number, (rollout, place) in enumerate(zip(found, places, strict=True)):
+        assert np.array_equal(rollout.episodes.task_ids, ids[:, place])
+        rngs = episode_rngs(7, Purpose.EVALUATION_EPISODES, 3, 2, 2, number)
+        actor = Actor(rollout.state + 1)
+        expected = collect(FAMILY.make_batch(6), actor, tasks[:, place], rngs, timer)
+        for name in ("tasks", "action", "reward"):
+            assert np.array_equal(rollout.episodes.arrays[name], expected.arrays[name]), name
+
+
+def test_a_sequence_of_one_task_is_this_task(timer):
+    one, other = (
+        list(adaptation_rollouts(Counting(), FAMILY.make_batch(6), each, 1, **ADDRESS, timer=timer))
+        for each in (TASKS, TASKS[:, None])
+    )
+    for (state, episodes), (other_state, others) in zip(one, other, strict=True):
+        assert state == other_state
+        for name, array in episodes.arrays.items():
+            assert np.array_equal(array, others.arrays[name]), name

@@ -5,8 +5,8 @@ import pytest
 
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import PointNav
-from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
+from metarl.envs import HalfCheetahDir, PointNav
+from metarl.rollout.sampling import SamplingConfig, sample_meta_batch, sequence_phases
 
 FAMILY = PointNav()
 
@@ -66,3 +66,41 @@ def test_the_stream_alone_decides(train_tasks):
     assert np.array_equal(ids, same_ids)
     for other in (draw(4, **settings), draw(3, seed=1, **settings)):
         assert not np.array_equal(one, other[0])
+
+
+def test_phases_of_a_sequence():
+    assert sequence_phases(0) == [(0, "query")]
+    assert sequence_phases(2) == [(0, "support"), (0, "support"), (0, "query")]
+    assert sequence_phases(1, 3) == [
+        *((task, kind) for task in range(3) for kind in ("support", "query")),
+        (0, "revisit"),
+        (1, "revisit"),
+    ]
+    config = SamplingConfig(num_tasks=3, num_episodes=2, adaptation_steps=2, sequence=4)
+    assert config.phases == sequence_phases(2, 4)
+    assert config.num_adaptations == 8
+    assert config.max_steps(10) == 3 * 2 * (4 * 3 + 3) * 10
+
+
+def test_sequences_of_the_distribution():
+    tasks, ids = draw(num_tasks=5, sequence=3)
+    assert (tasks.shape, ids) == ((5, 3, 2), None)
+    expected = FAMILY.sample_tasks(make_rng(0, Purpose.TASKS), 15)
+    assert np.array_equal(tasks.reshape(15, 2), expected)
+
+
+def test_training_tasks_differ_within_a_sequence():
+    """As many of them as a sequence is long; and over many iterations all are drawn."""
+    tasks, ids = draw(num_tasks=50, train_tasks=3, sequence=3)
+    assert (ids.shape, ids.dtype) == ((50, 3), np.int64)
+    assert np.array_equal(np.sort(ids), np.tile([0, 1, 2], (50, 1)))
+    assert len(np.unique(ids, axis=0)) == 6, "in every order"
+    assert np.array_equal(tasks, FAMILY.tasks("train", 3)[ids])
+
+
+def test_the_tasks_of_a_finite_distribution_differ_within_a_sequence():
+    config = SamplingConfig(num_tasks=20, sequence=2)
+    tasks, ids = sample_meta_batch(config, HalfCheetahDir(), make_rng(0, Purpose.TASKS))
+    assert (tasks.shape, ids) == ((20, 2, 1), None)
+    assert np.array_equal(tasks[:, 0], -tasks[:, 1])
+    assert set(tasks[:, 0, 0]) == {-1.0, 1.0}

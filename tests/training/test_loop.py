@@ -18,8 +18,10 @@ from metarl.config_files import config_names, make_config
 from metarl.core.errors import UserError
 from metarl.envs import PointNav, WorkerError
 from metarl.evaluation.evaluate import evaluate, load
+from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
 from metarl.training.loop import Interrupted, resume, train
+from metarl.training.meta_iteration import return_metrics
 
 TINY = {
     "iterations": 6,
@@ -109,9 +111,13 @@ def test_best_is_the_checkpoint_with_the_highest_recent_return(finished):
     assert best.best_return == pytest.approx(max(recent.values()))
 
 
-@pytest.mark.parametrize("name", ["point_nav/maml_trpo", "half_cheetah_vel/maml_trpo"])
-def test_threads_do_not_change_the_result(tmp_path, name):
-    runs = [train(tiny(name, threads=n, iterations=2), tmp_path / str(n)) for n in (1, 2, 3)]
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [("point_nav/maml_trpo", 1), ("point_nav/maml_trpo", 2), ("half_cheetah_vel/maml_trpo", 1)],
+)
+def test_threads_do_not_change_the_result(tmp_path, name, sequence):
+    settings = {"iterations": 2, "sampling.sequence": sequence}
+    runs = [train(tiny(name, threads=n, **settings), tmp_path / str(n)) for n in (1, 2, 3)]
     assert_same_outcome(runs[0].directory, runs[1].directory)
     assert_same_outcome(runs[0].directory, runs[2].directory)
 
@@ -125,6 +131,49 @@ def test_two_inner_steps_and_first_order_train(tmp_path):
     config = tiny(inner_steps=2, iterations=1, **{"agent.inner.first_order": True})
     run = train(config, tmp_path / "run")
     assert run.metrics()[0]["env_steps"] <= 3 * 3 * 4 * 10
+
+
+def test_sequences_report_the_returns_after_each_task_and_on_the_earlier_ones(tmp_path):
+    """The means of the phases, whose env steps all count."""
+    run = train(tiny(iterations=2, **{"sampling.sequence": 3}), tmp_path / "run")
+    for line in run.metrics():
+        assert line["adaptation_gain"] == line["return_after"] - line["return_before"]
+        assert -10 * 10 * np.sqrt(2) < line["return_revisited"] < 0
+    assert line["env_steps"] <= 2 * (3 * 2 + 2) * 3 * 4 * 10
+    assert line["env_steps"] > 2 * (3 * 2 + 1) * 3 * 4 * 10
+    sampling = run.config.sampling
+    phases = [phase_of_return(number) for number in range(8)]
+    found = return_metrics(sampling, phases)
+    before, after = (0 + 2 + 4) / 3, (1 + 3 + 5) / 3
+    assert (found["return_before"], found["return_after"]) == (before, after)
+    assert (found["return_revisited"], found["adaptation_gain"]) == ((6 + 7) / 2, after - before)
+
+
+def phase_of_return(value: float) -> Episodes:
+    """An episode of one step."""
+    one = np.ones((1, 1, 1))
+    return Episodes(
+        obs=one[..., None],
+        action=one[..., None],
+        reward=value * one,
+        mask=one > 0,
+        last_obs=one,
+        terminated=one[0] > 0,
+        bootstrap=one[0] > 0,
+        tasks=one[0],
+    )
+
+
+@pytest.mark.parametrize("method", ["maml_trpo", "rl2"])
+def test_a_run_on_sequences_goes_on_as_if_it_had_not_been_stopped(tmp_path, method):
+    sizes = {"agent.network.size": 8} if method == "rl2" else {"agent.policy.hidden": [8]}
+    settings = {key: value for key, value in TINY.items() if key != "agent.policy.hidden"}
+    settings |= {"sampling.sequence": 2, "checkpoint_every": 1, "inner_steps": 1, **sizes}
+    config = metarl.load_config(f"point_nav/{method}", **settings)
+    whole = train(config.replace(iterations=3), tmp_path / "whole")
+    train(config.replace(iterations=1), tmp_path / "parts")
+    resume(tmp_path / "parts", iterations=3)
+    assert_same_outcome(whole.directory, tmp_path / "parts")
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, finished, monkeypatch):

@@ -106,6 +106,15 @@ def test_the_memory_of_rl2_by_hand():
         assert needed_memory(config) == observations + 4 * (kept + expected), agent
 
 
+def test_sequences_need_the_memory_of_all_their_phases():
+    """Five of them with two tasks and one adaptation, and one in the order of steps."""
+    one, two = (tiny(**{"sampling.sequence": length}) for length in (1, 2))
+    observations = 3 * 4 * 10 * 2 * 4  # of a phase
+    assert memory.observation_memory(one) == (2 + 1) * observations
+    assert memory.observation_memory(two) == (5 + 1) * observations
+    assert two.sampling.max_steps(10) == 5 * 3 * 4 * 10
+
+
 EPISODES = "episodes of 1,000,000 steps, with observations of 25 numbers, need at least"
 CHOICES = (
     "fewer --num-tasks or --num-episodes, a shorter --env.horizon, fewer --inner-steps, "

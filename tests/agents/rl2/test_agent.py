@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,27 @@ def test_acting_is_the_learners_network(cell, family, bound):
     if family.action_space.__class__.__name__ == "Discrete":
         outputs = outputs.argmax(-1)[:, None]
     np.testing.assert_allclose(action.reshape(len(outputs), -1), outputs, atol=1e-6)
+
+
+@each_cell
+def test_a_trial_goes_over_a_sequence_of_tasks_and_back(cell):
+    """The learner's memory over whole trials is that of acting, after all phases."""
+    family = FAMILIES["point"]
+    config = make(family, network={"cell": cell})
+    agent, _ = updated(config)
+    tasks = family.tasks("train", 8).reshape(4, 2, 2)
+    rollouts = play(config, agent, tasks=tasks)
+    assert len(rollouts) == 5
+    for before, after in itertools.pairwise(rollouts):
+        assert np.array_equal(after.state.memory, before.episodes.memory)
+    assert np.array_equal(rollouts[-1].episodes.tasks, tasks[:, 0])
+    trials = join_episodes([episodes for _, episodes in rollouts])
+    inputs, _ = encode_trials(agent.encoder, trials)
+    start = torch.zeros(len(inputs), agent.network.memory_size)
+    found = agent.network(agent.params, torch.from_numpy(inputs), start)
+    last = rollouts[-1].episodes.memory.reshape(len(inputs), -1)
+    np.testing.assert_allclose(found.memory[:, -1].detach(), last, atol=1e-6)
+    assert "outer_kl" in agent.update(rollouts, np.random.default_rng(0), Timer())
 
 
 @each_cell
