@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from examples.reproduce.measure import evaluations
+from metarl.config import Config
 from metarl.config_files import config_names, load_config
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.result import pooled_interval
@@ -45,9 +46,7 @@ def main() -> None:
 
     names = [name for name in config_names() if name.startswith(f"{args.family}/")]
     methods = [
-        name
-        for name in names
-        if not name.endswith(VARIANTS) and load_config(name).agent.kind == "maml"
+        name for name in names if not name.endswith(VARIANTS) and is_compared(load_config(name))
     ]
     settings = {name: budget(name, args.iterations, args.num_tasks) for name in methods}
     pairs = [(name, seed) for seed in range(args.seeds) for name in methods]
@@ -68,6 +67,11 @@ def main() -> None:
     file = args.results / f"methods-{args.family}.json"
     write_atomically(file, json.dumps(rows, allow_nan=False).encode())
     print("\n".join(table(args.family, rows)))
+
+
+def is_compared(config: Config) -> bool:
+    """Return whether a config is of a gradient-based method that is trained on single tasks."""
+    return config.agent.kind == "maml" and config.sampling.sequence == 1
 
 
 def budget(name: str, iterations: int, num_tasks: int) -> dict[str, int]:

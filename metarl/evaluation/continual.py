@@ -119,6 +119,7 @@ class Forgetting:
 
     Attributes:
         matrix: mean of R over sequences, (L + 1, L).
+        plasticity: return on a task directly after it was met, averaged over all tasks, (S,).
         average: mean return on all tasks after the last task, (S,).
         backward_transfer: return on a task after the last task minus return on the task directly
             after it was met, averaged over all tasks but the last, (S,). Negative values are
@@ -128,6 +129,7 @@ class Forgetting:
     """
 
     matrix: np.ndarray
+    plasticity: np.ndarray
     average: np.ndarray
     backward_transfer: np.ndarray
     forgetting: np.ndarray
@@ -154,6 +156,7 @@ def forgetting(result: Evaluation) -> Forgetting:
     best = np.stack([met[:, j:-1, j].max(axis=1) for j in range(length - 1)], axis=1)
     return Forgetting(
         matrix=matrix.mean(axis=0),
+        plasticity=just_met.mean(axis=1),
         average=last.mean(axis=1),
         backward_transfer=(last - just_met)[:, :-1].mean(axis=1),
         forgetting=(best - last[:, :-1]).mean(axis=1),

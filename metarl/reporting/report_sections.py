@@ -67,9 +67,11 @@ class Improvement(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """Return after a sequence of tasks, backward transfer and forgetting: means over sequences."""
+    """Return on tasks just met, return on all tasks after a sequence, backward transfer and
+    forgetting: means over sequences."""
 
     name: str
+    plasticity: float
     average: float
     backward_transfer: float
     forgetting: float
@@ -163,7 +165,7 @@ def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRo
 def transfer(name: str, result: Evaluation) -> Transfer:
     """Return the means over sequences of a part of the protocol `continual`."""
     found = forgetting(result)
-    means = (found.average, found.backward_transfer, found.forgetting)
+    means = (found.plasticity, found.average, found.backward_transfer, found.forgetting)
     return Transfer(name, *(float(each.mean()) for each in means))
 
 

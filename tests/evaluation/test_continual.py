@@ -65,6 +65,7 @@ def test_forgetting_by_hand():
     returns = np.array([[0.0, 0, 0], [5, 1, 0], [3, 6, 2], [4, 2, 9]])
     found = forgetting(matrix_result(np.stack([returns, 2 * returns])))
     assert found.matrix.tolist() == (1.5 * returns).tolist()
+    assert found.plasticity.tolist() == [20 / 3, 40 / 3]  # 5, 6 and 9
     assert found.average.tolist() == [5.0, 10.0]
     # of task 1: 4 against 5 when just met; of task 2: 2 against 6
     assert found.backward_transfer.tolist() == [-2.5, -5.0]
