@@ -48,6 +48,9 @@ class TaskFamily(ABC):
     visible_task: ClassVar[tuple[int, ...]] = ()
     """Indices of the numbers of a task that observations may show, such as the positions of visible
     objects. An agent has to adapt to the other numbers."""
+    dynamics_tasks: ClassVar[bool] = False
+    """Whether the numbers of a task are parameters of the dynamics, which may drift while an agent
+    adapts (`sampling.drift`)."""
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 

@@ -114,9 +114,11 @@ class Config(Section):
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
         sampling.check(self.env)
-        expected = f"1 with agent.kind {self.agent.kind}, which learns from one task at a time"
-        fits = sampling.sequence == 1 or self.agent.learns_sequences
-        check(fits, "sampling.sequence", expected, sampling.sequence)
+        if not (sampling.single_task or self.agent.learns_sequences):
+            key, default = ("drift", 0) if sampling.drift else ("sequence", 1)
+            reason = f"agent.kind {self.agent.kind}, which learns from one task at a time"
+            value = getattr(sampling, key)
+            check(False, f"sampling.{key}", f"{default} with {reason}", value)
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:

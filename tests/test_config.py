@@ -82,7 +82,9 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     config = load_config(name)
     stem = name.partition("/")[2]
     method = "maml_trpo" if stem == "demo" else stem
-    method = method.removesuffix("_tuned").removesuffix("_gymnasium")
+    for setting in ("_tuned", "_gymnasium", "_drift"):
+        method = method.removesuffix(setting)
+    assert (config.sampling.drift > 0) == stem.endswith("_drift")
     assert config.method == (method if stem == "demo" else stem)
     assert (config.sampling.sequence > 1) == stem.startswith(CONTINUAL)
     method = method.removeprefix(CONTINUAL)
@@ -443,6 +445,42 @@ def test_sequences_that_cannot_be_trained_on_are_refused(name, values, expected)
     with pytest.raises(ConfigError) as error:
         load_config(name, **values)
     assert str(error.value).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("point_nav/maml_trpo", {}, "point_nav, whose tasks are no parameters of dynamics"),
+        (
+            "half_cheetah_body/maml_trpo",
+            {"inner_steps": 0},
+            "sampling.adaptation_steps 0, which adapts to no task",
+        ),
+        (
+            "walker_params/maml_trpo",
+            {"sampling.sequence": 2},
+            "sampling.sequence above 1, whose tasks come back unchanged",
+        ),
+        (
+            "walker_params/maml_trpo",
+            {"sampling.train_tasks": 100},
+            "sampling.train_tasks, which would drift to other tasks",
+        ),
+    ],
+)
+def test_a_drift_that_makes_no_sense_is_refused(name, values, reason):
+    with pytest.raises(ConfigError) as error:
+        load_config(name, **{"sampling.drift": 0.1, **values})
+    assert str(error.value) == f"--sampling.drift: expected 0 with {reason}, got 0.1"
+
+
+def test_an_agent_that_learns_from_one_task_at_a_time_refuses_a_drift():
+    values = {"env": {"family": "half_cheetah_body"}, "agent": {"kind": "varibad"}}
+    with pytest.raises(ConfigError, match=r"0 with agent\.kind varibad, which learns"):
+        make_config({**values, "sampling": {"drift": 0.1}}, "test", {})
+    for drift in (-0.1, 1.1):
+        with pytest.raises(ConfigError, match="expected between 0 and 1"):
+            load_config("half_cheetah_body/maml_trpo", **{"sampling.drift": drift})
 
 
 def test_the_longest_sequence_of_a_finite_set():

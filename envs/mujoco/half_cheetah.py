@@ -110,6 +110,7 @@ class HalfCheetahBody(HalfCheetah):
 
     name: ClassVar[str] = "half_cheetah_body"
     source: ClassVar[str] = "Greenberg et al. 2023 (RoML)"
+    dynamics_tasks: ClassVar[bool] = True
 
     @property
     def task_space(self) -> Box:

@@ -30,6 +30,7 @@ class FamilyWrapper(TaskFamily):
             "source",
             "finite_horizon",
             "visible_task",
+            "dynamics_tasks",
             "no_ood_reason",
         ):
             # The dataclass is frozen; these shadow the class variables.

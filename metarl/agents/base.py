@@ -178,7 +178,8 @@ class AgentConfig(Section):
     are measured on one meta-batch of episodes of the untrained agent and then kept."""
 
     learns_sequences: ClassVar[bool] = False
-    """Whether the agent can be trained on sequences of tasks (`sampling.sequence`)."""
+    """Whether the agent can be trained on sequences of tasks (`sampling.sequence`), and on tasks
+    that drift (`sampling.drift`)."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

@@ -177,7 +177,7 @@ def measure_observations(
     """
     # Another iteration than that of the episodes, one of which would have the same stream
     rng = make_rng(seed, Purpose.OBSERVATIONS, iteration=1)
-    tasks, task_ids = sample_meta_batch(sampling.replace(sequence=1), family, rng)
+    tasks, task_ids = sample_meta_batch(sampling.replace(sequence=1, drift=0), family, rng)
     num_tasks, num_episodes = sampling.num_tasks, sampling.num_episodes
     failures: list[Failure] = []
     episodes = collect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from metarl.envs import BatchEnv
 from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
-from metarl.rollout.sampling import sequence_phases
+from metarl.rollout.sampling import Phase, sequence_phases
 
 
 def adaptation_rollouts(
@@ -22,6 +22,7 @@ def adaptation_rollouts(
     tasks: np.ndarray,
     num_adaptations: int,
     *,
+    phases: Sequence[Phase] | None = None,
     seed: int,
     purpose: Purpose,
     iteration: int = 0,
@@ -38,13 +39,14 @@ def adaptation_rollouts(
     Every task starts from the meta-parameters. In a sequence of tasks, the first one does, and
     every other one starts from the state after the task before; the rollouts are those of
     `metarl.rollout.sampling.sequence_phases`. An agent that remembers goes on from the episodes of
-    every rollout, others from those of support phases.
+    every rollout, others from those of support phases. Nothing tells an agent that a task drifts.
 
     Args:
         agent: a meta-agent.
         env: a batch environment of B * E episodes.
-        tasks: (B, task_dim), or B sequences of L tasks, (B, L, task_dim).
+        tasks: (B, task_dim); or B sequences of L tasks, or tasks in L versions, (B, L, task_dim).
         num_adaptations: number of adaptations to each task.
+        phases: the phases; None for those of tasks, or of sequences of tasks, that do not drift.
         seed, purpose, iteration: as in `metarl.core.rng.make_rng`.
         training: whether `MetaAgent.update` will be called with the rollouts.
         task_ids: (B,) or (B, L) int64, ids of tasks from a finite set.
@@ -90,11 +92,12 @@ def adaptation_rollouts(
             task_ids=None if ids is None else ids[:, task],
         )
 
-    phases = sequence_phases(num_adaptations, sequences.shape[1])
-    met = num_adapted = 0  # place of the latest task in its sequence, adaptations so far
+    phases = phases or sequence_phases(num_adaptations, sequences.shape[1])
+    num_adapted, before = 0, None  # adaptations so far, kind of the phase before
     for number, (task, kind) in enumerate(phases):
-        if task > met:
-            state, met = agent.next_task(state), task
+        if (before, kind) == ("query", "support"):
+            state = agent.next_task(state)
+        before = kind
         episodes = play(number, task, deterministic, on_step)
         task_mask = episodes.task_mask
         yield Rollout(state, episodes)

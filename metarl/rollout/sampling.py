@@ -29,9 +29,17 @@ class SamplingConfig(Section):
     after another, from its state after the task before, and finally plays the earlier tasks again
     (continual learning). `num_tasks` is the number of sequences then."""
 
+    drift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Drift of the tasks while an agent adapts, for tasks that are parameters of the dynamics: each
+    phase is played on the task of the phase before, with every number moved by a normal step whose
+    standard deviation is this fraction of the number's range, and kept in the range. The agent
+    learns to adapt from one version of the environment to the next (Al-Shedivat et al. 2018)."""
+
     @property
     def phases(self) -> list[Phase]:
         """The phases of a meta-iteration, in order."""
+        if self.drift:
+            return drift_phases(self.adaptation_steps)
         return sequence_phases(self.adaptation_steps, self.sequence)
 
     @property
@@ -39,17 +47,24 @@ class SamplingConfig(Section):
         """Number of adaptations in a meta-iteration, to all tasks of a sequence."""
         return self.adaptation_steps * self.sequence
 
+    @property
+    def single_task(self) -> bool:
+        """Whether all phases of a row of the meta-batch are played on one task."""
+        return self.sequence == 1 and not self.drift
+
     def max_steps(self, horizon: int) -> int:
         """Return the number of environment steps of a meta-iteration whose episodes all last
         `horizon` steps."""
         return self.num_tasks * self.num_episodes * len(self.phases) * horizon
 
     def check(self, family: TaskFamily) -> None:
-        """Check that sequences of different tasks are possible.
+        """Check that sequences of different tasks, and tasks that drift, are possible.
 
         Raises:
             ConfigError: if they are not; names the key.
         """
+        if self.drift:
+            self._check_drift(family)
         if self.sequence == 1:
             return
         expected = "1 with sampling.adaptation_steps 0, which adapts to no task"
@@ -62,12 +77,23 @@ class SamplingConfig(Section):
             fits = number is None or self.sequence <= number
             check(fits, "sampling.sequence", expected, self.sequence)
 
+    def _check_drift(self, family: TaskFamily) -> None:
+        conditions = (
+            (family.dynamics_tasks, f"{family.name}, whose tasks are no parameters of dynamics"),
+            (family.all_tasks is None, f"{family.name}, which has a finite number of tasks"),
+            (self.adaptation_steps > 0, "sampling.adaptation_steps 0, which adapts to no task"),
+            (self.sequence == 1, "sampling.sequence above 1, whose tasks come back unchanged"),
+            (self.train_tasks == 0, "sampling.train_tasks, which would drift to other tasks"),
+        )
+        for fits, reason in conditions:
+            check(fits, "sampling.drift", f"0 with {reason}", self.drift)
+
 
 class Phase(NamedTuple):
     """A phase of a meta-iteration: episodes of one task of each sequence, from one state.
 
     Attributes:
-        task: place of the task in its sequence, from 0.
+        task: place of the task in its sequence, from 0; or the version of a task that drifts.
         kind: `support`, whose episodes the state is adapted by; `query`, after all adaptations to
             the task; or `revisit`, after the adaptations to all tasks.
     """
@@ -88,6 +114,12 @@ def sequence_phases(num_adaptations: int, length: int = 1) -> list[Phase]:
     return [*phases, *(Phase(task, "revisit") for task in range(length - 1))]
 
 
+def drift_phases(num_adaptations: int) -> list[Phase]:
+    """Return the phases of a task of which each phase has another version."""
+    support = [Phase(version, "support") for version in range(num_adaptations)]
+    return [*support, Phase(num_adaptations, "query")]
+
+
 def sample_meta_batch(
     config: SamplingConfig, family: TaskFamily, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -102,7 +134,7 @@ def sample_meta_batch(
         Tasks, (B, task_dim); and task ids, (B,) int64, or None for tasks drawn from the
         distribution. Tasks of a fixed set are drawn without replacement if the set has at least B.
         If L is more than 1, tasks are (B, L, task_dim), ids are (B, L), and the tasks of a sequence
-        differ.
+        differ. Tasks that drift are (B, number of phases, task_dim).
 
     Raises:
         ConfigError: if the family has fewer than `config.train_tasks` training tasks.
@@ -118,11 +150,33 @@ def sample_meta_batch(
             return family.tasks("train", config.train_tasks)[ids], ids
         except ValueError as error:
             raise ConfigError(f"sampling.train_tasks: {error}") from error
+    if config.drift:
+        return drifting(family, rng, num_tasks, len(config.phases), config.drift), None
     if length == 1:
         return family.sample_tasks(rng, num_tasks), None
     if family.all_tasks is not None:
         return family.all_tasks[distinct_rows(rng, len(family.all_tasks), num_tasks, length)], None
     return family.sample_tasks(rng, num_tasks * length).reshape(num_tasks, length, -1), None
+
+
+def drifting(
+    family: TaskFamily, rng: np.random.Generator, num_tasks: int, num_versions: int, drift: float
+) -> np.ndarray:
+    """Return B tasks that drift, (B, number of versions, task_dim).
+
+    Args:
+        family: the task family.
+        rng: draws the tasks and their steps.
+        num_tasks: B.
+        num_versions: number of versions of each task.
+        drift: standard deviation of the steps, as a fraction of the range of each number.
+    """
+    low, high = (x.astype(np.float64) for x in (family.task_space.low, family.task_space.high))
+    versions = [family.sample_tasks(rng, num_tasks)]
+    for _ in range(num_versions - 1):
+        step = drift * (high - low) * rng.standard_normal(versions[0].shape)
+        versions.append(np.clip(versions[-1] + step, low, high))
+    return np.stack(versions, axis=1)
 
 
 def distinct_rows(rng: np.random.Generator, number: int, num_rows: int, length: int) -> np.ndarray:

@@ -55,6 +55,7 @@ def meta_iteration(
             env,
             tasks,
             config.sampling.adaptation_steps,
+            phases=config.sampling.phases,
             seed=config.seed,
             purpose=Purpose.TRAIN_EPISODES,
             iteration=iteration,

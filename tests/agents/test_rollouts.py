@@ -11,6 +11,7 @@ from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.rng import Purpose
 from metarl.envs import PointNav
 from metarl.rollout.collect import collect, episode_rngs
+from metarl.rollout.sampling import drift_phases
 
 FAMILY = PointNav(horizon=5, action_scale=1.0)
 TASKS = np.array([[0.4, 0.3], [-0.45, 0.2], [0.3, -0.5]])
@@ -145,3 +146,17 @@ def test_a_sequence_of_one_task_is_this_task(timer):
         assert state == other_state
         for name, array in episodes.arrays.items():
             assert np.array_equal(array, others.arrays[name]), name
+
+
+def test_a_task_that_drifts_has_another_version_in_each_phase(timer):
+    """The agent is not told."""
+    agent = Sequential()
+    versions = np.stack([TASKS, 0.9 * TASKS, 0.8 * TASKS], axis=1)
+    env = FAMILY.make_batch(6)
+    found = list(
+        adaptation_rollouts(agent, env, versions, 2, phases=drift_phases(2), **ADDRESS, timer=timer)
+    )
+    assert [state for state, _ in found] == [0, 1, 2]
+    for number, (_, episodes) in enumerate(found):
+        assert np.array_equal(episodes.tasks, versions[:, number])
+    assert "next_task" not in [name for name, *_ in agent.calls]

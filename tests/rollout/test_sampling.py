@@ -5,7 +5,7 @@ import pytest
 
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import HalfCheetahDir, PointNav
+from metarl.envs import HalfCheetahBody, HalfCheetahDir, PointNav
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch, sequence_phases
 
 FAMILY = PointNav()
@@ -104,3 +104,19 @@ def test_the_tasks_of_a_finite_distribution_differ_within_a_sequence():
     assert (tasks.shape, ids) == ((20, 2, 1), None)
     assert np.array_equal(tasks[:, 0], -tasks[:, 1])
     assert set(tasks[:, 0, 0]) == {-1.0, 1.0}
+
+
+def test_tasks_that_drift_move_from_phase_to_phase():
+    """By normal steps of a tenth of the range, which is 1.5; and within the range."""
+    config = SamplingConfig(num_tasks=2000, adaptation_steps=2, drift=0.1)
+    assert config.phases == [(0, "support"), (1, "support"), (2, "query")]
+    assert config.max_steps(10) == 2000 * 20 * 3 * 10
+    tasks, ids = sample_meta_batch(config, HalfCheetahBody(), make_rng(0, Purpose.TASKS))
+    assert (tasks.shape, ids) == ((2000, 3, 3), None)
+    first = HalfCheetahBody().sample_tasks(make_rng(0, Purpose.TASKS), 2000)
+    assert np.array_equal(tasks[:, 0], first)
+    assert (tasks.min(), tasks.max()) == (0.5, 2.0)
+    step = np.diff(tasks, axis=1)
+    inside = (tasks[:, 1:] > 0.5) & (tasks[:, 1:] < 2.0) & (np.abs(tasks[:, :-1] - 1.25) < 0.1)
+    assert np.std(step[inside]) == pytest.approx(0.15, rel=0.05)
+    assert abs(np.mean(step[inside])) < 0.015

@@ -149,6 +149,18 @@ def test_sequences_report_the_returns_after_each_task_and_on_the_earlier_ones(tm
     assert (found["return_revisited"], found["adaptation_gain"]) == ((6 + 7) / 2, after - before)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_tasks_that_drift_train(tmp_path, threads):
+    """Two adaptations, each by episodes in another body; alike on any number of threads."""
+    settings = {"sampling.drift": 0.2, "inner_steps": 2, "iterations": 2}
+    one, other = (
+        train(tiny("half_cheetah_body/maml_trpo", threads=n, **settings), tmp_path / str(n))
+        for n in (1, threads)
+    )
+    assert_same_outcome(one.directory, other.directory)
+    assert one.metrics()[-1]["env_steps"] == 2 * 3 * 3 * 4 * 10
+
+
 def phase_of_return(value: float) -> Episodes:
     """An episode of one step."""
     one = np.ones((1, 1, 1))

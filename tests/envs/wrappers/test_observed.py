@@ -130,6 +130,7 @@ def test_the_tasks_and_what_is_said_of_them_are_the_familys(family):
         "source",
         "horizon",
         "finite_horizon",
+        "dynamics_tasks",
         "num_all_tasks",
         "no_ood_reason",
         "frames_per_second",
