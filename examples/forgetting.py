@@ -17,6 +17,7 @@ import numpy as np
 from metarl.core.statistics import difference_interval, mean_interval
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
+from metarl.evaluation.result import part_label
 from metarl.runs.run import Run
 
 PART = "sequential"
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
     parser.add_argument("--split", default="test")
     parser.add_argument("--tasks", type=int, default=200, help="a multiple of five")
-    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=1, help="adaptations to each task")
     args = parser.parse_args()
 
@@ -38,7 +39,7 @@ def main() -> None:
     for folder in args.runs:
         run = Run.open(folder)
         results, _ = evaluate_run(folder, protocol="continual", **settings)
-        found = forgetting(results[PART])
+        found = forgetting(results[part_label(run.config.method, PART)])
         by_sequence = np.stack([getattr(found, name) for name in MEASURES])  # (measures, sequences)
         scores.setdefault(run.config.method, []).append(by_sequence)
     print("\n".join(table(scores)))
@@ -57,7 +58,8 @@ def table(scores: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
     by_method = {name: np.stack(seeds, axis=1) for name, seeds in scores.items()}  # (M, S, n)
     first = next(iter(by_method.values()))
     for name, values in by_method.items():
-        cells = [f"{name} ({values.shape[1]} seeds)"]
+        number = values.shape[1]
+        cells = [f"{name} ({number} seed{'s' * (number > 1)})"]
         for mean, low, high in zip(values.mean(axis=(1, 2)), *mean_interval(values), strict=True):
             cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
         if values is first:

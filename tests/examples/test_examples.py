@@ -14,6 +14,7 @@ import torch
 import metarl
 from metarl.adaptation import SGD, InnerLoop
 from metarl.config_files import load_config
+from metarl.envs import PointNav
 from metarl.evaluation.evaluate import evaluate
 from metarl.runs.run import Run
 from metarl.training.loop import train
@@ -63,6 +64,52 @@ def test_the_yaml_of_extending_md_is_a_config(tmp_path):
         "meta_sgd",
         "ppo",
     )
+
+
+def test_forgetting_is_compared(tmp_path, monkeypatch, capsys):
+    """Two seeds of one method, and a seed of another, on two sequences."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples import forgetting as example
+    from metarl.evaluation.compare import evaluate_run
+    from metarl.evaluation.continual import forgetting
+
+    settings = {"iterations": 1, "num_tasks": 2, "num_episodes": 2, "env.horizon": 5}
+    runs = [
+        train(load_config(f"point_nav/{name}", seed=seed, **settings), tmp_path / f"{name}{seed}")
+        for name, seed in (("maml_trpo", 0), ("maml_trpo", 1), ("continual_maml", 0))
+    ]
+    folders = [run.directory for run in runs]
+    words = "--tasks 10 --episodes 2"
+    monkeypatch.setattr("sys.argv", ["forgetting", *map(str, folders), *words.split()])
+    example.main()
+    _, _, first, other = capsys.readouterr().out.splitlines()[-4:]
+    assert first.startswith("| maml_trpo (2 seeds) | ")
+    assert other.startswith("| continual_maml (1 seed) | ")
+    results, _ = evaluate_run(
+        folders[2], protocol="continual", tasks=10, episodes=2, steps=1, out=tmp_path / "again"
+    )
+    found = forgetting(results["continual_maml, sequential"])
+    cells = [cell.strip() for cell in other.split("|")]
+    for cell, values in zip(
+        cells[2:5], (found.plasticity, found.forgetting, found.average), strict=True
+    ):
+        assert cell.startswith(f"{values.mean():.1f} (")
+
+
+def test_the_trade_off_of_going_to_one_point(monkeypatch):
+    """At the goal just met nothing is lost but the way; nearer to the mean less is forgotten."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.one_point import straight_returns, trade_off
+
+    family = PointNav(horizon=10)
+    goals = np.array([[0.2, -0.15], [0.0, 0.3]])
+    returns = straight_returns(family, goals, goals)  # from (0, 0) by at most 0.1 a step and axis
+    expected = [-np.hypot(0.1, 0.05), -(0.2 + 0.1)]
+    np.testing.assert_allclose(returns, expected, atol=1e-6)
+    (near, lost), (far, kept) = (trade_off(family, share, 20) for share in (0.0, 0.9))
+    assert -1 < near < 0
+    assert far < near
+    assert 0 < kept < lost / 2
 
 
 def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
