@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
-from metarl.agents import KINDS, AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
+from metarl.agents import (
+    KINDS,
+    AgentConfig,
+    AgentSetup,
+    MetaAgent,
+    agent_config_class,
+    make_agent,
+    make_agent_config,
+)
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
@@ -21,6 +29,7 @@ from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampling import SamplingConfig
+from metarl.rollout.task_sampler import initial_proposal
 
 
 def make_family(values: Any) -> TaskFamily:
@@ -113,6 +122,13 @@ class Config(Section):
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+        if sampling.risk.alpha < 1 and not self.agent.weighs_tasks:
+            able = [kind for kind in KINDS if agent_config_class(kind).weighs_tasks]
+            raise ConfigError(
+                f"sampling.risk.alpha: {sampling.risk.alpha} needs an agent that weighs tasks "
+                f"(agent.kind: {' or '.join(able)}), got {self.agent.kind}; expected 1"
+            )
+        initial_proposal(sampling, self.env)
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:

@@ -55,6 +55,7 @@ class GymnasiumFamily(ExternalFamily):
 
     name: ClassVar[str] = "gymnasium"
     source: ClassVar[str] = "Gymnasium, or your own"
+    uniform_tasks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

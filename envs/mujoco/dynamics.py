@@ -43,6 +43,7 @@ class RandomParams(MujocoFamily):
     """The largest exponent."""
 
     source: ClassVar[str] = "Rothfuss et al. 2019 (ProMP)"
+    uniform_tasks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -123,7 +123,8 @@ class MetaAgent(Protocol):
         """Update the meta-parameters by the rollouts of one meta-batch.
 
         Args:
-            rollouts: the rollouts before, between and after the adaptations, at least one.
+            rollouts: the rollouts before, between and after the adaptations, at least one. The
+                last episodes may have a `task_weight`; see `AgentConfig.weighs_tasks`.
             rng: random number generator of the update.
             timer: measures the sections of the update.
 
@@ -175,6 +176,10 @@ class AgentConfig(Section):
     normalize_observations: bool = False
     """Whether observations are shifted by their mean and divided by their standard deviation, which
     are measured on one meta-batch of episodes of the untrained agent and then kept."""
+
+    weighs_tasks: ClassVar[bool] = False
+    """Whether `MetaAgent.update` multiplies the objective of each task by the `task_weight` of the
+    last episodes."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

@@ -10,6 +10,7 @@ from pydantic import Field
 from metarl.core.errors import MAX_ADAPTATIONS, ConfigError
 from metarl.core.schema import Section
 from metarl.envs import TaskFamily
+from metarl.rollout.risk import RiskConfig
 
 
 class SamplingConfig(Section):
@@ -24,6 +25,7 @@ class SamplingConfig(Section):
     train_tasks: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Number of fixed training tasks: the first tasks of the family's set `train`, with their index
     in the set as task id. 0 draws the tasks of each meta-batch from the task distribution."""
+    risk: RiskConfig = RiskConfig()
 
     def max_steps(self, horizon: int) -> int:
         """Return the number of environment steps of a meta-iteration whose episodes all last

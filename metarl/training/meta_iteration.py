@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from metarl.agents import MetaAgent
+import numpy as np
+
+from metarl.agents import MetaAgent, Rollout
 from metarl.agents.base import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
@@ -14,7 +17,7 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure, failures_of
-from metarl.rollout.sampling import sample_meta_batch
+from metarl.rollout.task_sampler import TaskSampler
 
 
 def meta_iteration(
@@ -25,6 +28,7 @@ def meta_iteration(
     timer: Timer,
     failures: list[Failure],
     recorder: Callable[[int, Sequence[Episodes]], None] | None = None,
+    sampler: TaskSampler | None = None,
 ) -> dict[str, Any]:
     """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
 
@@ -38,6 +42,7 @@ def meta_iteration(
         recorder: called before the update with the number of the iteration, from 1, and its
             episodes phase by phase; None gives them to the agent only, by
             `metarl.agents.base.record`.
+        sampler: draws and weighs the tasks; None for a new one.
 
     Returns:
         The metrics: number of environment `steps`; returns averaged over the episodes that did not
@@ -48,7 +53,8 @@ def meta_iteration(
     """
     stops = config.on_failure == "stop"
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
-    tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
+    sampler = sampler or TaskSampler(config.sampling, config.env)
+    tasks, task_ids = sampler.sample(rng)
     rollouts = list(
         adaptation_rollouts(
             agent,
@@ -69,6 +75,7 @@ def meta_iteration(
         record(agent, iteration + 1, phases)
     else:
         recorder(iteration + 1, phases)
+    risk = weigh_tasks(sampler, rollouts)
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False
@@ -91,6 +98,21 @@ def meta_iteration(
         "return_after": after,
         "adaptation_gain": None if before is None or after is None else after - before,
         **{f"success_{when}": rate for when, rate in rates.items() if rate is not None},
+        **risk,
         **({} if stops else skipped),
         **diagnostics,
     }
+
+
+def weigh_tasks(sampler: TaskSampler, rollouts: list[Rollout]) -> dict[str, float]:
+    """Give the last rollout the weights of its tasks, if they have any; and return the mean return
+    after adaptation in the worst share of tasks."""
+    state, episodes = rollouts[-1]
+    known = episodes.task_mask
+    sums = np.nansum(episodes.returns, axis=1)
+    returns = np.where(known, sums / np.maximum(episodes.episode_mask.sum(axis=1), 1), np.nan)
+    weights = sampler.weigh(returns)
+    if weights is None:
+        return {}
+    rollouts[-1] = Rollout(state, replace(episodes, task_weight=weights))
+    return {"return_worst": float((weights * returns)[known].mean())} if known.any() else {}

@@ -235,9 +235,11 @@ class MAMLAgent:
             query, explained = process_episodes(
                 part, self.policy, microbatch.params, self.returns, self.device
             )
-            weight = weight.to(query.advantage)
+            weight, task_weight = weight.to(query.advantage), None
+            if part.task_weight is not None:
+                task_weight = torch.from_numpy(part.task_weight).to(query.advantage)
             built = MetaMicrobatch(
-                microbatch.support, microbatch.inner, microbatch.params, query, weight
+                microbatch.support, microbatch.inner, microbatch.params, query, weight, task_weight
             )
             return built, explained
 

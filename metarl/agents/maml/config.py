@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,8 @@ class MAMLConfig(AgentConfig):
     """Number of tasks that the learner processes together; 0 chooses the fastest: all tasks on a
     GPU, one task per thread on a CPU, whose cache should hold them. Changes results by rounding
     only."""
+
+    weighs_tasks: ClassVar[bool] = True
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if scale := self.policy.obs_scale:

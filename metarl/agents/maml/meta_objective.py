@@ -51,7 +51,9 @@ class MetaObjective:
     """The mean over tasks of a surrogate loss after adaptation, as a function of meta-parameters.
 
     This is the objective of the meta-update of Finn et al. 2017, equation 1. At given
-    meta-parameters the adaptation is repeated on the stored support batches (algorithm 3).
+    meta-parameters the adaptation is repeated on the stored support batches (algorithm 3). Losses
+    and the Reptile direction are multiplied by the weights of the tasks, if they have any; KL
+    divergences and curvature are means over all tasks.
 
     Attributes:
         meta: the old meta-parameters, which played the support batches.
@@ -117,17 +119,17 @@ class MetaObjective:
     def _loss(
         self, policies: Sequence[Distribution], microbatch: MetaMicrobatch, outer: Surrogate
     ) -> Tensor:
-        """Return the loss of each task, (b,)."""
+        """Return the loss of each task, (b,), times its weight."""
         loss = outer(policies[-1], microbatch.query)
         if not self._needs_support:
-            return loss
+            return microbatch.weighted(loss)
         for policy, batch in zip(policies[:-1], microbatch.support, strict=True):
             if self._emaml_weight:
                 term = emaml_term(policy, batch, microbatch.return_weight)
                 loss = loss + self._emaml_weight * term
             if self._pre_adaptation_weight:
                 loss = loss + self._pre_adaptation_weight * outer(policy, batch)
-        return loss
+        return microbatch.weighted(loss)
 
     def gradient(
         self,
@@ -240,7 +242,8 @@ class MetaObjective:
             state = self._inner.step(self.meta, microbatch.inner, loss, rule_loss=batch.loss)
             # Sum over the tasks of W - phi in the notation of algorithm 2
             return concatenate(
-                (state.fast_params[name] - value).sum(0) for name, value in self.meta.items()
+                microbatch.weighted(state.fast_params[name] - value).sum(0)
+                for name, value in self.meta.items()
             )
 
         directions = self._pool.map(work, self._microbatches)

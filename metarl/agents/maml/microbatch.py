@@ -42,6 +42,7 @@ class MetaMicrobatch:
         adapted: the policy parameters after the adaptation, stacked (b, ...).
         query: the training batch played by the adapted parameters.
         return_weight: mean return after adaptation, standardised over the meta-batch, (b,).
+        task_weight: weight of each task in the loss, (b,); None for equal weights.
     """
 
     support: tuple[TrainingBatch, ...]
@@ -49,6 +50,13 @@ class MetaMicrobatch:
     adapted: Params
     query: TrainingBatch
     return_weight: Tensor
+    task_weight: Tensor | None = None
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """Return values of the tasks, (b, ...), times `task_weight`."""
+        if self.task_weight is None:
+            return values
+        return self.task_weight.view(-1, *[1] * (values.ndim - 1)) * values
 
     @property
     def num_tasks(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gymnasium.spaces import Box, Discrete
 
@@ -32,6 +32,8 @@ class RL2Config(AgentConfig):
     running_rewards: bool = True
     """Whether rewards are divided by running standard deviations: those of rewards in the inputs of
     the network, and of returns where it learns."""
+
+    weighs_tasks: ClassVar[bool] = True
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
