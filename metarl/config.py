@@ -129,11 +129,17 @@ class Config(Section):
                 f"(agent.kind: {' or '.join(able)}), got {self.agent.kind}; expected 1"
             )
         initial_proposal(sampling, self.env)
+        _ = self.training_env
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:
             raise ConfigError(f"agent.{error}") from None
         return self
+
+    @property
+    def training_env(self) -> TaskFamily:
+        """The task family as training plays it: `env`, with `sampling.nuisances`."""
+        return self.sampling.nuisances.applied(self.env)
 
     @property
     def num_threads(self) -> int:
@@ -165,7 +171,7 @@ class Config(Section):
         if state is None and isinstance(agent, NormalizedAgent):
             measure_observations(
                 agent,
-                self.env,
+                self.training_env,
                 self.sampling,
                 seed=self.seed,
                 num_threads=self.num_threads,

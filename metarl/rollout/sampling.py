@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from metarl.core.errors import MAX_ADAPTATIONS, ConfigError
-from metarl.core.schema import Section
-from metarl.envs import TaskFamily
+from metarl.core.schema import NotNegative, Section
+from metarl.envs import Perturbed, TaskFamily
 from metarl.rollout.risk import RiskConfig
+
+Steps: TypeAlias = Annotated[int, Field(ge=0, le=1000)]
+
+
+class NuisanceConfig(Section):
+    """Domain randomisation in training: perturbations whose strength each episode draws evenly from
+    a range, low and high included. Evaluation is without them, or has its own (`robust`)."""
+
+    observation_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
+    """Range of the standard deviation of normal noise on every number observed, in its own unit."""
+    action_delay: tuple[Steps, Steps] = (0, 0)
+    """Range of the number of control steps by which actions take effect late."""
+    motor_strength: tuple[NotNegative, NotNegative] = (1.0, 1.0)
+    """Range of the factor on actions, once they are clipped to the action space. For continuous
+    actions only."""
+
+    def applied(self, family: TaskFamily) -> TaskFamily:
+        """Return the family with these perturbations; the family itself if there are none.
+
+        Raises:
+            ConfigError: if a range is not one, or the family cannot be perturbed so; names the key.
+        """
+        if self == NuisanceConfig():
+            return family
+        try:
+            return Perturbed(family, **dict(self))
+        except ValueError as error:
+            raise ConfigError(f"sampling.nuisances.{error}") from error
 
 
 class SamplingConfig(Section):
@@ -26,6 +54,7 @@ class SamplingConfig(Section):
     """Number of fixed training tasks: the first tasks of the family's set `train`, with their index
     in the set as task id. 0 draws the tasks of each meta-batch from the task distribution."""
     risk: RiskConfig = RiskConfig()
+    nuisances: NuisanceConfig = NuisanceConfig()
 
     def max_steps(self, horizon: int) -> int:
         """Return the number of environment steps of a meta-iteration whose episodes all last

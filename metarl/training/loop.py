@@ -220,7 +220,7 @@ class Trainer:
             recorder = Recorder(run, agent)
             recorder.restore(state.iteration)
             num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
-            env = config.env.make_batch(num_episodes, config.num_threads)
+            env = config.training_env.make_batch(num_episodes, config.num_threads)
             timer = Timer(agent.device)
             tracker = start_tracker(run)
             monitor = TrainingMonitor(agent.max_update_kl)

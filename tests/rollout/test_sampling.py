@@ -5,7 +5,7 @@ import pytest
 
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import PointNav
+from metarl.envs import Perturbed, PointNav, TabularMDP
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
 
 FAMILY = PointNav()
@@ -66,3 +66,21 @@ def test_the_stream_alone_decides(train_tasks):
     assert np.array_equal(ids, same_ids)
     for other in (draw(4, **settings), draw(3, seed=1, **settings)):
         assert not np.array_equal(one, other[0])
+
+
+def test_nuisances_perturb_the_family():
+    """Only where there are any; a wrong one is named by its key."""
+    assert SamplingConfig().nuisances.applied(FAMILY) is FAMILY
+    ranges = {"action_delay": [0, 2], "motor_strength": [0.5, 1.0]}
+    family = SamplingConfig(nuisances=ranges).nuisances.applied(FAMILY)
+    expected = Perturbed(FAMILY, (0.0, 0.0), (0, 2), (0.5, 1.0))
+    assert family == expected
+    wrong = SamplingConfig(nuisances={"motor_strength": [1.0, 0.5]})
+    with pytest.raises(ConfigError, match=r"^sampling\.nuisances\.motor_strength: expected low <="):
+        wrong.nuisances.applied(FAMILY)
+    with pytest.raises(ConfigError, match="are choices, which have no strength"):
+        SamplingConfig(nuisances=ranges).nuisances.applied(TabularMDP())
+    with pytest.raises(
+        ConfigError, match=r"action_delay\[1\]: expected between 0 and 1000"
+    ):
+        SamplingConfig(nuisances={"action_delay": [0, -1]})

@@ -273,6 +273,26 @@ def test_the_whole_distribution_is_no_risk(tmp_path, finished):
     assert first["improvement"] != plain["improvement"]
 
 
+def test_nuisances_are_of_training_alone(tmp_path, finished):
+    """And the same on any number of threads, and after a break."""
+    nuisances = {
+        "observation_noise": [0.0, 0.1],
+        "action_delay": [0, 2],
+        "motor_strength": [0.2, 0.4],
+    }
+    settings = {"sampling.nuisances": nuisances, "iterations": 2, "checkpoint_every": 1}
+    runs = [train(tiny(**settings, threads=n), tmp_path / str(n)) for n in (1, 2)]
+    assert_same_outcome(runs[0].directory, runs[1].directory)
+    killed_after_first_iteration(runs[0].directory, tmp_path / "killed")
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", runs[0].directory)
+    assert runs[0].metrics()[0] != finished.metrics()[0]
+    assert runs[0].config.env == finished.config.env
+    fresh = [run.config.make_agent() for run in (runs[0], finished)]
+    results = [evaluate(agent, finished.config.env, tasks=2, episodes=2) for agent in fresh]
+    assert np.array_equal(results[0].returns, results[1].returns)
+
+
 @pytest.mark.parametrize("kind", ["pearl", "varibad"])
 def test_agents_that_do_not_weigh_tasks_refuse_risk(kind):
     data = {"env": {"family": "point_nav"}, "agent": {"kind": kind}}
