@@ -80,7 +80,5 @@ def test_nuisances_perturb_the_family():
         wrong.nuisances.applied(FAMILY)
     with pytest.raises(ConfigError, match="are choices, which have no strength"):
         SamplingConfig(nuisances=ranges).nuisances.applied(TabularMDP())
-    with pytest.raises(
-        ConfigError, match=r"action_delay\[1\]: expected between 0 and 1000"
-    ):
+    with pytest.raises(ConfigError, match=r"action_delay\[1\]: expected between 0 and 1000"):
         SamplingConfig(nuisances={"action_delay": [0, -1]})
