@@ -53,6 +53,15 @@ class TaskFamily(ABC):
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 
+    def __init_subclass__(cls) -> None:
+        """Take the coordinates of tasks from a class that draws its tasks in another way than its
+        base class, and says nothing of coordinates."""
+        super().__init_subclass__()
+        own = vars(cls).keys()
+        if "sample_tasks" in own and not own & {"uniform_tasks", "num_coordinates"}:
+            cls.uniform_tasks = False
+            cls.num_coordinates = TaskFamily.num_coordinates
+
     def __post_init__(self) -> None:
         if self.horizon < 1:
             raise ValueError(f"horizon: expected at least 1, got {self.horizon}")

@@ -41,6 +41,7 @@ METHODS = {
     "maml_ppo": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 0.0},
     "promp": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 5e-4},
     "reptile": {"agent.outer.update": "reptile"},
+    "robust_maml": {"sampling.risk.alpha": 0.2},
     "pretrained": {"sampling.adaptation_steps": 0},
     "oracle": {
         "sampling.adaptation_steps": 0,
@@ -58,6 +59,7 @@ USUAL = {
     "agent.inner.first_order": False,
     "agent.outer.update": "trpo",
     "env.observe_task": False,
+    "sampling.risk.alpha": 1.0,
 }
 
 # Other settings of a method, and agents of other kinds
