@@ -9,7 +9,6 @@ import numpy as np
 
 from metarl.envs.base import SPLITS, TaskFamily
 from metarl.envs.contract.recording import (
-    Skipped,
     Violation,
     expect,
     random_tasks,
@@ -78,7 +77,7 @@ def sampling_randomness(family: TaskFamily) -> str:
 def task_coordinates(family: TaskFamily) -> str:
     """Tasks at evenly drawn coordinates are distributed like sampled tasks, number by number."""
     if not family.num_coordinates:
-        raise Skipped("its tasks have no coordinates (num_coordinates is 0)")
+        return "its tasks have no coordinates (num_coordinates is 0)"
     size = 1000
     even = np.random.default_rng([4, 0]).random((size, family.num_coordinates))
     found, drawn = family.tasks_at(even), random_tasks(family, size)
