@@ -60,7 +60,7 @@ class TaskFamily(ABC):
         own = vars(cls).keys()
         if "sample_tasks" in own and not own & {"uniform_tasks", "num_coordinates"}:
             cls.uniform_tasks = False
-            cls.num_coordinates = TaskFamily.num_coordinates
+            cls.num_coordinates = TaskFamily.num_coordinates  # pyright: ignore[reportAttributeAccessIssue]
 
     def __post_init__(self) -> None:
         if self.horizon < 1:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ PROTOTYPES = "prototypical network"
 
 def all_images() -> Tensor:
     """Return the images by rotation and digit, (4, 10, images, 64), with values in [-1, 1]."""
-    digits = load_digits()
+    digits: Any = load_digits()
     number = np.bincount(digits.target).min()
     by_digit = [digits.images[digits.target == digit][:number] for digit in range(10)]
     upright = torch.tensor(np.stack(by_digit), dtype=torch.float32) / 8 - 1
@@ -66,7 +67,7 @@ def draw_tasks(
     return seen_x, seen_y, new_x, new_y
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     relu = nn.ReLU()
     return nn.Sequential(nn.Linear(64, 64), relu, nn.Linear(64, 64), relu, nn.Linear(64, WAYS))
 

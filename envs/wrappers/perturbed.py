@@ -95,7 +95,8 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         if low == high:
             return np.full(self.num_episodes, float(low))
         if name == "action_delay":
-            return np.array([float(rng.integers(low, high, endpoint=True)) for rng in rngs])
+            limits = int(low), int(high)
+            return np.array([float(rng.integers(*limits, endpoint=True)) for rng in rngs])
         return np.array([rng.uniform(low, high) for rng in rngs])
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
