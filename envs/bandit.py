@@ -37,6 +37,7 @@ class Bandit(TaskFamily):
 
     name: ClassVar[str] = "bandit"
     source: ClassVar[str] = "Duan et al. 2016 (RL2)"
+    uniform_tasks: ClassVar[bool] = True
     no_ood_reason: ClassVar[str] = "its tasks are all probabilities there are"
 
     def __post_init__(self) -> None:

@@ -51,8 +51,19 @@ class TaskFamily(ABC):
     dynamics_tasks: ClassVar[bool] = False
     """Whether the numbers of a task are parameters of the dynamics, which may drift while an agent
     adapts (`sampling.drift`)."""
+    uniform_tasks: ClassVar[bool] = False
+    """Whether tasks are drawn evenly from the task space, each number for itself."""
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
+
+    def __init_subclass__(cls) -> None:
+        """Take the coordinates of tasks from a class that draws its tasks in another way than its
+        base class, and says nothing of coordinates."""
+        super().__init_subclass__()
+        own = vars(cls).keys()
+        if "sample_tasks" in own and not own & {"uniform_tasks", "num_coordinates"}:
+            cls.uniform_tasks = False
+            cls.num_coordinates = TaskFamily.num_coordinates  # pyright: ignore[reportAttributeAccessIssue]
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -115,6 +126,21 @@ class TaskFamily(ABC):
     @abstractmethod
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         """Draw tasks from the distribution, (num_tasks, task_dim) float64."""
+
+    @property
+    def num_coordinates(self) -> int:
+        """Number k of the coordinates of a task (`tasks_at`); 0 for tasks without coordinates."""
+        return self.task_space.shape[0] if self.uniform_tasks else 0
+
+    def tasks_at(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return the tasks at coordinates, (n, task_dim) float64.
+
+        Args:
+            coordinates: (n, k), in [0, 1]. Independent, evenly drawn coordinates give tasks of the
+                distribution of `sample_tasks`.
+        """
+        low, high = (np.asarray(x, np.float64) for x in (self.task_space.low, self.task_space.high))
+        return low + (high - low) * coordinates
 
     def in_distribution(self, task: np.ndarray) -> bool:
         """Return whether `sample_tasks` could draw a task, (task_dim,)."""

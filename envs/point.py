@@ -109,6 +109,15 @@ class PointNav(TaskFamily):
             return self._on_circle(rng.uniform(0.0, math.pi, num_tasks))
         return rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2))
 
+    @property
+    def num_coordinates(self) -> int:
+        return {"square": 2, "semicircle": 1, "corners": 0}[self.region]
+
+    def tasks_at(self, coordinates: np.ndarray) -> np.ndarray:
+        if self.region == "semicircle":
+            return self._on_circle(math.pi * coordinates[:, 0])
+        return super().tasks_at(coordinates)
+
     def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         if self.region == "semicircle":
             return self._on_circle(rng.uniform(-math.pi, 0.0, num_tasks))

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
-from metarl.agents import KINDS, AgentConfig, AgentSetup, MetaAgent, make_agent, make_agent_config
+from metarl.agents import (
+    KINDS,
+    AgentConfig,
+    AgentSetup,
+    MetaAgent,
+    agent_config_class,
+    make_agent,
+    make_agent_config,
+)
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
@@ -21,6 +29,7 @@ from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampling import SamplingConfig
+from metarl.rollout.task_sampler import initial_proposal
 
 
 def make_family(values: Any) -> TaskFamily:
@@ -119,11 +128,24 @@ class Config(Section):
             reason = f"agent.kind {self.agent.kind}, which learns from one task at a time"
             value = getattr(sampling, key)
             check(False, f"sampling.{key}", f"{default} with {reason}", value)
+        if sampling.risk.alpha < 1 and not self.agent.weighs_tasks:
+            able = [kind for kind in KINDS if agent_config_class(kind).weighs_tasks]
+            raise ConfigError(
+                f"sampling.risk.alpha: {sampling.risk.alpha} needs an agent that weighs tasks "
+                f"(agent.kind: {' or '.join(able)}), got {self.agent.kind}; expected 1"
+            )
+        initial_proposal(sampling, self.env)
+        _ = self.training_env
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:
             raise ConfigError(f"agent.{error}") from None
         return self
+
+    @property
+    def training_env(self) -> TaskFamily:
+        """The task family as training plays it: `env`, with `sampling.nuisances`."""
+        return self.sampling.nuisances.applied(self.env)
 
     @property
     def num_threads(self) -> int:
@@ -155,7 +177,7 @@ class Config(Section):
         if state is None and isinstance(agent, NormalizedAgent):
             measure_observations(
                 agent,
-                self.env,
+                self.training_env,
                 self.sampling,
                 seed=self.seed,
                 num_threads=self.num_threads,

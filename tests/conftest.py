@@ -223,6 +223,8 @@ class MetaProblem:
 
         def only(x, task: int):
             """The row of a task in whatever has one."""
+            if x is None:
+                return None
             if isinstance(x, torch.Tensor):
                 return x[task : task + 1]
             if isinstance(x, dict):

@@ -41,6 +41,7 @@ METHODS = {
     "maml_ppo": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 0.0},
     "promp": {"agent.outer.update": "ppo", "agent.outer.inner_kl_weight": 5e-4},
     "reptile": {"agent.outer.update": "reptile"},
+    "robust_maml": {"sampling.risk.alpha": 0.2},
     "pretrained": {"sampling.adaptation_steps": 0},
     "oracle": {
         "sampling.adaptation_steps": 0,
@@ -58,13 +59,14 @@ USUAL = {
     "agent.inner.first_order": False,
     "agent.outer.update": "trpo",
     "env.observe_task": False,
+    "sampling.risk.alpha": 1.0,
 }
 
 CONTINUAL = "continual_"
 """Beginning of the names of configs that train a method on sequences of tasks."""
 
 # Other settings of a method, and agents of other kinds
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned", "rl2", "pearl"}
+SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
 
 
 @pytest.mark.parametrize("name", config_names())
@@ -100,7 +102,8 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
 
 
 def test_every_method_has_a_config_for_point_nav():
-    named = {name.partition("/")[2] for name in config_names() if name.startswith("point_nav/")}
+    names = [name for name in config_names() if name.startswith("point_nav/")]
+    named = {name.partition("/")[2] for name in names if load_config(name).agent.kind == "maml"}
     named = {name for name in named if not name.startswith(CONTINUAL)}
     assert named - SETTINGS == METHODS.keys()
 
@@ -428,6 +431,11 @@ def test_one_task_cannot_be_compared_with_others():
             for family, kind in (("point_nav", "pearl"), ("gridworld", "varibad"))
         ),
         (
+            "point_nav/robust_maml",
+            {"sampling.sequence": 2},
+            "sampling.risk.alpha: expected 1 with sequences, got 0.2",
+        ),
+        (
             "point_nav/reptile",
             {"sampling.sequence": 2},
             "agent.outer.update: reptile makes no sense here: sampling.sequence is 2, and reptile "
@@ -465,6 +473,11 @@ def test_sequences_that_cannot_be_trained_on_are_refused(name, values, expected)
             "walker_params/maml_trpo",
             {"sampling.train_tasks": 100},
             "sampling.train_tasks, which would drift to other tasks",
+        ),
+        (
+            "walker_params/maml_trpo",
+            {"sampling.risk.alpha": 0.5, "sampling.risk.oversampling": 0.5},
+            "sampling.risk.oversampling, whose tasks stay the same",
         ),
     ],
 )

@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "results of step": batches.results_of_step,
     "stability": physics.stability,
     "sampling's randomness": tasks.sampling_randomness,
+    "task coordinates": tasks.task_coordinates,
     "task sets": tasks.task_sets,
     "task effect": identifiability.task_effect,
     "hidden task": identifiability.hidden_task,

@@ -8,10 +8,18 @@ import itertools
 import numpy as np
 
 from metarl.envs.base import SPLITS, TaskFamily
-from metarl.envs.contract.recording import Violation, expect, random_tasks, unused_global_rngs
+from metarl.envs.contract.recording import (
+    Violation,
+    expect,
+    random_tasks,
+    unused_global_rngs,
+)
 
 REQUIRED_SPLITS = ("train", "validation", "test")
 """The task sets that every family must have."""
+MAX_QUANTILE_ERROR = 0.08
+"""Largest difference of the distribution functions of two samples of 1000 equally distributed
+numbers; larger ones are less probable than 1 in 200 (Kolmogorov and Smirnov)."""
 SET_SIZES = (50, 10, 1)  # tasks of each set to compare: the largest number that the set has
 
 
@@ -63,6 +71,30 @@ def sampling_randomness(family: TaskFamily) -> str:
         not np.array_equal(drawn[0], random_tasks(family, 20, seed=1)),
         "two generators gave the same 20 tasks; draw them from the generator that is given",
     )
+    return ""
+
+
+def task_coordinates(family: TaskFamily) -> str:
+    """Tasks at evenly drawn coordinates are distributed like sampled tasks, number by number."""
+    if not family.num_coordinates:
+        return "its tasks have no coordinates (num_coordinates is 0)"
+    size = 1000
+    even = np.random.default_rng([4, 0]).random((size, family.num_coordinates))
+    found, drawn = family.tasks_at(even), random_tasks(family, size)
+    expect(
+        found.shape == drawn.shape and found.dtype == np.float64,
+        f"tasks_at: expected float64 of the shape {drawn.shape}, got {found.dtype}, {found.shape}",
+    )
+    for number in range(found.shape[1]):
+        pair = [np.sort(tasks[:, number]) for tasks in (found, drawn)]
+        grid = np.concatenate(pair)
+        shares = [np.searchsorted(each, grid, side="right") / size for each in pair]
+        error = float(np.abs(shares[0] - shares[1]).max())
+        expect(
+            error <= MAX_QUANTILE_ERROR,
+            f"tasks_at: number {number} of a task is not distributed as by sample_tasks; write "
+            "tasks_at anew, or have num_coordinates return 0",
+        )
     return ""
 
 

@@ -56,6 +56,7 @@ class GymnasiumFamily(ExternalFamily):
     name: ClassVar[str] = "gymnasium"
     source: ClassVar[str] = "Gymnasium, or your own"
     dynamics_tasks: ClassVar[bool] = True
+    uniform_tasks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -175,8 +175,21 @@ class AntGoal(Ant):
         if self.region == "square":
             return rng.uniform(-self.goal_range, self.goal_range, (num_tasks, 2))
         angle = rng.uniform(-math.pi, math.pi, num_tasks)
-        radius = self.goal_range * np.sqrt(rng.uniform(0.0, 1.0, num_tasks))
+        return self._in_disk(angle, rng.uniform(0.0, 1.0, num_tasks))
+
+    def _in_disk(self, angle: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Return goals, (n, 2), with the shares (n,) of the disk's area nearer to its centre."""
+        radius = self.goal_range * np.sqrt(share)
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+    @property
+    def num_coordinates(self) -> int:
+        return 2
+
+    def tasks_at(self, coordinates: np.ndarray) -> np.ndarray:
+        if self.region == "square":
+            return super().tasks_at(coordinates)
+        return self._in_disk(math.pi * (2 * coordinates[:, 0] - 1), coordinates[:, 1])
 
     def in_distribution(self, task: np.ndarray) -> bool:
         inside = self.region == "square" or math.hypot(*task) <= self.goal_range

@@ -44,6 +44,7 @@ class RandomParams(MujocoFamily):
 
     source: ClassVar[str] = "Rothfuss et al. 2019 (ProMP)"
     dynamics_tasks: ClassVar[bool] = True
+    uniform_tasks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

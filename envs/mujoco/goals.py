@@ -28,6 +28,8 @@ class VelocityGoal(MujocoFamily):
     Out of distribution are velocities beyond the upper limit, by up to half of the range.
     """
 
+    uniform_tasks: ClassVar[bool] = True
+
     goal_low: float = 0.0
     """The smallest goal velocity, m/s."""
     goal_high: float = 2.0
@@ -74,6 +76,10 @@ class DirectionGoal(MujocoFamily):
     plane: ClassVar[bool] = False
     """Whether tasks are headings."""
     no_ood_reason: ClassVar[str] = "it has every direction there is"
+
+    @property
+    def num_coordinates(self) -> int:
+        return int(self.plane)
 
     @property
     def task_space(self) -> Box:

@@ -123,6 +123,13 @@ class HalfCheetahBody(HalfCheetah):
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return power(2.0, rng.uniform(-1.0, 1.0, (num_tasks, 3)))
 
+    @property
+    def num_coordinates(self) -> int:
+        return 3
+
+    def tasks_at(self, coordinates: np.ndarray) -> np.ndarray:
+        return power(2.0, 2 * coordinates - 1)
+
     def apply_task(self, batch: Batch, tasks: np.ndarray) -> None:
         rows, index = np.unique(tasks, axis=0, return_inverse=True)
         models = [self.task_model(row) for row in rows]

@@ -64,6 +64,13 @@ class FamilyWrapper(TaskFamily):
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return self.family.sample_tasks(rng, num_tasks)
 
+    @property
+    def num_coordinates(self) -> int:
+        return self.family.num_coordinates
+
+    def tasks_at(self, coordinates: np.ndarray) -> np.ndarray:
+        return self.family.tasks_at(coordinates)
+
     def in_distribution(self, task: np.ndarray) -> bool:
         return self.family.in_distribution(task)
 

@@ -11,34 +11,54 @@ from gymnasium.spaces import Box, Discrete
 from metarl.envs.base import StepResult
 from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
+PERTURBATIONS = ("observation_noise", "action_delay", "motor_strength")
+"""The fields of `Perturbed` that perturb."""
+
 
 @dataclass(frozen=True)
 class Perturbed(FamilyWrapper):
-    """A family with noisy observations, delayed actions or weaker motors."""
+    """A family with noisy observations, delayed actions or weaker motors.
 
-    observation_noise: float = 0.0
+    The value of each field is a number, or a range (low, high), both included, from which each
+    episode draws its own, evenly.
+    """
+
+    observation_noise: float | tuple[float, float] = 0.0
     """Standard deviation of normal noise on every number observed, in its own unit."""
-    action_delay: int = 0
+    action_delay: int | tuple[int, int] = 0
     """How many control steps later an action takes effect; until the first one does, the action is
     zero (of a Discrete space the first)."""
-    motor_strength: float = 1.0
+    motor_strength: float | tuple[float, float] = 1.0
     """Factor on actions, once they are clipped to the action space: the motors' share of the force
     they had in training. For Box actions only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("observation_noise", "action_delay", "motor_strength"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if self.motor_strength != 1 and isinstance(self.action_space, Discrete):
+        for name in PERTURBATIONS:
+            low, high = self.limits(name)
+            if not low >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {low}")
+            if not low <= high:
+                raise ValueError(f"{name}: expected low <= high, got ({low}, {high})")
+        if self.limits("motor_strength") != (1, 1) and isinstance(self.action_space, Discrete):
             raise ValueError(
                 f"motor_strength: the actions of {self.name} are choices, which have no strength"
             )
 
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the range of a field, which is its only value twice if that is a number."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value, value)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether observations have noise in any episode."""
+        return self.limits("observation_noise")[1] > 0
+
     @property
     def observation_space(self) -> Box:
         space = self.family.observation_space
-        return Box(-np.inf, np.inf, space.shape, np.float64) if self.observation_noise else space
+        return Box(-np.inf, np.inf, space.shape, np.float64) if self.is_noisy else space
 
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> PerturbedBatchEnv:
         return PerturbedBatchEnv(self, num_episodes, num_threads)
@@ -53,16 +73,31 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         family, count = self.family, self.num_episodes
         obs = self.batch_env.reset(tasks, rngs)
         self._steps = np.zeros(count, np.int64)  # taken by each episode
-        # Ring buffer of delayed actions of each episode, (N, delay, action_dim).
-        self._delayed = np.zeros((count, family.action_delay, family.action_dim))
+        # Of each episode, (N,)
+        self._noise_std = self._drawn("observation_noise", rngs).astype(np.float32)
+        self._delay = self._drawn("action_delay", rngs).astype(np.int64)
+        self._strength = self._drawn("motor_strength", rngs)
+        # Ring buffer of delayed actions of each episode, (N, largest delay, action_dim).
+        self._delayed = np.zeros((count, int(family.limits("action_delay")[1]), family.action_dim))
         shape = (family.horizon + 1, obs.shape[1])
         # (N, T + 1, obs_dim)
         self._noise = (
             np.stack([rng.standard_normal(shape, np.float32) for rng in rngs])
-            if family.observation_noise
+            if family.is_noisy
             else None
         )
         return self.transform_obs(obs)
+
+    def _drawn(self, name: str, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Return the value of a field in each episode, (N,) float64. A range of one value, as that
+        of a number, draws nothing."""
+        low, high = self.family.limits(name)
+        if low == high:
+            return np.full(self.num_episodes, float(low))
+        if name == "action_delay":
+            limits = int(low), int(high)
+            return np.array([float(rng.integers(*limits, endpoint=True)) for rng in rngs])
+        return np.array([rng.uniform(low, high) for rng in rngs])
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         return super().step(self._effective(action, ids), ids)
@@ -76,16 +111,17 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         if isinstance(self.family.action_space, Discrete):
             self.action_indices(action, ids)  # refuse a wrong index now, not when it takes effect
         effective = np.array(action, np.float64)
-        if delay := self.family.action_delay:
-            place = self._steps[rows] % delay
-            due = self._delayed[rows, place]
-            self._delayed[rows, place] = effective[rows]
-            effective[rows] = due
+        late = rows[self._delay[rows] > 0]
+        if late.size:
+            place = self._steps[late] % self._delay[late]
+            due = self._delayed[late, place]
+            self._delayed[late, place] = effective[late]
+            effective[late] = due
         self._steps[rows] += 1
-        if self.family.motor_strength != 1:
+        if self.family.limits("motor_strength") != (1, 1):
             space = self.family.action_space
             assert isinstance(space, Box)
-            effective = self.family.motor_strength * np.clip(effective, space.low, space.high)
+            effective = self._strength[:, None] * np.clip(effective, space.low, space.high)
         return effective
 
     def transform_obs(self, obs: np.ndarray) -> np.ndarray:
@@ -94,4 +130,4 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         # Steps beyond the horizon reuse the last noise.
         steps = np.minimum(self._steps, self.family.horizon)
         noise = self._noise[np.arange(self.num_episodes), steps]
-        return obs + self.family.observation_noise * noise
+        return obs + self._noise_std[:, None] * noise

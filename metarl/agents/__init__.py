@@ -32,6 +32,8 @@ __all__ = [
     "AgentSetup",
     "MetaAgent",
     "Rollout",
+    "agent_config_class",
+    "check_fits",
     "is_available",
     "make_agent",
     "measuring_actor",

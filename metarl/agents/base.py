@@ -125,6 +125,8 @@ class MetaAgent(Protocol):
         Args:
             rollouts: the rollouts before, between and after the adaptations, at least one; in
                 training on sequences, those of `metarl.rollout.sampling.sequence_phases`.
+            rollouts: the rollouts before, between and after the adaptations, at least one. The
+                last episodes may have a `task_weight`; see `AgentConfig.weighs_tasks`.
             rng: random number generator of the update.
             timer: measures the sections of the update.
 
@@ -180,6 +182,9 @@ class AgentConfig(Section):
     learns_sequences: ClassVar[bool] = False
     """Whether the agent can be trained on sequences of tasks (`sampling.sequence`), and on tasks
     that drift (`sampling.drift`)."""
+    weighs_tasks: ClassVar[bool] = False
+    """Whether `MetaAgent.update` multiplies the objective of each task by the `task_weight` of the
+    last episodes."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

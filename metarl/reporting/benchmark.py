@@ -68,7 +68,7 @@ def bench(config: Config, repeats: int = 3) -> Bench:
     check(repeats >= 1, "repeats", "at least 1", repeats)
     agent = config.make_agent()
     num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
-    env = config.env.make_batch(num_episodes, config.num_threads)
+    env = config.training_env.make_batch(num_episodes, config.num_threads)
     keep_freed_memory()
     timer = Timer(agent.device)
     limits, seconds, sections = [], [], []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PER_TASK = ("tasks", "task_ids")  # arrays without an axis E
+PER_TASK = ("tasks", "task_ids", "task_weight")  # arrays without an axis E
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Episodes:
             defines no success.
         memory: (B, E, k) float32, the memory of the actor after the last step of each episode; None
             for actors without a memory.
+        task_weight: (B,) float64, weight of each task in the objective of an update; None for equal
+            weights.
     """
 
     obs: np.ndarray
@@ -46,6 +48,7 @@ class Episodes:
     task_ids: np.ndarray | None = None
     success: np.ndarray | None = None
     memory: np.ndarray | None = None
+    task_weight: np.ndarray | None = None
 
     @property
     def episode_mask(self) -> np.ndarray:

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from metarl.core.errors import MAX_ADAPTATIONS, MAX_SEQUENCE, ConfigError, check
-from metarl.core.schema import Section
-from metarl.envs import TaskFamily
+from metarl.core.schema import NotNegative, Section
+from metarl.envs import Perturbed, TaskFamily
+from metarl.rollout.risk import RiskConfig
+
+Steps: TypeAlias = Annotated[int, Field(ge=0, le=1000)]
+
+
+class NuisanceConfig(Section):
+    """Domain randomisation in training: perturbations whose strength each episode draws evenly from
+    a range, low and high included. Evaluation is without them, or has its own (`robust`)."""
+
+    observation_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
+    """Range of the standard deviation of normal noise on every number observed, in its own unit."""
+    action_delay: tuple[Steps, Steps] = (0, 0)
+    """Range of the number of control steps by which actions take effect late."""
+    motor_strength: tuple[NotNegative, NotNegative] = (1.0, 1.0)
+    """Range of the factor on actions, once they are clipped to the action space. For continuous
+    actions only."""
+
+    def applied(self, family: TaskFamily) -> TaskFamily:
+        """Return the family with these perturbations; the family itself if there are none.
+
+        Raises:
+            ConfigError: if a range is not one, or the family cannot be perturbed so; names the key.
+        """
+        if self == NuisanceConfig():
+            return family
+        try:
+            return Perturbed(family, **dict(self))
+        except ValueError as error:
+            raise ConfigError(f"sampling.nuisances.{error}") from error
 
 
 class SamplingConfig(Section):
@@ -28,12 +57,13 @@ class SamplingConfig(Section):
     """Length of the sequences of tasks in training. An agent adapts to the tasks of a sequence one
     after another, from its state after the task before, and finally plays the earlier tasks again
     (continual learning). `num_tasks` is the number of sequences then."""
-
     drift: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Drift of the tasks while an agent adapts, for tasks that are parameters of the dynamics: each
     phase is played on the task of the phase before, with every number moved by a normal step whose
     standard deviation is this fraction of the number's range, and kept in the range. The agent
     learns to adapt from one version of the environment to the next (Al-Shedivat et al. 2018)."""
+    risk: RiskConfig = RiskConfig()
+    nuisances: NuisanceConfig = NuisanceConfig()
 
     @property
     def phases(self) -> list[Phase]:
@@ -67,6 +97,7 @@ class SamplingConfig(Section):
             self._check_drift(family)
         if self.sequence == 1:
             return
+        check(self.risk.alpha == 1, "sampling.risk.alpha", "1 with sequences", self.risk.alpha)
         expected = "1 with sampling.adaptation_steps 0, which adapts to no task"
         check(self.adaptation_steps > 0, "sampling.sequence", expected, self.sequence)
         for number, source in (
@@ -84,6 +115,7 @@ class SamplingConfig(Section):
             (self.adaptation_steps > 0, "sampling.adaptation_steps 0, which adapts to no task"),
             (self.sequence == 1, "sampling.sequence above 1, whose tasks come back unchanged"),
             (self.train_tasks == 0, "sampling.train_tasks, which would drift to other tasks"),
+            (self.risk.oversampling == 0, "sampling.risk.oversampling, whose tasks stay the same"),
         )
         for fits, reason in conditions:
             check(fits, "sampling.drift", f"0 with {reason}", self.drift)

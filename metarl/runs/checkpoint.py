@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from metarl.core.parsing import is_number
 from metarl.runs.packed import DamagedFile, pack, unpack
 
-FORMAT = 3  # the format of new checkpoints
-OLDEST_FORMAT = 2  # the oldest readable format; format 3 adds numbers in `agent`
+FORMAT = 4  # the format of new checkpoints
+OLDEST_FORMAT = 2
+"""The oldest readable format. Format 3 adds numbers in `agent`, format 4 `sampler`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Checkpoint:
         env_steps: number of environment steps of these iterations.
         best_return: return after adaptation of `best.pt`, undiscounted; -inf before the first one.
         agent: state of the agent (`MetaAgent.state_dict`): CPU tensors and finite numbers by name.
+        sampler: state of the sampler of tasks (`TaskSampler.state_dict`), likewise.
 
     Raises:
         TypeError: if a field has another type.
@@ -35,16 +37,19 @@ class Checkpoint:
     env_steps: int
     best_return: float
     agent: Mapping[str, Any]
+    sampler: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, kind in (("iteration", int), ("env_steps", int), ("best_return", float)):
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{name}: expected {kind.__name__}, got {value!r}")
-        if not isinstance(self.agent, dict) or not all(
-            isinstance(value, Tensor) or is_number(value) for value in self.agent.values()
-        ):
-            raise TypeError("agent: expected tensors and finite numbers by name")
+        for name in ("agent", "sampler"):
+            state = getattr(self, name)
+            if not isinstance(state, dict) or not all(
+                isinstance(value, Tensor) or is_number(value) for value in state.values()
+            ):
+                raise TypeError(f"{name}: expected tensors and finite numbers by name")
 
 
 def average(checkpoints: Sequence[Checkpoint], may_average: Callable[[str], bool]) -> Checkpoint:

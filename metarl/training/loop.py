@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from metarl.agents import MetaAgent
+from metarl.agents import MetaAgent, check_fits
 from metarl.config import Config
 from metarl.core.errors import ConfigError, UserError, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
+from metarl.rollout.task_sampler import TaskSampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
@@ -208,14 +209,18 @@ class Trainer:
                 return Run(self.directory, self._begun)
             announce(run, state.iteration if state else 0)
             agent = self._agent_of(state)
-            state = state or Checkpoint(0, 0, -np.inf, agent.state_dict())
+            sampler = TaskSampler(config.sampling, config.env)
+            if state is not None and state.iteration:
+                check_fits(state.sampler, sampler.state_dict())
+                sampler.load_state_dict(state.sampler)
+            state = state or Checkpoint(0, 0, -np.inf, agent.state_dict(), sampler.state_dict())
             keep_freed_memory()
             run.rewind(state.iteration)
             self._record_changes(state.iteration)
             recorder = Recorder(run, agent)
             recorder.restore(state.iteration)
             num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
-            env = config.env.make_batch(num_episodes, config.num_threads)
+            env = config.training_env.make_batch(num_episodes, config.num_threads)
             timer = Timer(agent.device)
             tracker = start_tracker(run)
             monitor = TrainingMonitor(agent.max_update_kl)
@@ -231,7 +236,7 @@ class Trainer:
                     failures: list[Failure] = []
                     try:
                         metrics = meta_iteration(
-                            config, agent, env, iteration, timer, failures, recorder
+                            config, agent, env, iteration, timer, failures, recorder, sampler
                         )
                     except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
                         run.record(done, [*failures, *failures_of(error)])
@@ -264,7 +269,9 @@ class Trainer:
                     recent = mean_return(returns[-config.checkpoint_every :])
                     best = due and recent > state.best_return
                     best_return = recent if best else state.best_return
-                    state = Checkpoint(done, env_steps, best_return, agent.state_dict())
+                    state = Checkpoint(
+                        done, env_steps, best_return, agent.state_dict(), sampler.state_dict()
+                    )
                     if due or stop:
                         run.save(state, best=best, keep=due)
                     if due:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from metarl.agents import MetaAgent
+import numpy as np
+
+from metarl.agents import MetaAgent, Rollout
 from metarl.agents.base import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
@@ -14,7 +17,8 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes, mean_return, success_rate
 from metarl.rollout.failures import Failure, failures_of
-from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
+from metarl.rollout.sampling import SamplingConfig
+from metarl.rollout.task_sampler import TaskSampler
 
 
 def meta_iteration(
@@ -25,6 +29,7 @@ def meta_iteration(
     timer: Timer,
     failures: list[Failure],
     recorder: Callable[[int, Sequence[Episodes]], None] | None = None,
+    sampler: TaskSampler | None = None,
 ) -> dict[str, Any]:
     """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
 
@@ -38,6 +43,7 @@ def meta_iteration(
         recorder: called before the update with the number of the iteration, from 1, and its
             episodes phase by phase; None gives them to the agent only, by
             `metarl.agents.base.record`.
+        sampler: draws and weighs the tasks; None for a new one.
 
     Returns:
         The metrics: number of environment `steps`; returns averaged over the episodes that did not
@@ -48,7 +54,8 @@ def meta_iteration(
     """
     stops = config.on_failure == "stop"
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
-    tasks, task_ids = sample_meta_batch(config.sampling, config.env, rng)
+    sampler = sampler or TaskSampler(config.sampling, config.env)
+    tasks, task_ids = sampler.sample(rng)
     rollouts = list(
         adaptation_rollouts(
             agent,
@@ -70,6 +77,7 @@ def meta_iteration(
         record(agent, iteration + 1, phases)
     else:
         recorder(iteration + 1, phases)
+    risk = weigh_tasks(sampler, rollouts)
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False
@@ -86,6 +94,7 @@ def meta_iteration(
     return {
         "steps": sum(episodes.num_steps for episodes in phases),
         **return_metrics(config.sampling, phases),
+        **risk,
         **({} if stops else skipped),
         **diagnostics,
     }
@@ -109,3 +118,17 @@ def return_metrics(sampling: SamplingConfig, phases: Sequence[Episodes]) -> dict
     found["adaptation_gain"] = None if before is None or after is None else after - before
     rates = {f"success_{name}": success_rate(group) for name, group in groups.items()}
     return found | {name: rate for name, rate in rates.items() if rate is not None}
+
+
+def weigh_tasks(sampler: TaskSampler, rollouts: list[Rollout]) -> dict[str, float]:
+    """Give the last rollout the weights of its tasks, if they have any; and return the mean return
+    after adaptation in the worst share of tasks."""
+    state, episodes = rollouts[-1]
+    known = episodes.task_mask
+    sums = np.nansum(episodes.returns, axis=1)
+    returns = np.where(known, sums / np.maximum(episodes.episode_mask.sum(axis=1), 1), np.nan)
+    weights = sampler.weigh(returns)
+    if weights is None:
+        return {}
+    rollouts[-1] = Rollout(state, replace(episodes, task_weight=weights))
+    return {"return_worst": float((weights * returns)[known].mean())} if known.any() else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import compare_methods, references, sinusoid
+from examples import compare_methods, digits, references, sinusoid
 from examples.reproduce import figures, measure
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
@@ -71,6 +71,12 @@ def test_the_table_of_methods_is_that_of_the_stored_results():
 def test_the_table_of_sinusoids_is_that_of_the_stored_results():
     stored = json.loads((ROOT / "docs/results/sinusoid.json").read_text())
     assert sinusoid.table(stored["mse"]) in (ROOT / "docs/library.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_digits_is_that_of_the_stored_results():
+    stored = json.loads((ROOT / "docs/results/digits.json").read_text())
+    page = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    assert "\n".join(digits.table(stored)) in page
 
 
 def test_the_exact_values_of_optima_md_are_those_of_the_references():

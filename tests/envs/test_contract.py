@@ -440,6 +440,17 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
         drawing(lambda rng, n: uniform(np.random.default_rng(0), n)),
         "two generators gave the same 20 tasks",
     ),
+    (
+        "task coordinates",
+        nav(tasks_at=lambda _, x: x[:, ::-1] ** 2 - 0.5),
+        "number 0 of a task is not distributed as by sample_tasks",
+    ),
+    (
+        "task coordinates",
+        nav(sample_tasks=lambda _, *args: 0.5 * uniform(*args), num_coordinates=2),
+        "have num_coordinates return 0",
+    ),
+    ("task coordinates", nav(num_coordinates=3), "operands could not be broadcast"),
     ("task sets", nav(tasks=by_size), "are not those of a set of 5"),
     ("task sets", drawing(lambda _, n: uniform(np.random.default_rng(), n)), "differ from one"),
     ("task sets", drawing(lambda rng, n: rng.choice([-0.1, 0.1], (n, 2))), "tasks in common"),

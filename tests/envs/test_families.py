@@ -13,7 +13,10 @@ from gymnasium.utils.env_checker import check_env
 from metarl.envs import (
     FAMILIES,
     ExternalFamily,
+    HalfCheetahVel,
+    PointNav,
     RenderingUnavailable,
+    TabularMDP,
     TaskError,
     TaskFamily,
     WorkerError,
@@ -310,3 +313,24 @@ def test_every_field_of_a_family_is_documented_and_has_a_default(family):
     type(family)()
     assert type(family).__doc__
     assert family.source
+
+
+def test_a_family_that_draws_its_tasks_otherwise_has_no_coordinates_until_it_says_so():
+    """Those of its base class would give the tasks of the base class."""
+
+    class Inner(PointNav):
+        def sample_tasks(self, rng, num_tasks):
+            return 0.5 * super().sample_tasks(rng, num_tasks)
+
+    class Known(Inner):
+        num_coordinates = 2
+
+        def tasks_at(self, coordinates):
+            return 0.5 * PointNav.tasks_at(self, coordinates)
+
+    class Even(Inner):
+        uniform_tasks = True
+        num_coordinates = TaskFamily.num_coordinates
+
+    assert [cls().num_coordinates for cls in (PointNav, Inner, Known, Even)] == [2, 0, 2, 2]
+    assert [cls().num_coordinates for cls in (HalfCheetahVel, TabularMDP)] == [1, 0]

@@ -5,7 +5,7 @@ import pytest
 
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import HalfCheetahBody, HalfCheetahDir, PointNav
+from metarl.envs import HalfCheetahBody, HalfCheetahDir, Perturbed, PointNav, TabularMDP
 from metarl.rollout.sampling import SamplingConfig, sample_meta_batch, sequence_phases
 
 FAMILY = PointNav()
@@ -120,3 +120,19 @@ def test_tasks_that_drift_move_from_phase_to_phase():
     inside = (tasks[:, 1:] > 0.5) & (tasks[:, 1:] < 2.0) & (np.abs(tasks[:, :-1] - 1.25) < 0.1)
     assert np.std(step[inside]) == pytest.approx(0.15, rel=0.05)
     assert abs(np.mean(step[inside])) < 0.015
+
+
+def test_nuisances_perturb_the_family():
+    """Only where there are any; a wrong one is named by its key."""
+    assert SamplingConfig().nuisances.applied(FAMILY) is FAMILY
+    ranges = {"action_delay": [0, 2], "motor_strength": [0.5, 1.0]}
+    family = SamplingConfig(nuisances=ranges).nuisances.applied(FAMILY)
+    expected = Perturbed(FAMILY, (0.0, 0.0), (0, 2), (0.5, 1.0))
+    assert family == expected
+    wrong = SamplingConfig(nuisances={"motor_strength": [1.0, 0.5]})
+    with pytest.raises(ConfigError, match=r"^sampling\.nuisances\.motor_strength: expected low <="):
+        wrong.nuisances.applied(FAMILY)
+    with pytest.raises(ConfigError, match="are choices, which have no strength"):
+        SamplingConfig(nuisances=ranges).nuisances.applied(TabularMDP())
+    with pytest.raises(ConfigError, match=r"action_delay\[1\]: expected between 0 and 1000"):
+        SamplingConfig(nuisances={"action_delay": [0, -1]})

@@ -115,11 +115,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def same(one, other):
-    plain, others = (replace(each, agent={}) for each in (one, other))
-    return (
-        plain == others
-        and one.agent.keys() == other.agent.keys()
-        and all(equal(value, other.agent[name]) for name, value in one.agent.items())
+    plain, others = (replace(each, agent={}, sampler={}) for each in (one, other))
+    return plain == others and all(
+        mine.keys() == theirs.keys()
+        and all(equal(value, theirs[name]) for name, value in mine.items())
+        for mine, theirs in ((one.agent, other.agent), (one.sampler, other.sampler))
     )
 
 
@@ -182,7 +182,8 @@ def test_the_checksum_does_not_depend_on_how_a_tensor_lies_in_memory():
 
 @pytest.mark.parametrize("version", range(OLDEST_FORMAT, FORMAT + 1))
 def test_each_format_from_the_oldest_is_read(version):
-    """The state after two iterations of ProMP, with Adam's moments; numbers since format 3."""
+    """The state after two iterations of ProMP, with Adam's moments; numbers since format 3, the
+    state of a sampler since format 4."""
     state = checkpoint.load(GOLDEN / f"checkpoint-format{version}.pt")
     assert (state.iteration, state.env_steps) == (2, 144)
     assert state.best_return == -1.9415838619073233
@@ -191,7 +192,9 @@ def test_each_format_from_the_oldest_is_read(version):
     newest = checkpoint.load(GOLDEN / f"checkpoint-format{FORMAT}.pt")
     tensors = {name: x for name, x in newest.agent.items() if isinstance(x, torch.Tensor)}
     numbers = {name: x for name, x in newest.agent.items() if name not in tensors}
-    assert same(state, newest if version == FORMAT else replace(newest, agent=tensors))
+    agent, sampler = (state.agent, state.sampler) if version > 2 else (tensors, {})
+    assert same(state, replace(newest, agent=agent, sampler=sampler if version > 3 else {}))
+    assert newest.sampler["probabilities"].tolist() == [[0.75, 0.25]]
     assert numbers == {"reward_scale": 0.5, "count": 7}
 
 

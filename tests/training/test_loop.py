@@ -54,12 +54,15 @@ def assert_same_outcome(first, second):
     assert checkpoints.keys() == other_checkpoints.keys()
     for name, content in checkpoints.items():
         other = other_checkpoints[name]
-        assert {k: v for k, v in content.items() if k != "agent"} == {
-            k: v for k, v in other.items() if k != "agent"
+        states = ("agent", "sampler")
+        assert {k: v for k, v in content.items() if k not in states} == {
+            k: v for k, v in other.items() if k not in states
         }
-        for key, value in content["agent"].items():
-            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
-            assert same(value, other["agent"][key]), (name, key)
+        for state in states:
+            assert content[state].keys() == other[state].keys()
+            for key, value in content[state].items():
+                same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+                assert same(value, other[state][key]), (name, key)
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +297,70 @@ def test_every_method_trains_resumes_and_evaluates(tmp_path, name):
     before = fresh.state_dict()
     changed = [key for key, x in trained.state_dict().items() if not torch.equal(x, before[key])]
     assert "params.weight0" in changed
+
+
+RISK = {"sampling.risk": {"alpha": 0.5, "oversampling": 0.5}}
+
+
+@pytest.mark.parametrize("name", ["point_nav/maml_trpo", "point_nav/rl2"])
+def test_the_sampler_of_hard_tasks_is_part_of_the_run(tmp_path, name):
+    """On one thread, on two, and with a break after the first of three iterations, alike to the
+    bit; and its state is in the checkpoint."""
+    settings = {key: value for key, value in TINY.items() if "policy" not in key or "maml" in name}
+    settings |= {**RISK, "iterations": 3, "checkpoint_every": 1, "num_tasks": 4}
+    runs = [
+        train(metarl.load_config(name, **settings, threads=n), tmp_path / str(n)) for n in (1, 2)
+    ]
+    assert_same_outcome(runs[0].directory, runs[1].directory)
+    killed_after_first_iteration(runs[0].directory, tmp_path / "killed")
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", runs[0].directory)
+    state = runs[0].load().sampler["probabilities"]
+    assert state.shape == (2, 10)
+    assert state.sum(1).tolist() == pytest.approx([1, 1])
+    assert not torch.equal(state, runs[0].load("1").sampler["probabilities"])
+    for line in runs[0].metrics():
+        assert np.isfinite(line["return_worst"])
+
+
+def test_the_whole_distribution_is_no_risk(tmp_path, finished):
+    """alpha = 1 is what there was before; with less, the worst tasks count alone."""
+    same = train(tiny(**{"sampling.risk.alpha": 1.0}), tmp_path / "same")
+    assert_same_outcome(same.directory, finished.directory)
+    other = train(tiny(iterations=1, **{"sampling.risk.alpha": 0.4}), tmp_path / "other")
+    first, plain = other.metrics()[0], finished.metrics()[0]
+    assert first["return_after"] == plain["return_after"]
+    assert first["return_worst"] < first["return_after"]
+    assert first["improvement"] != plain["improvement"]
+
+
+def test_nuisances_are_of_training_alone(tmp_path, finished):
+    """And the same on any number of threads, and after a break."""
+    nuisances = {
+        "observation_noise": [0.0, 0.1],
+        "action_delay": [0, 2],
+        "motor_strength": [0.2, 0.4],
+    }
+    settings = {"sampling.nuisances": nuisances, "iterations": 2, "checkpoint_every": 1}
+    runs = [train(tiny(**settings, threads=n), tmp_path / str(n)) for n in (1, 2)]
+    assert_same_outcome(runs[0].directory, runs[1].directory)
+    killed_after_first_iteration(runs[0].directory, tmp_path / "killed")
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", runs[0].directory)
+    assert runs[0].metrics()[0] != finished.metrics()[0]
+    assert runs[0].config.env == finished.config.env
+    fresh = [run.config.make_agent() for run in (runs[0], finished)]
+    results = [evaluate(agent, finished.config.env, tasks=2, episodes=2) for agent in fresh]
+    assert np.array_equal(results[0].returns, results[1].returns)
+
+
+@pytest.mark.parametrize("kind", ["pearl", "varibad"])
+def test_agents_that_do_not_weigh_tasks_refuse_risk(kind):
+    data = {"env": {"family": "point_nav"}, "agent": {"kind": kind}}
+    sampling = {"train_tasks": 10, "risk": {"alpha": 0.2}}
+    message = rf"^test: sampling\.risk\.alpha: 0\.2 needs an agent .* maml or rl2\), got {kind}; "
+    with pytest.raises(UserError, match=message):
+        make_config({**data, "sampling": sampling}, "test", {})
 
 
 @pytest.mark.parametrize("name", config_names())

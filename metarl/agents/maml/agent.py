@@ -206,9 +206,14 @@ class MAMLAgent:
                 )
                 queries.append(Query(microbatch.inner.step, params, batch, weight))
                 explained.append(variance)
-            last, _ = part[-1]
-            return_weight = return_weight.to(queries[-1].batch.advantage)
-            built = MetaMicrobatch(last.support, last.inner, tuple(queries), return_weight)
+            last, episodes = part[-1]
+            advantage = queries[-1].batch.advantage
+            return_weight, task_weight = return_weight.to(advantage), None
+            if episodes.task_weight is not None:
+                task_weight = torch.from_numpy(episodes.task_weight).to(advantage)
+            built = MetaMicrobatch(
+                last.support, last.inner, tuple(queries), return_weight, task_weight
+            )
             return built, torch.cat(explained)
 
         built = self._pool.map(work, list(zip(parts, return_weights.split(sizes), strict=True)))

@@ -37,6 +37,8 @@ class MAMLConfig(AgentConfig):
     GPU, one task per thread on a CPU, whose cache should hold them. Changes results by rounding
     only."""
 
+    weighs_tasks: ClassVar[bool] = True
+
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if scale := self.policy.obs_scale:
             # Only here, since some families start a simulation to determine their spaces

@@ -53,6 +53,8 @@ class MetaObjective:
     This is the objective of the meta-update of Finn et al. 2017, equation 1. At given
     meta-parameters the adaptation is repeated on the stored support batches (algorithm 3). In
     training on sequences of tasks, the loss of a sequence is the weighted sum over its queries.
+    Losses and the Reptile direction are multiplied by the weights of the tasks, if they have any;
+    KL divergences and curvature are means over all tasks.
 
     Attributes:
         meta: the old meta-parameters, which played the support batches.
@@ -119,19 +121,19 @@ class MetaObjective:
     def _loss(
         self, policies: Sequence[Distribution], microbatch: MetaMicrobatch, outer: Surrogate
     ) -> Tensor:
-        """Return the loss of each task, (b,)."""
+        """Return the loss of each task, (b,), times its weight."""
         queries = microbatch.queries
         measured = zip(policies[-len(queries) :], queries, strict=True)
         loss = total([query.weight * outer(policy, query.batch) for policy, query in measured])
         if not self._needs_support:
-            return loss
+            return microbatch.weighted(loss)
         for policy, batch in zip(policies, microbatch.support, strict=False):
             if self._emaml_weight:
                 term = emaml_term(policy, batch, microbatch.return_weight)
                 loss = loss + self._emaml_weight * term
             if self._pre_adaptation_weight:
                 loss = loss + self._pre_adaptation_weight * outer(policy, batch)
-        return loss
+        return microbatch.weighted(loss)
 
     def gradient(
         self,
@@ -246,7 +248,8 @@ class MetaObjective:
             state = self._inner.step(self.meta, microbatch.inner, loss, rule_loss=batch.loss)
             # Sum over the tasks of W - phi in the notation of algorithm 2
             return concatenate(
-                (state.fast_params[name] - value).sum(0) for name, value in self.meta.items()
+                microbatch.weighted(state.fast_params[name] - value).sum(0)
+                for name, value in self.meta.items()
             )
 
         directions = self._pool.map(work, self._microbatches)

@@ -59,12 +59,20 @@ class MetaMicrobatch:
         queries: what the meta-objective measures, in the order of the adaptation steps before; the
             last one is played after all of them.
         return_weight: mean return of the queries, standardised over the meta-batch, (b,).
+        task_weight: weight of each task in the loss, (b,); None for equal weights.
     """
 
     support: tuple[TrainingBatch, ...]
     inner: InnerState
     queries: tuple[Query, ...]
     return_weight: Tensor
+    task_weight: Tensor | None = None
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """Return values of the tasks, (b, ...), times `task_weight`."""
+        if self.task_weight is None:
+            return values
+        return self.task_weight.view(-1, *[1] * (values.ndim - 1)) * values
 
     @property
     def adapted(self) -> Params:

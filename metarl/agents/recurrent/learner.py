@@ -120,7 +120,10 @@ class Learner:
         kept = advantage[mask]
         explained = 1 - kept.var(correction=0) / target[mask].var(correction=0).clamp(min=1e-12)
         advantage = (advantage - kept.mean()) / (kept.std(correction=0) + 1e-8) * mask
-        batch = PPOBatch(x, start, action, outputs, log_prob, advantage, target, mask.to(x))
+        weight = mask.to(x)
+        if trials.weight is not None:
+            weight = weight * tensor(trials.weight)[:, None]
+        batch = PPOBatch(x, start, action, outputs, log_prob, advantage, target, weight)
         return self._segments(batch, memory), float(explained)
 
     def _segments(self, batch: PPOBatch, memory: Tensor) -> PPOBatch:

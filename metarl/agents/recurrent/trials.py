@@ -29,6 +29,7 @@ class Trials:
         bootstrap: at the last step of an episode, whether its return is continued by the value of
             `last_obs`, (n, L) bool.
         task: (n, task_dim).
+        weight: weight of each trial in the objective of an update, (n,); None for equal weights.
     """
 
     obs: np.ndarray
@@ -39,6 +40,7 @@ class Trials:
     last_obs: np.ndarray
     bootstrap: np.ndarray
     task: np.ndarray
+    weight: np.ndarray | None = None
 
     @property
     def previous_reward(self) -> np.ndarray:
@@ -65,12 +67,17 @@ def shifted(values: np.ndarray) -> np.ndarray:
 def join_episodes(phases: Sequence[Episodes]) -> Trials:
     """Return the trials of the episodes that were played one after another.
 
-    A trial with an episode that failed is left out.
+    A trial with an episode that failed is left out, and one whose task has the weight 0.
 
     Args:
         phases: the K episodes of each of the B * E trials, phase by phase.
     """
     whole = np.logical_and.reduce([phase.episode_mask for phase in phases]).ravel()  # (n,)
+    weight, num_episodes = phases[-1].task_weight, phases[0].mask.shape[1]
+    if weight is not None:
+        weight = np.repeat(weight, num_episodes)
+        whole &= weight > 0
+        weight = weight[whole]
 
     def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(B, E, T, ...) of each phase -> (n, K * T, ...)"""
@@ -102,5 +109,6 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
         bootstrap=compact(
             [phase.bootstrap[..., None] & each for phase, each in zip(phases, last, strict=True)]
         ),
-        task=np.repeat(phases[0].tasks, phases[0].mask.shape[1], axis=0)[whole],
+        task=np.repeat(phases[0].tasks, num_episodes, axis=0)[whole],
+        weight=weight,
     )

@@ -34,6 +34,7 @@ class RL2Config(AgentConfig):
     the network, and of returns where it learns."""
 
     learns_sequences: ClassVar[bool] = True
+    weighs_tasks: ClassVar[bool] = True
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)

@@ -53,6 +53,21 @@ def test_shorter_trials_are_padded_at_their_end():
     assert trials.bootstrap.astype(int).tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
 
 
+def test_trials_have_the_weight_of_their_task():
+    """After the last adaptation; a task of weight 0 is left out."""
+
+    def of_tasks(weight=None):
+        one = vars(episodes([1, 1]))
+        arrays = {name: np.repeat(x, 3, 0) for name, x in one.items() if x is not None}
+        arrays["tasks"] = np.arange(3.0)[:, None]
+        return Episodes(**arrays, task_weight=weight)
+
+    trials = join_episodes([of_tasks(), of_tasks(np.array([1.0, 0.0, 2.0]))])
+    assert trials.task[:, 0].tolist() == [0, 0, 2, 2]
+    assert trials.weight.tolist() == [1, 1, 2, 2]
+    assert join_episodes([of_tasks(), of_tasks()]).weight is None
+
+
 def test_a_trial_with_a_failed_episode_is_left_out():
     trials = join_episodes([episodes([2, 2, 2]), episodes([2, 0, 2])])
     assert trials.reward[:, 0].tolist() == [1, 201]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import metarl
+from metarl.agents import Rollout
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.ppo import ppo_loss
 from metarl.agents.recurrent.trials import join_episodes
@@ -444,3 +445,21 @@ def test_experience_is_counted_in_the_episodes_of_a_trial():
     assert few.x == (0, 1, 2, 3, 5, 10, 20)
     assert few.x_label == "episodes of experience"
     assert np.array_equal(few.returns, steps.returns[:, few.x])
+
+
+def test_tasks_have_weights():
+    """An update where two tasks weigh 2 and two 0 is that of the two alone; other weights give
+    another update."""
+    config, agents = make(FAMILIES["point"]), []
+    for weights in ([2.0, 0, 2, 0], None, [2.0, 0, 1, 0]):
+        agent = config.make_agent()
+        rollouts = play(config, agent)
+        if weights is None:
+            rollouts = [Rollout(s, e.of_tasks(np.array([0, 2]))) for s, e in rollouts]
+        else:
+            state, episodes = rollouts[-1]
+            rollouts[-1] = Rollout(state, replace(episodes, task_weight=np.array(weights)))
+        agent.update(rollouts, np.random.default_rng(0), Timer())
+        agents.append(flatten(agent.params))
+    torch.testing.assert_close(agents[0], agents[1])
+    assert float((agents[2] - agents[0]).norm()) > 1e-5

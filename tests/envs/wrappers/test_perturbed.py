@@ -55,6 +55,64 @@ def test_noise_is_on_what_is_seen_and_not_on_what_is():
     assert not np.array_equal(first, other)
 
 
+def begin_many(count=300, seed=0, **fields):
+    """Episodes of a family with ranges, that all have the first goal."""
+    env = Perturbed(POINT, **fields).make_batch(count)
+    obs = env.reset(GOALS[[0] * count], [np.random.default_rng([seed, i]) for i in range(count)])
+    return env, obs
+
+
+def test_each_episode_draws_its_own_strength_evenly_from_a_range():
+    env, _ = begin_many(motor_strength=(0.5, 1.0))
+    strength = env.step(np.full((300, 2), 0.1))[0][:, 0] / 0.1
+    assert 0.5 <= strength.min() < 0.51
+    assert 0.99 < strength.max() <= 1
+    assert np.mean(strength) == pytest.approx(0.75, abs=0.03)
+    further = env.step(np.full((300, 2), 0.1))[0][:, 0] / 0.1
+    np.testing.assert_allclose(further, 2 * strength, err_msg="the same in the whole episode")
+
+
+def test_each_episode_draws_its_own_delay_from_a_range():
+    """Both ends included, 0 too."""
+    env, _ = begin_many(action_delay=(0, 2))
+    right = np.full((300, 2), 0.1)
+    moved = np.stack([env.step(right)[0][:, 0] for _ in range(3)]) > 0.05  # (3, N)
+    first = moved.argmax(axis=0)
+    assert moved[2].all()
+    assert np.bincount(first) == pytest.approx([100] * 3, abs=30)
+    np.testing.assert_allclose(env.render_state(int(first.argmax())), [0.1, 0.1])
+
+
+def test_each_episode_draws_its_own_noise_from_a_range():
+    family = Perturbed(PointNav(action_scale=0.1, horizon=400), observation_noise=(0.1, 0.3))
+    env, _ = begin(family, seed=3)
+    seen = np.stack([env.step(np.zeros((2, 2)))[0] for _ in range(400)])  # (400, N, 2)
+    std = seen.std(axis=(0, 2))
+    assert ((std > 0.09) & (std < 0.32)).all()
+    assert abs(std[0] - std[1]) > 0.02
+
+
+def test_an_episode_does_not_depend_on_the_others():
+    """Its perturbations are drawn by its own stream."""
+    ranges = {"observation_noise": (0, 0.1), "action_delay": (0, 2), "motor_strength": (0.5, 1)}
+    found = []
+    for count in (2, 7):
+        env, obs = begin_many(count, **ranges)
+        steps = [env.step(np.full((count, 2), 0.05))[0][:2] for _ in range(4)]
+        found.append(np.stack([obs[:2], *steps]))
+    assert np.array_equal(*found)
+
+
+def test_a_range_of_one_value_is_the_value():
+    values = {"observation_noise": 0.1, "action_delay": 2, "motor_strength": 0.5}
+    one, first = begin(Perturbed(POINT, **values))
+    other, same = begin(Perturbed(POINT, **{name: (x, x) for name, x in values.items()}))
+    assert np.array_equal(first, same)
+    for _ in range(4):
+        action = np.full((2, 2), 0.07)
+        assert np.array_equal(one.step(action)[0], other.step(action)[0])
+
+
 def test_rewards_are_those_of_the_true_state():
     env, _ = begin(Perturbed(POINT, observation_noise=1.0))
     plain, _ = begin(POINT)
@@ -79,6 +137,9 @@ def test_wrappers_go_around_each_other():
     [
         Perturbed(POINT, observation_noise=0.1, action_delay=3, motor_strength=0.5),
         Perturbed(TabularMDP(), action_delay=2),
+        Perturbed(
+            POINT, observation_noise=(0.0, 0.1), action_delay=(0, 3), motor_strength=(0.5, 1.5)
+        ),
     ],
 )
 def test_a_perturbed_family_keeps_the_contract(family):
@@ -90,6 +151,8 @@ def test_a_perturbed_family_keeps_the_contract(family):
     ("family", "fields", "message"),
     [
         (POINT, {"observation_noise": -0.1}, "observation_noise: expected at least 0, got -0.1"),
+        (POINT, {"motor_strength": (1.0, 0.5)}, r"expected low <= high, got \(1.0, 0.5\)"),
+        (POINT, {"action_delay": (-1, 2)}, "action_delay: expected at least 0, got -1"),
         (POINT, {"action_delay": -1}, "action_delay: expected at least 0, got -1"),
         (TabularMDP(), {"motor_strength": 0.5}, "the actions of tabular_mdp are choices"),
     ],
