@@ -10,14 +10,14 @@ from metarl.agents.base import MetaAgent, Rollout, measuring_actor
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
+from metarl.rollout.sampler import EpisodeStreams, Sampler, sample
 
 
 def adaptation_rollouts(
     agent: MetaAgent,
-    env: BatchEnv,
+    env: BatchEnv | Sampler,
     tasks: np.ndarray,
     num_adaptations: int,
     *,
@@ -38,7 +38,7 @@ def adaptation_rollouts(
 
     Args:
         agent: a meta-agent.
-        env: a batch environment of B * E episodes.
+        env: a batch environment of B * E episodes, or a sampler of as many.
         tasks: (B, task_dim).
         num_adaptations: number of adaptations.
         seed, purpose, iteration: as in `metarl.core.rng.make_rng`.
@@ -67,19 +67,16 @@ def adaptation_rollouts(
     def play(
         step: int, deterministic: bool, on_step: Callable[[BatchEnv], None] | None
     ) -> Episodes:
-        with timer("reset"):
-            rngs = episode_rngs(seed, purpose, num_tasks, num_episodes, iteration, step)
         with timer("policy"):
             actor = measuring_actor(agent, state, deterministic)
-        return collect(
+        return sample(
             env,
             actor,
             tasks,
-            rngs,
+            EpisodeStreams(seed, purpose, num_episodes, iteration, step),
             timer,
             on_step,
             failures=failures,
-            adaptation_step=step,
             task_mask=task_mask,
             task_ids=task_ids,
         )

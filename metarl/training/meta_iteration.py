@@ -14,13 +14,14 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure, failures_of
+from metarl.rollout.sampler import Sampler
 from metarl.rollout.sampling import sample_meta_batch
 
 
 def meta_iteration(
     config: Config,
     agent: MetaAgent,
-    env: BatchEnv,
+    env: BatchEnv | Sampler,
     iteration: int,
     timer: Timer,
     failures: list[Failure],
@@ -31,7 +32,7 @@ def meta_iteration(
     Args:
         config: the config of the run.
         agent: the agent, whose meta-parameters are updated.
-        env: a batch environment of all episodes of the meta-batch.
+        env: a batch environment of all episodes of the meta-batch, or a sampler of them.
         iteration: number of the iteration, from 0.
         timer: measures the sections of the iteration.
         failures: list to which failures are appended, unless `on_failure` is `stop`.

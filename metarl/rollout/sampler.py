@@ -1,0 +1,121 @@
+"""Where the episodes of a meta-batch are played: on this machine, or on others.
+
+B is the number of tasks, E the number of episodes of each task.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarl.core.rng import Purpose
+from metarl.core.timer import Timer
+from metarl.envs import BatchEnv
+from metarl.rollout.collect import Actor, collect, episode_rngs
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.failures import Failure
+
+
+@dataclass(frozen=True)
+class EpisodeStreams:
+    """The random number generators of a batch of episodes, by address.
+
+    Attributes:
+        seed, purpose, iteration, adaptation_step: as in `metarl.core.rng.make_rng`.
+        num_episodes: E.
+    """
+
+    seed: int
+    purpose: Purpose
+    num_episodes: int
+    iteration: int = 0
+    adaptation_step: int = 0
+
+    def rngs(self, start: int, stop: int) -> list[np.random.Generator]:
+        """Return the generators of the episodes of the tasks `start`, ..., `stop` - 1."""
+        return episode_rngs(
+            self.seed,
+            self.purpose,
+            stop - start,
+            self.num_episodes,
+            self.iteration,
+            self.adaptation_step,
+            first_task=start,
+        )
+
+
+class Sampler(ABC):
+    """Plays batches of episodes elsewhere, with the results of `collect` to the bit.
+
+    Attributes:
+        num_episodes: number of episodes of a batch, B * E.
+    """
+
+    num_episodes: int
+
+    @abstractmethod
+    def collect(
+        self,
+        actor: Actor,
+        tasks: np.ndarray,
+        streams: EpisodeStreams,
+        timer: Timer,
+        *,
+        failures: list[Failure] | None,
+        task_mask: np.ndarray,
+        task_ids: np.ndarray | None,
+    ) -> Episodes:
+        """Play E episodes of each of B tasks; see `metarl.rollout.collect.collect`.
+
+        The section `sampling` of the timer takes all of it.
+        """
+
+
+def sample(
+    source: BatchEnv | Sampler,
+    actor: Actor,
+    tasks: np.ndarray,
+    streams: EpisodeStreams,
+    timer: Timer,
+    on_step: Callable[[BatchEnv], None] | None,
+    *,
+    failures: list[Failure] | None,
+    task_mask: np.ndarray,
+    task_ids: np.ndarray | None,
+) -> Episodes:
+    """Play E episodes of each of B tasks on a batch environment, or by a sampler.
+
+    Args:
+        source: where they are played.
+        streams: the random number generators of the episodes.
+        on_step: as in `collect`; None for a sampler.
+        actor, tasks, timer, failures, task_mask, task_ids: as in `collect`.
+    """
+    if isinstance(source, Sampler):
+        assert on_step is None
+        return source.collect(
+            actor,
+            tasks,
+            streams,
+            timer,
+            failures=failures,
+            task_mask=task_mask,
+            task_ids=task_ids,
+        )
+    with timer("reset"):
+        rngs = streams.rngs(0, len(tasks))
+    return collect(
+        source,
+        actor,
+        tasks,
+        rngs,
+        timer,
+        on_step,
+        failures=failures,
+        adaptation_step=streams.adaptation_step,
+        task_mask=task_mask,
+        task_ids=task_ids,
+    )
