@@ -20,6 +20,7 @@ from metarl.core.schema import Section, build
 from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
+from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
 
 
@@ -102,6 +103,7 @@ class Config(Section):
         InstanceOf[AgentConfig], Choice(make_agent_config, tag="kind", names=tuple(KINDS))
     ] = Field(default_factory=lambda: make_agent_config({}))
     """The agent: its kind and its settings."""
+    sampler: SamplerConfig = SamplerConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -113,6 +115,7 @@ class Config(Section):
         kind, _, number = self.device.partition(":")
         known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
         check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+        self.sampler.check(sampling.num_tasks)
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:

@@ -73,6 +73,10 @@ class Sampler(ABC):
         The section `sampling` of the timer takes all of it.
         """
 
+    @abstractmethod
+    def close(self) -> None:
+        """End all that the sampler has started. It cannot be used afterwards."""
+
 
 def sample(
     source: BatchEnv | Sampler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 
 from metarl.rollout.sampler import Sampler
 from metarl.rollout.shards import Shard, bounds, merge, play_shard, plays_rows
@@ -12,11 +12,14 @@ class Sharded(Sampler):
     def __init__(self, family, num_episodes, num_shards):
         self.family, self.num_episodes, self.num_shards = family, num_episodes, num_shards
 
+    def close(self):
+        pass
+
     def collect(self, actor, tasks, streams, timer, *, failures, task_mask, task_ids):
         results = []
         for start, stop in bounds(len(tasks), self.num_shards):
             part = actor.rows(start, stop) if plays_rows(actor) else actor
             shard = Shard(start, stop, tasks, task_mask, streams, failures is not None)
             env = self.family.make_batch(shard.num_episodes)
-            results.append(play_shard(env, pickle.loads(pickle.dumps(part)), shard))
+            results.append(play_shard(env, copy.deepcopy(part), shard))
         return merge(results, tasks, task_ids, failures)

@@ -1,4 +1,4 @@
-"""metarl.rollout.shards: the episodes of a batch in shards are those of the whole batch, bit for bit,
+"""metarl.rollout.shards: the episodes of a batch in shards are those of the whole batch to the bit,
 and so are its failures."""
 
 from __future__ import annotations
