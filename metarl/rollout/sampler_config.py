@@ -10,6 +10,16 @@ from metarl.core.errors import ConfigError
 from metarl.core.schema import NotNegative, Positive, Section
 
 
+ADDRESS_FORMS = "expected auto or HOST:PORT, such as 10.0.0.1:6379"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of a cluster: `auto` or HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    is_port = port.isdecimal() and 0 < int(port) < 65536
+    return text == "auto" or (bool(host) and is_port and "/" not in host)
+
+
 class SamplerConfig(Section):
     """Where the episodes of training are played. No influence on results."""
 
@@ -30,17 +40,16 @@ class SamplerConfig(Section):
     placement: Literal["pack", "spread"] = "pack"
     """Whether workers share nodes while there is room (`pack`), or are spread over the nodes."""
     timeout: Positive = 600.0
-    """Seconds that a worker may take to start, or to play one phase of the meta-batch."""
+    """Seconds that a worker may take to play one phase of the meta-batch; a new one has a minute
+    more to start."""
     max_restarts: Annotated[int, Field(ge=0)] = 10
     """Number of lost or hanging workers that are replaced, until training stops."""
 
     @field_validator("address")
     @classmethod
     def _check_address(cls, address: str) -> str:
-        host, _, port = address.rpartition(":")
-        fits = host and port.isdigit() and 0 < int(port) < 65536 and "/" not in host
-        if address not in ("", "auto") and not fits:
-            raise ValueError("expected auto or HOST:PORT, such as 10.0.0.1:6379")
+        if address and not is_address(address):
+            raise ValueError(f"{ADDRESS_FORMS}, got {address!r}")
         return address
 
     def check(self, num_tasks: int) -> None:

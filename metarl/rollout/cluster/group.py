@@ -13,6 +13,7 @@ from metarl.envs.errors import first_line
 from metarl.rollout.cluster.session import ClusterError, Session
 
 POLL = 1.0  # s, between two looks at the cluster while workers play
+START_TIMEOUT = 60.0  # s, for a new actor to start, in addition to the time of a call
 
 
 class WorkerGroup:
@@ -38,9 +39,9 @@ class WorkerGroup:
 
         Args:
             session: the connection to the cluster.
-            make: returns the handle of a new actor, with a method `ready`.
+            make: returns the handle of a new actor, with a method `place` that tells where it runs.
             num_workers: number of actors.
-            timeout: seconds for an actor to start, and for each call.
+            timeout: seconds for a call; the first call of an actor has START_TIMEOUT more.
             max_restarts: number of actors that may be replaced.
 
         Raises:
@@ -50,7 +51,9 @@ class WorkerGroup:
         self._session, self._make, self._timeout = session, make, timeout
         self._max_restarts, self.num_restarts = max_restarts, 0
         self.actors = [make() for _ in range(num_workers)]
-        self.call("ready", [()] * num_workers)
+        self._is_new = [True] * num_workers
+        self._places = [actor.place.remote() for actor in self.actors]
+        self.call("place", [()] * num_workers)
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Return the results of a method, called on the actors with these arguments, in order.
@@ -69,7 +72,8 @@ class WorkerGroup:
         def submit(index: int) -> None:
             ref = getattr(self.actors[index], method).remote(*arguments[index])
             pending[ref] = index
-            deadlines[index] = time.monotonic() + self._timeout
+            more = START_TIMEOUT if self._is_new[index] else 0.0
+            deadlines[index] = time.monotonic() + self._timeout + more
 
         def repeat(index: int, reason: str) -> None:
             self._replace(index, reason)
@@ -86,6 +90,7 @@ class WorkerGroup:
                 index = pending.pop(ref)
                 try:
                     results[index] = ray.get(ref, timeout=self._timeout)
+                    self._is_new[index] = False
                 except RayTaskError as error:
                     if isinstance(error.cause, UserError | WorkerError):
                         raise type(error.cause)(f"{error.cause}") from error
@@ -100,14 +105,18 @@ class WorkerGroup:
             now = time.monotonic()
             for ref in [ref for ref, index in pending.items() if now > deadlines[index]]:
                 index = pending.pop(ref)
-                started = method != "ready"
-                repeat(
-                    index,
-                    f"gave no answer for {self._timeout:g} s (sampler.timeout)"
-                    if started
-                    else f"did not start within {self._timeout:g} s (sampler.timeout)",
-                )
+                limit = self._timeout + (START_TIMEOUT if self._is_new[index] else 0.0)
+                repeat(index, f"gave no answer for {limit:g} s (sampler.timeout)")
         return [results[index] for index in range(len(arguments))]
+
+    def name(self, index: int) -> str:
+        """Return the number of an actor, and its process and machine if it has started."""
+        import ray
+
+        place = ""
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            place = f", {ray.get(self._places[index], timeout=0)}"
+        return f"worker {index + 1}{place}"
 
     def _replace(self, index: int, reason: str) -> None:
         """Put a new actor in the place of a lost one.
@@ -116,7 +125,7 @@ class WorkerGroup:
             ClusterError: if too many were replaced already.
         """
         self._kill(index)
-        lost = f"worker {index + 1} of {self._session.name} {reason}"
+        lost = f"{self.name(index)}, of {self._session.name}, {reason}"
         if self.num_restarts >= self._max_restarts:
             raise ClusterError(
                 f"sampler: {lost}, and {self.num_restarts} workers were replaced before: no more "
@@ -124,7 +133,8 @@ class WorkerGroup:
             )
         self.num_restarts += 1
         warn(f"{lost}; it is replaced, and its episodes are played again")
-        self.actors[index] = self._make()
+        self.actors[index], self._is_new[index] = self._make(), True
+        self._places[index] = self.actors[index].place.remote()
 
     def _kill(self, index: int) -> None:
         import ray

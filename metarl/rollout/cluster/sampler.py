@@ -128,10 +128,11 @@ class RaySampler(Sampler):
         except TypeError as error:
             raise UserError(
                 f"sampler.kind: {type(actor).__name__} cannot travel to other machines "
-                f"({first_line(error)}); expected an actor that can be pickled, or local"
+                f"({first_line(error.__cause__ or error)}); expected an actor that can be pickled"
             ) from error
 
     def close(self) -> None:
         """End the workers, and the connection to the cluster."""
-        self.group.close()
+        if not self._session.lost:
+            self.group.close()
         self._session.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib.util
 import logging
 import os
@@ -13,6 +11,7 @@ from metarl.core.errors import ConfigError
 from metarl.core.parallel import available_cores
 from metarl.envs import WorkerError
 from metarl.envs.errors import first_line
+from metarl.rollout.sampler_config import ADDRESS_FORMS, is_address
 
 CONNECT_TIMEOUT = 5.0  # s, for a TCP connection to the head
 DEFAULTS = {
@@ -32,6 +31,8 @@ class Session:
     Attributes:
         name: the cluster, for messages.
         is_own: whether the session has started Ray on this machine, which ends with it.
+        node_id: the id of this machine's node.
+        lost: whether `check` has found the cluster to be lost.
     """
 
     def __init__(self, address: str) -> None:
@@ -53,7 +54,10 @@ class Session:
         import ray
 
         self._connected = not ray.is_initialized()
-        address = address or os.environ.get("RAY_ADDRESS", "")
+        if address in ("", "auto"):
+            address = os.environ.get("RAY_ADDRESS", "") or address
+            if address and not is_address(address):
+                raise ConfigError(f"RAY_ADDRESS: {ADDRESS_FORMS}, got {address!r}")
         self.is_own = self._connected and not address
         if self._connected:
             _connect(address)
@@ -64,7 +68,7 @@ class Session:
         self.node_id = context.get_node_id()
         own = next(node for node in ray.nodes() if node["NodeID"] == self.node_id)
         self._raylet = (own["NodeManagerAddress"], int(own["NodeManagerPort"]))
-        self._lost = False
+        self.lost = False
 
     def check(self) -> None:
         """Check that the head, and Ray's process on this machine, can be reached.
@@ -79,7 +83,7 @@ class Session:
             try:
                 socket.create_connection(place, CONNECT_TIMEOUT).close()
             except OSError as error:
-                self._lost = True
+                self.lost = True
                 raise ClusterError(
                     f"sampler: {self.name} was lost: {part}, {place[0]}:{place[1]}, cannot be "
                     f"reached ({error.strerror or error})"
@@ -89,10 +93,7 @@ class Session:
         """Disconnect. Ray ends with it only if the session has started it."""
         import ray
 
-        if self._lost:
-            # Farewells to a lost cluster take minutes, and end in an abort.
-            atexit.unregister(ray.shutdown)
-        elif self._connected:
+        if self._connected:
             ray.shutdown()
 
 
@@ -110,17 +111,18 @@ def _connect(address: str) -> None:
         return
     where = f"sampler.address: no Ray cluster at {address}"
     start = "start one with: ray start --head --port 6379"
-    if address != "auto":
-        with contextlib.suppress(ValueError):  # a form of address that is Ray's own
-            try:
-                socket.create_connection(_host_and_port(address), CONNECT_TIMEOUT).close()
-            except OSError as error:
-                raise ConfigError(f"{where} ({error.strerror or error}); {start}") from error
+    try:
+        if address == "auto":
+            # Otherwise Ray would try for minutes to reach a cluster that has ended.
+            from ray._private.services import canonicalize_bootstrap_address
+
+            address = canonicalize_bootstrap_address("auto") or ""
+        socket.create_connection(_host_and_port(address), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise ConfigError(f"{where} ({error.strerror or first_line(error)}); {start}") from error
     try:
         ray.init(address, **options)
-    except ConnectionError as error:
-        raise ConfigError(f"{where} ({first_line(error)}); {start}") from error
-    except (RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         # Ray's own text on other versions has a line for each of them.
         text = " ".join(str(error).split())
         raise ConfigError(f"sampler.address: cannot join {address}: {text}") from error

@@ -50,8 +50,8 @@ class RolloutWorker:
         self._family, self._num_threads = family, num_threads
         self._envs: dict[int, BatchEnv] = {}
 
-    def ready(self) -> str:
-        """Return the worker's process and machine."""
+    def place(self) -> str:
+        """Return the process and the machine of the worker."""
         return f"process {os.getpid()} on {socket.gethostname()}"
 
     def play(self, actor: Actor, shard: Shard) -> ShardResult:
