@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 from metarl.core.errors import ConfigError
 from metarl.core.schema import NotNegative, Positive, Section
 
-
 ADDRESS_FORMS = "expected auto or HOST:PORT, such as 10.0.0.1:6379"
 
 

@@ -34,6 +34,14 @@ def plays_rows(actor: Actor) -> bool:
     return getattr(actor, "rows", None) is not None
 
 
+def part_of(actor: Actor, start: int, stop: int) -> Actor:
+    """Return what a shard's machine needs: the actor of the tasks `start`, ..., `stop` - 1, if the
+    actor has a method `rows`; otherwise the actor of all tasks."""
+    if not plays_rows(actor):
+        return actor
+    return actor.rows(start, stop)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 class RowsOfActor:
     """Plays some tasks by an actor of B tasks, which sees the others as ended episodes."""
 

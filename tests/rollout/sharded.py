@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from metarl.rollout.sampler import Sampler
-from metarl.rollout.shards import Shard, bounds, merge, play_shard, plays_rows
+from metarl.rollout.shards import Shard, bounds, merge, part_of, play_shard
 
 
 class Sharded(Sampler):
@@ -18,7 +18,7 @@ class Sharded(Sampler):
     def collect(self, actor, tasks, streams, timer, *, failures, task_mask, task_ids):
         results = []
         for start, stop in bounds(len(tasks), self.num_shards):
-            part = actor.rows(start, stop) if plays_rows(actor) else actor
+            part = part_of(actor, start, stop)
             shard = Shard(start, stop, tasks, task_mask, streams, failures is not None)
             env = self.family.make_batch(shard.num_episodes)
             results.append(play_shard(env, copy.deepcopy(part), shard))

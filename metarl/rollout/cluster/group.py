@@ -112,9 +112,10 @@ class WorkerGroup:
     def name(self, index: int) -> str:
         """Return the number of an actor, and its process and machine if it has started."""
         import ray
+        from ray.exceptions import RayError
 
         place = ""
-        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+        with contextlib.suppress(RayError, TimeoutError):
             place = f", {ray.get(self._places[index], timeout=0)}"
         return f"worker {index + 1}{place}"
 

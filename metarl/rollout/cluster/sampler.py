@@ -23,7 +23,7 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
 from metarl.rollout.sampler import EpisodeStreams, Sampler
 from metarl.rollout.sampler_config import SamplerConfig
-from metarl.rollout.shards import Shard, bounds, merge, plays_rows
+from metarl.rollout.shards import Shard, bounds, merge, part_of, plays_rows
 
 
 class RaySampler(Sampler):
@@ -122,8 +122,7 @@ class RaySampler(Sampler):
 
         try:
             if plays_rows(actor):
-                rows = actor.rows  # pyright: ignore[reportAttributeAccessIssue]
-                return [ray.put(rows(shard.start, shard.stop)) for shard in shards]
+                return [ray.put(part_of(actor, shard.start, shard.stop)) for shard in shards]
             return [ray.put(actor)] * len(shards)
         except TypeError as error:
             raise UserError(

@@ -160,8 +160,9 @@ def test_a_lost_head_ends_training(tmp_path, part):
         server.process.send_signal(signal.SIGKILL)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    found = [line for line in errors.splitlines() if line.startswith("metarl: ")]
-    assert re.search(r"training stopped: sampler: .* was lost: .* --resume \S+run$", found[-1])
+    if part == "gcs_server":  # without the raylet of this machine Ray itself ends the process
+        found = [line for line in errors.splitlines() if line.startswith("metarl: ")]
+        assert re.search(r"training stopped: sampler: .* was lost: .* --resume \S+run$", found[-1])
     done = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert done >= 5
     resume(tmp_path / "run", iterations=done + 2, **{"sampler.kind": "local"})
