@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import socket
+import threading
 
 from metarl.core.errors import ConfigError
 from metarl.core.parallel import available_cores
@@ -54,6 +56,7 @@ class Session:
         import ray
 
         self._connected = not ray.is_initialized()
+        self._sigterm = signal.getsignal(signal.SIGTERM)  # which Ray replaces
         if address in ("", "auto"):
             address = os.environ.get("RAY_ADDRESS", "") or address
             if address and not is_address(address):
@@ -95,6 +98,8 @@ class Session:
 
         if self._connected:
             ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._sigterm)
 
 
 def _connect(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -26,8 +27,10 @@ def test_a_run_goes_on_with_other_workers(on_ray, tmp_path):
     config = metarl.load_config("point_nav/maml_trpo", **TINY)
     train(config, tmp_path / "here")
     begun = train(config.replace(iterations=2), tmp_path / "moved")
+    handler = signal.getsignal(signal.SIGTERM)
     for iterations, workers in [(4, 1), (6, 2)]:
         resume(begun.directory, iterations=iterations, **{**on_ray, "sampler.workers": workers})
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert_same_outcome(tmp_path / "here", tmp_path / "moved")
     *_, last = map(json.loads, (begun.directory / "timings.jsonl").read_text().splitlines())
     assert last["seconds/sampling"] > 0
