@@ -28,6 +28,7 @@ from metarl.core.schema import Section, build
 from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
 from metarl.rollout.failures import OnFailure
+from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
 from metarl.rollout.task_sampler import initial_proposal
 
@@ -111,6 +112,7 @@ class Config(Section):
         InstanceOf[AgentConfig], Choice(make_agent_config, tag="kind", names=tuple(KINDS))
     ] = Field(default_factory=lambda: make_agent_config({}))
     """The agent: its kind and its settings."""
+    sampler: SamplerConfig = SamplerConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -136,6 +138,7 @@ class Config(Section):
             )
         initial_proposal(sampling, self.env)
         _ = self.training_env
+        self.sampler.check(sampling.num_tasks)
         try:
             self.agent.check(self.env, sampling)
         except ConfigError as error:

@@ -7,7 +7,7 @@ sees zeros, so that the units of observations influence neither its actions nor 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,10 +82,7 @@ class NormalizedAgent:
         Raises:
             UserError: if the observations have another size.
         """
-        check_obs_size(obs, len(self.mean))
-        normalized = obs - self.mean
-        normalized /= self.std
-        return normalized
+        return normalize(obs, self.mean, self.std)
 
     def _normalize_episodes(self, episodes: Episodes) -> Episodes:
         obs, last_obs = self.normalize(episodes.obs), self.normalize(episodes.last_obs)
@@ -99,7 +96,8 @@ class NormalizedAgent:
         return self.agent.next_task(state)
 
     def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
-        return NormalizedActor(measuring_actor(self.agent, state, deterministic), self)
+        inner = measuring_actor(self.agent, state, deterministic)
+        return NormalizedActor(inner, self.mean, self.std)
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
         return self.agent.adapt(state, self._normalize_episodes(episodes))
@@ -137,8 +135,13 @@ class NormalizedAgent:
 class NormalizedActor:
     """The actor of a `NormalizedAgent`."""
 
-    def __init__(self, actor: Actor, agent: NormalizedAgent) -> None:
-        self._actor, self._agent = actor, agent
+    def __init__(self, actor: Actor, mean: np.ndarray, std: np.ndarray) -> None:
+        self._actor, self._mean, self._std = actor, mean, std
+
+    @property
+    def rows(self) -> Callable[[int, int], NormalizedActor] | None:
+        inner = getattr(self._actor, "rows", None)
+        return inner and (lambda *ends: NormalizedActor(inner(*ends), self._mean, self._std))
 
     @property
     def memory(self) -> np.ndarray | None:
@@ -150,7 +153,16 @@ class NormalizedActor:
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        return self._actor.act(self._agent.normalize(obs), noise, last_reward, active)
+        obs = normalize(obs, self._mean, self._std)
+        return self._actor.act(obs, noise, last_reward, active)
+
+
+def normalize(obs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return (obs - mean) / std, (..., obs_dim) float32; see `NormalizedAgent.normalize`."""
+    check_obs_size(obs, len(mean))
+    normalized = obs - mean
+    normalized /= std
+    return normalized
 
 
 def measure_observations(

@@ -10,15 +10,15 @@ from metarl.agents.base import MetaAgent, Rollout, measuring_actor
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
+from metarl.rollout.sampler import EpisodeStreams, Sampler, sample
 from metarl.rollout.sampling import Phase, sequence_phases
 
 
 def adaptation_rollouts(
     agent: MetaAgent,
-    env: BatchEnv,
+    env: BatchEnv | Sampler,
     tasks: np.ndarray,
     num_adaptations: int,
     *,
@@ -43,7 +43,7 @@ def adaptation_rollouts(
 
     Args:
         agent: a meta-agent.
-        env: a batch environment of B * E episodes.
+        env: a batch environment of B * E episodes, or a sampler of as many.
         tasks: (B, task_dim); or B sequences of L tasks, or tasks in L versions, (B, L, task_dim).
         num_adaptations: number of adaptations to each task.
         phases: the phases; None for those of tasks, or of sequences of tasks, that do not drift.
@@ -75,19 +75,16 @@ def adaptation_rollouts(
     def play(
         number: int, task: int, deterministic: bool, on_step: Callable[[BatchEnv], None] | None
     ) -> Episodes:
-        with timer("reset"):
-            rngs = episode_rngs(seed, purpose, num_tasks, num_episodes, iteration, number)
         with timer("policy"):
             actor = measuring_actor(agent, state, deterministic)
-        return collect(
+        return sample(
             env,
             actor,
             sequences[:, task],
-            rngs,
+            EpisodeStreams(seed, purpose, num_episodes, iteration, number, num_adapted),
             timer,
             on_step,
             failures=failures,
-            adaptation_step=num_adapted,
             task_mask=task_mask,
             task_ids=None if ids is None else ids[:, task],
         )

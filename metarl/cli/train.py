@@ -23,7 +23,7 @@ from metarl.core.errors import StorageError, UserError
     type=FILE,
     metavar="RUN",
     help="Continue this run, in place of a CONFIG. It takes --iterations, --device, --threads, "
-    "--tracking.* and --dry-run.",
+    "--sampler.*, --tracking.* and --dry-run.",
     shell_complete=complete_run,
 )
 @click.option(
@@ -52,6 +52,7 @@ def train(
 
     `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
     """
+    from metarl.rollout.cluster.session import ClusterError
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.identity import default_directory
     from metarl.runs.run import is_free
@@ -95,6 +96,9 @@ def train(
         return 128 + interruption.signal
     except (EpisodeDiverged, FloatingPointError) as error:
         return print_error(f"training stopped: {error}", 1)
+    except ClusterError as error:
+        remedy = f"once it is there again, go on with: metarl train --resume {directory}"
+        return print_error(f"training stopped: {error}; {remedy}", 1)
     except StorageError as error:
         remedy = f"once it can be, go on with: metarl train --resume {directory}"
         return print_error(f"training stopped: {error}; {remedy}", 1)
@@ -105,11 +109,13 @@ def train(
 def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
+    from metarl.training.episode_source import check_sampler
     from metarl.training.memory import check_memory
     from metarl.training.warm_start import warm_start
 
     check_memory(config)
     config.env.check_repeatable()
+    check_sampler(config)
     origin = warm_start(config, init_from)[1] if init_from else None
     if origin is None:
         config.make_agent()
@@ -124,9 +130,12 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
 
 def dry_continuation(trainer: Any) -> int:
     """Check all settings with which a run would go on, and print its config."""
+    from metarl.training.episode_source import check_sampler
+
     with short_flags():
         remaining = trainer.remaining()
     trainer.config.env.check_repeatable()
+    check_sampler(trainer.config)
     click.echo(trainer.config.to_yaml(), nl=False)
     steps = trainer.config.sampling.max_steps(trainer.config.env.horizon)
     click.echo(

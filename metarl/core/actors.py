@@ -5,8 +5,10 @@ B is the number of tasks, E the number of episodes of each task, T the horizon.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -58,6 +60,13 @@ class MLPActor(ABC):
         self._layers, self._relu = list(layers), relu
         self._obs_dim, self._num_outputs = layers[0][0].shape[-2], layers[-1][0].shape[-1]
 
+    def rows(self, start: int, stop: int) -> Self:
+        """Return the actor of the tasks `start`, ..., `stop` - 1, whose matrix products are those
+        of each task on its own."""
+        part = copy.copy(self)
+        part._layers = [(weight[start:stop], bias[start:stop]) for weight, bias in self._layers]
+        return part
+
     def forward(self, obs: np.ndarray) -> np.ndarray:
         """Return the outputs of the MLPs, (B, E, num_outputs), at obs (B, E, obs_dim) float32.
 
@@ -92,6 +101,11 @@ class GaussianActor(MLPActor):
         actions are the means."""
         super().__init__(layers, relu=relu)
         self._std = std
+
+    def rows(self, start: int, stop: int) -> Self:
+        part = super().rows(start, stop)
+        part._std = self._std[start:stop]
+        return part
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return rng.standard_normal((horizon, self._num_outputs), dtype=np.float32)

@@ -54,11 +54,12 @@ def result_stem(
     changed |= {name: value for name, value in found.items() if value != DEFAULTS[name]}
     if isinstance(rows := found["tasks"], list):
         changed["tasks"] = f"{len(rows)}_{digest(rows)}"
-    # The number of threads has no influence, and tracking is no measurement.
+    # The number of threads has no influence, the sampler is that of training, and tracking is no
+    # measurement.
     changed |= {
         key: value
         for key, value in sorted(overrides.items())
-        if key != "threads" and key.split(".")[0] != "tracking"
+        if key != "threads" and key.split(".")[0] not in ("sampler", "tracking")
     }
     texts = {key: json.dumps(value, default=str) for key, value in changed.items()}
     plain = {key: re.sub(r"[^\w.-]+", "_", text.strip('"')) for key, text in texts.items()}

@@ -17,6 +17,10 @@ from metarl.envs import BatchEnv, SimulationDiverged
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import MAX_FLOAT32, EpisodeDiverged, Failure, episode_failures
 
+BAD_OBSERVATION = "the first observation is not finite"
+BAD_ACTION = "the policy's action is not finite"
+BAD_RESULT = "an observation or reward is not finite"
+AT_RESET = "at its reset, "
 UNKNOWN_OTHERS = (
     "; the others cannot go on without it, as its environment does not tell how they fared "
     "(SimulationDiverged.result)"
@@ -29,6 +33,10 @@ class Actor(Protocol):
     An actor may have a state within the episodes, such as the hidden state of a recurrent policy.
     The state of an episode must not change after the episode has ended. An actor with an attribute
     `memory`, (B, E, k) float32, finds its last value in `Episodes.memory` when it adapts.
+
+    An actor with a method `rows(start, stop)`, which returns the actor of the tasks `start`, ...,
+    `stop` - 1, promises the same actions to the bit, so that other machines compute only the
+    actions of their own tasks. Actors travel there by pickle.
     """
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
@@ -112,10 +120,10 @@ def collect(
         try:
             obs = env.reset(np.repeat(tasks, num_episodes, axis=0), rngs)
         except SimulationDiverged as error:
-            reason = f"at its reset, {error.reason}"
+            reason = f"{AT_RESET}{error.reason}"
             raise EpisodeDiverged(described(error.ids, 0, reason)) from error
         bad = ~in_range(obs).all(axis=1) & ~out.ravel()
-        leave_out(np.flatnonzero(bad), 0, "the first observation is not finite")
+        leave_out(np.flatnonzero(bad), 0, BAD_OBSERVATION)
         # (B, E, T, noise_dim)
         noise = np.stack([actor.noise(rng, horizon) for rng in rngs])
         noise = noise.reshape(*shape, horizon, -1)
@@ -143,7 +151,7 @@ def collect(
             action = actor.act(all_obs[step], noise[:, :, step], last_reward, active)
         if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
-            leave_out(np.flatnonzero(bad), step, "the policy's action is not finite")
+            leave_out(np.flatnonzero(bad), step, BAD_ACTION)
             active &= ~out
             if not active.any():
                 break
@@ -167,7 +175,7 @@ def collect(
         if not (all_in_range(reward) and all_in_range(obs)):
             finite = in_range(reward) & in_range(obs).all(axis=1)
             bad = np.flatnonzero(~finite & active.ravel())
-            leave_out(bad, step, "an observation or reward is not finite")
+            leave_out(bad, step, BAD_RESULT)
             active &= ~out
         all_action[step][active] = action[active]
         all_reward[step][active] = reward.reshape(shape)[active]
@@ -208,6 +216,8 @@ def episode_rngs(
     num_episodes: int,
     iteration: int = 0,
     adaptation_step: int = 0,
+    *,
+    first_task: int = 0,
 ) -> list[np.random.Generator]:
     """Return the random number generators of the episodes, task by task, (B * E,).
 
@@ -215,6 +225,7 @@ def episode_rngs(
         seed, purpose, iteration, adaptation_step: as in `metarl.core.rng.make_rng`.
         num_tasks: B.
         num_episodes: E.
+        first_task: index of the first of these tasks in the meta-batch.
     """
     return [
         make_rng(
@@ -225,9 +236,16 @@ def episode_rngs(
             task=task,
             episode=episode,
         )
-        for task in range(num_tasks)
+        for task in range(first_task, first_task + num_tasks)
         for episode in range(num_episodes)
     ]
+
+
+def order_in_step(failure: Failure) -> int:
+    """Return a number that sorts the failures of episodes at one step as `collect` finds them."""
+    reasons = (BAD_OBSERVATION, BAD_ACTION, None, BAD_RESULT)  # None: the simulation's reason
+    at_reset = failure.reason.startswith(AT_RESET)
+    return -1 if at_reset else reasons.index(failure.reason if failure.reason in reasons else None)
 
 
 def episode_major(array: np.ndarray) -> np.ndarray:

@@ -80,10 +80,11 @@ class EpisodeDiverged(RuntimeError):
 
     Attributes:
         failures: the failures of these episodes, at least one.
+        remark: the end of the message.
     """
 
     def __init__(self, failures: Sequence[Failure], remark: str = "") -> None:
-        self.failures = list(failures)
+        self.failures, self.remark = list(failures), remark
         more = len(self.failures) - 1
         others = f" (and {more} more episodes)" if more else ""
         super().__init__(f"{self.failures[0]}{others}{remark}")

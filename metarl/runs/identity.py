@@ -13,7 +13,7 @@ from metarl.core.schema_keys import by_path
 from metarl.envs import family_class, family_name
 from metarl.runs.origin import KEY, Origin
 
-INCIDENTAL = ("threads", "device", "tracking", "iterations")
+INCIDENTAL = ("threads", "device", "sampler", "tracking", "iterations")
 """Keys and sections that do not change what an experiment means, only where, how long and how
 visibly it runs. A run that goes on may change them."""
 

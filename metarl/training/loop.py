@@ -17,11 +17,13 @@ from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
+from metarl.rollout.sampler import Sampler
 from metarl.rollout.task_sampler import TaskSampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
 from metarl.training.continuation import check_same_run, open_to_continue
+from metarl.training.episode_source import episode_source, make_sampler
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
@@ -76,9 +78,10 @@ def resume(directory: str | Path, **overrides: Any) -> Run:
 
     Args:
         directory: the run's folder.
-        overrides: new values of `iterations`, `threads`, `device` and the keys of `tracking`, which
-            the run's config then has. With more iterations, a finished run goes on. On another
-            device, a warning says that results are no longer bit for bit those of the first.
+        overrides: new values of `iterations`, `threads`, `device` and the keys of `sampler` and
+            `tracking`, which the run's config then has. With more iterations, a finished run goes
+            on. On another device, a warning says that results are no longer bit for bit those of
+            the first.
 
     Raises:
         ConfigError: if another key would change, or fewer iterations are asked for than are done.
@@ -94,8 +97,8 @@ def start_or_resume(config: Config, out: str | Path, *, init_from: str | Path | 
 
     An existing run may have been started with another number of iterations: the result is identical
     to a run that was started with this config. It may also have had other `threads`, another
-    `device` or other `tracking`, and goes on with those of `config`; see `resume`. A run with
-    enough iterations is not changed.
+    `device`, another `sampler` or other `tracking`, and goes on with those of `config`; see
+    `resume`. A run with enough iterations is not changed.
 
     Args:
         config, out, init_from: as in `train`.
@@ -120,6 +123,7 @@ class Trainer:
         self,
         run: Run,
         agent: MetaAgent | None = None,
+        sampler: Sampler | None = None,
         *,
         begun: Config | None = None,
         allow_finished: bool = False,
@@ -129,10 +133,13 @@ class Trainer:
         Args:
             run: the run.
             agent: the initial agent of a new run; None makes it when it is needed.
+            sampler: the sampler, which `run` closes; None makes what plays the episodes when it is
+                needed.
             begun: the config in the run's folder, if `run` has another one.
             allow_finished: whether a run without remaining iterations is accepted.
         """
         self._run, self._agent, self._allow_finished = run, agent, allow_finished
+        self._sampler = sampler
         self._begun = begun or run.config
         self.directory, self.config = run.directory, run.config
 
@@ -149,11 +156,17 @@ class Trainer:
         config.env.check_repeatable()
         directory = Path(out) if out else default_directory(config)
         check_disk(config, directory)
-        if init_from is None:
-            agent = config.make_agent()
-            return cls(Run.create(config, directory), agent)
-        agent, origin = warm_start(config, init_from)
-        return cls(Run.create(config, directory, origin, agent.state_dict()), agent)
+        sampler = make_sampler(config)  # before there is a folder: there may be no such cluster
+        try:
+            if init_from is None:
+                agent = config.make_agent()
+                return cls(Run.create(config, directory), agent, sampler)
+            agent, origin = warm_start(config, init_from)
+            return cls(Run.create(config, directory, origin, agent.state_dict()), agent, sampler)
+        except BaseException:
+            if sampler is not None:
+                sampler.close()
+            raise
 
     @classmethod
     def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
@@ -209,18 +222,18 @@ class Trainer:
                 return Run(self.directory, self._begun)
             announce(run, state.iteration if state else 0)
             agent = self._agent_of(state)
-            sampler = TaskSampler(config.sampling, config.env)
+            task_sampler = TaskSampler(config.sampling, config.env)
             if state is not None and state.iteration:
-                check_fits(state.sampler, sampler.state_dict())
-                sampler.load_state_dict(state.sampler)
-            state = state or Checkpoint(0, 0, -np.inf, agent.state_dict(), sampler.state_dict())
+                check_fits(state.sampler, task_sampler.state_dict())
+                task_sampler.load_state_dict(state.sampler)
+            state = state or Checkpoint(
+                0, 0, -np.inf, agent.state_dict(), task_sampler.state_dict()
+            )
             keep_freed_memory()
             run.rewind(state.iteration)
             self._record_changes(state.iteration)
             recorder = Recorder(run, agent)
             recorder.restore(state.iteration)
-            num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
-            env = config.training_env.make_batch(num_episodes, config.num_threads)
             timer = Timer(agent.device)
             tracker = start_tracker(run)
             monitor = TrainingMonitor(agent.max_update_kl)
@@ -229,14 +242,20 @@ class Trainer:
                 returns.append(line["return_after"])
                 monitor(line)
             progress = Progress(run, state.iteration)
-            with finishing(tracker, run), single_threaded_math(), stop_signals() as stop, progress:
+            with (
+                episode_source(config, self._sampler) as env,
+                finishing(tracker, run),
+                single_threaded_math(),
+                stop_signals() as stop,
+                progress,
+            ):
                 for iteration in range(state.iteration, config.iterations):
                     start = time.perf_counter()
                     done = iteration + 1
                     failures: list[Failure] = []
                     try:
                         metrics = meta_iteration(
-                            config, agent, env, iteration, timer, failures, recorder, sampler
+                            config, agent, env, iteration, timer, failures, recorder, task_sampler
                         )
                     except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
                         run.record(done, [*failures, *failures_of(error)])
@@ -270,7 +289,7 @@ class Trainer:
                     best = due and recent > state.best_return
                     best_return = recent if best else state.best_return
                     state = Checkpoint(
-                        done, env_steps, best_return, agent.state_dict(), sampler.state_dict()
+                        done, env_steps, best_return, agent.state_dict(), task_sampler.state_dict()
                     )
                     if due or stop:
                         run.save(state, best=best, keep=due)

@@ -17,6 +17,7 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes, mean_return, success_rate
 from metarl.rollout.failures import Failure, failures_of
+from metarl.rollout.sampler import Sampler
 from metarl.rollout.sampling import SamplingConfig
 from metarl.rollout.task_sampler import TaskSampler
 
@@ -24,26 +25,26 @@ from metarl.rollout.task_sampler import TaskSampler
 def meta_iteration(
     config: Config,
     agent: MetaAgent,
-    env: BatchEnv,
+    env: BatchEnv | Sampler,
     iteration: int,
     timer: Timer,
     failures: list[Failure],
     recorder: Callable[[int, Sequence[Episodes]], None] | None = None,
-    sampler: TaskSampler | None = None,
+    task_sampler: TaskSampler | None = None,
 ) -> dict[str, Any]:
     """Sample tasks, alternate collection and adaptation, and update the meta-parameters.
 
     Args:
         config: the config of the run.
         agent: the agent, whose meta-parameters are updated.
-        env: a batch environment of all episodes of the meta-batch.
+        env: a batch environment of all episodes of the meta-batch, or a sampler of them.
         iteration: number of the iteration, from 0.
         timer: measures the sections of the iteration.
         failures: list to which failures are appended, unless `on_failure` is `stop`.
         recorder: called before the update with the number of the iteration, from 1, and its
             episodes phase by phase; None gives them to the agent only, by
             `metarl.agents.base.record`.
-        sampler: draws and weighs the tasks; None for a new one.
+        task_sampler: draws and weighs the tasks; None for a new one.
 
     Returns:
         The metrics: number of environment `steps`; returns averaged over the episodes that did not
@@ -54,8 +55,8 @@ def meta_iteration(
     """
     stops = config.on_failure == "stop"
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
-    sampler = sampler or TaskSampler(config.sampling, config.env)
-    tasks, task_ids = sampler.sample(rng)
+    task_sampler = task_sampler or TaskSampler(config.sampling, config.env)
+    tasks, task_ids = task_sampler.sample(rng)
     rollouts = list(
         adaptation_rollouts(
             agent,
@@ -77,7 +78,7 @@ def meta_iteration(
         record(agent, iteration + 1, phases)
     else:
         recorder(iteration + 1, phases)
-    risk = weigh_tasks(sampler, rollouts)
+    risk = weigh_tasks(task_sampler, rollouts)
     num_dropped = len(failures)
     diagnostics: dict[str, float] = {}
     updated = False
@@ -120,14 +121,14 @@ def return_metrics(sampling: SamplingConfig, phases: Sequence[Episodes]) -> dict
     return found | {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def weigh_tasks(sampler: TaskSampler, rollouts: list[Rollout]) -> dict[str, float]:
+def weigh_tasks(task_sampler: TaskSampler, rollouts: list[Rollout]) -> dict[str, float]:
     """Give the last rollout the weights of its tasks, if they have any; and return the mean return
     after adaptation in the worst share of tasks."""
     state, episodes = rollouts[-1]
     known = episodes.task_mask
     sums = np.nansum(episodes.returns, axis=1)
     returns = np.where(known, sums / np.maximum(episodes.episode_mask.sum(axis=1), 1), np.nan)
-    weights = sampler.weigh(returns)
+    weights = task_sampler.weigh(returns)
     if weights is None:
         return {}
     rollouts[-1] = Rollout(state, replace(episodes, task_weight=weights))

@@ -1,4 +1,4 @@
-"""What may change in a run that goes on: iterations, threads, device and tracking."""
+"""What may change in a run that goes on: iterations, threads, device, sampler and tracking."""
 
 import json
 import re
@@ -17,7 +17,12 @@ from metarl.runs.run import Run
 from metarl.training.loop import resume, start_or_resume, train
 from tests.training.test_loop import assert_same_outcome, tiny
 
-CHANGES = {"threads": 2, "tracking.mode": "offline", "tracking.project": "other"}
+CHANGES = {
+    "threads": 2,
+    "sampler.workers": 2,
+    "tracking.mode": "offline",
+    "tracking.project": "other",
+}
 
 
 @pytest.fixture(scope="module")

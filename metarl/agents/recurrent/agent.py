@@ -7,7 +7,7 @@ number of steps of the longest trial.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -111,9 +111,11 @@ class TrialAgent:
         acting = self._acting_params().items()
         return {name: value.detach().cpu().float().numpy() for name, value in acting}
 
-    def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Return the inputs of the policy; see `RecurrentActor`."""
-        return output
+    @property
+    def _features(self) -> Callable[[NumPyParams, np.ndarray, np.ndarray], np.ndarray]:
+        """The inputs of the policy; see `RecurrentActor`. The function does not hold the agent, as
+        actors may travel to other machines."""
+        return memory_output
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs of what PPO trains at all steps of trials, (n, L, number of inputs),
@@ -193,3 +195,8 @@ class TrialAgent:
         )
         self._returns = found.get("returns")
         self._num_updates = int(state["num_updates"])
+
+
+def memory_output(params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
+    """Return the output of the memory as the inputs of the policy."""
+    return output

@@ -6,7 +6,8 @@ variable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,10 +93,10 @@ class VariBADAgent(TrialAgent):
     def _acting_params(self) -> Params:
         return {**self.model_params, **self.params}
 
-    def _features(self, params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
-        """Return observations as in the inputs, and beliefs."""
-        belief = self.belief_encoder.of_output(params, output)
-        return np.concatenate([inputs[:, : self._obs_dim], belief], axis=1)
+    @property
+    def _features(self) -> Callable[[NumPyParams, np.ndarray, np.ndarray], np.ndarray]:
+        """Observations as in the inputs, and beliefs."""
+        return partial(policy_inputs, self._obs_dim)
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         params = self._acting_arrays()
@@ -162,3 +163,11 @@ class VariBADAgent(TrialAgent):
         self.model_params = load_optimised(
             "model", "model_adam", state, self.model_params, self._model_adam
         )
+
+
+def policy_inputs(
+    obs_dim: int, params: NumPyParams, inputs: np.ndarray, output: np.ndarray
+) -> np.ndarray:
+    """Return observations as in the inputs of the memory, and the beliefs of its output."""
+    belief = BeliefEncoder.of_output(params, output)
+    return np.concatenate([inputs[:, :obs_dim], belief], axis=1)

@@ -1,0 +1,64 @@
+"""The section `sampler` of a config: where the episodes of training are played."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from metarl.core.errors import ConfigError
+from metarl.core.schema import NotNegative, Positive, Section
+
+ADDRESS_FORMS = "expected auto or HOST:PORT, such as 10.0.0.1:6379"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of a cluster: `auto` or HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    is_port = port.isdecimal() and 0 < int(port) < 65536
+    return text == "auto" or (bool(host) and is_port and "/" not in host)
+
+
+class SamplerConfig(Section):
+    """Where the episodes of training are played. No influence on results."""
+
+    kind: Literal["local", "ray"] = "local"
+    """`local` plays on this machine; `ray` on the workers of a Ray cluster, each with some of the
+    tasks of the meta-batch (needs the extra `cluster`). The learner stays here. The other keys of
+    this section are for `ray`."""
+    address: str = ""
+    """The cluster: HOST:PORT of its head, `auto` for the one that this machine belongs to, or
+    nothing for the environment variable RAY_ADDRESS and, without it, workers on this machine
+    only."""
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Number of workers, 0 for as many as there is room for; at most one per task."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Number of CPUs that a worker takes, and of its threads of physics."""
+    resources: dict[str, NotNegative] = Field(default_factory=dict)
+    """Further resources of Ray that a worker takes, such as {"fast_cpu": 1}."""
+    placement: Literal["pack", "spread"] = "pack"
+    """Whether workers share nodes while there is room (`pack`), or are spread over the nodes."""
+    timeout: Positive = 600.0
+    """Seconds that a worker may take to play one phase of the meta-batch; a new one has a minute
+    more to start."""
+    max_restarts: Annotated[int, Field(ge=0)] = 10
+    """Number of lost or hanging workers that are replaced, until training stops."""
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        if address and not is_address(address):
+            raise ValueError(f"{ADDRESS_FORMS}, got {address!r}")
+        return address
+
+    def check(self, num_tasks: int) -> None:
+        """Check that there is a task for each worker.
+
+        Raises:
+            ConfigError: if there is not.
+        """
+        if self.workers > num_tasks:
+            raise ConfigError(
+                f"sampler.workers: expected at most {num_tasks}, the tasks of a meta-batch "
+                f"(sampling.num_tasks), got {self.workers}"
+            )

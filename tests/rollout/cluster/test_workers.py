@@ -1,0 +1,156 @@
+"""Rollouts on three workers of a Ray cluster, which are killed and hang at random moments: those of
+one machine to the bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from metarl.config_files import make_config
+from metarl.core.errors import UserError
+from metarl.core.rng import Purpose
+from metarl.core.timer import Timer
+from metarl.envs import WorkerError
+from metarl.rollout.cluster.sampler import RaySampler
+from metarl.rollout.cluster.session import ClusterError
+from metarl.rollout.sampler import EpisodeStreams
+from metarl.rollout.sampler_config import SamplerConfig
+from tests.rollout.test_shards import (
+    CHEETAH,
+    KINDS,
+    NUM_EPISODES,
+    NUM_TASKS,
+    SIZES,
+    assert_same_episodes,
+    rollouts,
+)
+from tests.rollout.writing import WritingActor
+
+ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+RNG = np.random.default_rng(int(os.environ.get("METARL_KILL_SEED", "0")))
+
+
+@pytest.fixture(scope="module")
+def sampler(cluster):
+    """Three workers on four nodes with a CPU each, for short episodes of the HalfCheetah."""
+    config = SamplerConfig(
+        kind="ray", address=cluster.address, workers=3, placement="spread", max_restarts=1000
+    )
+    family = make_config({}, "mine", CHEETAH).env
+    sampler = RaySampler(config, family, NUM_TASKS, NUM_EPISODES)
+    yield sampler
+    sampler.close()
+
+
+def pid(sampler, index):
+    """The process of a worker."""
+    place = ray.get(sampler.group.actors[index].place.remote())
+    return int(re.findall(r"process (\d+)", place)[0])
+
+
+def play(sampler, actor):
+    """One phase, on the sampler's family."""
+    tasks = sampler._family.tasks("train", NUM_TASKS)
+    streams = EpisodeStreams(0, Purpose.TRAIN_EPISODES, NUM_EPISODES)
+    options = {"failures": None, "task_mask": np.ones(NUM_TASKS, bool), "task_ids": None}
+    return sampler.collect(actor, tasks, streams, Timer(), **options)
+
+
+@pytest.mark.parametrize("kind", ["maml", "maml, normalised", "rl2", "varibad", "pearl"])
+def test_rollouts_are_those_of_one_machine(sampler, kind):
+    config = make_config({}, "mine", {**SIZES, **KINDS[kind]})
+    agent = config.make_agent()
+    whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
+    found = rollouts(config, sampler, agent=agent)
+    for (_, one), (_, other) in zip(whole, found, strict=True):
+        assert_same_episodes(one, other)
+
+
+def test_arrays_that_an_actor_writes_into_are_its_own(sampler):
+    """Ray shares large arrays between processes, read-only."""
+    episodes = play(sampler, WritingActor(sampler._family.action_dim))
+    steps = np.arange(1, sampler._family.horizon + 1, dtype=np.float32)
+    for row in episodes.action[..., 0].reshape(-1, len(steps)):
+        np.testing.assert_array_equal(row, steps)
+
+
+def test_killed_and_hanging_workers_change_nothing(sampler, capsys):
+    """One worker is killed before a phase, one hangs, and one is killed at a random moment."""
+    config = make_config({}, "mine", {**SIZES, **KINDS["maml"]})
+    agent = config.make_agent()
+    whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
+    before = sampler.group.num_restarts
+    sampler.group._timeout = 5.0
+    os.kill(pid(sampler, 0), signal.SIGKILL)
+    os.kill(pid(sampler, 1), signal.SIGSTOP)
+    killer = threading.Timer(RNG.uniform(0, 5), os.kill, (pid(sampler, 2), signal.SIGKILL))
+    killer.start()
+    try:
+        found = rollouts(config, sampler, agent=agent)
+    finally:
+        killer.join()
+        sampler.group._timeout = 600.0
+    for (_, one), (_, other) in zip(whole, found, strict=True):
+        assert_same_episodes(one, other)
+    assert sampler.group.num_restarts >= before + 2
+    warnings = capsys.readouterr().err
+    assert re.search(r"warning: worker 1, process \d+ on .*, was lost \(.*\); it is repl", warnings)
+    assert re.search(r"worker 2, process \d+ on .* gave no answer for 5 s \(sampler.ti", warnings)
+
+
+@pytest.mark.slow
+def test_a_node_is_lost(sampler, cluster):
+    """Its worker goes on, on another node."""
+    config = make_config({}, "mine", {**SIZES, **KINDS["rl2"]})
+    agent = config.make_agent()
+    whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
+    before = sampler.group.num_restarts
+    (actor, *_) = sampler.group.actors
+    address = ray._private.state.actors(actor._actor_id.hex())["Address"]
+    (node,) = [each for each in cluster.worker_nodes if each.node_id == address["NodeID"]]
+    delay = RNG.uniform(0, 1)
+    killer = threading.Timer(delay, cluster.remove_node, (node,), {"allow_graceful": False})
+    killer.start()
+    deadline = time.monotonic() + 120
+    try:
+        while sampler.group.num_restarts == before and time.monotonic() < deadline:
+            found = rollouts(config, sampler, agent=agent)
+            for (_, one), (_, other) in zip(whole, found, strict=True):
+                assert_same_episodes(one, other)
+    finally:
+        killer.join()
+        cluster.add_node(num_cpus=1)
+    assert sampler.group.num_restarts == before + 1
+
+
+def test_no_more_workers_are_replaced_than_allowed(sampler):
+    sampler.group._max_restarts, before = sampler.group.num_restarts, sampler.group._max_restarts
+    os.kill(pid(sampler, 2), signal.SIGKILL)
+    try:
+        with pytest.raises(ClusterError, match=r"worker 3.* was lost .* than sampler.max_restarts"):
+            play(sampler, WritingActor(sampler._family.action_dim))
+    finally:
+        sampler.group._max_restarts = before
+
+
+def test_errors_of_a_worker_are_those_of_one_machine(sampler):
+    """An actor of the user's whose actions have a wrong size."""
+    with pytest.raises(ValueError, match=r"could not broadcast input array"):
+        play(sampler, WritingActor(2))
+
+
+def test_an_actor_that_cannot_travel_is_named(sampler):
+    actor = WritingActor(sampler._family.action_dim)
+    actor.lock = threading.Lock()
+    with pytest.raises(UserError, match=r"sampler.kind: WritingActor cannot travel .*lock"):
+        play(sampler, actor)
+
+
+def test_a_lost_worker_is_an_error_of_workers():
+    assert issubclass(ClusterError, WorkerError)
