@@ -31,6 +31,16 @@ checkpoint_option = click.option(
 seed_option = click.option("--seed", default=0, help="Seed of the episodes.")
 episodes_option = click.option("--episodes", default=20, help="Episodes per task and step.")
 steps_option = click.option("--steps", default=3, help="Adaptations.")
+protocol_option = click.option(
+    "--protocol",
+    default="k_step",
+    metavar="NAME",
+    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
+    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
+)
+trials_option = click.option(
+    "--trials", default=5, help="Repetitions of a task's experience in few_episode."
+)
 deterministic_option = click.option(
     "--deterministic",
     is_flag=True,
@@ -42,13 +52,7 @@ deterministic_option = click.option(
 @run_argument
 @checkpoint_option
 @seed_option
-@click.option(
-    "--protocol",
-    default="k_step",
-    metavar="NAME",
-    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
-    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
-)
+@protocol_option
 @click.option(
     "--split",
     metavar="NAME",
@@ -60,7 +64,7 @@ deterministic_option = click.option(
 @task_file_option
 @episodes_option
 @steps_option
-@click.option("--trials", default=5, help="Repetitions of a task's experience in few_episode.")
+@trials_option
 @deterministic_option
 @click.option(
     "--out",

@@ -7,6 +7,13 @@ from typing import Any
 
 import click
 
+from metarl.cli.commands import (
+    deterministic_option,
+    episodes_option,
+    protocol_option,
+    steps_option,
+    trials_option,
+)
 from metarl.cli.completion import complete_names
 from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
 from metarl.cli.group import FILE, cli, print_table
@@ -24,19 +31,13 @@ from metarl.cli.parser import print_error
 @click.option("--seeds", default=3, help="Seeds of each config, from its own.")
 @click.option("--jobs", default=1, help="Runs at a time, each on one thread.")
 @click.option("--out", type=FILE, required=True, metavar="DIR", help="Folder of the runs.")
-@click.option(
-    "--protocol",
-    default="k_step",
-    metavar="NAME",
-    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
-    shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
-)
+@protocol_option
 @click.option("--split", default="test", metavar="NAME", help="train, validation, test or ood.")
 @click.option("--tasks", default=40, help="Tasks of the split.")
-@click.option("--episodes", default=20, help="Episodes per task and step.")
-@click.option("--steps", default=3, help="Adaptations.")
-@click.option("--trials", default=5, help="Repetitions of a task's experience in few_episode.")
-@click.option("--deterministic", is_flag=True, help="Measure the policy's mean or mode.")
+@episodes_option
+@steps_option
+@trials_option
+@deterministic_option
 def compare(
     target: ConfigTarget,
     overrides: dict[str, Any],
