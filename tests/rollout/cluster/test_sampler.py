@@ -37,6 +37,28 @@ def test_a_run_goes_on_with_other_workers(on_ray, tmp_path):
     assert "seconds/environment" not in last
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("point_nav/continual_maml", {}),
+        (
+            "half_cheetah_body/maml_trpo_drift",
+            {
+                "sampling.nuisances.observation_noise": (0.0, 0.1),
+                "sampling.nuisances.action_delay": (0, 2),
+                "sampling.risk.alpha": 0.5,
+            },
+        ),
+    ],
+)
+def test_sequences_drift_and_nuisances_are_the_same_on_workers(on_ray, tmp_path, name, changes):
+    changes = {**changes, "iterations": 2, "sampling.num_tasks": 4, "sampling.num_episodes": 2}
+    changes |= {"env.horizon": 8, "agent.policy.hidden": [4], "tracking.mode": "disabled"}
+    train(metarl.load_config(name, **changes), tmp_path / "here")
+    train(metarl.load_config(name, **changes, **on_ray), tmp_path / "there")
+    assert_same_outcome(tmp_path / "here", tmp_path / "there")
+
+
 def test_environments_in_other_processes_run_on_the_workers(on_ray, tmp_path):
     changes = {"iterations": 1, "sampling.num_tasks": 2, "env.workers": 1, "env.horizon": 20}
     changes |= {"tracking.mode": "disabled", "agent.network.size": 6}
