@@ -37,20 +37,19 @@ class AdaptedAgent:
         agent: the agent.
         state: its state for the task.
         family: the task family.
-        env: the environment in which it adapted.
+        units: turns its actions into those of the environment.
         returns: undiscounted return of each episode of experience, in order.
+        seed: of the actions of `predict`.
     """
 
     agent: MetaAgent
     state: Any
     family: TaskFamily
-    env: gymnasium.Env | VectorEnv
+    units: ActionUnits
     returns: list[float]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        space = self.env.single_action_space if isinstance(self.env, VectorEnv) else None
-        self._units = ActionUnits(self.family.action_space, space or self.env.action_space)
         self._rng = np.random.default_rng(self.seed)
 
     def predict(
@@ -103,7 +102,7 @@ class AdaptedAgent:
             last = np.broadcast_to(np.asarray(reward, np.float32), shape)
         noise = np.stack([actor.noise(self._rng, 1)[0] for _ in range(shape[1])])[None]
         action = actor.act(obs, noise, last, np.ones(shape, bool))[0]
-        own = self._units.to_env(action)
+        own = self.units.to_env(action)
         return (own[0] if single else own), EpisodeState(actor)
 
 
@@ -158,7 +157,7 @@ def adapt(
             played = play(agent, state, live, episodes, seed, number)
             returns += played.returns[0].tolist()
             state = agent.adapt(state, played)
-    return AdaptedAgent(agent, state, family, env, returns, seed)
+    return AdaptedAgent(agent, state, family, live.actions, returns, seed)
 
 
 def play(

@@ -10,7 +10,7 @@ from typing import Any
 from metarl.config import Config
 from metarl.core.errors import UserError, nearest
 from metarl.core.parsing import printable
-from metarl.envs import BatchEnv
+from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
@@ -180,8 +180,7 @@ def load_baseline(
         UserError: if the run cannot be read, or its tasks differ from the tasks of `run`.
     """
     other = open_to_evaluate(folder, **overrides)
-    hashes = [each.env.task_hash(each.env.tasks("test", 1)) for each in (run.config, other.config)]
-    if hashes[0] != hashes[1]:
+    if not have_same_tasks(run.config.env, other.config.env):
         raise UserError(
             f"--against: {name}: its tasks ({family_text(other.config)}) are not those of "
             f"{run.directory} ({family_text(run.config)})"
@@ -214,6 +213,12 @@ def find_sibling_run(run: Run, method: str) -> Path:
         )
     same_seed = [other for other in found if other.config.seed == run.config.seed]
     return (same_seed or found)[0].directory
+
+
+def have_same_tasks(one: TaskFamily, other: TaskFamily) -> bool:
+    """Return whether two families have the same test tasks, on which agents can be compared."""
+    first, second = (family.task_hash(family.tasks("test", 1)) for family in (one, other))
+    return first == second
 
 
 def family_text(config: Config) -> str:

@@ -42,7 +42,9 @@ def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Figure], 
         config = run.config.replace(device="cpu")
         family, adaptations = config.env, config.sampling.adaptation_steps
         try:
-            if not has_beliefs(config.make_agent()):
+            # To normalise observations, a new agent would play a meta-batch first.
+            plain = config.agent.replace(normalize_observations=False)
+            if not has_beliefs(config.replace(agent=plain).make_agent()):
                 continue
             agent = config.make_agent(run.load().agent)
             tasks = family.tasks("test", TEST_TASKS)

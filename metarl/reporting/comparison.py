@@ -16,7 +16,7 @@ from metarl.config import Config
 from metarl.core.errors import ConfigError, UserError, check, check_amount
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
-from metarl.evaluation.compare import RANDOM, evaluate_run, family_text
+from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
 from metarl.evaluation.protocols import check_protocol
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
@@ -26,6 +26,7 @@ from metarl.reporting.summary import read_summaries
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.identity import settings_digest
 from metarl.training.many_runs import Job, Outcome, finished
+from metarl.training.progress import clock_time
 
 MAX_SEEDS = 1000
 
@@ -97,9 +98,7 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
     known: dict[tuple[str, str], str] = {}
     for name, config in configs.items():
         first = firsts.setdefault(config.env.name, name)
-        families = configs[first].env, config.env
-        one, other = (family.task_hash(family.tasks("test", 1)) for family in families)
-        if one != other:
+        if not have_same_tasks(configs[first].env, config.env):
             raise UserError(
                 f"{name}: its tasks ({family_text(config)}) are not those of {first} "
                 f"({family_text(configs[first])}); set what differs alike, by flags"
@@ -163,8 +162,8 @@ def compare(
         name = outcome.job.folder.name
         done = "trained and evaluated" if outcome.error is None else f"failed: {outcome.error}"
         on_progress(
-            f"{ended}/{len(all_jobs)}  {name} {done} ({minutes(outcome.seconds)})"
-            + (f"  about {minutes(left)} left" if ended < len(all_jobs) else "")
+            f"{ended}/{len(all_jobs)}  {name} {done} ({clock_time(outcome.seconds)})"
+            + (f"  ETA {clock_time(left)}" if ended < len(all_jobs) else "")
         )
         result.stopped |= outcome.stopped
         if outcome.error is not None:
@@ -211,11 +210,6 @@ def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> Non
         if whole and methods[job.config.method].get("iteration") == job.config.iterations:
             return
     evaluate_run(job.folder, against=against, **settings)
-
-
-def minutes(seconds: float) -> str:
-    """Return a duration as text."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def write_tables(out: Path, sections: Mapping[str, Section]) -> list[Path]:

@@ -52,6 +52,18 @@ def test_other_agents_have_no_such_section(tmp_path):
     assert HEADING not in write_report([run.directory])[0].read_text()
 
 
+def test_nothing_is_played_for_an_agent_without_beliefs(tmp_path, monkeypatch):
+    """Not even to measure the observations that it normalises."""
+    small = {"agent.policy.hidden": [4], "agent.normalize_observations": True}
+    run = train(metarl.load_config("point_nav/maml_trpo", **TINY, **small), tmp_path / "run")
+
+    def must_not_be_called(*args, **settings):
+        raise AssertionError
+
+    monkeypatch.setattr("metarl.config.measure_observations", must_not_be_called)
+    assert HEADING not in write_report([run.directory])[0].read_text()
+
+
 def test_a_trial_is_drawn_step_by_step_without_those_that_did_not_take_place():
     mean = np.arange(8.0).reshape(1, 2, 4, 1)
     mask = np.array([[[True, True, False, False], [True, True, True, False]]])

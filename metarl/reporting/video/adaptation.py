@@ -250,7 +250,8 @@ def play(
     reading = task_reading(agent, family, steps)
     rows: list[list[Panel]] = [[] for _ in tasks]
     for rollout in rollouts:
-        episodes, found = rollout.episodes, beliefs(agent, rollout)
+        episodes = rollout.episodes
+        found = None if reading is None else beliefs(agent, rollout)
         for i, row in enumerate(rows):
             length = int(episodes.mask[i, 0].sum())
             shown = np.stack([each[i] for each in states[: length + 1]])
