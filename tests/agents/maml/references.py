@@ -123,3 +123,15 @@ def assert_slopes(
         assert abs(float(gradient @ direction) - expected) < 1e-6 * size + 1e-10, wanted
     idle = [name for name, x in unflatten(gradient, problem.meta).items() if x.norm() < 1e-5]
     assert not idle, "their gradients could not be wrong"
+
+
+def assert_every_slope(problem) -> None:
+    """Check the gradient of a problem's objective by differences of `loss_and_kl`, which adapts
+    without any graph, in every coordinate."""
+    objective = problem.objective()
+    gradient = objective.gradient().gradient
+    slopes = [
+        slope(lambda v: objective.loss_and_kl(v)[0], problem.old, unit)
+        for unit in torch.eye(len(problem.old), dtype=torch.float64)
+    ]
+    assert_close(gradient, torch.tensor(slopes, dtype=torch.float64), rel=1e-8)

@@ -22,8 +22,8 @@ from tests.agents.maml.references import (
     TASK_PARAMETERS,
     adapted,
     assert_close,
+    assert_every_slope,
     assert_slopes,
-    slope,
     with_ratios,
 )
 
@@ -33,13 +33,7 @@ from tests.agents.maml.references import (
 def test_the_gradient_equals_finite_differences(make_problem, steps, surrogate):
     """Differences of `loss_and_kl`, which adapts without any graph, in every coordinate."""
     problem = make_problem(steps, surrogate)
-    objective = problem.objective()
-    gradient = objective.gradient().gradient
-    slopes = [
-        slope(lambda v: objective.loss_and_kl(v)[0], problem.old, unit)
-        for unit in torch.eye(len(problem.old), dtype=torch.float64)
-    ]
-    assert_close(gradient, torch.tensor(slopes, dtype=torch.float64), rel=1e-8)
+    assert_every_slope(problem)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "meta_lstm"])

@@ -18,7 +18,13 @@ from metarl.agents.maml.queries import measured_rollouts
 from metarl.agents.maml.surrogates import clipped_ratio
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.rng import Purpose
-from tests.agents.maml.references import adapted, assert_close, assert_slopes, dense, slope
+from tests.agents.maml.references import (
+    adapted,
+    assert_close,
+    assert_every_slope,
+    assert_slopes,
+    dense,
+)
 from tests.agents.maml.settings import FAMILY
 
 ADAPTATIONS = [
@@ -38,13 +44,7 @@ SEQUENCES = np.array(
 def test_the_gradient_through_two_tasks_equals_finite_differences(make_problem, steps):
     """In every coordinate, all parameters adapt: of `loss_and_kl`, which makes no graph."""
     problem = make_problem(steps, sequence=2)
-    objective = problem.objective()
-    gradient = objective.gradient().gradient
-    slopes = [
-        slope(lambda v: objective.loss_and_kl(v)[0], problem.old, unit)
-        for unit in torch.eye(len(problem.old), dtype=torch.float64)
-    ]
-    assert_close(gradient, torch.tensor(slopes, dtype=torch.float64), rel=1e-8)
+    assert_every_slope(problem)
 
 
 @pytest.mark.parametrize(("adapts", "rule", "surrogate"), ADAPTATIONS)

@@ -65,6 +65,18 @@ def assert_same(one: dict, other: dict) -> None:
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
 
 
+def learned_trials(agent, rollouts):
+    """The trials of rollouts, and what the learner's network says on them as a whole; its memory at
+    their ends is that of acting."""
+    trials = join_episodes([episodes for _, episodes in rollouts])
+    inputs, _ = encode_trials(agent.encoder, trials)
+    start = torch.zeros(len(inputs), agent.network.memory_size)
+    found = agent.network(agent.params, torch.from_numpy(inputs), start)
+    last = rollouts[-1].episodes.memory.reshape(len(inputs), -1)
+    np.testing.assert_allclose(found.memory[:, -1].detach(), last, atol=1e-6)
+    return trials, found
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("bound", ["clip", "tanh"])
@@ -76,12 +88,7 @@ def test_acting_is_the_learners_network(cell, family, bound):
     config = make(family, adaptation_steps=2, network={"cell": cell, "action_bound": bound})
     agent, _ = updated(config)
     rollouts = play(config, agent)
-    trials = join_episodes([episodes for _, episodes in rollouts])
-    inputs, _ = encode_trials(agent.encoder, trials)
-    start = torch.zeros(len(inputs), agent.network.memory_size)
-    found = agent.network(agent.params, torch.from_numpy(inputs), start)
-    last = rollouts[-1].episodes.memory.reshape(len(inputs), -1)
-    np.testing.assert_allclose(found.memory[:, -1].detach(), last, atol=1e-6)
+    trials, found = learned_trials(agent, rollouts)
     # Without noise actions are the mean, or the mode, of the learner's distribution.
     state = rollouts[-1].state
     actor = agent.actor(state, deterministic=True)
@@ -106,12 +113,7 @@ def test_a_trial_goes_over_a_sequence_of_tasks_and_back(cell):
     for before, after in itertools.pairwise(rollouts):
         assert np.array_equal(after.state.memory, before.episodes.memory)
     assert np.array_equal(rollouts[-1].episodes.tasks, tasks[:, 0])
-    trials = join_episodes([episodes for _, episodes in rollouts])
-    inputs, _ = encode_trials(agent.encoder, trials)
-    start = torch.zeros(len(inputs), agent.network.memory_size)
-    found = agent.network(agent.params, torch.from_numpy(inputs), start)
-    last = rollouts[-1].episodes.memory.reshape(len(inputs), -1)
-    np.testing.assert_allclose(found.memory[:, -1].detach(), last, atol=1e-6)
+    learned_trials(agent, rollouts)
     assert "outer_kl" in agent.update(rollouts, np.random.default_rng(0), Timer())
 
 
