@@ -59,13 +59,15 @@ class WorkerGroup:
         """Return the results of a method, called on the actors with these arguments, in order.
 
         Raises:
-            UserError, WorkerError: as the method; other errors are those of Ray.
+            UserError, WorkerError: as the method; other errors are those of Ray. Of several calls
+                that fail, the first in order raises its error, whichever fails first.
             ClusterError: if the head is lost, or workers are lost more often than `max_restarts`.
         """
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
         results: dict[int, Any] = {}
+        errors: dict[int, RayTaskError] = {}
         pending: dict[Any, int] = {}
         deadlines = [0.0] * len(arguments)
 
@@ -92,9 +94,7 @@ class WorkerGroup:
                     results[index] = ray.get(ref, timeout=self._timeout)
                     self._is_new[index] = False
                 except RayTaskError as error:
-                    if isinstance(error.cause, UserError | WorkerError):
-                        raise type(error.cause)(f"{error.cause}") from error
-                    raise
+                    errors[index] = error
                 except (RayActorError, ObjectLostError, WorkerCrashedError) as error:
                     if getattr(error, "actor_init_failed", False):
                         raise WorkerError(f"sampler: {_last_line(error)}") from error
@@ -107,6 +107,11 @@ class WorkerGroup:
                 index = pending.pop(ref)
                 limit = self._timeout + (START_TIMEOUT if self._is_new[index] else 0.0)
                 repeat(index, f"gave no answer for {limit:g} s (sampler.timeout)")
+        if errors:
+            error = errors[min(errors)]
+            if isinstance(error.cause, UserError | WorkerError):
+                raise type(error.cause)(f"{error.cause}") from error
+            raise error
         return [results[index] for index in range(len(arguments))]
 
     def name(self, index: int) -> str:

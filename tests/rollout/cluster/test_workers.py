@@ -142,7 +142,15 @@ def test_no_more_workers_are_replaced_than_allowed(sampler):
 def test_errors_of_a_worker_are_those_of_one_machine(sampler):
     """An actor of the user's whose actions have a wrong size."""
     with pytest.raises(ValueError, match=r"could not broadcast input array"):
-        play(sampler, WritingActor(2))
+        play(sampler, WritingActor(12))
+
+
+def test_of_several_errors_that_of_the_first_tasks_is_told(sampler):
+    """Whichever worker fails first. The first one has a single task, for which NumPy spreads two
+    numbers of each action over three episodes, so that storing the actions fails instead."""
+    for _ in range(5):
+        with pytest.raises(ValueError, match=r"shape mismatch"):
+            play(sampler, WritingActor(2))
 
 
 def test_an_actor_that_cannot_travel_is_named(sampler):
