@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import time
+import zlib
 
 import pytest
 from wandb.proto import wandb_internal_pb2
@@ -47,7 +48,10 @@ def ended(path, seconds=30):
 
 
 def read(path):
-    """Read a run file: a header of 7 bytes, then pieces of (checksum 4, length 2, kind 1, data)."""
+    """Read a run file: a header of 7 bytes, then pieces of (checksum 4, length 2, kind 1, data).
+
+    Ends at the first piece that is not wholly written: its checksum, over kind and data, is wrong.
+    """
     content = path.read_bytes()
     assert content.startswith(b":W&B")
     position, pieces = 7, b""
@@ -55,9 +59,12 @@ def read(path):
         if BLOCK - position % BLOCK < 7:  # too short for a piece: padding
             position += BLOCK - position % BLOCK
             continue
-        length, kind = struct.unpack_from("<HB", content, position + 4)
-        pieces += content[position + 7 : position + 7 + length]
-        position += 7 + length
+        checksum, length, kind = struct.unpack_from("<IHB", content, position)
+        end = position + 7 + length
+        if zlib.crc32(content[position + 6 : end]) != checksum:
+            return
+        pieces += content[position + 7 : end]
+        position = end
         if kind in (1, 4):  # a whole record, or the last piece of one
             record = wandb_internal_pb2.Record()
             record.ParseFromString(pieces)
