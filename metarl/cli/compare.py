@@ -51,6 +51,9 @@ def compare(
 
     Finished runs are not repeated: the command can be stopped and repeated at any time, also with
     further configs or seeds. `--SECTION.KEY VALUE` replaces a value of all configs.
+
+    With `--sampler.kind ray` the runs are spread over a Ray cluster, one for each of
+    `--sampler.workers` slots; DIR must be on a disk that all nodes share.
     """
     from rich.table import Table
 

@@ -23,8 +23,10 @@ from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.summary import read_summaries
+from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.identity import settings_digest
+from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
 
@@ -88,6 +90,27 @@ def plan(
     return found
 
 
+def cluster_of_runs(
+    overrides: Mapping[str, Any],
+) -> tuple[SamplerConfig | None, dict[str, Any]]:
+    """Return the cluster whose slots the runs take, None for this machine, and the settings of a
+    run in its slot.
+
+    Raises:
+        ConfigError: if a setting of the cluster is not valid.
+    """
+    prefix = "sampler."
+    of_cluster = {key: value for key, value in overrides.items() if key.startswith(prefix)}
+    try:
+        config = SamplerConfig(**{key.removeprefix(prefix): of_cluster[key] for key in of_cluster})
+    except ConfigError as error:
+        raise ConfigError(f"--{prefix}{error}") from None
+    if config.kind == "local":
+        return None, dict(overrides)
+    own = {key: value for key, value in overrides.items() if key not in of_cluster}
+    return config, {"threads": config.threads, **own, f"{prefix}kind": "local"}
+
+
 def check_comparable(configs: Mapping[str, Config]) -> None:
     """Check that the configs of a family have the same tasks, and other settings.
 
@@ -147,8 +170,11 @@ def compare(
         UserError: as `plan`, or if a setting of the evaluation is out of range.
     """
     check(jobs >= 1, "--jobs", "at least 1", jobs)
+    sampler, overrides = cluster_of_runs(overrides or {})
+    expected = "--sampler.workers, the number of runs at a time on a cluster"
+    check(sampler is None or jobs == 1, "--jobs", expected, jobs)
     settings = {"protocol": "k_step", "split": "test", **DEFAULTS, **(evaluation or {})}
-    planned = plan(names, seeds, out, overrides or {})
+    planned = plan(names, seeds, out, overrides)
     for family in planned.values():
         check_evaluation(family[0].config.env, settings)
     all_jobs = [job for family in planned.values() for job in family]
@@ -156,7 +182,12 @@ def compare(
     result = Comparison()
     start = time.perf_counter()
     work = functools.partial(evaluate, references=references, settings=settings)
-    for ended, outcome in enumerate(finished(all_jobs, jobs, work), start=1):
+    outcomes = (
+        finished(all_jobs, jobs, work)
+        if sampler is None
+        else finished_on_cluster(all_jobs, sampler, work)
+    )
+    for ended, outcome in enumerate(outcomes, start=1):
         spent = time.perf_counter() - start
         left = spent / ended * (len(all_jobs) - ended)
         name = outcome.job.folder.name

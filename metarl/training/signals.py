@@ -11,10 +11,15 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
+def stop_signals(
+    notice: str = "finishing the iteration, then saving; once more to stop at once",
+) -> Iterator[list[int]]:
     """Record SIGINT and SIGTERM in the block; a second signal ends the process.
 
     Outside the main thread no signals are recorded.
+
+    Args:
+        notice: printed at the first signal.
 
     Yields:
         The list of received signals, which grows.
@@ -23,7 +28,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def record(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        print("\nfinishing the iteration, then saving; once more to stop at once", flush=True)
+        print(f"\n{notice}", flush=True)
         for again in previous:
             signal.signal(again, signal.SIG_DFL)
 

@@ -1,0 +1,164 @@
+"""Many runs to their last iteration on a Ray cluster, each in one slot of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.core.errors import ConfigError, warn
+from metarl.envs.errors import first_line
+from metarl.rollout.cluster.checks import check_versions, number_of_workers, room
+from metarl.rollout.cluster.session import Session
+from metarl.rollout.cluster.worker import Surroundings
+from metarl.rollout.sampler_config import SamplerConfig
+from metarl.training.many_runs import Job, Outcome, finish
+from metarl.training.signals import stop_signals
+
+POLL = 1.0  # s, between two looks at the signals and the cluster
+STOPPING = "stopping the runs; they go on from their last checkpoints"
+
+
+def finished_on_cluster(
+    jobs: Sequence[Job], config: SamplerConfig, then: Callable[[Job], None]
+) -> Iterator[Outcome]:
+    """Train each run in a slot of a cluster and call `then` with its job, as `many_runs.finished`.
+
+    A run whose process or node is lost goes on elsewhere from its last checkpoint.
+
+    Args:
+        jobs: the runs, whose folders all nodes can reach.
+        config: the cluster, and the slots: their number, CPUs and resources.
+        then: called in the process of the run. It must be importable.
+
+    Yields:
+        The outcomes, in the order in which the jobs end.
+
+    Raises:
+        ConfigError: if Ray or the cluster is missing, has no room, other versions of the software,
+            or nodes that do not see the folder of the runs.
+        ClusterError: if the cluster is lost.
+    """
+    jobs = [dataclasses.replace(job, folder=job.folder.absolute()) for job in jobs]
+    for job in jobs:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+    session = Session(config.address)
+    try:
+        with stop_signals(STOPPING) as signals:
+            slots = _check(session, config, jobs)
+            yield from _run(session, config, jobs, then, slots, signals)
+    finally:
+        session.close()
+
+
+def _check(session: Session, config: SamplerConfig, jobs: Sequence[Job]) -> int:
+    """Check the cluster; return the number of slots."""
+    import ray
+
+    nodes = ray.nodes()
+    slots = number_of_workers(nodes, config, len(jobs), session.name)
+    if not session.is_own:
+        used = [node for node, count in room(nodes, config).items() if count]
+        check_versions(nodes, used)
+        for folder in {job.folder.parent for job in jobs}:
+            check_shared(nodes, used, folder)
+    return slots
+
+
+def check_shared(nodes: Sequence[Mapping[str, Any]], ids: Sequence[str], folder: Path) -> None:
+    """Check that nodes see a folder of this machine.
+
+    Args:
+        nodes: the nodes as `ray.nodes` lists them.
+        ids: the ids of those that may get runs.
+        folder: the folder.
+
+    Raises:
+        ConfigError: if one does not; names it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    token = folder / f".metarl-{secrets.token_hex(8)}"
+    task = ray.remote(num_cpus=0)(_exists)
+    names = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+    token.touch()
+    try:
+        for node in ids:
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            if not ray.get(task.options(scheduling_strategy=strategy).remote(str(token))):
+                raise ConfigError(
+                    f"--out: node {names[node]} does not see {folder} of this machine; expected a "
+                    "folder on a disk that all nodes share"
+                )
+    finally:
+        token.unlink()
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _run(
+    session: Session,
+    config: SamplerConfig,
+    jobs: Sequence[Job],
+    then: Callable[[Job], None],
+    slots: int,
+    signals: Sequence[int],
+) -> Iterator[Outcome]:
+    """Yield the outcomes of all jobs, or until a signal comes."""
+    import ray
+    from ray.exceptions import RayError
+
+    strategy = "SPREAD" if config.placement == "spread" else "DEFAULT"
+    task = ray.remote(
+        num_cpus=config.threads,
+        resources=config.resources,
+        scheduling_strategy=strategy,
+        max_retries=0,
+    )(_finish)
+    surroundings, waiting, running = Surroundings.here(), deque(jobs), {}
+    started: dict[Path, float] = {}
+    num_restarts = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < slots:
+                job = waiting.popleft()
+                started.setdefault(job.folder, time.perf_counter())
+                running[task.remote(job, then, surroundings)] = job
+            done, _ = ray.wait(list(running), timeout=POLL)
+            if signals:
+                yield Outcome(next(iter(running.values())), 0.0, STOPPING, stopped=True)
+                return
+            if not done:
+                session.check()
+            for ref in done:
+                job = running.pop(ref)
+                try:
+                    outcome = ray.get(ref)
+                    lost = outcome.error if outcome.stopped else None
+                except RayError as error:
+                    session.check()
+                    outcome = Outcome(job, 0.0, first_line(error))
+                    lost = outcome.error
+                if lost and num_restarts < config.max_restarts:
+                    num_restarts += 1
+                    warn(f"{job.folder}: its process was lost ({lost}); it goes on in another")
+                    waiting.appendleft(job)
+                    continue
+                spent = time.perf_counter() - started[job.folder]
+                yield Outcome(job, spent, outcome.error)
+    finally:
+        if not session.lost:
+            for ref in running:
+                ray.cancel(ref, force=True)
+
+
+def _finish(job: Job, then: Callable[[Job], None], surroundings: Surroundings) -> Outcome:
+    surroundings.adopt()
+    return finish(job, then)
