@@ -136,7 +136,7 @@ def test_a_folder_that_a_node_does_not_see_is_refused(nodes, tmp_path, capsys, m
     ("flags", "message"),
     [
         (["--sampler.workers=5"], "sampler.workers: expected at most 2, for which"),
-        (["--sampler.workers=-1"], "--sampler.workers: expected at least 0, got -1"),
+        (["--sampler.workers=-1"], "--sampler.workers: expected between 0 and 4096, got -1"),
         (["--jobs=2"], "--jobs: expected --sampler.workers, the number of runs at a time on a cl"),
         (["--sampler.threads=9"], "sampler.threads: no node of the Ray cluster at"),
     ],
