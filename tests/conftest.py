@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ from metarl.rollout.collect import episode_rngs as rollout_rngs
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.sampling import sequence_phases
 from metarl.training.wandb_service import end_service
+from tests.browser import page_opener, started_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -49,6 +54,20 @@ def own_wandb_service() -> Iterator[None]:
     end_service()
     yield
     end_service()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser. Not of the session: as long as it is there, nothing else can use asyncio."""
+    with started_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., Page]]:
+    """Open a page: see `tests.browser.page_opener`."""
+    with page_opener(browser) as open_page:
+        yield open_page
 
 
 @pytest.fixture

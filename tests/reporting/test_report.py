@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -25,8 +24,8 @@ from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.summary import read_results, read_summaries
 from metarl.rollout.failures import Failure
 from metarl.training.loop import train
+from tests.browser import DESK, PHONE, overflow
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 TINY = {
     "iterations": 3,
     "num_tasks": 2,
@@ -145,28 +144,15 @@ def test_writing_again_replaces(runs, files):
     assert write_report(runs)[0].read_text() == files[0].read_text()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [1200, 390], ids=["desk", "phone"])
-def test_a_browser_shows_it(files, tmp_path, width):
-    """No script is needed, nothing runs off a phone's screen, and every figure has its size."""
-    probe = tmp_path / "probe.html"
-    page = files[0].read_text()
-    # The page forbids scripts; the probe is a copy that allows one, to measure it.
-    page = re.sub(r"<meta http-equiv.*?>", "", page, flags=re.DOTALL)
-    script = """<script>document.title = JSON.stringify({
-        wide: document.documentElement.scrollWidth, screen: innerWidth,
-        svgs: [...document.querySelectorAll("figure svg")].map(e => e.clientWidth),
-        alerts: document.querySelectorAll("td script").length})</script></body>"""
-    probe.write_text(page.replace("</body>", script))
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--window-size={width},2000", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run([*command, probe.as_uri()], capture_output=True, text=True, timeout=120)
-    title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
-    found = json.loads(title.replace("&quot;", '"'))
-    assert found["wide"] <= found["screen"]
-    assert len(found["svgs"]) == 13
-    assert min(found["svgs"]) > 200
-    assert found["alerts"] == 0
+@pytest.mark.parametrize("width", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_browser_shows_it(files, open_page, width):
+    """Nothing runs off the screen, every figure has its size, and no text has become an element."""
+    page = open_page(files[0], width=width)
+    assert overflow(page) <= 0
+    widths = page.eval_on_selector_all("figure svg", "all => all.map(each => each.clientWidth)")
+    assert len(widths) == 13
+    assert min(widths) > 200
+    assert page.locator("td script").count() == 0
 
 
 def test_runs_of_different_families_are_refused(runs, tmp_path):
