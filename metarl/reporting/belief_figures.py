@@ -16,8 +16,9 @@ from metarl.agents.base import Beliefs, has_beliefs
 from metarl.core.errors import UserError
 from metarl.envs import WorkerError
 from metarl.evaluation.beliefs import Reading, TrialBeliefs, fit_reading, trial_beliefs
-from metarl.reporting.figures import COLOURS, style_axes
 from metarl.reporting.groups import group_runs
+from metarl.reporting.names import method_texts, task_texts
+from metarl.reporting.style import COLOURS, REFERENCE, TEXT, Drawing, legend_below, style_axes
 from metarl.reporting.summary import RunSummary
 from metarl.rollout.failures import EpisodeDiverged
 
@@ -27,17 +28,21 @@ TRIALS = 4
 """Number of tasks whose trials are drawn."""
 LATENTS = 6
 """Numbers of the latent variable that are drawn, those that tell most about the tasks."""
+BAND = 1.96
+"""Half width of the central 95% of a normal distribution, standard deviations."""
 
 
-def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Figure], list[str]]:
+def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Drawing], list[str]]:
     """Play trials with the first run of each method whose agent has beliefs, and draw the beliefs.
 
     Returns:
         The figures by name; and why there is none for a method, one line each.
     """
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Drawing] = {}
     notes = []
-    for method, runs in group_runs(summaries).items():
+    groups = group_runs(summaries)
+    names = method_texts(groups)
+    for method, runs in groups.items():
         run = runs[0].run
         config = run.config.replace(device="cpu")
         family, adaptations = config.env, config.sampling.adaptation_steps
@@ -54,71 +59,89 @@ def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Figure], 
             notes.append(f"{method}: {error}")
             continue
         name = "beliefs" if not figures else f"beliefs-{len(figures) // 2 + 1}"
-        title = f"{method}, seed {config.seed}"
-        figures[name] = beliefs_over_steps(found, reading)
-        figures[f"{name}-embeddings"] = embeddings(found)
-        for figure in (figures[name], figures[f"{name}-embeddings"]):
-            figure.suptitle(title, fontsize=9)
+        title = f"{names[method]}, seed {config.seed}"
+        figures[name] = beliefs_over_steps(found, reading, family.name)
+        figures[f"{name}-embeddings"] = embeddings(found, family.name)
+        for drawing in (figures[name], figures[f"{name}-embeddings"]):
+            drawing.figure.suptitle(title, fontsize=10)
     return figures, notes
 
 
-def beliefs_over_steps(found: TrialBeliefs, reading: Reading) -> Figure:
-    """Draw the beliefs over the steps of the first trials, with bands of two standard deviations:
-    over the latent variable, and below, as they are read, over the numbers of the task.
+def beliefs_over_steps(found: TrialBeliefs, reading: Reading, family: str = "") -> Drawing:
+    """Draw the beliefs over the steps of the first trials, with bands of 95%: over the latent
+    variable, and below, as they are read, over the numbers of the task.
 
     Dashed lines are the ends of episodes, dotted ones the task itself.
     """
     shown = min(TRIALS, len(found.tasks))
     size = found.tasks.shape[1]
-    figure = Figure(figsize=(2.6 * shown + 1, 2.2 * (1 + size)), layout="constrained")
+    figure = Figure(figsize=(2.4 * shown + 1, 1.9 * (1 + size) + 0.4), layout="constrained")
     all_axes = figure.subplots(1 + size, shown, squeeze=False, sharex="col", sharey="row")
     informative = np.argsort(-found.last.mean.std(0), kind="stable")[:LATENTS]
     task_mean, covariance = reading(found.beliefs)
     task_std = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    texts, rows = task_texts(family, size), []
     for trial, axes in enumerate(all_axes.T):
         mask = found.mask[trial]
         ends = np.cumsum(mask.sum(-1))
         for number, colour in zip(sorted(informative), COLOURS, strict=False):
             mean, std = (value[trial][mask][:, number] for value in found.beliefs)
-            draw_band(axes[0], mean, std, colour, f"latent {number + 1}")
+            rows += draw_band(axes[0], mean, std, colour, f"latent {number + 1}", trial)
         for number, row in enumerate(axes[1:]):
             mean, std = (value[trial][mask][:, number] for value in (task_mean, task_std))
-            draw_band(row, mean, std, COLOURS[number % len(COLOURS)], "belief")
-            row.axhline(found.tasks[trial, number], color="black", linestyle=":", linewidth=1)
+            rows += draw_band(row, mean, std, REFERENCE, f"belief about {texts[number]}", trial)
+            row.lines[-1].set_label("belief about the task")
+            row.axhline(
+                found.tasks[trial, number], color=TEXT, linestyle=":", linewidth=1.2, label="task"
+            )
         for row in axes:
             for end in ends[:-1]:
-                row.axvline(end, color="#999999", linestyle="--", linewidth=0.8)
-            style_axes(row, legend=False)
+                row.axvline(end, color=REFERENCE, linestyle="--", linewidth=0.8)
+            style_axes(row)
         axes[0].set_title(f"task {', '.join(f'{number:.2g}' for number in found.tasks[trial])}")
         axes[-1].set_xlabel("step of the trial")
-    all_axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    labels = ["latent variable", *(f"task, number {number + 1}" for number in range(size))]
-    for row, label in zip(all_axes[:, 0], labels, strict=True):
+    for row, label in zip(all_axes[:, 0], ["latent variable", *texts], strict=True):
         row.set_ylabel(label)
-    return figure
+    legend_below(figure, list(all_axes[:, 0]))
+    caption = (
+        "What the agent believes over the steps of a trial, with the central 95% of the belief as "
+        "band: the latent variable, and the numbers of the task as they are read from it. Dotted: "
+        "the task; dashed: the end of an episode."
+    )
+    return Drawing(figure, caption, ("trial", "quantity", "step", "mean", "low", "high"), rows)
 
 
-def draw_band(axes: Axes, mean: np.ndarray, std: np.ndarray, colour: str, label: str) -> None:
-    """Draw a mean, (L,), with a band of two standard deviations, (L,)."""
+def draw_band(
+    axes: Axes, mean: np.ndarray, std: np.ndarray, colour: str, label: str, trial: int
+) -> list[tuple]:
+    """Draw a mean, (L,), with the central 95% of the normal distribution of this mean and a
+    standard deviation, (L,), as band; return the plotted numbers."""
     steps = np.arange(1, len(mean) + 1)
-    low, high = mean - 2 * std, mean + 2 * std
+    low, high = mean - BAND * std, mean + BAND * std
     axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.plot(steps, mean, color=colour, linewidth=1.3, label=label)
+    return [(trial + 1, label, *each) for each in zip(steps, mean, low, high, strict=True)]
 
 
-def embeddings(found: TrialBeliefs) -> Figure:
+def embeddings(found: TrialBeliefs, family: str = "") -> Drawing:
     """Draw the means of the beliefs at the ends of trials in their two principal components, once
     for each number of the task, which is the colour."""
     size = found.tasks.shape[1]
     points, share = principal_components(found.last)
-    figure = Figure(figsize=(4 * size + 0.5, 3.6), layout="constrained")
+    texts = task_texts(family, size)
+    figure = Figure(figsize=(4 * size + 0.5, 3.4), layout="constrained")
     for number, axes in enumerate(figure.subplots(1, size, squeeze=False)[0]):
-        marks = axes.scatter(*points.T, c=found.tasks[:, number], cmap="viridis", s=18)
-        figure.colorbar(marks, ax=axes, label=f"task, number {number + 1}")
+        marks = axes.scatter(*points.T, c=found.tasks[:, number], cmap="viridis", s=20)
+        figure.colorbar(marks, ax=axes, label=texts[number])
         axes.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)")
         axes.set_ylabel(f"component 2 ({share[1]:.0%})")
-        style_axes(axes, legend=False)
-    return figure
+        style_axes(axes)
+    caption = (
+        "Means of the beliefs at the ends of the trials, one for each test task, in their two "
+        "principal components, coloured by the task."
+    )
+    rows = [(*task, *point) for task, point in zip(found.tasks, points, strict=True)]
+    return Drawing(figure, caption, (*texts, "component 1", "component 2"), rows)
 
 
 def principal_components(found: Beliefs) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.result import Evaluation, part_label
-from metarl.reporting.figures import draw_evaluation, tasks_text
+from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
 from metarl.reporting.summary import read_results, read_settings
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
@@ -75,7 +75,7 @@ def evaluation_title(results: Mapping[str, Evaluation]) -> str:
 
 def evaluation_text(result: Evaluation) -> str:
     """Return the tasks and the number of episodes of an evaluation as text."""
-    text = f"{tasks_text(result)}, hash {result.task_hash}, {result.returns.shape[2]} episodes each"
+    text = f"{tasks_text(result)}, hash {result.task_hash}, {episodes_text(result)} each"
     if result.deterministic:
         text += ", deterministic actions"
     if result.has_all_tasks:

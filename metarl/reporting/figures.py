@@ -1,62 +1,88 @@
-"""The figure of one evaluation, by protocol."""
+"""The figures of one evaluation, by protocol."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.protocols import PERTURBATIONS
-from metarl.evaluation.result import Evaluation
-from metarl.runs.atomic_io import write_atomically
+from metarl.evaluation.result import Evaluation, pooled_interval
+from metarl.reporting.names import PERTURBATIONS as PERTURBATION_TEXTS
+from metarl.reporting.names import family_text, method_texts
+from metarl.reporting.style import (
+    Drawing,
+    LineStyle,
+    drawing_style,
+    legend_below,
+    limit_axis,
+    method_style,
+    note_above,
+    save_drawing,
+    style_axes,
+)
 
-COLOURS = ("#2a6fbb", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")
+INTERVAL = (
+    "A band is the 95% interval of the mean over seeds and tasks; of one seed, over tasks. A "
+    "dashed line is of an agent that does not adapt."
+)
+CURVE_COLUMNS = ("method", "seeds", "x", "mean", "low", "high")
 
 
-@contextlib.contextmanager
-def literal_texts() -> Iterator[None]:
-    """Draw texts as they are: a dollar sign begins no formula, an unknown character is a box."""
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        yield
-
-
-@literal_texts()
+@drawing_style()
 def draw_evaluation(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
-    """Write the figure of an evaluation as a PNG.
+    """Write the figure of an evaluation as PNG, PDF and SVG, and its numbers as CSV.
 
     Args:
         protocol: the name of the protocol.
         results: by method, or `method, part`, on the same tasks.
-        path: the file to write.
+        path: the PNG to write; the other files are beside it.
 
     Raises:
-        StorageError: if the file cannot be written.
+        StorageError: if a file cannot be written.
+        UserError: if the results hold numbers that cannot be drawn.
     """
-    save_png(PROTOCOL_FIGURES.get(protocol, return_curves)(results), path)
+    if protocol in PROTOCOL_FIGURES:
+        drawing = PROTOCOL_FIGURES[protocol](results)
+    else:
+        drawing = adaptation_curves({label: [result] for label, result in results.items()})
+    save_drawing(drawing, path)
 
 
-def return_curves(results: Mapping[str, Evaluation]) -> Figure:
-    """Draw mean return against x, such as adaptations made, with intervals over tasks."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+def adaptation_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+    """Draw mean return against x, such as adaptations made, with intervals over seeds and tasks.
+
+    Args:
+        results: of each method, seed by seed, on the same tasks.
+    """
+    figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
-    for number, (label, result) in enumerate(results.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        draw_curve(axes, result.mean, result.interval, label=label, colour=colour, alpha=0.18)
-    longest = longest_result(results.values())
-    set_x_axis(axes, longest)
-    axes.set_ylabel("return (mean over tasks, 95% interval)")
-    axes.set_title(figure_title(next(iter(results.values()))))
+    rows, typical, drawn = [], [], []
+    names = method_texts(results)
+    for number, (name, seeds) in enumerate(results.items()):
+        by_seed = np.stack([seed.mean for seed in seeds])  # (S, P)
+        means, intervals = by_seed.mean(axis=0), pooled_interval(seeds)
+        draw_curve(axes, means, intervals, names[name], method_style(number))
+        typical.append(np.median(by_seed, axis=0))
+        drawn += [means, intervals.ravel()]
+        numbers = zip(seeds[0].x, means, *intervals.T, strict=True)
+        rows += [(name, len(seeds), *each) for each in numbers]
+    note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
+    longest = longest_result(seeds[0] for seeds in results.values())
+    axes.set_xticks(range(len(longest.x)), list(map(str, longest.x)))
+    axes.set_xlabel(longest.x_label)
+    axes.set_ylabel("mean return (band: 95% interval)")
     style_axes(axes)
-    return figure
+    legend_below(figure, [axes])
+    figure.suptitle(figure_title(longest), fontsize=10)
+    caption = f"Mean return against the number of {longest.x_label}. {INTERVAL}"
+    return Drawing(figure, caption, CURVE_COLUMNS, rows)
 
 
 def longest_result(results: Iterable[Evaluation]) -> Evaluation:
@@ -65,87 +91,97 @@ def longest_result(results: Iterable[Evaluation]) -> Evaluation:
 
 
 def draw_curve(
-    axes: Axes,
-    means: np.ndarray,
-    intervals: np.ndarray,
-    *,
-    label: str,
-    colour: str,
-    alpha: float,
-    linewidth: float | None = None,
+    axes: Axes, means: np.ndarray, intervals: np.ndarray, label: str, style: LineStyle
 ) -> None:
     """Draw means, (P,), with their intervals, (P, 2), at the places 0, ..., P - 1; an interval that
     is NaN is left out.
 
     A single mean, of an agent that cannot adapt, becomes a dashed line over all places.
     """
+    colour = style.colour
     if len(means) == 1:
-        axes.axhspan(*intervals[0], color=colour, alpha=alpha, linewidth=0)
-        axes.axhline(means[0], linestyle="--", color=colour, label=label, linewidth=linewidth)
+        axes.axhspan(*intervals[0], color=colour, alpha=0.15, linewidth=0)
+        axes.axhline(means[0], linestyle="--", color=colour, label=label)
         return
     places = np.arange(len(means))
-    axes.fill_between(places, *intervals.T, color=colour, alpha=alpha, linewidth=0)
-    axes.plot(places, means, marker="o", color=colour, label=label, linewidth=linewidth)
+    axes.fill_between(places, *intervals.T, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(places, means, style.line, marker=style.marker, color=colour, label=label)
 
 
-def set_x_axis(axes: Axes, result: Evaluation) -> None:
-    """Label the places 0, ..., P - 1 with the x of a result."""
-    axes.set_xticks(range(len(result.x)), list(map(str, result.x)))
-    axes.set_xlabel(result.x_label)
-
-
-def robustness_curves(results: Mapping[str, Evaluation]) -> Figure:
+def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
     """Draw return before and after adaptation against the strength of each perturbation.
 
     An agent that cannot adapt has one dashed curve.
     """
     nominal = ", nominal"
     methods = [name.removesuffix(nominal) for name in results if name.endswith(nominal)]
+    names = method_texts(methods)
     shown = [name for name in PERTURBATIONS if any(f", {name} " in key for key in results)]
-    figure = Figure(figsize=(4 * len(shown), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(shown), 3.4), layout="constrained")
     all_axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    rows = []
     for axes, name in zip(all_axes, shown, strict=True):
         ticks = ["nominal", *(f"{strength:g}" for strength in PERTURBATIONS[name])]
-        for method, colour in zip(methods, COLOURS, strict=False):
+        for number, method in enumerate(methods):
             parts = [f"{method}, {name} {tick}" for tick in ticks[1:]]
             found = [results[f"{method}{nominal}"], *(results[part] for part in parts)]
+            style = method_style(number)
             adapts = any(len(result.x) > 1 for result in found)
-            curves = [(-1, "o-", f"{method}, adapted"), (0, "o:", f"{method}, unadapted")]
-            for place, style, label in curves if adapts else [(0, "o--", method)]:
+            curves = [(-1, style.line, f"{names[method]}, adapted")]
+            curves += [(0, ":", f"{names[method]}, unadapted")]
+            for place, line, label in curves if adapts else [(0, "--", names[method])]:
                 means = [result.mean[place] for result in found]
-                axes.plot(ticks, means, style, color=colour, label=label)
-        axes.set_xlabel(name.replace("_", " "))
-        style_axes(axes, legend=axes is all_axes[-1])
-    all_axes[0].set_ylabel("return (mean over tasks)")
-    figure.suptitle(figure_title(next(iter(results.values()))))
-    return figure
+                look = {"color": style.colour, "marker": style.marker, "linestyle": line}
+                axes.plot(ticks, means, label=label, **look)
+                rows += [(label, name, *each) for each in zip(ticks, means, strict=True)]
+        axes.set_xlabel(PERTURBATION_TEXTS[name])
+        style_axes(axes)
+    all_axes[0].set_ylabel("mean return over tasks")
+    legend_below(figure, all_axes)
+    figure.suptitle(figure_title(next(iter(results.values()))), fontsize=10)
+    caption = (
+        "Mean return over tasks under perturbations that are absent in training, one at a time. "
+        "Dotted: before adaptation. Without intervals: these are in the table."
+    )
+    return Drawing(figure, caption, ("curve", "perturbation", "strength", "mean"), rows)
 
 
-def forgetting_matrices(results: Mapping[str, Evaluation]) -> Figure:
-    """Draw the return on each task of a sequence after each was met, as coloured matrices.
+def forgetting_matrices(results: Mapping[str, Evaluation]) -> Drawing:
+    """Draw the return on each task of a sequence after each was met, as matrices on one scale.
 
     Results of agents that cannot adapt have no matrix.
     """
     adapting = {label: result for label, result in results.items() if len(result.x) > 1}
     if not adapting:
-        return return_curves(results)
-    figure = Figure(figsize=(4.2 * len(adapting), 4), layout="constrained")
-    all_axes = figure.subplots(1, len(adapting), squeeze=False)[0]
+        return adaptation_curves({label: [result] for label, result in results.items()})
+    columns = min(3, len(adapting))
+    lines = -(-len(adapting) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.6, 3.4 * lines), layout="constrained")
+    all_axes = figure.subplots(lines, columns, squeeze=False)
     matrices = [forgetting(result).matrix for result in adapting.values()]
-    limits = min(map(np.min, matrices)), max(map(np.max, matrices))
-    for axes, (label, result), matrix in zip(all_axes, adapting.items(), matrices, strict=True):
-        axes.imshow(matrix, vmin=limits[0], vmax=limits[1], cmap="viridis", aspect="auto")
-        middle = np.mean(limits)
+    low, high = min(map(np.min, matrices)), max(map(np.max, matrices))
+    names, rows = method_texts(adapting), []
+    scale = ScalarMappable(Normalize(low, high), "viridis")
+    for axes, (label, result), matrix in zip(
+        all_axes.flat, adapting.items(), matrices, strict=False
+    ):
+        axes.imshow(matrix, norm=scale.norm, cmap=scale.cmap, aspect="auto")
         for (met, place), value in np.ndenumerate(matrix):
-            colour = "white" if value < middle else "black"
+            colour = "#ffffff" if value < (low + high) / 2 else "#000000"
             text = f"{value:.0f}"
-            axes.text(place, met, text, ha="center", va="center", color=colour, fontsize=8)
+            axes.text(place, met, text, ha="center", va="center", color=colour, fontsize=9)
+            rows.append((label, result.x[met], place + 1, value))
         axes.set_yticks(range(len(result.x)), list(map(str, result.x)))
         axes.set_xticks(range(matrix.shape[1]), [str(task + 1) for task in range(matrix.shape[1])])
-        axes.set_xlabel("return on task")
-        axes.set_title(label, fontsize=9)
-    all_axes[0].set_ylabel("tasks met")
-    return figure
+        axes.set_xlabel("task of the sequence")
+        axes.set_title(names[label], fontsize=9)
+    for axes in all_axes.flat[len(adapting) :]:
+        axes.set_visible(False)
+    for axes in all_axes[:, 0]:
+        axes.set_ylabel("tasks met")
+    figure.colorbar(scale, ax=all_axes, label="mean return")
+    caption = "Mean return on each task of a sequence after each number of tasks met."
+    return Drawing(figure, caption, ("method", "tasks met", "task", "mean"), rows)
 
 
 PROTOCOL_FIGURES = {"robust": robustness_curves, "continual": forgetting_matrices}
@@ -154,7 +190,14 @@ PROTOCOL_FIGURES = {"robust": robustness_curves, "continual": forgetting_matrice
 
 def figure_title(result: Evaluation) -> str:
     """Return the family, the tasks and the number of episodes as text."""
-    return f"{result.family}: {tasks_text(result)}, {result.returns.shape[2]} episodes each"
+    family = family_text(result.family)
+    return f"{family}: {tasks_text(result)}, {episodes_text(result)} each"
+
+
+def episodes_text(result: Evaluation) -> str:
+    """Return the number of episodes of a task as text."""
+    number = result.returns.shape[2]
+    return "1 episode" if number == 1 else f"{number} episodes"
 
 
 def tasks_text(result: Evaluation) -> str:
@@ -163,22 +206,3 @@ def tasks_text(result: Evaluation) -> str:
     if (distinct := len(np.unique(result.tasks, axis=0))) < len(result.tasks):
         text += f" ({distinct} distinct)"
     return text
-
-
-def style_axes(axes: Axes, legend: bool = True) -> None:
-    """Apply the common style: grid, two spines, and a legend where asked for."""
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend:
-        axes.legend(frameon=False, fontsize=8)
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, atomically.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_atomically(path, picture.getvalue())

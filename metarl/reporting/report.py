@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import re
 import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,16 +14,28 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands, shell_path
-from metarl.reporting.figures import literal_texts
+from metarl.reporting.names import (
+    evaluation_text,
+    family_text,
+    method_texts,
+)
 from metarl.reporting.pooling import config_differences
-from metarl.reporting.report_figures import diagnostics, learning_curves, svg
+from metarl.reporting.report_figures import diagnostics, learning_curves
+from metarl.reporting.report_lead import format_number, lead, title
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
+from metarl.reporting.style import (
+    COLOURS,
+    DARK_COLOURS,
+    FORMATS,
+    drawing_style,
+    figure_bytes,
+    page_svg,
+)
 from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
@@ -35,9 +47,10 @@ MAX_VIDEO_BYTES = 12 * 2**20
 """Size of a video that is embedded in the page."""
 
 
-@literal_texts()
+@drawing_style()
 def write_report(directories: Sequence[Path], out: Path | None = None) -> list[Path]:
-    """Write a page about runs, its figures as PNG and SVG, and a model card of the first run.
+    """Write a page about runs, its figures (`metarl.reporting.style.FORMATS`), and a model card of
+    the first run.
 
     Args:
         directories: the runs' folders, of one task family.
@@ -51,7 +64,10 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     """
     summaries = read_summaries(directories)
     out = out or directories[0] / "report"
-    figures = {"learning": learning_curves(summaries)}
+    figures = {
+        "learning": learning_curves(summaries),
+        "learning-hours": learning_curves(summaries, hours=True),
+    }
     sections = [make_section(summaries, name) for name in evaluation_names(summaries)]
     for section in sections:
         figures |= section.figures
@@ -61,30 +77,38 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         raise UserError(f"{out}: cannot be written ({error})") from error
     belief_drawings, notes = belief_figures(summaries)
     figures |= {**belief_drawings, "diagnostics": diagnostics(summaries)}
-    drawings = {name: svg(figure) for name, figure in figures.items()}
-    beliefs = {"figures": list(belief_drawings), "notes": notes}
-    page, model_card = render(summaries, sections, beliefs, drawings)
+    files = {
+        f"{name}.{ending}": figure_bytes(drawing, ending, name)
+        for name, drawing in figures.items()
+        for ending in FORMATS
+    }
+    drawings = {
+        name: Markup(page_svg(files[f"{name}.svg"], name, drawing.caption))
+        for name, drawing in figures.items()
+    }
+    variables = {
+        "sections": sections,
+        "beliefs": {"figures": list(belief_drawings), "notes": notes},
+        "figures": figures,
+        "drawings": drawings,
+    }
+    page, model_card = render(summaries, variables)
+    texts = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
     try:
-        paths = write_files(out, page, model_card, figures, drawings)
+        paths = write_files(out, texts | dict(sorted(files.items())))
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from error
     track_report(summaries[0].run, paths)
     return paths
 
 
-def render(
-    summaries: Sequence[RunSummary],
-    sections: Sequence[Section],
-    beliefs: Mapping[str, Sequence[str]],
-    drawings: Mapping[str, str],
-) -> tuple[str, str]:
+def render(summaries: Sequence[RunSummary], content: Mapping[str, Any]) -> tuple[str, str]:
     """Return the HTML of the page, and the Markdown of the model card.
 
     Args:
         summaries: the runs.
-        sections: their evaluations.
-        beliefs: names of the figures of beliefs, and notes on them.
-        drawings: the figures as SVG, by name.
+        content: their `sections`, `beliefs`, `figures`, and `drawings`, which are the figures as
+            elements of the page.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("metarl.reporting", "templates"),
@@ -93,15 +117,28 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": format_number, "markdown": escape_markdown}
+    sections: Sequence[Section] = content["sections"]
+    methods = [summary.method for summary in summaries]
+    labels = dict.fromkeys([*methods, *(row.name for each in sections for row in each.rows)])
+    texts = method_texts(labels)
+    environment.filters |= {
+        "number": format_number,
+        "markdown": escape_markdown,
+        "method": lambda label: texts.get(label, label),
+        "family": family_text,
+        "evaluation": evaluation_text,
+    }
     config = summaries[0].values
     variables: dict[str, Any] = {
+        **content,
         "summaries": summaries,
         "family": summaries[0].run.config.env,
-        "sections": sections,
-        "beliefs": beliefs,
+        "title": title([texts[method] for method in dict.fromkeys(methods)]),
+        "lead": lead(summaries, sections, texts),
         "differences": config_differences(summaries),
-        "drawings": {name: Markup(text) for name, text in drawings.items()},
+        "formats": FORMATS,
+        "colours": COLOURS,
+        "dark_colours": DARK_COLOURS,
         "videos": [embed_video(path) for summary in summaries for path in summary.videos],
         "commands": [line for summary in summaries for line in commands(summary)],
         "max_events": MAX_EVENTS,
@@ -109,17 +146,11 @@ def render(
         "config": {key: printable(format_value(value)) for key, value in config.items()},
     }
     page = environment.get_template(PAGE).render(variables)
-    return page, environment.get_template(MODEL_CARD).render(variables)
+    return page.lstrip(), environment.get_template(MODEL_CARD).render(variables)
 
 
-def write_files(
-    out: Path,
-    page: str,
-    model_card: str,
-    figures: Mapping[str, Figure],
-    drawings: Mapping[str, str],
-) -> list[Path]:
-    """Write all files of a report into a folder, and return them, the page first.
+def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write the files of a report into a folder, and return them in the given order.
 
     They are written into a temporary folder and moved, so that no partial file is left behind.
 
@@ -128,16 +159,11 @@ def write_files(
     """
     with TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
         temporary = Path(folder)
-        (temporary / PAGE).write_text(page, encoding="utf-8")
-        (temporary / MODEL_CARD).write_text(model_card, encoding="utf-8")
-        for name, figure in figures.items():
-            (temporary / f"{name}.svg").write_text(drawings[name], encoding="utf-8")
-            figure.savefig(temporary / f"{name}.png", dpi=150)
-        pictures = sorted(path.name for path in temporary.glob("*.[ps][nv]g"))
-        names = [PAGE, MODEL_CARD, *pictures]
-        for name in names:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        for name in contents:
             shutil.move(temporary / name, out / name)
-    return [out / name for name in names]
+    return [out / name for name in contents]
 
 
 def track_report(run: Run, files: Sequence[Path]) -> None:
@@ -150,12 +176,23 @@ def track_report(run: Run, files: Sequence[Path]) -> None:
     tracker.finish()
 
 
-def embed_video(path: Path) -> dict[str, str]:
-    """Return the name, the type and the base64 data of a video; no data if it is too large."""
-    small = path.stat().st_size <= MAX_VIDEO_BYTES
-    data = base64.b64encode(path.read_bytes()).decode() if small else ""
+def embed_video(path: Path) -> dict[str, Any]:
+    """Return a video for the page: its name, type, base64 data (none if it is too large), and ratio
+    of height to width."""
     name = f"{path.parent.parent.name}/{path.name}"
-    return {"name": name, "type": VIDEO_TYPES[path.suffix], "data": data}
+    found = {"name": name, "type": VIDEO_TYPES[path.suffix], "data": "", "ratio": 0.5625}
+    if path.stat().st_size > MAX_VIDEO_BYTES:
+        return found
+    content = path.read_bytes()
+    found["data"] = base64.b64encode(content).decode()
+    # The box `tkhd` of an MP4 ends in width and height, as 16.16 fixed-point numbers.
+    place = content.find(b"tkhd") - 4
+    if place >= 0:
+        end = place + int.from_bytes(content[place : place + 4], "big")
+        width, height = struct.unpack(">II", content[end - 8 : end].rjust(8, b"\0"))
+        if width and height:
+            found["ratio"] = round(height / width, 4)
+    return found
 
 
 def escape_markdown(value: Any) -> str:
@@ -164,12 +201,3 @@ def escape_markdown(value: Any) -> str:
     # Within a word an underscore means nothing.
     special = r"([\\`*{}\[\]()#+!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
     return re.sub(special, r"\\\1", text)
-
-
-def format_number(value: Any) -> str:
-    """Return a number with about three digits, an integer with all, other values as text."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return "-"
-        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

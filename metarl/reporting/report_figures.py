@@ -2,66 +2,92 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from metarl.core.errors import UserError
 from metarl.core.statistics import performance_profile
-from metarl.evaluation.result import Evaluation, pooled_interval
-from metarl.reporting.figures import COLOURS, draw_curve, set_x_axis, style_axes
+from metarl.evaluation.result import Evaluation
 from metarl.reporting.groups import group_runs
-from metarl.reporting.pooling import final_scores, pooled_scores
+from metarl.reporting.names import method_texts, task_texts
+from metarl.reporting.pooling import final_scores
+from metarl.reporting.style import (
+    REFERENCE,
+    TEXT,
+    Drawing,
+    legend_below,
+    limit_axis,
+    method_style,
+    note_above,
+    style_axes,
+)
 from metarl.reporting.summary import RETURNS, RunSummary
 
 CURVE_POINTS = 100
 """Number of points of a learning curve."""
 NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 """Metrics that the diagnostics leave out."""
+MAX_TICKS = 6
+"""Number of distinct tasks that are marked on an axis."""
+TYPICAL = (0.02, 0.98)
+"""Quantiles of the values of a curve between which its values are typical."""
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element for an HTML page.
+def learning_curves(summaries: Sequence[RunSummary], *, hours: bool = False) -> Drawing:
+    """Draw return before and after adaptation in training, against env steps or against hours.
 
-    Raises:
-        UserError: if its numbers are too far apart, or too close together, to be drawn.
+    A thick line is the mean over the seeds of a method, thin ones are its seeds.
     """
-    text = io.StringIO()
-    # The same figure gives the same text.
-    with rc_context({"svg.hashsalt": "metarl", "svg.fonttype": "path"}):
-        try:
-            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        except np.linalg.LinAlgError as error:
-            raise UserError(f"the results hold numbers that no axis can show ({error})") from error
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :]
-
-
-def learning_curves(summaries: Sequence[RunSummary]) -> Figure:
-    """Draw return before and after adaptation in training, against env steps and against hours.
-
-    A line is the mean over the seeds of a method, the band their range.
-    """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(5, 3.3), layout="constrained")
+    axes = figure.subplots()
+    rows, typical, drawn = [], [], []
     groups = group_runs(summaries)
-    for axes, name in zip(panels, ("million env steps", "hours of training"), strict=True):
-        for (method, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
-            for metric, style in zip(RETURNS, (":", "-"), strict=True):
-                grid, curves = on_one_grid(runs, metric, hours=name.startswith("hours"))
-                axes.plot(grid, curves.mean(0), style, color=colour, linewidth=1.3)
-                if len(runs) > 1:
-                    low, high = curves.min(0), curves.max(0)
-                    axes.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot([], [], color=colour, label=f"{method} ({len(runs)})")
-        axes.set_xlabel(name)
-        axes.locator_params(axis="x", nbins=6)
-        style_axes(axes, legend=axes is panels[0])
-    panels[0].set_ylabel("return: after (line), before (dots)")
-    return figure
+    names = method_texts(groups)
+    for number, (method, runs) in enumerate(groups.items()):
+        style = method_style(number)
+        for metric, line in zip(RETURNS, (":", style.line), strict=True):
+            grid, curves = on_one_grid(runs, metric, hours=hours)
+            mean = curves.mean(axis=0)
+            axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
+            if len(runs) > 1:
+                thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
+                axes.plot(grid, curves.T, linewidth=0.6, **thin)
+            middle = np.median(curves, axis=0)
+            typical.append(typical_values(middle))
+            drawn += [mean, curves.ravel()]
+            name = metric.removeprefix("return_")
+            rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
+            for run, curve in zip(runs, curves, strict=True):
+                seed = run.run.config.seed
+                rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
+        label = f"{names[method]}, {seeds_text(len(runs))}"
+        axes.plot([], [], linestyle=style.line, color=style.colour, label=label)
+    note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
+    x_label = "training time (hours)" if hours else "env steps (millions)"
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("return in training")
+    axes.locator_params(axis="x", nbins=6)
+    style_axes(axes)
+    before = Line2D([], [], linestyle=":", color=TEXT)
+    legend_below(figure, [axes], {"before adaptation": before})
+    caption = (
+        f"Return of the meta-batches in training against {x_label}: after adaptation, and before "
+        "it (dotted). A thick line is the mean over the seeds of a method, thin ones are the seeds."
+    )
+    return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
+
+
+def seeds_text(number: int) -> str:
+    """Return a number of seeds as text."""
+    return "1 seed" if number == 1 else f"{number} seeds"
+
+
+def typical_values(values: np.ndarray) -> np.ndarray:
+    """Return the values between the quantiles `TYPICAL`, without NaN."""
+    known = values[np.isfinite(values)]
+    return np.quantile(known, TYPICAL) if known.size else known
 
 
 def on_one_grid(
@@ -100,25 +126,7 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def adaptation_curves(results: Mapping[str, Sequence[Evaluation]], longest: Evaluation) -> Figure:
-    """Draw mean return against x, such as adaptations made, with intervals over seeds and tasks.
-
-    Args:
-        results: of each method, seed by seed.
-        longest: a result with all values of x.
-    """
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    for (name, seeds), colour in zip(results.items(), COLOURS * 9, strict=False):
-        means, intervals = pooled_scores(seeds).mean((0, 1)), pooled_interval(seeds)
-        draw_curve(axes, means, intervals, label=name, colour=colour, alpha=0.15, linewidth=1.3)
-    set_x_axis(axes, longest)
-    axes.set_ylabel("return")
-    style_axes(axes)
-    return figure
-
-
-def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Figure:
+def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
     """Draw the performance profile of each method after the last adaptation.
 
     A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
@@ -126,21 +134,36 @@ def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Figure:
     Args:
         results: of each method, seed by seed.
     """
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = figure.subplots()
     last = final_scores(results)
-    low, high = np.quantile(np.concatenate([each.ravel() for each in last.values()]), [0.01, 1.0])
+    middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
+    low, high = np.quantile(middle, [0.01, 1.0])
     levels = np.linspace(low, high, 200)
-    for (name, values), colour in zip(last.items(), COLOURS * 9, strict=False):
-        axes.plot(levels, performance_profile(values, levels), color=colour, label=name)
-    axes.set_xlabel("return")
+    return draw_profiles(last, levels, "return")
+
+
+def draw_profiles(scores: Mapping[str, np.ndarray], levels: np.ndarray, x_label: str) -> Drawing:
+    """Draw the fraction of the scores of each method, any shape, above each level, (n,)."""
+    figure = Figure(figsize=(5, 3.3), layout="constrained")
+    axes = figure.subplots()
+    names, rows = method_texts(scores), []
+    for number, (name, values) in enumerate(scores.items()):
+        style, shares = method_style(number), performance_profile(values, levels)
+        axes.plot(levels, shares, linestyle=style.line, color=style.colour, label=names[name])
+        rows += [(name, *each) for each in zip(levels, shares, strict=True)]
+    axes.set_xlabel(x_label)
     axes.set_ylabel("share of runs and tasks above")
+    axes.set_ylim(-0.03, 1.03)
     style_axes(axes)
-    return figure
+    legend_below(figure, [axes])
+    caption = (
+        f"Performance profiles: the share of runs and tasks with a {x_label} above the one on the "
+        "axis, after the last adaptation. A higher line is better."
+    )
+    return Drawing(figure, caption, ("method", x_label, "share above"), rows)
 
 
-def returns_by_task(results: Mapping[str, Evaluation]) -> Figure | None:
-    """Draw the return before and after adaptation against the task.
+def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
+    """Draw the return before and after adaptation against the task, all methods on one scale.
 
     A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
     return after adaptation as colour. None for tasks of more numbers.
@@ -150,34 +173,49 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Figure | None:
     if task_dim > 2:
         return None
     count = len(results)
-    figure = Figure(figsize=(4.6 * count, 3.6), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    for axes, (name, result) in zip(panels, results.items(), strict=True):
+    figure = Figure(
+        figsize=(max(5 if task_dim == 1 else 4.4, 3.5 * count + 0.8), 3.3), layout="constrained"
+    )
+    panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
+    names, texts = method_texts(results), task_texts(first.family, task_dim)
+    last = np.concatenate([result.by_task[:, -1] for result in results.values()])
+    limits = {"vmin": np.nanmin(last), "vmax": np.nanmax(last)}
+    rows, points = [], None
+    for number, (axes, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
+        axes.set_title(names[name], fontsize=9)
+        axes.set_xlabel(texts[0])
+        if len(distinct := np.unique(result.tasks[:, 0])) <= MAX_TICKS and task_dim == 1:
+            axes.set_xticks(distinct)
+        style_axes(axes)
+        places = [0, len(result.x) - 1] if len(result.x) > 1 else [0]
+        for place in places:
+            values = result.by_task[:, place]
+            numbers = zip(result.tasks, values, strict=True)
+            rows += [(name, result.x[place], *task, value) for task, value in numbers]
+            if task_dim == 1:
+                is_last = place == places[-1]
+                look = {"color": method_style(number).colour if is_last else REFERENCE}
+                look |= {} if is_last else {"markerfacecolor": "none"}
+                label = f"{result.x_label}: {result.x[place]}"
+                axes.plot(result.tasks[:, 0], values, "o", ms=4, label=label, **look)
         if task_dim == 1:
-            places = [(0, "#999999"), (-1, COLOURS[0])]
-            for place, colour in places if len(result.x) > 1 else places[1:]:
-                axes.plot(
-                    result.tasks[:, 0],
-                    result.by_task[:, place],
-                    "o",
-                    ms=4,
-                    color=colour,
-                    label=f"{result.x_label}: {result.x[place]}",
-                )
-            axes.set_xlabel("task")
-            style_axes(axes)
+            axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)
         else:
-            x, y = result.tasks.T
-            points = axes.scatter(x, y, c=result.by_task[:, -1], s=30, cmap="viridis")
-            figure.colorbar(points, ax=axes, label=f"return, {result.x_label}: {result.x[-1]}")
+            colours = result.by_task[:, -1]
+            points = axes.scatter(*result.tasks.T, c=colours, s=34, cmap="viridis", **limits)
             axes.set_aspect("equal")
-        axes.set_title(name, fontsize=9)
-    if task_dim == 1:
-        panels[0].set_ylabel("return")
-    return figure
+    panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])
+    if points is not None:
+        figure.colorbar(points, ax=panels, label="mean return after the last adaptation")
+    caption = (
+        "Mean return of each task before adaptation (grey) and after the last one."
+        if task_dim == 1
+        else "Mean return of each task, a place in the plane, after the last adaptation."
+    )
+    return Drawing(figure, caption, ("method", first.x_label, *texts, "mean return"), rows)
 
 
-def diagnostics(summaries: Sequence[RunSummary]) -> Figure:
+def diagnostics(summaries: Sequence[RunSummary]) -> Drawing:
     """Draw small plots of all other metrics of training, which explain a run that failed."""
     names = {
         name: None
@@ -186,20 +224,35 @@ def diagnostics(summaries: Sequence[RunSummary]) -> Figure:
         if name not in NOT_DIAGNOSTIC
     }
     columns = 3
-    rows = max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(9, 1.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    lines = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(10, 1.9 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
     groups = group_runs(summaries)
+    texts, rows = method_texts(groups), []
     for axes, name in zip(panels, names, strict=False):
-        for (_, runs), colour in zip(groups.items(), COLOURS * 9, strict=False):
+        drawn = []
+        for number, (method, runs) in enumerate(groups.items()):
+            style = method_style(number)
+            look = {"linestyle": style.line, "color": style.colour, "linewidth": 0.8}
             for run in runs:
                 if name in run.metrics:
-                    steps = run.metrics["env_steps"] / 1e6
-                    axes.plot(steps, run.metrics[name], color=colour, linewidth=0.8)
-        axes.set_title(name.replace("_", " "), fontsize=9)
-        axes.tick_params(labelsize=7)
-        style_axes(axes, legend=False)
+                    steps, values = run.metrics["env_steps"] / 1e6, run.metrics[name]
+                    axes.plot(steps, values, label=texts[method], **look)
+                    drawn.append(values)
+                    seed = run.run.config.seed
+                    numbers = zip(steps, values, strict=True)
+                    rows += [(name, method, seed, *each) for each in numbers]
+        values = np.concatenate(drawn)
+        note = limit_axis(axes, typical_values(values), values)
+        axes.set_title(name.replace("_", " ") + (f" ({note})" if note else ""), fontsize=8)
+        axes.tick_params(labelsize=8)
+        style_axes(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    figure.supxlabel("million env steps", fontsize=9)
-    return figure
+    for axes in panels[max(0, len(names) - columns) : len(names)]:
+        axes.set_xlabel("env steps (millions)", fontsize=9)
+    if len(groups) > 1:
+        legend_below(figure, list(panels))
+    caption = "Other metrics of training against env steps, a line for each run."
+    columns_of_rows = ("metric", "method", "seed", "env steps (millions)", "value")
+    return Drawing(figure, caption, columns_of_rows, rows)

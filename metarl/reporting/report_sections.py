@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from metarl.core.statistics import (
     difference_interval,
@@ -19,7 +19,7 @@ from metarl.evaluation.continual import forgetting
 from metarl.evaluation.result import Evaluation, part_label, pooled_interval
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
-from metarl.reporting.figures import PROTOCOL_FIGURES, longest_result
+from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
 from metarl.reporting.groups import group_runs
 from metarl.reporting.pooling import (
     comparable,
@@ -27,6 +27,7 @@ from metarl.reporting.pooling import (
     pooled_scores,
     results_by_method,
 )
+from metarl.reporting.style import Drawing
 from metarl.reporting.summary import RunSummary
 
 MAX_SCATTERS = 3
@@ -82,6 +83,9 @@ class Section:
     """The content of one evaluation, such as `k_step-test`, over all methods."""
 
     name: str
+    family: str
+    split: str
+    num_tasks: int
     about: str
     notes: Sequence[str]
     x_label: str
@@ -89,13 +93,13 @@ class Section:
     rows: Sequence[MethodRow]
     improvements: Sequence[Improvement]
     transfers: Sequence[Transfer]
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Drawing]
 
 
 def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
-    """List the evaluations that any of the runs has, `k_step` first."""
-    names = {name for summary in summaries for name in summary.evaluations}
-    return sorted(names, key=lambda name: (not name.startswith("k_step"), name))
+    """List the evaluations that any of the runs has: `k_step` first, and those of most runs."""
+    counts = Counter(name for summary in summaries for name in summary.evaluations)
+    return sorted(counts, key=lambda name: (not name.startswith("k_step"), -counts[name], name))
 
 
 def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
@@ -112,7 +116,7 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     if protocol in PROTOCOL_FIGURES:
         figures = {name: PROTOCOL_FIGURES[protocol](results)}
     else:
-        figures = {name: report_figures.adaptation_curves(seeds_by_method, longest)}
+        figures = {name: adaptation_curves(seeds_by_method)}
         figures[f"{name}-profile"] = report_figures.profiles(seeds_by_method)
         few = dict(list(results.items())[:MAX_SCATTERS])
         if (scatter := report_figures.returns_by_task(few)) is not None:
@@ -120,6 +124,9 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     sequences = results if protocol == "continual" else {}
     return Section(
         name=name,
+        family=first.family,
+        split=first.split,
+        num_tasks=first.num_distinct,
         about=evaluation_text(first),
         notes=evaluation_notes(results),
         x_label=longest.x_label,

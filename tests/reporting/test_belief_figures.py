@@ -69,7 +69,7 @@ def test_a_trial_is_drawn_step_by_step_without_those_that_did_not_take_place():
     mask = np.array([[[True, True, False, False], [True, True, True, False]]])
     found = TrialBeliefs(np.array([[7.0]]), Beliefs(mean, np.full_like(mean, 0.5)), mask)
     reading = Reading(np.array([[2.0]]), np.array([1.0]), np.zeros((1, 1)))
-    figure = beliefs_over_steps(found, reading)
+    figure = beliefs_over_steps(found, reading).figure
     latent, task = figure.axes
     assert latent.lines[0].get_ydata().tolist() == [0, 1, 4, 5, 6]
     assert task.lines[0].get_ydata().tolist() == [1, 3, 9, 11, 13]
@@ -89,4 +89,6 @@ def test_embeddings_are_principal_components():
         Beliefs(one.mean[:, None, None], one.std[:, None, None]),
         np.ones((2, 1, 1), bool),
     )
-    assert len(embeddings(found).axes) == 2 * 2  # for each number of the task, with its colours
+    assert (
+        len(embeddings(found).figure.axes) == 2 * 2
+    )  # for each number of the task, with its colours

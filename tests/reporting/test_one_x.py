@@ -16,14 +16,14 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.result import Evaluation
 from metarl.reporting.evaluation import evaluation_table
 from metarl.reporting.figures import (
+    adaptation_curves,
     draw_evaluation,
     forgetting_matrices,
-    return_curves,
     robustness_curves,
 )
 from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
 from metarl.reporting.report import write_report
-from metarl.reporting.report_figures import adaptation_curves, profiles, returns_by_task
+from metarl.reporting.report_figures import profiles, returns_by_task
 from metarl.reporting.report_sections import improvements, method_row
 from metarl.reporting.summary import read_summaries
 from metarl.training.loop import train
@@ -47,15 +47,10 @@ def dashed_lines(axes):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("draw", ["evaluation", "report"])
-def test_curves_have_a_dashed_line_over_the_whole_range(draw, order):
-    results = dict(list({"maml": ADAPTING, "oracle": ORACLE}.items())[::order])
-    if draw == "evaluation":
-        axes = return_curves(results).axes[0]
-    else:
-        axes = adaptation_curves({name: RESULTS[name] for name in results}, ADAPTING).axes[0]
+def test_curves_have_a_dashed_line_over_the_whole_range(order):
+    axes = adaptation_curves(dict(list(RESULTS.items())[::order])).figure.axes[0]
     (line,) = dashed_lines(axes)
-    assert line.get_label() == "oracle"
+    assert line.get_label() == "Oracle"
     assert set(line.get_ydata()) == {26.5}
     assert line.get_xdata() == [0, 1]  # of the width of the axes
     assert line.get_transform().contains_branch_seperately(axes.transAxes)[0]
@@ -74,22 +69,22 @@ def test_a_robustness_figure_has_one_dashed_curve():
     names = ["nominal", *(f"action_delay {delay}" for delay in (1, 2, 4))]
     results = {f"maml, {name}": ADAPTING for name in names}
     results |= {f"oracle, {name}": ORACLE for name in names}
-    (axes,) = robustness_curves(results).axes
+    (axes,) = robustness_curves(results).figure.axes
     labels = [line.get_label() for line in axes.lines]
-    assert labels == ["maml, adapted", "maml, unadapted", "oracle"]
-    assert [line.get_label() for line in dashed_lines(axes)] == ["oracle"]
+    assert labels == ["MAML, adapted", "MAML, unadapted", "Oracle"]
+    assert [line.get_label() for line in dashed_lines(axes)] == ["Oracle"]
 
 
 def test_a_matrix_of_forgetting_needs_adaptation():
     sequences = Evaluation(
         "family", "test", "hash", np.zeros((2, 1)), np.arange(6.0).reshape(2, 3, 1)
     )
-    figure = forgetting_matrices({"maml": sequences, "oracle": ORACLE})
-    assert [axes.get_title() for axes in figure.axes] == ["maml"]
+    figure = forgetting_matrices({"maml": sequences, "oracle": ORACLE}).figure
+    assert [axes.get_title() for axes in figure.axes] == ["MAML", ""]  # and the scale
 
 
 def test_returns_by_task_are_drawn_once():
-    maml, oracle = returns_by_task({"maml": ADAPTING, "oracle": ORACLE}).axes
+    maml, oracle = returns_by_task({"maml": ADAPTING, "oracle": ORACLE}).figure.axes
     assert [line.get_label() for line in maml.lines] == ["adaptations: 0", "adaptations: 3"]
     assert [line.get_label() for line in oracle.lines] == ["adaptations: 0"]
 
@@ -129,8 +124,8 @@ def test_improvement_uses_the_only_scores():
 
 
 def test_profiles_use_the_only_scores():
-    axes = profiles(RESULTS).axes[0]
-    (oracle,) = [line for line in axes.lines if line.get_label() == "oracle"]
+    axes = profiles(RESULTS).figure.axes[0]
+    (oracle,) = [line for line in axes.lines if line.get_label() == "Oracle"]
     levels, shares = oracle.get_data()
     assert shares.tolist() == [np.mean(ORACLE.scores[:, 0] > level) for level in levels]
 
@@ -188,8 +183,9 @@ def test_results_at_other_x_are_refused(runs):
 def test_a_report_shows_both(runs, tmp_path, order):
     page, card = write_report(runs[::order], tmp_path / "out")[:2]
     text = page.read_text()
-    (row,) = re.findall(r"<td>oracle</td><td>1</td>\n((?:<td>.*</td>\n){4})</tr>", text)
-    assert row.count("<td></td>") == 3
+    table = text.partition("Adaptation, test tasks")[2]
+    (row,) = re.findall(r'<th scope="row">Oracle</th><td>1</td>\n((?:<td.*</td>\n){4})</tr>', table)
+    assert row.count('<td class="main"></td><td></td><td></td>') == 3
     (line,) = re.findall(r"^\| oracle \| 1 \|(.*)\|$", card.read_text().partition("few_")[0], re.M)
     assert [cell.strip() != "" for cell in line.split("|")] == [True, False, False, False]
     assert text.count("--steps 3 --seed 0") == 2  # as was asked, though the oracle has one result

@@ -19,12 +19,12 @@ from metarl.reporting.pooling import (
     pooled_scores,
     results_by_method,
 )
-from metarl.reporting.report import MAX_EVENTS, write_report
+from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
 from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.summary import read_results, read_summaries
 from metarl.rollout.failures import Failure
 from metarl.training.loop import train
-from tests.browser import DESK, PHONE, overflow
+from tests.browser import DESK, PHONE, accessibility_violations, overflow
 
 TINY = {
     "iterations": 3,
@@ -73,7 +73,7 @@ def page(files):
 def test_the_page_stands_alone_and_its_figures_beside_it(files, runs, page):
     folder = runs[0] / "report"
     assert files[0] == folder / "report.html"
-    assert {"report.html", "model_card.md", "learning.svg", "learning.png"} <= {
+    assert {f"learning.{ending}" for ending in ("png", "pdf", "svg", "csv")} <= {
         file.name for file in files
     }
     assert all(file.parent == folder and file.stat().st_size > 0 for file in files)
@@ -103,8 +103,8 @@ def test_what_is_on_the_page(page):
         "a0-repeated --protocol k_step --split test --tasks 5 --episodes 2 --steps 1 --seed 0",
     ):
         assert text in page, text
-    # learning, diagnostics, and what five evaluations are shown by
-    assert page.count("<svg") == 2 + 3 + 3 + 3 + 1 + 1
+    # learning (2), diagnostics, and what five evaluations are shown by
+    assert page.count("<svg") == 3 + 3 + 3 + 3 + 1 + 1
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
@@ -137,22 +137,78 @@ def test_the_model_card_says_what_the_policy_is(files):
 
 def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
     files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
-    assert f"None yet: metarl evaluate {tmp_path / 'run'}" in files[0].read_text()
+    assert f"Not evaluated yet: metarl evaluate {tmp_path / 'run'}" in files[0].read_text()
 
 
 def test_writing_again_replaces(runs, files):
     assert write_report(runs)[0].read_text() == files[0].read_text()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESK, PHONE], ids=["desk", "phone"])
-def test_a_browser_shows_it(files, open_page, width):
-    """Nothing runs off the screen, every figure has its size, and no text has become an element."""
-    page = open_page(files[0], width=width)
+def test_a_browser_shows_it(files, open_page, width, scheme):
+    """Nothing runs off the screen, every figure has its size and a text, no text has become an
+    element, and everybody can use the page."""
+    page = open_page(files[0], width=width, scheme=scheme)
     assert overflow(page) <= 0
-    widths = page.eval_on_selector_all("figure svg", "all => all.map(each => each.clientWidth)")
-    assert len(widths) == 13
-    assert min(widths) > 200
+    figures = page.eval_on_selector_all(
+        "figure svg", "all => all.map(each => [each.clientWidth, each.getAttribute('aria-label')])"
+    )
+    assert len(figures) == 14
+    assert min(size for size, _ in figures) > 200
+    assert all(len(text) > 50 for _, text in figures)
     assert page.locator("td script").count() == 0
+    assert accessibility_violations(page) == []
+
+
+def test_the_summary_and_the_main_figure_come_first_and_use_the_width(files, open_page):
+    page = open_page(files[0])
+    assert page.locator("h1").inner_text() == "2D navigation: MAML-TRPO, <script>alert(1)</script>"
+    summary = page.locator(".lead").inner_text()
+    assert re.match(r"On 5 test tasks of 2D navigation, .* has a mean return of -[\d.]+ ", summary)
+    assert "For comparison: " in summary
+    first, second = (page.locator("figure").nth(number).bounding_box() for number in (0, 1))
+    assert "Mean return against" in page.locator("figure").first.inner_text()
+    assert first["y"] + first["height"] < 900  # on the first screen
+    assert (first["y"], first["height"]) == (second["y"], second["height"])
+    assert page.locator(".figures").first.bounding_box()["width"] > 0.9 * DESK
+
+
+def test_figures_are_dark_on_a_dark_page(files, open_page):
+    """Their texts are light, and there is no white ground."""
+    page = open_page(files[0], scheme="dark")
+    look = """each => [getComputedStyle(each.querySelector("text")).fill,
+        getComputedStyle(each.querySelector("path")).fill,
+        getComputedStyle(each.closest("figure")).backgroundColor]"""
+    text, ground, card = page.locator("figure svg").first.evaluate(look)
+    assert (text, ground, card) == ("rgb(230, 232, 236)", "none", "rgb(26, 30, 37)")
+
+
+def test_the_controls_of_a_video_are_below_its_picture(open_page, tmp_path, files):
+    """The box is higher than the picture, which is at its top: captions are at the bottom of the
+    picture, and a browser draws the controls at the bottom of the box."""
+    wide = tmp_path / "run" / "videos" / "wide.mp4"
+    wide.parent.mkdir(parents=True)
+    header = bytes(84) + (640 << 16).to_bytes(4, "big") + (360 << 16).to_bytes(4, "big")
+    wide.write_bytes(b"\0\0\0\x08ftyp" + (8 + len(header)).to_bytes(4, "big") + b"tkhd" + header)
+    assert embed_video(wide)["ratio"] == 0.5625
+    box = open_page(files[0]).locator("video").bounding_box()
+    assert box["height"] - 0.5625 * box["width"] == pytest.approx(72, abs=1)
+
+
+def test_tables_say_what_their_columns_are(page):
+    head = page[page.index("<thead>") : page.index("</thead>")]
+    names = re.findall(r"<th[^>]*>([^<]*)</th>", head)
+    assert (
+        names
+        == ["method", "seeds", "adaptations: 0", "adaptations: 1"]
+        + [
+            "mean return",
+            "95% interval",
+            "IQM",
+        ]
+        * 2
+    )
 
 
 def test_runs_of_different_families_are_refused(runs, tmp_path):
@@ -213,13 +269,16 @@ def test_success_rates_are_on_the_page(runs, tmp_path):
     copy, path, content, result = copied(runs[0], tmp_path / "copy")
     won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
     path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))
-    assert "success " not in write_report([copy], tmp_path / "out")[0].read_text()
+    assert ">success<" not in write_report([copy], tmp_path / "out")[0].read_text()
     result["success"] = won
     path.write_text(json.dumps(content))
     page, card = write_report([copy], tmp_path / "out")[:2]
-    for text in (page.read_text(), card.read_text()):
-        assert "success 40%" in text
-        assert "success 100%" in text
+    for text, before, after in (
+        (page, "<td>40%", "<td>100%"),
+        (card, "success 40%", "success 100%"),
+    ):
+        assert before in text.read_text()
+        assert after in text.read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tmp_path):

@@ -1,0 +1,139 @@
+"""Names for people of methods, task families, tasks and evaluations; ids are for commands."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from metarl.evaluation.tasks import CUSTOM
+
+METHODS = {
+    "anil": "ANIL",
+    "cavia": "CAVIA",
+    "continual_cavia": "CAVIA for sequences",
+    "continual_maml": "MAML for sequences",
+    "continual_meta_sgd": "Meta-SGD for sequences",
+    "continual_rl2": "RL² for sequences",
+    "demo": "MAML-TRPO, short",
+    "dice_maml": "DiCE-MAML",
+    "emaml": "E-MAML",
+    "fomaml": "First-order MAML",
+    "leo": "LEO",
+    "loaded_dice_maml": "Loaded-DiCE MAML",
+    "lslr": "MAML with step sizes per layer",
+    "maml": "MAML",
+    "maml_ppo": "MAML-PPO",
+    "maml_trpo": "MAML-TRPO",
+    "maml_trpo_drift": "MAML-TRPO with drift",
+    "meta_lstm": "Meta-LSTM",
+    "meta_sgd": "Meta-SGD",
+    "oracle": "Oracle",
+    "pearl": "PEARL",
+    "pretrained": "Pretrained",
+    "promp": "ProMP",
+    "random": "Random",
+    "reptile": "Reptile",
+    "rl2": "RL²",
+    "robust_maml": "Robust MAML",
+    "varibad": "VariBAD",
+}
+"""Names of methods, by the ids of the configs that come with the package."""
+ENDINGS = {
+    "_tuned": "tuned",
+    "_gymnasium": "published environment",
+    "_sparse": "sparse rewards",
+    "_100": "100 steps",
+}
+"""Endings of ids of configs that have other settings of a method or an environment."""
+FAMILIES = {
+    "ant_dir": "Ant, direction",
+    "ant_goal": "Ant, goal position",
+    "ant_vel": "Ant, goal velocity",
+    "bandit": "Bandit",
+    "gridworld": "Gridworld",
+    "gymnasium": "Gymnasium environment",
+    "half_cheetah_body": "HalfCheetah, other bodies",
+    "half_cheetah_dir": "HalfCheetah, direction",
+    "half_cheetah_vel": "HalfCheetah, goal velocity",
+    "hopper_params": "Hopper, other dynamics",
+    "humanoid_dir": "Humanoid, direction",
+    "metaworld": "Meta-World",
+    "point_nav": "2D navigation",
+    "tabular_mdp": "Tabular MDPs",
+    "walker_params": "Walker, other dynamics",
+    "walker_vel": "Walker, goal velocity",
+}
+"""Names of the task families that come with the package."""
+VELOCITY = ("goal velocity (m/s)",)
+TASKS = {
+    "ant_dir": ("direction (+1 forward, -1 backward)",),
+    "ant_goal": ("goal x (m)", "goal y (m)"),
+    "ant_vel": VELOCITY,
+    "gridworld": ("goal x (cell)", "goal y (cell)"),
+    "half_cheetah_dir": ("direction (+1 forward, -1 backward)",),
+    "half_cheetah_vel": VELOCITY,
+    "point_nav": ("goal x", "goal y"),
+    "walker_vel": VELOCITY,
+}
+"""Names of the numbers of a task, by family, with units where they have one."""
+PERTURBATIONS = {
+    "observation_noise": "noise of observations (standard deviation)",
+    "action_delay": "delay of actions (steps)",
+    "motor_strength": "strength of motors (share)",
+}
+PROTOCOLS = {
+    "k_step": "Adaptation",
+    "few_episode": "Episodes of experience",
+    "ood": "Tasks out of distribution",
+    "robust": "Noise, delays and weak motors",
+    "continual": "Sequences of tasks",
+}
+SPLITS = {
+    "train": "training tasks",
+    "validation": "validation tasks",
+    "test": "test tasks",
+    "ood": "tasks out of distribution",
+    CUSTOM: "tasks of your own",
+}
+
+
+def method_text(label: str) -> str:
+    """Return the name of a method in a label, such as `maml_trpo, adapted`; what follows the id
+    stays, and so does the name of a method of the user's."""
+    head = re.split(r" \(|, ", label, maxsplit=1)[0]
+    rest = label[len(head) :]
+    for ending, text in ENDINGS.items():
+        stem = head.removesuffix(ending)
+        if stem != head and stem in METHODS:
+            return f"{METHODS[stem]}, {text}{rest}"
+    return METHODS.get(head, head) + rest
+
+
+def method_texts(labels: Iterable[str]) -> dict[str, str]:
+    """Return the name of each method by its label; where names are equal, these are the labels."""
+    texts = {label: method_text(label) for label in labels}
+    counts = Counter(texts.values())
+    return {label: text if counts[text] == 1 else label for label, text in texts.items()}
+
+
+def family_text(name: str) -> str:
+    """Return the name of a family; that of a family of the user's is its id."""
+    return FAMILIES.get(name, name)
+
+
+def task_texts(family: str, size: int) -> list[str]:
+    """Return the names of the numbers of a task, `size` of them."""
+    known = TASKS.get(family, ())
+    if len(known) == size:
+        return [*known]
+    return ["task"] if size == 1 else [f"task, number {number + 1}" for number in range(size)]
+
+
+def evaluation_text(name: str) -> str:
+    """Return the title of an evaluation by its name, such as `k_step-test-tasks_5`: protocol,
+    tasks, and the settings that the name has."""
+    protocol, split, *rest = name.split("-")
+    settings = ", ".join(part.replace("_", " ") for part in rest)
+    text = f"{PROTOCOLS.get(protocol, protocol)}, {SPLITS.get(split, split)}"
+    return f"{text} ({settings})" if settings else text
