@@ -19,6 +19,15 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
 from metarl.adaptation import SGD, InnerLoop, Loss, Params, batched, leaves, parameters
+from metarl.reporting.style import (
+    COLOURS,
+    GRID,
+    TEXT,
+    Drawing,
+    drawing_style,
+    save_drawing,
+    style_axes,
+)
 
 META_BATCH, META_LR = 25, 1e-3
 SHOTS = 10  # K in training
@@ -147,32 +156,41 @@ def table(results: dict[str, dict], steps: tuple[int, ...] = (0, 1, 2, 5, 10)) -
 
 
 @torch.no_grad()
+@drawing_style()
 def draw(results: dict[str, dict], trained: dict[str, Params], path: Path) -> None:
     """Draw one task before and after adaptation, and the errors against the steps."""
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure = Figure(figsize=(9, 7), layout="constrained")
     fits, curves = figure.subplots(2, 2, sharey="row")
+    colours = dict(zip(METHODS, COLOURS, strict=False))
     grid, x = torch.linspace(-5, 5, 201), torch.linspace(-4.5, 4.5, SHOTS)
-    for axes, name, colour in zip(fits, ("MAML", "pretrained"), ("C0", "C3"), strict=True):
-        axes.plot(grid, 4 * torch.sin(grid - 1), color="0.85", linewidth=6)
-        axes.plot(x, 4 * torch.sin(x - 1), "k^", label="seen")
+    rows = []
+    for axes, name in zip(fits, ("MAML", "pretrained"), strict=True):
+        axes.plot(grid, 4 * torch.sin(grid - 1), color=GRID, linewidth=6)
+        axes.plot(x, 4 * torch.sin(x - 1), "^", color=TEXT, label="seen")
         seen = error(x.view(1, -1, 1), 4 * torch.sin(x - 1).view(1, -1, 1))
         inner = InnerLoop(SGD(results["10"][name]["lr"]))
         states = inner.trajectory(trained[name], [seen] * STEPS, num_tasks=1)
         for step, style in ((0, ":"), (1, "--"), (STEPS, "-")):
             y = forward(inner.to_model_params(trained[name], states[step]), grid.view(1, -1, 1))
-            axes.plot(grid, y.flatten(), colour + style, label=f"after {step}")
-        axes.set(title=f"{name}, one task", xlabel="x")
-        axes.legend(frameon=False, loc="upper center")
+            axes.plot(grid, y.flatten(), style, color=colours[name], label=f"after {step}")
+            pairs = zip(grid.tolist(), y.flatten().tolist(), strict=True)
+            rows += [(name, "one task", step, *pair, "") for pair in pairs]
+        axes.set(title=f"{name}, one task", xlabel="x", ylabel="y")
     for axes, (shots, by_method) in zip(curves, results.items(), strict=True):
         for name, result in by_method.items():
-            axes.errorbar(range(STEPS + 1), result["mean"], result["half"], marker=".", label=name)
+            mean, half, look = result["mean"], result["half"], {"marker": ".", "label": name}
+            axes.errorbar(range(STEPS + 1), mean, half, color=colours[name], **look)
+            numbers = enumerate(zip(mean, half, strict=True))
+            rows += [(name, f"K = {shots}", step, "", *each) for step, each in numbers]
         axes.set(title=f"held-out tasks, K = {shots}", xlabel="gradient steps", yscale="log")
         axes.set_yticks((0.1, 0.2, 0.5, 1, 2, 5), ("0.1", "0.2", "0.5", "1", "2", "5"))
         axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    curves[0].set_ylabel("mean squared error")
-    curves[0].legend(frameon=False, loc="lower left")
-    figure.savefig(path, dpi=130)
+    for axes in (*fits, *curves):
+        style_axes(axes)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
+    curves[0].set_ylabel("mean squared error (bar: 95% interval)")
+    columns = ("method", "panel", "gradient steps", "x", "value", "half width")
+    save_drawing(Drawing(figure, "Fits of one task, and errors by steps.", columns, rows), path)
 
 
 def main() -> None:

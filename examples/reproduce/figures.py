@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,37 @@ from matplotlib.figure import Figure
 from examples.reproduce.measure import evaluations
 from examples.reproduce.published import BUDGETS, PUBLISHED
 from metarl.evaluation.result import Evaluation, pooled_interval
-from metarl.reporting.figures import COLOURS, save_png, style_axes
-
-SHOWN = dict(
-    zip(
-        (
-            "maml_trpo",
-            "maml_trpo_tuned",
-            "cavia_tuned",
-            "pretrained, best step",
-            "random, best step",
-            "maml_trpo, whole budget",
-        ),
-        COLOURS,
-        strict=True,
-    )
+from metarl.reporting.figures import draw_curve
+from metarl.reporting.names import family_text, method_text
+from metarl.reporting.style import (
+    REFERENCE,
+    TEXT,
+    Drawing,
+    drawing_style,
+    legend_below,
+    method_style,
+    save_drawing,
+    style_axes,
 )
-"""The rows that are drawn, and their colours."""
+
+SHOWN = (
+    "maml_trpo",
+    "maml_trpo_tuned",
+    "cavia_tuned",
+    "pretrained, best step",
+    "random, best step",
+    "maml_trpo, whole budget",
+)
+"""The rows that are drawn."""
+RETURN = {
+    "adaptation": "mean return (band: 95% interval)",
+    "learning": "return in training (dotted: before adaptation)",
+}
+COLUMNS = {
+    "adaptation": ("method", "adaptations", "mean", "low", "high"),
+    "learning": ("method", "seed", "env steps", "before", "after"),
+}
+"""Labels of the y axis, and names of the plotted numbers, by figure."""
 
 
 def table(results: dict[str, Any]) -> list[str]:
@@ -89,57 +102,76 @@ def means(seeds: Sequence[Evaluation]) -> np.ndarray:
     return np.column_stack([mean, pooled_interval(seeds)])
 
 
+@drawing_style()
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw the adaptation curves and the learning curves, and return the files."""
-    made = []
+    made: list[Path] = []
     for name, panel in (("adaptation", adaptation), ("learning", learning)):
-        figure = Figure(figsize=(4.4 * len(results), 4.2), layout="constrained")
+        figure = Figure(figsize=(4.2 * len(results), 3.6), layout="constrained")
         all_axes = figure.subplots(1, len(results), squeeze=False)[0]
-        for axes, (family, rows) in zip(all_axes, results.items(), strict=True):
-            panel(axes, family, rows)
-            axes.set_title(family)
-            style_axes(axes, legend=False)
-        all_axes[0].set_ylabel("return")
-        pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in all_axes]
-        legend = {label: handle for handle, label in chain(*pairs)}  # one for all panels
-        figure.legend(
-            legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False
-        )
-        made.append(folder / f"reproduction-{name}.png")
-        save_png(figure, made[-1])
+        rows: list[tuple] = []
+        for axes, (family, methods) in zip(all_axes, results.items(), strict=True):
+            drawn = panel(axes, family, methods)
+            rows += [(family, *row) for row in drawn]
+            axes.set_title(family_text(family))
+            style_axes(axes)
+        all_axes[0].set_ylabel(RETURN[name])
+        legend_below(figure, list(all_axes))
+        drawing = Drawing(figure, RETURN[name], ("family", *COLUMNS[name]), rows)
+        made += save_drawing(drawing, folder / f"reproduction-{name}.png")
     return made
 
 
-def adaptation(axes: Axes, family: str, rows: dict[str, Any]) -> None:
-    """Draw return against adaptations: solid lines are this code's, dashed lines the paper's."""
+def adaptation(axes: Axes, family: str, methods: dict[str, Any]) -> list[tuple]:
+    """Draw return against adaptations: solid lines are this code's, dashed lines the paper's.
+
+    Returns:
+        The plotted numbers.
+    """
     paper = PUBLISHED[family]
     steps = range(len(paper.maml))
-    axes.plot(steps, paper.maml, "--", color="black", label="the paper's MAML")
-    axes.axhline(paper.oracle, linestyle="--", color="#999999", label="the paper's oracle")
+    axes.plot(steps, paper.maml, "--", color=TEXT, label="the paper's MAML")
+    axes.axhline(paper.oracle, linestyle="--", color=REFERENCE, label="the paper's oracle")
+    rows: list[tuple] = [
+        ("the paper's MAML", step, value, "", "") for step, value in enumerate(paper.maml)
+    ]
+    rows.append(("the paper's oracle", "", paper.oracle, "", ""))
     oracles = [
         means(evaluations(family, row))[0, 0]
-        for method, row in rows.items()
+        for method, row in methods.items()
         if method.startswith("oracle")
     ]
     if oracles:
-        axes.axhline(max(oracles), color="#999999", label="oracle, the better one")
-    for method, colour in SHOWN.items():
-        if method in rows:
-            mean, low, high = means(evaluations(family, rows[method])).T
-            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-            axes.plot(steps, mean, marker="o", color=colour, label=method)
+        axes.axhline(max(oracles), color=REFERENCE, label="oracle, the better one")
+        rows.append(("oracle, the better one", "", max(oracles), "", ""))
+    for number, method in enumerate(SHOWN):
+        if method in methods:
+            found = means(evaluations(family, methods[method]))
+            style = method_style(number)
+            draw_curve(axes, found[:, 0], found[:, 1:], method_text(method), style)
+            rows += [(method, step, *values) for step, values in enumerate(found)]
     axes.set_xticks(steps)
     axes.set_xlabel("adaptations")
+    return rows
 
 
-def learning(axes: Axes, family: str, rows: dict[str, Any]) -> None:
-    """Draw the training returns of each seed against env steps: dotted before adaptation."""
+def learning(axes: Axes, family: str, methods: dict[str, Any]) -> list[tuple]:
+    """Draw the training returns of each seed against env steps: dotted before adaptation.
+
+    Returns:
+        The plotted numbers.
+    """
     axes.axhline(
-        PUBLISHED[family].maml[1], linestyle="--", color="black", label="the paper's, in the end"
+        PUBLISHED[family].maml[1], linestyle="--", color=TEXT, label="the paper's, in the end"
     )
+    rows: list[tuple] = []
     for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned", "cavia_tuned"):
-        for points in rows.get(method, {}).get("curve", []):
+        row = methods.get(method, {})
+        colour = method_style(SHOWN.index(method)).colour
+        for seed, points in zip(row.get("seeds", []), row.get("curve", []), strict=True):
             steps, before, after = np.transpose(points)
-            axes.plot(steps / 1e6, after, color=SHOWN[method], linewidth=1, label=method)
-            axes.plot(steps / 1e6, before, ":", color=SHOWN[method], linewidth=0.8)
-    axes.set_xlabel("million env steps in training")
+            axes.plot(steps / 1e6, after, color=colour, linewidth=1, label=method_text(method))
+            axes.plot(steps / 1e6, before, ":", color=colour, linewidth=0.8)
+            rows += [(method, seed, *point) for point in points]
+    axes.set_xlabel("env steps (millions)")
+    return rows
