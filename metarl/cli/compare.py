@@ -29,6 +29,12 @@ from metarl.cli.parser import print_error
     shell_complete=complete_names("metarl.config_files:config_names", "file"),
 )
 @click.option("--seeds", default=3, help="Seeds of each config, from its own.")
+@click.option(
+    "--env-steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Env steps of each training, at most. [default: as each config has]",
+)
 @click.option("--jobs", default=1, help="Runs at a time, each on one thread.")
 @click.option("--out", type=FILE, required=True, metavar="DIR", help="Folder of the runs.")
 @protocol_option
@@ -44,10 +50,12 @@ def compare(
     configs: tuple[str, ...],
     out: Path,
     seeds: int,
+    env_steps: int | None,
     jobs: int,
     **evaluation: Any,
 ) -> int:
-    """Train and evaluate each CONFIG with several seeds, and put all into a report and a table.
+    """Train and evaluate each CONFIG with several seeds, and put all into a report and a table of
+    each task family, and into aggregates over the families.
 
     Finished runs are not repeated: the command can be stopped and repeated at any time, also with
     further configs or seeds. `--SECTION.KEY VALUE` replaces a value of all configs.
@@ -66,6 +74,7 @@ def compare(
             configs,
             out,
             seeds=seeds,
+            env_steps=env_steps,
             jobs=jobs,
             evaluation=evaluation,
             overrides=overrides,
@@ -79,6 +88,15 @@ def compare(
         for row in section.rows:
             cells = ("" if cell is None else comparison.cell_text(cell) for cell in row.cells)
             table.add_row(row.name, str(row.seeds), *cells)
+        print_table(table)
+    if found.aggregates is not None:
+        click.echo(comparison.SCALE_NOTE)
+        for scale in found.aggregates.scales:
+            click.echo(scale)
+        columns, *rows = comparison.aggregate_table(found.aggregates)
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
         print_table(table)
     for file in found.files:
         click.echo(file)

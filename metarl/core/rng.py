@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     BENCHMARK = 5
     UPDATE = 6
     OBSERVATIONS = 7
+    BOOTSTRAP = 8
 
 
 def make_rng(

@@ -1,5 +1,5 @@
 """A comparison of methods: every config with every seed is trained and evaluated, and all of them
-are put into one report and one table per family."""
+are put into one report and one table per family, and into aggregates over the families."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
+from metarl.core.aggregates import STATISTICS
 from metarl.core.errors import ConfigError, UserError, check, check_amount
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
 from metarl.evaluation.protocols import check_protocol
+from metarl.evaluation.result import Evaluation
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
+from metarl.reporting.aggregates import Aggregates, aggregate
+from metarl.reporting.pooling import comparable, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
+from metarl.reporting.style import save_drawing
 from metarl.reporting.summary import read_summaries
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.atomic_io import write_atomically
@@ -31,6 +36,9 @@ from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
 
 MAX_SEEDS = 1000
+SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
+AGGREGATED = ("k_step", "few_episode")
+"""Protocols whose results are aggregated over families: those with one part."""
 
 
 @dataclass
@@ -39,19 +47,25 @@ class Comparison:
 
     Attributes:
         sections: the evaluation of each family, by its name.
+        aggregates: the aggregates over families; None where there are none.
         files: the files that were written.
         failed: the jobs that failed.
         stopped: whether a signal stopped it; there are no sections then.
     """
 
     sections: dict[str, Section] = field(default_factory=dict)
+    aggregates: Aggregates | None = None
     files: list[Path] = field(default_factory=list)
     failed: list[Outcome] = field(default_factory=list)
     stopped: bool = False
 
 
 def plan(
-    names: Sequence[str], seeds: int, out: Path, overrides: Mapping[str, Any]
+    names: Sequence[str],
+    seeds: int,
+    out: Path,
+    overrides: Mapping[str, Any],
+    env_steps: int | None = None,
 ) -> dict[str, list[Job]]:
     """Return the runs of a comparison by family: all configs with the first seed, then the others.
 
@@ -60,19 +74,27 @@ def plan(
         seeds: number of seeds, from that of each config.
         out: the folder of the runs.
         overrides: values that replace those of all configs.
+        env_steps: env steps of each training, at most; they take the place of `iterations`.
 
     Raises:
         UserError: if a config is not valid or given twice, the configs of a family have different
-            tasks, or `overrides` has the seed.
+            tasks, `overrides` has the seed, or iterations too where `env_steps` are given.
     """
     check(1 <= seeds <= MAX_SEEDS, "--seeds", f"from 1 to {MAX_SEEDS}", seeds)
     if "seed" in overrides:
         raise ConfigError("--seed: expected --seeds, the number of seeds, from that of the config")
+    if env_steps is not None and "iterations" in overrides:
+        raise ConfigError("--iterations: expected it or --env-steps, which sets it, not both")
     configs: dict[str, Config] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for name in names:
         if name in configs:
             raise UserError(f"{name}: given twice; expected each config once")
-        configs[name] = Job(name, dict(overrides), out).config
+        settings[name] = dict(overrides)
+        configs[name] = Job(name, settings[name], out).config
+        if env_steps is not None:
+            settings[name]["iterations"] = iterations(name, configs[name], env_steps)
+            configs[name] = Job(name, settings[name], out).config
     check_comparable(configs)
     stems = {name: folder_stem(name) for name in configs}
     for name, stem in stems.items():
@@ -86,7 +108,7 @@ def plan(
         for name, config in configs.items():
             seed = config.seed + number
             folder = out / f"{stems[name]}-seed{seed}"
-            found[config.env.name].append(Job(name, {**overrides, "seed": seed}, folder))
+            found[config.env.name].append(Job(name, {**settings[name], "seed": seed}, folder))
     return found
 
 
@@ -109,6 +131,20 @@ def cluster_of_runs(
         return None, dict(overrides)
     own = {key: value for key, value in overrides.items() if key not in of_cluster}
     return config, {"threads": config.threads, **own, f"{prefix}kind": "local"}
+
+
+def iterations(name: str, config: Config, env_steps: int) -> int:
+    """Return the number of iterations of a config that take at most a number of env steps.
+
+    Raises:
+        UserError: if one iteration takes more.
+    """
+    each = config.sampling.max_steps(config.env.horizon)
+    if each > env_steps:
+        raise UserError(
+            f"--env-steps: expected at least {each:,}, one iteration of {name}, got {env_steps:,}"
+        )
+    return env_steps // each
 
 
 def check_comparable(configs: Mapping[str, Config]) -> None:
@@ -146,6 +182,7 @@ def compare(
     jobs: int = 1,
     evaluation: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    env_steps: int | None = None,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Train, evaluate and report configs with several seeds each.
@@ -160,11 +197,12 @@ def compare(
         jobs: number of runs at a time.
         evaluation: settings of `metarl.evaluation.compare.evaluate_run`, such as `tasks`.
         overrides: values that replace those of all configs, by dotted key.
+        env_steps: env steps of each training, at most; by default as many as its config has.
         on_progress: called with a line about each run that ends.
 
     Returns:
-        The comparison, whose files are a report for each family, and `comparison.csv` and
-        `comparison.md` with the returns.
+        The comparison, whose files are a report for each family, `comparison.csv` and
+        `comparison.md` with the returns, and the figures `aggregate*` with their numbers.
 
     Raises:
         UserError: as `plan`, or if a setting of the evaluation is out of range.
@@ -174,7 +212,7 @@ def compare(
     expected = "--sampler.workers, the number of runs at a time on a cluster"
     check(sampler is None or jobs == 1, "--jobs", expected, jobs)
     settings = {"protocol": "k_step", "split": "test", **DEFAULTS, **(evaluation or {})}
-    planned = plan(names, seeds, out, overrides)
+    planned = plan(names, seeds, out, overrides, env_steps)
     for family in planned.values():
         check_evaluation(family[0].config.env, settings)
     all_jobs = [job for family in planned.values() for job in family]
@@ -202,6 +240,7 @@ def compare(
     if result.stopped:
         return result
     failed = {outcome.job.folder for outcome in result.failed}
+    results: dict[str, dict[str, list[Evaluation]]] = {}
     for family, own in planned.items():
         folders = [job.folder for job in own if job.folder not in failed]
         if not folders:
@@ -210,8 +249,13 @@ def compare(
         name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
         assert name in evaluation_names(summaries)
         result.sections[family] = make_section(summaries, name)
+        results[family] = comparable(results_by_method(summaries, name))
         result.files += write_report(folders, out / f"report-{family}")[:1]
-    result.files += write_tables(out, result.sections)
+    if settings["protocol"] in AGGREGATED:
+        result.aggregates = aggregate(results)
+    result.files += write_tables(out, result.sections, result.aggregates)
+    for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
+        result.files += save_drawing(drawing, out / f"{name}.png")
     return result
 
 
@@ -243,8 +287,11 @@ def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> Non
     evaluate_run(job.folder, against=against, **settings)
 
 
-def write_tables(out: Path, sections: Mapping[str, Section]) -> list[Path]:
-    """Write the returns of all families as CSV and as Markdown, and return the files."""
+def write_tables(
+    out: Path, sections: Mapping[str, Section], aggregates: Aggregates | None
+) -> list[Path]:
+    """Write the returns of all families as CSV and as Markdown, there with the aggregates too, and
+    return the files."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
@@ -261,10 +308,25 @@ def write_tables(out: Path, sections: Mapping[str, Section]) -> list[Path]:
                     writer.writerow([family, row.name, row.seeds, x, *cell])
             lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
         lines.append("")
+    if aggregates is not None:
+        columns, *rows = aggregate_table(aggregates)
+        lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
+        lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     files = out / "comparison.csv", out / "comparison.md"
     for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
         write_atomically(file, content.encode())
     return [*files]
+
+
+def aggregate_table(aggregates: Aggregates) -> list[list[str]]:
+    """Return the rows of the table of aggregates, its head first."""
+    rows = [["method", "seeds", *STATISTICS]]
+    for place, (name, seeds) in enumerate(zip(aggregates.methods, aggregates.seeds, strict=True)):
+        numbers = aggregates.statistics[:, place].T
+        cells = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in numbers]
+        rows.append([name, str(seeds), *cells])
+    return rows
 
 
 def cell_text(cell: Any) -> str:

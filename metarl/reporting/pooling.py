@@ -115,15 +115,18 @@ def pooled_scores(seeds: Sequence[Evaluation]) -> np.ndarray:
     return np.stack([each.scores for each in seeds])
 
 
-def final_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
-    """Return the scores by which methods are compared, (S, D), from comparable results.
+def final_places(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, int]:
+    """Return the place of the x at which each method is compared with others.
 
-    These are at the last x that all methods have. A method that cannot adapt, with one x, does not
-    limit the others and is compared by its only scores.
+    This is the last x that all methods have. A method that cannot adapt, with one x, does not limit
+    the others and is compared by its only scores.
     """
     counts = [len(seeds[0].x) for seeds in results.values()]
     last = min((count for count in counts if count > 1), default=1) - 1
-    return {
-        name: pooled_scores(seeds)[:, :, min(last, len(seeds[0].x) - 1)]
-        for name, seeds in results.items()
-    }
+    return {name: min(last, len(seeds[0].x) - 1) for name, seeds in results.items()}
+
+
+def final_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
+    """Return the scores by which methods are compared, (S, D), from comparable results."""
+    places = final_places(results)
+    return {name: pooled_scores(seeds)[:, :, places[name]] for name, seeds in results.items()}

@@ -138,18 +138,36 @@ def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
     middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
     low, high = np.quantile(middle, [0.01, 1.0])
     levels = np.linspace(low, high, 200)
-    return draw_profiles(last, levels, "return")
+    shares = np.array([performance_profile(scores, levels) for scores in last.values()])
+    return draw_profiles(list(last), levels, shares, "return")
 
 
-def draw_profiles(scores: Mapping[str, np.ndarray], levels: np.ndarray, x_label: str) -> Drawing:
-    """Draw the fraction of the scores of each method, any shape, above each level, (n,)."""
+def draw_profiles(
+    names: Sequence[str],
+    levels: np.ndarray,
+    shares: np.ndarray,
+    x_label: str,
+    bounds: np.ndarray | None = None,
+) -> Drawing:
+    """Draw performance profiles.
+
+    Args:
+        names: labels of M methods.
+        levels: levels of the scores, (n,).
+        shares: the fraction of the scores of each method above each level, (M, n).
+        x_label: what the scores are.
+        bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
+    """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
-    names, rows = method_texts(scores), []
-    for number, (name, values) in enumerate(scores.items()):
-        style, shares = method_style(number), performance_profile(values, levels)
-        axes.plot(levels, shares, linestyle=style.line, color=style.colour, label=names[name])
-        rows += [(name, *each) for each in zip(levels, shares, strict=True)]
+    texts, rows = method_texts(names), []
+    for number, name in enumerate(names):
+        style, values = method_style(number), [shares[number]]
+        if bounds is not None:
+            values += [*bounds[:, number]]
+            axes.fill_between(levels, *values[1:], color=style.colour, alpha=0.15, linewidth=0)
+        axes.plot(levels, values[0], linestyle=style.line, color=style.colour, label=texts[name])
+        rows += [(name, *each) for each in zip(levels, *values, strict=True)]
     axes.set_xlabel(x_label)
     axes.set_ylabel("share of runs and tasks above")
     axes.set_ylim(-0.03, 1.03)
@@ -159,7 +177,8 @@ def draw_profiles(scores: Mapping[str, np.ndarray], levels: np.ndarray, x_label:
         f"Performance profiles: the share of runs and tasks with a {x_label} above the one on the "
         "axis, after the last adaptation. A higher line is better."
     )
-    return Drawing(figure, caption, ("method", x_label, "share above"), rows)
+    columns = ("method", x_label, "share above", *(["low", "high"] if bounds is not None else []))
+    return Drawing(figure, caption, columns, rows)
 
 
 def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:

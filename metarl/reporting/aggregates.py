@@ -1,0 +1,203 @@
+"""Aggregates of a comparison over all its task families: table, figures and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from metarl.core import aggregates
+from metarl.evaluation.compare import RANDOM, UNTRAINED
+from metarl.evaluation.result import Evaluation
+from metarl.reporting.names import family_text, method_texts
+from metarl.reporting.pooling import final_places
+from metarl.reporting.report_figures import draw_profiles
+from metarl.reporting.style import Drawing, drawing_style, method_style, style_axes
+
+LEVELS = 101
+"""Number of levels of a performance profile."""
+BOOTSTRAP = (
+    "Bars and bands are 95% intervals of a bootstrap over seeds and tasks, stratified by family; "
+    "with few seeds they are too narrow."
+)
+SCALE = "normalised return"
+
+
+@dataclass(frozen=True)
+class FamilyScores:
+    """The normalised scores of a family.
+
+    Attributes:
+        scale: which returns are 0 and 1, as text.
+        scores: by method, (S, B).
+        has_all_tasks: whether the tasks are all tasks of the distribution.
+    """
+
+    scale: str
+    scores: Mapping[str, np.ndarray]
+    has_all_tasks: bool
+
+
+@dataclass(frozen=True)
+class Aggregates:
+    """Aggregates over families.
+
+    Attributes:
+        methods: the methods that every family has, the highest IQM first.
+        seeds: the smallest number of seeds of each.
+        scales: which returns are 0 and 1 in each family, a line each; or why a family was left out.
+        statistics: values and bounds of `metarl.core.aggregates.STATISTICS`, (3, M, 3).
+        drawings: figures by name.
+    """
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    scales: Sequence[str]
+    statistics: np.ndarray
+    drawings: Mapping[str, Drawing]
+
+
+def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> FamilyScores:
+    """Return the normalised scores of the methods of a family, after the last adaptation.
+
+    0 is the mean return of the untrained agent before adaptation. 1 is that of the best oracle, a
+    method whose label begins with `oracle`; without one, of the best method.
+
+    Args:
+        family: name of the family.
+        results: of each method, seed by seed, on the same complete tasks.
+
+    Raises:
+        ValueError: if there is no untrained agent, or nothing is better than it.
+    """
+    places = final_places(results)
+    scores = {
+        name: np.stack([seed.by_task[:, places[name]] for seed in seeds])
+        for name, seeds in results.items()
+    }
+    untrained = next((name for name in (UNTRAINED, RANDOM) if name in results), None)
+    if untrained is None:
+        raise ValueError(f"{family}: not normalised: the results lack an untrained agent")
+    low = float(np.mean([seed.by_task[:, 0] for seed in results[untrained]]))
+    means = {name: float(each.mean()) for name, each in scores.items()}
+    oracles = [name for name in means if name.startswith("oracle")]
+    best = max(oracles or means, key=means.__getitem__)
+    if not means[best] > low:
+        raise ValueError(
+            f"{family}: not normalised: {best} ({means[best]:.4g}) is not above the untrained "
+            f"agent ({low:.4g})"
+        )
+    return FamilyScores(
+        f"{family}: 0 is the untrained agent before adaptation ({low:.4g}), 1 is {best} "
+        f"({means[best]:.4g})",
+        {name: aggregates.normalise(each, low, means[best]) for name, each in scores.items()},
+        next(iter(results.values()))[0].has_all_tasks,
+    )
+
+
+@drawing_style()
+def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Aggregates | None:
+    """Return the aggregates over families, of the methods that all of them have.
+
+    Args:
+        families: results by method of each family, as for `normalised`.
+
+    Returns:
+        The aggregates; None if no method is in all families, or no family can be normalised.
+    """
+    scales, found = [], []
+    for family, results in families.items():
+        try:
+            found.append(normalised(family, results))
+        except ValueError as error:
+            scales.append(str(error))
+        else:
+            scales.append(found[-1].scale)
+    if not found:
+        return None
+    common = [name for name in found[0].scores if all(name in each.scores for each in found)]
+    if not common:
+        return None
+    by_method = {name: [each.scores[name] for each in found] for name in common}
+    common.sort(key=lambda name: -aggregates.iqm(by_method[name]))
+    methods = [by_method[name] for name in common]
+    fixed = [each.has_all_tasks for each in found]
+    statistics = aggregates.estimate(aggregates.summaries, methods, fixed)
+    text = ", ".join(map(family_text, families))
+    drawings = {
+        "aggregate": draw_statistics(common, statistics, text),
+        "aggregate-profiles": draw_normalised_profiles(common, methods, fixed, text),
+    }
+    if len(common) > 1:
+        chances = aggregates.estimate(aggregates.improvements, methods, fixed)
+        drawings["aggregate-improvement"] = draw_improvements(common, chances, text)
+    seeds = [min(map(len, each)) for each in methods]
+    return Aggregates(common, seeds, scales, statistics, drawings)
+
+
+def draw_statistics(names: Sequence[str], statistics: np.ndarray, families: str) -> Drawing:
+    """Draw the statistics (3, M, 3) of M methods with their intervals."""
+    columns = list(aggregates.STATISTICS)
+    figure = Figure(figsize=(9, 1.1 + 0.32 * len(names)), layout="constrained")
+    texts, rows = method_texts(names), []
+    for column, axes in enumerate(figure.subplots(1, len(columns), sharey=True)):
+        for number, name in enumerate(names):
+            value, low, high = statistics[:, number, column]
+            style = method_style(number)
+            axes.plot([low, high], [number] * 2, color=style.colour, linewidth=7, alpha=0.35)
+            axes.plot(value, number, style.marker, color=style.colour)
+            rows.append((name, columns[column], value, low, high))
+        axes.set_yticks(range(len(names)), [texts[name] for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        better = "lower" if columns[column] == "optimality gap" else "higher"
+        axes.set_xlabel(f"{columns[column]}, {SCALE} ({better} is better)", fontsize=9)
+        style_axes(axes)
+    figure.suptitle(families, fontsize=10)
+    caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"
+    return Drawing(figure, caption, ("method", "statistic", "value", "low", "high"), rows)
+
+
+def draw_normalised_profiles(
+    names: Sequence[str],
+    methods: Sequence[aggregates.Scores],
+    fixed: Sequence[bool],
+    families: str,
+) -> Drawing:
+    """Draw the performance profile of each method over all families, with bands."""
+    middle = [np.median(family, axis=0) for scores in methods for family in scores]
+    low, high = np.quantile(np.concatenate(middle), [0.01, 1.0])
+    levels = np.linspace(min(low, 0.0), high, LEVELS)
+    shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
+    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:])
+    drawing.figure.suptitle(families, fontsize=10)
+    return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
+
+
+def draw_improvements(names: Sequence[str], chances: np.ndarray, families: str) -> Drawing:
+    """Draw the probability (3, M, M) that the method of a row is better than that of a column."""
+    size = len(names)
+    figure = Figure(figsize=(2.6 + 0.55 * size, 1.8 + 0.45 * size), layout="constrained")
+    axes = figure.subplots()
+    texts = list(method_texts(names).values())
+    image = axes.imshow(chances[0], vmin=0, vmax=1, cmap="PuOr", aspect="auto")
+    rows = []
+    for (row, column), value in np.ndenumerate(chances[0]):
+        if row == column:
+            continue
+        colour = "#000000" if abs(value - 0.5) < 0.3 else "#ffffff"
+        label = f"{value:.2f}"
+        axes.text(column, row, label, ha="center", va="center", color=colour, fontsize=8)
+        rows.append((names[row], names[column], *chances[:, row, column]))
+    axes.set_xticks(range(size), texts, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), texts)
+    axes.set_xlabel("... than this method")
+    axes.set_ylabel("this method is better ...")
+    figure.colorbar(image, ax=axes, label="probability of improvement")
+    figure.suptitle(families, fontsize=10)
+    caption = (
+        f"The probability that a run of the method of a row is better than one of the method of a "
+        f"column on a random task of {families}. {BOOTSTRAP}"
+    )
+    return Drawing(figure, caption, ("better", "than", "probability", "low", "high"), rows)

@@ -1,0 +1,96 @@
+"""Aggregates over families: hand-worked numbers, and the bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metarl.core.aggregates import (
+    estimate,
+    improvements,
+    iqm,
+    mean,
+    normalise,
+    optimality_gap,
+    profiles,
+    resample,
+    summaries,
+)
+from metarl.core.rng import Purpose, make_rng
+
+# Two families; a method with two seeds on two tasks, and on one task.
+ONE = [np.array([[0.0, 1.0], [0.5, 0.7]]), np.array([[0.2], [2.0]])]
+OTHER = [np.array([[0.6, 1.0], [0.4, 0.9]]), np.array([[0.1], [0.1]])]
+
+
+def test_the_references_are_0_and_1():
+    np.testing.assert_allclose(normalise(np.array([[-72.0, -0.5]]), -72.0, -0.5), [[0, 1]])
+    np.testing.assert_allclose(normalise(np.array([30.0, -10.0]), 10, 20), [2, -2])
+    with pytest.raises(ValueError, match="expected a reference above 3, got 3"):
+        normalise(np.zeros(1), 3.0, 3.0)
+
+
+def test_statistics_by_hand():
+    """Of 0, 0.2, 0.5, 0.7, 1 and 2, the quarter at each end is one score, rounded down."""
+    assert iqm(ONE) == pytest.approx((0.2 + 0.5 + 0.7 + 1.0) / 4)
+    assert mean(ONE) == pytest.approx(4.4 / 6)
+    assert optimality_gap(ONE) == pytest.approx((1 + 0.8 + 0.5 + 0.3) / 6)
+    np.testing.assert_allclose(summaries([ONE])[0], [0.6, 4.4 / 6, 2.6 / 6])
+
+
+def test_profiles_by_hand():
+    levels = np.array([-1.0, 0.0, 0.5, 1.0])
+    shares = profiles([ONE, OTHER], levels)
+    np.testing.assert_allclose(shares, np.array([[6, 5, 3, 1], [6, 6, 3, 0]]) / 6)
+
+
+def test_the_probability_of_improvement_by_hand():
+    """Task by task, of four pairs of seeds each: 0 and 0.5 against 0.6 and 0.4 win one; 1 and 0.7
+    against 1 and 0.9 win one and tie one; 0.2 and 2 against 0.1 and 0.1 win all."""
+    expected = (1 / 4 + 1.5 / 4 + 4 / 4) / 3
+    found = improvements([ONE, OTHER])
+    np.testing.assert_allclose(found, [[0.5, expected], [1 - expected, 0.5]])
+
+
+def test_a_sample_has_whole_seeds_and_the_same_tasks_for_all_methods():
+    """Of a score 100 * method + 10 * seed + task."""
+    seeds, tasks = np.meshgrid(np.arange(3), np.arange(10), indexing="ij")
+    methods = [[10.0 * seeds + tasks], [100 + 10.0 * seeds + tasks]]
+    rng = make_rng(0, Purpose.BOOTSTRAP)
+    differ = False
+    for _ in range(20):
+        (one,), (other,) = resample(methods, [False], rng)
+        assert (one % 10 == one[:1] % 10).all()  # a row is one seed on the drawn tasks
+        assert (other % 10 == one % 10).all()
+        assert (one // 10 == one[:, :1] // 10).all()
+        differ |= not np.array_equal(other // 10 - 10, one // 10)
+    assert differ  # the seeds of the methods are drawn independently
+    (fixed,), _ = resample(methods, [True], rng)
+    np.testing.assert_array_equal(fixed % 10, tasks)
+
+
+def test_families_are_strata():
+    """Each keeps its numbers of seeds and tasks."""
+    rng = make_rng(0, Purpose.BOOTSTRAP)
+    (drawn,) = resample([ONE], [False, False], rng)
+    assert [each.shape for each in drawn] == [(2, 2), (2, 1)]
+    assert set(drawn[1].ravel()) <= {0.2, 2.0}
+
+
+def test_the_interval_of_a_mean_is_that_of_the_theory():
+    """Over many tasks of one seed it is the mean -+ 1.96 standard errors; and always the same."""
+    scores = np.random.default_rng(0).normal(3.0, 2.0, (1, 400))
+    value, low, high = estimate(lambda drawn: np.array(mean(drawn[0])), [[scores]], [False])
+    error = scores.std() / np.sqrt(400)
+    assert value == scores.mean()
+    np.testing.assert_allclose(
+        [low, high], scores.mean() + 1.96 * error * np.array([-1, 1]), atol=0.02
+    )
+    again = estimate(lambda drawn: np.array(mean(drawn[0])), [[scores]], [False])
+    np.testing.assert_array_equal(again, [value, low, high])
+
+
+def test_where_nothing_varies_the_interval_is_the_value():
+    value, low, high = estimate(summaries, [[np.full((1, 3), 0.7)]], [True], resamples=5)
+    np.testing.assert_array_equal(low, value)
+    np.testing.assert_array_equal(high, value)
