@@ -56,7 +56,8 @@ def train(
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.identity import default_directory
     from metarl.runs.run import is_free
-    from metarl.training.loop import Interrupted, Trainer
+    from metarl.training.iterations import Interrupted
+    from metarl.training.loop import Trainer
     from metarl.training.tracking_environment import check_environment
 
     check_environment()

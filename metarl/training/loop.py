@@ -1,53 +1,30 @@
-"""The only training loop."""
+"""Trainings: new runs, and runs that go on."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from metarl.agents import MetaAgent, check_fits
+from metarl.agents import MetaAgent
 from metarl.config import Config
 from metarl.core.errors import ConfigError, UserError, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
-from metarl.core.timer import Timer
-from metarl.envs import WorkerError
-from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
+from metarl.rollout.failures import Failure
 from metarl.rollout.sampler import Sampler
-from metarl.rollout.task_sampler import TaskSampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
 from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.episode_source import episode_source, make_sampler
+from metarl.training.iterations import Iterations
 from metarl.training.memory import check_disk, check_memory
-from metarl.training.meta_iteration import meta_iteration
-from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress, announce
-from metarl.training.replay import Recorder
 from metarl.training.signals import stop_signals
-from metarl.training.tracking import Tracker, start_tracker, tracked
+from metarl.training.tracking import Tracker, start_tracker
 from metarl.training.tracking_environment import check_environment
 from metarl.training.warm_start import check_same_origin, warm_start
-
-
-class Interrupted(Exception):
-    """A signal stopped the training, and its state has been saved.
-
-    Attributes:
-        signal: number of the signal.
-    """
-
-    def __init__(self, run: Run, iteration: int, signal_number: int) -> None:
-        self.signal = signal_number
-        super().__init__(
-            f"stopped after iteration {iteration}; go on with: "
-            f"metarl train --resume {run.directory}"
-        )
 
 
 def train(
@@ -221,27 +198,13 @@ class Trainer:
             if not self._check_unfinished(state):
                 return Run(self.directory, self._begun)
             announce(run, state.iteration if state else 0)
-            agent = self._agent_of(state)
-            task_sampler = TaskSampler(config.sampling, config.env)
-            if state is not None and state.iteration:
-                check_fits(state.sampler, task_sampler.state_dict())
-                task_sampler.load_state_dict(state.sampler)
-            state = state or Checkpoint(
-                0, 0, -np.inf, agent.state_dict(), task_sampler.state_dict()
-            )
+            training = Iterations(run, self._agent_of(state), state)
             keep_freed_memory()
-            run.rewind(state.iteration)
-            self._record_changes(state.iteration)
-            recorder = Recorder(run, agent)
-            recorder.restore(state.iteration)
-            timer = Timer(agent.device)
+            run.rewind(training.state.iteration)
+            self._record_changes(training.state.iteration)
+            training.restore()
             tracker = start_tracker(run)
-            monitor = TrainingMonitor(agent.max_update_kl)
-            returns = []
-            for line in run.metrics():
-                returns.append(line["return_after"])
-                monitor(line)
-            progress = Progress(run, state.iteration)
+            progress = Progress(run, training.state.iteration)
             with (
                 episode_source(config, self._sampler) as env,
                 finishing(tracker, run),
@@ -249,56 +212,7 @@ class Trainer:
                 stop_signals() as stop,
                 progress,
             ):
-                for iteration in range(state.iteration, config.iterations):
-                    start = time.perf_counter()
-                    done = iteration + 1
-                    failures: list[Failure] = []
-                    try:
-                        metrics = meta_iteration(
-                            config, agent, env, iteration, timer, failures, recorder, task_sampler
-                        )
-                    except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
-                        run.record(done, [*failures, *failures_of(error)])
-                        run.save(state, best=False, keep=False)
-                        raise
-                    seconds = time.perf_counter() - start
-                    returns.append(metrics["return_after"])
-
-                    warnings = monitor(metrics)
-                    for warning in warnings:
-                        print(f"warning: iteration {done}: {warning}", flush=True)
-                    if monitor.warnings:
-                        metrics["warnings"] = len(monitor.warnings)
-                    run.record(done, [*failures, *warnings])
-                    env_steps = state.env_steps + metrics.pop("steps")
-                    metrics = {"iteration": done, "env_steps": env_steps, **metrics}
-                    timings = {
-                        "iteration": done,
-                        "seconds": seconds,
-                        "env_steps_per_second": (env_steps - state.env_steps) / seconds,
-                        **{f"seconds/{name}": spent for name, spent in timer.restart().items()},
-                    }
-                    run.log(metrics, timings)
-                    tracker.log(tracked(metrics, timings))
-                    progress(metrics, timings)
-
-                    due = done % config.checkpoint_every == 0 or done == config.iterations
-                    # The mean over all iterations since the last checkpoint has less variance than
-                    # the mean of one meta-batch.
-                    recent = mean_return(returns[-config.checkpoint_every :])
-                    best = due and recent > state.best_return
-                    best_return = recent if best else state.best_return
-                    state = Checkpoint(
-                        done, env_steps, best_return, agent.state_dict(), task_sampler.state_dict()
-                    )
-                    if due or stop:
-                        run.save(state, best=best, keep=due)
-                    if due:
-                        recorder.trim()
-                    if due and config.tracking.artifacts == "all":
-                        tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
-                    if stop and done < config.iterations:
-                        raise Interrupted(run, done, stop[0])
+                training.run(env, tracker, progress, stop)
         return run
 
     def _agent_of(self, state: Checkpoint | None) -> MetaAgent:
@@ -338,12 +252,6 @@ class Trainer:
             warn(f"{run.directory}: {change}")
             run.record(iteration, [change])
         run.write_config()
-
-
-def mean_return(returns: list[float | None]) -> float:
-    """Return the mean of the returns that are not None; -inf if all are None."""
-    known = [each for each in returns if each is not None]
-    return float(np.mean(known)) if known else -np.inf
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from metarl.config import Config
 from metarl.config_files import load_config
-from metarl.training.loop import Interrupted, start_or_resume
+from metarl.training.iterations import Interrupted
+from metarl.training.loop import start_or_resume
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from metarl.envs import PointNav, WorkerError
 from metarl.evaluation.evaluate import evaluate, load
 from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
-from metarl.training.loop import Interrupted, resume, train
+from metarl.training.iterations import Interrupted
+from metarl.training.loop import resume, train
 from metarl.training.meta_iteration import return_metrics
 
 TINY = {

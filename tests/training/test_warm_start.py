@@ -20,7 +20,8 @@ from metarl.reporting.report import write_report
 from metarl.reporting.summary import read_summaries
 from metarl.runs.identity import group_name
 from metarl.runs.run import Run, is_free
-from metarl.training.loop import Interrupted, resume, start_or_resume, train
+from metarl.training.iterations import Interrupted
+from metarl.training.loop import resume, start_or_resume, train
 from tests.training.test_loop import assert_same_outcome, tiny
 
 OTHER = {"agent.inner.lr": 0.05, "iterations": 3, "checkpoint_every": 2}

@@ -1,0 +1,170 @@
+"""The only training loop: the iterations of a run, and what each leaves in the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metarl.agents import MetaAgent, check_fits
+from metarl.core.timer import Timer
+from metarl.envs import BatchEnv, WorkerError
+from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
+from metarl.rollout.sampler import Sampler
+from metarl.rollout.task_sampler import TaskSampler
+from metarl.runs.checkpoint import Checkpoint
+from metarl.runs.run import Run
+from metarl.training.meta_iteration import meta_iteration
+from metarl.training.monitor import TrainingMonitor
+from metarl.training.progress import Progress
+from metarl.training.replay import Recorder
+from metarl.training.tracking import Tracker, tracked
+
+
+class Interrupted(Exception):
+    """A signal stopped the training, and its state has been saved.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, run: Run, iteration: int, signal_number: int) -> None:
+        self.signal = signal_number
+        super().__init__(
+            f"stopped after iteration {iteration}; go on with: "
+            f"metarl train --resume {run.directory}"
+        )
+
+
+class Iterations:
+    """The remaining iterations of a run.
+
+    Attributes:
+        state: the checkpoint after the last iteration.
+    """
+
+    def __init__(self, run: Run, agent: MetaAgent, state: Checkpoint | None) -> None:
+        """Set up the iterations after a checkpoint. Nothing is written.
+
+        Args:
+            run: the run.
+            agent: its agent, in the state of the checkpoint.
+            state: the checkpoint; None before the first iteration.
+
+        Raises:
+            UserError: if the checkpoint does not fit the config.
+        """
+        config = run.config
+        self._run, self._agent = run, agent
+        self._task_sampler = TaskSampler(config.sampling, config.env)
+        if state is not None and state.iteration:
+            check_fits(state.sampler, self._task_sampler.state_dict())
+            self._task_sampler.load_state_dict(state.sampler)
+        self.state = state or Checkpoint(
+            0, 0, -np.inf, agent.state_dict(), self._task_sampler.state_dict()
+        )
+        self._recorder = Recorder(run, agent)
+        self._monitor = TrainingMonitor(agent.max_update_kl)
+        self._timer = Timer(agent.device)
+        self._returns: list[float | None] = []
+
+    def restore(self) -> None:
+        """Read what the iterations so far have left in the run's folder."""
+        self._recorder.restore(self.state.iteration)
+        for line in self._run.metrics():
+            self._returns.append(line["return_after"])
+            self._monitor(line)
+
+    def run(
+        self, env: BatchEnv | Sampler, tracker: Tracker, progress: Progress, stop: Sequence[int]
+    ) -> None:
+        """Carry out the iterations.
+
+        Args:
+            env: what plays the episodes.
+            tracker: records the metrics and the checkpoints.
+            progress: shows the metrics.
+            stop: the signals received so far; the first one ends the training.
+
+        Raises:
+            Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
+        """
+        config = self._run.config
+        while self.state.iteration < config.iterations:
+            metrics, timings = self._iterate(env)
+            tracker.log(tracked(metrics, timings))
+            progress(metrics, timings)
+            self._save(metrics, tracker, stop)
+            if stop and self.state.iteration < config.iterations:
+                raise Interrupted(self._run, self.state.iteration, stop[0])
+
+    def _iterate(self, env: BatchEnv | Sampler) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Carry out and log the next iteration, and return its metrics and timings."""
+        run, before = self._run, self.state
+        start = time.perf_counter()
+        done = before.iteration + 1
+        failures: list[Failure] = []
+        try:
+            metrics = meta_iteration(
+                run.config,
+                self._agent,
+                env,
+                before.iteration,
+                self._timer,
+                failures,
+                self._recorder,
+                self._task_sampler,
+            )
+        except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
+            run.record(done, [*failures, *failures_of(error)])
+            run.save(before, best=False, keep=False)
+            raise
+        seconds = time.perf_counter() - start
+
+        warnings = self._monitor(metrics)
+        for warning in warnings:
+            print(f"warning: iteration {done}: {warning}", flush=True)
+        if self._monitor.warnings:
+            metrics["warnings"] = len(self._monitor.warnings)
+        run.record(done, [*failures, *warnings])
+        steps = metrics.pop("steps")
+        metrics = {"iteration": done, "env_steps": before.env_steps + steps, **metrics}
+        timings = {
+            "iteration": done,
+            "seconds": seconds,
+            "env_steps_per_second": steps / seconds,
+            **{f"seconds/{name}": spent for name, spent in self._timer.restart().items()},
+        }
+        run.log(metrics, timings)
+        return metrics, timings
+
+    def _save(self, metrics: dict[str, Any], tracker: Tracker, stop: Sequence[int]) -> None:
+        """Make the checkpoint of an iteration, and write it where it is due."""
+        run, config, done = self._run, self._run.config, metrics["iteration"]
+        self._returns.append(metrics["return_after"])
+        due = done % config.checkpoint_every == 0 or done == config.iterations
+        # The mean over all iterations since the last checkpoint has less variance than the mean of
+        # one meta-batch.
+        recent = mean_return(self._returns[-config.checkpoint_every :])
+        best = due and recent > self.state.best_return
+        self.state = Checkpoint(
+            done,
+            metrics["env_steps"],
+            recent if best else self.state.best_return,
+            self._agent.state_dict(),
+            self._task_sampler.state_dict(),
+        )
+        if due or stop:
+            run.save(self.state, best=best, keep=due)
+        if due:
+            self._recorder.trim()
+        if due and config.tracking.artifacts == "all":
+            tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
+
+
+def mean_return(returns: Sequence[float | None]) -> float:
+    """Return the mean of the returns that are not None; -inf if all are None."""
+    known = [each for each in returns if each is not None]
+    return float(np.mean(known)) if known else -np.inf
