@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
@@ -20,6 +20,7 @@ from metarl.agents import (
     make_agent_config,
 )
 from metarl.agents.normalization import NormalizedAgent, measure_observations
+from metarl.config_sections import TrackingConfig, ValidationConfig
 from metarl.core.errors import ConfigError, check, check_amount
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
@@ -69,21 +70,6 @@ class ObserveTask(Section):
     """Whether observations include the task parameters, as for an oracle."""
 
 
-class TrackingConfig(Section):
-    """Tracking by Weights & Biases."""
-
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """Tracking mode; `auto` is online if you are logged in and offline otherwise. `metrics.jsonl`
-    is written in every mode."""
-    project: str = "metarl"
-    """Name of the project."""
-    entity: str | None = None
-    """User or team of the project; null for your default entity."""
-    artifacts: Literal["all", "last", "none"] = "last"
-    """What W&B stores as artifacts: `all` checkpoints, one every `checkpoint_every` iterations; the
-    `last` one, when training ends or is stopped; or `none`. The run's folder has all of them."""
-
-
 class Config(Section):
     """The config of a run."""
 
@@ -112,6 +98,7 @@ class Config(Section):
         InstanceOf[AgentConfig], Choice(make_agent_config, tag="kind", names=tuple(KINDS))
     ] = Field(default_factory=lambda: make_agent_config({}))
     """The agent: its kind and its settings."""
+    evaluation: ValidationConfig = ValidationConfig()
     sampler: SamplerConfig = SamplerConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -138,6 +125,7 @@ class Config(Section):
             )
         initial_proposal(sampling, self.env)
         _ = self.training_env
+        self.evaluation.check(self.env, sampling)
         self.sampler.check(sampling.num_tasks)
         try:
             self.agent.check(self.env, sampling)

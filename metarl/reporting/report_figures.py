@@ -24,6 +24,8 @@ from metarl.reporting.style import (
     style_axes,
 )
 from metarl.reporting.summary import RETURNS, RunSummary
+from metarl.runs.logs import VALIDATION
+from metarl.training.validation import RETURN_AFTER
 
 CURVE_POINTS = 100
 """Number of points of a learning curve."""
@@ -31,6 +33,8 @@ NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 """Metrics that the diagnostics leave out."""
 MAX_TICKS = 6
 """Number of distinct tasks that are marked on an axis."""
+VALIDATED = (0, (7, 3))
+"""Long dashes, the line of the return on validation tasks."""
 TYPICAL = (0.02, 0.98)
 """Quantiles of the values of a curve between which its values are typical."""
 
@@ -38,28 +42,34 @@ TYPICAL = (0.02, 0.98)
 def learning_curves(summaries: Sequence[RunSummary], *, hours: bool = False) -> Drawing:
     """Draw return before and after adaptation in training, against env steps or against hours.
 
-    A thick line is the mean over the seeds of a method, thin ones are its seeds.
+    A thick line is the mean over the seeds of a method, thin ones are its seeds. Runs with
+    evaluations while training also have the return after adaptation on validation tasks.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
-    rows, typical, drawn = [], [], []
+    rows, typical, drawn, validated = [], [], [], False
     groups = group_runs(summaries)
     names = method_texts(groups)
     for number, (method, runs) in enumerate(groups.items()):
         style = method_style(number)
-        for metric, line in zip(RETURNS, (":", style.line), strict=True):
-            grid, curves = on_one_grid(runs, metric, hours=hours)
+        lines = dict(zip(RETURNS, (":", style.line), strict=True)) | {RETURN_AFTER: VALIDATED}
+        for metric, line in lines.items():
+            measured = [run for run in runs if metric in run.metrics]
+            if not measured:
+                continue
+            validated |= metric == RETURN_AFTER
+            grid, curves = on_one_grid(measured, metric, hours=hours)
             mean = curves.mean(axis=0)
             axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
-            if len(runs) > 1:
+            if len(measured) > 1:
                 thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
                 axes.plot(grid, curves.T, linewidth=0.6, **thin)
             middle = np.median(curves, axis=0)
             typical.append(typical_values(middle))
             drawn += [mean, curves.ravel()]
-            name = metric.removeprefix("return_")
+            name = "validation" if metric == RETURN_AFTER else metric.removeprefix("return_")
             rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
-            for run, curve in zip(runs, curves, strict=True):
+            for run, curve in zip(measured, curves, strict=True):
                 seed = run.run.config.seed
                 rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
         label = f"{names[method]}, {seeds_text(len(runs))}"
@@ -70,11 +80,15 @@ def learning_curves(summaries: Sequence[RunSummary], *, hours: bool = False) -> 
     axes.set_ylabel("return in training")
     axes.locator_params(axis="x", nbins=6)
     style_axes(axes)
-    before = Line2D([], [], linestyle=":", color=TEXT)
-    legend_below(figure, [axes], {"before adaptation": before})
+    shown = {"before adaptation": Line2D([], [], linestyle=":", color=TEXT)}
+    if validated:
+        shown["validation tasks"] = Line2D([], [], linestyle=VALIDATED, color=TEXT)
+    legend_below(figure, [axes], shown)
     caption = (
         f"Return of the meta-batches in training against {x_label}: after adaptation, and before "
-        "it (dotted). A thick line is the mean over the seeds of a method, thin ones are the seeds."
+        "it (dotted). "
+        + ("Long dashes are the return after adaptation on validation tasks. " if validated else "")
+        + "A thick line is the mean over the seeds of a method, thin ones are the seeds."
     )
     return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
 
@@ -95,10 +109,12 @@ def on_one_grid(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a grid (n,) of hours, or million env steps, and a metric of each run on it, (S, n).
 
-    The grid spans the range that all runs have.
+    The grid spans the range in which all runs have the metric.
     """
     spent = [run.hours if hours else run.metrics["env_steps"] / 1e6 for run in runs]
-    start, end = max(each[0] for each in spent), min(each[-1] for each in spent)
+    known = [np.isfinite(run.metrics[metric]) for run in runs]
+    start = max(each[here.argmax()] for each, here in zip(spent, known, strict=True))
+    end = min(each[-1] for each in spent)
     grid = np.linspace(start, end, CURVE_POINTS)
     width = max(1, min(len(each) for each in spent) // CURVE_POINTS)
     smooth = [moving_mean(run.metrics[metric], width) for run in runs]
@@ -240,7 +256,7 @@ def diagnostics(summaries: Sequence[RunSummary]) -> Drawing:
         name: None
         for summary in summaries
         for name in summary.metrics
-        if name not in NOT_DIAGNOSTIC
+        if name not in NOT_DIAGNOSTIC and not name.startswith(VALIDATION)
     }
     columns = 3
     lines = max(1, -(-len(names) // columns))

@@ -20,6 +20,9 @@ visibly it runs. A run that goes on may change them."""
 ENVIRONMENT_KEYS = ("benchmark", "env_name", "env_id")
 """Keys of task families that choose the environments."""
 
+MEASURING = ("evaluation",)
+"""Sections that a run keeps, and that do not change what is learned, only what is measured."""
+
 
 def fixed_values(config: Config) -> dict[str, Any]:
     """Return the values that a run keeps for good, by dotted path: all but `INCIDENTAL`."""
@@ -28,10 +31,15 @@ def fixed_values(config: Config) -> dict[str, Any]:
 
 
 def settings(config: Config, origin: Origin | None = None) -> dict[str, Any]:
-    """Return the values that make an experiment, by dotted path: the fixed values but the seed, and
-    the experiment that a run began from if it was warm started. Runs with equal settings are seeds
-    of one experiment."""
-    values = {path: value for path, value in fixed_values(config).items() if path != "seed"}
+    """Return the values that make an experiment, by dotted path: the fixed values without the seed
+    and `MEASURING`, and the experiment that a run began from if it was warm started. Runs with
+    equal settings are seeds of one experiment."""
+    left_out = ("seed", *MEASURING)
+    values = {
+        path: value
+        for path, value in fixed_values(config).items()
+        if path.partition(".")[0] not in left_out
+    }
     return values if origin is None else {**values, KEY: origin.experiment}
 
 

@@ -18,6 +18,9 @@ from metarl.runs.atomic_io import (
     write_atomically,
 )
 
+VALIDATION = "validation/"
+"""Beginning of the names of the metrics of evaluations while training."""
+
 
 @dataclass(frozen=True)
 class RunLogs:

@@ -21,6 +21,7 @@ from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.replay import Recorder
 from metarl.training.tracking import Tracker, tracked
+from metarl.training.validation import RETURN_AFTER, is_due, validate
 
 
 class Interrupted(Exception):
@@ -117,11 +118,12 @@ class Iterations:
                 self._recorder,
                 self._task_sampler,
             )
+            seconds = time.perf_counter() - start
+            validation = self._validate(done, failures)
         except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
             run.record(done, [*failures, *failures_of(error)])
             run.save(before, best=False, keep=False)
             raise
-        seconds = time.perf_counter() - start
 
         warnings = self._monitor(metrics)
         for warning in warnings:
@@ -130,7 +132,8 @@ class Iterations:
             metrics["warnings"] = len(self._monitor.warnings)
         run.record(done, [*failures, *warnings])
         steps = metrics.pop("steps")
-        metrics = {"iteration": done, "env_steps": before.env_steps + steps, **metrics}
+        counts = {"iteration": done, "env_steps": before.env_steps + steps}
+        metrics = {**counts, **metrics, **validation}
         timings = {
             "iteration": done,
             "seconds": seconds,
@@ -140,28 +143,52 @@ class Iterations:
         run.log(metrics, timings)
         return metrics, timings
 
+    def _validate(self, done: int, failures: list[Failure]) -> dict[str, Any]:
+        """Evaluate the agent where the iteration `done` ends with an evaluation, and return the
+        metrics; failed episodes are appended to `failures`."""
+        if not is_due(self._run.config, done):
+            return {}
+        with self._timer("validation"):
+            metrics, failed = validate(self._run.config, self._agent)
+        failures.extend(failed)
+        return metrics
+
     def _save(self, metrics: dict[str, Any], tracker: Tracker, stop: Sequence[int]) -> None:
         """Make the checkpoint of an iteration, and write it where it is due."""
         run, config, done = self._run, self._run.config, metrics["iteration"]
         self._returns.append(metrics["return_after"])
         due = done % config.checkpoint_every == 0 or done == config.iterations
-        # The mean over all iterations since the last checkpoint has less variance than the mean of
-        # one meta-batch.
-        recent = mean_return(self._returns[-config.checkpoint_every :])
-        best = due and recent > self.state.best_return
+        score = self._score(metrics, due)
+        best = score > self.state.best_return
         self.state = Checkpoint(
             done,
             metrics["env_steps"],
-            recent if best else self.state.best_return,
+            score if best else self.state.best_return,
             self._agent.state_dict(),
             self._task_sampler.state_dict(),
         )
-        if due or stop:
+        if due or stop or best:
             run.save(self.state, best=best, keep=due)
         if due:
             self._recorder.trim()
         if due and config.tracking.artifacts == "all":
             tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
+
+    def _score(self, metrics: dict[str, Any], due: bool) -> float:
+        """Return the score by which the agent may become the checkpoint `best`: the return on
+        validation tasks if the config has evaluations, or else the recent return in training;
+        -inf where there is none.
+
+        Args:
+            metrics: the metrics of the iteration.
+            due: whether the checkpoint of the iteration is kept.
+        """
+        config = self._run.config
+        if config.evaluation.every:
+            return mean_return([metrics.get(RETURN_AFTER)])
+        # The mean over all iterations since the last checkpoint has less variance than the mean of
+        # one meta-batch.
+        return mean_return(self._returns[-config.checkpoint_every :]) if due else -np.inf
 
 
 def mean_return(returns: Sequence[float | None]) -> float:

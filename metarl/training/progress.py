@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from metarl.runs.atomic_io import wrap_os_errors
+from metarl.runs.logs import VALIDATION
 from metarl.runs.run import Run
 
 
@@ -57,7 +58,7 @@ class Progress:
         """
         done = metrics["iteration"]
         before, after = (format_return(metrics[f"return_{when}"]) for when in ("before", "after"))
-        returns = f"return {before} -> {after}{problem_summary(metrics)}"
+        returns = f"return {before} -> {after}{problem_summary(metrics)}{validation_text(metrics)}"
         rate = f"{format_count(timings['env_steps_per_second'])} steps/s"
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
@@ -82,6 +83,15 @@ def announce(run: Run, start: int) -> None:
         print(f"run: {run.directory} ({start} of {run.config.iterations} iterations)", flush=True)
         if (origin := run.origin) is not None:
             print(f"begun from: {origin}: {origin.remark}", flush=True)
+
+
+def validation_text(metrics: Mapping[str, Any]) -> str:
+    """Return the returns of an iteration's evaluation, such as ', validation -9.1 -> -3.2'; '' if
+    it has none."""
+    names = [f"{VALIDATION}return_{when}" for when in ("before", "after")]
+    if not any(name in metrics for name in names):
+        return ""
+    return ", validation " + " -> ".join(format_return(metrics[name]) for name in names)
 
 
 def format_return(value: float | None) -> str:

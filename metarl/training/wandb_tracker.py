@@ -13,6 +13,7 @@ from typing import Any
 import wandb
 
 from metarl.runs.identity import group_name
+from metarl.runs.logs import VALIDATION
 from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 from metarl.training.offline_files import (
@@ -62,7 +63,7 @@ class WandbTracker:
             ),
         )
         self._run.define_metric("env_steps")
-        for section in ("train", "time"):
+        for section in ("train", "time", VALIDATION.rstrip("/")):
             self._run.define_metric(f"{section}/*", step_metric="env_steps")
         self._trains = job == "train"
         self._artifacts = config.tracking.artifacts
@@ -120,8 +121,9 @@ class WandbTracker:
 
 
 def in_section(name: str) -> str:
-    """Return the name of a metric in W&B: `time/...`, `train/...`, or an axis without a section."""
-    if name in AXES:
+    """Return the name of a metric in W&B: `time/...`, `train/...`, `validation/...`, or an axis
+    without a section."""
+    if name in AXES or name.startswith(VALIDATION):
         return name
     if name in TIMINGS:
         return f"time/{name}"
@@ -140,7 +142,7 @@ def wandb_id(run: Run, job: str) -> str:
     key = f"{job} ".encode() + started
     if not started.startswith(b'{\n  "id": "'):
         config = run.config.to_dict()
-        for name in ("iterations", "device", "threads", "tracking"):
+        for name in ("iterations", "device", "threads", "tracking", "evaluation"):
             del config[name]
         del config["agent"]["normalize_observations"]  # newer than these runs
         key += json.dumps(config, sort_keys=True).encode()

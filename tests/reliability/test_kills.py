@@ -87,10 +87,12 @@ def test_kills_at_random_moments_change_nothing(run_killed, tmp_path, name):
     assert evaluation(directory) == evaluation(twin)
 
 
-def test_kills_before_every_operation_on_a_file_change_nothing(run_killed, tmp_path):
+@pytest.mark.parametrize("evaluations", [0, 1])
+def test_kills_before_every_operation_on_a_file_change_nothing(run_killed, tmp_path, evaluations):
     """The first life ends before its first operation, the second before its second, and so on: in
     the making of the folder, while going on, while logging and between all parts of saving."""
-    few = {"iterations": 3, "checkpoint_every": 1, "seed": 2}
+    few = {"iterations": 3, "checkpoint_every": 1 + evaluations, "seed": 2 - evaluations}
+    few |= {"evaluation.every": evaluations, "evaluation.tasks": 2}
     twin, directory = tmp_path / "twin", tmp_path / "killed"
     assert end(run_killed("promp", twin, **few)) == 0
     assert Run.open(twin).load("best").iteration == 1  # so that no later one makes up for its loss
