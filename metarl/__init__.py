@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from metarl.evaluation.result import Evaluation
     from metarl.reporting.video.adaptation import adaptation_video as render
     from metarl.runs.run import Run
+    from metarl.training.callbacks import Callback
     from metarl.training.loop import resume, train
 
 __all__ = [
+    "Callback",
     "Config",
     "ConfigError",
     "Evaluation",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "metarl.training.callbacks:Callback",
     "Config": "metarl.config:Config",
     "ConfigError": "metarl.core.errors:ConfigError",
     "Evaluation": "metarl.evaluation.result:Evaluation",

@@ -16,6 +16,7 @@ from metarl.rollout.sampler import Sampler
 from metarl.rollout.task_sampler import TaskSampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.run import Run
+from metarl.training.callbacks import Callback, after_iteration
 from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
@@ -79,7 +80,12 @@ class Iterations:
             self._monitor(line)
 
     def run(
-        self, env: BatchEnv | Sampler, tracker: Tracker, progress: Progress, stop: Sequence[int]
+        self,
+        env: BatchEnv | Sampler,
+        tracker: Tracker,
+        progress: Progress,
+        stop: Sequence[int],
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         """Carry out the iterations.
 
@@ -88,18 +94,39 @@ class Iterations:
             tracker: records the metrics and the checkpoints.
             progress: shows the metrics.
             stop: the signals received so far; the first one ends the training.
+            callbacks: are told the events, and may end the training too.
 
         Raises:
             Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
         """
-        config = self._run.config
-        while self.state.iteration < config.iterations:
+        run, total = self._run, self._run.config.iterations
+        for each in callbacks:
+            each.on_start(run, self.state.iteration)
+        asked, signals = False, []
+        while self.state.iteration < total and not (asked or signals):
             metrics, timings = self._iterate(env)
             tracker.log(tracked(metrics, timings))
             progress(metrics, timings)
-            self._save(metrics, tracker, stop)
-            if stop and self.state.iteration < config.iterations:
-                raise Interrupted(self._run, self.state.iteration, stop[0])
+            kept = self._save(metrics, tracker)
+            try:
+                asked = after_iteration(callbacks, run, metrics, kept)
+            except BaseException:
+                run.save(self.state, best=False, keep=False)
+                raise
+            signals = [*stop]  # one that comes later ends the next iteration
+            if (asked or signals) and not kept:
+                run.save(self.state, best=False, keep=False)
+        for each in callbacks:
+            each.on_end(run, self.state.iteration)
+        if self.state.iteration == total:
+            return
+        if signals:
+            raise Interrupted(run, self.state.iteration, signals[0])
+        print(
+            f"stopped by a callback after iteration {self.state.iteration}; go on with: "
+            f"metarl train --resume {run.directory}",
+            flush=True,
+        )
 
     def _iterate(self, env: BatchEnv | Sampler) -> tuple[dict[str, Any], dict[str, Any]]:
         """Carry out and log the next iteration, and return its metrics and timings."""
@@ -153,8 +180,9 @@ class Iterations:
         failures.extend(failed)
         return metrics
 
-    def _save(self, metrics: dict[str, Any], tracker: Tracker, stop: Sequence[int]) -> None:
-        """Make the checkpoint of an iteration, and write it where it is due."""
+    def _save(self, metrics: dict[str, Any], tracker: Tracker) -> bool:
+        """Make the checkpoint of an iteration, and write it where it is due or the best so far.
+        Return whether the run keeps it."""
         run, config, done = self._run, self._run.config, metrics["iteration"]
         self._returns.append(metrics["return_after"])
         due = done % config.checkpoint_every == 0 or done == config.iterations
@@ -167,12 +195,13 @@ class Iterations:
             self._agent.state_dict(),
             self._task_sampler.state_dict(),
         )
-        if due or stop or best:
+        if due or best:
             run.save(self.state, best=best, keep=due)
         if due:
             self._recorder.trim()
         if due and config.tracking.artifacts == "all":
             tracker.artifact("checkpoint", run.checkpoints / "latest.pt")
+        return due
 
     def _score(self, metrics: dict[str, Any], due: bool) -> float:
         """Return the score by which the agent may become the checkpoint `best`: the return on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from metarl.rollout.sampler import Sampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, is_free
+from metarl.training.callbacks import Callback, check_callbacks
 from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.episode_source import episode_source, make_sampler
 from metarl.training.iterations import Iterations
@@ -28,7 +29,11 @@ from metarl.training.warm_start import check_same_origin, warm_start
 
 
 def train(
-    config: Config, out: str | Path | None = None, *, init_from: str | Path | None = None
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    init_from: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Meta-train a new run.
 
@@ -37,24 +42,29 @@ def train(
         out: the run's folder, which must not exist; by default runs/FAMILY-METHOD-seedN.
         init_from: another run, from whose parameters this one begins, or RUN:CHECKPOINT; see
             `metarl.training.warm_start.warm_start`. The run keeps them as its checkpoint 0.
+        callbacks: are told the events of the training, and may stop it; see
+            `metarl.training.callbacks.Callback`.
 
     Returns:
-        The finished run.
+        The run: finished, unless a callback stopped it.
 
     Raises:
         UserError: if the folder exists, the device is not available, the observations do not fit
-            into memory, WANDB_MODE is no mode, or the parameters of `init_from` do not fit.
+            into memory, WANDB_MODE is no mode, the parameters of `init_from` do not fit, or
+            `callbacks` is no list of callbacks.
         WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.create(config, out, init_from).run()
+    check_callbacks(callbacks)
+    return Trainer.create(config, out, init_from).run(callbacks)
 
 
-def resume(directory: str | Path, **overrides: Any) -> Run:
+def resume(directory: str | Path, *, callbacks: Sequence[Callback] = (), **overrides: Any) -> Run:
     """Continue an interrupted run; the finished run is identical to an uninterrupted one.
 
     Args:
         directory: the run's folder.
+        callbacks: as in `train`.
         overrides: new values of `iterations`, `threads`, `device` and the keys of `sampler` and
             `tracking`, which the run's config then has. With more iterations, a finished run goes
             on. On another device, a warning says that results are no longer bit for bit those of
@@ -62,14 +72,21 @@ def resume(directory: str | Path, **overrides: Any) -> Run:
 
     Raises:
         ConfigError: if another key would change, or fewer iterations are asked for than are done.
-        UserError: if the run does not exist or is finished, if another process is training it, or
-            if all its checkpoints are damaged.
+        UserError: if the run does not exist or is finished, if another process is training it, if
+            all its checkpoints are damaged, or if `callbacks` is no list of callbacks.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.resume(directory, **overrides).run()
+    check_callbacks(callbacks)
+    return Trainer.resume(directory, **overrides).run(callbacks)
 
 
-def start_or_resume(config: Config, out: str | Path, *, init_from: str | Path | None = None) -> Run:
+def start_or_resume(
+    config: Config,
+    out: str | Path,
+    *,
+    init_from: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
     """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
     An existing run may have been started with another number of iterations: the result is identical
@@ -78,14 +95,15 @@ def start_or_resume(config: Config, out: str | Path, *, init_from: str | Path | 
     `resume`. A run with enough iterations is not changed.
 
     Args:
-        config, out, init_from: as in `train`.
+        config, out, init_from, callbacks: as in `train`.
 
     Raises:
         UserError: if the folder has a run of another config or from other parameters, or another
             process is training it.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
-    return Trainer.create_or_resume(config, out, init_from).run()
+    check_callbacks(callbacks)
+    return Trainer.create_or_resume(config, out, init_from).run(callbacks)
 
 
 class Trainer:
@@ -175,11 +193,14 @@ class Trainer:
         self._agent_of(state)
         return number
 
-    def run(self) -> Run:
+    def run(self, callbacks: Sequence[Callback] = ()) -> Run:
         """Train the remaining iterations.
 
+        Args:
+            callbacks: are told the events, and may stop the training.
+
         Returns:
-            The finished run.
+            The run: finished, unless a callback stopped it.
 
         Raises:
             ConfigError: if the device is not available, the observations do not fit into memory, or
@@ -212,7 +233,7 @@ class Trainer:
                 stop_signals() as stop,
                 progress,
             ):
-                training.run(env, tracker, progress, stop)
+                training.run(env, tracker, progress, stop, callbacks)
         return run
 
     def _agent_of(self, state: Checkpoint | None) -> MetaAgent:

@@ -39,12 +39,15 @@ def validate(config: Config, agent: MetaAgent) -> tuple[dict[str, Any], list[Fai
     Raises:
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`.
     """
+    amounts = config.evaluation.amounts(config.sampling)
     try:
         result = evaluate(
             agent,
             config.env,
             split="validation",
-            **config.evaluation.amounts(config.sampling),
+            tasks=amounts["tasks"],
+            episodes=amounts["episodes"],
+            steps=amounts["steps"],
             threads=config.num_threads,
             on_failure=config.on_failure,
         )

@@ -147,9 +147,7 @@ def test_runs_with_and_without_evaluations_are_seeds_of_one_experiment():
 
 
 def test_a_run_keeps_its_evaluations(finished):
-    with pytest.raises(
-        UserError, match=r"--evaluation\.every: .* was begun with 2, which it k"
-    ):
+    with pytest.raises(UserError, match=r"--evaluation\.every: .* was begun with 2, which it k"):
         resume(finished.directory, iterations=9, **{"evaluation.every": 3})
 
 
