@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from metarl.core.errors import MAX_ADAPTATIONS, ConfigError, check_amount
+from metarl.core.errors import MAX_ADAPTATIONS, ConfigError, check_amount, nearest, shown
 from metarl.core.schema import Count, Section
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
@@ -53,16 +53,44 @@ class ValidationConfig(Section):
             raise ConfigError(f"evaluation.tasks: {reason}") from None
 
 
-class TrackingConfig(Section):
-    """Tracking by Weights & Biases."""
+TRACKERS = ("wandb", "tensorboard", "csv")
 
+
+def tracker_names(value: Any) -> Any:
+    """Return the trackers of a config as a tuple of names; one name may stand alone, or be `none`.
+
+    Raises:
+        ValueError: if a name is neither one of `TRACKERS` nor package.module:Class, or is there
+            twice.
+    """
+    names = () if value == "none" else (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        return names  # of which the type is wrong
+    for name in names:
+        if name not in TRACKERS and ":" not in name:
+            known = ", ".join(TRACKERS)
+            raise ValueError(
+                f"expected {known}, none or package.module:Class, got {shown(name)}"
+                f"{nearest(name, TRACKERS)}"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each tracker once, got {', '.join(names)}")
+    return names
+
+
+class TrackingConfig(Section):
+    """Tracking of the metrics, by Weights & Biases (W&B) and others. `metrics.jsonl` in the run's
+    folder has them whatever is tracked."""
+
+    trackers: Annotated[tuple[str, ...], BeforeValidator(tracker_names)] = ("wandb",)
+    """What records the metrics: `wandb`, `tensorboard`, `csv`, your own as package.module:Class,
+    several of them as a list, or `none`."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """Tracking mode; `auto` is online if you are logged in and offline otherwise. `metrics.jsonl`
-    is written in every mode."""
+    """Mode of W&B; `auto` is online if you are logged in and offline otherwise."""
     project: str = "metarl"
-    """Name of the project."""
+    """Name of the project in W&B."""
     entity: str | None = None
-    """User or team of the project; null for your default entity."""
+    """User or team of the project in W&B; null for your default entity."""
     artifacts: Literal["all", "last", "none"] = "last"
     """What W&B stores as artifacts: `all` checkpoints, one every `checkpoint_every` iterations; the
     `last` one, when training ends or is stopped; or `none`. The run's folder has all of them."""

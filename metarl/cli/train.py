@@ -112,8 +112,10 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     from metarl.runs.run import check_free
     from metarl.training.episode_source import check_sampler
     from metarl.training.memory import check_memory
+    from metarl.training.tracking import check_trackers
     from metarl.training.warm_start import warm_start
 
+    check_trackers(config)
     check_memory(config)
     config.env.check_repeatable()
     check_sampler(config)

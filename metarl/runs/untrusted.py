@@ -8,9 +8,9 @@ from typing import Any
 
 from metarl.core.errors import UserError
 
-FOLDERS = ("checkpoints", "evaluation", "replay", "report", "videos")
+FOLDERS = ("checkpoints", "evaluation", "replay", "report", "tensorboard", "videos")
 """The subfolders of a run's folder."""
-CODE_SECTIONS = ("env", "agent")
+CODE_SECTIONS = ("env", "agent", "tracking")
 """The sections of a config whose texts may name code."""
 
 

@@ -21,7 +21,8 @@ from metarl.training.meta_iteration import meta_iteration
 from metarl.training.monitor import TrainingMonitor
 from metarl.training.progress import Progress
 from metarl.training.replay import Recorder
-from metarl.training.tracking import Tracker, tracked
+from metarl.training.tracker import Tracker
+from metarl.training.tracking import tracked
 from metarl.training.validation import RETURN_AFTER, is_due, validate
 
 

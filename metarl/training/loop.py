@@ -23,8 +23,8 @@ from metarl.training.iterations import Iterations
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.progress import Progress, announce
 from metarl.training.signals import stop_signals
-from metarl.training.tracking import Tracker, start_tracker
-from metarl.training.tracking_environment import check_environment
+from metarl.training.tracker import Tracker
+from metarl.training.tracking import check_trackers, start_tracker
 from metarl.training.warm_start import check_same_origin, warm_start
 
 
@@ -146,7 +146,7 @@ class Trainer:
         init_from: str | Path | None = None,
     ) -> Trainer:
         """Create a run in a new folder; see `train`."""
-        check_environment()
+        check_trackers(config)
         check_memory(config)
         config.env.check_repeatable()
         directory = Path(out) if out else default_directory(config)
@@ -167,7 +167,9 @@ class Trainer:
     def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
         """Open an interrupted run; see `resume`."""
         begun = Run.open(Path(directory))
-        return cls(open_to_continue(begun, overrides), begun=begun.config)
+        run = open_to_continue(begun, overrides)
+        check_trackers(run.config)
+        return cls(run, begun=begun.config)
 
     @classmethod
     def create_or_resume(
@@ -180,6 +182,7 @@ class Trainer:
         begun = Run.open(directory)
         check_same_run(begun, config)
         check_same_origin(begun, config, init_from)
+        check_trackers(config)
         return cls(Run(directory, config), begun=begun.config, allow_finished=True)
 
     def remaining(self) -> int:

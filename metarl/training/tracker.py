@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from metarl.runs.logs import VALIDATION
+
+AXES = ("iteration", "env_steps")
+"""Metrics without a section: what charts have on their x axis."""
+TIMINGS = ("seconds", "env_steps_per_second")
+
 
 class Tracker(Protocol):
-    """Receives the metrics and the files of a run."""
+    """Receives the metrics and the files of a run.
+
+    A class of the user's is called with the run and the kind of work: `train`, `evaluate`, `render`
+    or `report`.
+    """
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        """Record the metrics of one iteration."""
+        """Record the metrics and timings of one iteration. A training that goes on first records
+        all iterations so far again, so what is recorded is complete if a tracker begins anew."""
         ...
 
     def scalars(self, values: Mapping[str, float]) -> None:
@@ -40,7 +51,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Discards everything."""
+    """Discards everything: the base of trackers that record something."""
 
     def log(self, metrics: Mapping[str, Any]) -> None: ...
 
@@ -55,3 +66,14 @@ class NullTracker:
     def artifact(self, name: str, path: Path) -> None: ...
 
     def finish(self) -> None: ...
+
+
+def in_section(name: str) -> str:
+    """Return the name of a metric in charts: `time/...`, `train/...`, `validation/...`, or an axis
+    without a section."""
+    if name in AXES or name.startswith(VALIDATION):
+        return name
+    if name in TIMINGS:
+        return f"time/{name}"
+    part = name.removeprefix("seconds/")
+    return f"train/{name}" if part == name else f"time/{part}"

@@ -1,131 +1,107 @@
-"""Tracking by Weights & Biases (W&B), which can neither stop nor change the training.
+"""The trackers of a run, as its config says. None of them can stop or change the training.
 
 All tracked data is in the run's folder too.
 """
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import wandb
-
-from metarl.core.errors import warn
-from metarl.core.parsing import error_summary
+from metarl.config import Config
+from metarl.core.errors import ConfigError
+from metarl.envs.registry import import_object
 from metarl.runs.run import Run
+from metarl.training.safe_tracker import SafeTracker
 from metarl.training.tracker import NullTracker, Tracker
 from metarl.training.tracking_environment import tracking_mode
-from metarl.training.wandb_service import (
-    CALL_TIMEOUT,
-    FINISH_TIMEOUT,
-    HANG_TIMEOUT,
-    START_TIMEOUT,
-    end_service,
-    timeout_for,
-)
-from metarl.training.wandb_tracker import WandbTracker
 
-__all__ = ["NullTracker", "SafeTracker", "Tracker", "end_service", "start_tracker"]
-
-
-class SafeTracker:
-    """A tracker whose calls neither raise nor block for long.
-
-    Calls are made in a separate thread. After the first call that raises an error or exceeds its
-    timeout, one warning is printed and no further call is made.
-    """
-
-    def __init__(self, start: Callable[[], Tracker]) -> None:
-        """Start the thread, and make the tracker in it by calling `start`."""
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future] | None]
-        self._calls = queue.SimpleQueue()
-        self._tracker: Tracker = NullTracker()
-        self._ended = False
-        # A daemon thread does not keep the process alive: a call may never return.
-        threading.Thread(target=self._work, name="metarl-tracking", daemon=True).start()
-
-        def begin() -> None:
-            self._tracker = start()
-
-        self._call(begin, timeout_for("INIT", START_TIMEOUT) + HANG_TIMEOUT)
-
-    def _work(self) -> None:
-        while item := self._calls.get():
-            call, outcome = item
-            try:
-                outcome.set_result(call())
-            except BaseException as error:  # W&B may even raise SystemExit
-                outcome.set_exception(error)
-
-    def _call(self, call: Callable[[], Any], seconds: float = CALL_TIMEOUT) -> None:
-        if self._ended:
-            return
-        outcome: Future = Future()
-        self._calls.put((call, outcome))
-        wait([outcome], seconds)
-        reason = None if outcome.done() else f"no answer for {seconds:g} s"
-        if outcome.done() and (error := outcome.exception()) is not None:
-            reason = named_summary(error)
-        if reason is not None:
-            self._end()
-            warn_untracked(f"W&B failed, and this run is no longer tracked: {reason}")
-            end_service()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._calls.put(None)
-
-    def log(self, metrics: Mapping[str, Any]) -> None:
-        self._call(lambda: self._tracker.log(metrics))
-
-    def scalars(self, values: Mapping[str, float]) -> None:
-        self._call(lambda: self._tracker.scalars(values))
-
-    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        self._call(lambda: self._tracker.table(name, columns, rows))
-
-    def image(self, name: str, path: Path) -> None:
-        self._call(lambda: self._tracker.image(name, path))
-
-    def video(self, name: str, path: Path) -> None:
-        self._call(lambda: self._tracker.video(name, path))
-
-    def artifact(self, name: str, path: Path) -> None:
-        self._call(lambda: self._tracker.artifact(name, path))
-
-    def finish(self) -> None:
-        self._call(
-            lambda: self._tracker.finish(), timeout_for("FINISH", FINISH_TIMEOUT) + HANG_TIMEOUT
-        )
-        self._end()
+KEY = "tracking.trackers"
+METHODS = ("log", "scalars", "table", "image", "video", "artifact", "finish")
 
 
 def start_tracker(run: Run, job: str = "train") -> Tracker:
     """Start tracking as the run's config says.
 
-    Errors of W&B are not raised: one warning reports the first, and the run continues without W&B.
+    Errors of trackers are not raised: one warning reports the first of each, and the run continues
+    without this tracker.
 
     Args:
         run: the run. WANDB_MODE, if set, replaces the mode of its config.
-        job: kind of work, which distinguishes several W&B runs of one folder.
+        job: kind of work: `train`, `evaluate`, `render` or `report`.
 
     Raises:
         UserError: if WANDB_MODE is no mode.
     """
     mode = tracking_mode(run.config.tracking.mode)
-    if mode == "disabled":
+    names = [name for name in run.config.tracking.trackers if (name, mode) != ("wandb", "disabled")]
+    if not names:
         return NullTracker()
-    tracker = SafeTracker(lambda: _start(run, mode, job))
+    trackers = Trackers([start_named(name, run, mode, job) for name in names])
     if job == "train":
-        # W&B may lack iterations that it was not sent, or that it did not write before `kill -9`.
+        # A tracker may lack iterations that it had not written before `kill -9`.
         for metrics, timings in zip(run.metrics(), run.timings(), strict=False):
-            tracker.log(tracked(metrics, timings))
-    return tracker
+            trackers.log(tracked(metrics, timings))
+    return trackers
+
+
+def start_named(name: str, run: Run, mode: str, job: str) -> SafeTracker:
+    """Start one tracker of `tracking.trackers`."""
+    if name == "wandb":
+        from metarl.training.wandb_start import safe_wandb  # W&B takes a second to import
+
+        return safe_wandb(run, mode, job)
+    return SafeTracker(name, lambda: tracker_class(name)(run, job))
+
+
+def tracker_class(name: str) -> Any:
+    """Return the class of a tracker other than `wandb`.
+
+    Raises:
+        ConfigError: if it cannot be imported, or is no tracker; names the key.
+    """
+    if name == "csv":
+        from metarl.training.csv_tracker import CSVTracker
+
+        return CSVTracker
+    if name == "tensorboard":
+        try:
+            importlib.import_module("tensorboard")
+        except ImportError as error:
+            raise ConfigError(
+                f"{KEY}: tensorboard needs the extra `tensorboard`: "
+                'pip install "metarl-torch[tensorboard]"; or choose csv'
+            ) from error
+        from metarl.training.tensorboard_tracker import TensorBoardTracker
+
+        return TensorBoardTracker
+    try:
+        found = import_object(name)
+    except ValueError as error:
+        raise ConfigError(f"{KEY}: {error}") from error
+    missing = [each for each in METHODS if not callable(getattr(found, each, None))]
+    if not isinstance(found, type) or missing:
+        lacks = f"; it does not define {', '.join(missing)}" if isinstance(found, type) else ""
+        raise ConfigError(
+            f"{KEY}: {name}: expected a class derived from "
+            f"metarl.training.tracker.NullTracker{lacks}"
+        )
+    return found
+
+
+def check_trackers(config: Config) -> None:
+    """Check that the trackers of a config can be made, before the work begins.
+
+    Raises:
+        ConfigError: if one cannot be imported, or is no tracker; names it.
+        UserError: if WANDB_MODE is no mode.
+    """
+    tracking_mode(config.tracking.mode)
+    for name in config.tracking.trackers:
+        if name != "wandb":
+            tracker_class(name)
 
 
 def tracked(metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,33 +109,36 @@ def tracked(metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str,
     return {name: each for name, each in {**metrics, **timings}.items() if each is not None}
 
 
-def _start(run: Run, mode: str, job: str) -> Tracker:
-    # W&B would send reports of its errors to its developers, and print every failure to do so.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
-    try:
-        tracker = WandbTracker(run, mode, job)
-    except Exception as error:
-        if mode == "offline":
-            raise
-        end_service()  # the running service would refuse a second run with the same id
-        tracker = WandbTracker(run, "offline", job)
-        reason = named_summary(error)
-        warn_untracked(f"W&B is out of reach, so this run is tracked offline: {reason}")
-    print(tracker.status, flush=True)
-    return tracker
+class Trackers:
+    """Several trackers as one."""
 
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
 
-def named_summary(error: BaseException) -> str:
-    """Return the type and the message of an error on one line."""
-    return f"{type(error).__name__}: {error_summary(error)}"
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        for each in self._trackers:
+            each.log(metrics)
 
+    def scalars(self, values: Mapping[str, float]) -> None:
+        for each in self._trackers:
+            each.scalars(values)
 
-def warn_untracked(message: str) -> None:
-    """Print a warning about metrics or files that are not sent to W&B."""
-    warn(f"{message} (metrics.jsonl and the checkpoints hold everything)")
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        for each in self._trackers:
+            each.table(name, columns, rows)
 
+    def image(self, name: str, path: Path) -> None:
+        for each in self._trackers:
+            each.image(name, path)
 
-def _logged_in() -> bool:
-    return wandb.login(prompt=False, verify=False)
+    def video(self, name: str, path: Path) -> None:
+        for each in self._trackers:
+            each.video(name, path)
+
+    def artifact(self, name: str, path: Path) -> None:
+        for each in self._trackers:
+            each.artifact(name, path)
+
+    def finish(self) -> None:
+        for each in self._trackers:
+            each.finish()

@@ -22,12 +22,10 @@ from metarl.training.offline_files import (
     sent_iterations,
     superseded_files,
 )
+from metarl.training.tracker import in_section
 from metarl.training.tracking_environment import from_environment
 from metarl.training.wandb_service import FINISH_TIMEOUT, START_TIMEOUT, timeout_for
 
-AXES = ("iteration", "env_steps")
-"""Metrics without a section: what charts have on their x axis."""
-TIMINGS = ("seconds", "env_steps_per_second")
 MAX_NAME, MAX_JOB = 128, 64
 """Characters that W&B accepts in the name of a run, a group or an artifact; of a kind of job."""
 
@@ -118,17 +116,6 @@ class WandbTracker:
             note_iterations(self._files, self._recorded)
         for file in self._superseded:
             mark_synced(file)
-
-
-def in_section(name: str) -> str:
-    """Return the name of a metric in W&B: `time/...`, `train/...`, `validation/...`, or an axis
-    without a section."""
-    if name in AXES or name.startswith(VALIDATION):
-        return name
-    if name in TIMINGS:
-        return f"time/{name}"
-    part = name.removeprefix("seconds/")
-    return f"train/{name}" if part == name else f"time/{part}"
 
 
 def wandb_id(run: Run, job: str) -> str:

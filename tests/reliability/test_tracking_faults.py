@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import metarl
-import metarl.training.tracking
+import metarl.training.wandb_start
 from metarl.envs import PointNav
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
@@ -236,7 +236,7 @@ def test_its_process_is_killed(mode, service, untracked, tmp_path, capsys, monke
 def test_its_process_hangs(untracked, tmp_path, capsys, monkeypatch):
     """Stopped, it takes what fits into its socket, and never says that it has ended."""
     # Seconds beyond the timeouts of the fixture.
-    monkeypatch.setattr(metarl.training.tracking, "HANG_TIMEOUT", 1.0)
+    monkeypatch.setattr(metarl.training.wandb_start, "HANG_TIMEOUT", 1.0)
     in_second_iteration(monkeypatch, lambda: [os.kill(pid, signal.SIGSTOP) for pid in services()])
     start = time.monotonic()
     run = train(config("offline"), tmp_path / "run")

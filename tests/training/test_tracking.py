@@ -21,7 +21,8 @@ from metarl.reporting.report import write_report
 from metarl.runs.identity import group_name
 from metarl.runs.run import Run
 from metarl.training.loop import train
-from metarl.training.tracking import NullTracker, start_tracker
+from metarl.training.tracker import NullTracker
+from metarl.training.tracking import start_tracker
 from metarl.training.wandb_tracker import wandb_id
 
 BLOCK = 32768  # W&B's run files are LevelDB logs

@@ -14,7 +14,7 @@ from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.identity import group_name
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
-from metarl.training.wandb_tracker import in_section
+from metarl.training.tracker import in_section
 from tests.faulty import FaultyNav
 from tests.training.test_loop import TINY, assert_same_outcome, killed_after_first_iteration, tiny
 
