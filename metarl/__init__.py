@@ -11,6 +11,7 @@ action, _ = adapted.predict(observation)
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: torch, MuJoCo and W&B take seconds, and `metarl --version` needs none.
+    if name == "__version__":
+        return importlib.metadata.version("metarl-torch")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
@@ -67,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -27,7 +27,9 @@ from metarl.agents.base import (
     measuring_actor,
     record,
 )
+from metarl.agents.export import has_policy_module, policy_module
 from metarl.core.actors import check_obs_size
+from metarl.core.policy_module import Normalize, NormalizedModule, PolicyModule
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
@@ -60,6 +62,8 @@ class NormalizedAgent:
         self.remembers = agent.remembers
         if has_beliefs(agent):
             self.beliefs = self._beliefs
+        if has_policy_module(agent):
+            self.policy_module = self._policy_module
 
     def measure(self, episodes: Episodes) -> None:
         """Set mean and standard deviation to those of the observations in episodes.
@@ -117,6 +121,9 @@ class NormalizedAgent:
 
     def _beliefs(self, state: Any, episodes: Episodes) -> Beliefs | None:
         return beliefs(self.agent, Rollout(state, self._normalize_episodes(episodes)))
+
+    def _policy_module(self, state: Any) -> PolicyModule:
+        return NormalizedModule(policy_module(self.agent, state), Normalize(self.mean, self.std))
 
     def state_dict(self) -> AgentState:
         return {

@@ -16,13 +16,19 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, Space
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import check
 from metarl.core.params import Params
+from metarl.core.policy_module import (
+    CategoricalModule,
+    GaussianModule,
+    PolicyModule,
+    mlp_module,
+)
 from metarl.core.schema import Positive, Section
 
 FEW_COLUMNS = 16  # narrower weight matrices are padded to this width on a CPU
@@ -231,6 +237,15 @@ class MLPPolicy(ABC):
             deterministic: whether to choose the most probable action instead of drawing one.
         """
 
+    @abstractmethod
+    def module(self, params: Params) -> PolicyModule:
+        """Return the policy of stacked `params` of one task as a torch module on the CPU."""
+
+    def mlp_module(self, params: Params) -> nn.Sequential:
+        """Return the MLP of stacked `params` of one task as a torch module."""
+        layers = [(weight[0], bias[0, 0]) for weight, bias in self.layers_for_acting(params)]
+        return mlp_module(layers, relu=self.config.activation == "relu")
+
 
 class GaussianMLP(MLPPolicy):
     """Continuous actions: a Gaussian with the output of the MLP as mean, and a state-independent
@@ -271,12 +286,20 @@ class GaussianMLP(MLPPolicy):
         return Normal(self.forward(params, obs), params["log_std"].clamp(low, high))
 
     def actor(self, params: Params, *, deterministic: bool = False) -> GaussianActor:
-        low, high = math.log(self.config.min_std), math.log(self.config.max_std)
-        log_std = params["log_std"].detach().cpu().float().numpy()
-        std = np.exp(np.clip(log_std, low, high))  # (B, 1, A)
+        std = self._std_for_acting(params)
         std = np.zeros_like(std) if deterministic else std
         relu = self.config.activation == "relu"
         return GaussianActor(self.layers_for_acting(params), std, relu=relu)
+
+    def module(self, params: Params) -> GaussianModule:
+        std = self._std_for_acting(params)[0, 0]
+        return GaussianModule(self.mlp_module(params), self.sizes[0], std)
+
+    def _std_for_acting(self, params: Params) -> np.ndarray:
+        """Return the standard deviations, (B, 1, A), as a float32 array."""
+        low, high = math.log(self.config.min_std), math.log(self.config.max_std)
+        log_std = params["log_std"].detach().cpu().float().numpy()
+        return np.exp(np.clip(log_std, low, high))
 
 
 class CategoricalMLP(MLPPolicy):
@@ -289,6 +312,9 @@ class CategoricalMLP(MLPPolicy):
         relu = self.config.activation == "relu"
         layers = self.layers_for_acting(params)
         return CategoricalActor(layers, relu=relu, deterministic=deterministic)
+
+    def module(self, params: Params) -> CategoricalModule:
+        return CategoricalModule(self.mlp_module(params), self.sizes[0], self.sizes[-1])
 
 
 def make_policy(config: PolicyConfig, obs_space: Box, action_space: Space) -> MLPPolicy:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.agents.base import MetaAgent, measuring_actor
+from metarl.agents.export import policy_module
 from metarl.core.errors import UserError, check
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.evaluate import open_to_evaluate, possible_adaptations
+from metarl.evaluation.export import EnvPolicy, write_onnx
 from metarl.evaluation.live_env import ActionUnits, LiveEnv
 from metarl.rollout.collect import Actor, collect, episode_rngs
 from metarl.rollout.episodes import PER_TASK, Episodes
@@ -40,6 +43,7 @@ class AdaptedAgent:
         units: turns its actions into those of the environment.
         returns: undiscounted return of each episode of experience, in order.
         seed: of the actions of `predict`.
+        source: the run, its family and its method, by these names.
     """
 
     agent: MetaAgent
@@ -48,6 +52,7 @@ class AdaptedAgent:
     units: ActionUnits
     returns: list[float]
     seed: int = 0
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
@@ -105,6 +110,36 @@ class AdaptedAgent:
         own = self.units.to_env(action)
         return (own[0] if single else own), EpisodeState(actor)
 
+    def to_torch(self) -> EnvPolicy:
+        """Return the adapted policy as a plain `torch.nn.Module`, which needs no agent.
+
+        Its actions are those of `predict`; see `metarl.evaluation.export.EnvPolicy`.
+
+        Raises:
+            UserError: if the agent cannot be exported.
+        """
+        return EnvPolicy(policy_module(self.agent, self.state), self.units)
+
+    def to_onnx(self, path: str | Path, *, sampling: bool = False) -> Path:
+        """Write the adapted policy as an ONNX file, which needs neither metarl nor torch.
+
+        Its inputs are `observation`, (n, obs_dim) float32, and those that the agent needs of
+        `reward`, (n,), and `state`, (n, S); its outputs are `action`, `mean` and `std` or `logits`,
+        and `next_state`. A state of zeros begins an episode. The metadata say so too.
+
+        Args:
+            path: the file, which is replaced if it exists.
+            sampling: whether `noise` is an input too, which draws the actions.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: if the agent cannot be exported, or the extra `onnx` is not installed.
+            StorageError: if the file cannot be written.
+        """
+        return write_onnx(self.to_torch(), path, self.source, sampling=sampling)
+
 
 def adapt(
     run: str | Path,
@@ -157,7 +192,12 @@ def adapt(
             played = play(agent, state, live, episodes, seed, number)
             returns += played.returns[0].tolist()
             state = agent.adapt(state, played)
-    return AdaptedAgent(agent, state, family, live.actions, returns, seed)
+    source = {
+        "run": opened.directory.resolve().name,
+        "family": family.name,
+        "method": opened.config.method,
+    }
+    return AdaptedAgent(agent, state, family, live.actions, returns, seed, source)
 
 
 def play(

@@ -72,7 +72,12 @@ class LiveEnv(BatchEnv):
 
 
 class ActionUnits:
-    """Turns the actions of a policy into those of an environment, whose bounds may be others."""
+    """Turns the actions of a policy into those of an environment, whose bounds may be others.
+
+    Attributes:
+        policy, env: the action spaces.
+        same: whether both have the same bounds.
+    """
 
     def __init__(self, policy: Box | Discrete, env: gymnasium.Space) -> None:
         """Compare the action spaces of policy and environment.
@@ -80,16 +85,16 @@ class ActionUnits:
         Raises:
             UserError: if they are of other kinds or sizes, or differ in a bound that is infinite.
         """
-        self._env, self._policy = env, policy
-        self._same = False
+        self.env, self.policy = env, policy
+        self.same = False
         if isinstance(policy, Discrete):
             fits = isinstance(env, Discrete) and env.n == policy.n
         else:
             fits = isinstance(env, Box) and math.prod(env.shape) == policy.shape[0]
             if fits and isinstance(env, Box):
                 bounds = [(env.low.ravel(), policy.low), (env.high.ravel(), policy.high)]
-                self._same = all(np.array_equal(one, other) for one, other in bounds)
-                fits = self._same or bool(np.isfinite(bounds).all())
+                self.same = all(np.array_equal(one, other) for one, other in bounds)
+                fits = self.same or bool(np.isfinite(bounds).all())
         if not fits:
             raise UserError(f"env: expected actions of {policy}, as the policy's, got {env}")
 
@@ -98,12 +103,12 @@ class ActionUnits:
 
         Between spaces with other bounds they are scaled, and clipped.
         """
-        if isinstance(self._env, Discrete):
-            return action[:, 0].astype(np.int64) + self._env.start
-        assert isinstance(self._env, Box)
-        assert isinstance(self._policy, Box)
-        if not self._same:
-            low, high = self._env.low.ravel(), self._env.high.ravel()
-            share = (action - self._policy.low) / (self._policy.high - self._policy.low)
+        if isinstance(self.env, Discrete):
+            return action[:, 0].astype(np.int64) + self.env.start
+        assert isinstance(self.env, Box)
+        assert isinstance(self.policy, Box)
+        if not self.same:
+            low, high = self.env.low.ravel(), self.env.high.ravel()
+            share = (action - self.policy.low) / (self.policy.high - self.policy.low)
             action = low + np.clip(share, 0, 1) * (high - low)
-        return action.reshape(-1, *self._env.shape).astype(self._env.dtype)
+        return action.reshape(-1, *self.env.shape).astype(self.env.dtype)

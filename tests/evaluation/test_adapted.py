@@ -10,56 +10,17 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation, RescaleAction
 
 import metarl
-from metarl.config_files import make_config
 from metarl.core.errors import UserError
 from metarl.core.timer import Timer
 from metarl.evaluation.live_env import ActionUnits
 from metarl.rollout.collect import collect
-from metarl.training.loop import train
-
-POINT = {"family": "point_nav", "horizon": 6, "action_scale": 2.0, "ends_at_goal": False}
-SIZES = {"num_tasks": 2, "num_episodes": 2, "adaptation_steps": 1, "train_tasks": 2}
-KINDS = {
-    "maml": {"agent": {"policy": {"hidden": [5]}}},
-    "rl2": {"agent": {"kind": "rl2", "network": {"size": 5}}},
-    "varibad": {"agent": {"kind": "varibad", "encoder": {"size": 5, "latent": 2}}},
-    "pearl": {
-        "agent": {
-            "kind": "pearl",
-            "network": {"hidden": [5], "encoder_hidden": [5], "latent_dim": 2},
-            "update": {"gradient_steps": 1, "context": 4, "batch": 4},
-        }
-    },
-    "gridworld": {"env": {"family": "gridworld", "horizon": 6}},
-}
-TASK = [0.3, -0.4]
+from tests.evaluation.tiny_runs import KINDS, episode, make_env, train_tiny
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of a run of each kind, one iteration old."""
-    folder, found = tmp_path_factory.mktemp("runs"), {}
-    for kind, values in KINDS.items():
-        data = {"env": POINT, "sampling": SIZES, "iterations": 1, "threads": 1, **values}
-        config = make_config({**data, "tracking": {"mode": "disabled"}}, "test", {})
-        found[kind] = train(config, folder / kind)
-    return found
-
-
-def make_env(run, **settings):
-    return run.make_env([2, 3] if run.config.env.name == "gridworld" else TASK, **settings)
-
-
-def episode(adapted, env, *, deterministic=True, seed=0):
-    """Play an episode by `predict`: observations and actions, (T, ...), and rewards, (T,)."""
-    obs, _ = env.reset(seed=seed)
-    state, reward, ended, steps = None, None, False, []
-    while not ended:
-        action, state = adapted.predict(obs, state, deterministic=deterministic, reward=reward)
-        following, reward, terminated, truncated, _ = env.step(action)
-        steps.append((obs, action, reward))
-        obs, ended = following, terminated or truncated
-    return [np.array(each) for each in zip(*steps, strict=True)]
+    """A run of each kind, one iteration old."""
+    return train_tiny(KINDS, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

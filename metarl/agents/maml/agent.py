@@ -24,6 +24,7 @@ from metarl.core.actors import MLPActor
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten, unflatten
 from metarl.core.policies import MLPPolicy
+from metarl.core.policy_module import PolicyModule
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite, check_metrics
@@ -99,12 +100,21 @@ class MAMLAgent:
 
     def actor(self, state: MAMLState, *, deterministic: bool = False) -> MLPActor:
         """Return the actor with the adapted policy parameters of each task."""
+        return self.policy.actor(self._adapted(state), deterministic=deterministic)
+
+    def policy_module(self, state: MAMLState) -> PolicyModule:
+        """Return the policy with the adapted parameters of one task; see
+        `metarl.agents.export.policy_module`."""
+        return self.policy.module(self._adapted(state))
+
+    @staticmethod
+    def _adapted(state: MAMLState) -> Params:
+        """Return the adapted policy parameters of all tasks, stacked."""
         names = state.microbatches[0].params
-        stacks = {
+        return {
             name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
             for name in names
         }
-        return self.policy.actor(stacks, deterministic=deterministic)
 
     def adapt(self, state: MAMLState, episodes: Episodes) -> MAMLState:
         """Take one gradient step for each task on the episodes that were played from `state`.

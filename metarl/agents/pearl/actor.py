@@ -5,7 +5,7 @@ B is the number of tasks, E the number of trials of each task, Z the size of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,8 +25,7 @@ class LatentActor:
 
     def __init__(
         self,
-        params: Mapping[str, np.ndarray],
-        depth: int,
+        layers: Sequence[tuple[np.ndarray, np.ndarray]],
         mean: np.ndarray,
         variance: np.ndarray,
         center: np.ndarray,
@@ -37,16 +36,12 @@ class LatentActor:
         """Set up the actor.
 
         Args:
-            params: parameters of the policy, float32.
-            depth: number of hidden layers of the policy.
+            layers: weight (in, out) and bias (out,) of each layer of the policy, float32.
             mean, variance: of the posteriors, (B, E, Z); E may be 1 for any number of episodes.
             center, half_width: of the action space, (A,).
             deterministic: whether to take the means of the posterior and of the policy.
         """
-        self._layers = [
-            (params[f"policy.weight{layer}"], params[f"policy.bias{layer}"])
-            for layer in range(depth + 1)
-        ]
+        self._layers = layers
         self._mean, self._std = mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
         self._center, self._half_width = center, half_width
         self._obs_dim = self._layers[0][0].shape[0] - mean.shape[-1]

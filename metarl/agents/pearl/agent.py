@@ -16,6 +16,7 @@ from torch import Tensor
 from metarl.agents.base import AgentState, Beliefs, Metrics, Rollout
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.learner import Learned, Learner, Optimizers
+from metarl.agents.pearl.module import LatentModule
 from metarl.agents.pearl.networks import CRITICS, Networks, select
 from metarl.agents.pearl.posterior import natural_parameters
 from metarl.agents.pearl.replay import Replay
@@ -123,17 +124,35 @@ class PEARLAgent:
     def actor(self, state: PEARLState, *, deterministic: bool = False) -> LatentActor:
         """Return the actor that draws a latent for each episode, from the posterior of its trial,
         or from the prior in the first `prior_episodes` of a trial."""
-        policy = select(self.learned.params, "policy").items()
         row_format = self.replay.row_format
         return LatentActor(
-            {name: value.detach().cpu().float().numpy() for name, value in policy},
-            len(self.networks.config.hidden),
+            self._policy_layers(),
             state.mean,
             state.variance,
             row_format.center,
             row_format.half_width,
             deterministic=deterministic,
         )
+
+    def policy_module(self, state: PEARLState) -> LatentModule:
+        """Return the policy by the posterior of one trial; see
+        `metarl.agents.export.policy_module`."""
+        row_format = self.replay.row_format
+        return LatentModule(
+            self._policy_layers(),
+            state.mean[0, 0],
+            np.sqrt(state.variance[0, 0]),
+            row_format.center,
+            row_format.half_width,
+        )
+
+    def _policy_layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return weight (in, out) and bias (out,) of each layer of the policy, float32 arrays."""
+        params = self.learned.params
+        layers = range(len(self.networks.config.hidden) + 1)
+        names = [(f"policy.weight{layer}", f"policy.bias{layer}") for layer in layers]
+        arrays = [[params[name].detach().cpu().float().numpy() for name in pair] for pair in names]
+        return [(weight, bias) for weight, bias in arrays]
 
     @torch.no_grad()
     def adapt(self, state: PEARLState, episodes: Episodes) -> PEARLState:

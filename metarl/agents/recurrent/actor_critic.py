@@ -16,13 +16,19 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.core.actors import mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError
 from metarl.core.params import Params
 from metarl.core.policies import orthogonal
+from metarl.core.policy_module import (
+    CategoricalModule,
+    GaussianModule,
+    PolicyModule,
+    mlp_module,
+)
 from metarl.core.schema import LayerSize, Positive, Section
 
 
@@ -188,12 +194,9 @@ class ActorCritic:
             noise: random numbers of these actions, (..., num_outputs); None for the mean or the
                 mode of the distributions.
         """
-        layers = [
-            (params[f"policy.weight{layer}"], params[f"policy.bias{layer}"])
-            for layer in range(len(self.config.hidden) + 1)
-        ]
         relu = self.config.activation == "relu"
-        x = mlp_outputs(layers, inputs.reshape(-1, inputs.shape[-1]), relu=relu)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        x = mlp_outputs(self._policy_layers(params), rows, relu=relu)
         if self.bound is not None and self.config.action_bound == "tanh":
             x = self.bound.float().numpy() * np.tanh(x)
         outputs = x.reshape(*inputs.shape[:-1], -1)
@@ -202,8 +205,42 @@ class ActorCritic:
             return scores.argmax(-1, keepdims=True).astype(np.float32)
         if noise is None:
             return outputs
-        std = np.exp(np.maximum(params["policy.log_std"], math.log(self.config.min_std)))
-        return outputs + std * noise
+        return outputs + self._std(params) * noise
+
+    def module(self, params: Mapping[str, np.ndarray]) -> PolicyModule:
+        """Return the policy as a torch module of inputs (n, num_inputs)."""
+        relu = self.config.activation == "relu"
+        network = mlp_module(self._policy_layers(params), relu=relu)
+        if self.bound is None:
+            return CategoricalModule(network, self.num_inputs, self.num_outputs)
+        if self.config.action_bound == "tanh":
+            network.append(TanhBound(self.bound.float()))
+        return GaussianModule(network, self.num_inputs, self._std(params))
+
+    def _policy_layers(
+        self, params: Mapping[str, np.ndarray]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (params[f"policy.weight{layer}"], params[f"policy.bias{layer}"])
+            for layer in range(len(self.config.hidden) + 1)
+        ]
+
+    def _std(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the standard deviations of continuous actions, (action_dim,)."""
+        return np.exp(np.maximum(params["policy.log_std"], math.log(self.config.min_std)))
+
+
+class TanhBound(nn.Module):
+    """bound * tanh(x)."""
+
+    bound: Tensor
+
+    def __init__(self, bound: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bound", bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bound * torch.tanh(x)
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Params:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.recurrent.actor import NumPyParams, RecurrentActor
@@ -20,6 +20,7 @@ from metarl.agents.recurrent.actor_critic import ActorCritic, SequenceNetwork
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import Learner, encode_trials, reward_scale
 from metarl.agents.recurrent.memory import Memory
+from metarl.agents.recurrent.module import RecurrentModule
 from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.state import TrialState
@@ -97,6 +98,24 @@ class TrialAgent:
             self._features,
             deterministic=deterministic,
         )
+
+    def policy_module(self, state: TrialState) -> RecurrentModule:
+        """Return the policy that goes on from the memory of one trial; see
+        `metarl.agents.export.policy_module`."""
+        params = self._acting_arrays()
+        return RecurrentModule(
+            self._memory.cell(params),
+            self._head.module(params),
+            self.encoder,
+            state,
+            self._obs_dim,
+            self._belief_module(params),
+        )
+
+    def _belief_module(self, params: NumPyParams) -> nn.Module | None:
+        """Return the belief as a function of the memory's output; None if the policy sees this
+        output itself."""
+        return None
 
     def adapt(self, state: TrialState, episodes: Episodes) -> TrialState:
         """Return the states after episodes; those of episodes that were left out do not change."""

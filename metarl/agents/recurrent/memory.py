@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.agents.recurrent.gru import GRUSequence
@@ -105,6 +105,18 @@ class Memory:
         keep_in, forget, new, out = np.split(gates, 4, axis=1)
         cell = forget * memory[:, size:] + keep_in * np.tanh(new)
         return np.concatenate([out * np.tanh(cell), cell], axis=1)
+
+    def cell(self, params: Mapping[str, np.ndarray]) -> nn.GRUCell | nn.LSTMCell:
+        """Return the recurrent cell as a torch module, whose order of the gates is the same."""
+        kind = nn.GRUCell if self._gru else nn.LSTMCell
+        cell = kind(self.num_inputs, self.output_size)
+        names = {"ih": "input_", "hh": ""}
+        with torch.no_grad():
+            for end, name in names.items():
+                weight, bias = (params[f"memory.{name}{part}"] for part in ("weight", "bias"))
+                getattr(cell, f"weight_{end}").copy_(torch.tensor(weight.T))
+                getattr(cell, f"bias_{end}").copy_(torch.tensor(bias))
+        return cell
 
 
 def lstm(params: Params, inputs: Tensor, memory: Tensor) -> Tensor:

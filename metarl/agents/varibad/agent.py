@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents.base import AgentSetup, AgentState, Beliefs, Metrics, Rollout
 from metarl.agents.recurrent.actor import NumPyParams
@@ -29,6 +29,7 @@ from metarl.agents.varibad.replay import TrialBuffer
 from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten
+from metarl.core.policy_module import linear_module
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
@@ -97,6 +98,9 @@ class VariBADAgent(TrialAgent):
     def _features(self) -> Callable[[NumPyParams, np.ndarray, np.ndarray], np.ndarray]:
         """Observations as in the inputs, and beliefs."""
         return partial(policy_inputs, self._obs_dim)
+
+    def _belief_module(self, params: NumPyParams) -> nn.Module:
+        return linear_module(params["belief.weight"], params["belief.bias"])
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         params = self._acting_arrays()
