@@ -38,6 +38,10 @@ Every task is also a Gymnasium environment, whose further arguments are the fiel
 `gymnasium.make("metarl.envs:metarl/PointNav-v0", task=[0.2, -0.3])`. The registered environments
 take actions from -1 to 1; everywhere else a family's `action_scale` is the largest action.
 
+Positions and velocities of the robots equal those of Gymnasium's v5 environments, bit for bit, at
+any number of threads. The published variants (ranges, horizons, observations, costs) are fields. On
+`gridworld` and `bandit` the best possible agent is known exactly ([optima.md](optima.md)).
+
 A task is a row of numbers. `n x [low, high]` stands for n numbers with the same bounds.
 """
 
