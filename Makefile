@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo reproduce test test-slow test-gpu docs-check check format clean
+.PHONY: help install demo reproduce test test-slow test-gpu docs docs-check check format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,10 @@ test-slow: install  ## Run the tests that train for a minute or more
 test-gpu: install  ## Run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m cuda
 
-docs-check: install  ## Repeat the quick measurements behind the numbers of README and docs
+docs: install  ## Write the documentation as a site, to be opened as build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-check: install  ## Repeat the quick measurements behind the numbers of the docs
 	$(BIN)/python -m examples.docs_check
 
 check: install  ## Check the lint rules, the formatting, the types and the direction of imports

@@ -1,4 +1,4 @@
-"""Repeat the quick measurements behind the numbers of README and docs, and compare.
+"""Repeat the quick measurements behind the numbers of the docs, and compare.
 
     python -m examples.docs_check
 
@@ -56,7 +56,7 @@ def demo(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the row of the demo, with its page."""
     result = trained("half_cheetah_dir/demo", folder)["maml_trpo"]
     cells = " | ".join(f"{mean:.1f}" for mean in result.mean)
-    yield "README.md", f"| `half_cheetah_dir/demo` (horizon 100) [1] | 3.6M | {cells} |"
+    yield "docs/results.md", f"| `half_cheetah_dir/demo` (horizon 100) [1] | 3.6M | {cells} |"
 
 
 def shipped(_: Path) -> Iterator[tuple[str, str]]:

@@ -71,14 +71,22 @@ def page_opener(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert complaints == []
 
 
-def accessibility_violations(page: Page) -> list[str]:
-    """Return what axe-core finds wrong with a page: rule, reason, and the elements."""
+def accessibility_violations(page: Page, impact: str = "minor") -> list[str]:
+    """Return what axe-core finds wrong with a page: rule, reason, and the elements.
+
+    Args:
+        page: the page.
+        impact: minor, moderate, serious or critical: the least of what is returned.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
-    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    impacts = ["minor", "moderate", "serious", "critical"]
+    # Without `preload`, which would ask for style sheets in a way that files do not allow.
+    found: list[dict[str, Any]] = Axe().run(page, options={"preload": False}).response["violations"]
     return [
         f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:5]]}"
         for each in found
+        if impacts.index(each["impact"]) >= impacts.index(impact)
     ]
 
 

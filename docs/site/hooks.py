@@ -21,10 +21,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 """Files of the repository's root, and their names on the site."""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s]+)(?=\))")
-SIZE = 18  # of the letters of an equation, in its own units
+SIZE = 19  # of the letters of an equation, in its own units
 UNIT = 16  # units of a drawing that are one em of the page
 
 
@@ -87,5 +91,6 @@ def drawn(match: re.Match[str]) -> str:
         f'<svg class="math" role="img" aria-label="{html.escape(latex)}" '
         f'viewBox="0 {-height:.2f} {width:.2f} {height + depth:.2f}" '
         f'style="width:{width / UNIT:.2f}em;height:{(height + depth) / UNIT:.2f}em;'
-        f'vertical-align:{-depth / UNIT:.2f}em"><path fill="currentColor" d="{"".join(commands)}"/></svg>'
+        f'vertical-align:{-depth / UNIT:.2f}em">'
+        f'<path fill="currentColor" d="{"".join(commands)}"/></svg>'
     )

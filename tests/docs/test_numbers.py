@@ -1,4 +1,4 @@
-"""The numbers in README and docs are those of the stored results, digit for digit."""
+"""The numbers in the docs are those of the stored results, digit for digit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from metarl.envs.references import bandit
 
 ROOT = Path(__file__).parents[2]
 STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())
-README = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-ROWS = [line for line in README if re.match(r"\|[^|]*\|? ?`\w+/\w+` \[\d\]", line)]
+PAGE = (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines()
+ROWS = [line for line in PAGE if re.match(r"\|[^|]*\|? ?`\w+/\w+` \[\d\]", line)]
 UNCHECKED = ("half_cheetah_dir/demo",)
-"""Rows of README that `python -m examples.docs_check` repeats."""
+"""Rows of docs/results.md that `python -m examples.docs_check` repeats."""
 AVERAGED = "the same, mean of the last quarter of the checkpoints"
 
 
@@ -35,12 +35,12 @@ def test_the_table_of_the_reproduction_is_that_of_the_stored_results():
     assert page[start : start + len(table)] == table
 
 
-def test_readme_has_rows():
+def test_the_page_of_results_has_rows():
     assert len(ROWS) == 11
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("`")[1])
-def test_a_row_of_the_readme_is_that_of_the_stored_results(row):
+def test_a_row_of_results_is_that_of_the_stored_results(row):
     config, seeds, steps, returns = re.fullmatch(
         r"\|.*`(\w+/\w+)`.*\[(\d)\] \| ([\d.]+)M \| (.*) \|", row
     ).groups()
@@ -53,13 +53,13 @@ def test_a_row_of_the_readme_is_that_of_the_stored_results(row):
     assert len(stored["seeds"]) == int(seeds)
     assert f"{max(stored['env_steps']) / 1e6:.0f}" == steps
     assert returns == means(family, method)
-    following = README[README.index(row) + 1]
+    following = PAGE[PAGE.index(row) + 1]
     if AVERAGED in following:
         assert following == f"| | {AVERAGED} | | {means(family, f'{method}, averaged')} |"
 
 
-def test_the_untrained_row_of_the_readme():
-    assert f"| | untrained | 0 | {means('half_cheetah_dir', 'random')} |" in README
+def test_the_untrained_row_of_results():
+    assert f"| | untrained | 0 | {means('half_cheetah_dir', 'random')} |" in PAGE
 
 
 def test_the_table_of_methods_is_that_of_the_stored_results():
