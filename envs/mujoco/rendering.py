@@ -24,7 +24,8 @@ LIGHTEN = 0.6  # fraction by which the colours of floor and sky are moved toward
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 CAMERA_DISTANCE = 3.3  # in radii of the robot
 CAMERA_SMOOTHING = 0.3  # standard deviation of the Gaussian filter on the camera's path, s
-LABEL_WIDTH = 70  # room for a label on the floor, pixels
+LABEL_WIDTH = 0.2  # room for a label on the floor, in widths of the image
+SMALL_FONT_WIDTH = 240  # of an image, pixels, for which MuJoCo's smallest letters are large enough
 MAX_PATHS = 16  # episodes whose camera paths are cached
 
 
@@ -64,7 +65,7 @@ def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> m
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     try:
         _choose_backend()
-        return mujoco.Renderer(model, height, width)
+        return mujoco.Renderer(model, height, width, font_scale=font_scale(width))
     # The bindings raise errors of many kinds, down to AttributeError, for a missing library.
     except Exception as error:
         raise RenderingUnavailable(
@@ -73,6 +74,12 @@ def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> m
             "and install the EGL library (Debian and Ubuntu: apt-get install libegl1), or set "
             "MUJOCO_GL=osmesa and install libosmesa6"
         ) from error
+
+
+def font_scale(width: int) -> mujoco.mjtFontScale:
+    """Return the size of labels, for about the same share of images of any width, pixels."""
+    percent = min(max(50, 50 * round((width - SMALL_FONT_WIDTH) / 120)), 300)
+    return mujoco.mjtFontScale(percent)
 
 
 def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -147,7 +154,7 @@ class MujocoRenderer:
         slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
         half_width = slope * self._camera.distance
         self._marked_half_width = 1.2 * half_width
-        self._label_every = math.ceil(LABEL_WIDTH * 2 * half_width / width)
+        self._label_every = math.ceil(LABEL_WIDTH * 2 * half_width)
         return make_offscreen_renderer(model, width, height)
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:

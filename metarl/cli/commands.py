@@ -156,7 +156,7 @@ def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
 @click.option("--height", default=360, help="Height of a panel, pixels.")
 @click.option("--fps", type=float, help="Frames per second.  [default: the control rate]")
 @click.option(
-    "--preset", metavar="NAME", help="readme (a small .gif) or talk (1080p .mp4, 60 fps)."
+    "--preset", metavar="NAME", help="readme (a .gif, 720 pixels wide) or talk (1080p .mp4)."
 )
 def render(
     target: RunTarget,

@@ -8,11 +8,15 @@ unseen, and `metarl` can only come from the wheel.
 """
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +45,11 @@ def build(out: Path, *options: str) -> Path:
     run([sys.executable, "-m", "build", "--no-isolation", "-o", out, *options, REPO], cwd=REPO)
     (wheel,) = out.glob("metarl_torch-*.whl")
     return wheel
+
+
+def declared() -> dict[str, Any]:
+    """Return the section `project` of pyproject.toml."""
+    return tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def files_in(wheel: Path) -> dict[str, int]:
@@ -85,7 +94,7 @@ def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     command = python.parent / "metarl"
     version = run([command, "--version"], elsewhere, env)
     assert run([python, "-m", "metarl", "--version"], elsewhere, env) == version
-    assert "0.1.0" in version
+    assert version == f"{declared()['version']}\n"
     assert "half_cheetah_vel/maml_trpo" in run([command, "list", "configs"], elsewhere, env)
     run([command, "train", "half_cheetah_vel/maml_trpo", "--dry-run"], elsewhere, env)
 
@@ -100,6 +109,39 @@ def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"metarl"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_what_an_index_shows_of_the_package(tmp_path: Path) -> None:
+    """Names, addresses, and README.md with links that work away from the repository."""
+    wheel = build(tmp_path, "--wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+        found = HeaderParser().parsestr(archive.read(name).decode())
+    assert found["Author"] == "The metarl authors"
+    urls = dict(each.split(", ") for each in found.get_all("Project-URL", []))
+    assert urls == declared()["urls"]
+    text = found.get_payload()
+    assert isinstance(text, str)
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert f"{urls['Homepage']}/raw/main/videos/half_cheetah_dir.gif" in links
+    assert f"{urls['Homepage']}/blob/main/docs/quickstart.md" in links
+    assert [link for link in links if not link.startswith("https://")] == []
+    for link in links:
+        path = link.removeprefix(f"{urls['Homepage']}/").split("/main/")[1].split("#")[0]
+        assert (REPO / path).is_file(), link
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = declared()["version"]
+    changes = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)$", changes, re.MULTILINE)
+    assert f"\nversion: {version}\n" in (REPO / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_licence_names_its_owner() -> None:
+    text = (REPO / "LICENSE").read_text(encoding="utf-8")
+    assert "Copyright 2026 The metarl authors" in text
+    assert "[yyyy]" not in text
 
 
 def test_a_package_called_envs_and_ours_do_not_meet(tmp_path: Path) -> None:

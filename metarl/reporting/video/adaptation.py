@@ -62,7 +62,7 @@ class Preset:
 
 
 PRESETS = {
-    "readme": Preset(".gif", None, (180, 135), 8),
+    "readme": Preset(".gif", None, (358, 268), 8),  # two panels are 720 pixels wide
     "talk": Preset(".mp4", (1920, 1080), (0, 0), 60),
 }
 
@@ -135,8 +135,9 @@ def adaptation_video(
         width, height: of the image in a panel, pixels.
         fps: frames per second; by default one per control step, but no more than 60, in a GIF 20.
             The video lasts as long as the episode: between control steps robots are interpolated.
-        preset: `readme` for a small GIF, `talk` for 1920 x 1080 pixels and 60 frames per second;
-            takes the place of width and height, and of fps if that is not given.
+        preset: `readme` for a GIF with 720 pixels for two panels, `talk` for 1920 x 1080 pixels and
+            60 frames per second; takes the place of width and height, and of fps if that is not
+            given.
         cores: maximum number of rendering processes; by default the number of cores.
         deterministic: whether the episodes shown have deterministic actions, as in an evaluation.
         on_step: called with the environment after each reset and step of the episodes shown.

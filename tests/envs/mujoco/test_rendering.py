@@ -20,7 +20,7 @@ from metarl.envs import (
     WalkerVel,
 )
 from metarl.envs.mujoco.markers import Marker, metre_markers
-from metarl.envs.mujoco.rendering import MujocoRenderer, interpolated
+from metarl.envs.mujoco.rendering import MujocoRenderer, font_scale, interpolated
 from metarl.envs.rendering import frame_at
 
 PLANE = AntDir(plane=True)
@@ -163,3 +163,8 @@ def test_every_metre_is_marked_and_as_many_named_as_have_room():
         (0, "start"),
         (2, "2 m"),
     ]
+
+
+def test_labels_have_the_size_that_fits_the_image():
+    sizes = [font_scale(width).value for width in (64, 358, 480, 640, 960, 4096)]
+    assert sizes == [50, 50, 100, 150, 300, 300]
