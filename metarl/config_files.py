@@ -132,7 +132,16 @@ def read_config(name: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Read the plain values of a config's file as they are.
+    """Read the plain values of a config's file as they are; the method is its name by default.
+
+    Raises:
+        ConfigError: as `read_mapping`.
+    """
+    return {"method": path.stem, **read_mapping(path)}
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys with values.
 
     Raises:
         ConfigError: if the file cannot be read, or is not a YAML mapping.
@@ -145,7 +154,7 @@ def read_values(path: Path) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ConfigError(f"{path}: expected keys with values, got {shown(data)}")
-    return {"method": path.stem, **data}
+    return data
 
 
 def find_config(name: str | os.PathLike[str]) -> Path:

@@ -6,15 +6,17 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl.config import Config
 from metarl.config_files import load_config
+from metarl.training.callbacks import Callback
 from metarl.training.iterations import Interrupted
 from metarl.training.loop import start_or_resume
 
@@ -28,12 +30,14 @@ class Job:
         settings: values that replace those of the config.
         folder: the run's folder.
         label: suffix that distinguishes its results from others of the same method.
+        callbacks: are told the events of its training. They travel to the process of the run.
     """
 
     name: str
     settings: dict[str, Any]
     folder: Path
     label: str = ""
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -63,7 +67,7 @@ class Outcome(NamedTuple):
     stopped: bool = False
 
 
-def finished(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -> Iterator[Outcome]:
+def finished(jobs: Iterable[Job], processes: int, then: Callable[[Job], None]) -> Iterator[Outcome]:
     """Train each run and call `then` with its job, `processes` runs at a time.
 
     Finished runs are not trained again, and others are resumed, so the call can be stopped and
@@ -71,27 +75,31 @@ def finished(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -
     run goes to a file beside its folder.
 
     Args:
-        jobs: the runs.
+        jobs: the runs. A job is taken once a process is free for it and the outcomes so far were
+            received, so it may depend on these.
         processes: number of runs at a time; a single one is trained in this process.
         then: called in the process of the run. It must be importable.
 
     Yields:
         The outcomes, in the order in which the jobs end.
     """
-    for job in jobs:
-        job.folder.parent.mkdir(parents=True, exist_ok=True)
+    waiting = iter(jobs)
     if processes == 1:
-        for job in jobs:
+        for job in waiting:
             yield (outcome := finish(job, then))
             if outcome.stopped:
                 return
         return
     pool = ProcessPoolExecutor(processes, get_context("spawn"))
     try:
-        for done in as_completed([pool.submit(finish, job, then) for job in jobs]):
-            yield (outcome := done.result())
-            if outcome.stopped:
-                return
+        running = {pool.submit(finish, job, then) for job in islice(waiting, processes)}
+        while running:
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for done in ended:
+                yield (outcome := done.result())
+                if outcome.stopped:
+                    return
+                running |= {pool.submit(finish, job, then) for job in islice(waiting, 1)}
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -99,9 +107,10 @@ def finished(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -
 def finish(job: Job, then: Callable[[Job], None]) -> Outcome:
     """Train one run to its last iteration, and call `then` with its job."""
     start, error, stopped = time.perf_counter(), None, False
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as file, contextlib.redirect_stdout(file):
         try:
-            start_or_resume(job.config, job.folder)
+            start_or_resume(job.config, job.folder, callbacks=job.callbacks)
             then(job)
         except Interrupted as raised:
             error, stopped = str(raised), True

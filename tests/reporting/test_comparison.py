@@ -12,7 +12,7 @@ import pytest
 from metarl.cli.main import main
 from metarl.reporting import comparison
 from metarl.runs.run import Run
-from metarl.training import loop, many_runs
+from metarl.training import iterations, loop, many_runs
 from tests.training.test_loop import assert_same_outcome
 
 TINY = ["--iterations=2", "--num-tasks=3", "--num-episodes=2", "--env.horizon=6"]
@@ -71,7 +71,7 @@ def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypat
 
     monkeypatch.setattr(comparison, "evaluate_run", must_not_be_called)
     monkeypatch.setattr(loop.Trainer, "run", must_not_be_called)
-    monkeypatch.setattr(many_runs, "start_or_resume", lambda config, folder: Run.open(folder))
+    monkeypatch.setattr(many_runs, "start_or_resume", lambda config, folder, **_: Run.open(folder))
     assert main(words(out, "--seeds=2")) == 0
     assert rows(out) == before
     assert "4/4  point_nav-reptile-seed1 trained and evaluated" in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
 def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
     """In the first iteration of the second run; the result is that of the whole comparison."""
     out, trained = tmp_path / "stopped", []
-    iteration = loop.meta_iteration
+    iteration = iterations.meta_iteration
 
     def stop(*args, **settings):
         trained.append(1)
@@ -97,7 +97,7 @@ def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypat
             signal.raise_signal(signal.SIGTERM)
         return iteration(*args, **settings)
 
-    monkeypatch.setattr(loop, "meta_iteration", stop)
+    monkeypatch.setattr(iterations, "meta_iteration", stop)
     assert main(words(out, "--seeds=2")) == 130
     said = capsys.readouterr().err
     assert said.splitlines()[-1] == "metarl: error: stopped; the same command goes on"
@@ -113,10 +113,10 @@ def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypat
 def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monkeypatch, capsys):
     out, start = tmp_path / "failing", many_runs.start_or_resume
 
-    def fail(config, folder):
+    def fail(config, folder, **settings):
         if config.method == "reptile" and config.seed == 1:
             raise RuntimeError("no power")
-        return start(config, folder)
+        return start(config, folder, **settings)
 
     monkeypatch.setattr(many_runs, "start_or_resume", fail)
     assert main(words(out, "--seeds=2")) == 1

@@ -93,7 +93,7 @@ def test_interrupted_in_the_first_iteration_it_goes_on(source, warm, tmp_path, m
 
     directory = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr("metarl.training.loop.meta_iteration", interrupt)
+        patched.setattr("metarl.training.iterations.meta_iteration", interrupt)
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             train(tiny(**OTHER), directory, init_from=source)
     resume(directory)

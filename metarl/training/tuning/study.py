@@ -1,0 +1,220 @@
+"""The study of a search: Optuna's record of its trials, in a file that Optuna's own tools read.
+
+Nothing else imports Optuna, which is an extra.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metarl.config import Config
+from metarl.core.errors import UserError, check_known
+from metarl.core.parsing import format_value
+from metarl.core.schema_keys import plain
+from metarl.runs.identity import fixed_values
+from metarl.runs.run import Run
+from metarl.training.callbacks import Callback
+from metarl.training.tuning.space import Range, SearchSpace
+from metarl.training.validation import RETURN_AFTER
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial
+
+FILE = "study.db"
+NAME = "metarl"
+PRUNERS = ("median", "hyperband", "none")
+PRUNED_AT = "pruned_at"
+"""Attribute of a trial: the iteration at which it was found to be bad."""
+KEPT = "search"
+"""Attribute of a study: what the search keeps for good."""
+LOCK_TIMEOUT = 100.0
+"""Seconds for which a process waits for another one to write to the file."""
+
+
+def check_optuna() -> None:
+    """Check that Optuna is installed.
+
+    Raises:
+        UserError: if it is not; names the extra.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise UserError('tune: needs the extra `tune`: pip install "metarl-torch[tune]"') from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextmanager
+def open_study(out: Path, config: Config, space: SearchSpace, pruner: str) -> Iterator[Study]:
+    """Open the study in a folder, or make it, and close its file at the end of the block.
+
+    Args:
+        out: the folder, which exists.
+        config: the config of all trials, without what varies.
+        space: what varies.
+        pruner: one of `PRUNERS`.
+
+    Raises:
+        UserError: if the study is of another search; names the first key and both values.
+    """
+    with stored(out / FILE, make_pruner(pruner, config)) as study:
+        keep_search(study, out, described(config, space, pruner))
+        yield study
+
+
+def keep_search(study: Study, out: Path, wanted: Mapping[str, Any]) -> None:
+    """Note in a study what its search keeps for good, or check that it is this.
+
+    Raises:
+        UserError: if it is not; names the first key and both values.
+    """
+    kept = study.user_attrs.get(KEPT, wanted)
+    for key in sorted(kept.keys() | wanted.keys()):
+        own, other = (format_value(each.get(key)) for each in (kept, wanted))
+        if own != other:
+            raise UserError(
+                f"{out}: its search was begun with {key} = {own}, not {other}; choose another "
+                "folder with --out"
+            )
+    study.set_user_attr(KEPT, dict(wanted))
+
+
+@contextmanager
+def stored(file: Path, pruner: BasePruner) -> Iterator[Study]:
+    """Yield the study in an SQLite file, which is made if it is not there."""
+    import optuna
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(file.resolve()))
+    arguments = {"connect_args": {"timeout": LOCK_TIMEOUT}}
+    storage = optuna.storages.RDBStorage(str(url), engine_kwargs=arguments)
+    try:
+        yield optuna.create_study(
+            storage=storage,
+            study_name=NAME,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=pruner,
+        )
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def described(config: Config, space: SearchSpace, pruner: str) -> dict[str, Any]:
+    """Return what a search keeps for good, by name, as plain values."""
+    values = {**fixed_values(config), "iterations": config.iterations, "pruner": pruner}
+    varied = {f"space {key}": plain(asdict(each)) for key, each in space.items()}
+    return json.loads(json.dumps({**values, **varied}, default=str))
+
+
+def make_pruner(name: str, config: Config) -> BasePruner:
+    """Return what decides whether a trial is stopped before its end.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    import optuna
+
+    check_known(name, PRUNERS, "--pruner: unknown pruner")
+    if name == "median":
+        # Learning curves cross in the beginning.
+        return optuna.pruners.MedianPruner(n_warmup_steps=config.iterations // 5)
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(
+            min_resource=config.evaluation.every, max_resource=config.iterations
+        )
+    return optuna.pruners.NopPruner()
+
+
+def open_trial(study: Study, number: int) -> Trial:
+    """Return the trial of a number, which is a new one or is not finished yet."""
+
+    known = study.get_trials(deepcopy=False)
+    return study.ask() if number == len(known) else trial_of(study, known[number])
+
+
+def trial_of(study: Study, frozen: FrozenTrial) -> Trial:
+    """Return a trial as Optuna lets one change it."""
+    import optuna
+
+    return optuna.trial.Trial(study, frozen._trial_id)
+
+
+def sampler(seed: int, number: int) -> BaseSampler:
+    """Return what chooses the values of a trial: with a seed of its own, so that the values do not
+    depend on stops between trials.
+
+    Args:
+        seed: the seed of the config.
+        number: the number of the trial.
+    """
+    import optuna
+
+    state = np.random.SeedSequence([seed, number]).generate_state(1)
+    return optuna.samplers.TPESampler(seed=int(state[0]))
+
+
+def suggest(trial: Trial, space: SearchSpace) -> dict[str, Any]:
+    """Return the values of the config in a trial, by dotted key; those it has, if it has any."""
+    values = {}
+    for key, each in space.items():
+        if isinstance(each, Range) and each.whole:
+            chosen = trial.suggest_int(key, int(each.low), int(each.high))
+        elif isinstance(each, Range):
+            chosen = trial.suggest_float(key, each.low, each.high, log=each.log)
+        else:
+            chosen = trial.suggest_categorical(key, each.names)
+        values[key] = each.value_of(chosen)
+    return values
+
+
+@dataclass(frozen=True)
+class Pruning(Callback):
+    """Reports the evaluations of a trial to the study, and stops a trial that is a bad one.
+
+    Attributes:
+        file: the file of the study.
+        number: the number of the trial.
+        pruner: one of `PRUNERS`.
+    """
+
+    file: Path
+    number: int
+    pruner: str
+
+    def on_start(self, run: Run, iteration: int) -> None:
+        """Report what a process did not that was killed."""
+        with self._reported(run.metrics(), run.config):
+            pass
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, Any]) -> bool:
+        with self._reported([metrics], run.config) as trial:
+            iteration = metrics["iteration"]
+            if iteration == run.config.iterations or not trial.should_prune():
+                return False
+            trial.set_user_attr(PRUNED_AT, iteration)
+            return True
+
+    @contextmanager
+    def _reported(self, lines: Sequence[Mapping[str, Any]], config: Config) -> Iterator[Trial]:
+        """Yield the trial once it has the evaluations in lines of metrics."""
+        check_optuna()  # as quiet as in the process of the search
+        with stored(self.file, make_pruner(self.pruner, config)) as study:
+            own = study.get_trials(deepcopy=False)[self.number]
+            trial = trial_of(study, own)
+            for line in lines:
+                value = line.get(RETURN_AFTER)
+                if value is not None and line["iteration"] not in own.intermediate_values:
+                    trial.report(value, line["iteration"])
+            yield trial
