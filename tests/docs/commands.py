@@ -15,6 +15,13 @@ ADAPTATION = ["--episodes=2", "--steps=1"]
 SMALL = {
     "train": [*TRAINING, "--agent.policy.hidden=[4]"],
     "compare": [*TRAINING, *ADAPTATION, "--seeds=1", "--tasks=2"],
+    "tune": [
+        *TRAINING,
+        "--agent.policy.hidden=[4]",
+        "--evaluation.tasks=2",
+        "--trials=2",
+        "--jobs=1",
+    ],
     "evaluate": [*ANY, *ADAPTATION],
     "render": [*ANY, *ADAPTATION, "--fps=2"],
     "bench": ["--env.horizon=6", "--num-tasks=2", "--num-episodes=2"],

@@ -14,7 +14,7 @@ from metarl.config_files import load_config
 from metarl.envs.contract import CHECKS
 from tests.docs.commands import ROOT, blocks, commands, small
 
-PAGES = ["README.md", "docs/quickstart.md", "docs/training.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/training.md", "docs/tuning.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guides/*.md"))
 ELSEWHERE = {"pip", "wandb"}
 """Programs that need a network: tests/examples/test_sweeps.py has the command of a sweep."""
