@@ -7,9 +7,9 @@
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 
-# Videos of robots are drawn by EGL.
+# Videos of robots are drawn by EGL, here with Mesa.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libegl1 \
+    && apt-get install -y --no-install-recommends libegl1 libopengl0 libgl1-mesa-dri \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src

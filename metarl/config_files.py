@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.config import Config
+from metarl.config import Config, config_keys
 from metarl.config_upgrade import ALIASES, renamed_key, upgrade
-from metarl.core.errors import ConfigError, UserError, nearest, shown
+from metarl.core.errors import ConfigError, UserError, nearest, nearest_path, shown
 from metarl.core.parsing import read_yaml
 from metarl.core.schema import Section
 from metarl.core.schema_keys import plain
@@ -59,10 +59,14 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
     try:
         return Config(**values)
     except ConfigError as error:
-        path, _, reason = str(error).partition(": ")
+        message = str(error)
+        path, _, reason = message.partition(": ")
+        if reason.startswith("unknown key") and "nearest" not in reason:
+            hint = nearest_path(path, [key.path for key in config_keys()])
+            message, reason = message + hint, reason + hint
         if path in given:
             raise ConfigError(f"{flag(given[path])}: {reason}") from None
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError(f"{source}: {message}") from None
 
 
 def check_keys(data: Mapping[Any, Any], source: str, prefix: str = "") -> None:

@@ -71,7 +71,8 @@ def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> m
         raise RenderingUnavailable(
             f"cannot render: no OpenGL context with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r} "
             f"({type(error).__name__}: {error}). On a machine without a display set MUJOCO_GL=egl "
-            "and install the EGL library (Debian and Ubuntu: apt-get install libegl1), or set "
+            "and install the EGL library (Debian and Ubuntu: apt-get install libegl1 libopengl0 "
+            "libgl1-mesa-dri), or set "
             "MUJOCO_GL=osmesa and install libosmesa6"
         ) from error
 

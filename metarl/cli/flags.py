@@ -56,6 +56,15 @@ class RunTarget:
         """List the keys whose flags are in the help text."""
         return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
 
+    def known_keys(self) -> list[Key]:
+        """List the keys that can be meant by an unknown flag: those of the run, if there is one."""
+        from metarl.config import config_keys
+        from metarl.runs.run import Run
+
+        with contextlib.suppress(UserError):
+            return config_keys(Run.open(self.directory).config)
+        return self.keys()
+
 
 class ConfigTarget(RunTarget):
     """The argument of a command is a config, whose file is read once."""
@@ -110,7 +119,11 @@ class KeyCommand(Command):
         options = [KeyOption(key) for key in keys]
         options += [KeyOption(key, True) for key in unlisted_keys(args, keys, target.sections)]
         ctx.meta[__name__] = options
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag_of(key.path) for key in target.known_keys()]
+            raise click.NoSuchOption(error.option_name, possibilities=flags, ctx=ctx) from None
         values = {option.key.path: ctx.params.pop(option.name) for option in options}
         source = ctx.get_parameter_source
         given = {key for key in values if source(key) is ParameterSource.COMMANDLINE}

@@ -24,13 +24,16 @@ config_argument = functools.partial(
 
 
 @click.group(
-    no_args_is_help=False,
-    epilog="Every command has a --help. Documentation: README.md",
+    invoke_without_command=True,
+    epilog="Every command has a --help. Documentation: https://github.com/metarl/metarl",
     context_settings={"show_default": True},
 )
 @click.version_option(package_name="metarl-torch", message="%(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Meta-reinforcement learning."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def print_table(table: Any) -> None:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # for task families of the user
-        return cli.main(argv, "metarl", standalone_mode=False)
+        return cli.main(argv, "metarl", standalone_mode=False) or 0
     except click.ClickException as error:
         return print_error(usage_message(error), 2)
     except UserError as error:

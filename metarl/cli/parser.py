@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from metarl.core.errors import UserError, check_known, nearest
+from metarl.core.errors import UserError, check_known, nearest, nearest_path
 from metarl.core.parsing import printable, read_numbers
 
 
@@ -85,13 +86,14 @@ def check_rendering_library() -> None:
     """
     try:
         import mujoco  # noqa: F401
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, RuntimeError, ctypes.ArgumentError) as error:
         backend = os.environ.get("MUJOCO_GL", "")
         if not backend:
             raise
         raise UserError(
             f"MUJOCO_GL={backend}: MuJoCo cannot load that OpenGL library ({error}); unset "
-            "MUJOCO_GL, or install it (Debian and Ubuntu: libegl1 for egl, libosmesa6 for osmesa)"
+            "MUJOCO_GL, or install it (Debian and Ubuntu: libegl1, libopengl0 and libgl1-mesa-dri "
+            "for egl, libosmesa6 for osmesa)"
         ) from error
 
 
@@ -103,7 +105,9 @@ def usage_message(error: click.ClickException) -> str:
         case click.NoSuchOption(ctx=click.Context() as ctx):
             params = ctx.command.get_params(ctx)
             flags = [flag for param in params for flag in param.opts if flag.startswith("--")]
-            near = nearest(error.option_name, flags)
+            names = [flag[2:] for flag in (*flags, *(error.possibilities or []))]
+            near = nearest_path(error.option_name.lstrip("-"), names).replace(": ", ": --")
+            near = near.replace(", ", ", --")
             text = f"{error.option_name}: unknown flag or argument{near}"
         case click.exceptions.NoSuchCommand():
             near = nearest(error.command_name, error.possibilities or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -79,6 +80,26 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
     if name not in names:
         known = ", ".join(names)
         raise UserError(f"{what} {name!r}{nearest(name, names)}: expected one of {known}")
+
+
+def nearest_path(path: str, paths: Iterable[str]) -> str:
+    """Return ' (nearest: ...)' with up to three of the known dotted paths that are most similar to
+    `path`, or ''.
+
+    Those are the paths that end in the same name as `path`; if there are none, the paths whose last
+    name has that name as a word; otherwise the one that is spelled most alike, by its last name or
+    as a whole.
+    """
+    names = {each: each.rpartition(".")[2] for each in paths}
+    wanted = path.rpartition(".")[2]
+    found = [each for each, name in names.items() if name == wanted]
+    if not found:
+        found = [each for each, name in names.items() if wanted in re.split("[-_]", name)]
+    if not found:
+        spelled = {name: each for each, name in reversed(names.items())} | {n: n for n in names}
+        near = difflib.get_close_matches(path, spelled, 1, cutoff=0.6)
+        found = [spelled[name] for name in near]
+    return f" (nearest: {', '.join(found[:3])})" if found else ""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -1,8 +1,12 @@
-"""Display of what evaluate and render are doing: a line on a terminal, nothing otherwise."""
+"""Display of what evaluate and render are doing: one line on a terminal, otherwise a line on stderr
+every half minute."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,13 +14,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from metarl.envs import BatchEnv
 from metarl.training.progress import format_count
 
+INTERVAL = 30.0
+"""Seconds from one line to the next where there is no terminal."""
+
 
 class WorkProgress:
     """A line that shows the episodes being played or the frames being drawn, and the time. It
-    disappears at the end."""
+    disappears at the end. Without a terminal, lines are written to stderr from time to time."""
 
     def __init__(self) -> None:
         console = Console()
+        self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -48,7 +56,7 @@ class WorkProgress:
         def on_step(env: BatchEnv) -> None:
             nonlocal steps
             steps += env.num_episodes
-            self._bar.update(self._task, description=f"{label}: {format_count(steps)} steps")
+            self._show(f"{label}: {format_count(steps)} steps")
 
         return on_step
 
@@ -56,5 +64,10 @@ class WorkProgress:
         """Show that `done` of `total` frames are drawn."""
         if done == 1:
             self._bar.reset(self._task, total=total)
-        text = f"drawing frame {done}/{total}"
-        self._bar.update(self._task, completed=done, description=text)
+        self._show(f"drawing frame {done}/{total}", completed=done)
+
+    def _show(self, text: str, **changes: Any) -> None:
+        self._bar.update(self._task, description=text, **changes)
+        if self._bar.disable and time.monotonic() - self._last_line >= INTERVAL:
+            print(text, file=sys.stderr, flush=True)
+            self._last_line = time.monotonic()

@@ -116,7 +116,7 @@ def test_deterministic_actions_are_measured_and_shown(run, tmp_path, output):
     size = ("--episodes", 1, "--steps", 1, "--task", 0.2, -0.3, "--deterministic")
     code, text, _ = output("evaluate", run, *size)
     assert code == 0
-    assert "1 episodes each, deterministic actions" in text
+    assert "1 episode each, deterministic actions" in text
     (file,) = (run / "evaluation").glob("k_step-custom-*deterministic_true.json")
     mean = json.loads(file.read_text())["methods"]["maml_trpo"]["parts"][""]["mean"]
     small = ("--width", 64, "--height", 64, "--out", tmp_path / "a.gif")
@@ -358,6 +358,28 @@ def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, output, mo
     # Two tasks of three episodes: number 4 of the batch is the second episode of the second task.
     assert re.search(r"training stopped: task 1 \[.*\], episode 1, step 3: .*not finite", error)
     assert len(Run.open(out).metrics()) == Run.open(out).load().iteration == 1
+
+
+def test_without_a_command_there_is_help(output):
+    code, text, error = output()
+    assert (code, error) == (0, "")
+    assert text == output("--help")[1]
+    assert "Usage: metarl [OPTIONS] [COMMAND]" in text
+
+
+def test_an_opengl_library_without_functions_is_told_on_one_line(tmp_path):
+    """As where libEGL is there, but no library with OpenGL's own functions."""
+    text = "import ctypes; raise ctypes.ArgumentError('no attribute glGetError')"
+    (tmp_path / "mujoco.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "metarl", "list", "runs"],
+        capture_output=True,
+        text=True,
+        env={"MUJOCO_GL": "egl", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"metarl: error: MUJOCO_GL=egl: .*libopengl0.*\n", done.stderr)
 
 
 def test_a_missing_opengl_library_names_variable_and_package(tmp_path):

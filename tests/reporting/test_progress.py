@@ -35,10 +35,29 @@ def test_a_terminal_shows_what_is_done_and_other_files_do_not(
         # Rich takes any stdout for a terminal then.
         (monkeypatch.setenv if terminal else monkeypatch.delenv)("FORCE_COLOR", *"1" * terminal)
         assert main([name, str(run), "--episodes=2", *words]) == 0
-        text = capsys.readouterr().out
+        text, errors = capsys.readouterr()
+        assert errors == ""
         assert bool(re.search(shown, text)) == terminal
         assert ("ETA" in text) == terminal
         assert ("\x1b" in text) == terminal
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        ("evaluate --tasks=2 --steps=0", ["maml_trpo: 4 steps", "maml_trpo: 8 steps"]),
+        ("render --steps=0 --width=64 --height=64 --fps=5 --out=a.gif", ["drawing frame 1/"]),
+    ],
+)
+def test_without_a_terminal_a_line_tells_from_time_to_time(
+    run, tmp_path, monkeypatch, capsys, command, lines
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("metarl.reporting.progress.INTERVAL", 0.0)
+    name, *words = command.split()
+    assert main([name, str(run), "--episodes=2", *words]) == 0
+    found = capsys.readouterr().err
+    assert [line for line in lines if f"{line}" not in found] == []
 
 
 def test_the_steps_of_all_episodes_are_counted(monkeypatch):
