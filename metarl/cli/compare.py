@@ -89,7 +89,9 @@ def compare(
             cells = ("" if cell is None else comparison.cell_text(cell) for cell in row.cells)
             table.add_row(row.name, str(row.seeds), *cells)
         print_table(table)
-    if found.aggregates is not None:
+    if found.aggregates is None:
+        click.echo(comparison.NO_AGGREGATES)
+    else:
         click.echo(comparison.SCALE_NOTE)
         for scale in found.aggregates.scales:
             click.echo(scale)

@@ -105,9 +105,9 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
         families: results by method of each family, as for `normalised`.
 
     Returns:
-        The aggregates; None if no method is in all families, or no family can be normalised.
+        The aggregates; None if no trained method is in all families, or none can be normalised.
     """
-    scales, found = [], []
+    scales, found, named = [], [], []
     for family, results in families.items():
         try:
             found.append(normalised(family, results))
@@ -115,17 +115,20 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
             scales.append(str(error))
         else:
             scales.append(found[-1].scale)
-    if not found:
-        return None
-    common = [name for name in found[0].scores if all(name in each.scores for each in found)]
-    if not common:
+            named.append(family_text(family))
+    common = [
+        name
+        for name in (found[0].scores if found else ())
+        if all(name in each.scores for each in found)
+    ]
+    if not set(common) - {RANDOM, UNTRAINED}:
         return None
     by_method = {name: [each.scores[name] for each in found] for name in common}
     common.sort(key=lambda name: -aggregates.iqm(by_method[name]))
     methods = [by_method[name] for name in common]
     fixed = [each.has_all_tasks for each in found]
     statistics = aggregates.estimate(aggregates.summaries, methods, fixed)
-    text = ", ".join(map(family_text, families))
+    text = "; ".join(named)
     drawings = {
         "aggregate": draw_statistics(common, statistics, text),
         "aggregate-profiles": draw_normalised_profiles(common, methods, fixed, text),
@@ -140,19 +143,20 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
 def draw_statistics(names: Sequence[str], statistics: np.ndarray, families: str) -> Drawing:
     """Draw the statistics (3, M, 3) of M methods with their intervals."""
     columns = list(aggregates.STATISTICS)
-    figure = Figure(figsize=(9, 1.1 + 0.32 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.32 * len(names)), layout="constrained")
     texts, rows = method_texts(names), []
     for column, axes in enumerate(figure.subplots(1, len(columns), sharey=True)):
         for number, name in enumerate(names):
             value, low, high = statistics[:, number, column]
             style = method_style(number)
-            axes.plot([low, high], [number] * 2, color=style.colour, linewidth=7, alpha=0.35)
+            axes.hlines(number, low, high, color=style.colour, linewidth=7, alpha=0.35)
             axes.plot(value, number, style.marker, color=style.colour)
             rows.append((name, columns[column], value, low, high))
         axes.set_yticks(range(len(names)), [texts[name] for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         better = "lower" if columns[column] == "optimality gap" else "higher"
-        axes.set_xlabel(f"{columns[column]}, {SCALE} ({better} is better)", fontsize=9)
+        axes.set_title(f"{columns[column]} ({better} is better)", fontsize=9)
+        axes.set_xlabel(SCALE)
         style_axes(axes)
     figure.suptitle(families, fontsize=10)
     caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"

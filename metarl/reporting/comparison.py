@@ -37,6 +37,10 @@ from metarl.training.progress import clock_time
 
 MAX_SEEDS = 1000
 SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
+NO_AGGREGATES = (
+    "No aggregates over families: they need a trained method that every family has, and returns "
+    "above the untrained agent's."
+)
 AGGREGATED = ("k_step", "few_episode")
 """Protocols whose results are aggregated over families: those with one part."""
 
@@ -308,11 +312,15 @@ def write_tables(
                     writer.writerow([family, row.name, row.seeds, x, *cell])
             lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
         lines.append("")
-    if aggregates is not None:
+    if aggregates is None:
+        lines += [NO_AGGREGATES, ""]
+    else:
         columns, *rows = aggregate_table(aggregates)
         lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
         lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+        for name, drawing in aggregates.drawings.items():
+            lines += [f"![{name}]({name}.png)", "", drawing.caption, ""]
     files = out / "comparison.csv", out / "comparison.md"
     for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
         write_atomically(file, content.encode())

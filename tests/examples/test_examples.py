@@ -112,36 +112,6 @@ def test_the_trade_off_of_going_to_one_point(monkeypatch):
     assert 0 < kept < lost / 2
 
 
-def test_the_methods_are_compared(tmp_path, monkeypatch, capsys):
-    """A tiny table of three methods, of which one does not adapt; a second call trains nothing and
-    prints the same."""
-    monkeypatch.syspath_prepend(ROOT)
-    from examples import compare_methods
-
-    names = dict.fromkeys(f"point_nav/{name}" for name in ("maml_trpo", "oracle", "pretrained"))
-    monkeypatch.setattr(compare_methods, "config_names", lambda: names)
-    monkeypatch.setattr(compare_methods, "EVALUATION", {"tasks": 2, "episodes": 2})
-    words = "compare point_nav --iterations 1 --num-tasks 2 --seeds 1 --jobs 1 --out"
-    results = tmp_path / "results"
-    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path), "--results", str(results)])
-    compare_methods.main()
-    first = capsys.readouterr().out
-    lines = [line for line in first.splitlines() if line.startswith("| ")]
-    assert {line.split(" | ")[0] for line in lines[1:]} == {
-        "| maml_trpo",
-        "| oracle",
-        "| pretrained",
-        "| random",
-    }
-    assert "--iterations 2" in next(line for line in lines if "pretrained" in line)
-    assert " | | | | | | " in next(line for line in lines if "oracle" in line)
-    stored = json.loads((results / "methods-point_nav.json").read_text())
-    assert compare_methods.table("point_nav", stored) == first.splitlines()[-len(lines) - 1 :]
-    shutil.rmtree(tmp_path / "point_nav-maml_trpo-seed0" / "evaluation")
-    compare_methods.main()
-    assert capsys.readouterr().out == first
-
-
 def test_a_training_stops_at_the_return_that_is_wanted(tmp_path, monkeypatch, capsys):
     """Evaluated on validation tasks after every second iteration, and the last. A repeated call
     trains nothing and prints the same."""

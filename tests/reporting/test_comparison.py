@@ -10,7 +10,9 @@ import signal
 import pytest
 
 from metarl.cli.main import main
+from metarl.config_files import load_config
 from metarl.reporting import comparison
+from metarl.reporting.style import FORMATS
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
 from tests.training.test_loop import assert_same_outcome
@@ -60,6 +62,36 @@ def test_runs_table_and_report_are_there(whole, capsys):
         returns = [episode for task in part["returns"] for episode in task[1]]
         means.append(sum(returns) / len(returns))
     assert mean == pytest.approx(sum(means) / 2)
+
+
+def test_aggregates_are_there_as_table_and_figures(whole):
+    text = (whole / "comparison.md").read_text()
+    assert "point_nav: 0 is the untrained agent before adaptation (" in text
+    head, _, *table = text[text.index("| method | seeds | IQM |") :].splitlines()
+    assert head == "| method | seeds | IQM | mean | optimality gap |"
+    assert {line.split(" | ")[0] for line in table if line.startswith("| ")} == {
+        "| maml_trpo",
+        "| reptile",
+        "| random",
+    }
+    figures = [path.name for path in whole.glob("aggregate*")]
+    stems = ("aggregate", "aggregate-profiles", "aggregate-improvement")
+    assert sorted(figures) == sorted(f"{stem}.{end}" for stem in stems for end in FORMATS)
+    numbers = list(csv.DictReader((whole / "aggregate.csv").read_text().splitlines()))
+    iqm = {row["method"]: float(row["value"]) for row in numbers if row["statistic"] == "IQM"}
+    assert set(iqm) == {"maml_trpo", "reptile", "random"}
+
+
+def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
+    """An oracle, which does not adapt, plays half as many episodes in an iteration."""
+    names = ["point_nav/maml_trpo", "point_nav/oracle"]
+    settings = {"num_tasks": 3, "num_episodes": 2, "env.horizon": 6}
+    planned = comparison.plan(names, 1, tmp_path, settings, env_steps=200)["point_nav"]
+    assert [job.config.iterations for job in planned] == [200 // 72, 200 // 36]
+    default = comparison.plan(names, 1, tmp_path, settings)["point_nav"]
+    assert [job.config.iterations for job in default] == [
+        load_config(name).iterations for name in names
+    ]
 
 
 def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypatch, capsys):
@@ -140,6 +172,7 @@ def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "point_nav: " in said
     assert "tabular_mdp: " in said
+    assert "No aggregates over families: " in said  # no method is in both
 
 
 @pytest.mark.parametrize(
@@ -154,6 +187,7 @@ def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
         (METHODS, ["--agent.inner.lrr=3"], "--agent.inner.lrr"),
         (METHODS, ["--tasks=0"], "tasks: expected at least 1"),
         (METHODS, ["--split=tset"], "unknown split"),
+        (METHODS, ["--env-steps=5000"], "--iterations: expected it or --env-steps"),
     ],
 )
 def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, more, said):
@@ -163,6 +197,14 @@ def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, mo
     assert said in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_budget_below_one_iteration_is_refused(tmp_path, capsys):
+    sizes = [word for word in TINY if not word.startswith("--iterations")]
+    assert main(["compare", *METHODS, f"--out={tmp_path / 'out'}", *sizes, "--env-steps=71"]) == 2
+    said = "--env-steps: expected at least 72, one iteration of point_nav/maml_trpo, got 71"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_configs_that_cannot_be_compared_are_refused(tmp_path, capsys):
