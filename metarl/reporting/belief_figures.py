@@ -131,7 +131,14 @@ def embeddings(found: TrialBeliefs, family: str = "") -> Drawing:
     texts = task_texts(family, size)
     figure = Figure(figsize=(4 * size + 0.5, 3.4), layout="constrained")
     for number, axes in enumerate(figure.subplots(1, size, squeeze=False)[0]):
-        marks = axes.scatter(*points.T, c=found.tasks[:, number], cmap="viridis", s=20)
+        marks = axes.scatter(
+            *points.T,
+            c=found.tasks[:, number],
+            cmap="viridis",
+            s=20,
+            edgecolors=REFERENCE,
+            linewidths=0.5,
+        )
         figure.colorbar(marks, ax=axes, label=texts[number])
         axes.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)")
         axes.set_ylabel(f"component 2 ({share[1]:.0%})")

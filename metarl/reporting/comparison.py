@@ -259,7 +259,7 @@ def compare(
         result.aggregates = aggregate(results)
     result.files += write_tables(out, result.sections, result.aggregates)
     for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
-        result.files += save_drawing(drawing, out / f"{name}.png")
+        result.files += save_drawing(drawing, out / f"{name}.png")[:1]
     return result
 
 

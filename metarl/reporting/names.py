@@ -98,11 +98,27 @@ SPLITS = {
 }
 
 
+COUNTS = {"tasks": "task", "episodes": "episode", "steps": "adaptation", "trials": "trial"}
+"""What the settings of an evaluation count."""
+
+
+def setting_text(setting: str) -> str:
+    """Return a setting in the name of an evaluation, such as `episodes_5`, as text."""
+    if setting == "deterministic_true":
+        return "deterministic actions"
+    key, _, value = setting.partition("_")
+    if key in COUNTS and value.isdecimal():
+        return f"{value} {COUNTS[key]}{'s' if value != '1' else ''}"
+    return setting.replace("_", " ")
+
+
 def method_text(label: str) -> str:
     """Return the name of a method in a label, such as `maml_trpo, adapted`; what follows the id
     stays, and so does the name of a method of the user's."""
     head = re.split(r" \(|, ", label, maxsplit=1)[0]
     rest = label[len(head) :]
+    for name in PERTURBATIONS:
+        rest = rest.replace(f", {name} ", f", {name.replace('_', ' ')} ")
     for ending, text in ENDINGS.items():
         stem = head.removesuffix(ending)
         if stem != head and stem in METHODS:
@@ -134,6 +150,6 @@ def evaluation_text(name: str) -> str:
     """Return the title of an evaluation by its name, such as `k_step-test-tasks_5`: protocol,
     tasks, and the settings that the name has."""
     protocol, split, *rest = name.split("-")
-    settings = ", ".join(part.replace("_", " ") for part in rest)
+    settings = ", ".join(map(setting_text, rest))
     text = f"{PROTOCOLS.get(protocol, protocol)}, {SPLITS.get(split, split)}"
     return f"{text} ({settings})" if settings else text

@@ -237,7 +237,10 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
             axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)
         else:
             colours = result.by_task[:, -1]
-            points = axes.scatter(*result.tasks.T, c=colours, s=34, cmap="viridis", **limits)
+            edge = {"edgecolors": REFERENCE, "linewidths": 0.5}  # for a dark page
+            points = axes.scatter(
+                *result.tasks.T, c=colours, s=34, cmap="viridis", **limits, **edge
+            )
             axes.set_aspect("equal")
     panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])
     if points is not None:

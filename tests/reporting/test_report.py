@@ -21,6 +21,7 @@ from metarl.reporting.pooling import (
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
 from metarl.reporting.report_figures import interpolate, moving_mean
+from metarl.reporting.report_lead import count_text, title
 from metarl.reporting.summary import read_results, read_summaries
 from metarl.rollout.failures import Failure
 from metarl.training.loop import train
@@ -137,7 +138,22 @@ def test_the_model_card_says_what_the_policy_is(files):
 
 def test_a_report_of_a_run_that_was_not_evaluated(tmp_path):
     files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
-    assert f"Not evaluated yet: metarl evaluate {tmp_path / 'run'}" in files[0].read_text()
+    page = files[0].read_text()
+    assert f"Not evaluated yet: metarl evaluate {tmp_path / 'run'}" in page
+    assert re.search(
+        r'<p class="lead">Trained for 3 iterations \(216 env steps\); the return', page
+    )
+
+
+def test_a_title_names_the_first_methods():
+    assert title(["a", "b", "c"]) == "a, b, c"
+    assert title(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_numbers_of_things():
+    assert count_text(1, "adaptations") == "1 adaptation"
+    assert count_text(1, "episodes of experience") == "1 episode of experience"
+    assert count_text(3, "adaptations") == "3 adaptations"
 
 
 def test_writing_again_replaces(runs, files):

@@ -239,6 +239,7 @@ def test_everything_that_comes_with_the_package_has_a_name():
         ("maml_trpo_tuned", "MAML-TRPO, tuned"),
         ("maml_trpo (agent.inner.lr: 0.1)", "MAML-TRPO (agent.inner.lr: 0.1)"),
         ("rl2, nominal", "RL², nominal"),
+        ("rl2, action_delay 4", "RL², action delay 4"),
         ("random (untrained)", "Random (untrained)"),
         ("mine", "mine"),
         ("mine_tuned", "mine_tuned"),
@@ -256,6 +257,9 @@ def test_two_methods_never_have_the_same_name():
 
 def test_names_of_evaluations():
     assert names.evaluation_text("k_step-test") == "Adaptation, test tasks"
-    assert names.evaluation_text("few_episode-validation-tasks_5-trials_2") == (
-        "Episodes of experience, validation tasks (tasks 5, trials 2)"
+    assert names.evaluation_text("few_episode-validation-tasks_5-trials_1-deterministic_true") == (
+        "Episodes of experience, validation tasks (5 tasks, 1 trial, deterministic actions)"
+    )
+    assert names.evaluation_text("k_step-custom-tasks_2_5f3a9c1e") == (
+        "Adaptation, tasks of your own (tasks 2 5f3a9c1e)"
     )
