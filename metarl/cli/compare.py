@@ -65,7 +65,7 @@ def compare(
     """
     from rich.table import Table
 
-    from metarl.reporting import comparison
+    from metarl.reporting import comparison, comparison_tables
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
@@ -86,16 +86,18 @@ def compare(
         click.echo(f"{family}: {section.about}")
         table = Table(*("method", "seeds", *(f"{section.x_label}: {x}" for x in section.x)))
         for row in section.rows:
-            cells = ("" if cell is None else comparison.cell_text(cell) for cell in row.cells)
+            cells = (
+                "" if cell is None else comparison_tables.cell_text(cell) for cell in row.cells
+            )
             table.add_row(row.name, str(row.seeds), *cells)
         print_table(table)
     if found.aggregates is None:
-        click.echo(comparison.NO_AGGREGATES)
+        click.echo(comparison_tables.NO_AGGREGATES)
     else:
-        click.echo(comparison.SCALE_NOTE)
+        click.echo(comparison_tables.SCALE_NOTE)
         for scale in found.aggregates.scales:
             click.echo(scale)
-        columns, *rows = comparison.aggregate_table(found.aggregates)
+        columns, *rows = comparison_tables.aggregate_table(found.aggregates)
         table = Table(*columns)
         for row in rows:
             table.add_row(*row)

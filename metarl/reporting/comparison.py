@@ -3,9 +3,7 @@ are put into one report and one table per family, and into aggregates over the f
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.aggregates import STATISTICS
 from metarl.core.errors import ConfigError, UserError, check, check_amount
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
@@ -23,24 +20,19 @@ from metarl.evaluation.result import Evaluation
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.aggregates import Aggregates, aggregate
+from metarl.reporting.comparison_tables import write_tables
 from metarl.reporting.pooling import comparable, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import save_drawing
 from metarl.reporting.summary import read_summaries
 from metarl.rollout.sampler_config import SamplerConfig
-from metarl.runs.atomic_io import write_atomically
 from metarl.runs.identity import settings_digest
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
 
 MAX_SEEDS = 1000
-SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
-NO_AGGREGATES = (
-    "No aggregates over families: they need a trained method that every family has, and returns "
-    "above the untrained agent's."
-)
 AGGREGATED = ("k_step", "few_episode")
 """Protocols whose results are aggregated over families: those with one part."""
 
@@ -289,56 +281,3 @@ def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> Non
         if whole and methods[job.config.method].get("iteration") == job.config.iterations:
             return
     evaluate_run(job.folder, against=against, **settings)
-
-
-def write_tables(
-    out: Path, sections: Mapping[str, Section], aggregates: Aggregates | None
-) -> list[Path]:
-    """Write the returns of all families as CSV and as Markdown, there with the aggregates too, and
-    return the files."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
-    lines: list[str] = []
-    for family, section in sections.items():
-        lines += [f"{family}, {section.name}: {section.about}", ""]
-        lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
-        lines.append("|" + "---|" * (2 + len(section.x)))
-        for row in section.rows:
-            cells = []
-            for x, cell in zip(section.x, row.cells, strict=True):
-                cells.append("" if cell is None else cell_text(cell))
-                if cell is not None:
-                    writer.writerow([family, row.name, row.seeds, x, *cell])
-            lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
-        lines.append("")
-    if aggregates is None:
-        lines += [NO_AGGREGATES, ""]
-    else:
-        columns, *rows = aggregate_table(aggregates)
-        lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
-        lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
-        for name, drawing in aggregates.drawings.items():
-            lines += [f"![{name}]({name}.png)", "", drawing.caption, ""]
-    files = out / "comparison.csv", out / "comparison.md"
-    for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
-        write_atomically(file, content.encode())
-    return [*files]
-
-
-def aggregate_table(aggregates: Aggregates) -> list[list[str]]:
-    """Return the rows of the table of aggregates, its head first."""
-    rows = [["method", "seeds", *STATISTICS]]
-    for place, (name, seeds) in enumerate(zip(aggregates.methods, aggregates.seeds, strict=True)):
-        numbers = aggregates.statistics[:, place].T
-        cells = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in numbers]
-        rows.append([name, str(seeds), *cells])
-    return rows
-
-
-def cell_text(cell: Any) -> str:
-    """Return the mean return of a cell of a section, with its interval if there is one."""
-    if cell.low != cell.low:
-        return f"{cell.mean:.1f}"
-    return f"{cell.mean:.1f} ({cell.low:.1f} to {cell.high:.1f})"

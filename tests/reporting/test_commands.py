@@ -30,7 +30,7 @@ def test_the_commands_of_a_report_repeat_its_numbers(tmp_path):
         assert main(["evaluate", name, *little[1:], *own]) == 0
         assert main(["report", name]) == 0
         page = (folder / "report" / "report.html").read_text()
-        block = re.search(r"repeat this</h2>.*?<pre>(.*?)</pre>", page, re.DOTALL)[1]
+        block = re.search(r"repeat this</h2>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1]
         lines = html.unescape(block).splitlines()
         assert len(lines) == 5
         for line in lines:

@@ -58,7 +58,7 @@ def test_runs_of_one_experiment_have_the_name_of_their_method(runs):
 
 def test_a_report_shows_each_group_with_its_own_seeds(runs, tmp_path):
     page = write_report(runs, tmp_path / "page")[0].read_text()
-    rows = re.findall(r"<tr><td>(maml_trpo \([^<]*\))</td><td>(\d)</td>", page)
+    rows = re.findall(r'<tr><th scope="row">(MAML-TRPO \([^<]*\))</th><td>(\d)</td>', page)
     seeds = {frozenset(as_sets(name)): int(count) for name, count in rows}
     assert seeds == {frozenset(as_sets(name)): len(each) for name, each in NAMES.items()}
     (name,) = {each for run in read_summaries(runs) for each in run.evaluations}

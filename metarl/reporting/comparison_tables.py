@@ -1,0 +1,73 @@
+"""The tables of a comparison: returns by family, and aggregates over families."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarl.core.aggregates import STATISTICS
+from metarl.reporting.aggregates import Aggregates
+from metarl.reporting.report_sections import Section
+from metarl.runs.atomic_io import write_atomically
+
+SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
+NO_AGGREGATES = (
+    "No aggregates over families: they need a trained method that every family has, and returns "
+    "above the untrained agent's."
+)
+
+
+def write_tables(
+    out: Path, sections: Mapping[str, Section], aggregates: Aggregates | None
+) -> list[Path]:
+    """Write the returns of all families as CSV and as Markdown, there with the aggregates too, and
+    return the files."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
+    lines: list[str] = []
+    for family, section in sections.items():
+        lines += [f"{family}, {section.name}: {section.about}", ""]
+        lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
+        lines.append("|" + "---|" * (2 + len(section.x)))
+        for row in section.rows:
+            cells = []
+            for x, cell in zip(section.x, row.cells, strict=True):
+                cells.append("" if cell is None else cell_text(cell))
+                if cell is not None:
+                    writer.writerow([family, row.name, row.seeds, x, *cell])
+            lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
+        lines.append("")
+    if aggregates is None:
+        lines += [NO_AGGREGATES, ""]
+    else:
+        columns, *rows = aggregate_table(aggregates)
+        lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
+        lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+        for name, drawing in aggregates.drawings.items():
+            lines += [f"![{name}]({name}.png)", "", drawing.caption, ""]
+    files = out / "comparison.csv", out / "comparison.md"
+    for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
+        write_atomically(file, content.encode())
+    return [*files]
+
+
+def aggregate_table(aggregates: Aggregates) -> list[list[str]]:
+    """Return the rows of the table of aggregates, its head first."""
+    rows = [["method", "seeds", *STATISTICS]]
+    for place, (name, seeds) in enumerate(zip(aggregates.methods, aggregates.seeds, strict=True)):
+        numbers = aggregates.statistics[:, place].T
+        cells = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in numbers]
+        rows.append([name, str(seeds), *cells])
+    return rows
+
+
+def cell_text(cell: Any) -> str:
+    """Return the mean return of a cell of a section, with its interval if there is one."""
+    if cell.low != cell.low:
+        return f"{cell.mean:.1f}"
+    return f"{cell.mean:.1f} ({cell.low:.1f} to {cell.high:.1f})"
