@@ -27,6 +27,19 @@ def test_interquartile_mean_is_that_of_the_middle_half():
     values = np.array([-100.0, 1, 2, 3, 4, 5, 6, 1000])
     assert interquartile_mean(values) == 3.5
     assert interquartile_mean(np.stack([values, 2 * values])).tolist() == [3.5, 7.0]
+    assert np.isnan(
+        interquartile_mean(np.array([[1.0, np.nan, 2.0], [1.0, 2.0, 3.0]]))
+    ).tolist() == [
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 40, 333])
+def test_the_interquartile_mean_is_scipys_to_the_bit(count):
+    values = np.random.default_rng(count).normal(scale=1e3, size=(2, count, 3)).swapaxes(1, 2)
+    expected = stats.trim_mean(values, 0.25, axis=-1)
+    assert interquartile_mean(values).tolist() == np.asarray(expected).tolist()
 
 
 @pytest.mark.parametrize("shape", [(1, 20), (5, 1)], ids=["one run", "one task"])
