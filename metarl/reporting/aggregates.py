@@ -202,6 +202,6 @@ def draw_improvements(names: Sequence[str], chances: np.ndarray, families: str) 
     figure.suptitle(families, fontsize=10)
     caption = (
         f"The probability that a run of the method of a row is better than one of the method of a "
-        f"column on a random task of {families}. {BOOTSTRAP}"
+        f"column on a random task of {families}. The CSV has bootstrap intervals."
     )
     return Drawing(figure, caption, ("better", "than", "probability", "low", "high"), rows)
