@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-RUN = Path(__file__).parents[1] / "docs/results/runs/half_cheetah_dir-maml_trpo_gymnasium"
+RUN = "pretrained/half_cheetah_dir"
 
 
 class Backward(gymnasium.Wrapper):

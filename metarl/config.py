@@ -19,6 +19,7 @@ from metarl.agents import (
     make_agent,
     make_agent_config,
 )
+from metarl.agents.base import AgentState
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.config_sections import TrackingConfig, ValidationConfig
 from metarl.core.errors import ConfigError, check, check_amount
@@ -155,16 +156,7 @@ class Config(Section):
             UserError: if the checkpoint does not fit the config.
             EpisodeDiverged: as `measure_observations`, without `state`.
         """
-        setup = AgentSetup(
-            observation_space=self.env.observation_space,
-            action_space=self.env.action_space,
-            adaptation_steps=self.sampling.num_adaptations,
-            rng=make_rng(self.seed, Purpose.INITIALISE),
-            device=torch.device(self.device),
-            num_threads=self.num_threads,
-            task_dim=math.prod(self.env.task_space.shape),
-        )
-        agent = make_agent(self.agent, setup, state)
+        agent = make_agent(self.agent, self._agent_setup(), state)
         if state is None and isinstance(agent, NormalizedAgent):
             measure_observations(
                 agent,
@@ -175,6 +167,25 @@ class Config(Section):
                 stops=self.on_failure == "stop",
             )
         return agent
+
+    def untrained_state(self) -> AgentState:
+        """Return the state of an untrained agent, whose observations have not been measured.
+
+        Raises:
+            ConfigError: if the device is not available.
+        """
+        return make_agent(self.agent, self._agent_setup()).state_dict()
+
+    def _agent_setup(self) -> AgentSetup:
+        return AgentSetup(
+            observation_space=self.env.observation_space,
+            action_space=self.env.action_space,
+            adaptation_steps=self.sampling.num_adaptations,
+            rng=make_rng(self.seed, Purpose.INITIALISE),
+            device=torch.device(self.device),
+            num_threads=self.num_threads,
+            task_dim=math.prod(self.env.task_space.shape),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, including defaults, as nested dicts and lists."""

@@ -28,6 +28,12 @@ class WarmStart:
     left: tuple[str, ...]
 
 
+def is_parameter(config: AgentConfig, name: str) -> bool:
+    """Return whether a tensor of an agent's state is a meta-parameter, or a constant measured
+    before training, and not the state of an optimiser."""
+    return name.startswith(PREFIX) or config.may_transfer(name)
+
+
 def take_parameters(config: AgentConfig, own: AgentState, other: Mapping[str, Any]) -> WarmStart:
     """Return the state of a new agent with the meta-parameters of another agent.
 
@@ -44,7 +50,7 @@ def take_parameters(config: AgentConfig, own: AgentState, other: Mapping[str, An
             has a needed tensor that the new agent does not have; names the first one.
     """
     names = sorted(own.keys() | other.keys())
-    offered = [name for name in names if name.startswith(PREFIX) or config.may_transfer(name)]
+    offered = [name for name in names if is_parameter(config, name)]
     for name in offered:
         found, wanted = (shape_text(each.get(name)) for each in (other, own))
         if found != wanted and config.must_transfer(name):

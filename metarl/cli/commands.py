@@ -20,7 +20,10 @@ from metarl.core.errors import UserError, check
 MAX_ROWS = 64  # tasks of a video
 
 run_argument = click.argument(
-    "run", expose_value=False, help="A run's folder.", shell_complete=complete_run
+    "run",
+    expose_value=False,
+    help="A run's folder, or a name of metarl list pretrained.",
+    shell_complete=complete_run,
 )
 checkpoint_option = click.option(
     "--checkpoint",

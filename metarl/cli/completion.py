@@ -37,10 +37,13 @@ def complete_family(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
 
 
 def complete_run(ctx: Any, param: Any, text: str) -> list[CompletionItem]:
-    """Complete folders of runs, by default in the folder `runs`; if none matches, any folder."""
+    """Complete folders of runs, by default in the folder `runs`, and names of the agents that come
+    with metarl; if none matches, any folder."""
+    from metarl.runs.pretrained import pretrained_names
+
     folder = Path(text.rpartition("/")[0] or ("/" if text.startswith("/") else "runs"))
     runs = (str(path.parent) for path in sorted(folder.glob("*/config.yaml")))
-    return starting(runs, text, "dir")
+    return starting([*runs, *pretrained_names()], text, "dir")
 
 
 def starting(names: Iterable[str], text: str, otherwise: str) -> list[CompletionItem]:

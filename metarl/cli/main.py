@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from metarl.cli import commands, compare, tools, train, tune  # noqa: F401 (they add themselves to the group)
+from metarl.cli import commands, compare, package, tools, train, tune  # noqa: F401 (they add themselves to the group)
 from metarl.cli.group import cli
 from metarl.cli.parser import print_error, usage_message
 from metarl.core.errors import UserError

@@ -68,11 +68,11 @@ def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
 
 
-@cli.command("list", cls=Command, short_help="List families, configs or runs.")
-@click.argument("kind", type=Choice(["families", "configs", "runs"]))
+@cli.command("list", cls=Command, short_help="List families, configs, agents or runs.")
+@click.argument("kind", type=Choice(["families", "configs", "pretrained", "runs"]))
 @click.option("--runs", type=FILE, default=Path("runs"), metavar="DIR", help="The folder of runs.")
 def show_list(kind: str, runs: Path) -> int:
-    """List the task families, the configs, or the runs."""
+    """List the task families, the configs, the agents that come with metarl, or the runs."""
     from metarl.reporting import tables
 
     print_table(tables.runs(runs) if kind == "runs" else getattr(tables, kind)())

@@ -17,6 +17,7 @@ from metarl.evaluation.protocols import PROTOCOLS, check_protocol
 from metarl.evaluation.result import Evaluation, part_label
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
+from metarl.runs.pretrained import run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.run import Run
 
@@ -63,7 +64,7 @@ def evaluate_run(
     """Evaluate a run and its baselines on the same tasks, and write the result file.
 
     Args:
-        directory: the run's folder.
+        directory: the run's folder, or `pretrained/NAME`.
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
         split, tasks, episodes, steps, seed, deterministic, trials: as in
@@ -72,7 +73,8 @@ def evaluate_run(
             or the latest checkpoint of another run, given by its folder, or by its method if it has
             the same parent folder. A run whose method is called `random` is given by its folder.
         out: the result file, a new one that ends in .json, or a folder for it; by default the
-            folder `evaluation` of the run. A report shows the results in this default folder.
+            folder `evaluation` of the run, or of `runs/pretrained/NAME`. A report shows the results
+            in this default folder.
         on_agent: called with the label of each agent before its evaluation; returns the `on_step`
             of `EvaluationConfig`.
         overrides: values that replace values of the run's config, such as device="cpu".
@@ -110,7 +112,7 @@ def evaluate_run(
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
-    file = result_path(out or run.directory / "evaluation", stem)
+    file = result_path(out or run.output / "evaluation", stem)
     results_by_label = {}
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
@@ -191,7 +193,8 @@ def load_baseline(
 
 def find_folder(name: str, run: Run) -> Path:
     """Return the folder of a baseline that is given by its folder, or by its method."""
-    return Path(name) if Path(name).is_dir() else find_sibling_run(run, name)
+    folder = run_folder(name)
+    return folder if folder.is_dir() else find_sibling_run(run, name)
 
 
 def find_sibling_run(run: Run, method: str) -> Path:

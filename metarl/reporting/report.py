@@ -19,6 +19,7 @@ from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, printable
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands, shell_path
+from metarl.reporting.hub import front_matter
 from metarl.reporting.names import (
     evaluation_text,
     family_text,
@@ -110,29 +111,19 @@ def render(summaries: Sequence[RunSummary], content: Mapping[str, Any]) -> tuple
         content: their `sections`, `beliefs`, `figures`, and `drawings`, which are the figures as
             elements of the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metarl.reporting", "templates"),
-        autoescape=lambda name: bool(name and name.endswith(".html")),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     sections: Sequence[Section] = content["sections"]
     methods = [summary.method for summary in summaries]
     labels = dict.fromkeys([*methods, *(row.name for each in sections for row in each.rows)])
     texts = method_texts(labels)
-    environment.filters |= {
-        "number": format_number,
-        "markdown": escape_markdown,
+    templates = environment()
+    templates.filters |= {
         "method": lambda label: texts.get(label, label),
         "family": family_text,
         "evaluation": evaluation_text,
     }
-    config = summaries[0].values
     variables: dict[str, Any] = {
         **content,
-        "summaries": summaries,
-        "family": summaries[0].run.config.env,
+        **card_variables(summaries, sections),
         "title": title([texts[method] for method in dict.fromkeys(methods)]),
         "lead": lead(summaries, sections, texts),
         "differences": config_differences(summaries),
@@ -142,11 +133,37 @@ def render(summaries: Sequence[RunSummary], content: Mapping[str, Any]) -> tuple
         "videos": [embed_video(path) for summary in summaries for path in summary.videos],
         "commands": [line for summary in summaries for line in commands(summary)],
         "max_events": MAX_EVENTS,
-        "folder": shell_path(summaries[0].run.directory),
-        "config": {key: printable(format_value(value)) for key, value in config.items()},
     }
-    page = environment.get_template(PAGE).render(variables)
-    return page.lstrip(), environment.get_template(MODEL_CARD).render(variables)
+    page = templates.get_template(PAGE).render(variables)
+    return page.lstrip(), templates.get_template(MODEL_CARD).render(variables)
+
+
+def environment() -> jinja2.Environment:
+    """Return the templates of pages and model cards."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("metarl.reporting", "templates"),
+        autoescape=lambda name: bool(name and name.endswith(".html")),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters |= {"number": format_number, "markdown": escape_markdown}
+    return made
+
+
+def card_variables(summaries: Sequence[RunSummary], sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the variables of the model card of the first run."""
+    first = summaries[0]
+    return {
+        "summaries": summaries,
+        "family": first.run.config.env,
+        "sections": sections,
+        "folder": shell_path(first.run.directory),
+        "config": {key: printable(format_value(value)) for key, value in first.values.items()},
+        "front_matter": front_matter(first, first.name),
+        "name": first.name,
+        "packaged": False,
+    }
 
 
 def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:

@@ -100,6 +100,8 @@ def read_summary(directory: Path) -> RunSummary:
         UserError: if it is no run's folder, holds no iteration yet, or a file cannot be read.
     """
     run = Run.open(directory)
+    if run.packaged:
+        raise UserError(f"{directory}: has weights without logs; expected a run that was trained")
     # The two lines of an iteration are written one after the other: timings may lag behind.
     pairs = list(zip(run.metrics(), run.timings(), strict=False))
     lines = [metrics for metrics, _ in pairs]

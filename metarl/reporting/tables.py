@@ -19,6 +19,8 @@ from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
 from metarl.envs import FAMILIES, TaskFamily, make_family
 from metarl.envs.contract import UNAVAILABLE, Check
+from metarl.reporting.hub import card_results
+from metarl.runs.pretrained import pretrained_names
 from metarl.runs.run import Run
 from metarl.training.progress import format_count, format_return
 
@@ -103,6 +105,22 @@ def measured_cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
     low, high = row["interval"]
     reached = f"{row['return']:.3g} ({low:.3g} to {high:.3g}) [{row['seeds']}]"
     return "-".join(map(str, times)), reached
+
+
+def pretrained() -> Table:
+    """Return a table of the agents that come with metarl, with the results of their cards."""
+    made = empty_table("agent", "method", "before -> after adaptations", "size", "what to do")
+    for name, folder in pretrained_names().items():
+        config = Run.open(folder).config
+        means = card_results((folder / "README.md").read_text(encoding="utf-8"))
+        made.add_row(
+            name,
+            cell(config.method),
+            " -> ".join(map(format_return, means)),
+            f"{folder_size(folder) / 1e3:.0f} kB",
+            escape(first_paragraph(type(config.env))),
+        )
+    return made
 
 
 def runs(folder: Path) -> Table:

@@ -15,7 +15,7 @@ from uuid import uuid4
 from metarl.config import Config
 from metarl.config_files import make_config, read_values
 from metarl.config_upgrade import upgrade
-from metarl.core.errors import StorageError, UserError, nearest, warn
+from metarl.core.errors import ConfigError, StorageError, UserError, nearest, warn
 from metarl.envs.gymnasium_env import TaskEnv, task_env
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
@@ -24,7 +24,9 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
+from metarl.runs.package import WEIGHTS, read_weights
 from metarl.runs.packed import DamagedFile, number_in
+from metarl.runs.pretrained import PREFIX, is_pretrained, output_folder, run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.replay_log import ReplayLog
 from metarl.runs.untrusted import check_code, check_links
@@ -106,14 +108,14 @@ class Run(RunLogs):
         errors.
 
         Args:
-            directory: the run's folder.
+            directory: the run's folder, or `pretrained/NAME`.
             overrides: values that replace values of the config, such as device="cpu".
 
         Raises:
             UserError: if the folder contains no run, a link leads out of the folder, or the config
                 names code in the folder.
         """
-        directory = Path(directory)
+        directory = run_folder(directory)
         path = directory / "config.yaml"
         if not path.is_file():
             siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
@@ -124,7 +126,13 @@ class Run(RunLogs):
         check_links(directory)
         data = upgrade(read_values(path))
         check_code(directory, data)
-        return cls(directory, make_config(data, str(path), overrides))
+        config = make_config(data, str(path), overrides)
+        if is_pretrained(directory) and config.tracking.trackers:
+            raise ConfigError(
+                f"--tracking.trackers: {PREFIX}{directory.name} is not tracked, as its folder belongs to "
+                f"the installation; copy {directory}, and name the copy"
+            )
+        return cls(directory, config)
 
     def write_config(self) -> None:
         """Write the config, which may replace another one.
@@ -142,6 +150,28 @@ class Run(RunLogs):
             UserError: if it cannot be read.
         """
         return read_origin(self.directory / "provenance.json")
+
+    @property
+    def output(self) -> Path:
+        """The folder for results of evaluations, which may not exist; see `output_folder`."""
+        return output_folder(self.directory)
+
+    @property
+    def packaged(self) -> bool:
+        """Whether the folder is a package: weights without logs; see `metarl.runs.package`."""
+        return (self.directory / WEIGHTS).is_file() and not self.checkpoints.exists()
+
+    def check_trainable(self) -> None:
+        """Check that the run can be continued.
+
+        Raises:
+            UserError: if it is a package.
+        """
+        if self.packaged:
+            raise UserError(
+                f"{self.directory}: has weights, but nothing to continue from; begin a new run "
+                f"from them: metarl train CONFIG --init-from {self.directory}"
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -259,6 +289,11 @@ class Run(RunLogs):
         Raises:
             UserError: if the checkpoint is missing or damaged.
         """
+        if self.packaged:
+            only = f"{self.directory}: has one set of weights; expected the checkpoint latest"
+            if name != "latest":
+                raise UserError(f"{only}, got {name}")
+            return read_weights(self.directory / WEIGHTS, self.config)
         if name == "latest" and (state := self.latest()) is not None:
             return state
         if name == "average" and (kept := [path for path in self._kept() if number_in(path)]):

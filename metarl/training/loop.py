@@ -167,6 +167,7 @@ class Trainer:
     def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
         """Open an interrupted run; see `resume`."""
         begun = Run.open(Path(directory))
+        begun.check_trainable()
         run = open_to_continue(begun, overrides)
         check_trackers(run.config)
         return cls(run, begun=begun.config)
@@ -180,6 +181,7 @@ class Trainer:
         if is_free(directory):
             return cls.create(config, directory, init_from)
         begun = Run.open(directory)
+        begun.check_trainable()
         check_same_run(begun, config)
         check_same_origin(begun, config, init_from)
         check_trackers(config)

@@ -28,8 +28,8 @@ def completions(monkeypatch, capsys):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_flags_and_values(completions, shell):
-    commands = "bench check-env compare evaluate list render report setup train tune"
-    assert completions("metarl ", shell) == commands.split()
+    names = "bench check-env compare evaluate list package render report setup train tune"
+    assert completions("metarl ", shell) == names.split()
     assert completions("metarl train point_nav/maml_trpo --agent.outer.up", shell) == [
         "--agent.outer.update"
     ]
@@ -65,7 +65,10 @@ def test_folders_of_runs_are_completed(completions, tmp_path, monkeypatch):
         if name != "none":
             (tmp_path / "runs" / name / "config.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    assert completions("metarl evaluate ") == ["runs/one", "runs/other"]
+    assert completions("metarl evaluate ")[:2] == ["runs/one", "runs/other"]
+    assert completions("metarl evaluate pretrained/half_cheetah_d") == [
+        "pretrained/half_cheetah_dir"
+    ]
     assert completions("metarl render runs/ot") == ["runs/other"]
     assert completions("metarl train --resume runs/on") == ["runs/one"]
     assert completions(f"metarl report {tmp_path}/runs/on") == [f"{tmp_path}/runs/one"]

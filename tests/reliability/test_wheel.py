@@ -97,6 +97,16 @@ def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     assert version == f"{declared()['version']}\n"
     assert "half_cheetah_vel/maml_trpo" in run([command, "list", "configs"], elsewhere, env)
     run([command, "train", "half_cheetah_vel/maml_trpo", "--dry-run"], elsewhere, env)
+    assert "pretrained/half_cheetah_dir" in run([command, "list", "pretrained"], elsewhere, env)
+    sizes = ["--tasks", "2", "--episodes", "2", "--steps", "1"]
+    shown = run([command, "evaluate", "pretrained/half_cheetah_dir", *sizes], elsewhere, env)
+    assert "runs/pretrained/half_cheetah_dir/evaluation/" in shown
+    assert list((elsewhere / "runs/pretrained/half_cheetah_dir/evaluation").glob("*.json"))
+    adapt = (
+        "import metarl; name = 'pretrained/point_nav'; env = metarl.Run.open(name).make_env();"
+        "print(metarl.adapt(name, env, episodes=2).to_torch())"
+    )
+    assert "GaussianModule" in run([python, "-c", adapt], elsewhere, env)
 
 
 def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
@@ -104,7 +114,9 @@ def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
     for path in (REPO / "configs").rglob("*.yaml"):
         assert f"metarl/{path.relative_to(REPO).as_posix()}" in names
     needed = {"metarl/reporting/templates/report.html", "metarl/reporting/templates/model_card.md"}
-    needed.add("metarl/configs/measured.json")
+    needed |= {"metarl/configs/measured.json", "metarl/py.typed"}
+    for path in (REPO / "metarl" / "pretrained").glob("*/*"):
+        needed.add(path.relative_to(REPO).as_posix())
     assert {*needed, "metarl/envs/external/meta_world_requirements.txt"} <= names.keys()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"metarl"}

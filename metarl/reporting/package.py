@@ -1,0 +1,74 @@
+"""`metarl package`: the weights of a run with a model card, to be given away or uploaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metarl.core.errors import UserError, check
+from metarl.core.parsing import format_value, printable
+from metarl.core.schema_keys import by_path
+from metarl.reporting.hub import UNKNOWN_LICENSE, front_matter, plain_name
+from metarl.reporting.report import card_variables, environment
+from metarl.reporting.report_sections import evaluation_names, make_section
+from metarl.reporting.summary import read_summary
+from metarl.runs.atomic_io import wrap_os_errors, write_atomically
+from metarl.runs.package import WEIGHTS, packaged_config, write_weights
+from metarl.runs.pretrained import PREFIX, is_pretrained
+from metarl.runs.run import Run, encode
+
+CARD = "README.md"
+
+
+def package(
+    directory: Path,
+    out: Path,
+    *,
+    checkpoint: str = "latest",
+    license_id: str = UNKNOWN_LICENSE,
+    name: str = "",
+) -> list[Path]:
+    """Write a package of a run: weights, config, provenance and a model card.
+
+    Args:
+        directory: the run's folder, whose evaluations are in the card.
+        out: a new or an empty folder.
+        checkpoint: the checkpoint whose weights are taken.
+        license_id: the license of the weights, as the Hugging Face hub writes it.
+        name: name of the model on the card; by default that of `out`.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: if the run or the checkpoint cannot be read, or `out` is in use.
+        StorageError: if a file cannot be written.
+    """
+    check(license_id.isprintable(), "--license", "printable text", license_id)
+    summary = read_summary(directory)
+    state = summary.run.load(checkpoint)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"--out: {out} exists already; expected a new folder")
+    config = packaged_config(summary.run.config)
+    with wrap_os_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    name = printable(name or out.resolve().name)
+    own = Run(out, config)
+    sections = [make_section([summary], each) for each in evaluation_names([summary])]
+    variables: dict[str, Any] = {
+        **card_variables([summary], sections),
+        "front_matter": front_matter(summary, name, license_id),
+        "name": name,
+        "folder": f"{PREFIX}{out.name}" if is_pretrained(out) else plain_name(name, ""),
+        "packaged": True,
+        "downloaded": not is_pretrained(out),
+        "iteration": state.iteration,
+        "config": {key: format_value(value) for key, value in by_path(config.to_dict()).items()},
+    }
+    card = environment().get_template("model_card.md").render(variables)
+    facts = {key: summary.provenance[key] for key in ("processor", "versions")}
+    write_weights(out / WEIGHTS, config, state)
+    write_atomically(out / "provenance.json", encode(facts))
+    write_atomically(out / CARD, card.encode())
+    own.write_config()  # last, since a folder with a config is that of a run
+    return [out / each for each in (WEIGHTS, "config.yaml", CARD, "provenance.json")]
