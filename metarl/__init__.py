@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from metarl.evaluation.adapted import adapt
     from metarl.evaluation.evaluate import evaluate, load
     from metarl.evaluation.result import Evaluation
+    from metarl.reporting.results import evaluations
     from metarl.reporting.video.adaptation import adaptation_video as render
     from metarl.runs.run import Run
     from metarl.training.callbacks import Callback
     from metarl.training.loop import resume, train
+
+    __version__: str
 
 __all__ = [
     "Callback",
@@ -35,6 +38,7 @@ __all__ = [
     "UserError",
     "adapt",
     "evaluate",
+    "evaluations",
     "load",
     "load_config",
     "render",
@@ -51,6 +55,7 @@ _HOMES = {
     "UserError": "metarl.core.errors:UserError",
     "adapt": "metarl.evaluation.adapted:adapt",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
+    "evaluations": "metarl.reporting.results:evaluations",
     "load": "metarl.evaluation.evaluate:load",
     "load_config": "metarl.config_files:load_config",
     "render": "metarl.reporting.video.adaptation:adaptation_video",
@@ -58,11 +63,15 @@ _HOMES = {
     "train": "metarl.training.loop:train",
 }
 
+_MODULES = ("adaptation", "envs")
+
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use: torch, MuJoCo and W&B take seconds, and `metarl --version` needs none.
     if name == "__version__":
         return importlib.metadata.version("metarl-torch")
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
@@ -70,4 +79,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    own = {name for name in globals() if name.startswith("__")}
+    return sorted({*own, *__all__, "__version__", *_MODULES})

@@ -21,11 +21,20 @@ SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of conf
 MEASURED = "measured.json"  # cost and return of some configs (examples/reproduce/measured.py)
 
 
-def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
-    """Read a config by path or by name, such as `half_cheetah_vel/maml_trpo`.
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    /,
+    base: str | os.PathLike[str] | Config | None = None,
+    **overrides: Any,
+) -> Config:
+    """Read a config by path or by name, such as `half_cheetah_vel/maml_trpo`; or make one of plain
+    values.
 
     Args:
-        name: a YAML file, or the name of a config of the package.
+        source: a YAML file, the name of a config of the package, or values by key: nested, as in
+            YAML, or with dotted keys such as "agent.inner.lr".
+        base: a config, by path or by name or itself, in which values by key replace those given;
+            None for the defaults.
         overrides: values that replace values of the file, by key. A key of a section is given as
             `**{"agent.inner.lr": 0.2}`; the keys in `ALIASES` have short names.
 
@@ -33,7 +42,33 @@ def load_config(name: str | os.PathLike[str], /, **overrides: Any) -> Config:
         ConfigError: if the config does not exist, is not valid YAML, or has an invalid key or
             value; gives the file or the key, the expected value, and the nearest valid name.
     """
-    return make_config(read_config(name), str(name), overrides)
+    if not isinstance(source, Mapping):
+        if base is not None:
+            raise ConfigError(f"base: goes with values by key, got the config {source}")
+        return make_config(read_config(source), str(source), overrides)
+    data: dict[str, Any] = {}
+    if base is not None:
+        data = base.to_dict() if isinstance(base, Config) else read_config(base)
+    for name, value in source.items():
+        path = ALIASES.get(name, name).split(".") if isinstance(name, str) else [name]
+        for key in reversed(path[1:]):
+            value = {key: value}
+        if path[0] == "env" and isinstance(value, str):  # a family by name, with its defaults
+            value = {"family": value}
+            data.pop("env", None)
+        data = merged(data, {path[0]: value})
+    return make_config(data, "config", overrides)
+
+
+def merged(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with some of them replaced, key by key."""
+    found = dict(data)
+    for key, value in values.items():
+        inside = found.get(key)
+        if isinstance(inside, Mapping) and isinstance(value, Mapping):
+            value = merged(inside, value)
+        found[key] = value
+    return found
 
 
 def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:

@@ -11,7 +11,7 @@ from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
-from metarl.config import config_keys
+from metarl.config import Config, config_keys
 from metarl.config_files import config_names, load_config, make_config
 from metarl.core.errors import ConfigError
 from metarl.core.parallel import available_cores
@@ -669,3 +669,57 @@ def test_threads_default_to_the_cores():
     config = load_config("point_nav/maml_trpo")
     assert config.num_threads == available_cores()
     assert load_config("point_nav/maml_trpo", threads=3).num_threads == 3
+
+
+# --- values from Python ---
+
+
+def test_a_config_from_nested_and_dotted_values():
+    nested = {"env": {"family": "point_nav", "horizon": 7}, "agent": {"inner": {"lr": 0.3}}}
+    config = load_config(nested, seed=3, **{"agent.inner.rule": "meta_sgd"})
+    assert (config.env.horizon, config.seed, config.method) == (7, 3, "unnamed")
+    assert (config.agent.inner.lr, config.agent.inner.rule) == (0.3, "meta_sgd")
+    dotted = {
+        "env": "point_nav",
+        "env.horizon": 7,
+        "agent.inner": {"rule": "meta_sgd"},
+        "agent.inner.lr": 0.3,
+        "seed": 3,
+    }
+    assert load_config(dotted) == config
+    assert load_config(config.to_dict()) == config
+    assert load_config({"env": "point_nav", "num_tasks": 4}).sampling.num_tasks == 4
+    own = Config(env="point_nav", iterations=5, agent={"kind": "rl2"})
+    assert (own.env, own.agent.kind) == (PointNav(), "rl2")
+
+
+def test_values_replace_those_of_a_base():
+    base = load_config("point_nav/cavia", **{"env.horizon": 30})
+    found = load_config({"agent": {"inner": {"lr": 0.25}}}, base=base)
+    assert found == load_config("point_nav/cavia", **{"env.horizon": 30, "agent.inner.lr": 0.25})
+    other = load_config({"env": "half_cheetah_vel", "method": "mine"}, base="point_nav/cavia")
+    assert other.env == FAMILIES["half_cheetah_vel"]()
+    assert (other.method, other.agent) == ("mine", load_config("point_nav/cavia").agent)
+    assert base.env.horizon == 30
+
+
+@pytest.mark.parametrize(
+    ("values", "base", "expected"),
+    [
+        ({}, None, "config: env: missing"),
+        ({"env": "point_nv"}, None, r"config: env\.family: unknown .*\(nearest: point_nav\)"),
+        (
+            {"agent.inner.lrr": 1},
+            "point_nav/cavia",
+            r"inner\.lrr: unknown key \(nearest: lr",
+        ),
+        ({"agent": {"inner": 3}}, "point_nav/cavia", r"agent\.inner: expected keys"),
+        ({3: 4}, "point_nav/cavia", "config: 3: expected a key that is text"),
+        ({"seed": 1}, "point_nav/cavai", r"no such config \(nearest: point_nav/cavia\)"),
+        ("point_nav/cavia", "point_nav/cavia", "base: goes with values by key"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values, base, expected):
+    with pytest.raises(ConfigError, match=expected) as error:
+        load_config(values, base=base)
+    assert "\n" not in str(error.value)

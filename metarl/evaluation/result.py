@@ -13,6 +13,7 @@ import numpy as np
 from metarl.core.errors import shown
 from metarl.core.statistics import interquartile_mean, mean_interval, repeats_interval
 from metarl.envs import TaskFamily
+from metarl.evaluation.printing import as_html, as_repr, as_text
 from metarl.evaluation.tasks import population_size
 from metarl.rollout.failures import EpisodeDiverged, Failure
 
@@ -65,6 +66,15 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not self.x:
             object.__setattr__(self, "x", tuple(range(self.returns.shape[1])))
+
+    def __repr__(self) -> str:
+        return as_repr(self)
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
     @classmethod
     def on_tasks(cls, family: TaskFamily, rows: np.ndarray, **fields: Any) -> Evaluation:

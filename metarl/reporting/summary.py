@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import error_summary, is_number, printable, read_json
+from metarl.core.parsing import error_summary, printable, read_json
 from metarl.core.schema_keys import by_path
 from metarl.evaluation.protocols import RENAMED_PARTS, RENAMED_PROTOCOLS
 from metarl.evaluation.result import Evaluation, Results
+from metarl.runs.logs import columns
 from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 
@@ -110,8 +111,6 @@ def read_summary(directory: Path) -> RunSummary:
             f"{directory}: nothing was trained yet (no whole line in metrics.jsonl and "
             "timings.jsonl)"
         )
-    names = {name: None for line in lines for name in line}  # in order
-    metrics = {name: np.array([number_or_nan(line.get(name)) for line in lines]) for name in names}
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
@@ -128,7 +127,7 @@ def read_summary(directory: Path) -> RunSummary:
                 baselines.setdefault(name, {})[method] = results
     return RunSummary(
         run=run,
-        metrics=metrics,
+        metrics=columns(lines),
         failures=run.failures(),
         hours=np.cumsum(seconds) / 3600,
         evaluations=evaluations,
@@ -137,11 +136,6 @@ def read_summary(directory: Path) -> RunSummary:
         videos=video_files(directory / "videos"),
         provenance=read_provenance(directory / "provenance.json"),
     )
-
-
-def number_or_nan(value: Any) -> float:
-    """Return a logged value; NaN if it is no finite number."""
-    return value if is_number(value) else np.nan
 
 
 def video_files(folder: Path) -> list[Path]:

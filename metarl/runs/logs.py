@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from metarl.core.parsing import is_number
 from metarl.runs.atomic_io import (
@@ -47,6 +49,13 @@ class RunLogs:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of all iterations so far, up to the first damaged line."""
         return whole_lines(self.metrics_file, are_metrics)
+
+    def history(self) -> dict[str, np.ndarray]:
+        """Return the metrics as columns, (iterations,) each, by name; NaN where one is missing.
+
+        `pandas.DataFrame(run.history())` is a table with one row for each iteration.
+        """
+        return columns(self.metrics())
 
     def timings(self) -> list[dict[str, Any]]:
         """Return the timings of all iterations so far, up to the first damaged line."""
@@ -99,6 +108,16 @@ def are_metrics(entry: Mapping[str, Any]) -> bool:
     returns = [entry.get(name, "") for name in ("return_before", "return_after")]
     known = [value for value in returns if value is not None]  # null if every episode failed
     return is_number(entry.get("env_steps")) and all(map(is_number, known))
+
+
+def columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Return the numbers of n entries of a log by name, (n,) each; NaN where one is missing."""
+    names = {name: None for entry in entries for name in entry}  # in order
+
+    def number_or_nan(value: Any) -> float:
+        return value if is_number(value) else np.nan
+
+    return {name: np.array([number_or_nan(entry.get(name)) for entry in entries]) for name in names}
 
 
 def encode_lines(entries: Iterable[Mapping[str, Any]]) -> bytes:

@@ -1,0 +1,70 @@
+"""An evaluation as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metarl.evaluation.result import Evaluation
+
+
+def table(result: Evaluation) -> list[list[str]]:
+    """Return an evaluation as rows of texts, the head first, with one row for each x; without rows
+    if no task was played to the end."""
+    head = [result.x_label, "return", "95% interval", "IQM", "tasks made worse"]
+    rates = result.success_rate
+    rows = [head if rates is None else [*head, "success"]]
+    for index, x in enumerate(result.x if result.complete_tasks.any() else ()):
+        low, high = result.interval[index]
+        row = [
+            str(x),
+            f"{result.mean[index]:.1f}",
+            f"{low:.1f} to {high:.1f}" if math.isfinite(low) else "none",
+            f"{result.iqm[index]:.1f}",
+            f"{result.fraction_worse[index]:.0%}" if index else "",
+        ]
+        rows.append(row if rates is None else [*row, f"{rates[index]:.0%}"])
+    return rows
+
+
+def heading(result: Evaluation) -> str:
+    """Return family, tasks and episodes of an evaluation on one line."""
+    num_tasks, _, episodes = result.returns.shape
+    tasks = f"{num_tasks} {result.split} task{'s' * (num_tasks > 1)}"
+    return f"{result.family}: {tasks}, {episodes} episodes each"
+
+
+def as_text(result: Evaluation) -> str:
+    """Return a heading and a table with columns of equal width."""
+    rows = table(result)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.rjust(size) for cell, size in zip(row, widths, strict=True)] for row in rows]
+    lines = ["  ".join(row).rstrip() for row in padded]
+    return "\n".join([heading(result), *lines, *notes(result)])
+
+
+def as_html(result: Evaluation) -> str:
+    """Return the same as HTML, for notebooks."""
+    head, *rows = table(result)
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in (cells, *lines))
+    texts = "<br>".join(map(html.escape, [heading(result), *notes(result)]))
+    return f"<p>{texts}</p><table>{body}</table>"
+
+
+def notes(result: Evaluation) -> list[str]:
+    """Return a line about what was left out, if anything was."""
+    return [result.note] if result.note else []
+
+
+def as_repr(result: Evaluation) -> str:
+    """Return a short text: what was measured, and the first and the last mean return."""
+    if not result.complete_tasks.any():
+        return f"<Evaluation {heading(result)}, no task played to the end>"
+    means = f"{result.mean[0]:.1f}"
+    if len(result.x) > 1:
+        means += f" -> {result.mean[-1]:.1f} after {result.x[-1]} {result.x_label}"
+    return f"<Evaluation {heading(result)}, mean return {means}>"

@@ -1,0 +1,52 @@
+"""An evaluation prints as a table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metarl.evaluation.result import Evaluation
+
+TASKS = np.array([[0.0], [1.0]])
+RETURNS = np.array([[[1.0, 3.0], [4.0, 4.0]], [[-2.0, 0.0], [-3.0, -3.0]]])  # (2, 2, 2)
+
+
+@pytest.fixture
+def result():
+    return Evaluation("point_nav", "test", "hash", TASKS, RETURNS, success=RETURNS > 0)
+
+
+def test_the_table(result):
+    lines = str(result).splitlines()
+    assert lines[0] == "point_nav: 2 test tasks, 2 episodes each"
+    assert lines[1].split("  ")[0] == "adaptations"
+    assert lines[1].endswith("tasks made worse  success")
+    before, after = lines[2:]
+    low, high = result.interval[0]
+    assert before.split() == ["0", "0.5", f"{low:.1f}", "to", f"{high:.1f}", "0.5", "50%"]
+    assert after.split()[-2:] == ["50%", "50%"]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_the_short_text(result):
+    means = "mean return 0.5 -> 0.5 after 1 adaptations"
+    assert repr(result) == f"<Evaluation point_nav: 2 test tasks, 2 episodes each, {means}>"
+    single = Evaluation("point_nav", "custom", "hash", TASKS[:1], RETURNS[:1, :1])
+    assert repr(single).endswith("1 custom task, 2 episodes each, mean return 2.0>")
+
+
+def test_the_notebooks_table(result):
+    found = result._repr_html_()
+    assert found.count("<tr>") == 3
+    assert "<th>IQM</th>" in found
+    hostile = Evaluation("<b>", "test", "hash", TASKS, RETURNS)._repr_html_()
+    assert "<b>" not in hostile
+    assert "&lt;b&gt;" in hostile
+
+
+def test_without_a_task_that_was_played(result):
+    """No statistics, and no warnings about them."""
+    lost = Evaluation("point_nav", "test", "hash", TASKS, np.full_like(RETURNS, np.nan))
+    assert repr(lost).endswith("no task played to the end>")
+    assert len(str(lost).splitlines()) == 2
+    assert lost._repr_html_().count("<tr>") == 1
