@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.agents.warm_start import is_parameter
 from metarl.config import Config
 from metarl.config_sections import TrackingConfig
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, shown
 from metarl.core.parsing import error_summary
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.atomic_io import write_atomically
@@ -26,6 +26,8 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.packed import DamagedFile, checksum
 
 WEIGHTS = "model.safetensors"
+KEY = "metarl"
+"""The key of the facts about the weights, as JSON, among the texts of the file."""
 FORMAT = 1
 """The format of new packages, and the newest one that is read."""
 
@@ -46,10 +48,14 @@ def write_weights(path: Path, config: Config, state: Checkpoint) -> None:
     """
     names = [name for name in state.agent if is_parameter(config.agent, name)] or [*state.agent]
     tensors = {name: torch.as_tensor(state.agent[name]).contiguous() for name in names}
-    numbers = {"iteration": state.iteration, "env_steps": state.env_steps}
-    texts = {name: str(number) for name, number in numbers.items()}
-    marked = {"format": "pt", "metarl_format": str(FORMAT), "checksum": checksum(tensors)}
-    write_atomically(path, save(tensors, {**marked, **texts}))
+    facts = {
+        "format": FORMAT,
+        "iteration": state.iteration,
+        "env_steps": state.env_steps,
+        "checksum": checksum(tensors),
+    }
+    # One text: several would be written in an order of chance.
+    write_atomically(path, save(tensors, {KEY: json.dumps(facts)}))
 
 
 def read_weights(path: Path, config: Config) -> Checkpoint:
@@ -63,10 +69,12 @@ def read_weights(path: Path, config: Config) -> Checkpoint:
         DamagedFile: if the file is damaged.
         UserError: if it has a newer format.
     """
-    tensors, texts = read_tensors(path)
-    if texts.get("checksum") != checksum(tensors):
+    tensors, facts = read_tensors(path)
+    if facts.get("checksum") != checksum(tensors):
         raise DamagedFile(f"{path}: damaged, its content does not match its checksum")
-    version = number(texts, "metarl_format", path)
+    version, iteration, env_steps = (
+        whole_number(facts, name, path) for name in ("format", "iteration", "env_steps")
+    )
     if version > FORMAT:
         raise UserError(
             f"{path}: written by a newer metarl: format {version}, this one reads up to {FORMAT}"
@@ -75,12 +83,11 @@ def read_weights(path: Path, config: Config) -> Checkpoint:
     for name in own:
         if name not in tensors and is_parameter(config.agent, name):
             raise DamagedFile(f"{path}: lacks {name}, a parameter of the agent of its config")
-    iteration, env_steps = (number(texts, name, path) for name in ("iteration", "env_steps"))
     return Checkpoint(iteration, env_steps, float("-inf"), {**own, **tensors})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """Return the tensors of a file of safetensors by name, and its texts by key.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Return the tensors of a package by name, and the facts about them by key.
 
     Raises:
         DamagedFile: if the file cannot be read.
@@ -88,18 +95,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names: Any = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
+            tensors = {name: file.get_tensor(name) for name in names}
+            facts = json.loads((file.metadata() or {}).get(KEY, "{}"))
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise DamagedFile(f"{path}: not whole weights ({error_summary(error)})") from error
+    return tensors, facts if isinstance(facts, dict) else {}
 
 
-def number(texts: Mapping[str, str], name: str, path: Path) -> int:
-    """Return a number of at most 18 digits among the texts of a file.
+def whole_number(facts: Mapping[str, Any], name: str, path: Path) -> int:
+    """Return a number among the facts about weights.
 
     Raises:
-        DamagedFile: if it is missing, or no such number.
+        DamagedFile: if it is missing, negative, or no whole number.
     """
-    text = texts.get(name, "")
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise DamagedFile(f"{path}: {name}: expected a whole number, got {json.dumps(text[:40])}")
-    return int(text)
+    value = facts.get(name)
+    if type(value) is not int or not 0 <= value < 10**18:
+        raise DamagedFile(f"{path}: {name}: expected a whole number, got {shown(value)}")
+    return value

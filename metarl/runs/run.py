@@ -129,8 +129,8 @@ class Run(RunLogs):
         config = make_config(data, str(path), overrides)
         if is_pretrained(directory) and config.tracking.trackers:
             raise ConfigError(
-                f"--tracking.trackers: {PREFIX}{directory.name} is not tracked, as its folder belongs to "
-                f"the installation; copy {directory}, and name the copy"
+                f"--tracking.trackers: {PREFIX}{directory.name} is not tracked, as its folder "
+                f"belongs to the installation; copy {directory}, and name the copy"
             )
         return cls(directory, config)
 
