@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 import metarl
-from metarl.agents.base import record
+from metarl.agents.optional import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.core.parallel import single_threaded_math

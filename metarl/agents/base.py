@@ -30,15 +30,11 @@ __all__ = [
     "AgentConfig",
     "AgentSetup",
     "AgentState",
-    "Beliefs",
     "MetaAgent",
     "Metrics",
     "Rollout",
-    "beliefs",
     "check_fits",
-    "has_beliefs",
     "measuring_actor",
-    "record",
 ]
 
 Metrics: TypeAlias = dict[str, float]
@@ -51,18 +47,6 @@ class Rollout(NamedTuple):
 
     state: Any
     episodes: Episodes
-
-
-class Beliefs(NamedTuple):
-    """Gaussian beliefs over a latent variable of d numbers, with a diagonal covariance.
-
-    Attributes:
-        mean: (..., d).
-        std: standard deviations, (..., d).
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
 
 
 class MetaAgent(Protocol):
@@ -124,9 +108,8 @@ class MetaAgent(Protocol):
 
         Args:
             rollouts: the rollouts before, between and after the adaptations, at least one; in
-                training on sequences, those of `metarl.rollout.sampling.sequence_phases`.
-            rollouts: the rollouts before, between and after the adaptations, at least one. The
-                last episodes may have a `task_weight`; see `AgentConfig.weighs_tasks`.
+                training on sequences, those of `metarl.rollout.sampling.sequence_phases`. The last
+                episodes may have a `task_weight`; see `AgentConfig.weighs_tasks`.
             rng: random number generator of the update.
             timer: measures the sections of the update.
 
@@ -209,7 +192,7 @@ class AgentConfig(Section):
 
     def replay_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         """Return the bytes of the episodes of earlier iterations that the agent keeps at most, in
-        memory and in the run's folder; see `record`."""
+        memory and in the run's folder; see `metarl.agents.optional.record`."""
         return 0
 
     def may_average(self, name: str) -> bool:
@@ -235,57 +218,6 @@ class AgentConfig(Section):
         """Return whether a warm start is refused if a tensor, for which `may_transfer` is true, is
         not in both agents with one shape. By default it is; otherwise the tensor begins anew."""
         return True
-
-
-def record(agent: MetaAgent, iteration: int, phases: Sequence[Episodes]) -> int | None:
-    """Give an agent the episodes of an iteration, if it learns from them again in later ones.
-
-    Such an agent has a method `record` with the same arguments, which keeps what it needs. Training
-    calls it before the update of the iteration. When training is resumed, it calls it for all
-    iterations in turn of which the agent still keeps something; what the agent keeps may depend on
-    nothing else, since it is not in the agent's `state_dict`.
-
-    Args:
-        agent: the agent.
-        iteration: number of the iteration, from 1.
-        phases: its episodes before, between and after the adaptations.
-
-    Returns:
-        The number of the oldest iteration of which the agent still keeps something; None for an
-        agent that learns from the episodes of one iteration only.
-    """
-    if not keeps_episodes(agent):
-        return None
-    return agent.record(iteration, phases)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def keeps_episodes(agent: MetaAgent) -> bool:
-    """Return whether an agent has a method `record`; see the function `record`."""
-    return hasattr(agent, "record")
-
-
-def beliefs(agent: MetaAgent, rollout: Rollout) -> Beliefs | None:
-    """Return the beliefs by which an agent acts at the steps of episodes, (B, E, T, d), if it has a
-    belief over a latent variable that stands for the task.
-
-    Such an agent has a method `beliefs` with the arguments `state` and `episodes`. Videos and
-    reports show what it returns; what it says of steps that did not take place is not used.
-
-    Args:
-        agent: the agent.
-        rollout: the states of tasks, and the episodes that were played from them.
-
-    Returns:
-        The beliefs; None for an agent without such a method.
-    """
-    if not has_beliefs(agent):
-        return None
-    return agent.beliefs(*rollout)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def has_beliefs(agent: MetaAgent) -> bool:
-    """Return whether an agent has a method `beliefs`; see the function `beliefs`."""
-    return hasattr(agent, "beliefs")
 
 
 def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:

@@ -15,19 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import (
-    AgentState,
+from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor
+from metarl.agents.optional import (
     Beliefs,
-    MetaAgent,
-    Metrics,
-    Rollout,
     beliefs,
     has_beliefs,
+    has_policy_module,
     keeps_episodes,
-    measuring_actor,
+    policy_module,
     record,
 )
-from metarl.agents.export import has_policy_module, policy_module
 from metarl.core.actors import check_obs_size
 from metarl.core.policy_module import Normalize, NormalizedModule, PolicyModule
 from metarl.core.rng import Purpose, make_rng

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.agents.base import MetaAgent, measuring_actor
-from metarl.agents.export import policy_module
+from metarl.agents.optional import policy_module
 from metarl.core.errors import UserError, check
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose

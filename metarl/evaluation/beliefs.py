@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarl.agents.base import Beliefs, MetaAgent, beliefs
+from metarl.agents.base import MetaAgent
+from metarl.agents.optional import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import Purpose

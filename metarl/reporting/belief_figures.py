@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metarl.agents.base import Beliefs, has_beliefs
+from metarl.agents.optional import Beliefs, has_beliefs
 from metarl.core.errors import UserError
 from metarl.envs import WorkerError
 from metarl.evaluation.beliefs import Reading, TrialBeliefs, fit_reading, trial_beliefs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metarl.agents import MetaAgent, Rollout
-from metarl.agents.base import record
+from metarl.agents.optional import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
 from metarl.core.rng import Purpose, make_rng
@@ -43,7 +43,7 @@ def meta_iteration(
         failures: list to which failures are appended, unless `on_failure` is `stop`.
         recorder: called before the update with the number of the iteration, from 1, and its
             episodes phase by phase; None gives them to the agent only, by
-            `metarl.agents.base.record`.
+            `metarl.agents.optional.record`.
         task_sampler: draws and weighs the tasks; None for a new one.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metarl.agents import MetaAgent
-from metarl.agents.base import record
+from metarl.agents.optional import record
 from metarl.core.errors import warn
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure

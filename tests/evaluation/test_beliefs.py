@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metarl.agents.base import Beliefs, beliefs, has_beliefs
+from metarl.agents.optional import Beliefs, beliefs, has_beliefs
 from metarl.config import Config
 from metarl.envs import PointNav
 from metarl.evaluation.beliefs import Reading, fit_reading, trial_beliefs

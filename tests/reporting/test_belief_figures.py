@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import metarl
-from metarl.agents.base import Beliefs
+from metarl.agents.optional import Beliefs
 from metarl.evaluation.beliefs import Reading, TrialBeliefs
 from metarl.reporting.belief_figures import beliefs_over_steps, embeddings, principal_components
 from metarl.reporting.report import write_report

@@ -104,7 +104,7 @@ class MAMLAgent:
 
     def policy_module(self, state: MAMLState) -> PolicyModule:
         """Return the policy with the adapted parameters of one task; see
-        `metarl.agents.export.policy_module`."""
+        `metarl.agents.optional.policy_module`."""
         return self.policy.module(self._adapted(state))
 
     @staticmethod

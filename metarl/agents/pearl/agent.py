@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, Beliefs, Metrics, Rollout
+from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.optional import Beliefs
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.learner import Learned, Learner, Optimizers
 from metarl.agents.pearl.module import LatentModule
@@ -136,7 +137,7 @@ class PEARLAgent:
 
     def policy_module(self, state: PEARLState) -> LatentModule:
         """Return the policy by the posterior of one trial; see
-        `metarl.agents.export.policy_module`."""
+        `metarl.agents.optional.policy_module`."""
         row_format = self.replay.row_format
         return LatentModule(
             self._policy_layers(),
@@ -178,7 +179,7 @@ class PEARLAgent:
 
     def beliefs(self, state: PEARLState, episodes: Episodes) -> Beliefs:
         """Return the prior or the posterior by which each episode is played, the same at all its
-        steps; see `metarl.agents.base.beliefs`."""
+        steps; see `metarl.agents.optional.beliefs`."""
         shape = (*episodes.mask.shape, state.precision.shape[-1])
         found = (value[:, :, None] for value in (state.mean, np.sqrt(state.variance)))
         return Beliefs(*(np.broadcast_to(value, shape) for value in found))

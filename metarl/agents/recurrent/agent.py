@@ -101,7 +101,7 @@ class TrialAgent:
 
     def policy_module(self, state: TrialState) -> RecurrentModule:
         """Return the policy that goes on from the memory of one trial; see
-        `metarl.agents.export.policy_module`."""
+        `metarl.agents.optional.policy_module`."""
         params = self._acting_arrays()
         return RecurrentModule(
             self._memory.cell(params),

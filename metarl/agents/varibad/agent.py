@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.base import AgentSetup, AgentState, Beliefs, Metrics, Rollout
+from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
+from metarl.agents.optional import Beliefs
 from metarl.agents.recurrent.actor import NumPyParams
 from metarl.agents.recurrent.actor_critic import ActorCritic
 from metarl.agents.recurrent.agent import TrialAgent
@@ -81,7 +82,7 @@ class VariBADAgent(TrialAgent):
 
     def beliefs(self, state: TrialState, episodes: Episodes) -> Beliefs:
         """Return the beliefs by which the steps of episodes are acted; see
-        `metarl.agents.base.beliefs`."""
+        `metarl.agents.optional.beliefs`."""
         shape = episodes.mask.shape  # (B, E, T)
         inputs = state.inputs(episodes, self.encoder)
         memory = np.broadcast_to(state.memory, (*shape[:2], self._memory.size))

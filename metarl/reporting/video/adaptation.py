@@ -17,7 +17,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from metarl.agents import MetaAgent
-from metarl.agents.base import Beliefs, beliefs
+from metarl.agents.optional import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import available_cores

@@ -14,7 +14,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.agents.base import Beliefs, MetaAgent, has_beliefs
+from metarl.agents.base import MetaAgent
+from metarl.agents.optional import Beliefs, has_beliefs
 from metarl.envs import TaskFamily
 from metarl.evaluation.beliefs import Reading, fit_reading
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.base import beliefs
+from metarl.agents.optional import beliefs
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.config import Config
