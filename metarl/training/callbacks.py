@@ -20,7 +20,7 @@ class Callback:
     Callbacks have no influence on what is learned.
     """
 
-    def on_start(self, run: Run, iteration: int) -> None:
+    def on_start(self, run: Run, iteration: int) -> bool | None:
         """The training of a run begins, or goes on after `iteration` iterations."""
 
     def on_iteration(self, run: Run, metrics: Mapping[str, Any]) -> bool | None:

@@ -101,9 +101,8 @@ class Iterations:
             Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
         """
         run, total = self._run, self._run.config.iterations
-        for each in callbacks:
-            each.on_start(run, self.state.iteration)
-        asked, signals = False, []
+        answers = [each.on_start(run, self.state.iteration) for each in callbacks]
+        asked, signals = any(answers), []
         while self.state.iteration < total and not (asked or signals):
             metrics, timings = self._iterate(env)
             tracker.log(tracked(metrics, timings))

@@ -193,28 +193,30 @@ class Pruning(Callback):
     number: int
     pruner: str
 
-    def on_start(self, run: Run, iteration: int) -> None:
-        """Report what a process did not that was killed."""
-        with self._reported(run.metrics(), run.config):
-            pass
+    def on_start(self, run: Run, iteration: int) -> bool:
+        """Make up for what a process that was killed did not report."""
+        return self._report(run.metrics(), run.config)
 
     def on_evaluation(self, run: Run, metrics: Mapping[str, Any]) -> bool:
-        with self._reported([metrics], run.config) as trial:
-            iteration = metrics["iteration"]
-            if iteration == run.config.iterations or not trial.should_prune():
-                return False
-            trial.set_user_attr(PRUNED_AT, iteration)
-            return True
+        return self._report([metrics], run.config)
 
-    @contextmanager
-    def _reported(self, lines: Sequence[Mapping[str, Any]], config: Config) -> Iterator[Trial]:
-        """Yield the trial once it has the evaluations in lines of metrics."""
+    def _report(self, lines: Sequence[Mapping[str, Any]], config: Config) -> bool:
+        """Report the evaluations in lines of metrics, and return whether the trial, whose last
+        evaluation is in the last line, is to be stopped."""
         check_optuna()  # as quiet as in the process of the search
         with stored(self.file, make_pruner(self.pruner, config)) as study:
             own = study.get_trials(deepcopy=False)[self.number]
             trial = trial_of(study, own)
+            reports = dict(own.intermediate_values)
             for line in lines:
-                value = line.get(RETURN_AFTER)
-                if value is not None and line["iteration"] not in own.intermediate_values:
-                    trial.report(value, line["iteration"])
-            yield trial
+                value, iteration = line.get(RETURN_AFTER), line["iteration"]
+                if value is not None and iteration not in reports:
+                    trial.report(value, iteration)
+                    reports[iteration] = value
+            last = lines[-1]["iteration"] if lines else 0
+            if last != max(reports, default=0) or last in (0, config.iterations):
+                return False
+            if not trial.should_prune():
+                return False
+            trial.set_user_attr(PRUNED_AT, last)
+            return True

@@ -195,6 +195,33 @@ def test_a_bad_trial_is_pruned(words, whole, tmp_path, capsys):
     assert trial.value == run.metrics()[1]["validation/return_after"]
 
 
+KILLED_BEFORE_REPORTING = """
+import os, signal, sys
+from metarl.cli.main import main
+from metarl.training.tuning.study import Pruning
+Pruning.on_evaluation = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_a_bad_trial_that_was_killed_before_its_report_is_pruned_all_the_same(
+    words, whole, tmp_path
+):
+    """Its checkpoint is that of the evaluation, which is not made again."""
+    out = tmp_path / "pruned"
+    with_good_trials(whole, out)
+    command = [sys.executable, "-c", KILLED_BEFORE_REPORTING, *words(out, 9)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert Run.open(out / "trial-0008").load().iteration == 2
+    assert study_of(out).trials[8].intermediate_values == {}
+    assert main(words(out, 9)) == 0
+    run = Run.open(out / "trial-0008")
+    assert rows(out)[8]["note"] == "pruned at iteration 2"
+    assert len(run.metrics()) == 2
+    assert study_of(out).trials[8].value == run.metrics()[1]["validation/return_after"]
+
+
 def test_a_search_keeps_its_settings(words, whole, space, tmp_path, capsys):
     for others, message in (
         (["--num-tasks=3"], "sampling.num_tasks = 2, not 3"),
