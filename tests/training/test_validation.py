@@ -1,5 +1,6 @@
 """Evaluation while training: what it measures, and that it changes nothing else."""
 
+import csv
 import json
 import re
 
@@ -115,10 +116,17 @@ def test_the_progress_line_and_the_names_in_wandb(tmp_path, capsys):
 
 
 def test_the_learning_curves_show_it_and_the_diagnostics_do_not(finished, tmp_path):
-    files = write_report([finished.directory], tmp_path / "report")
-    (curves,) = [path for path in files if path.suffix == ".html"]
-    assert "validation (dashes)" in curves.read_text()
-    assert "validation/return" not in curves.read_text()
+    out = tmp_path / "report"
+    write_report([finished.directory], out)
+    assert "return after adaptation on validation tasks" in (out / "report.html").read_text()
+    with (out / "learning.csv").open(newline="") as file:
+        curve = [row for row in csv.DictReader(file) if row["adaptation"] == "validation"]
+    lines = finished.metrics()
+    for row, line in ((curve[0], lines[1]), (curve[-1], lines[-1])):  # from the first one on
+        steps = float(row["env steps (millions)"]) * 1e6
+        assert steps == pytest.approx(line["env_steps"])
+        assert float(row["return"]) == pytest.approx(line["validation/return_after"], rel=1e-5)
+    assert "validation" not in (out / "diagnostics.csv").read_text()
 
 
 def test_failed_episodes_are_left_out_or_stop_the_training(tmp_path, monkeypatch):
