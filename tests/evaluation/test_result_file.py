@@ -13,6 +13,7 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import MAX_STEM, result_stem, stem_of_content
 from metarl.reporting.evaluation import publish_evaluation
+from metarl.reporting.names import method_text
 from metarl.reporting.report import write_report
 from metarl.reporting.summary import read_results, read_summary
 from metarl.runs.run import Run
@@ -112,7 +113,7 @@ def test_no_evaluation_overwrites_another_and_a_report_shows_all(run, tmp_path):
     assert len({*files}) == len(measured)
     assert {file.stem for file in files} == set(read_summary(run).evaluations)
     page = write_report([run], tmp_path / "page")[0].read_text()
-    assert all(f"<h2>{file.stem}</h2>" in page for file in files)
+    assert all(f'<h2 id="{file.stem}">' in page for file in files)
 
 
 def test_after_more_training_the_earlier_result_stays(run):
@@ -187,4 +188,4 @@ def test_a_method_called_random_is_no_baseline(run, tmp_path):
     assert len({each.returns.tobytes() for each in results.values()}) == 3
     page = write_report([run, named], tmp_path / "page")[0].read_text()
     for label in ("random", "random (untrained)"):
-        assert f"<tr><td>{label}</td><td>1</td>" in page
+        assert f'<tr><th scope="row">{method_text(label)}</th><td>1</td>' in page

@@ -184,7 +184,7 @@ def test_a_report_shows_it_and_its_commands_repeat_it(source, tmp_path):
         page = write_report([run.directory])[0].read_text()
         card = (run.directory / "report" / "model_card.md").read_text()
         assert f"init_from: gone ({run.origin.experiment})" in card
-        block = re.search(r"repeat this</h2>.*?<pre>(.*?)</pre>", page, re.DOTALL)[1]
+        block = re.search(r"repeat this</h2>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1]
         words = shlex.split(html.unescape(block).splitlines()[0])
         assert words[words.index("--init-from") + 1] == "run:0"
         assert main(words[1:]) == 0

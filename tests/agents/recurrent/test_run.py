@@ -16,6 +16,7 @@ import metarl.reporting.benchmark
 from examples.soak.trainer import start
 from metarl.cli.main import main
 from metarl.evaluation.protocols import PROTOCOLS
+from metarl.reporting.names import method_text
 from metarl.reporting.video import adaptation as video
 from metarl.runs.run import Run
 from tests.training.test_continuation import content
@@ -138,10 +139,10 @@ def test_a_report_has_its_curves_evaluations_and_videos(run, tmp_path):
     assert main(["render", *words, "--width=64", "--height=64", "--out", str(out)]) == 0
     assert main(["report", str(directory)]) == 0
     page = (directory / "report" / "report.html").read_text()
-    assert "<h2>k_step-test-tasks_3-episodes_2-steps_2</h2>" in page
-    assert f"<td>{run.config.method}</td>" in page
+    assert '<h2 id="k_step-test-tasks_3-episodes_2-steps_2">' in page
+    assert f'<th scope="row">{method_text(run.config.method)}</th>' in page
     assert "data:image/gif" in page
-    assert re.search(r"<h2>Diagnostics</h2>.*<svg", page, re.DOTALL)
+    assert re.search(r"Diagnostics of training</h2>.*<svg", page, re.DOTALL)
 
 
 def test_a_video_shows_the_episodes_of_one_trial_side_by_side(run):

@@ -59,5 +59,5 @@ def test_it_is_evaluated_shown_and_reported(run):
     assert out.read_bytes().startswith(b"GIF8")
     assert main(["report", str(directory)]) == 0
     page = (directory / "report" / "report.html").read_text()
-    assert f"<h2>{file.stem}</h2>" in page
+    assert f'<h2 id="{file.stem}">' in page
     assert "data:image/gif" in page
