@@ -112,8 +112,8 @@ def write_onnx(
         The file.
 
     Raises:
-        UserError: if the packages of the extra `onnx` are not installed, or the folder of the file
-            does not exist.
+        UserError: if the packages of the extra `onnx` are not installed, the folder of the file
+            does not exist, or a policy of the user's is for a fixed n.
         StorageError: if the file cannot be written.
     """
     path = Path(path)
@@ -147,6 +147,12 @@ def write_onnx(
     finally:
         logger.setLevel(level)
     model = program.model_proto
+    for value in model.graph.input:
+        if not value.type.tensor_type.shape.dim[0].dim_param:
+            raise UserError(
+                f"to_onnx: the policy fixes the number of rows of {value.name}; expected a module "
+                "for any number, which takes it from obs.shape[0], not from len(obs)"
+            )
     model.producer_name, model.producer_version = "metarl", metadata.version("metarl-torch")
     for key, value in {**source, **description(policy, [*shapes])}.items():
         model.metadata_props.add(key=key, value=value)

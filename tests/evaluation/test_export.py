@@ -9,12 +9,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from gymnasium.spaces import Box
 from gymnasium.wrappers import RescaleAction
 
 import metarl
+from metarl.agents.pearl.module import LatentModule
 from metarl.config_files import make_config
 from metarl.core.errors import UserError
+from metarl.core.policy_module import PolicyStep
 from metarl.evaluation.adapted import AdaptedAgent
+from metarl.evaluation.export import EnvPolicy, write_onnx
 from metarl.evaluation.live_env import ActionUnits
 from tests.evaluation.tiny_runs import KINDS, POINT, TASK, episode, make_env, train_tiny
 
@@ -214,6 +218,25 @@ def test_what_cannot_be_written_is_one_line(runs, tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match=r'to_onnx: needs onnxscript.*"metarl-torch\[onnx\]"'):
         adapted.to_onnx(tmp_path / "policy.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class FixedRows(LatentModule):
+    """A module of a user's, whose exporter takes the number of rows of its example for granted."""
+
+    def forward(self, obs, noise=None, reward=None, state=None):
+        begun, z = state[:, :1] > 0, state[:, 1:]
+        z = torch.where(begun, z, self.mean.expand(len(obs), -1))
+        return PolicyStep(self.network(torch.cat([obs, z], -1)), z, z, state)
+
+
+def test_a_fixed_number_of_rows_is_refused(tmp_path):
+    layers = [(np.ones((3, 2), np.float32), np.zeros(2, np.float32))]
+    one, space = np.ones(1, np.float32), Box(-1, 1, (2,))
+    module = FixedRows(layers, one, one, np.zeros(2), np.ones(2))
+    policy = EnvPolicy(module, ActionUnits(space, space))
+    with pytest.raises(UserError, match="to_onnx: the policy fixes the number of rows of obs"):
+        write_onnx(policy, tmp_path / "x.onnx", {}, sampling=False)
     assert not list(tmp_path.iterdir())
 
 
