@@ -20,8 +20,8 @@ from metarl.core.errors import ConfigError, UserError
 from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
-from metarl.reporting.figures import literal_texts
 from metarl.reporting.report import escape_markdown, write_report
+from metarl.reporting.style import drawing_style
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
 from metarl.runs.untrusted import check_code
@@ -296,7 +296,7 @@ def test_markdown_is_shown_as_it_is():
 def test_a_dollar_begins_no_formula(tmp_path):
     from matplotlib.figure import Figure
 
-    with literal_texts():
+    with drawing_style():
         figure = Figure()
         figure.subplots().set_title(LABEL)
         figure.savefig(tmp_path / "a.png")
