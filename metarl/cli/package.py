@@ -23,12 +23,12 @@ from metarl.cli.parser import Command
     metavar="ID",
     help="License of the weights, as the Hugging Face hub writes it, such as apache-2.0.",
 )
-@click.option("--name", default="", help="Name on the card.  [default: that of the folder]")
-def package(run: Path, out: Path, checkpoint: str, license_id: str, name: str) -> int:
+@click.option("--name", help="Name on the card.  [default: that of the folder]")
+def package(run: Path, out: Path, checkpoint: str, license_id: str, name: str | None) -> int:
     """Write the weights of a run as safetensors, with its config and a model card.
 
     The folder is read in place of a run's folder, and can be uploaded to the Hugging Face hub as it
-    is. The card has the results of all evaluations in the run's folder.
+    is. The card has the results of the evaluations of this checkpoint in the run's folder.
     """
     from metarl.reporting import package as writer
 

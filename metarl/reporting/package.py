@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,12 @@ def package(
     *,
     checkpoint: str = "latest",
     license_id: str = UNKNOWN_LICENSE,
-    name: str = "",
+    name: str | None = None,
 ) -> list[Path]:
     """Write a package of a run: weights, config, provenance and a model card.
 
     Args:
-        directory: the run's folder, whose evaluations are in the card.
+        directory: the run's folder. The card has its evaluations of the checkpoint.
         out: a new or an empty folder.
         checkpoint: the checkpoint whose weights are taken.
         license_id: the license of the weights, as the Hugging Face hub writes it.
@@ -47,6 +49,12 @@ def package(
     check(license_id.isprintable(), "--license", "printable text", license_id)
     summary = read_summary(directory)
     state = summary.run.load(checkpoint)
+    measured = {
+        name: results
+        for name, results in summary.evaluations.items()
+        if is_of_checkpoint(summary.settings[name], checkpoint, state.iteration)
+    }
+    summary = replace(summary, evaluations=measured)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"--out: {out} exists already; expected a new folder")
     config = packaged_config(summary.run.config)
@@ -72,3 +80,17 @@ def package(
     write_atomically(out / CARD, card.encode())
     own.write_config()  # last, since a folder with a config is that of a run
     return [out / each for each in (WEIGHTS, "config.yaml", CARD, "provenance.json")]
+
+
+def is_of_checkpoint(settings: Mapping[str, Any], name: str, iteration: int) -> bool:
+    """Return whether an evaluation with these settings is of a checkpoint.
+
+    Args:
+        settings: the settings of the evaluation, as `read_settings` returns them.
+        name: the name of the checkpoint.
+        iteration: its iteration. An average has that of its last checkpoint.
+    """
+    measured, number = settings.get("checkpoint"), settings.get("iteration")
+    if number is None or "average" in (measured, name):  # earlier files have no iteration
+        return measured == name
+    return number == iteration

@@ -178,14 +178,15 @@ def result_files(folder: Path) -> dict[str, Path]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings in a result file, with the checkpoint of its first method; {} if there are
-    none, as in a file that is no result file."""
+    """Read the settings in a result file, with `checkpoint` and `iteration` of its first method; {}
+    if there are none, as in a file that is no result file."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
         return {}
     own = next(iter(content.pop("methods").values()), None)
-    checkpoint = own.get("checkpoint") if isinstance(own, dict) else None
-    return content if checkpoint is None else {**content, "checkpoint": checkpoint}
+    own = own if isinstance(own, dict) else {}
+    found = {name: own.get(name) for name in ("checkpoint", "iteration")}
+    return content | {name: value for name, value in found.items() if value is not None}
 
 
 def read_results(path: Path) -> dict[str, Results]:

@@ -11,6 +11,7 @@ import pytest
 from metarl.cli.main import main
 from metarl.core.parsing import read_yaml
 from metarl.reporting.hub import card_results
+from metarl.reporting.package import is_of_checkpoint
 from metarl.runs.pretrained import FOLDER
 from tests.evaluation.tiny_runs import KINDS, train_tiny
 
@@ -63,6 +64,31 @@ def test_a_card_without_results_has_no_index(run, tmp_path):
     assert "metarl evaluate My_agent\n" in card
     assert "Not evaluated yet." in card
     assert card_results(card) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "checkpoint", "shown"),
+    [
+        (("latest", 1), "latest", True),
+        (("latest", 1), "1", True),
+        (("latest", 7), "latest", False),  # before more training
+        (("latest", 1), "average", False),
+        (("average", 1), "average", True),
+        (("latest", None), "latest", True),  # a file of an earlier version
+        (("best", None), "latest", False),
+    ],
+)
+def test_results_are_those_of_the_checkpoint(measured, checkpoint, shown):
+    settings = dict(zip(("checkpoint", "iteration"), measured, strict=True))
+    assert is_of_checkpoint(settings, checkpoint, 1) == shown
+
+
+def test_results_of_another_checkpoint_are_left_out(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    path = other / "evaluation" / f"{STEM}.json"
+    path.write_text(path.read_text().replace('"iteration": 1,', '"iteration": 7,'))
+    assert main(["package", str(other), "--out", str(tmp_path / "x")]) == 0
+    assert "Not evaluated yet." in (tmp_path / "x" / "README.md").read_text()
 
 
 def test_what_cannot_be_packed_is_one_line(run, tmp_path, capsys):
