@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from metarl.cli.parser import Command, check_rendering_library, join_numbers
+from metarl.cli.parser import HINTS, Command, check_rendering_library, join_numbers
 from metarl.config_upgrade import ALIASES, renamed_key
 from metarl.core.errors import ConfigError, UserError, shown
 from metarl.core.parsing import format_value, read_yaml
@@ -121,9 +121,9 @@ class KeyCommand(Command):
         ctx.meta[__name__] = options
         try:
             rest = super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            flags = [flag_of(key.path) for key in target.known_keys()]
-            raise click.NoSuchOption(error.option_name, possibilities=flags, ctx=ctx) from None
+        except click.NoSuchOption:
+            ctx.meta[HINTS] = [flag_of(key.path) for key in target.known_keys()]
+            raise
         values = {option.key.path: ctx.params.pop(option.name) for option in options}
         source = ctx.get_parameter_source
         given = {key for key in values if source(key) is ParameterSource.COMMANDLINE}

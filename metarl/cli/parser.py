@@ -14,6 +14,10 @@ import click
 from metarl.core.errors import UserError, check_known, nearest, nearest_path
 from metarl.core.parsing import printable, read_numbers
 
+HINTS = "metarl.cli.hints"
+"""In the context of a command that was given an unknown flag: flags that can be meant by it, beside
+those of its help text."""
+
 
 class Choice(click.Choice):
     """One of several words; the error at an unknown word gives the nearest word."""
@@ -105,7 +109,7 @@ def usage_message(error: click.ClickException) -> str:
         case click.NoSuchOption(ctx=click.Context() as ctx):
             params = ctx.command.get_params(ctx)
             flags = [flag for param in params for flag in param.opts if flag.startswith("--")]
-            names = [flag[2:] for flag in (*flags, *(error.possibilities or []))]
+            names = [flag[2:] for flag in (*flags, *ctx.meta.get(HINTS, []))]
             near = nearest_path(error.option_name.lstrip("-"), names).replace(": ", ": --")
             near = near.replace(", ", ", --")
             text = f"{error.option_name}: unknown flag or argument{near}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import metarl
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,11 @@ def test_every_page_is_there_and_no_results(site):
     pages -= {path for path in pages if path.is_relative_to("results/runs")}
     assert {path for path in pages if not (site / f"{path}.html").is_file()} == set()
     assert list(site.rglob("*.pt")) + list(site.rglob("results/**/*.json")) == []
+
+
+def test_all_names_of_the_package_are_in_the_reference(site):
+    found = re.findall(r'<h3 id="([^"]+)"', (site / "api.html").read_text())
+    assert {f"metarl.{name}" for name in metarl.__all__} <= {*found}
 
 
 def test_links_to_files_of_the_repository_lead_to_the_public_one(site):
