@@ -51,4 +51,6 @@ def make_rng(
     # Philox advances the first word of its counter, which leaves 2^64 blocks to each generator.
     counter = [0, iteration, (task << 32) | episode, 0]
     key = [seed, (int(purpose) << 20) | adaptation_step]
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    # As arrays: earlier versions of NumPy round lists of integers above 2^63 to floating point.
+    words = {"key": np.array(key, np.uint64), "counter": np.array(counter, np.uint64)}
+    return np.random.Generator(np.random.Philox(**words))
