@@ -25,6 +25,8 @@ DEFAULTS = {
     "trials": 5,
 }
 """The settings of an evaluation that its name leaves out."""
+FIGURE_FORMATS = ("png", "pdf", "svg", "csv")
+"""Endings of the files of a figure: pictures, and the plotted numbers."""
 MAX_STEM = 120
 """Characters of the name of a result file, without ending; longer ones are cut, with a digest."""
 
@@ -99,7 +101,7 @@ def result_path(out: Path, stem: str) -> Path:
         UserError: if the file, or a figure of its name, exists; or if the folder cannot be made.
     """
     file = out if out.suffix == ".json" and not out.is_dir() else out / f"{stem}.json"
-    for path in (file, file.with_suffix(".png")) if file == out else ():
+    for path in (file, *figure_files(file)) if file == out else ():
         if path.exists():
             raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
     try:
@@ -134,10 +136,16 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
                 kept = earlier_name(file, earlier)
     if kept:
         with wrap_os_errors(kept):
-            if (figure := file.with_suffix(".png")).exists():
-                figure.replace(kept.with_suffix(".png"))
+            for figure in figure_files(file):
+                if figure.exists():
+                    figure.replace(kept.with_suffix(figure.suffix))
             file.replace(kept)
     write_atomically(file, encode(new))
+
+
+def figure_files(file: Path) -> list[Path]:
+    """Return the files of the figure of a result file, which are beside it."""
+    return [file.with_suffix(f".{ending}") for ending in FIGURE_FORMATS]
 
 
 def earlier_name(file: Path, content: Mapping[str, Any]) -> Path:

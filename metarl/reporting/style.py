@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from metarl.core.errors import UserError
+from metarl.evaluation.result_file import FIGURE_FORMATS
 from metarl.runs.atomic_io import write_atomically
 
 COLOURS = ("#1558e0", "#d1741a", "#12a47c", "#9e1f97", "#5c2e0a", "#26263a")
@@ -59,8 +60,7 @@ SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # texts stay texts, in SVG as in PDF
     "pdf.fonttype": 42,
 }
-FORMATS = ("png", "pdf", "svg", "csv")
-"""Endings of the files of a figure."""
+FORMATS = FIGURE_FORMATS
 NO_DATES: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},

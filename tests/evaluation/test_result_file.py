@@ -11,7 +11,12 @@ import metarl
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.protocols import PROTOCOLS
-from metarl.evaluation.result_file import MAX_STEM, result_stem, stem_of_content
+from metarl.evaluation.result_file import (
+    MAX_STEM,
+    figure_files,
+    result_stem,
+    stem_of_content,
+)
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.names import method_text
 from metarl.reporting.report import write_report
@@ -123,7 +128,8 @@ def test_after_more_training_the_earlier_result_stays(run):
     second, again = evaluate_run(run, **LITTLE)
     assert again == file == run / "evaluation" / f"{NAME}.json"
     earlier = file.with_name(f"{NAME}-iteration_2.json")
-    assert earlier.with_suffix(".png").is_file()
+    for path in (earlier, file):
+        assert all(figure.is_file() == (path == earlier) for figure in figure_files(path))
     for path, results in ((earlier, first), (file, second)):
         found = read_results(path)["maml_trpo"][""]
         assert found.returns.tolist() == results["maml_trpo"].returns.tolist()

@@ -13,6 +13,7 @@ from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS
+from metarl.evaluation.result_file import FIGURE_FORMATS
 from metarl.evaluation.tasks import own_tasks, population_size, read_tasks
 from metarl.training.loop import train
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
@@ -221,8 +222,10 @@ def test_out_is_a_new_file_or_a_folder(run, tmp_path):
     results, file = evaluate_run(run, tasks=2, out=new, **SIZES)
     assert file == new
     assert new.is_file()
-    for taken in (new, new.with_name("drawn.json")):
-        taken.with_suffix(".png").touch()
+    drawn = [new.with_name(f"{ending}.json") for ending in FIGURE_FORMATS]
+    for taken in (new, *drawn):
+        if taken != new:
+            taken.with_suffix(f".{taken.stem}").touch()
         before = new.read_bytes()
         with pytest.raises(UserError, match=r"--out: .* exists already; expected a new file"):
             evaluate_run(run, tasks=2, out=taken, **SIZES)
