@@ -96,7 +96,7 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
     except ConfigError as error:
         message = str(error)
         path, _, reason = message.partition(": ")
-        if reason.startswith("unknown key") and "nearest" not in reason:
+        if reason.startswith("unknown key") and "(" not in reason:  # without a hint
             hint = nearest_path(path, [key.path for key in config_keys()])
             message, reason = message + hint, reason + hint
         if path in given:
