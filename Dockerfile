@@ -1,9 +1,9 @@
 # metarl for CPUs:
 #     docker build -t metarl .
-#     docker run --rm -v "$PWD/runs:/work/runs" metarl train half_cheetah_dir/demo
+#     docker run --rm -v "$PWD/runs:/metarl/runs" metarl train half_cheetah_dir/demo
 # With torch for GPUs (and then --device cuda):
 #     docker build -t metarl --build-arg TORCH=cu128 .
-#     docker run --rm --gpus all -v "$PWD/runs:/work/runs" metarl train half_cheetah_dir/demo --device cuda
+#     docker run --rm --gpus all -v "$PWD/runs:/metarl/runs" metarl train half_cheetah_dir/demo --device cuda
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 
@@ -26,6 +26,6 @@ ARG EXTRAS=""
 RUN pip install --no-cache-dir -c constraints.txt ".${EXTRAS}"
 
 ENV MUJOCO_GL=egl
-WORKDIR /work
+WORKDIR /metarl
 ENTRYPOINT ["metarl"]
 CMD ["--help"]

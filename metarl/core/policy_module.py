@@ -56,7 +56,7 @@ class PolicyModule(nn.Module):
 
     def constant(self, name: str, value: np.ndarray) -> None:
         """Add an array to the module as a buffer, float32."""
-        self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        add_constant(self, name, value)
 
 
 class GaussianModule(PolicyModule):
@@ -128,12 +128,17 @@ class Normalize(nn.Module):
     def __init__(self, mean: np.ndarray, std: np.ndarray, limit: float = float("inf")) -> None:
         super().__init__()
         self.limit = limit
-        for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        add_constant(self, "mean", mean)
+        add_constant(self, "std", std)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x - self.mean) / self.std
         return x if self.limit == float("inf") else x.clamp(-self.limit, self.limit)
+
+
+def add_constant(module: nn.Module, name: str, value: np.ndarray) -> None:
+    """Add an array to a module as a buffer, float32."""
+    module.register_buffer(name, torch.tensor(value, dtype=torch.float32))
 
 
 def linear_module(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:

@@ -20,7 +20,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from metarl.core.errors import UserError
-from metarl.core.policy_module import PolicyModule, PolicyStep
+from metarl.core.policy_module import PolicyModule, PolicyStep, add_constant
 from metarl.evaluation.live_env import ActionUnits
 from metarl.runs.atomic_io import write_atomically
 
@@ -51,7 +51,7 @@ class EnvPolicy(nn.Module):
             bounds = {"low": env.low, "high": env.high}
             bounds |= {"policy_low": own.low, "policy_high": own.high}
             for name, value in bounds.items():
-                self.register_buffer(name, torch.tensor(value.ravel(), dtype=torch.float32))
+                add_constant(self, name, value.ravel())
         self.eval()
 
     def forward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -50,6 +50,16 @@ class SamplerConfig(Section):
         if address and not is_address(address):
             raise ValueError(f"{ADDRESS_FORMS}, got {address!r}")
         return address
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        """What an actor or a task of Ray takes, and where it may run."""
+        strategy = "SPREAD" if self.placement == "spread" else "DEFAULT"
+        return {
+            "num_cpus": self.threads,
+            "resources": self.resources,
+            "scheduling_strategy": strategy,
+        }
 
     def check(self, num_tasks: int) -> None:
         """Check that there is a task for each worker.

@@ -12,7 +12,7 @@ from typing import Any
 
 from metarl.core.errors import ConfigError, warn
 from metarl.envs.errors import first_line
-from metarl.rollout.cluster.checks import check_versions, number_of_workers, room
+from metarl.rollout.cluster.checks import ask_nodes, check_versions, number_of_workers, room
 from metarl.rollout.cluster.session import Session
 from metarl.rollout.cluster.worker import Surroundings
 from metarl.rollout.sampler_config import SamplerConfig
@@ -78,21 +78,15 @@ def check_shared(nodes: Sequence[Mapping[str, Any]], ids: Sequence[str], folder:
         folder: the folder.
 
     Raises:
-        ConfigError: if one does not; names it.
+        ConfigError: if one does not, or does not answer in time; names it.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     token = folder / f".metarl-{secrets.token_hex(8)}"
-    task = ray.remote(num_cpus=0)(_exists)
-    names = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
     token.touch()
     try:
-        for node in ids:
-            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-            if not ray.get(task.options(scheduling_strategy=strategy).remote(str(token))):
+        for name, is_there in ask_nodes(nodes, ids, _exists, "looked for --out", str(token)):
+            if not is_there:
                 raise ConfigError(
-                    f"--out: node {names[node]} does not see {folder} of this machine; expected a "
+                    f"--out: node {name} does not see {folder} of this machine; expected a "
                     "folder on a disk that all nodes share"
                 )
     finally:
@@ -115,13 +109,7 @@ def _run(
     import ray
     from ray.exceptions import RayError
 
-    strategy = "SPREAD" if config.placement == "spread" else "DEFAULT"
-    task = ray.remote(
-        num_cpus=config.threads,
-        resources=config.resources,
-        scheduling_strategy=strategy,
-        max_retries=0,
-    )(_finish)
+    task = ray.remote(max_retries=0, **config.ray_options)(_finish)
     surroundings, waiting, running = Surroundings.here(), deque(jobs), {}
     started: dict[Path, float] = {}
     num_restarts = 0

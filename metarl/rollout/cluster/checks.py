@@ -135,6 +135,43 @@ def make_probe() -> Callable[[], dict[str, str]]:
     return probe
 
 
+def ask_nodes(
+    nodes: Sequence[Mapping[str, Any]],
+    ids: Sequence[str],
+    probe: Callable[..., Any],
+    what: str,
+    *args,
+) -> list[tuple[str, Any]]:
+    """Return the address and the answer of each node to a function that runs there.
+
+    Args:
+        nodes: the nodes as `ray.nodes` lists them.
+        ids: the ids of those that are asked.
+        probe: the function.
+        what: what an answer has done, for messages, such as "told its versions".
+        args: arguments of the function.
+
+    Raises:
+        ConfigError: if a node does not answer in time; names it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    names = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+    task = ray.remote(num_cpus=0, max_retries=0)(probe)
+    answers = {}
+    for node in ids:
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+        answers[task.options(scheduling_strategy=strategy).remote(*args)] = names[node]
+    done, late = ray.wait(list(answers), num_returns=len(answers), timeout=PROBE_TIMEOUT)
+    if late:
+        raise ConfigError(
+            f"sampler.address: node {answers[late[0]]} has not {what} within {PROBE_TIMEOUT:g} s; "
+            "expected a node that works"
+        )
+    return [(answers[ref], ray.get(ref)) for ref in done]
+
+
 def check_versions(nodes: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> None:
     """Check that nodes have the software of this machine; warn of other processors.
 
@@ -145,24 +182,9 @@ def check_versions(nodes: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> No
     Raises:
         ConfigError: if a version differs, or a node does not answer; names the node.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    probe, names = make_probe(), {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
-    task = ray.remote(num_cpus=0, max_retries=0)(probe)
-    own, answers = probe(), {}
-    for node in ids:
-        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-        answers[task.options(scheduling_strategy=strategy).remote()] = node
-    done, late = ray.wait(list(answers), num_returns=len(answers), timeout=PROBE_TIMEOUT)
-    if late:
-        raise ConfigError(
-            f"sampler.address: node {names[answers[late[0]]]} has not told its versions within "
-            f"{PROBE_TIMEOUT:g} s; expected a node that works"
-        )
-    warned = False
-    for ref in done:
-        name, found = names[answers[ref]], ray.get(ref)
+    probe = make_probe()
+    own, warned = probe(), False
+    for name, found in ask_nodes(nodes, ids, probe, "told its versions"):
         for part, version in own.items():
             if found[part] == version:
                 continue

@@ -85,10 +85,7 @@ class RaySampler(Sampler):
         import ray
 
         config = self._config
-        strategy = "SPREAD" if config.placement == "spread" else "DEFAULT"
-        worker = ray.remote(RolloutWorker).options(
-            num_cpus=config.threads, resources=config.resources, scheduling_strategy=strategy
-        )
+        worker = ray.remote(RolloutWorker).options(**config.ray_options)
         return worker.remote(self._family, config.threads, self._surroundings)
 
     def collect(
