@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metarl.core.activations import tanh
 from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import check
@@ -181,7 +182,7 @@ class MLPPolicy(ABC):
 
     def layer_inputs(self, params: Params, obs: Tensor) -> list[Tensor]:
         """Return the input of each layer, (B, N, in), at `obs`, (B, N, obs_dim)."""
-        activation = torch.tanh if self.config.activation == "tanh" else torch.relu
+        activation = tanh if self.config.activation == "tanh" else torch.relu
         inputs = [obs]
         for number in range(self.num_layers - 1):
             inputs.append(activation(linear(inputs[-1], *self.layer(params, number))))

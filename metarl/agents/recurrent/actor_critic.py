@@ -19,6 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from metarl.core.actors import mlp_outputs
+from metarl.core.activations import tanh
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError
 from metarl.core.params import Params
@@ -165,7 +166,7 @@ class ActorCritic:
         return Normal(outputs, params["policy.log_std"].clamp(min=low).view(1, 1, -1))
 
     def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
-        activation = torch.tanh if self.config.activation == "tanh" else torch.relu
+        activation = tanh if self.config.activation == "tanh" else torch.relu
         shape, x = x.shape[:-1], x.flatten(0, 1).T  # (num_inputs, T n)
         for layer in range(len(self.config.hidden) + 1):
             if layer:

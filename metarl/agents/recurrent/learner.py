@@ -28,6 +28,9 @@ MAX_ROWS, FEW_ROWS = 40, 8
 ROW_STEPS = 16_000
 """Number of steps of all these sequences from which on there are fewer of them, for the memory."""
 
+PLAIN_STEPS = 2_000
+"""Number of steps that a thread of a CPU processes together in a network without a memory."""
+
 
 def microbatches(rows: Tensor, steps: int) -> list[Tensor]:
     """Split rows into parts of similar size, each for one thread of a CPU.
@@ -142,7 +145,11 @@ class Learner:
         return PPOBatch(**tensors, memory=before.flatten(0, 1), segments=before.shape[1])
 
     def _split(self, rows: Tensor, steps: int) -> list[Tensor]:
-        return microbatches(rows, steps) if self._device.type == "cpu" else [rows]
+        if self._device.type != "cpu":
+            return [rows]
+        if not self._network.memory_size:
+            return list(rows.split(max(1, PLAIN_STEPS // steps)))
+        return microbatches(rows, steps)
 
     def learn(
         self,

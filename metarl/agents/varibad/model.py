@@ -7,6 +7,7 @@ of steps of the longest trial, d the size of the latent variable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.schema import Count, NotNegative, Positive, Section
 
-ROWS = 5  # trials that a thread processes together on a CPU
+ROWS = 16  # trials that a thread processes together on a CPU, at most
 
 
 class ModelConfig(Section):
@@ -149,7 +150,9 @@ class Model:
             return terms.detach(), concatenate(gradient)
 
         rows = torch.arange(len(x), device=self._device)
-        parts = self._pool.map(work, rows.split(ROWS if self._device.type == "cpu" else len(x)))
+        parts = self._pool.map(
+            work, rows.tensor_split(math.ceil(len(x) / ROWS) if self._device.type == "cpu" else 1)
+        )
         return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])
 
     @staticmethod
