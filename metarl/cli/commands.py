@@ -38,7 +38,7 @@ protocol_option = click.option(
     "--protocol",
     default="k_step",
     metavar="NAME",
-    help="k_step, few_episode, ood, robust or continual: see docs/evaluation.md.",
+    help="k_step, few_episode, ood, robust, continual or drift: see docs/evaluation.md.",
     shell_complete=complete_names("metarl.evaluation.protocols:PROTOCOLS"),
 )
 trials_option = click.option(

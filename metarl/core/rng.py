@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     UPDATE = 6
     OBSERVATIONS = 7
     BOOTSTRAP = 8
+    DRIFT = 9
 
 
 def make_rng(

@@ -21,6 +21,7 @@ from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
+from metarl.evaluation.drift import drift
 from metarl.evaluation.evaluate import evaluate, possible_adaptations
 from metarl.evaluation.result import Evaluation, Results, check_complete
 from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
@@ -135,7 +136,7 @@ def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Resul
     if not is_number_of_tasks(config.tasks):
         raise UserError(
             "protocol ood: compares two task sets, so it takes no tasks of your own; expected "
-            "k_step, few_episode, robust or continual"
+            "k_step, few_episode, robust, continual or drift"
         )
     splits = {"in distribution": config.split, "out of distribution": "ood"}
     return {
@@ -158,7 +159,7 @@ def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Re
 
 
 PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results]] = {
-    protocol.__name__: protocol for protocol in (k_step, few_episode, ood, robust, continual)
+    protocol.__name__: protocol for protocol in (k_step, few_episode, ood, robust, continual, drift)
 }
 UNUSED_SETTINGS = {name: "steps" if name == "few_episode" else "trials" for name in PROTOCOLS}
 """The setting of an evaluation that has no influence on the results of a protocol."""

@@ -88,6 +88,7 @@ PROTOCOLS = {
     "ood": "Tasks out of distribution",
     "robust": "Noise, delays and weak motors",
     "continual": "Sequences of tasks",
+    "drift": "Tasks that drift",
 }
 SPLITS = {
     "train": "training tasks",

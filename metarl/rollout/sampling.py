@@ -183,7 +183,8 @@ def sample_meta_batch(
         except ValueError as error:
             raise ConfigError(f"sampling.train_tasks: {error}") from error
     if config.drift:
-        return drifting(family, rng, num_tasks, len(config.phases), config.drift), None
+        tasks = family.sample_tasks(rng, num_tasks)
+        return drifting(family, rng, tasks, len(config.phases), config.drift), None
     if length == 1:
         return family.sample_tasks(rng, num_tasks), None
     if family.all_tasks is not None:
@@ -192,21 +193,21 @@ def sample_meta_batch(
 
 
 def drifting(
-    family: TaskFamily, rng: np.random.Generator, num_tasks: int, num_versions: int, drift: float
+    family: TaskFamily, rng: np.random.Generator, tasks: np.ndarray, num_versions: int, drift: float
 ) -> np.ndarray:
-    """Return B tasks that drift, (B, number of versions, task_dim).
+    """Return the versions of tasks that drift, (B, number of versions, task_dim).
 
     Args:
         family: the task family.
-        rng: draws the tasks and their steps.
-        num_tasks: B.
+        rng: draws the steps.
+        tasks: the first versions, (B, task_dim).
         num_versions: number of versions of each task.
         drift: standard deviation of the steps, as a fraction of the range of each number.
     """
     low, high = (x.astype(np.float64) for x in (family.task_space.low, family.task_space.high))
-    versions = [family.sample_tasks(rng, num_tasks)]
+    versions = [tasks]
     for _ in range(num_versions - 1):
-        step = drift * (high - low) * rng.standard_normal(versions[0].shape)
+        step = drift * (high - low) * rng.standard_normal(tasks.shape)
         versions.append(np.clip(versions[-1] + step, low, high))
     return np.stack(versions, axis=1)
 

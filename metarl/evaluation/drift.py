@@ -1,0 +1,100 @@
+"""The protocol `drift`: tasks that change while an agent adapts to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from metarl.agents import MetaAgent
+from metarl.agents.rollouts import adaptation_rollouts
+from metarl.core.errors import UserError
+from metarl.core.parallel import keep_freed_memory, single_threaded_math
+from metarl.core.rng import Purpose, make_rng
+from metarl.core.timer import Timer
+from metarl.envs import TaskFamily
+from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.evaluate import possible_adaptations
+from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.tasks import chosen_tasks, own_tasks
+from metarl.rollout.failures import Failure
+from metarl.rollout.sampling import Phase, drift_phases, drifting
+
+DRIFT = 0.1
+"""Standard deviation of the step from a version of a task to the next, as a fraction of the range
+of each number of the task."""
+
+
+def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
+    """Measure the return on each version of tasks that drift, as in training with `sampling.drift`.
+
+    Every task of the set is the first of `config.steps` + 1 versions. The agent goes on adapting:
+    what it has learned on a version is measured on the next one (`adapting`). Beside it, each
+    version is played from the meta-parameters (`not adapting`).
+
+    Raises:
+        ConfigError, EpisodeDiverged: as `metarl.evaluation.evaluate.evaluate`.
+        UserError: as it; also if the tasks of the family cannot drift: a finite number of them, or
+            numbers without bounds.
+    """
+    rows = chosen_tasks(family, config.split, config.tasks)
+    bounds = family.task_space.low, family.task_space.high
+    if family.all_tasks is not None or not np.isfinite(bounds).all():
+        kind = "tasks without bounds" if family.all_tasks is None else "a finite number of tasks"
+        raise UserError(
+            f"protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
+            "few_episode, ood, robust or continual"
+        )
+    num_adaptations = possible_adaptations(agent, config.steps)
+    rng = make_rng(config.seed, Purpose.DRIFT)
+    versions = drifting(family, rng, rows, num_adaptations + 1, DRIFT)  # (B, V, task_dim)
+    own_tasks(family, versions.reshape(-1, versions.shape[2]))  # raises if one is no task
+    keep_freed_memory()
+    env = family.make_batch(len(rows) * config.episodes, config.threads)
+
+    def play(
+        tasks: np.ndarray, phases: list[Phase], failures: list[Failure]
+    ) -> Iterator[np.ndarray]:
+        """Yield the returns of each phase, (B, episodes)."""
+        rollouts = adaptation_rollouts(
+            agent,
+            env,
+            tasks,
+            len(phases) - 1,
+            phases=phases,
+            seed=config.seed,
+            purpose=Purpose.EVALUATION_EPISODES,
+            timer=Timer(),
+            failures=config.failure_sink(failures),
+            deterministic=config.deterministic,
+            on_step=config.on_step,
+            on_support_step=config.on_step,
+        )
+        for _, episodes in rollouts:
+            yield episodes.returns
+
+    def evaluation(returns: list[np.ndarray], failures: list[Failure]) -> Evaluation:
+        result = Evaluation.on_tasks(
+            family,
+            rows,
+            split=config.split,
+            returns=np.stack(returns, axis=1),
+            seed=config.seed,
+            x_label="versions before",
+            failures=tuple(failures),
+            deterministic=config.deterministic,
+        )
+        check_complete(result)
+        return result
+
+    failures: list[Failure] = []
+    with single_threaded_math():
+        returns = list(play(versions, drift_phases(num_adaptations), failures))
+        results = {"adapting": evaluation(returns, failures)}
+        failures, returns = [], []
+        for version in range(num_adaptations + 1):
+            alone: list[Failure] = []
+            returns += play(versions[:, version], drift_phases(0), alone)
+            failures += [replace(each, adaptation_step=version) for each in alone]
+        return results | {"not adapting": evaluation(returns, failures)}
