@@ -36,7 +36,7 @@ def export(path: Path) -> None:
     """Let the agent adapt to the robot, and write the adapted policy."""
     import metarl
 
-    adapted = metarl.adapt(RUN, make_env(), episodes=20)
+    adapted = metarl.load(RUN).adapt_to(make_env(), episodes=20)
     adapted.to_onnx(path)
     print(f"return while it explored: {np.mean(adapted.returns):.0f}; wrote {path}")
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from metarl.core.parallel import available_cores
 from metarl.core.statistics import mean_interval
-from metarl.evaluation.evaluate import evaluate, load
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.loaded import load
 from metarl.runs.run import Run
 
 SHARE = 0.2

@@ -6,7 +6,7 @@ agent = metarl.load(run.directory)
 result = metarl.evaluate(agent, config.env, split="test", tasks=40, steps=3)
 result.returns  # (tasks, steps + 1, episodes)
 metarl.render(agent, config.env, task=[1.5], steps=3, out="adaptation.mp4")
-adapted = metarl.adapt(run.directory, run.make_env(task=[1.5]))
+adapted = agent.adapt_to(run.make_env(task=[1.5]))
 action, _ = adapted.predict(observation)
 """
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from metarl.config import Config
     from metarl.config_files import load_config
     from metarl.core.errors import ConfigError, UserError
-    from metarl.evaluation.adapted import adapt
-    from metarl.evaluation.evaluate import evaluate, load
+    from metarl.evaluation.evaluate import evaluate
+    from metarl.evaluation.loaded import load
     from metarl.evaluation.result import Evaluation
     from metarl.reporting.results import evaluations
     from metarl.reporting.video.adaptation import adaptation_video as render
@@ -36,7 +36,6 @@ __all__ = [
     "Evaluation",
     "Run",
     "UserError",
-    "adapt",
     "evaluate",
     "evaluations",
     "load",
@@ -53,10 +52,9 @@ _HOMES = {
     "Evaluation": "metarl.evaluation.result:Evaluation",
     "Run": "metarl.runs.run:Run",
     "UserError": "metarl.core.errors:UserError",
-    "adapt": "metarl.evaluation.adapted:adapt",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
     "evaluations": "metarl.reporting.results:evaluations",
-    "load": "metarl.evaluation.evaluate:load",
+    "load": "metarl.evaluation.loaded:load",
     "load_config": "metarl.config_files:load_config",
     "render": "metarl.reporting.video.adaptation:adaptation_video",
     "resume": "metarl.training.loop:resume",

@@ -231,8 +231,8 @@ def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
         return agent.actor(state)
     if "deterministic" not in inspect.signature(agent.actor).parameters:
         raise UserError(
-            f"deterministic: {type(agent).__name__} has no deterministic actions; expected the "
-            "argument `deterministic` in its method `actor` (metarl.agents.base.MetaAgent)"
+            f"deterministic: {agent.actor.__qualname__} has no deterministic actions; expected its "
+            "argument `deterministic` (metarl.agents.base.MetaAgent)"
         )
     return agent.actor(state, deterministic=True)
 

@@ -8,22 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from metarl.agents.base import MetaAgent, measuring_actor
 from metarl.agents.optional import policy_module
 from metarl.core.errors import UserError, check
 from metarl.core.parallel import single_threaded_math
-from metarl.core.rng import MAX_SEED, Purpose
-from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
-from metarl.evaluation.evaluate import open_to_evaluate, possible_adaptations
 from metarl.evaluation.export import EnvPolicy, write_onnx
-from metarl.evaluation.live_env import ActionUnits, LiveEnv
-from metarl.rollout.collect import Actor, collect, episode_rngs
-from metarl.rollout.episodes import PER_TASK, Episodes
+from metarl.evaluation.live_env import ActionUnits
+from metarl.rollout.collect import Actor
 
 
 class EpisodeState(NamedTuple):
@@ -139,94 +133,3 @@ class AdaptedAgent:
             StorageError: if the file cannot be written.
         """
         return write_onnx(self.to_torch(), path, self.source, sampling=sampling)
-
-
-def adapt(
-    run: str | Path,
-    env: gymnasium.Env | VectorEnv,
-    *,
-    episodes: int = 20,
-    adaptations: int = 1,
-    checkpoint: str = "latest",
-    seed: int = 0,
-    **overrides: Any,
-) -> AdaptedAgent:
-    """Let the agent of a run adapt to the task of an environment.
-
-    Args:
-        run: the run's folder.
-        env: a Gymnasium environment of the run's family, such as `Run.make_env` returns, or one of
-            one's own with the same observations; single or vector, all with one task. Actions are
-            scaled to its bounds.
-        episodes: episodes of experience for each adaptation. An agent that remembers plays them one
-            after another in a single environment.
-        adaptations: number of adaptations.
-        checkpoint: `latest`, `best`, an iteration, or `average`.
-        seed: of the episodes.
-        overrides: values that replace values of the run's config, such as device="cpu".
-
-    Returns:
-        The adapted agent.
-
-    Raises:
-        UserError: if the run or the checkpoint cannot be loaded, a number is out of range, or the
-            environment does not fit the agent.
-        EpisodeDiverged: if an episode has a number that is not finite.
-    """
-    check(episodes >= 1, "episodes", "at least 1", episodes)
-    check(adaptations >= 0, "adaptations", "at least 0", adaptations)
-    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
-    opened = open_to_evaluate(Path(run), **overrides)
-    agent, family = opened.config.make_agent(opened.load(checkpoint).agent), opened.config.env
-    live = LiveEnv(env, family)
-    if agent.remembers:
-        if live.num_episodes > 1:
-            raise UserError(
-                "env: expected a single environment, as the episodes of an agent of kind "
-                f"{opened.config.agent.kind} follow one another, got {live.num_episodes}"
-            )
-        episodes, adaptations = 1, episodes * adaptations
-    state, returns = agent.initial_state(1), []
-    with single_threaded_math():
-        for number in range(possible_adaptations(agent, adaptations)):
-            played = play(agent, state, live, episodes, seed, number)
-            returns += played.returns[0].tolist()
-            state = agent.adapt(state, played)
-    source = {
-        "run": opened.directory.resolve().name,
-        "family": family.name,
-        "method": opened.config.method,
-    }
-    return AdaptedAgent(agent, state, family, live.actions, returns, seed, source)
-
-
-def play(
-    agent: MetaAgent, state: Any, env: LiveEnv, episodes: int, seed: int, step: int
-) -> Episodes:
-    """Play episodes of one task, round by round if the environment has fewer at a time.
-
-    Args:
-        agent, state: the agent and its state for the task.
-        env: the environment.
-        episodes: number of episodes.
-        seed, step: of the random streams, with the number of adaptations so far.
-    """
-    tasks = np.zeros((1, *env.family.task_space.shape))  # the environment keeps it to itself
-    rngs = episode_rngs(seed, Purpose.EVALUATION_EPISODES, 1, episodes, 0, step)
-    parts = []
-    for start in range(0, episodes, env.num_episodes):
-        own = rngs[start : start + env.num_episodes]
-        own += [np.random.default_rng(seed) for _ in range(env.num_episodes - len(own))]  # unused
-        parts.append(collect(env, agent.actor(state), tasks, own, Timer()))
-    return joined(parts).first(episodes)
-
-
-def joined(parts: list[Episodes]) -> Episodes:
-    """Return the episodes of one task, played in several rounds, as E episodes."""
-    together = {
-        name: value
-        if name in PER_TASK
-        else np.concatenate([part.arrays[name] for part in parts], axis=1)
-        for name, value in parts[0].arrays.items()
-    }
-    return Episodes(**together)

@@ -132,18 +132,3 @@ def open_to_evaluate(directory: Path, **overrides: Any) -> Run:
         return run
     warn(f"{directory}: its device {device} is not available here; cpu is used instead")
     return Run(directory, run.config.replace(device="cpu"))
-
-
-def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> MetaAgent:
-    """Load the agent of a run, on the run's device, or on the CPU if this machine does not have it.
-
-    Args:
-        directory: the run's folder.
-        checkpoint: `latest`, `best`, an iteration, or `average`.
-        overrides: values that replace values of the run's config, such as device="cpu".
-
-    Raises:
-        UserError: if the run or the checkpoint is missing or damaged, or `device` is not available.
-    """
-    run = open_to_evaluate(Path(directory), **overrides)
-    return run.config.make_agent(run.load(checkpoint).agent)

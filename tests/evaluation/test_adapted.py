@@ -1,4 +1,4 @@
-"""metarl.adapt: agents of all kinds adapt to an environment of the user's, and are used in it."""
+"""`adapt_to`: agents of all kinds adapt to an environment of the user's, and are used in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_it_acts_as_in_an_evaluation(runs, kind):
     """Step by step, the deterministic actions of `collect` from the adapted state."""
     run = runs[kind]
     env = make_env(run)
-    adapted = metarl.adapt(run.directory, env, episodes=3, adaptations=2)
+    adapted = metarl.load(run.directory).adapt_to(env, episodes=3, adaptations=2)
     assert len(adapted.returns) == 6
     family = run.config.env
     batch, rngs = family.make_batch(1), [np.random.default_rng(np.random.PCG64(0))]
@@ -45,16 +45,16 @@ def test_it_acts_as_in_an_evaluation(runs, kind):
 def test_it_adapts_by_the_episodes_of_the_environment(runs):
     """Those of MAML at once, in an environment that has three of them at a time."""
     run = runs["maml"]
-    one = metarl.adapt(run.directory, make_env(run), episodes=5)
+    one = metarl.load(run.directory).adapt_to(make_env(run), episodes=5)
     several = SyncVectorEnv([lambda: make_env(run)] * 3)
-    other = metarl.adapt(run.directory, several, episodes=5)
+    other = metarl.load(run.directory).adapt_to(several, episodes=5)
     assert len(other.returns) == len(one.returns) == 5
     # The same streams, so the same episodes
     np.testing.assert_allclose(one.returns, other.returns, rtol=1e-6)
     obs = np.ones((3, 2))
     actions = [each.predict(obs, deterministic=True)[0] for each in (one, other)]
     np.testing.assert_allclose(*actions, atol=1e-5)
-    fresh = metarl.adapt(run.directory, make_env(run), adaptations=0)
+    fresh = metarl.load(run.directory).adapt_to(make_env(run), adaptations=0)
     assert fresh.returns == []
     assert not np.allclose(fresh.predict(obs, deterministic=True)[0], actions[0], atol=1e-4)
 
@@ -63,7 +63,7 @@ def test_a_seed_repeats_everything(runs):
     run, env = runs["pearl"], make_env(runs["pearl"])
     found = []
     for seed in (3, 3, 4):
-        adapted = metarl.adapt(run.directory, env, episodes=2, seed=seed)
+        adapted = metarl.load(run.directory).adapt_to(env, episodes=2, seed=seed)
         found.append([*adapted.returns, *episode(adapted, env, deterministic=False)[1].ravel()])
     assert found[0] == found[1] != found[2]
 
@@ -73,7 +73,7 @@ def test_actions_have_the_units_of_the_environment(runs, kind):
     """The policy's range is 2; in an environment with that of 1 actions are halved."""
     run = runs[kind]
     plain, scaled = make_env(run), RescaleAction(make_env(run), np.float32(-1), np.float32(1))
-    adapted = [metarl.adapt(run.directory, env, episodes=1) for env in (plain, scaled)]
+    adapted = [metarl.load(run.directory).adapt_to(env, episodes=1) for env in (plain, scaled)]
     np.testing.assert_allclose(adapted[0].returns, adapted[1].returns, rtol=1e-5)
     (_, whole, reward), (_, half, same) = (
         episode(each, env) for each, env in zip(adapted, (plain, scaled), strict=True)
@@ -105,7 +105,7 @@ def test_units_by_hand():
 @pytest.mark.parametrize("kind", ["rl2", "varibad", "pearl"])
 def test_a_state_of_an_episode_stays_as_it_is(runs, kind):
     """So that a call can be repeated; and it matters."""
-    adapted = metarl.adapt(runs[kind].directory, make_env(runs[kind]), episodes=1)
+    adapted = metarl.load(runs[kind].directory).adapt_to(make_env(runs[kind]), episodes=1)
     obs, settings = np.array([0.1, 0.2]), {"deterministic": True, "reward": -1.0}
     begun, first = adapted.predict(obs, deterministic=True)
     one, second = adapted.predict(obs, first, **settings)
@@ -117,7 +117,7 @@ def test_a_state_of_an_episode_stays_as_it_is(runs, kind):
 
 
 def test_pearl_keeps_its_guess_of_the_task_within_an_episode(runs):
-    adapted = metarl.adapt(runs["pearl"].directory, make_env(runs["pearl"]), episodes=1)
+    adapted = metarl.load(runs["pearl"].directory).adapt_to(make_env(runs["pearl"]), episodes=1)
     obs = np.zeros(2)
     _, state = adapted.predict(obs)
     _, later = adapted.predict(obs, state)
@@ -127,7 +127,7 @@ def test_pearl_keeps_its_guess_of_the_task_within_an_episode(runs):
 
 
 def test_several_environments_act_as_each_of_them(runs):
-    adapted = metarl.adapt(runs["rl2"].directory, make_env(runs["rl2"]), episodes=2)
+    adapted = metarl.load(runs["rl2"].directory).adapt_to(make_env(runs["rl2"]), episodes=2)
     obs, reward = np.random.default_rng(0).normal(size=(3, 2)), np.array([0.1, 0.2, 0.3])
     _, state = adapted.predict(obs, deterministic=True)
     actions, _ = adapted.predict(obs, state, deterministic=True, reward=reward)
@@ -138,7 +138,7 @@ def test_several_environments_act_as_each_of_them(runs):
 
 
 def test_what_does_not_fit_is_one_line(runs):
-    run = runs["rl2"]
+    run, agent = runs["rl2"], metarl.load(runs["rl2"].directory)
     env = make_env(run)
     several = SyncVectorEnv([lambda: make_env(run)] * 2)
     for found, words in (
@@ -148,19 +148,18 @@ def test_what_does_not_fit_is_one_line(runs):
         (make_env(runs["gridworld"]), "env: expected actions of"),
     ):
         with pytest.raises(UserError, match=words) as raised:
-            metarl.adapt(run.directory, found)
+            agent.adapt_to(found)
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="env: expected observations of 2 numbers"):
-        metarl.adapt(run.directory, FrameStackObservation(env, 2))
+        agent.adapt_to(FrameStackObservation(env, 2))
     for settings, words in (
         ({"episodes": 0}, "episodes: expected at least 1"),
         ({"adaptations": -1}, "adaptations: expected at least 0"),
         ({"seed": -1}, "seed: expected"),
-        ({"checkpoint": "none"}, "there is no such checkpoint"),
     ):
         with pytest.raises(UserError, match=words):
-            metarl.adapt(run.directory, env, **settings)
-    adapted = metarl.adapt(run.directory, env, episodes=1)
+            agent.adapt_to(env, **settings)
+    adapted = agent.adapt_to(env, episodes=1)
     with pytest.raises(UserError, match="observation: expected 2 numbers"):
         adapted.predict(np.zeros(3))
     _, state = adapted.predict(np.zeros((2, 2)))
@@ -171,4 +170,4 @@ def test_what_does_not_fit_is_one_line(runs):
 
 
 def test_the_interface_is_there_for_completion():
-    assert {"adapt", "Run", "train", "load_config"} <= set(dir(metarl))
+    assert {"load", "Run", "train", "load_config"} <= set(dir(metarl))

@@ -13,7 +13,8 @@ from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.evaluate import evaluate, load
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.loaded import load
 from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.training.loop import train

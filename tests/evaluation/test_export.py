@@ -60,7 +60,7 @@ def runs(tmp_path_factory):
 
 
 def adapt(run, env=None):
-    return metarl.adapt(run.directory, env or make_env(run), episodes=2)
+    return metarl.load(run.directory).adapt_to(env or make_env(run), episodes=2)
 
 
 def env_of(run):

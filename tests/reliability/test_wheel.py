@@ -104,7 +104,7 @@ def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     assert list((elsewhere / "runs/pretrained/half_cheetah_dir/evaluation").glob("*.json"))
     adapt = (
         "import metarl; name = 'pretrained/point_nav'; env = metarl.Run.open(name).make_env();"
-        "print(metarl.adapt(name, env, episodes=2).to_torch())"
+        "print(metarl.load(name).adapt_to(env, episodes=2).to_torch())"
     )
     assert "GaussianModule" in run([python, "-c", adapt], elsewhere, env)
 

@@ -48,7 +48,7 @@ def test_a_package_is_used_like_the_run(folders, kind):
     found = []
     for folder in folders[kind]:
         env = make_env(metarl.Run.open(folder))
-        adapted = metarl.adapt(folder, env, episodes=2, adaptations=2)
+        adapted = metarl.load(folder).adapt_to(env, episodes=2, adaptations=2)
         obs = np.ones((2, *env.observation_space.shape))
         found.append([*adapted.returns, *adapted.predict(obs)[0].ravel()])
     assert found[0] == found[1]

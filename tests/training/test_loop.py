@@ -17,7 +17,8 @@ import metarl
 from metarl.config_files import config_names, make_config
 from metarl.core.errors import UserError
 from metarl.envs import PointNav, WorkerError
-from metarl.evaluation.evaluate import evaluate, load
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.loaded import load
 from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
 from metarl.training.iterations import Interrupted

@@ -9,7 +9,8 @@ import pytest
 
 import metarl
 from metarl.core.errors import UserError
-from metarl.evaluation.evaluate import evaluate, load
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.loaded import load
 from metarl.reporting.report import write_report
 from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.identity import group_name

@@ -10,7 +10,7 @@ import yaml
 from examples.soak.trainer import start
 from metarl.cli.main import main
 from metarl.config_files import make_config
-from metarl.evaluation.evaluate import load
+from metarl.evaluation.loaded import load
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from tests.agents.pearl.test_agent import SMALL, assert_same

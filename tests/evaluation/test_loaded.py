@@ -1,0 +1,50 @@
+"""metarl.load: what it returns is the agent of the run, with `adapt_to`."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import metarl
+from metarl.agents.optional import has_beliefs, has_policy_module, keeps_episodes
+from tests.evaluation.tiny_runs import KINDS, make_env, train_tiny
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return train_tiny(
+        {kind: KINDS[kind] for kind in ("maml", "varibad")}, tmp_path_factory.mktemp("runs")
+    )
+
+
+@pytest.mark.parametrize("kind", ["maml", "varibad"])
+def test_it_is_the_agent_of_the_run(runs, kind):
+    """With the same results of an evaluation, and those optional methods that the agent has."""
+    run = runs[kind]
+    loaded, agent = metarl.load(run.directory), run.config.make_agent(run.load().agent)
+    sizes = {"tasks": 2, "episodes": 2, "steps": 2, "deterministic": True}
+    one, other = (metarl.evaluate(each, run.config.env, **sizes) for each in (loaded, agent))
+    np.testing.assert_array_equal(one.returns, other.returns)
+    for has in (has_beliefs, has_policy_module, keeps_episodes):
+        assert has(loaded) == has(agent)
+    for name in ("device", "max_adaptations", "remembers", "max_update_kl"):
+        assert getattr(loaded, name) == getattr(agent, name)
+    assert {"adapt_to", *dir(agent)} <= {*dir(loaded)}
+    assert repr(loaded) == f"<{type(agent).__name__} of {run.directory}>"
+    with pytest.raises(AttributeError):
+        _ = loaded.no_such_method
+
+
+def test_it_stays_as_it_is_when_it_adapts(runs):
+    agent = metarl.load(runs["maml"].directory)
+    before = agent.state_dict()
+    first, second = (agent.adapt_to(make_env(runs["maml"]), episodes=3) for _ in range(2))
+    assert first.returns == second.returns
+    obs = np.ones((4, 2))
+    actions = [each.predict(obs, deterministic=True)[0] for each in (first, second)]
+    np.testing.assert_array_equal(*actions)
+    after = copy.deepcopy(agent).state_dict()
+    assert all(torch.equal(torch.as_tensor(before[name]), torch.as_tensor(x)) for name, x in after.items())
