@@ -23,7 +23,7 @@ from examples.reproduce.published import PUBLISHED
 from metarl.config_files import load_config
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
-from metarl.evaluation.result import Evaluation
+from metarl.runs.result import Evaluation
 from metarl.runs.run import Run
 from metarl.training.loop import start_or_resume
 

@@ -17,7 +17,7 @@ import numpy as np
 from metarl.core.statistics import difference_interval, mean_interval
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
-from metarl.evaluation.result import part_label
+from metarl.runs.result import part_label
 from metarl.runs.run import Run
 
 PART = "sequential"

@@ -14,7 +14,7 @@ import numpy as np
 from metarl.core.rng import Purpose, make_rng
 from metarl.envs import PointNav
 from metarl.evaluation.continual import SEQUENCE_LENGTH, forgetting
-from metarl.evaluation.result import Evaluation
+from metarl.runs.result import Evaluation
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 """Shares of the way from the goal just met to the mean of all goals met."""

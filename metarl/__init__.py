@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from metarl.core.errors import ConfigError, UserError
     from metarl.evaluation.evaluate import evaluate
     from metarl.evaluation.loaded import load
-    from metarl.evaluation.result import Evaluation
-    from metarl.reporting.results import evaluations
     from metarl.reporting.video.adaptation import adaptation_video as render
+    from metarl.runs.result import Evaluation
     from metarl.runs.run import Run
     from metarl.training.callbacks import Callback
     from metarl.training.loop import resume, train
@@ -37,7 +36,6 @@ __all__ = [
     "Run",
     "UserError",
     "evaluate",
-    "evaluations",
     "load",
     "load_config",
     "render",
@@ -49,11 +47,10 @@ _HOMES = {
     "Callback": "metarl.training.callbacks:Callback",
     "Config": "metarl.config:Config",
     "ConfigError": "metarl.core.errors:ConfigError",
-    "Evaluation": "metarl.evaluation.result:Evaluation",
+    "Evaluation": "metarl.runs.result:Evaluation",
     "Run": "metarl.runs.run:Run",
     "UserError": "metarl.core.errors:UserError",
     "evaluate": "metarl.evaluation.evaluate:evaluate",
-    "evaluations": "metarl.reporting.results:evaluations",
     "load": "metarl.evaluation.loaded:load",
     "load_config": "metarl.config_files:load_config",
     "render": "metarl.reporting.video.adaptation:adaptation_video",

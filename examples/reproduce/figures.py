@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from examples.reproduce.measure import evaluations
 from examples.reproduce.published import BUDGETS, PUBLISHED
-from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.reporting.figures import draw_curve
 from metarl.reporting.names import family_text, method_text
 from metarl.reporting.style import (
@@ -25,6 +24,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
+from metarl.runs.result import Evaluation, pooled_interval
 
 SHOWN = (
     "maml_trpo",

@@ -16,9 +16,9 @@ from metarl.agents.maml.config import MAMLConfig
 from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.config_files import read_config
 from metarl.evaluation.evaluate import evaluate
-from metarl.evaluation.result import Evaluation
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
+from metarl.runs.result import Evaluation
 from metarl.runs.run import Run, encode
 from metarl.training.many_runs import Job
 

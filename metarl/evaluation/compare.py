@@ -14,11 +14,11 @@ from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
-from metarl.evaluation.result import Evaluation, part_label
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
 from metarl.runs.pretrained import run_folder
 from metarl.runs.provenance import provenance
+from metarl.runs.result import Evaluation, part_label
 from metarl.runs.run import Run
 
 RANDOM = "random"

@@ -13,12 +13,12 @@ from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import possible_adaptations
-from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.evaluate import check_complete, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
+from metarl.runs.result import Evaluation, Results
 
 SEQUENCE_LENGTH = 5
 """Number of successive tasks of a sequence of `continual`, L."""

@@ -15,11 +15,11 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import possible_adaptations
-from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.evaluate import check_complete, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks, own_tasks
 from metarl.rollout.failures import Failure
 from metarl.rollout.sampling import Phase, drift_phases, drifting
+from metarl.runs.result import Evaluation, Results
 
 DRIFT = 0.1
 """Standard deviation of the step from a version of a task to the next, as a fraction of the range

@@ -16,14 +16,14 @@ from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
-from metarl.evaluation.result import Evaluation, check_complete
 from metarl.evaluation.tasks import (
     Tasks,
     chosen_tasks,
     is_number_of_tasks,
     split_of,
 )
-from metarl.rollout.failures import Failure, OnFailure
+from metarl.rollout.failures import EpisodeDiverged, Failure, OnFailure
+from metarl.runs.result import Evaluation
 from metarl.runs.run import Run
 
 
@@ -112,6 +112,22 @@ def evaluate(
     )
     check_complete(result)
     return result
+
+
+def check_complete(result: Evaluation, sequence_length: int = 1) -> None:
+    """Check that a result has a complete sequence of tasks.
+
+    Args:
+        result: the evaluation of B tasks, in consecutive sequences of `sequence_length` tasks.
+        sequence_length: number of tasks of a sequence.
+
+    Raises:
+        EpisodeDiverged: if every sequence has a task without episodes at some x.
+    """
+    if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
+        unit = "sequence of tasks" if sequence_length > 1 else "task"
+        note = f"; no {unit} is left that was played to the end"
+        raise EpisodeDiverged(result.failures, note)
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:

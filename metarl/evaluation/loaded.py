@@ -111,7 +111,8 @@ def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) ->
         UserError: if the run or the checkpoint is missing or damaged, or `device` is not available.
     """
     run = open_to_evaluate(Path(directory), **overrides)
-    return LoadedAgent(run.config.make_agent(run.load(checkpoint).agent), run)
+    agent = run.config.make_agent(run.load(checkpoint).agent)
+    return LoadedAgent(agent, run)  # pyright: ignore[reportAbstractUsage] (__getattr__ has the rest)
 
 
 def play(

@@ -22,12 +22,13 @@ from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
 from metarl.evaluation.drift import drift
-from metarl.evaluation.evaluate import evaluate, possible_adaptations
-from metarl.evaluation.result import Evaluation, Results, check_complete
+from metarl.evaluation.evaluate import check_complete, evaluate, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
+from metarl.runs.result import Evaluation, Results
+from metarl.runs.result_files import RENAMED_PROTOCOLS
 
 EXPERIENCE_EPISODES = (1, 2, 3, 5, 10, 20)
 """Numbers of episodes that `few_episode` adapts from."""
@@ -38,10 +39,6 @@ PERTURBATIONS: dict[str, tuple[Any, ...]] = {
     "motor_strength": (0.8, 0.6, 0.4),
 }
 """Perturbations of `robust`, one at a time: fields of `metarl.envs.Perturbed`, with strengths."""
-RENAMED_PROTOCOLS = {"paper": "k_step"}
-"""Earlier names of protocols, and their present names."""
-RENAMED_PARTS = {"usual": "nominal", "going on": "sequential"}
-"""Earlier names of parts of results, and their present names."""
 
 
 def k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:

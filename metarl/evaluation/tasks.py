@@ -91,13 +91,6 @@ def own_tasks(family: TaskFamily, tasks: Any, source: str = "tasks") -> np.ndarr
     return np.stack(checked)
 
 
-def population_size(family: TaskFamily, rows: np.ndarray) -> int | None:
-    """Return the number of tasks of a family's distribution, if it is finite and has all tasks in
-    `rows`, (B, task_dim); None otherwise, as for tasks out of distribution."""
-    known = {row.tobytes() for row in family.all_tasks} if family.all_tasks is not None else set()
-    return len(known) if known.issuperset(row.tobytes() for row in rows) else None
-
-
 def read_tasks(path: Path) -> Any:
     """Read tasks from a file: .npy or .json, an array; .txt or .csv, a task on each line.
 

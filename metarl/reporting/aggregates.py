@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
-from metarl.evaluation.result import Evaluation
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
 from metarl.reporting.report_figures import draw_profiles
 from metarl.reporting.style import Drawing, drawing_style, method_style, style_axes
+from metarl.runs.result import Evaluation
 
 LEVELS = 101
 """Number of levels of a performance profile."""

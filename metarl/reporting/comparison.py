@@ -16,7 +16,6 @@ from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
 from metarl.evaluation.protocols import check_protocol
-from metarl.evaluation.result import Evaluation
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.aggregates import Aggregates, aggregate
@@ -28,6 +27,7 @@ from metarl.reporting.style import save_drawing
 from metarl.reporting.summary import read_summaries
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.identity import settings_digest
+from metarl.runs.result import Evaluation
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time

@@ -9,9 +9,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
-from metarl.reporting.summary import read_results, read_settings
+from metarl.runs.result import Evaluation, part_label
+from metarl.runs.result_files import read_results, read_settings
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
 

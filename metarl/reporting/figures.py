@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.protocols import PERTURBATIONS
-from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.reporting.names import PERTURBATIONS as PERTURBATION_TEXTS
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.style import (
@@ -27,6 +26,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
+from metarl.runs.result import Evaluation, pooled_interval
 
 INTERVAL = (
     "A band is the 95% interval of the mean over seeds and tasks; of one seed, over tasks. A "

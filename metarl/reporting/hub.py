@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from metarl.core.parsing import dump_yaml, read_yaml
-from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.summary import RunSummary
+from metarl.runs.result import Evaluation, part_label
 
 UNKNOWN_LICENSE = "unknown"
 """What the hub calls the license of a model whose license is not given."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import RANDOM, UNTRAINED
-from metarl.evaluation.result import Evaluation, part_label
 from metarl.reporting.groups import group_runs
 from metarl.reporting.summary import RunSummary
+from metarl.runs.result import Evaluation, part_label
 
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:

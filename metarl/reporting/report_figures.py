@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metarl.core.statistics import performance_profile
-from metarl.evaluation.result import Evaluation
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, task_texts
 from metarl.reporting.pooling import final_scores
@@ -25,6 +24,7 @@ from metarl.reporting.style import (
 )
 from metarl.reporting.summary import RETURNS, RunSummary
 from metarl.runs.logs import VALIDATION
+from metarl.runs.result import Evaluation
 from metarl.training.validation import RETURN_AFTER
 
 CURVE_POINTS = 100

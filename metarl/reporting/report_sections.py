@@ -16,7 +16,6 @@ from metarl.core.statistics import (
     probability_of_improvement,
 )
 from metarl.evaluation.continual import forgetting
-from metarl.evaluation.result import Evaluation, part_label, pooled_interval
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
@@ -29,6 +28,7 @@ from metarl.reporting.pooling import (
 )
 from metarl.reporting.style import Drawing
 from metarl.reporting.summary import RunSummary
+from metarl.runs.result import Evaluation, part_label, pooled_interval
 
 MAX_SCATTERS = 3
 """Number of methods whose returns are drawn against the task."""

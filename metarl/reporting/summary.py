@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import error_summary, printable, read_json
+from metarl.core.parsing import printable, read_json
 from metarl.core.schema_keys import by_path
-from metarl.evaluation.protocols import RENAMED_PARTS, RENAMED_PROTOCOLS
-from metarl.evaluation.result import Evaluation, Results
 from metarl.runs.logs import columns
 from metarl.runs.origin import KEY
+from metarl.runs.result import Results
+from metarl.runs.result_files import read_results, read_settings, result_files
 from metarl.runs.run import Run
 
 RETURNS = ("return_before", "return_after")
@@ -159,58 +159,3 @@ def read_provenance(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected a processor and versions")
     versions = {printable(name): printable(str(each)) for name, each in found["versions"].items()}
     return {**found, "processor": printable(found["processor"]), "versions": versions}
-
-
-def result_files(folder: Path) -> dict[str, Path]:
-    """Return the result files in a folder by present name, such as `k_step-test`.
-
-    A file with the earlier name of a protocol counts where there is none with the present name.
-    """
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.json")):
-        protocol, dash, split = path.stem.partition("-")
-        name = RENAMED_PROTOCOLS.get(protocol, protocol) + dash + split
-        if name == path.stem:
-            files[name] = path
-        else:
-            files.setdefault(name, path)
-    return dict(sorted(files.items()))
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings in a result file, with `checkpoint` and `iteration` of its first method; {}
-    if there are none, as in a file that is no result file."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
-        return {}
-    own = next(iter(content.pop("methods").values()), None)
-    own = own if isinstance(own, dict) else {}
-    found = {name: own.get(name) for name in ("checkpoint", "iteration")}
-    return content | {name: value for name, value in found.items() if value is not None}
-
-
-def read_results(path: Path) -> dict[str, Results]:
-    """Read a result file: its evaluations by method and part.
-
-    Raises:
-        UserError: if it is no result file.
-    """
-    try:
-        methods: dict[str, dict[str, dict[str, Any]]] = read_json(path)["methods"]
-        found: dict[str, Results] = {
-            method: {
-                RENAMED_PARTS.get(part, part): Evaluation.from_dict(each)
-                for part, each in entry["parts"].items()
-            }
-            for method, entry in methods.items()
-        }
-        if not all(name.isprintable() for parts in (found, *found.values()) for name in parts):
-            raise ValueError("expected printable names of methods and parts")
-        if not found or not all(found.values()):
-            raise ValueError("expected at least one method, and a part of each")
-        return found
-    except UserError:
-        raise
-    except Exception as error:  # what is nested differently makes Python raise almost anything
-        reason = f"{type(error).__name__}: {error_summary(error)}"
-        raise UserError(f"{path}: not a result file of metarl evaluate ({reason})") from error

@@ -29,6 +29,8 @@ from metarl.runs.packed import DamagedFile, number_in
 from metarl.runs.pretrained import PREFIX, is_pretrained, output_folder, run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.replay_log import ReplayLog
+from metarl.runs.result import Evaluation
+from metarl.runs.result_files import read_evaluations
 from metarl.runs.untrusted import check_code, check_links
 
 LATEST = "latest.pt"
@@ -155,6 +157,19 @@ class Run(RunLogs):
     def output(self) -> Path:
         """The folder for results of evaluations, which may not exist; see `output_folder`."""
         return output_folder(self.directory)
+
+    def evaluations(self) -> dict[str, dict[str, Evaluation]]:
+        """Return the results of `metarl evaluate` in the run's folder.
+
+        Returns:
+            The evaluations of the run's method first, then of its baselines, by method, or by
+            `method, part` for a protocol with several parts; by the name of the result file, such
+            as `k_step-test`.
+
+        Raises:
+            UserError: if a result file cannot be read.
+        """
+        return read_evaluations(self.output / "evaluation")
 
     @property
     def packaged(self) -> bool:

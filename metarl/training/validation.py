@@ -7,9 +7,9 @@ from typing import Any
 from metarl.agents import MetaAgent
 from metarl.config import Config
 from metarl.evaluation.evaluate import evaluate
-from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.runs.logs import VALIDATION
+from metarl.runs.result import Evaluation
 
 RETURN_AFTER = f"{VALIDATION}return_after"
 """The metric by which the checkpoint `best` is chosen."""

@@ -14,7 +14,7 @@ from examples import digits, references, sinusoid
 from examples.reproduce import figures, measure
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
-from metarl.evaluation.result import pooled_interval
+from metarl.runs.result import pooled_interval
 
 ROOT = Path(__file__).parents[2]
 STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())

@@ -12,8 +12,8 @@ from metarl.envs import PointNav
 from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import SEQUENCE_LENGTH, continual, forgetting
-from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged
+from metarl.runs.result import Evaluation
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
 from tests.faulty import FaultyNav
 

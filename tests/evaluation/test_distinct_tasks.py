@@ -13,8 +13,8 @@ import metarl
 from metarl.cli.main import main
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
-from metarl.evaluation.result import Evaluation, pooled_interval
 from metarl.reporting.evaluation import evaluation_title
+from metarl.runs.result import Evaluation, pooled_interval
 from metarl.training.loop import train
 
 SMALL = {

@@ -15,8 +15,8 @@ from metarl.envs import PointNav, make_family
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
-from metarl.evaluation.result import Evaluation
 from metarl.rollout.failures import EpisodeDiverged, Failure
+from metarl.runs.result import Evaluation
 from metarl.training.loop import train
 from tests.faulty import FaultyNav
 

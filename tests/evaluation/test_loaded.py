@@ -47,4 +47,5 @@ def test_it_stays_as_it_is_when_it_adapts(runs):
     actions = [each.predict(obs, deterministic=True)[0] for each in (first, second)]
     np.testing.assert_array_equal(*actions)
     after = copy.deepcopy(agent).state_dict()
-    assert all(torch.equal(torch.as_tensor(before[name]), torch.as_tensor(x)) for name, x in after.items())
+    for name, value in before.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(after[name]))

@@ -20,7 +20,8 @@ from metarl.evaluation.result_file import (
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.names import method_text
 from metarl.reporting.report import write_report
-from metarl.reporting.summary import read_results, read_summary
+from metarl.reporting.summary import read_summary
+from metarl.runs.result_files import read_results
 from metarl.runs.run import Run
 from metarl.training.loop import start_or_resume, train
 

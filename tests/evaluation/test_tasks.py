@@ -14,7 +14,8 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import FIGURE_FORMATS
-from metarl.evaluation.tasks import own_tasks, population_size, read_tasks
+from metarl.evaluation.tasks import own_tasks, read_tasks
+from metarl.runs.result import population_size
 from metarl.training.loop import train
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
 

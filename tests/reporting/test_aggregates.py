@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarl.evaluation.result import Evaluation
 from metarl.reporting.aggregates import aggregate, normalised
+from metarl.runs.result import Evaluation
 
 TASKS = np.array([[1.0], [2.0]])
 

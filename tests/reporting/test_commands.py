@@ -9,7 +9,7 @@ import shlex
 
 import metarl
 from metarl.cli.main import main
-from metarl.reporting.summary import read_results
+from metarl.runs.result_files import read_results
 from metarl.training.loop import train
 from tests.reporting.test_report import TINY
 

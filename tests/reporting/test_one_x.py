@@ -13,7 +13,6 @@ from rich.console import Console
 import metarl
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.result import Evaluation
 from metarl.reporting.evaluation import evaluation_table
 from metarl.reporting.figures import (
     adaptation_curves,
@@ -26,6 +25,7 @@ from metarl.reporting.report import write_report
 from metarl.reporting.report_figures import profiles, returns_by_task
 from metarl.reporting.report_sections import improvements, method_row
 from metarl.reporting.summary import read_summaries
+from metarl.runs.result import Evaluation
 from metarl.training.loop import train
 
 TASKS = np.linspace(-1, 1, 4)[:, None]

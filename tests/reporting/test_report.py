@@ -22,8 +22,9 @@ from metarl.reporting.pooling import (
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
 from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.report_lead import count_text, title
-from metarl.reporting.summary import read_results, read_summaries
+from metarl.reporting.summary import read_summaries
 from metarl.rollout.failures import Failure
+from metarl.runs.result_files import read_results
 from metarl.training.loop import train
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
 

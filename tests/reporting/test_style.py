@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from metarl.config_files import config_names
 from metarl.envs import FAMILIES
-from metarl.evaluation.result import Evaluation
 from metarl.reporting import names
 from metarl.reporting.figures import adaptation_curves
 from metarl.reporting.report_figures import returns_by_task
@@ -31,6 +30,7 @@ from metarl.reporting.style import (
     page_svg,
     save_drawing,
 )
+from metarl.runs.result import Evaluation
 
 # Linear RGB as seen with deuteranopia and protanopia (Machado, Oliveira and Fernandes 2009,
 # severity 1).

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metarl.reporting.summary import read_results, result_files
+from metarl.runs.result_files import read_results, result_files
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "paper-test.json"
 """A result file as `metarl evaluate` wrote it when `k_step` was called `paper`."""

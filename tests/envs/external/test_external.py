@@ -19,9 +19,9 @@ from metarl.envs import (
     make_family,
 )
 from metarl.evaluation.evaluate import evaluate
-from metarl.evaluation.result import Evaluation
 from metarl.reporting.evaluation import evaluation_table
 from metarl.rollout.collect import collect
+from metarl.runs.result import Evaluation
 
 CARTPOLE = {"length": (0.25, 1.0), "gravity": (5.0, 15.0)}
 

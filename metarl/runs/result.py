@@ -13,9 +13,8 @@ import numpy as np
 from metarl.core.errors import shown
 from metarl.core.statistics import interquartile_mean, mean_interval, repeats_interval
 from metarl.envs import TaskFamily
-from metarl.evaluation.printing import as_html, as_repr, as_text
-from metarl.evaluation.tasks import population_size
-from metarl.rollout.failures import EpisodeDiverged, Failure
+from metarl.rollout.failures import Failure
+from metarl.runs.printing import as_html, as_repr, as_text
 
 LEGACY_KEYS = {"axis": "x_label", "points": "x"}
 """Earlier keys of result files, and their present names."""
@@ -262,6 +261,13 @@ class Evaluation:
         )
 
 
+def population_size(family: TaskFamily, rows: np.ndarray) -> int | None:
+    """Return the number of tasks of a family's distribution, if it is finite and has all tasks in
+    `rows`, (B, task_dim); None otherwise, as for tasks out of distribution."""
+    known = {row.tobytes() for row in family.all_tasks} if family.all_tasks is not None else set()
+    return len(known) if known.issuperset(row.tobytes() for row in rows) else None
+
+
 def without_nan(values: np.ndarray) -> list[Any]:
     """Return values as nested lists, with None for NaN, which JSON does not have."""
     nested = values.astype(object)
@@ -289,19 +295,3 @@ Results: TypeAlias = dict[str, Evaluation]
 def part_label(method: str, part: str) -> str:
     """Return the label of a part of the results of a method."""
     return f"{method}, {part}" if part else method
-
-
-def check_complete(result: Evaluation, sequence_length: int = 1) -> None:
-    """Check that a result has a complete sequence of tasks.
-
-    Args:
-        result: the evaluation of B tasks, in consecutive sequences of `sequence_length` tasks.
-        sequence_length: number of tasks of a sequence.
-
-    Raises:
-        EpisodeDiverged: if every sequence has a task without episodes at some x.
-    """
-    if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
-        unit = "sequence of tasks" if sequence_length > 1 else "task"
-        note = f"; no {unit} is left that was played to the end"
-        raise EpisodeDiverged(result.failures, note)

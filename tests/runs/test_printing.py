@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarl.evaluation.result import Evaluation
+from metarl.runs.result import Evaluation
 
 TASKS = np.array([[0.0], [1.0]])
 RETURNS = np.array([[[1.0, 3.0], [4.0, 4.0]], [[-2.0, 0.0], [-3.0, -3.0]]])  # (2, 2, 2)

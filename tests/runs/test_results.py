@@ -1,4 +1,4 @@
-"""metarl.evaluations and Run.history: a run's results in Python."""
+"""Run.evaluations and Run.history: a run's results in Python."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def test_the_metrics_are_columns(run):
 
 
 def test_the_evaluations(run):
-    assert metarl.evaluations(run) == {}
+    assert run.evaluations() == {}
     sizes = {"tasks": 2, "episodes": 2, "steps": 1}
     written, file = evaluate_run(run.directory, against=["random"], **sizes)
-    found = metarl.evaluations(run.directory)
+    found = metarl.Run.open(run.directory).evaluations()
     assert [*found] == [file.stem]
     assert [*found[file.stem]] == ["unnamed", "random"]
     for label, result in found[file.stem].items():
         np.testing.assert_array_equal(result.returns, written[label].returns)
-    with pytest.raises(UserError, match="not a run's folder"):
-        metarl.evaluations(run.directory / "evaluation")
+    file.write_text("{}")
+    with pytest.raises(UserError, match=r"k_step-test.*json: not a result file"):
+        run.evaluations()

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl.evaluation.result import Evaluation
+    from metarl.runs.result import Evaluation
 
 
 def table(result: Evaluation) -> list[list[str]]:
