@@ -38,7 +38,7 @@ def blocks(page: str, language: str = "") -> list[str]:
 
 def commands(page: str) -> Iterator[str]:
     """Yield each command of a page; blocks of output begin with other words."""
-    programs = ("metarl", "printf", "tar", "mkdir", "make", "pip", "wandb")
+    programs = ("metarl ", "printf ", "tar ", "mkdir ", "make ", "pip ", "wandb ")
     for block in blocks(page):
         if block.startswith(programs):
             yield from block.splitlines()
@@ -53,10 +53,12 @@ def small(command: str, number: int) -> list[str]:
     """
     _, name, *rest = shlex.split(command, comments=True)
     flags = SMALL.get(name, [])
+    if any(word.startswith("pretrained/") for word in rest):  # whose networks have their size
+        flags = [flag for flag in flags if not flag.startswith("--agent")]
     if name == "train" and {"--resume", "--continue"} & {*rest}:
         flags = [*(SMALL["train"] if "--continue" in rest else []), f"--iterations={number + 2}"]
         flags += ["--tracking.mode=disabled"]
-    elif name == "evaluate" and not any(word.startswith("--task") for word in rest):
+    elif name == "evaluate" and not {"--task", "--task-file"} & {*rest}:
         flags = [*flags, "--tasks=2"]
     if "few_episode" in rest:  # which has no number of adaptations
         flags = [flag for flag in flags if not flag.startswith("--steps")]

@@ -14,8 +14,21 @@ from metarl.config_files import load_config
 from metarl.envs.contract import CHECKS
 from tests.docs.commands import ROOT, blocks, commands, small
 
-PAGES = ["README.md", "docs/quickstart.md", "docs/training.md", "docs/tuning.md"]
+PAGES = ["README.md"] + [
+    f"docs/{name}.md" for name in ("quickstart", "training", "tuning", "evaluation", "pretrained")
+]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guides/*.md"))
+ELSEWHERE_RUN = {
+    "docs/adapted.md": "tests/docs/test_adapted_page.py",
+    "docs/cluster.md": "tests/training/test_cluster_runs.py: Ray takes seconds to start",
+    "docs/extending.md": "tests/examples, tests/training/test_trackers.py",
+    "docs/external.md": "tests/envs/external, tests/examples: it needs Meta-World",
+    "docs/library.md": "tests/test_adaptation.py",
+    "docs/methods.md": "measurements of hours; tests/agents",
+    "docs/results.md": "tests/docs/test_numbers.py",
+}
+"""The other pages with commands or Python, and why they are not run here; the commands of all pages
+are checked by tests/docs/test_commands.py."""
 ELSEWHERE = {"pip", "wandb"}
 """Programs that need a network: tests/examples/test_sweeps.py has the command of a sweep."""
 TINY = {"iterations": 2, "num_tasks": 2, "num_episodes": 2, "env.horizon": 6}
@@ -48,6 +61,12 @@ def test_what_a_page_shows_works(page, clone, monkeypatch):
     monkeypatch.setattr(metarl, "load_config", functools.partial(load_config, **TINY))
     for code in blocks(page, "python"):
         exec(compile(code, page, "exec"), {"__name__": page})  # noqa: S102 (it is the test)
+
+
+def test_no_page_is_forgotten():
+    pages = {str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")}
+    shown = {page for page in pages if [*commands(page), *blocks(page, "python")]}
+    assert shown - {*PAGES} == {*ELSEWHERE_RUN}
 
 
 def test_readme_counts_the_checks():
