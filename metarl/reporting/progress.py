@@ -29,14 +29,14 @@ class WorkProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
+            TextColumn("{task.fields[label]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("", total=None, label="")
 
     def __enter__(self) -> WorkProgress:
         self._bar.start()
@@ -51,7 +51,7 @@ class WorkProgress:
         The steps shown include those of episodes that have ended.
         """
         steps = 0
-        self._bar.reset(self._task, total=None, description=label)
+        self._bar.reset(self._task, total=None, description=label, label="")
 
         def on_step(env: BatchEnv) -> None:
             nonlocal steps
@@ -63,7 +63,7 @@ class WorkProgress:
     def drawing(self, done: int, total: int) -> None:
         """Show that `done` of `total` frames are drawn."""
         if done == 1:
-            self._bar.reset(self._task, total=total)
+            self._bar.reset(self._task, total=total, label="ETA")
         self._show(f"drawing frame {done}/{total}", completed=done)
 
     def _show(self, text: str, **changes: Any) -> None:

@@ -20,6 +20,8 @@ class CSVTracker(NullTracker):
 
     def __init__(self, run: Run, job: str) -> None:
         self._file = run.directory / "metrics.csv"
+        if job == "train":
+            print(f"CSV: {self._file}", flush=True)
         self._columns: dict[str, None] = {}  # in the order in which they were first met
         self._rows: list[Mapping[str, Any]] = []
 

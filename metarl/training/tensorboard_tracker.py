@@ -31,7 +31,7 @@ class TensorBoardTracker(NullTracker):
             for file in folder.glob("events.out.tfevents.*"):
                 file.unlink()
             logdir = shlex.quote(str(folder.parent))
-            print(f"TensorBoard: tensorboard --logdir {logdir}", flush=True)
+            print(f"TensorBoard: show it with: tensorboard --logdir {logdir}", flush=True)
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS)
         self._iteration = len(run.metrics())
 

@@ -61,10 +61,13 @@ def test_csv_and_tensorboard_have_all_metrics(tmp_path, capsys):
     assert_all_there_once(run)
     assert [step for step, _ in events(run)["validation/return_after"]] == [3, 4]
     assert rows(run)[0]["validation/return_after"] == ""
-    assert (
-        f"TensorBoard: tensorboard --logdir '{tmp_path}/a run/tensorboard'"
-        in capsys.readouterr().out
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"run: {run.directory} (0 of 4 iterations)",
+        f"CSV: {run.directory}/metrics.csv",
+        f"TensorBoard: show it with: tensorboard --logdir '{run.directory}/tensorboard'",
+    ]
+    assert lines[3].startswith("iteration 1/4")
     assert not (run.directory / "wandb").exists()
 
 

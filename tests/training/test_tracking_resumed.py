@@ -113,11 +113,18 @@ def test_online_iterations_after_kill_minus_nine_are_there_once(wait, server, tm
     assert_all_there_once(server, run)
 
 
-def test_a_run_that_began_offline_goes_on_online(server, tmp_path, monkeypatch):
+def test_a_run_that_began_offline_goes_on_online(server, tmp_path, monkeypatch, capsys):
     run = start_or_resume(config(iterations=3), tmp_path / "run")
     monkeypatch.setenv("WANDB_MODE", "online")
+    capsys.readouterr()
     run = start_or_resume(config(), tmp_path / "run")
     assert_all_there_once(server, run)
+    (name,) = server.history
+    told = [f"run: {run.directory} (3 of 6 iterations)", f"W&B: '{name}' is tracked"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" online: ")[0] for line in lines[:2]] == told
+    assert lines[1].endswith(f"/runs/{name}")
+    assert lines[2].startswith("iteration 4/6")
     sync(run)
     assert_all_there_once(server, run)
 
