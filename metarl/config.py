@@ -22,7 +22,7 @@ from metarl.agents import (
 from metarl.agents.base import AgentState
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.config_sections import TrackingConfig, ValidationConfig
-from metarl.core.errors import ConfigError, check, check_amount
+from metarl.core.errors import ConfigError, check, check_amount, nearest
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
@@ -50,7 +50,11 @@ def make_family(values: Any) -> TaskFamily:
         return values
     values = {"family": values} if isinstance(values, str) else values
     if not isinstance(values, Mapping) or not isinstance(values.get("family"), str):
-        raise ConfigError("family: expected the name of a task family (metarl list families)")
+        keys = map(str, values) if isinstance(values, Mapping) else ()
+        found = "".join(f", got the key {key}" for key in keys if nearest("family", [key]))
+        raise ConfigError(
+            f"family: expected the name of a task family (metarl list families){found}"
+        )
     fields = {**values}
     try:
         cls = family_class(fields.pop("family"))

@@ -10,7 +10,7 @@ from typing import Any
 from metarl.config import Config, config_keys
 from metarl.config_upgrade import ALIASES, renamed_key, upgrade
 from metarl.core.errors import ConfigError, UserError, nearest, nearest_path, shown
-from metarl.core.parsing import read_yaml
+from metarl.core.parsing import error_summary, read_yaml
 from metarl.core.schema import Section
 from metarl.core.schema_keys import plain
 from metarl.envs import locate
@@ -188,11 +188,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         data = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+        raise ConfigError(f"{path}: not a readable YAML file: {error_summary(error)}") from error
     except UserError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"{path}: expected keys with values, got {shown(data)}")
+        found = "an empty file" if data is None else shown(data)
+        raise ConfigError(f"{path}: expected keys with values, got {found}")
     return data
 
 
@@ -209,7 +210,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     short = str(name).removesuffix(".yaml").removeprefix("configs/")
     if short in known:
         return known[short]
-    raise ConfigError(f"{name}: no such config{nearest(short, known)}; see metarl list configs")
+    own = [each for each in known if each.startswith(f"{short}/")]
+    usual = f"{short}/maml_trpo"
+    near = f" (of this family: {usual if usual in own else own[0]})" if own else ""
+    near = near or nearest(short, known)
+    raise ConfigError(f"{name}: no such config{near}; see metarl list configs")
 
 
 def config_folder() -> Path:

@@ -723,3 +723,17 @@ def test_wrong_values_are_refused_by_name(values, base, expected):
     with pytest.raises(ConfigError, match=expected) as error:
         load_config(values, base=base)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "own.yaml: expected keys with values, got an empty file"),
+        ("env:\n  familly: point_nav\n", r"env\.family: expected .* \(.*\), got the key familly$"),
+    ],
+)
+def test_a_file_of_a_beginner_is_refused_with_the_reason(tmp_path, text, message):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)

@@ -72,9 +72,20 @@ class ConfigTarget(RunTarget):
     @functools.cached_property
     def data(self) -> dict[str, Any]:
         """The plain values of the file."""
-        from metarl.config_files import read_config
+        from metarl.config_files import RUN_CONFIG, read_config
+        from metarl.runs.pretrained import pretrained_names
 
-        return read_config(self.name or "")
+        try:
+            return read_config(self.name or "")
+        except ConfigError as error:
+            is_run = (self.directory / RUN_CONFIG).is_file()
+            if not is_run and self.name not in pretrained_names():
+                raise
+            going_on = f"metarl train --resume {self.name} continues it, " if is_run else ""
+            raise ConfigError(
+                f"{self.name}: is a run, not a config; {going_on}"
+                f"metarl train CONFIG --init-from {self.name} begins from its parameters"
+            ) from error
 
     def keys(self) -> list[Key]:
         """List the keys and values of the config, or of a default config if it is not valid."""
@@ -224,12 +235,12 @@ def flag_of(path: str) -> str:
 
 def first_argument(argv: Sequence[str], params: Iterable[click.Parameter]) -> str | None:
     """Return the first word that is neither a flag nor the value of a flag; None without one."""
-    switches = {"--", "--help"}
+    switches = {"--", "-h", "--help"}
     for param in params:
         switches.update(param.opts if getattr(param, "is_flag", False) else ())
     words = iter(argv)
     for word in words:
-        if not word.startswith("--"):
+        if not word.startswith("--") and word != "-h":
             return word
         if "=" not in word and word not in switches:
             next(words, None)

@@ -26,7 +26,7 @@ config_argument = functools.partial(
 @click.group(
     invoke_without_command=True,
     epilog="Every command has a --help. Documentation: https://github.com/metarl/metarl",
-    context_settings={"show_default": True},
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="metarl-torch", message="%(version)s")
 @click.pass_context

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from metarl.core.errors import UserError, check_known, nearest, nearest_path
+from metarl.core.errors import UserError, check_known, nearest, nearest_path, shown
 from metarl.core.parsing import printable, read_numbers
 
 HINTS = "metarl.cli.hints"
@@ -29,6 +30,16 @@ class Choice(click.Choice):
 
 class Numbers(click.Option):
     """A flag whose value is some numbers, in one word or several: `--task 1 2`, `--task 1,2`."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        found = super().type_cast_value(ctx, value)
+        for text in found or ():
+            if not are_numbers(text):
+                raise UserError(
+                    f"{self.opts[0]}: expected the numbers of one task, such as 0.5 or 1,2, got "
+                    f"{shown(text)}"
+                )
+        return found
 
 
 class Command(click.Command):
@@ -50,7 +61,14 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         check_rendering_library()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except UserError as error:  # of an argument of Python, which a flag has given
+            name, colon, reason = str(error).partition(": ")
+            if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+                raise
+            flag = next(each.opts[0] for each in self.get_params(ctx) if each.name == name)
+            raise UserError(f"{flag}{colon}{reason}") from error
 
 
 def join_numbers(args: Sequence[str], params: Iterable[click.Parameter]) -> list[str]:
@@ -116,6 +134,8 @@ def usage_message(error: click.ClickException) -> str:
         case click.exceptions.NoSuchCommand():
             near = nearest(error.command_name, error.possibilities or [])
             text = f"{error.command_name}: unknown command{near}"
+        case click.BadOptionUsage() if "requires" in error.message:
+            text = f"{error.option_name}: expected a value"
         case click.MissingParameter(param=click.Parameter() as param):
             name = param.opts[0] if isinstance(param, click.Option) else param.name.upper()
             text = f"the following arguments are required: {name}"

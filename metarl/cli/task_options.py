@@ -10,7 +10,7 @@ import click
 
 from metarl.cli.group import FILE
 from metarl.cli.parser import Numbers
-from metarl.core.errors import UserError, shown
+from metarl.core.errors import UserError
 from metarl.core.parsing import read_numbers
 
 if TYPE_CHECKING:
@@ -61,19 +61,4 @@ def given_tasks(
         raise UserError(f"{given[0]}: not allowed with argument {given[1]}")
     if task_file is not None:
         return own_tasks(family, read_tasks(task_file), str(task_file))
-    rows = [numbers_of_task(text) for text in task]
-    return own_tasks(family, rows, "--task")
-
-
-def numbers_of_task(text: str) -> list[float]:
-    """Return the numbers of a value of `--task`.
-
-    Raises:
-        UserError: if it has something else; names the flag.
-    """
-    try:
-        return read_numbers(text)
-    except ValueError:
-        raise UserError(
-            f"--task: expected the numbers of one task, such as 0.5 or 1,2, got {shown(text)}"
-        ) from None
+    return own_tasks(family, [read_numbers(text) for text in task], "--task")

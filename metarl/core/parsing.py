@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
@@ -172,8 +173,16 @@ def read_json(path: Path) -> Any:
 
 def error_summary(error: BaseException) -> str:
     """Return the message of an error, or its type if the message is empty, as one line of at most
-    about 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    about 200 characters. That of the operating system is without number and file, and that of a
+    YAML parser is the line and the problem."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        parts = filter(None, (error.context, error.problem))
+        text = f"line {error.problem_mark.line + 1}: {', '.join(parts)}"
+        text += "; indent with spaces" if "'\\t'" in text else ""
+    text = " ".join(text.split()) or type(error).__name__
     return printable(text if len(text) <= 200 else f"{text[:200]}...")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import printable, read_json
+from metarl.core.parsing import error_summary, printable, read_json
 from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
@@ -27,6 +27,8 @@ DEFAULTS = {
 """The settings of an evaluation that its name leaves out."""
 FIGURE_FORMATS = ("png", "pdf", "svg", "csv")
 """Endings of the files of a figure: pictures, and the plotted numbers."""
+OTHER_FORMATS = (".txt", ".yaml", ".yml", ".npy", ".html", *(f".{each}" for each in FIGURE_FORMATS))
+"""Endings that are those of no folder, and of no result file."""
 MAX_STEM = 120
 """Characters of the name of a result file, without ending; longer ones are cut, with a digest."""
 
@@ -98,8 +100,11 @@ def result_path(out: Path, stem: str) -> Path:
         stem: the name of the file in a folder, without ending.
 
     Raises:
-        UserError: if the file, or a figure of its name, exists; or if the folder cannot be made.
+        UserError: if the file, or a figure of its name, exists; if `out` has the ending of another
+            kind of file; or if the folder cannot be made.
     """
+    if out.suffix in OTHER_FORMATS and not out.is_dir():
+        raise UserError(f"--out: expected a file that ends in .json, or a folder, got {out}")
     file = out if out.suffix == ".json" and not out.is_dir() else out / f"{stem}.json"
     for path in (file, *figure_files(file)) if file == out else ():
         if path.exists():
@@ -107,7 +112,7 @@ def result_path(out: Path, stem: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{file.parent}: cannot be written ({error})") from error
+        raise UserError(f"{file.parent}: cannot be written ({error_summary(error)})") from error
     return file
 
 

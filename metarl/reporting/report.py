@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import format_value, printable
+from metarl.core.parsing import error_summary, format_value, printable
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands, shell_path
 from metarl.reporting.hub import front_matter
@@ -75,7 +75,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     try:  # before the rest of the work
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from error
+        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
     belief_drawings, notes = belief_figures(summaries)
     figures |= {**belief_drawings, "diagnostics": diagnostics(summaries)}
     files = {
@@ -98,7 +98,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     try:
         paths = write_files(out, texts | dict(sorted(files.items())))
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from error
+        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
     track_report(summaries[0].run, paths)
     return paths
 

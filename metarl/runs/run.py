@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from metarl.config import Config
-from metarl.config_files import make_config, read_values
+from metarl.config_files import find_config, make_config, read_values
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import ConfigError, StorageError, UserError, nearest, warn
 from metarl.envs.gymnasium_env import TaskEnv, task_env
@@ -120,11 +121,7 @@ class Run(RunLogs):
         directory = run_folder(directory)
         path = directory / "config.yaml"
         if not path.is_file():
-            siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
-            known = [other.name for other in siblings if (other / "config.yaml").is_file()]
-            raise UserError(
-                f"{directory}: not a run's folder (no config.yaml){nearest(directory.name, known)}"
-            )
+            raise UserError(f"{directory}: {no_run(directory)}")
         check_links(directory)
         data = upgrade(read_values(path))
         check_code(directory, data)
@@ -354,6 +351,17 @@ class Run(RunLogs):
             self.log_failures(lines_of(failures, iteration, self.config.on_failure))
 
 
+def no_run(directory: Path) -> str:
+    """Return why a path without a config.yaml is no run's folder, and what can be meant by it."""
+    with contextlib.suppress(ConfigError):
+        find_config(directory)
+        return f"is a config, not a run; train it first: metarl train {directory}"
+    reason = "no config.yaml" if directory.exists() else "it does not exist"
+    siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
+    known = [other.name for other in siblings if (other / "config.yaml").is_file()]
+    return f"not a run's folder ({reason}){nearest(directory.name, known)}"
+
+
 def is_free(directory: Path) -> bool:
     """Return whether a new run may use a folder: the folder does not exist, is empty, or contains
     only the `PARTIAL_RUN_FILES` of a run whose creation was interrupted, and no checkpoint but its
@@ -375,10 +383,9 @@ def check_free(directory: Path) -> None:
         UserError: if the folder is in use; names the folder.
     """
     if not is_free(directory):
-        raise UserError(
-            f"{directory}: exists already; choose another folder with --out, or go on with "
-            f"metarl train --resume {directory}"
-        )
+        is_run = (directory / "config.yaml").is_file()
+        going_on = f", or go on with metarl train --resume {directory}" if is_run else ""
+        raise UserError(f"{directory}: exists already; choose another folder with --out{going_on}")
 
 
 def encode(content: Any) -> bytes:

@@ -125,7 +125,7 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     titles = re.findall(r"^(\S+):$", text, re.MULTILINE)
     assert titles[:2] == ["Options", "env"]
     assert {"agent.policy", "agent.inner", "agent.outer", "agent.returns", "tracking"} < set(titles)
-    flags = re.findall(r"^  (--\S+)", text, re.MULTILINE)
+    flags = re.findall(r"^  (?:-h, )?(--\S+)", text, re.MULTILINE)
     everyday = "iterations num-tasks num-episodes inner-steps seed device threads checkpoint-every"
     own = "out resume continue init-from dry-run help"
     assert flags[:14] == [f"--{name}" for name in f"{everyday} {own}".split()]
@@ -248,9 +248,18 @@ def test_help_and_version_import_nothing_slow(flag):
         ),
         ("train", "expected either a CONFIG or --resume"),
         ("train --resume {run}", "finished already"),
-        ("train --resume {run}/nowhere", "not a run's folder"),
+        ("train --resume {run}/nowhere", "not a run's folder (it does not exist)"),
+        ("train {run}", "is a run, not a config; metarl train --resume"),
+        ("train pretrained/point_nav", "config; metarl train CONFIG --init-from pretrained/point_"),
+        ("train point_nav", "no such config (of this family: point_nav/maml_trpo)"),
+        ("train point_nav/maml_trpo --out {run}/config.yaml", "choose another folder with --out\n"),
+        ("evaluate point_nav/maml_trpo", "is a config, not a run; train it first: metarl train"),
+        ("evaluate {run} --out a.txt", "--out: expected a file that ends in .json, or a folder"),
+        ("evaluate {run} --episodes 0", "error: --episodes: expected at least 1, got 0"),
+        ("evaluate {run} --task a b", "--task: expected the numbers of one task"),
+        ("report {run} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)"),
         ("train point_nav/maml_trpo --out {run}", "exists already"),
-        ("evaluate {run} --tasks -3", "tasks: expected at least 1"),
+        ("evaluate {run} --tasks -3", "error: --tasks: expected at least 1"),
         ("evaluate {run} --tasks many", "--tasks: 'many' is not a valid integer"),
         ("evaluate {run} --split tests", "nearest: test"),
         ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
@@ -299,7 +308,7 @@ def test_help_and_version_import_nothing_slow(flag):
         ("train point_nav/maml_trpo --iter 3", "--iter: unknown flag"),
         ("train point_nav/maml_trpo point_nav/anil", "point_nav/anil: unknown flag or argument"),
         ("train point_nav/maml_trpo --out --dry-run", "--out: expected a value, got --dry-run"),
-        ("train point_nav/maml_trpo --dry-run --seed", "'--seed' requires an argument"),
+        ("train point_nav/maml_trpo --dry-run --seed", "--seed: expected a value"),
         ("train point_nav/maml_trpo --dry-run=1", "'--dry-run' does not take a value"),
         ("evalute", "nearest: evaluate"),
         ("list famlies", "nearest: families"),

@@ -21,6 +21,7 @@ from metarl.agents.optional import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
 from metarl.core.parallel import available_cores
+from metarl.core.parsing import error_summary
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
@@ -202,7 +203,7 @@ def complete_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = TemporaryDirectory(prefix=".video-", dir=path.parent)
     except OSError as error:
-        raise UserError(f"out: cannot write {path}: {error}") from error
+        raise UserError(f"out: cannot write {path}: {error_summary(error)}") from error
     with folder:
         partial_file = Path(folder.name) / path.name
         yield partial_file
