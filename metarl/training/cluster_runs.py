@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import ConfigError, warn
+from metarl.core.errors import ConfigError, UserError, warn
 from metarl.envs.errors import first_line
 from metarl.rollout.cluster.checks import ask_nodes, check_versions, number_of_workers, room
 from metarl.rollout.cluster.session import Session
 from metarl.rollout.cluster.worker import Surroundings
 from metarl.rollout.sampler_config import SamplerConfig
+from metarl.runs.lock import training_lock
 from metarl.training.many_runs import Job, Outcome, finish
 from metarl.training.signals import stop_signals
 
+LOCK_TIMEOUT = 120.0  # s, in which a node that is cut off ends its processes
 POLL = 1.0  # s, between two looks at the signals and the cluster
 STOPPING = "stopping the runs; they go on from their last checkpoints"
 
@@ -109,16 +111,21 @@ def _run(
     import ray
     from ray.exceptions import RayError
 
-    task = ray.remote(max_retries=0, **config.ray_options)(_finish)
+    # An actor for each run: Ray tells the loss of a node that is cut off of actors only.
+    slot = ray.remote(Slot).options(**config.ray_options)
     surroundings, waiting, running = Surroundings.here(), deque(jobs), {}
+    actors: dict[Any, Any] = {}
     started: dict[Path, float] = {}
     num_restarts = 0
     try:
         while waiting or running:
             while waiting and len(running) < slots:
                 job = waiting.popleft()
+                patience = LOCK_TIMEOUT if job.folder in started else 0.0
                 started.setdefault(job.folder, time.perf_counter())
-                running[task.remote(job, then, surroundings)] = job
+                actor = slot.remote(surroundings)
+                ref = actor.finish.remote(job, then, patience)
+                running[ref], actors[ref] = job, actor
             done, _ = ray.wait(list(running), timeout=POLL)
             if signals:
                 yield Outcome(next(iter(running.values())), 0.0, STOPPING, stopped=True)
@@ -134,6 +141,7 @@ def _run(
                     session.check()
                     outcome = Outcome(job, 0.0, first_line(error))
                     lost = outcome.error
+                ray.kill(actors.pop(ref))
                 if lost and num_restarts < config.max_restarts:
                     num_restarts += 1
                     warn(f"{job.folder}: its process was lost ({lost}); it goes on in another")
@@ -143,10 +151,35 @@ def _run(
                 yield Outcome(job, spent, outcome.error)
     finally:
         if not session.lost:
-            for ref in running:
-                ray.cancel(ref, force=True)
+            for actor in actors.values():
+                ray.kill(actor)
 
 
-def _finish(job: Job, then: Callable[[Job], None], surroundings: Surroundings) -> Outcome:
-    surroundings.adopt()
-    return finish(job, then)
+class Slot:
+    """The actor of Ray that trains a run."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        surroundings.adopt()
+
+    def finish(self, job: Job, then: Callable[[Job], None], patience: float) -> Outcome:
+        """Train a run as `many_runs.finish`.
+
+        Args:
+            job: the run.
+            then: called with the job.
+            patience: seconds to wait for another process that trains it, on a node that is cut off.
+        """
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and _is_locked(job.folder):
+            time.sleep(POLL)
+        return finish(job, then)
+
+
+def _is_locked(folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        with training_lock(folder):
+            return False
+    except UserError:
+        return True

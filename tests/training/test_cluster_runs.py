@@ -45,7 +45,7 @@ def words(out, nodes, *more):
 def processes():
     """The processes in which Ray trains runs."""
     found = psutil.process_iter(["cmdline"])
-    return [each for each in found if "ray::_finish" in " ".join(each.info["cmdline"] or ())]
+    return [each for each in found if "ray::Slot" in " ".join(each.info["cmdline"] or ())]
 
 
 def kill_one(seconds=60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import os
@@ -16,6 +17,7 @@ from metarl.envs.errors import first_line
 from metarl.rollout.sampler_config import ADDRESS_FORMS, is_address
 
 CONNECT_TIMEOUT = 5.0  # s, for a TCP connection to the head
+CLOSE_TIMEOUT = 10.0  # s, for Ray to disconnect from a cluster that is lost
 DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns of its future default
     "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each session to its makers
@@ -93,11 +95,20 @@ class Session:
                 ) from error
 
     def close(self) -> None:
-        """Disconnect. Ray ends with it only if the session has started it."""
+        """Disconnect. Ray ends with it only if the session has started it.
+
+        If the cluster is lost and Ray does not disconnect in time, it is left as it is, until this
+        process ends.
+        """
         import ray
 
         if self._connected:
-            ray.shutdown()
+            # Ray waits for an answer of a head, also of one that cannot be reached.
+            closing = threading.Thread(target=ray.shutdown, daemon=True)
+            closing.start()
+            closing.join(CLOSE_TIMEOUT if self.lost else None)
+            if closing.is_alive():
+                atexit.unregister(ray._private.worker.shutdown)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, self._sigterm)
 
