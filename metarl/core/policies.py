@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -17,12 +17,11 @@ import torch
 from gymnasium.spaces import Box, Discrete, Space
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from metarl.core.activations import tanh
 from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import check
+from metarl.core.layers import INITIALISATIONS, linear, tanh
 from metarl.core.params import Params
 from metarl.core.policy_module import (
     CategoricalModule,
@@ -32,7 +31,6 @@ from metarl.core.policy_module import (
 )
 from metarl.core.schema import Positive, Section
 
-FEW_COLUMNS = 16  # narrower weight matrices are padded to this width on a CPU
 MAX_STD_RATIO = 1000.0  # largest ratio of a useful standard deviation to `init_std`
 MAX_WEIGHTS = 10**7  # weights of all layers of a policy
 
@@ -74,44 +72,6 @@ class PolicyConfig(Section):
         inside = self.min_std <= self.init_std <= self.max_std
         check(inside, "init_std", "between min_std and max_std", self.init_std)
         return self
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x @ weight + bias, (B, N, out), of stacked layers.
-
-    Args:
-        x: (B, N, in).
-        weight: (B, in, out).
-        bias: (B, 1, out).
-    """
-    out = weight.shape[-1]
-    if x.device.type == "cpu" and out < FEW_COLUMNS:
-        # The matrix products of CPUs take five times longer for 6 columns than for 16.
-        padding = (0, FEW_COLUMNS - out)
-        wide = torch.baddbmm(F.pad(bias, padding), x, F.pad(weight, padding))
-        return wide[..., :out]
-    return torch.baddbmm(bias, x, weight)
-
-
-def glorot(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
-    """Draw a uniform weight matrix, (fan_in, fan_out) (Glorot and Bengio 2010, equation 16)."""
-    bound = math.sqrt(6 / (fan_in + fan_out))
-    return rng.uniform(-bound, bound, (fan_in, fan_out))
-
-
-def orthogonal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
-    """Draw a matrix, (fan_in, fan_out), uniformly among the semi-orthogonal matrices (Saxe et al.
-    2014): its columns are orthonormal, or its rows where fan_in < fan_out."""
-    tall = rng.standard_normal((max(fan_in, fan_out), min(fan_in, fan_out)))
-    q, r = np.linalg.qr(tall)
-    q = q * np.sign(np.diag(r))  # without the signs, q is not uniformly distributed
-    return q if fan_in >= fan_out else q.T
-
-
-INITIALISATIONS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
-    "glorot": glorot,
-    "orthogonal": orthogonal,
-}
 
 
 class MLPPolicy(ABC):

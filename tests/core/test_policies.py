@@ -8,15 +8,13 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
 
 from metarl.core.errors import ConfigError
+from metarl.core.layers import glorot, orthogonal
 from metarl.core.params import stack
 from metarl.core.policies import (
     CategoricalMLP,
     GaussianMLP,
     PolicyConfig,
-    glorot,
-    linear,
     make_policy,
-    orthogonal,
 )
 
 
@@ -120,23 +118,6 @@ def test_std_bounds_are_a_clamp_without_gradient_beyond(std, clamped, has_gradie
 # --- initialisation ---
 
 
-@pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 50), (50, 30), (7, 7), (1, 4), (4, 1)])
-def test_orthogonal_matrices_have_orthonormal_rows_or_columns(fan_in, fan_out):
-    """The fewer of them."""
-    matrix = orthogonal(np.random.default_rng(0), fan_in, fan_out)
-    assert matrix.shape == (fan_in, fan_out)
-    product = matrix.T @ matrix if fan_in >= fan_out else matrix @ matrix.T
-    np.testing.assert_allclose(product, np.eye(min(fan_in, fan_out)), atol=1e-12)
-
-
-def test_orthogonal_matrices_are_uniform_over_signs():
-    """QR alone fixes them: every entry, and the determinant, has either sign as often."""
-    rng = np.random.default_rng(0)
-    draws = np.stack([orthogonal(rng, 2, 2) for _ in range(2000)])
-    assert np.abs(np.sign(draws).mean(0)).max() < 0.08  # 3.5 standard deviations
-    assert abs(np.linalg.det(draws).mean()) < 0.08
-
-
 @pytest.mark.parametrize("initialisation", ["glorot", "orthogonal"])
 def test_gains_are_factors_on_the_initial_weights(initialisation):
     """The hidden gain on all layers but the last, which has the output gain. The draws stay."""
@@ -183,28 +164,6 @@ def test_weights_that_no_machine_holds_are_refused_whatever_they_belong_to():
     with pytest.raises(ConfigError, match="layers of at most 10,000,000 weights"):
         GaussianMLP(config, 3, 2)
     GaussianMLP(config.replace(bias_transform=(1.0,) * 5), 3, 2)
-
-
-@pytest.mark.parametrize("out", [1, 15, 16, 17])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_linear_is_a_product_and_a_shift_however_wide(out, dtype):
-    """Few columns are padded: neither values nor gradients see it."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=dtype).requires_grad_()
-
-    inputs = draw(2, 5, 3), draw(2, 3, out), draw(2, 1, out)
-    x, weight, bias = inputs
-    result, expected = linear(*inputs), x @ weight + bias
-    assert result.shape == (2, 5, out)
-    torch.testing.assert_close(result, expected)
-    for one, other in zip(
-        torch.autograd.grad(result.square().sum(), inputs),
-        torch.autograd.grad(expected.square().sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
 
 
 # --- which policy for which actions ---

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.agents.pearl.posterior import Factors
+from metarl.core.layers import glorot
 from metarl.core.params import Params
-from metarl.core.policies import glorot
 from metarl.core.schema import LayerSize, Section
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, in the authors' code

@@ -18,12 +18,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from metarl.core.activations import tanh
 from metarl.core.actors import mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError
+from metarl.core.layers import orthogonal, tanh
 from metarl.core.params import Params
-from metarl.core.policies import orthogonal
 from metarl.core.policy_module import (
     CategoricalModule,
     GaussianModule,

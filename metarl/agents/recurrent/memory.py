@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarl.agents.recurrent.gru import GRUSequence
+from metarl.core.layers import glorot, orthogonal
 from metarl.core.params import Params
-from metarl.core.policies import glorot, orthogonal
 from metarl.core.schema import LayerSize, Section
 
 

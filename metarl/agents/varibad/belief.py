@@ -17,8 +17,8 @@ from torch import Tensor
 from metarl.agents.recurrent.actor_critic import ActorCritic, Predictions
 from metarl.agents.recurrent.memory import Memory, MemoryConfig
 from metarl.core.distributions import Distribution
+from metarl.core.layers import glorot
 from metarl.core.params import Params
-from metarl.core.policies import glorot
 
 
 class EncoderConfig(MemoryConfig):

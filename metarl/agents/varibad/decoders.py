@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metarl.core.layers import glorot
 from metarl.core.params import Params
-from metarl.core.policies import glorot
 from metarl.core.schema import LayerSize, NotNegative, Section
 
 
