@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())
 PAGE = (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines()
 ROWS = [line for line in PAGE if re.match(r"\|[^|]*\|? ?`\w+/\w+` \[\d\]", line)]
+TRIALS = [line for line in ROWS if re.match(r"\| `\w+/(rl2|varibad|pearl)`", line)]
+"""Rows of agents whose episodes of a trial are measured."""
 UNCHECKED = ("half_cheetah_dir/demo",)
 """Rows of docs/results.md that `python -m examples.docs_check` repeats."""
 AVERAGED = "the same, mean of the last quarter of the checkpoints"
@@ -38,10 +40,27 @@ def test_the_table_of_the_reproduction_is_that_of_the_stored_results():
 
 
 def test_the_page_of_results_has_rows():
-    assert len(ROWS) == 11
+    assert (len(ROWS), len(TRIALS)) == (16, 5)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("`")[1])
+@pytest.mark.parametrize("row", TRIALS, ids=lambda row: row.split("`")[1])
+def test_a_row_of_trials_is_that_of_the_stored_results(row):
+    family, kind, seeds, returns = re.fullmatch(
+        r"\| `(\w+)/(\w+)` \[(\d)\] \| [\d.]+M \| (.*) \|", row
+    ).groups()
+    found = []
+    for seed in range(int(seeds)):
+        file = ROOT / f"docs/results/{kind}/{family}-seed{seed}-deterministic.json"
+        (method,) = json.loads(file.read_text())["methods"].values()
+        (part,) = method["parts"].values()
+        found.append(np.mean(part["returns"], axis=(0, 2)))
+    means = np.mean(found, axis=0)
+    assert returns == " | ".join(f"{x:,.0f}" if abs(x) >= 500 else f"{x:.1f}" for x in means)
+
+
+@pytest.mark.parametrize(
+    "row", [each for each in ROWS if each not in TRIALS], ids=lambda row: row.split("`")[1]
+)
 def test_a_row_of_results_is_that_of_the_stored_results(row):
     config, seeds, steps, returns = re.fullmatch(
         r"\|.*`(\w+/\w+)`.*\[(\d)\] \| ([\d.]+)M \| (.*) \|", row
