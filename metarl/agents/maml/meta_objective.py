@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.agents.maml.fisher import FisherMicrobatch
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.kfac import KFACPreconditioner, kfac_preconditioner
-from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.microbatch import MetaMicrobatch, query_kl
 from metarl.agents.maml.surrogates import (
     Surrogate,
     emaml_term,
@@ -303,17 +303,3 @@ class MetaObjective:
             return total(products) / self._num_tasks
 
         return product
-
-
-def query_kl(
-    old: Sequence[Distribution], new: Sequence[Distribution], microbatch: MetaMicrobatch
-) -> Tensor:
-    """Return KL(old || new) in nats, (b,), the weighted mean over the queries.
-
-    Args:
-        old, new: action distributions, of which the last ones are those on the query batches.
-        microbatch: the tasks.
-    """
-    queries = microbatch.queries
-    triples = zip(old[-len(queries) :], new[-len(queries) :], queries, strict=True)
-    return total([query.weight * mean_kl(a, b, query.batch.weight) for a, b, query in triples])

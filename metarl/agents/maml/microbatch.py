@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.inner_loop import InnerState
-from metarl.core.params import Params
+from metarl.agents.maml.surrogates import mean_kl
+from metarl.core.distributions import Distribution
+from metarl.core.params import Params, total
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,17 @@ class MetaMicrobatch:
     @property
     def num_tasks(self) -> int:
         return self.inner.num_tasks
+
+
+def query_kl(
+    old: Sequence[Distribution], new: Sequence[Distribution], microbatch: MetaMicrobatch
+) -> Tensor:
+    """Return KL(old || new) in nats, (b,), the weighted mean over the queries.
+
+    Args:
+        old, new: action distributions, of which the last ones are those on the query batches.
+        microbatch: the tasks.
+    """
+    queries = microbatch.queries
+    triples = zip(old[-len(queries) :], new[-len(queries) :], queries, strict=True)
+    return total([query.weight * mean_kl(a, b, query.batch.weight) for a, b, query in triples])

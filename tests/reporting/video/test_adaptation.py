@@ -13,7 +13,9 @@ from metarl.core.errors import UserError
 from metarl.envs import RenderingUnavailable, TaskError, make_family
 from metarl.envs.point import PointRenderer
 from metarl.reporting.video import adaptation as video
-from metarl.reporting.video.adaptation import LAST_FRAME_SECONDS, VideoInfo, adaptation_video
+from metarl.reporting.video import files
+from metarl.reporting.video.adaptation import VideoInfo, adaptation_video
+from metarl.reporting.video.files import LAST_FRAME_SECONDS
 from metarl.reporting.video.layout import AdaptationVideo, Layout, Panel
 from metarl.rollout.episodes import Episodes
 
@@ -214,7 +216,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(make_video, tmp_path, mo
 
 
 def test_a_failing_encoder_is_not_overlooked(make_video, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "get_ffmpeg_exe", lambda: "false")
+    monkeypatch.setattr(files, "get_ffmpeg_exe", lambda: "false")
     with pytest.raises((RuntimeError, BrokenPipeError)):
         make_video()
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,8 @@ import pytest
 
 from metarl.envs import RendererFailed, RenderingUnavailable, make_family
 from metarl.reporting.video import render_workers
-from metarl.reporting.video.adaptation import frame_times, play
+from metarl.reporting.video.adaptation import play
+from metarl.reporting.video.files import frame_times
 from metarl.reporting.video.layout import AdaptationVideo, Layout
 from metarl.reporting.video.render_workers import num_processes, render_frames
 
