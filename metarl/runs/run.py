@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,28 +15,22 @@ from uuid import uuid4
 from metarl.config import Config
 from metarl.config_files import find_config, make_config, read_values
 from metarl.config_upgrade import upgrade
-from metarl.core.errors import ConfigError, StorageError, UserError, nearest, warn
+from metarl.core.errors import ConfigError, StorageError, UserError, nearest
 from metarl.envs.gymnasium_env import TaskEnv, task_env
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
-from metarl.runs.atomic_io import sync, wrap_os_errors, write_atomically
+from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
-from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
-from metarl.runs.package import WEIGHTS, read_weights
-from metarl.runs.packed import DamagedFile, number_in
 from metarl.runs.pretrained import PREFIX, is_pretrained, output_folder, run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.replay_log import ReplayLog
 from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_evaluations
+from metarl.runs.run_checkpoints import INITIAL, RunCheckpoints
 from metarl.runs.untrusted import check_code, check_links
 
-LATEST = "latest.pt"
-INITIAL = "iteration-000000.pt"
-"""The checkpoint of a warm start, before the first iteration."""
-AVERAGED = 0.25  # fraction of the kept checkpoints, the most recent ones, in `average`
 PARTIAL_RUN_FILES = {".lock", "checkpoints", "provenance.json"} | {
     f".{name}.partial" for name in ("provenance.json", "config.yaml")
 }
@@ -45,15 +38,13 @@ PARTIAL_RUN_FILES = {".lock", "checkpoints", "provenance.json"} | {
 
 
 @dataclass(frozen=True)
-class Run(RunLogs):
+class Run(RunCheckpoints):
     """A training run on disk.
 
     Attributes:
         directory: the run's folder.
         config: its resolved config.
     """
-
-    config: Config = field(repr=False)
 
     @classmethod
     def create(
@@ -168,11 +159,6 @@ class Run(RunLogs):
         """
         return read_evaluations(self.output / "evaluation")
 
-    @property
-    def packaged(self) -> bool:
-        """Whether the folder is a package: weights without logs; see `metarl.runs.package`."""
-        return (self.directory / WEIGHTS).is_file() and not self.checkpoints.exists()
-
     def check_trainable(self) -> None:
         """Check that the run can be continued.
 
@@ -186,10 +172,6 @@ class Run(RunLogs):
             )
 
     @property
-    def checkpoints(self) -> Path:
-        return self.directory / "checkpoints"
-
-    @property
     def replay(self) -> ReplayLog:
         """The episodes that the agent learns from again, if there are any."""
         return ReplayLog(self.directory / "replay")
@@ -197,87 +179,6 @@ class Run(RunLogs):
     def lock(self) -> AbstractContextManager[None]:
         """Hold the exclusive training lock of the run; see `training_lock`."""
         return training_lock(self.directory)
-
-    def latest(self) -> Checkpoint | None:
-        """Return the newest undamaged checkpoint; None before the first checkpoint.
-
-        This is `latest.pt`. If it is missing or damaged, a warning names the checkpoint that
-        replaces it.
-
-        Raises:
-            UserError: if all checkpoints are damaged, or one has a newer format.
-        """
-        found = self._newest(sys.maxsize)
-        return found[1] if found else None
-
-    def resumable(self) -> Checkpoint | None:
-        """Return the newest undamaged checkpoint whose iterations are all in the logs of metrics
-        and timings; None before the first checkpoint. Nothing is written.
-
-        After a power cut, the logs may be shorter than the iterations of a checkpoint.
-
-        Raises:
-            UserError: if there are checkpoints, but none is usable; or if the logs imply that
-                checkpoints are missing.
-        """
-        found = self._resumable()
-        return found and found[1]
-
-    def restore_latest(self) -> Checkpoint | None:
-        """Copy the checkpoint of `resumable` to `latest.pt`, and return it.
-
-        Raises:
-            UserError: as `resumable`.
-            StorageError: if `latest.pt` cannot be written.
-        """
-        found = self._resumable()
-        if found is not None and found[0].name != LATEST:
-            checkpoint.save(self.checkpoints / LATEST, found[1])
-        return found and found[1]
-
-    def _resumable(self) -> tuple[Path, Checkpoint] | None:
-        played = len(self.metrics())
-        found = self._newest(min(played, len(self.timings())))
-        # After more iterations than this, a checkpoint must have been written.
-        if found is None and played > self.config.checkpoint_every:
-            raise UserError(
-                f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
-                f"{played} iterations; bring them back, or begin anew with --out"
-            )
-        return found
-
-    def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
-        """Return file and content of the newest undamaged checkpoint of at most `recorded`
-        iterations; None before the first checkpoint."""
-        latest = self.checkpoints / LATEST
-        kept = self._kept()
-        if not kept and not latest.exists():
-            return None
-        # Before the first checkpoint of a run that was warm started, `latest` is not missing.
-        begun = latest.exists() or any(map(number_in, kept))
-        problems, reached = [], 0
-        for path in [latest] * begun + kept[::-1]:
-            try:
-                state = checkpoint.load(path)
-            except DamagedFile as error:
-                problems.append(str(error))
-                continue
-            if state.iteration > recorded:
-                problems.append(
-                    f"{path}: of iteration {state.iteration}, but {self.metrics_file.name} or "
-                    f"{self.timings_file.name} has only {recorded} whole lines"
-                )
-                reached = max(reached, state.iteration)
-                continue
-            if problems:
-                lost = max(reached, len(self.metrics())) - state.iteration
-                warn(f"{'; '.join(problems)}; {path} is used instead (iterations lost: {lost})")
-            return path, state
-        raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
-
-    def _kept(self) -> list[Path]:
-        """Return the files of the checkpoints that training keeps, in the order of iterations."""
-        return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
 
     def make_env(self, task: Sequence[float] | None = None, **settings: Any) -> TaskEnv:
         """Return a task of the run's family, with the run's settings, as a Gymnasium environment.
@@ -290,56 +191,6 @@ class Run(RunLogs):
             TaskError: if the task is not one of the family's.
         """
         return task_env(self.config.env, task, **settings)
-
-    def load(self, name: str = "latest") -> Checkpoint:
-        """Return a checkpoint by name.
-
-        Args:
-            name: `latest`, `best`, the number of an iteration, or `average`: the mean of the last
-                quarter of the kept checkpoints.
-
-        Raises:
-            UserError: if the checkpoint is missing or damaged.
-        """
-        if self.packaged:
-            only = f"{self.directory}: has one set of weights; expected the checkpoint latest"
-            if name != "latest":
-                raise UserError(f"{only}, got {name}")
-            return read_weights(self.directory / WEIGHTS, self.config)
-        if name == "latest" and (state := self.latest()) is not None:
-            return state
-        if name == "average" and (kept := [path for path in self._kept() if number_in(path)]):
-            count = math.ceil(AVERAGED * len(kept))
-            return checkpoint.average(
-                [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
-            )
-        stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
-        path = self.checkpoints / f"{stem}.pt"
-        if not path.exists():
-            known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
-            listed = ", ".join(known) or "none yet"
-            raise UserError(f"{path}: there is no such checkpoint (there are: {listed})")
-        return checkpoint.load(path)
-
-    def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
-        """Write the checkpoint `latest`.
-
-        Args:
-            state: the checkpoint.
-            best: whether to write it as `best` too.
-            keep: whether to write a copy, named by the iteration, that is kept.
-
-        Raises:
-            StorageError: if a file cannot be written; the previous `latest` is then undamaged.
-        """
-        # The log entries of all iterations must be on the disk before their checkpoint.
-        for path in (self.metrics_file, self.timings_file):
-            sync(path)
-        # `latest` is last, since a resumed run starts from it. `best` is first: without `latest`, a
-        # resumed run starts from the kept copy and would not write `best` again.
-        names = ["best"] * best + [f"iteration-{state.iteration:06d}"] * keep + ["latest"]
-        for name in names:
-            checkpoint.save(self.checkpoints / f"{name}.pt", state)
 
     def record(self, iteration: int, failures: Sequence[Failure]) -> None:
         """Append the failures and warnings of an iteration to the log of failures.

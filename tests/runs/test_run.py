@@ -72,7 +72,7 @@ def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
     last = Run.open(finished).load("average").agent
     for name, value in Run.open(finished).load("6").agent.items():
         assert torch.equal(last[name], value)
-    monkeypatch.setattr("metarl.runs.run.AVERAGED", 0.5)
+    monkeypatch.setattr("metarl.runs.run_checkpoints.AVERAGED", 0.5)
     run = Run.open(finished)
     found, before, last = (run.load(name).agent for name in ("average", "4", "6"))
     for name, value in found.items():
