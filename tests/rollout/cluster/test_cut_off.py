@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(int(os.environ.get("METARL_KILL_SEED", "0")))
 WORKER = "ray::RolloutWorker"
 BOUND = 120.0
-"""Seconds after which training must go on; Ray itself takes about 30 to give a node up."""
+"""Seconds in which all must be over; two nodes are given up in a quarter of them."""
+CONFIG = "half_cheetah_vel/maml_trpo"
 LONG = {
     "iterations": 6,
     "sampling.num_tasks": 4,
@@ -58,17 +60,20 @@ def on(hosts, **settings):
 def test_training_goes_on_when_nodes_are_cut_off(tmp_path, capsys):
     """The first one's worker goes on on a spare node; after the second one there is no room, and
     the other worker plays its episodes."""
-    train(metarl.load_config("half_cheetah_vel/maml_trpo", **LONG), tmp_path / "here")
+    train(metarl.load_config(CONFIG, **LONG), tmp_path / "here")
     with start_hosts(3) as hosts:
         for host in range(3):
             hosts.start(host)
         cutting = Cutting(hosts, (1, 3))
-        config = metarl.load_config("half_cheetah_vel/maml_trpo", **LONG, **on(hosts, workers=2))
+        config = metarl.load_config(CONFIG, **LONG, **on(hosts, workers=2))
         begin = time.monotonic()
         train(config, tmp_path / "there", callbacks=[cutting])
         spent = time.monotonic() - begin
     assert_same_outcome(tmp_path / "here", tmp_path / "there")
-    print(spent, cutting.lost, capsys.readouterr().err)
+    warnings = capsys.readouterr().err
+    assert len(re.findall(r"worker \d, process \d+ on .* was lost .*; it is repl", warnings)) == 2
+    assert len(set(cutting.lost)) == 2
+    assert spent < BOUND
 
 
 def test_runs_of_cut_off_nodes_go_on_elsewhere(tmp_path, capsys):
@@ -95,36 +100,36 @@ def test_runs_of_cut_off_nodes_go_on_elsewhere(tmp_path, capsys):
         assert main([*words, f"--out={out}", *cluster]) == 0
         spent = time.monotonic() - begin
     said = capsys.readouterr().err
-    print(spent, said)
+    assert spent < BOUND
     assert "its process was lost" in said
     for name in ("point_nav-maml_trpo-seed0", "point_nav-maml_trpo-seed1"):
         assert_same_outcome(out / name, tmp_path / "here" / name)
 
 
-def test_a_learner_that_is_cut_off_stops(tmp_path):
-    config = {**LONG, "iterations": 100_000, "checkpoint_every": 2}
+def test_a_learner_that_is_cut_off_from_the_head_stops(tmp_path):
+    """In its first phase, and Ray, which would wait for the head, does not keep it from its end."""
     out = tmp_path / "run"
     with start_hosts(1) as hosts:
         hosts.start(0)
-        words = [f"--{name}={value}" for name, value in {**config, **on(hosts)}.items()]
-        program = [sys.executable, "-m", "metarl", "train", "half_cheetah_vel/maml_trpo"]
-        running = subprocess.Popen(
+        words = [f"--{name}={value}" for name, value in {**LONG, **on(hosts)}.items()]
+        program = [sys.executable, "-u", "-m", "metarl", "train", CONFIG]
+        with subprocess.Popen(
             hosts.command(0, *program, *words, f"--out={out}"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        for line in running.stdout:
-            if line.startswith("iteration 3/"):
-                break
-        time.sleep(RNG.uniform(0, 1))
-        begin = time.monotonic()
-        hosts.cut(0)
-        _, errors = running.communicate(timeout=200)
-    print(errors, time.monotonic() - begin)
+        ) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline().startswith("run: ")
+            time.sleep(RNG.uniform(0, 1))
+            hosts.cut(0)
+            try:
+                _, errors = running.communicate(timeout=60)
+            finally:
+                running.kill()
     assert running.returncode == 1
-    done = len((out / "metrics.jsonl").read_text().splitlines())
-    resume(out, iterations=done + 1, **{"sampler.kind": "local"})
-    local = metarl.load_config("half_cheetah_vel/maml_trpo", **{**config, "iterations": done + 1})
-    train(local, tmp_path / "here")
+    found = [line for line in errors.splitlines() if line.startswith("metarl: ")]
+    assert re.search(r"training stopped: sampler: .* was lost: its head, .* --resume ", found[-1])
+    resume(out, **{"sampler.kind": "local"})
+    train(metarl.load_config(CONFIG, **LONG), tmp_path / "here")
     assert_same_outcome(tmp_path / "here", out)
