@@ -39,8 +39,8 @@ class SamplerConfig(Section):
     placement: Literal["pack", "spread"] = "pack"
     """Whether workers share nodes while there is room (`pack`), or are spread over the nodes."""
     timeout: Positive = 600.0
-    """Seconds that a worker may take to play one phase of the meta-batch; a new one has a minute
-    more to start."""
+    """Seconds that a worker may take to play one phase of the meta-batch; a new one has two minutes
+    before that, to find room and to start."""
     max_restarts: Annotated[int, Field(ge=0)] = 10
     """Number of lost or hanging workers that are replaced, until training stops."""
 

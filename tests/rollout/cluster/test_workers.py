@@ -19,7 +19,7 @@ from metarl.core.timer import Timer
 from metarl.envs import WorkerError
 from metarl.rollout.cluster.sampler import RaySampler
 from metarl.rollout.cluster.session import ClusterError
-from metarl.rollout.sampler import EpisodeStreams
+from metarl.rollout.sampler import EpisodeStreams, Sampler
 from metarl.rollout.sampler_config import SamplerConfig
 from tests.rollout.test_shards import (
     CHEETAH,
@@ -33,6 +33,8 @@ from tests.rollout.test_shards import (
 from tests.rollout.writing import WritingActor
 
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+LONGER = {"env.horizon": 60}
+NUM_PHASES = 3  # two adaptation phases, and the one after adaptation
 RNG = np.random.default_rng(int(os.environ.get("METARL_KILL_SEED", "0")))
 
 
@@ -42,7 +44,7 @@ def sampler(cluster):
     config = SamplerConfig(
         kind="ray", address=cluster.address, workers=3, placement="spread", max_restarts=1000
     )
-    family = make_config({}, "mine", CHEETAH).env
+    family = make_config({}, "mine", {**CHEETAH, **LONGER}).env
     sampler = RaySampler(config, family, NUM_TASKS, NUM_EPISODES)
     yield sampler
     sampler.close()
@@ -64,7 +66,7 @@ def play(sampler, actor):
 
 @pytest.mark.parametrize("kind", ["maml", "maml, normalised", "rl2", "varibad", "pearl"])
 def test_rollouts_are_those_of_one_machine(sampler, kind):
-    config = make_config({}, "mine", {**SIZES, **KINDS[kind]})
+    config = make_config({}, "mine", {**SIZES, **KINDS[kind], **LONGER})
     agent = config.make_agent()
     whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
     found = rollouts(config, sampler, agent=agent)
@@ -82,7 +84,7 @@ def test_arrays_that_an_actor_writes_into_are_its_own(sampler):
 
 def test_killed_and_hanging_workers_change_nothing(sampler, capsys):
     """One worker is killed before a phase, one hangs, and one is killed at a random moment."""
-    config = make_config({}, "mine", {**SIZES, **KINDS["maml"]})
+    config = make_config({}, "mine", {**SIZES, **KINDS["maml"], **LONGER})
     agent = config.make_agent()
     whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
     before = sampler.group.num_restarts
@@ -104,29 +106,77 @@ def test_killed_and_hanging_workers_change_nothing(sampler, capsys):
     assert re.search(r"worker 2, process \d+ on .* gave no answer for 5 s \(sampler.ti", warnings)
 
 
-@pytest.mark.slow
-def test_a_node_is_lost(sampler, cluster):
-    """Its worker goes on, on another node."""
-    config = make_config({}, "mine", {**SIZES, **KINDS["rl2"]})
+class Losing(Sampler):
+    """Plays on a sampler, and loses a worker at a random moment of one phase, by `lose`."""
+
+    def __init__(self, sampler, phase, seconds, lose):
+        self.num_episodes, self.sampler = sampler.num_episodes, sampler
+        self.phase, self.seconds, self.lose = phase, seconds, lose
+
+    def close(self):
+        pass
+
+    def collect(self, *args, **options):
+        self.phase -= 1
+        if self.phase != -1:
+            return self.sampler.collect(*args, **options)
+        index = int(RNG.choice(list(self.sampler.group._places)))
+        loser = threading.Timer(RNG.uniform(0, self.seconds), self.lose, (self.sampler, index))
+        loser.start()
+        try:
+            return self.sampler.collect(*args, **options)
+        finally:
+            loser.join()
+
+
+def kill(sampler, index):
+    """Kill the process of a worker that has started."""
+    (process,) = re.findall(r"process (\d+)", sampler.group._places.get(index, ""))
+    os.kill(int(process), signal.SIGKILL)
+
+
+def assert_same_with_losses(sampler, kind, phases, lose):
+    """Play all rollouts with a loss in each of some phases, and compare them with this machine."""
+    config = make_config({}, "mine", {**SIZES, **KINDS[kind], **LONGER})
     agent = config.make_agent()
     whole = rollouts(config, config.env.make_batch(NUM_TASKS * NUM_EPISODES), agent=agent)
+    begin = time.monotonic()
+    assert len(rollouts(config, sampler, agent=agent)) == NUM_PHASES
+    seconds = (time.monotonic() - begin) / NUM_PHASES
     before = sampler.group.num_restarts
-    (actor, *_) = sampler.group.actors
-    address = ray._private.state.actors(actor._actor_id.hex())["Address"]
-    (node,) = [each for each in cluster.worker_nodes if each.node_id == address["NodeID"]]
-    delay = RNG.uniform(0, 1)
-    killer = threading.Timer(delay, cluster.remove_node, (node,), {"allow_graceful": False})
-    killer.start()
-    deadline = time.monotonic() + 120
-    try:
-        while sampler.group.num_restarts == before and time.monotonic() < deadline:
-            found = rollouts(config, sampler, agent=agent)
-            for (_, one), (_, other) in zip(whole, found, strict=True):
-                assert_same_episodes(one, other)
-    finally:
-        killer.join()
-        cluster.add_node(num_cpus=1)
-    assert sampler.group.num_restarts == before + 1
+    for phase in phases:
+        found = rollouts(config, Losing(sampler, phase, seconds, lose), agent=agent)
+        for (_, one), (_, other) in zip(whole, found, strict=True):
+            assert_same_episodes(one, other)
+    rollouts(config, sampler, agent=agent)  # meets a worker that was lost after its last episodes
+    assert sampler.group.num_restarts == before + len(phases)
+
+
+def test_a_worker_killed_in_any_phase_changes_nothing(sampler):
+    """In all phases, one kind of agent each."""
+    for phase, kind in enumerate(RNG.permutation(["maml", "rl2", "pearl"])):
+        assert_same_with_losses(sampler, kind, [phase], kill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["maml", "rl2", "varibad", "pearl"])
+def test_workers_killed_at_many_moments_of_every_phase_change_nothing(sampler, kind):
+    assert_same_with_losses(sampler, kind, [*range(NUM_PHASES)] * 4, kill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["maml", "rl2", "varibad", "pearl"])
+def test_nodes_lost_in_every_phase_change_nothing(sampler, cluster, kind):
+    """Their workers go on, on another node."""
+
+    def lose(sampler, index):
+        actor = sampler.group.actors[index]
+        address = ray._private.state.actors(actor._actor_id.hex())["Address"]
+        (node,) = [each for each in cluster.worker_nodes if each.node_id == address["NodeID"]]
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1, wait=False)
+
+    assert_same_with_losses(sampler, kind, range(NUM_PHASES), lose)
 
 
 def test_no_more_workers_are_replaced_than_allowed(sampler):
