@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -41,12 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_error(error, 1)
     except (MemoryError, RuntimeError) as error:
         from metarl.envs import WorkerError
+        from metarl.rollout.cluster.session import is_stuck
 
         if isinstance(error, WorkerError):
-            return print_error(error, 1)
+            print_error(error, 1)
+            return end_at_once(1) if is_stuck() else 1
         if message := out_of_memory_message(error):
             return print_error(message, 1)
         raise
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End this process with an exit code, without what Python does at its end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def out_of_memory_message(error: Exception) -> str | None:

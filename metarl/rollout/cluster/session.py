@@ -17,6 +17,7 @@ from metarl.envs.errors import first_line
 from metarl.rollout.sampler_config import ADDRESS_FORMS, is_address
 
 CONNECT_TIMEOUT = 5.0  # s, for a TCP connection to the head
+CLOSING = "disconnecting from a lost cluster"  # name of a thread
 CLOSE_TIMEOUT = 10.0  # s, for Ray to disconnect from a cluster that is lost
 DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns of its future default
@@ -103,12 +104,10 @@ class Session:
         import ray
 
         if self._connected:
-            # Ray waits for an answer of a head, also of one that cannot be reached.
-            closing = threading.Thread(target=ray.shutdown, daemon=True)
-            closing.start()
-            closing.join(CLOSE_TIMEOUT if self.lost else None)
-            if closing.is_alive():
-                atexit.unregister(ray._private.worker.shutdown)
+            if self.lost:
+                _shut_down_in_time()
+            else:
+                ray.shutdown()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, self._sigterm)
 
@@ -142,6 +141,23 @@ def _connect(address: str) -> None:
         # Ray's own text on other versions has a line for each of them.
         text = " ".join(str(error).split())
         raise ConfigError(f"sampler.address: cannot join {address}: {text}") from error
+
+
+def _shut_down_in_time() -> None:
+    """Disconnect from a lost cluster. Ray waits for an answer of its head, without end."""
+    import ray
+
+    closing = threading.Thread(target=ray.shutdown, name=CLOSING, daemon=True)
+    closing.start()
+    closing.join(CLOSE_TIMEOUT)
+    if closing.is_alive():
+        atexit.unregister(ray.shutdown)
+
+
+def is_stuck() -> bool:
+    """Return whether Ray could not disconnect from a lost cluster. Python cannot end such a process
+    in its usual way without a crash."""
+    return any(thread.name == CLOSING for thread in threading.enumerate())
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
