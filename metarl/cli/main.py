@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import click
 
@@ -28,6 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after shell completion, and if stdout is a closed pipe.
     """
+    code = run(argv)
+    cluster = sys.modules.get("metarl.rollout.cluster.session")
+    if argv is None and cluster is not None and cluster.was_lost():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # Python's usual end may crash in Ray's threads
+    return code
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run a command as `main`, and return its exit code."""
     try:
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # for task families of the user
@@ -42,21 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return print_error(error, 1)
     except (MemoryError, RuntimeError) as error:
         from metarl.envs import WorkerError
-        from metarl.rollout.cluster.session import is_stuck
 
         if isinstance(error, WorkerError):
-            print_error(error, 1)
-            return end_at_once(1) if is_stuck() else 1
+            return print_error(error, 1)
         if message := out_of_memory_message(error):
             return print_error(message, 1)
         raise
-
-
-def end_at_once(code: int) -> NoReturn:
-    """End this process with an exit code, without what Python does at its end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def out_of_memory_message(error: Exception) -> str | None:

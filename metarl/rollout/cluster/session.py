@@ -17,13 +17,14 @@ from metarl.envs.errors import first_line
 from metarl.rollout.sampler_config import ADDRESS_FORMS, is_address
 
 CONNECT_TIMEOUT = 5.0  # s, for a TCP connection to the head
-CLOSING = "disconnecting from a lost cluster"  # name of a thread
 CLOSE_TIMEOUT = 10.0  # s, for Ray to disconnect from a cluster that is lost
 DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise Ray warns of its future default
     "RAY_USAGE_STATS_ENABLED": "0",  # otherwise Ray reports each session to its makers
 }
 """Environment variables that are set for Ray, unless they have a value."""
+
+_was_lost = threading.Event()
 
 
 class ClusterError(WorkerError):
@@ -147,17 +148,18 @@ def _shut_down_in_time() -> None:
     """Disconnect from a lost cluster. Ray waits for an answer of its head, without end."""
     import ray
 
-    closing = threading.Thread(target=ray.shutdown, name=CLOSING, daemon=True)
+    _was_lost.set()
+    closing = threading.Thread(target=ray.shutdown, daemon=True)
     closing.start()
     closing.join(CLOSE_TIMEOUT)
     if closing.is_alive():
         atexit.unregister(ray.shutdown)
 
 
-def is_stuck() -> bool:
-    """Return whether Ray could not disconnect from a lost cluster. Python cannot end such a process
-    in its usual way without a crash."""
-    return any(thread.name == CLOSING for thread in threading.enumerate())
+def was_lost() -> bool:
+    """Return whether a cluster was lost. Python may crash at the usual end of such a process, in
+    threads of Ray that still look for the head."""
+    return _was_lost.is_set()
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

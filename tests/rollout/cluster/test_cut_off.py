@@ -112,7 +112,7 @@ def test_a_learner_that_is_cut_off_from_the_head_stops(tmp_path):
     with start_hosts(1) as hosts:
         hosts.start(0)
         words = [f"--{name}={value}" for name, value in {**LONG, **on(hosts)}.items()]
-        program = [sys.executable, "-u", "-m", "metarl", "train", CONFIG]
+        program = [sys.executable, "-X", "faulthandler", "-u", "-m", "metarl", "train", CONFIG]
         with subprocess.Popen(
             hosts.command(0, *program, *words, f"--out={out}"),
             stdout=subprocess.PIPE,
@@ -127,7 +127,7 @@ def test_a_learner_that_is_cut_off_from_the_head_stops(tmp_path):
                 _, errors = running.communicate(timeout=60)
             finally:
                 running.kill()
-    assert running.returncode == 1
+    assert running.returncode == 1, errors
     found = [line for line in errors.splitlines() if line.startswith("metarl: ")]
     assert re.search(r"training stopped: sampler: .* was lost: its head, .* --resume ", found[-1])
     resume(out, **{"sampler.kind": "local"})
