@@ -27,7 +27,7 @@ Contract = MetaAgent if TYPE_CHECKING else object
 class LoadedAgent(Contract):
     """The agent of a run: a `MetaAgent` of any kind, with `adapt_to`.
 
-    All other attributes and methods are those of the agent itself.
+    All other attributes and methods are those of the agent itself, which is `unwrapped`.
     """
 
     def __init__(self, agent: MetaAgent, run: Run) -> None:
@@ -37,6 +37,11 @@ class LoadedAgent(Contract):
         if name.startswith("_"):  # not the agent's interface; also asked before __init__, by copy
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._agent, name)
+
+    @property
+    def unwrapped(self) -> MetaAgent:
+        """The agent itself, an instance of the class of its kind."""
+        return self._agent
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dir(self._agent)})

@@ -58,7 +58,7 @@ def test_the_command_trains_it(run):
     assert type(state["num_updates"]) is int
     assert not np.array_equal(state["prior"].numpy(), fresh.prior)
     agent = metarl.load(run.directory)
-    assert isinstance(agent, MeanActionAgent)
+    assert isinstance(agent.unwrapped, MeanActionAgent)
     assert np.array_equal(agent.prior, state["prior"].numpy())
     assert agent.num_updates == 12
 

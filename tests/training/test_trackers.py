@@ -168,7 +168,7 @@ def test_trackers_are_a_flag(flag, names, capsys):
     assert f"  trackers:{listed}\n" in capsys.readouterr().out.replace("    - ", "  - ")
     words[3] = "my.module:Tracker"
     assert main(words) == 2
-    message = "metarl: error: tracking.trackers: cannot import 'my.module:Tracker': No module named"
+    message = "metarl: error: --tracking.trackers: cannot import 'my.module:Tracker': No module"
     assert message in capsys.readouterr().err
 
 
