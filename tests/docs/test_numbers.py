@@ -12,6 +12,7 @@ import pytest
 
 from examples import digits, references, sinusoid
 from examples.reproduce import figures, measure
+from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
 from metarl.runs.result import pooled_interval
@@ -137,3 +138,33 @@ def test_the_exact_values_of_optima_md_are_those_of_the_references():
     row = next(line for line in page if line.startswith("| 5, 10 |"))
     exact = bandit.oracle(Bandit()), bandit.bayes_optimal(Bandit())
     assert row.split(" | ")[1:3] == [f"{value:.3f}" for value in exact]
+
+
+ROBUST = {
+    "nothing": "nominal",
+    "noise of observations 0.1": "observation_noise 0.1",
+    "0.2": "observation_noise 0.2",
+    "0.4": "observation_noise 0.4",
+    "actions 1 step late": "action_delay 1",
+    "2 steps": "action_delay 2",
+    "4 steps": "action_delay 4",
+    "motors of 0.4 of their strength": "motor_strength 0.4",
+}
+
+
+@pytest.mark.parametrize("words", ROBUST)
+def test_a_row_of_domain_randomisation_is_that_of_the_stored_results(words):
+    stored = json.loads((ROOT / "docs/results/robust.json").read_text())["point_nav"]
+    without, with_them = (
+        np.array(stored[f"trained {x}"][ROBUST[words]]) for x in ("without", "with")
+    )
+    cells = [f"{x.mean():.1f} ({interval(x)})" for x in (without, with_them)]
+    change = with_them - without
+    cells.append(f"{change.mean():+.1f} ({interval(change, '+')})")
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join([words, *cells])} |" in page
+
+
+def interval(scores: np.ndarray, sign: str = "") -> str:
+    low, high = mean_interval(scores)
+    return f"{low:{sign}.1f} to {high:{sign}.1f}"
