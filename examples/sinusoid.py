@@ -25,6 +25,7 @@ from metarl.reporting.style import (
     TEXT,
     Drawing,
     drawing_style,
+    legend_below,
     save_drawing,
     style_axes,
 )
@@ -187,7 +188,9 @@ def draw(results: dict[str, dict], trained: dict[str, Params], path: Path) -> No
         axes.minorticks_off()
     for axes in (*fits, *curves):
         style_axes(axes)
+    for axes in fits:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4)
+    legend_below(figure, curves)
     curves[0].set_ylabel("mean squared error (bar: 95% interval)")
     columns = ("method", "panel", "gradient steps", "x", "value", "half width")
     save_drawing(Drawing(figure, "Fits of one task, and errors by steps.", columns, rows), path)
