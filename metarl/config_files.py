@@ -206,6 +206,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if (path / RUN_CONFIG).is_file():
+        raise ConfigError(f"{name}: is a run, not a config; its config is {path / RUN_CONFIG}")
     known = config_names()
     short = str(name).removesuffix(".yaml").removeprefix("configs/")
     if short in known:

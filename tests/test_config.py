@@ -1,5 +1,6 @@
 """Configs: read strictly, from files and from flags, with errors that help."""
 
+import re
 from collections.abc import Mapping
 from typing import get_origin
 
@@ -737,3 +738,12 @@ def test_a_file_of_a_beginner_is_refused_with_the_reason(tmp_path, text, message
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_a_run_in_place_of_a_config_is_told(tmp_path):
+    """Also by the commands that take several configs."""
+    config = tmp_path / "config.yaml"
+    config.write_text(load_config("point_nav/maml_trpo").to_yaml())
+    expected = f"{tmp_path}: is a run, not a config; its config is {config}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        load_config(tmp_path)
