@@ -66,6 +66,11 @@ class EvaluationConfig:
         own = None if is_number_of_tasks(self.tasks) else np.asarray(self.tasks, np.float64)
         return values if own is None else {**values, "tasks": own.tolist()}
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The settings that are fields of an `Evaluation`, by name."""
+        return {"split": self.split, "seed": self.seed, "deterministic": self.deterministic}
+
     def failure_sink(self, failures: list[Failure]) -> list[Failure] | None:
         """Return `failures` for `collect`; None if `on_failure` is `stop`, so `collect` raises."""
         return None if self.on_failure == "stop" else failures

@@ -13,7 +13,7 @@ from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import check_complete, possible_adaptations
+from metarl.evaluation.evaluate import complete_result, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -88,19 +88,16 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             returns_by_met.append([episodes.returns for episodes in played])
         # (L + 1, L, S, E) -> (S, L, L + 1, E) -> (S * L, L + 1, E)
         returns = np.transpose(returns_by_met, (2, 1, 0, 3))
-        result = Evaluation.on_tasks(
+        return complete_result(
             family,
             rows,
-            split=config.split,
+            sequence_length=SEQUENCE_LENGTH,
             returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
-            seed=config.seed,
             x_label="tasks met",
             x=tuple(range(SEQUENCE_LENGTH + 1)),
             failures=tuple(failures),
-            deterministic=config.deterministic,
+            **config.recorded,
         )
-        check_complete(result, SEQUENCE_LENGTH)
-        return result
 
     with single_threaded_math():
         return {

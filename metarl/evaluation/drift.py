@@ -15,7 +15,7 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import check_complete, possible_adaptations
+from metarl.evaluation.evaluate import complete_result, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks, own_tasks
 from metarl.rollout.failures import Failure
 from metarl.rollout.sampling import Phase, drift_phases, drifting
@@ -75,18 +75,14 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
             yield episodes.returns
 
     def evaluation(returns: list[np.ndarray], failures: list[Failure]) -> Evaluation:
-        result = Evaluation.on_tasks(
+        return complete_result(
             family,
             rows,
-            split=config.split,
             returns=np.stack(returns, axis=1),
-            seed=config.seed,
             x_label="versions before",
             failures=tuple(failures),
-            deterministic=config.deterministic,
+            **config.recorded,
         )
-        check_complete(result)
-        return result
 
     failures: list[Failure] = []
     with single_threaded_math():

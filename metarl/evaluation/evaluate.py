@@ -100,7 +100,7 @@ def evaluate(
         played = [(episodes.returns, episodes.success) for _, episodes in rollouts]
     returns = np.stack([each for each, _ in played], axis=1)
     successes = [success for _, success in played if success is not None]
-    result = Evaluation.on_tasks(
+    return complete_result(
         family,
         rows,
         split=split,
@@ -110,24 +110,28 @@ def evaluate(
         failures=tuple(failures),
         deterministic=deterministic,
     )
-    check_complete(result)
-    return result
 
 
-def check_complete(result: Evaluation, sequence_length: int = 1) -> None:
-    """Check that a result has a complete sequence of tasks.
+def complete_result(
+    family: TaskFamily, rows: np.ndarray, *, sequence_length: int = 1, **fields: Any
+) -> Evaluation:
+    """Return the evaluation on tasks, and check that it has a complete sequence of them.
 
     Args:
-        result: the evaluation of B tasks, in consecutive sequences of `sequence_length` tasks.
+        family: the task family.
+        rows: the tasks, (B, task_dim), in consecutive sequences of `sequence_length` tasks.
         sequence_length: number of tasks of a sequence.
+        fields: the other fields of the evaluation.
 
     Raises:
         EpisodeDiverged: if every sequence has a task without episodes at some x.
     """
+    result = Evaluation.on_tasks(family, rows, **fields)
     if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
         unit = "sequence of tasks" if sequence_length > 1 else "task"
         note = f"; no {unit} is left that was played to the end"
         raise EpisodeDiverged(result.failures, note)
+    return result
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:

@@ -22,7 +22,7 @@ from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
 from metarl.evaluation.drift import drift
-from metarl.evaluation.evaluate import check_complete, evaluate, possible_adaptations
+from metarl.evaluation.evaluate import complete_result, evaluate, possible_adaptations
 from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -98,18 +98,15 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             # Equal random numbers for each number of episodes: differences are due to experience.
             query = play(adapted, test_episodes, 1, task_mask, config.deterministic)
             returns.append(query.returns.reshape(len(rows), -1))
-    result = Evaluation.on_tasks(
+    result = complete_result(
         family,
         rows,
-        split=config.split,
         returns=np.stack(returns, axis=1),
-        seed=config.seed,
         x_label=EXPERIENCE_LABEL,
         x=x,
         failures=tuple(failures),
-        deterministic=config.deterministic,
+        **config.recorded,
     )
-    check_complete(result)
     return {"": result}
 
 
