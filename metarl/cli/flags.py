@@ -54,15 +54,20 @@ class RunTarget:
 
     def keys(self) -> list[Key]:
         """List the keys whose flags are in the help text."""
-        return [Key("device", str, MISSING, "cpu or cuda, instead of the run's.")]
+        return [
+            Key("device", str, MISSING, "cpu or cuda, instead of the run's."),
+            Key("threads", int, MISSING, "Number of threads, 0 for one per core."),
+        ]
 
     def known_keys(self) -> list[Key]:
-        """List the keys that can be meant by an unknown flag: those of the run, if there is one."""
+        """List the keys that can be meant by an unknown flag: the run's keys in sections, if
+        there is a run."""
         from metarl.config import config_keys
         from metarl.runs.run import Run
 
         with contextlib.suppress(UserError):
-            return config_keys(Run.open(self.directory).config)
+            known = config_keys(Run.open(self.directory).config)
+            return [key for key in known if "." in flag_of(key.path)]
         return self.keys()
 
 

@@ -294,6 +294,8 @@ def test_help_and_version_import_nothing_slow(flag):
         ("check-env point_nav --seed 1", "--seed: unknown flag"),
         ("check-env point_nav --agent.inner.lr 1", "--agent.inner.lr: unknown flag"),
         ("evaluate {run} --tas 1", "--tas: unknown flag or argument (nearest: --task)"),
+        ("evaluate {run} --num-tasks 3", "--num-tasks: unknown flag or argument (nearest: --tasks"),
+        ("evaluate {run} --threads few", "--threads: expected whole number"),
         ("evaluate {run} --task 1", "--task: a task of point_nav has 2 number(s), got [1.0]"),
         ("evaluate {run} --task 0 0 --split train", "--task: not allowed with argument --split"),
         ("evaluate {run} --task 0 0 --tasks 2", "--task: not allowed with argument --tasks"),
