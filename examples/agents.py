@@ -1,0 +1,215 @@
+"""Agents of all kinds on the same tasks: the return by episodes of experience, and what noise, new
+tasks and sequences of tasks cost.
+
+    python -m examples.agents RUN [RUN ...] --out docs/results/agents.json
+    python -m examples.agents --tables docs/results/agents.json
+
+The first command evaluates runs and adds the means of all test tasks to the file; runs of one
+method on one family are its seeds. The second one prints the tables of docs/comparison.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from metarl.config import Config
+from metarl.core.statistics import mean_interval
+from metarl.envs import FAMILIES
+from metarl.evaluation.compare import RANDOM, evaluate_run
+from metarl.evaluation.continual import forgetting
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.result import Evaluation, part_label, pooled_interval
+from metarl.runs.run import Run
+
+EXPERIENCE = "few_episode"
+PROTOCOLS = (EXPERIENCE, "robust", "ood", "continual")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "robust": {"steps": 2, "episodes": 5},
+    "ood": {"steps": 2, "episodes": 5},
+    "continual": {"steps": 1, "episodes": 5, "tasks": 100},
+}
+"""Settings of protocols, where not the defaults."""
+SHOCKS = {
+    "nominal": "undisturbed",
+    "observation_noise 0.1": "noise 0.1",
+    "action_delay 2": "2 steps late",
+    "motor_strength 0.6": "60% strength",
+    "out of distribution": "new tasks",
+}
+"""Of the parts of `robust` and `ood`, those in the table, with the titles of its columns."""
+SEQUENTIAL = "sequential"
+OWN_SETTINGS = ("action_scale",)
+"""Settings of a family that belong to the agent: the unit of its actions."""
+
+
+def main() -> None:
+    """Evaluate runs, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of runs")
+    parser.add_argument("--out", type=Path, help="the file that results are added to")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
+    parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
+    parser.add_argument("--experience-only", action="store_true", help="leave the disturbances out")
+    args = parser.parse_args()
+    if args.tables:
+        print("\n".join(tables(json.loads(args.tables.read_text()))))
+    elif not args.runs or args.out is None:
+        parser.error("expected RUN ... --out FILE, or --tables FILE")
+    for folder in args.runs:
+        stored = json.loads(args.out.read_text()) if args.out.exists() else {}
+        config = Run.open(folder).config
+        methods = stored.setdefault(tasks_text(config), {})
+        protocols = PROTOCOLS[: 1 if args.experience_only else None]
+        against = [] if RANDOM in methods else [RANDOM]
+        found = measure(folder, protocols, args.deterministic, against)
+        for method, result in found.items():
+            methods.setdefault(method, {})[str(config.seed)] = result
+        write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
+        print(folder)
+
+
+def tasks_text(config: Config) -> str:
+    """Return a family and its settings, as far as they are not the defaults, as text."""
+    family: Any = FAMILIES[config.env.name]
+    default = family()
+    changed = (
+        f"{key}: {value}"
+        for key, value in config.to_dict()["env"].items()
+        if key not in ("family", *OWN_SETTINGS) and value != getattr(default, key)
+    )
+    return ", ".join([config.env.name, *changed])
+
+
+def measure(
+    folder: Path, protocols: Sequence[str], deterministic: bool, against: Sequence[str]
+) -> dict[str, Any]:
+    """Return the results of a run and of its baselines, by method.
+
+    Returns:
+        The cost of the training, `env_steps` and `core_minutes`, which is the number of iterations
+        times the median of their seconds, on the run's threads; and for each part of a protocol
+        `x`, `tasks`, (B, task_dim), `num_all_tasks`, and `returns`, (B, P), means over episodes.
+    """
+    run = Run.open(folder)
+    seconds = [line["seconds"] for line in run.timings()]
+    found: dict[str, Any] = {name: {} for name in (run.config.method, *against)}
+    found[run.config.method] |= {
+        "env_steps": run.metrics()[-1]["env_steps"],
+        "core_minutes": round(len(seconds) * float(np.median(seconds)) / 60, 1),
+        "deterministic": deterministic,
+    }
+    for protocol in protocols:
+        settings = {**SETTINGS.get(protocol, {}), "deterministic": deterministic}
+        with TemporaryDirectory() as out:
+            results, _ = evaluate_run(
+                folder, protocol=protocol, against=against, out=Path(out), **settings
+            )
+        for method, parts in found.items():
+            for part in (protocol, *SHOCKS, SEQUENTIAL):
+                result = results.get(part_label(method, part if part != protocol else ""))
+                if result is not None:
+                    parts[part] = {
+                        "x": list(result.x),
+                        "tasks": np.round(result.tasks, 6).tolist(),
+                        "num_all_tasks": result.num_all_tasks,
+                        "returns": np.round(result.by_task, 2).tolist(),
+                    }
+    return found
+
+
+def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
+    """Return stored means as the result of an evaluation with one episode."""
+    return Evaluation(
+        family=family.partition(",")[0],
+        split="test",
+        task_hash="",
+        tasks=np.array(part["tasks"]),
+        returns=np.array(part["returns"])[..., None],
+        num_all_tasks=part["num_all_tasks"],
+        x=tuple(part["x"]),
+    )
+
+
+def tables(stored: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of all tables, in Markdown."""
+    for family, methods in stored.items():
+        yield from (f"**{family}**", "", *experience_table(family, methods), "")
+    for family, methods in stored.items():
+        disturbed = {name: seeds for name, seeds in methods.items() if "nominal" in any_of(seeds)}
+        if disturbed:
+            yield from (f"**{family}**", "", *disturbance_table(family, disturbed), "")
+
+
+def any_of(seeds: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the results of the first seed."""
+    return next(iter(seeds.values()))
+
+
+def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table of returns by episodes of experience, the best last return
+    first."""
+    parts = {
+        name: [evaluation(family, seed[EXPERIENCE]) for seed in seeds.values()]
+        for name, seeds in methods.items()
+    }
+    x = max((seeds[0].x for seeds in parts.values()), key=len)
+    yield f"| method | seeds | env steps | minutes | {' | '.join(map(str, x))} |"
+    yield "|---" * (len(x) + 4) + "|"
+
+    for name in sorted(parts, key=lambda name: -mean(parts[name])[-1]):
+        runs = methods[name].values()
+        cost = [
+            np.mean([run[key] for run in runs]) if key in any_of(methods[name]) else np.nan
+            for key in ("env_steps", "core_minutes")
+        ]
+        costs = (f"{cost[0] / 1e6:.2g}M", f"{cost[1]:.0f}") if np.isfinite(cost[0]) else ("", "")
+        means = mean(parts[name])
+        cells = [number(each) for each in means[:-1]]
+        cells += [with_interval(means[-1], *pooled_interval(parts[name])[-1])]
+        cells += [""] * (len(x) - len(means))
+        yield f"| {name} | {len(runs)} | {' | '.join((*costs, *cells))} |"
+
+
+def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table of returns under disturbances, and of forgetting."""
+    shocks = [part for part in SHOCKS if any(part in any_of(seeds) for seeds in methods.values())]
+    titles = [*(SHOCKS[part] for part in shocks), "just met", "forgotten"]
+    yield f"| method | seeds | {' | '.join(titles)} |"
+    yield "|---" * (len(titles) + 2) + "|"
+    for name, seeds in methods.items():
+        cells = []
+        for part in shocks:
+            runs = [evaluation(family, seed[part]) for seed in seeds.values() if part in seed]
+            cells.append(with_interval(mean(runs)[-1], *pooled_interval(runs)[-1]) if runs else "")
+        met = [forgetting(evaluation(family, seed[SEQUENTIAL])) for seed in seeds.values()]
+        for measure_name in ("plasticity", "forgetting"):
+            scores = np.array([getattr(each, measure_name) for each in met])  # (S, sequences)
+            cells.append(with_interval(scores.mean(), *map(float, mean_interval(scores))))
+        yield f"| {name} | {len(seeds)} | {' | '.join(cells)} |"
+
+
+def mean(runs: Sequence[Evaluation]) -> np.ndarray:
+    """Return the mean return over the tasks of all runs at each x, (P,)."""
+    return np.mean([run.mean for run in runs], axis=0)
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """Return a return and its interval as text; without the interval where it is NaN."""
+    interval = f" ({number(low)} to {number(high)})" if np.isfinite(low) else ""
+    return number(value) + interval
+
+
+def number(value: float) -> str:
+    """Return a return with one decimal, or none where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()
