@@ -1,0 +1,80 @@
+"""examples/agents.py: results of agents of all kinds in one file, and the tables of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from examples import agents
+from tests.evaluation.tiny_runs import KINDS, train_tiny
+
+
+def part(returns, x=(0, 1), num_all_tasks=None):
+    tasks = np.arange(len(returns))[:, None].tolist()
+    return {"x": x, "tasks": tasks, "num_all_tasks": num_all_tasks, "returns": returns}
+
+
+def test_the_table_of_experience_has_the_best_method_first_with_the_cost_of_its_training():
+    cost = {"env_steps": 2_500_000, "core_minutes": 3.6}
+    stored = {
+        "random": {"0": {"few_episode": part([[-9, -9], [-7, -9]])}},
+        "rl2": {
+            "0": {**cost, "few_episode": part([[-4, -2], [-2, -2]])},
+            "1": {**cost, "few_episode": part([[-4, -1], [-2, -1]])},
+        },
+    }
+    lines = list(agents.experience_table("point_nav", stored))
+    assert lines[0] == "| method | seeds | env steps | minutes | 0 | 1 |"
+    assert lines[2].startswith("| rl2 | 2 | 2.5M | 4 | -3.0 | -1.5 (")
+    # The interval of one seed, of tasks that all have the same return, has no width.
+    assert lines[3] == "| random | 1 |  |  | -8.0 | -9.0 (-9.0 to -9.0) |"
+
+
+def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
+    # A sequence of five tasks, of which nothing is known at first: each has 1 when it is met and
+    # loses 0.4 with every task after it.
+    met = [[0.0] * (task + 1) + [1 - 0.4 * late for late in range(5 - task)] for task in range(5)]
+    seed = {
+        "nominal": part([[100.0, 200.0], [100.0, 300.0]]),
+        "out of distribution": part([[0.0, -1.0], [0.0, -2.0]]),
+        "sequential": part(met + met, x=range(6)),
+    }
+    lines = list(agents.disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
+    assert lines[0] == "| method | seeds | undisturbed | new tasks | just met | forgotten |"
+    cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
+    assert [cell.partition(" (")[0] for cell in cells] == ["maml", "1", "250", "-1.5", "1.0", "1.0"]
+
+
+def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypatch):
+    run = train_tiny({"maml": KINDS["maml"]}, tmp_path)["maml"]
+    file = tmp_path / "agents.json"
+    monkeypatch.setattr("sys.argv", ["agents", str(run.directory), "--out", str(file)])
+    monkeypatch.setattr(
+        agents,
+        "SETTINGS",
+        {
+            "few_episode": {"tasks": 2, "episodes": 1, "trials": 1},
+            "robust": {"tasks": 2, "episodes": 1, "steps": 1},
+            "ood": {"tasks": 2, "episodes": 1, "steps": 1},
+            "continual": {"tasks": 5, "episodes": 1, "steps": 1},
+        },
+    )
+    agents.main()
+    ((family, methods),) = json.loads(file.read_text()).items()
+    assert family.startswith("point_nav")
+    method, random = methods
+    assert random == "random"
+    for seeds in methods.values():
+        for name in ("few_episode", *agents.SHOCKS, "sequential"):
+            assert np.isfinite(seeds["0"][name]["returns"]).all()
+    assert methods[method]["0"]["env_steps"] > 0
+    monkeypatch.setattr("sys.argv", ["agents", "--tables", str(file)])
+    agents.main()
+    assert capsys.readouterr().out.count(f"| {method} | 1 |") == 2
+
+
+def test_a_command_without_a_file_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["agents", "run"])
+    with pytest.raises(SystemExit):
+        agents.main()
+    assert "expected RUN ... --out FILE, or --tables FILE" in capsys.readouterr().err
