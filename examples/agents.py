@@ -59,20 +59,29 @@ def main() -> None:
     parser.add_argument("--experience-only", action="store_true", help="leave the disturbances out")
     args = parser.parse_args()
     if args.tables:
-        print("\n".join(tables(json.loads(args.tables.read_text()))))
+        print("\n".join(tables(read(args.tables))))
     elif not args.runs or args.out is None:
         parser.error("expected RUN ... --out FILE, or --tables FILE")
     for folder in args.runs:
-        stored = json.loads(args.out.read_text()) if args.out.exists() else {}
         config = Run.open(folder).config
-        methods = stored.setdefault(tasks_text(config), {})
+        family = tasks_text(config)
         protocols = PROTOCOLS[: 1 if args.experience_only else None]
-        against = [] if RANDOM in methods else [RANDOM]
+        if "ood" not in config.env.splits:
+            protocols = tuple(name for name in protocols if name != "ood")
+        against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
         found = measure(folder, protocols, args.deterministic, against)
+        stored = read(args.out)
+        methods = stored.setdefault(family, {})
         for method, result in found.items():
             methods.setdefault(method, {})[str(config.seed)] = result
         write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
         print(folder)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return the results in a file; none if there is no file."""
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def tasks_text(config: Config) -> str:

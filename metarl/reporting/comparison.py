@@ -19,6 +19,7 @@ from metarl.evaluation.protocols import check_protocol
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.aggregates import Aggregates, aggregate
+from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_tables import write_tables
 from metarl.reporting.pooling import comparable, results_by_method
 from metarl.reporting.report import write_report
@@ -197,8 +198,9 @@ def compare(
         on_progress: called with a line about each run that ends.
 
     Returns:
-        The comparison, whose files are a report for each family, `comparison.csv` and
-        `comparison.md` with the returns, and the figures `aggregate*` with their numbers.
+        The comparison, whose files are `comparison.html`, a report for each family,
+        `comparison.csv` and `comparison.md` with the returns, and the figures `aggregate*` with
+        their numbers.
 
     Raises:
         UserError: as `plan`, or if a setting of the evaluation is out of range.
@@ -237,6 +239,7 @@ def compare(
         return result
     failed = {outcome.job.folder for outcome in result.failed}
     results: dict[str, dict[str, list[Evaluation]]] = {}
+    reports: dict[str, Path] = {}
     for family, own in planned.items():
         folders = [job.folder for job in own if job.folder not in failed]
         if not folders:
@@ -246,9 +249,11 @@ def compare(
         assert name in evaluation_names(summaries)
         result.sections[family] = make_section(summaries, name)
         results[family] = comparable(results_by_method(summaries, name))
-        result.files += write_report(folders, out / f"report-{family}")[:1]
+        reports[family] = write_report(folders, out / f"report-{family}")[0]
     if settings["protocol"] in AGGREGATED:
         result.aggregates = aggregate(results)
+    result.files += [write_page(out, result.sections, reports, result.aggregates)]
+    result.files += reports.values()
     result.files += write_tables(out, result.sections, result.aggregates)
     for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
         result.files += save_drawing(drawing, out / f"{name}.png")[:1]

@@ -11,7 +11,8 @@ from metarl.core.errors import UserError, check
 from metarl.core.parsing import format_value, printable
 from metarl.core.schema_keys import by_path
 from metarl.reporting.hub import UNKNOWN_LICENSE, front_matter, plain_name
-from metarl.reporting.report import card_variables, environment
+from metarl.reporting.pages import environment
+from metarl.reporting.report import card_variables
 from metarl.reporting.report_sections import evaluation_names, make_section
 from metarl.reporting.summary import read_summary
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-import re
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,31 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, format_value, printable
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands, shell_path
 from metarl.reporting.hub import front_matter
-from metarl.reporting.names import (
-    evaluation_text,
-    family_text,
-    method_texts,
-)
+from metarl.reporting.names import method_texts
+from metarl.reporting.pages import environment, render_page
 from metarl.reporting.pooling import config_differences
 from metarl.reporting.report_figures import diagnostics, learning_curves
-from metarl.reporting.report_lead import format_number, lead, title
+from metarl.reporting.report_lead import lead, title
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
-from metarl.reporting.style import (
-    COLOURS,
-    DARK_COLOURS,
-    FORMATS,
-    drawing_style,
-    figure_bytes,
-    page_svg,
-)
+from metarl.reporting.style import FORMATS, drawing_style, figure_bytes
 from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
@@ -83,72 +68,30 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         for name, drawing in figures.items()
         for ending in FORMATS
     }
-    drawings = {
-        name: Markup(page_svg(files[f"{name}.svg"], name, drawing.caption))
-        for name, drawing in figures.items()
-    }
-    variables = {
-        "sections": sections,
-        "beliefs": {"figures": list(belief_drawings), "notes": notes},
-        "figures": figures,
-        "drawings": drawings,
-    }
-    page, model_card = render(summaries, variables)
-    texts = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
-    try:
-        paths = write_files(out, texts | dict(sorted(files.items())))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
-    track_report(summaries[0].run, paths)
-    return paths
-
-
-def render(summaries: Sequence[RunSummary], content: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the HTML of the page, and the Markdown of the model card.
-
-    Args:
-        summaries: the runs.
-        content: their `sections`, `beliefs`, `figures`, and `drawings`, which are the figures as
-            elements of the page.
-    """
-    sections: Sequence[Section] = content["sections"]
+    card = card_variables(summaries, sections)
     methods = [summary.method for summary in summaries]
-    labels = dict.fromkeys([*methods, *(row.name for each in sections for row in each.rows)])
-    texts = method_texts(labels)
-    templates = environment()
-    templates.filters |= {
-        "method": lambda label: texts.get(label, label),
-        "family": family_text,
-        "evaluation": evaluation_text,
-    }
+    labels = [*methods, *(row.name for each in sections for row in each.rows)]
+    texts = method_texts(dict.fromkeys(labels))
     variables: dict[str, Any] = {
-        **content,
-        **card_variables(summaries, sections),
+        **card,
+        "beliefs": {"figures": list(belief_drawings), "notes": notes},
         "title": title([texts[method] for method in dict.fromkeys(methods)]),
         "lead": lead(summaries, sections, texts),
         "differences": config_differences(summaries),
-        "formats": FORMATS,
-        "colours": COLOURS,
-        "dark_colours": DARK_COLOURS,
         "videos": [embed_video(path) for summary in summaries for path in summary.videos],
         "commands": [line for summary in summaries for line in commands(summary)],
         "max_events": MAX_EVENTS,
     }
-    page = templates.get_template(PAGE).render(variables)
-    return page.lstrip(), templates.get_template(MODEL_CARD).render(variables)
-
-
-def environment() -> jinja2.Environment:
-    """Return the templates of pages and model cards."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("metarl.reporting", "templates"),
-        autoescape=lambda name: bool(name and name.endswith(".html")),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.filters |= {"number": format_number, "markdown": escape_markdown}
-    return made
+    drawn = {name: (drawing, files[f"{name}.svg"]) for name, drawing in figures.items()}
+    page = render_page(PAGE, labels, drawn, variables)
+    model_card = environment().get_template(MODEL_CARD).render(card)
+    pages = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
+    try:
+        paths = write_files(out, pages | dict(sorted(files.items())))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
+    track_report(summaries[0].run, paths)
+    return paths
 
 
 def card_variables(summaries: Sequence[RunSummary], sections: Sequence[Section]) -> dict[str, Any]:
@@ -210,11 +153,3 @@ def embed_video(path: Path) -> dict[str, Any]:
         if width and height:
             found["ratio"] = round(height / width, 4)
     return found
-
-
-def escape_markdown(value: Any) -> str:
-    """Return a text as Markdown that shows it literally, on one line, without HTML and links."""
-    text = html.escape(printable(str(value)), quote=False)
-    # Within a word an underscore means nothing.
-    special = r"([\\`*{}\[\]()#+!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
-    return re.sub(special, r"\\\1", text)

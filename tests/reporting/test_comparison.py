@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 
@@ -80,6 +81,21 @@ def test_aggregates_are_there_as_table_and_figures(whole):
     numbers = list(csv.DictReader((whole / "aggregate.csv").read_text().splitlines()))
     iqm = {row["method"]: float(row["value"]) for row in numbers if row["statistic"] == "IQM"}
     assert set(iqm) == {"maml_trpo", "reptile", "random"}
+
+
+def test_one_page_has_all_tables_and_the_way_to_the_reports(whole, capsys):
+    page = (whole / "comparison.html").read_text()
+    assert "<h1>Comparison: 2D navigation</h1>" in page
+    (link,) = re.findall('href="([^"]*report.html)"', page)
+    assert (whole / link).is_file()
+    mean = float(rows(whole)[1]["mean"])
+    assert f'<td class="main">{mean:.3g}</td>' in page
+    for stem in ("aggregate", "aggregate-profiles", "aggregate-improvement"):
+        assert f"Files: {stem}.png" in page
+    assert page.count("<svg") == 3
+    table = (whole / "comparison.md").read_text().partition("| method | seeds | IQM |")[2]
+    (row,) = [line for line in table.splitlines() if line.startswith("| reptile |")]
+    assert "".join(f"<td>{cell.strip()}</td>" for cell in row.split("|")[2:-1]) in page
 
 
 def test_all_trainings_have_one_budget_of_env_steps(tmp_path):

@@ -20,7 +20,8 @@ from metarl.core.errors import ConfigError, UserError
 from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.evaluation.compare import evaluate_run
-from metarl.reporting.report import escape_markdown, write_report
+from metarl.reporting.pages import escape_markdown
+from metarl.reporting.report import write_report
 from metarl.reporting.style import drawing_style
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
