@@ -3,20 +3,24 @@
     python -m examples.forgetting runs/maml_trpo-seed* runs/continual_maml-seed*
 
 evaluates every run by the protocol `continual` and prints a table. Runs of one method are its
-seeds. The method of the first run is the one that the others are compared with.
+seeds. The method of the first run is the one that the others are compared with. With --out FILE the
+measures of all sequences are added to a file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from metarl.core.statistics import difference_interval, mean_interval
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
+from metarl.runs.atomic_io import write_atomically
 from metarl.runs.result import part_label
 from metarl.runs.run import Run
 
@@ -32,30 +36,37 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=200, help="a multiple of five")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=1, help="adaptations to each task")
+    parser.add_argument("--out", type=Path, help="a JSON file that results are added to")
     args = parser.parse_args()
 
     settings = {name: getattr(args, name) for name in ("split", "tasks", "episodes", "steps")}
-    scores: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for folder in args.runs:
-        run = Run.open(folder)
+        config = Run.open(folder).config
         results, _ = evaluate_run(folder, protocol="continual", **settings)
-        found = forgetting(results[part_label(run.config.method, PART)])
-        by_sequence = np.stack([getattr(found, name) for name in MEASURES])  # (measures, sequences)
-        scores.setdefault(run.config.method, []).append(by_sequence)
-    print("\n".join(table(scores)))
+        measured = forgetting(results[part_label(config.method, PART)])
+        by_sequence = {name: np.round(getattr(measured, name), 2).tolist() for name in MEASURES}
+        found.setdefault(config.method, []).append({"seed": config.seed, **by_sequence})
+    print("\n".join(table(found)))
+    if args.out:
+        known = json.loads(args.out.read_text()) if args.out.exists() else {}
+        write_atomically(args.out, (json.dumps({**known, **found}) + "\n").encode())
 
 
-def table(scores: Mapping[str, Sequence[np.ndarray]]) -> list[str]:
+def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return the lines of a Markdown table.
 
     Args:
-        scores: of each method, seed by seed, the measures of each sequence, (M, n).
+        found: of each method, seed by seed, the `MEASURES` of each sequence.
     """
     lines = [
         f"| Method | {' | '.join(MEASURES)} | change of plasticity | change of forgetting |",
         f"|---{'|---' * (len(MEASURES) + 2)}|",
     ]
-    by_method = {name: np.stack(seeds, axis=1) for name, seeds in scores.items()}  # (M, S, n)
+    by_method = {  # (M, S, n)
+        name: np.array([[seed[measure] for seed in seeds] for measure in MEASURES])
+        for name, seeds in found.items()
+    }
     first = next(iter(by_method.values()))
     for name, values in by_method.items():
         number = values.shape[1]
