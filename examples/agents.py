@@ -99,7 +99,7 @@ def tasks_text(config: Config) -> str:
 def measure(
     folder: Path, protocols: Sequence[str], deterministic: bool, against: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the results of a run and of its baselines, by method.
+    """Return the results of a run, and of its baselines by experience, by method.
 
     Returns:
         The cost of the training, `env_steps` and `core_minutes`, which is the number of iterations
@@ -118,7 +118,11 @@ def measure(
         settings = {**SETTINGS.get(protocol, {}), "deterministic": deterministic}
         with TemporaryDirectory() as out:
             results, _ = evaluate_run(
-                folder, protocol=protocol, against=against, out=Path(out), **settings
+                folder,
+                protocol=protocol,
+                against=against if protocol == EXPERIENCE else [],
+                out=Path(out),
+                **settings,
             )
         for method, parts in found.items():
             for part in (protocol, *SHOCKS, SEQUENTIAL):
