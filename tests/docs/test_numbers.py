@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples import digits, references, sinusoid
+from examples import digits, forgetting, references, sinusoid
 from examples.reproduce import figures, measure
 from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
@@ -161,8 +161,18 @@ def test_a_row_of_domain_randomisation_is_that_of_the_stored_results(words):
     cells = [f"{x.mean():.1f} ({interval(x)})" for x in (without, with_them)]
     change = with_them - without
     cells.append(f"{change.mean():+.1f} ({interval(change, '+')})")
-    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/objectives.md").read_text(encoding="utf-8")
     assert f"| {' | '.join([words, *cells])} |" in page
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("family", ["point_nav", "half_cheetah_vel"])
+def test_a_table_of_forgetting_is_that_of_the_stored_results(family, memory):
+    stored = json.loads((ROOT / f"docs/results/continual/{family}.json").read_text())
+    rows = {name: seeds for name, seeds in stored.items() if ("rl2" in name) == memory}
+    page = (ROOT / "docs/objectives.md").read_text(encoding="utf-8")
+    assert len(rows) > 1
+    assert "\n".join(forgetting.table(rows)) in page
 
 
 def interval(scores: np.ndarray, sign: str = "") -> str:
