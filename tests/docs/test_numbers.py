@@ -178,3 +178,20 @@ def test_a_table_of_forgetting_is_that_of_the_stored_results(family, memory):
 def interval(scores: np.ndarray, sign: str = "") -> str:
     low, high = mean_interval(scores)
     return f"{low:{sign}.1f} to {high:{sign}.1f}"
+
+
+DRIFT = {
+    "trained without drift": ("maml_trpo", "adapting"),
+    "trained with drift": ("maml_trpo_drift", "adapting"),
+    "trained without drift, not adapting": ("maml_trpo", "not adapting"),
+}
+
+
+@pytest.mark.parametrize("words", DRIFT)
+def test_a_row_of_drift_is_that_of_the_stored_results(words):
+    method, part = DRIFT[words]
+    stored = np.array(json.loads((ROOT / "docs/results/drift.json").read_text())[method][part])
+    scores = np.moveaxis(stored, 2, 0)  # (versions before, seeds, tasks)
+    cells = [f"{each.mean():.1f} ({interval(each)})" for each in scores]
+    page = (ROOT / "docs/objectives.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join([words, *cells])} |" in page
