@@ -6,6 +6,8 @@ features. Values and advantages are float64.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,17 @@ OBS_LIMIT = 10.0  # bound that observations are clipped to before features are c
 
 def discounted_sums(values: Tensor, factor: float) -> Tensor:
     """Return sum_{s >= t} factor^(s - t) values_s for every step t, (..., T) like `values`."""
-    steps = torch.arange(values.shape[-1], device=values.device)
+    return values @ discount_weights(values.shape[-1], factor, values.dtype, values.device)
+
+
+@functools.lru_cache(maxsize=8)
+def discount_weights(
+    horizon: int, factor: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return factor^(s - t) for s >= t and 0 elsewhere, at [s, t], (T, T)."""
+    steps = torch.arange(horizon, device=device)
     power = steps[:, None] - steps[None, :]  # [s, t] -> s - t
-    weight = torch.where(power >= 0, factor ** power.clamp(min=0).to(values.dtype), 0.0)
-    return values @ weight
+    return torch.where(power >= 0, factor ** power.clamp(min=0).to(dtype), 0.0)
 
 
 def discounted_prefixes(values: Tensor, factor: float) -> Tensor:
