@@ -142,10 +142,11 @@ class MLPPolicy(ABC):
 
     def layer_inputs(self, params: Params, obs: Tensor) -> list[Tensor]:
         """Return the input of each layer, (B, N, in), at `obs`, (B, N, obs_dim)."""
-        activation = tanh if self.config.activation == "tanh" else torch.relu
+        relu = self.config.activation == "relu"
         inputs = [obs]
         for number in range(self.num_layers - 1):
-            inputs.append(activation(linear(inputs[-1], *self.layer(params, number))))
+            outputs = linear(inputs[-1], *self.layer(params, number), relu=relu)
+            inputs.append(outputs if relu else tanh(outputs))
         return inputs
 
     def activation_slope(self, hidden: Tensor) -> Tensor:

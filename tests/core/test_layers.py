@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.core.layers import linear, orthogonal, tanh
+from metarl.core.layers import MIN_ROWS, has_onednn, linear, orthogonal, tanh
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -48,6 +48,44 @@ def test_linear_is_a_product_and_a_shift_however_wide(out, dtype):
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="torch without oneDNN")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("num_tasks", [1, 2])
+def test_derivatives_of_large_layers_are_those_of_float64(num_tasks, relu):
+    """Which torch computes: a network's gradient, its product with a vector, and the derivative of
+    this product with respect to the vector, as for Fisher-vector products."""
+    rng = np.random.default_rng(0)
+    shapes = [(num_tasks, *shape) for shape in ((20, 30), (1, 30), (30, 6), (1, 6))]
+    data = rng.standard_normal((num_tasks, MIN_ROWS + 7, 20))
+    arrays = [[rng.standard_normal(shape) for shape in shapes] for _ in range(3)]
+
+    def derivatives(dtype: torch.dtype) -> list[torch.Tensor]:
+        params, vector, cotangents = (
+            [torch.tensor(array, dtype=dtype, requires_grad=True) for array in group]
+            for group in arrays
+        )
+        x = torch.tensor(data, dtype=dtype, requires_grad=True)
+        output = linear(linear(x, *params[:2], relu=relu), *params[2:])
+        inputs = [x, *params]
+        gradient = torch.autograd.grad(output.sin().mean(1).sum(), inputs, create_graph=True)
+        along = sum((g * v).sum() for g, v in zip(gradient[1:], vector, strict=True))
+        second = torch.autograd.grad(along, inputs, create_graph=True)
+        across = sum((s * c).sum() for s, c in zip(second[1:], cotangents, strict=True))
+        return [output, *gradient, *second, *torch.autograd.grad(across, vector)]
+
+    found, expected = derivatives(torch.float32), derivatives(torch.float64)
+    for single, double in zip(found, expected, strict=True):
+        assert single.dtype == torch.float32
+        assert (single - double).norm() < 1e-5 * double.norm()
+
+
+def test_large_layers_without_onednn_have_the_same_values(monkeypatch):
+    inputs = torch.randn(1, MIN_ROWS, 20), torch.randn(1, 20, 6), torch.randn(1, 1, 6)
+    result = linear(*inputs, relu=True)
+    monkeypatch.setattr("metarl.core.layers.has_onednn", lambda: False)
+    torch.testing.assert_close(result, linear(*inputs, relu=True))
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 50), (50, 30), (7, 7), (1, 4), (4, 1)])
