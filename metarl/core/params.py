@@ -25,6 +25,16 @@ def stack(params: Params, num_tasks: int) -> Params:
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
 
 
+def join(parts: Sequence[Params]) -> Params:
+    """Return stacked parameters of several groups of tasks, (b, ...) each, as one, (B, ...)."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def join_params(parts: Sequence[Params]) -> Params:
+    """Return stacked parameters of several groups of tasks, (b, ...) each, as one, (B, ...)."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def concatenate(tensors: Iterable[Tensor]) -> Tensor:
     """Return the elements of all tensors as one vector, (P,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -22,7 +22,7 @@ from metarl.agents.maml.state import MAMLState
 from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, mean_kl, policy_loss
 from metarl.core.actors import MLPActor
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, flatten, unflatten
+from metarl.core.params import Params, flatten, join_params, unflatten
 from metarl.core.policies import MLPPolicy
 from metarl.core.policy_module import PolicyModule
 from metarl.core.timer import Timer
@@ -110,11 +110,7 @@ class MAMLAgent:
     @staticmethod
     def _adapted(state: MAMLState) -> Params:
         """Return the adapted policy parameters of all tasks, stacked."""
-        names = state.microbatches[0].params
-        return {
-            name: torch.cat([microbatch.params[name] for microbatch in state.microbatches])
-            for name in names
-        }
+        return join_params([microbatch.params for microbatch in state.microbatches])
 
     def adapt(self, state: MAMLState, episodes: Episodes) -> MAMLState:
         """Take one gradient step for each task on the episodes that were played from `state`.

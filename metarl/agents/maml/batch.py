@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metarl.core.params import Params
+from metarl.core.params import Params, join_params
 from metarl.core.policies import MLPPolicy
 from metarl.core.returns import (
     advantages,
@@ -77,6 +78,12 @@ class TrainingBatch:
         """Return the training batch of the tasks at `indices`, (n,)."""
         tensors = {name: x[indices] for name, x in vars(self).items() if name != "horizon"}
         return TrainingBatch(**tensors, horizon=self.horizon)
+
+    @staticmethod
+    def joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
+        """Return the tasks of several training batches of one horizon as one batch."""
+        tensors = [{n: x for n, x in vars(each).items() if n != "horizon"} for each in batches]
+        return TrainingBatch(**join_params(tensors), horizon=batches[0].horizon)
 
     def every(self, stride: int, whole_episodes: bool = False) -> TrainingBatch:
         """Return a subset of the steps, with weights that sum to 1 for each task.

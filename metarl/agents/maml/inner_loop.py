@@ -23,7 +23,7 @@ from metarl.agents.maml.task_parameters import (
     TaskParameters,
 )
 from metarl.agents.maml.update_rules import UpdateRule
-from metarl.core.params import Params
+from metarl.core.params import Params, join_params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
 """A function of the stacked parameters of a model, (B, ...), that returns the losses, (B,)."""
@@ -54,6 +54,15 @@ class InnerState:
             for params in (self.fast_params, self.optimizer_state)
         )
         return InnerState(fast_params, optimizer_state, self.step)
+
+    @staticmethod
+    def joined(states: Sequence[InnerState]) -> InnerState:
+        """Return the tasks of several states after the same number of steps as one state."""
+        return InnerState(
+            join_params([each.fast_params for each in states]),
+            join_params([each.optimizer_state for each in states]),
+            states[0].step,
+        )
 
 
 class InnerLoop:

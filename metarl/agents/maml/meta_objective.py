@@ -6,7 +6,7 @@ P is the number of meta-parameters, b the number of tasks of a microbatch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.agents.maml.fisher import FisherMicrobatch
 from metarl.agents.maml.inner_loop import InnerLoop
 from metarl.agents.maml.kfac import KFACPreconditioner, kfac_preconditioner
-from metarl.agents.maml.microbatch import MetaMicrobatch, query_kl
+from metarl.agents.maml.microbatch import MetaMicrobatch, in_groups, joined, query_kl
 from metarl.agents.maml.surrogates import (
     Surrogate,
     emaml_term,
@@ -279,23 +279,17 @@ class MetaObjective:
         """
         stride, jacobian_stride = round(1 / fraction), round(1 / jacobian_fraction)
 
-        def build(microbatch: MetaMicrobatch) -> FisherMicrobatch:
-            subsampled = replace(
-                microbatch,
-                support=tuple(
-                    batch.every(jacobian_stride, self._whole_episodes)
-                    for batch in microbatch.support
-                ),
-                queries=tuple(
-                    replace(query, batch=query.batch.every(stride)) for query in microbatch.queries
-                ),
+        def build(group: Sequence[MetaMicrobatch]) -> FisherMicrobatch:
+            few = joined(
+                [each.every(jacobian_stride, stride, self._whole_episodes) for each in group]
             )
             start = leaves(self.meta)
-            trajectory = self._adapt(start, subsampled, differentiable=True)
-            return FisherMicrobatch(self._policy, start, trajectory, subsampled.queries)
+            trajectory = self._adapt(start, few, differentiable=True)
+            return FisherMicrobatch(self._policy, start, trajectory, few.queries)
 
         with long_lived_memory():
-            parts = self._pool.map(build, self._microbatches)
+            groups = in_groups(self._microbatches, jacobian_stride)
+            parts = self._pool.map(build, groups)
 
         def product(vector: Tensor) -> Tensor:
             params = unflatten(vector, self.meta)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from metarl.agents.maml.batch import TrainingBatch
 from metarl.agents.maml.inner_loop import InnerState
 from metarl.agents.maml.surrogates import mean_kl
 from metarl.core.distributions import Distribution
-from metarl.core.params import Params, total
+from metarl.core.params import Params, join_params, total
+
+GROUP_STEPS = 2000
+"""Few steps of several tasks are processed together, with fewer calls than task by task."""
+MIN_GROUPS = 8
+"""Enough for as many threads."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,20 @@ class MetaMicrobatch:
             return values
         return self.task_weight.view(-1, *[1] * (values.ndim - 1)) * values
 
+    def every(
+        self, support_stride: int, query_stride: int, whole_episodes: bool = False
+    ) -> MetaMicrobatch:
+        """Return the microbatch with some of the steps of its batches; see `TrainingBatch.every`.
+
+        Args:
+            support_stride: every `support_stride`-th step of the support batches is kept.
+            query_stride: every `query_stride`-th step of the query batches is kept.
+            whole_episodes: whether every `support_stride`-th episode is kept instead of steps.
+        """
+        support = (batch.every(support_stride, whole_episodes) for batch in self.support)
+        queries = (replace(q, batch=q.batch.every(query_stride)) for q in self.queries)
+        return replace(self, support=tuple(support), queries=tuple(queries))
+
     @property
     def adapted(self) -> Params:
         """The policy parameters after all adaptation steps, stacked (b, ...)."""
@@ -99,3 +119,39 @@ def query_kl(
     queries = microbatch.queries
     triples = zip(old[-len(queries) :], new[-len(queries) :], queries, strict=True)
     return total([query.weight * mean_kl(a, b, query.batch.weight) for a, b, query in triples])
+
+
+def in_groups(
+    microbatches: Sequence[MetaMicrobatch], stride: int
+) -> list[Sequence[MetaMicrobatch]]:
+    """Return the microbatches in groups of consecutive ones, with about `GROUP_STEPS` steps each if
+    every `stride`-th step of the support batches is kept; at least `MIN_GROUPS` groups if possible.
+    """
+    first = microbatches[0]
+    batch = first.support[0] if first.support else first.queries[0].batch
+    size = min(GROUP_STEPS * stride // batch.weight.numel(), len(microbatches) // MIN_GROUPS)
+    size = max(size, 1)
+    return [microbatches[start : start + size] for start in range(0, len(microbatches), size)]
+
+
+def joined(microbatches: Sequence[MetaMicrobatch]) -> MetaMicrobatch:
+    """Return the tasks of several microbatches as one microbatch."""
+    if len(microbatches) == 1:
+        return microbatches[0]
+    queries = tuple(
+        replace(
+            same_step[0],
+            adapted=join_params([query.adapted for query in same_step]),
+            batch=TrainingBatch.joined([query.batch for query in same_step]),
+        )
+        for same_step in zip(*(each.queries for each in microbatches), strict=True)
+    )
+    support = zip(*(each.support for each in microbatches), strict=True)
+    weights = [each.task_weight for each in microbatches if each.task_weight is not None]
+    return MetaMicrobatch(
+        support=tuple(map(TrainingBatch.joined, support)),
+        inner=InnerState.joined([each.inner for each in microbatches]),
+        queries=queries,
+        return_weight=torch.cat([each.return_weight for each in microbatches]),
+        task_weight=torch.cat(weights) if weights else None,
+    )

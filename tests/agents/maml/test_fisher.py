@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarl.agents.maml.microbatch import in_groups
 from tests.agents.maml.references import (
     SURROGATES,
     adapted,
@@ -102,6 +103,29 @@ def test_the_fisher_matrix_is_symmetric_and_positive_semidefinite(make_problem, 
     eigenvalues = torch.linalg.eigvalsh(matrix)
     assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
     assert eigenvalues[-1] > 0
+
+
+@pytest.mark.parametrize("rule", ["sgd", "meta_lstm"])
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_tasks_together_have_the_products_of_each_on_its_own(
+    make_problem, monkeypatch, rule, sequence
+):
+    """The microbatches have other numbers of tasks; all weights and states are taken along."""
+    problem = make_problem(2, rule=rule, sequence=sequence)
+    vector = torch.from_numpy(np.random.default_rng(0).standard_normal(len(problem.old)))
+    assert len(in_groups(problem.microbatches, 1)) == len(problem.microbatches) > 1
+    alone = problem.objective().fisher_vector_product()(vector)
+    monkeypatch.setattr("metarl.agents.maml.microbatch.MIN_GROUPS", 1)
+    assert len(in_groups(problem.microbatches, 1)) == 1
+    assert_close(problem.objective().fisher_vector_product()(vector), alone, rel=1e-12)
+
+
+def test_groups_have_a_limited_number_of_steps(make_problem, monkeypatch):
+    microbatches = make_problem(1).microbatches[:1] * 33  # of 12 steps for each task
+    steps = microbatches[0].support[0].weight.numel()
+    monkeypatch.setattr("metarl.agents.maml.microbatch.GROUP_STEPS", 3 * steps)
+    sizes = {stride: [len(g) for g in in_groups(microbatches, stride)] for stride in (1, 8)}
+    assert sizes == {1: [3] * 11, 8: [4] * 8 + [1]}  # at least 8 groups
 
 
 @pytest.mark.parametrize(("fraction", "jacobian_fraction"), [(1, 1), (1 / 2, 1), (1, 1 / 4)])
