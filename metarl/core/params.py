@@ -25,11 +25,6 @@ def stack(params: Params, num_tasks: int) -> Params:
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
 
 
-def join(parts: Sequence[Params]) -> Params:
-    """Return stacked parameters of several groups of tasks, (b, ...) each, as one, (B, ...)."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
 def join_params(parts: Sequence[Params]) -> Params:
     """Return stacked parameters of several groups of tasks, (b, ...) each, as one, (B, ...)."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
