@@ -45,8 +45,8 @@ SHOCKS = {
 }
 """Of the parts of `robust` and `ood`, those in the table, with the titles of its columns."""
 SEQUENTIAL = "sequential"
-OWN_SETTINGS = ("action_scale",)
-"""Settings of a family that belong to the agent: the unit of its actions."""
+OWN_SETTINGS = ("action_scale", "observe_task")
+"""Settings of a family that belong to the agent: the unit of its actions, what an oracle sees."""
 
 
 def main() -> None:
@@ -155,7 +155,11 @@ def tables(stored: Mapping[str, Any]) -> Iterator[str]:
     for family, methods in stored.items():
         yield from (f"**{family}**", "", *experience_table(family, methods), "")
     for family, methods in stored.items():
-        disturbed = {name: seeds for name, seeds in methods.items() if "nominal" in any_of(seeds)}
+        disturbed = {
+            name: {seed: parts for seed, parts in seeds.items() if SEQUENTIAL in parts}
+            for name, seeds in methods.items()
+        }
+        disturbed = {name: seeds for name, seeds in disturbed.items() if seeds}
         if disturbed:
             yield from (f"**{family}**", "", *disturbance_table(family, disturbed), "")
 

@@ -20,6 +20,7 @@ PAGES = ["README.md"] + [
 PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guides/*.md"))
 ELSEWHERE_RUN = {
     "docs/adapted.md": "tests/docs/test_adapted_page.py",
+    "docs/comparison.md": "tests/docs/test_numbers.py, tests/examples/test_agents.py",
     "docs/cluster.md": "tests/training/test_cluster_runs.py: Ray takes seconds to start",
     "docs/extending.md": "tests/examples, tests/training/test_trackers.py",
     "docs/external.md": "tests/envs/external, tests/examples: it needs Meta-World",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples import digits, forgetting, references, sinusoid
+from examples import agents, digits, forgetting, references, sinusoid
 from examples.reproduce import figures, measure
 from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
@@ -199,3 +199,32 @@ def test_a_row_of_drift_is_that_of_the_stored_results(words):
     cells = [f"{each.mean():.1f} ({interval(each)})" for each in scores]
     page = (ROOT / "docs/objectives.md").read_text(encoding="utf-8")
     assert f"| {' | '.join([words, *cells])} |" in page
+
+
+def test_the_tables_of_the_comparison_are_those_of_the_stored_results():
+    stored = json.loads((ROOT / "docs/results/agents.json").read_text())
+    page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    tables = "\n".join(agents.tables(stored)).split("\n\n")
+    assert len(tables) > 8
+    for table in tables:
+        assert table.strip() in page
+
+
+def test_the_results_in_short_are_those_of_the_stored_results():
+    stored = json.loads((ROOT / "docs/results/agents.json").read_text())
+    rows = {
+        "gradient (MAML-TRPO)": (20, ("maml_trpo_tuned", "maml_trpo_gymnasium", "")),
+        "memory (RL2)": (1, ("rl2", "rl2", "rl2")),
+        "belief (VariBAD)": (1, ("varibad", "varibad", "varibad")),
+        "latent variable (PEARL), a tenth of the env steps": (2, ("pearl", "pearl", "")),
+    }
+    families = ("point_nav", "half_cheetah_dir", "half_cheetah_vel, goal_high: 3.0")
+    for name, (episodes, methods) in rows.items():
+        cells = []
+        for family, method in zip(families, methods, strict=True):
+            seeds = stored[family][method].values() if method else []
+            results = [agents.evaluation(family, seed["few_episode"]) for seed in seeds]
+            means = [each.mean[each.x.index(episodes)] for each in results]
+            cells.append(agents.number(float(np.mean(means))) if means else "")
+        line = f"| {name} | {episodes} | {' | '.join(cells)} |".replace("|  |", "| |")
+        assert line in (ROOT / "README.md").read_text(encoding="utf-8")
