@@ -30,6 +30,7 @@ from metarl.core.policy_module import (
     mlp_module,
 )
 from metarl.core.schema import LayerSize, Positive, Section
+from metarl.envs import TaskFamily
 
 
 class ActorCriticConfig(Section):
@@ -50,11 +51,12 @@ class ActorCriticConfig(Section):
     """What keeps continuous actions in their space: clip (the environment clips actions beyond it)
     or tanh (the mean of the policy is bounded by tanh too)."""
 
-    def check_actions(self, space: Box | Discrete, key: str) -> None:
+    def check_actions(self, family: TaskFamily, key: str) -> None:
         """Check that `action_bound` fits the action space.
 
         Args:
-            space: the action space.
+            family: whose action space it is. It is asked for if there is a bound to check, as an
+                environment in another process may have to be started for it.
             key: path of this section.
 
         Raises:
@@ -62,6 +64,7 @@ class ActorCriticConfig(Section):
         """
         if self.action_bound != "tanh":
             return
+        space = family.action_space
         if isinstance(space, Discrete):
             raise ConfigError(f"{key}.action_bound: discrete actions have no bound")
         if not np.isfinite(space.high).all():

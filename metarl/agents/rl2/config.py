@@ -38,7 +38,7 @@ class RL2Config(AgentConfig):
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
-        self.network.check_actions(family.action_space, "network")
+        self.network.check_actions(family, "network")
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         kept, values, graph = self._update_sizes(family, sampling)

@@ -47,7 +47,7 @@ class VariBADConfig(AgentConfig):
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
-        self.policy.check_actions(family.action_space, "policy")
+        self.policy.check_actions(family, "policy")
         decoder = self.decoder
         weights = decoder.reward_weight, decoder.state_weight, decoder.task_weight
         check(any(weights), "decoder.reward_weight", "more than 0 if no other decoder is used", 0.0)
