@@ -182,11 +182,12 @@ def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
 
     for name in sorted(parts, key=lambda name: -mean(parts[name])[-1]):
         runs = methods[name].values()
-        cost = [
-            np.mean([run[key] for run in runs]) if key in any_of(methods[name]) else np.nan
-            for key in ("env_steps", "core_minutes")
-        ]
-        costs = (f"{cost[0] / 1e6:.2g}M", f"{cost[1]:.0f}") if np.isfinite(cost[0]) else ("", "")
+        costs = ["", ""]
+        if "env_steps" in any_of(methods[name]):  # which the untrained agent does not have
+            steps, minutes = (
+                np.mean([run[key] for run in runs]) for key in ("env_steps", "core_minutes")
+            )
+            costs = [f"{steps / 1e6:.2g}M", f"{minutes:.0f}"]
         means = mean(parts[name])
         cells = [number(each) for each in means[:-1]]
         cells += [with_interval(means[-1], *pooled_interval(parts[name])[-1])]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metarl.reporting.aggregates import Aggregates
 from metarl.reporting.comparison_tables import NO_AGGREGATES, aggregate_table
+from metarl.reporting.names import method_texts
 from metarl.reporting.pages import render_page
 from metarl.reporting.report_sections import Section
 from metarl.reporting.style import drawing_style, figure_bytes
@@ -43,6 +44,6 @@ def write_page(
         "aggregate_rows": aggregate_table(aggregates) if aggregates else [],
         "no_aggregates": NO_AGGREGATES,
     }
-    page = render_page(PAGE, methods, figures, variables)
+    page = render_page(PAGE, method_texts(methods), figures, variables)
     write_atomically(out / PAGE, page.encode())
     return out / PAGE

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from metarl.core.parsing import printable
-from metarl.reporting.names import evaluation_text, family_text, method_texts
+from metarl.reporting.names import evaluation_text, family_text
 from metarl.reporting.report_lead import format_number
 from metarl.reporting.style import COLOURS, DARK_COLOURS, FORMATS, Drawing, page_svg
 
@@ -31,7 +31,7 @@ def environment() -> jinja2.Environment:
 
 def render_page(
     template: str,
-    labels: Iterable[str],
+    texts: Mapping[str, str],
     figures: Mapping[str, tuple[Drawing, bytes]],
     variables: Mapping[str, Any],
 ) -> str:
@@ -39,11 +39,10 @@ def render_page(
 
     Args:
         template: name of the template.
-        labels: the labels of all methods on the page, which the filter `method` tells apart.
+        texts: what the filter `method` shows for the label of each method on the page.
         figures: the figures by name, with their SVG files.
         variables: further variables of the template.
     """
-    texts = method_texts(dict.fromkeys(labels))
     templates = environment()
     templates.filters |= {
         "method": lambda label: texts.get(label, label),

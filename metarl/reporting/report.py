@@ -70,8 +70,8 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     }
     card = card_variables(summaries, sections)
     methods = [summary.method for summary in summaries]
-    labels = [*methods, *(row.name for each in sections for row in each.rows)]
-    texts = method_texts(dict.fromkeys(labels))
+    labels = dict.fromkeys([*methods, *(row.name for each in sections for row in each.rows)])
+    texts = method_texts(labels)
     variables: dict[str, Any] = {
         **card,
         "beliefs": {"figures": list(belief_drawings), "notes": notes},
@@ -83,7 +83,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
         "max_events": MAX_EVENTS,
     }
     drawn = {name: (drawing, files[f"{name}.svg"]) for name, drawing in figures.items()}
-    page = render_page(PAGE, labels, drawn, variables)
+    page = render_page(PAGE, texts, drawn, variables)
     model_card = environment().get_template(MODEL_CARD).render(card)
     pages = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
     try:
