@@ -1,11 +1,12 @@
-"""Agents of all kinds on the same tasks: the return by episodes of experience, and what noise, new
-tasks and sequences of tasks cost.
+"""Methods on the same tasks: the return by episodes of experience, and what noise, new tasks and
+sequences of tasks cost.
 
     python -m examples.agents RUN [RUN ...] --out docs/results/agents.json
     python -m examples.agents --tables docs/results/agents.json
 
 The first command evaluates runs and adds the means of all test tasks to the file; runs of one
-method on one family are its seeds. The second one prints the tables of docs/comparison.md.
+method on one family are its seeds. The second one prints the tables of docs/comparison.md, and of
+docs/objectives.md from docs/results/objectives.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from examples.worst_tasks import worst
 from metarl.config import Config
 from metarl.core.statistics import mean_interval
 from metarl.envs import FAMILIES
@@ -36,8 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "continual": {"steps": 1, "episodes": 5, "tasks": 100},
 }
 """Settings of protocols, where not the defaults."""
+NOMINAL = "nominal"
 SHOCKS = {
-    "nominal": "undisturbed",
+    NOMINAL: "undisturbed",
     "observation_noise 0.1": "noise 0.1",
     "action_delay 2": "2 steps late",
     "motor_strength 0.6": "60% strength",
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file that results are added to")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
     parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
-    parser.add_argument("--experience-only", action="store_true", help="leave the disturbances out")
+    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS)
     args = parser.parse_args()
     if args.tables:
         print("\n".join(tables(read(args.tables))))
@@ -65,9 +68,7 @@ def main() -> None:
     for folder in args.runs:
         config = Run.open(folder).config
         family = tasks_text(config)
-        protocols = PROTOCOLS[: 1 if args.experience_only else None]
-        if "ood" not in config.env.splits:
-            protocols = tuple(name for name in protocols if name != "ood")
+        protocols = [name for name in args.protocols if name != "ood" or name in config.env.splits]
         against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
         found = measure(folder, protocols, args.deterministic, against)
         stored = read(args.out)
@@ -153,15 +154,23 @@ def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
 def tables(stored: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of all tables, in Markdown."""
     for family, methods in stored.items():
-        yield from (f"**{family}**", "", *experience_table(family, methods), "")
+        played = having(EXPERIENCE, methods)
+        if played:
+            yield from (f"**{family}**", "", *experience_table(family, played), "")
     for family, methods in stored.items():
-        disturbed = {
-            name: {seed: parts for seed, parts in seeds.items() if SEQUENTIAL in parts}
-            for name, seeds in methods.items()
-        }
-        disturbed = {name: seeds for name, seeds in disturbed.items() if seeds}
+        disturbed = having(SEQUENTIAL, methods)
         if disturbed:
             yield from (f"**{family}**", "", *disturbance_table(family, disturbed), "")
+
+
+def having(part: str, methods: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results of the seeds that have a part, by method; methods without any are left
+    out."""
+    found = {
+        name: {seed: parts for seed, parts in seeds.items() if part in parts}
+        for name, seeds in methods.items()
+    }
+    return {name: seeds for name, seeds in found.items() if seeds}
 
 
 def any_of(seeds: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -198,7 +207,8 @@ def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
 def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of returns under disturbances, and of forgetting."""
     shocks = [part for part in SHOCKS if any(part in any_of(seeds) for seeds in methods.values())]
-    titles = [*(SHOCKS[part] for part in shocks), "just met", "forgotten"]
+    titles = ["undisturbed", "worst fifth", *(SHOCKS[part] for part in shocks[1:])]
+    titles += ["just met", "forgotten"]
     yield f"| method | seeds | {' | '.join(titles)} |"
     yield "|---" * (len(titles) + 2) + "|"
     for name, seeds in methods.items():
@@ -206,6 +216,9 @@ def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
         for part in shocks:
             runs = [evaluation(family, seed[part]) for seed in seeds.values() if part in seed]
             cells.append(with_interval(mean(runs)[-1], *pooled_interval(runs)[-1]) if runs else "")
+            if part == NOMINAL:
+                lowest = np.array([[worst(run.by_task)[-1]] for run in runs])  # (S, 1)
+                cells.append(with_interval(lowest.mean(), *map(float, mean_interval(lowest))))
         met = [forgetting(evaluation(family, seed[SEQUENTIAL])) for seed in seeds.values()]
         for measure_name in ("plasticity", "forgetting"):
             scores = np.array([getattr(each, measure_name) for each in met])  # (S, sequences)

@@ -40,9 +40,14 @@ def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
         "sequential": part(met + met, x=range(6)),
     }
     lines = list(agents.disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
-    assert lines[0] == "| method | seeds | undisturbed | new tasks | just met | forgotten |"
+    assert (
+        lines[0]
+        == "| method | seeds | undisturbed | worst fifth | new tasks | just met | forgotten |"
+    )
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert [cell.partition(" (")[0] for cell in cells] == ["maml", "1", "250", "-1.5", "1.0", "1.0"]
+    assert [cell.partition(" (")[0] for cell in cells] == [
+        *("maml", "1", "250", "200", "-1.5", "1.0", "1.0")
+    ]
 
 
 def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypatch):
