@@ -62,7 +62,14 @@ def simulate(family: Bandit, rule: Rule, num_tasks: int, seed: int = 0) -> np.nd
         of the returns as one row, (1, num_tasks), is the interval of their mean.
     """
     rng = np.random.default_rng(seed)
-    tasks, env = family.sample_tasks(rng, num_tasks), family.make_batch(num_tasks)
+    return returns_on(family, rule, family.sample_tasks(rng, num_tasks), rng)
+
+
+def returns_on(
+    family: Bandit, rule: Rule, tasks: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the undiscounted returns, (n,), of one episode on each task, (n, K)."""
+    num_tasks, env = len(tasks), family.make_batch(len(tasks))
     env.reset(tasks, rng.spawn(num_tasks))
     successes, failures = np.zeros((2, num_tasks, family.num_arms))
     everyone = np.arange(num_tasks)
