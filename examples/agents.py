@@ -19,34 +19,40 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from examples.worst_tasks import worst
 from metarl.config import Config
 from metarl.core.statistics import mean_interval
-from metarl.envs import FAMILIES
+from metarl.envs import FAMILIES, Perturbed
 from metarl.evaluation.compare import RANDOM, evaluate_run
 from metarl.evaluation.continual import forgetting
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.loaded import load
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.result import Evaluation, part_label, pooled_interval
 from metarl.runs.run import Run
 
 EXPERIENCE = "few_episode"
-PROTOCOLS = (EXPERIENCE, "robust", "ood", "continual")
+DISTURBED, UNADAPTED = "disturbed", "unadapted"
+MEASUREMENTS = (EXPERIENCE, DISTURBED, "continual")
+"""What is measured by default. UNADAPTED is DISTURBED without adaptation, in a row of its own."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "robust": {"steps": 2, "episodes": 5},
-    "ood": {"steps": 2, "episodes": 5},
+    DISTURBED: {"steps": 2, "episodes": 5},
+    UNADAPTED: {"steps": 0, "episodes": 5},
     "continual": {"steps": 1, "episodes": 5, "tasks": 100},
 }
-"""Settings of protocols, where not the defaults."""
-NOMINAL = "nominal"
-SHOCKS = {
-    NOMINAL: "undisturbed",
-    "observation_noise 0.1": "noise 0.1",
-    "action_delay 2": "2 steps late",
-    "motor_strength 0.6": "60% strength",
-    "out of distribution": "new tasks",
+"""Settings of measurements, where not the defaults."""
+NOMINAL, NEW_TASKS = "nominal", "out of distribution"
+SHOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    NOMINAL: ("undisturbed", {}),
+    "observation_noise 0.1": ("noise 0.1", {"observation_noise": 0.1}),
+    "action_delay 2": ("2 steps late", {"action_delay": 2}),
+    "motor_strength 0.6": ("60% strength", {"motor_strength": 0.6}),
+    NEW_TASKS: ("new tasks", {}),
 }
-"""Of the parts of `robust` and `ood`, those in the table, with the titles of its columns."""
+"""Parts of the protocols `robust` and `ood`, with the titles of their columns, and the fields of
+`metarl.envs.Perturbed`."""
 SEQUENTIAL = "sequential"
 OWN_SETTINGS = ("action_scale", "observe_task")
 """Settings of a family that belong to the agent: the unit of its actions, what an oracle sees."""
@@ -59,7 +65,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file that results are added to")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
     parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS)
+    choices = (*MEASUREMENTS, UNADAPTED)
+    parser.add_argument("--measure", nargs="+", choices=choices, default=MEASUREMENTS)
     args = parser.parse_args()
     if args.tables:
         print("\n".join(tables(read(args.tables))))
@@ -68,13 +75,12 @@ def main() -> None:
     for folder in args.runs:
         config = Run.open(folder).config
         family = tasks_text(config)
-        protocols = [name for name in args.protocols if name != "ood" or name in config.env.splits]
         against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
-        found = measure(folder, protocols, args.deterministic, against)
+        found = measure(folder, args.measure, args.deterministic, against)
         stored = read(args.out)
         methods = stored.setdefault(family, {})
         for method, result in found.items():
-            methods.setdefault(method, {})[str(config.seed)] = result
+            methods.setdefault(method, {}).setdefault(str(config.seed), {}).update(result)
         write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
         print(folder)
 
@@ -98,53 +104,78 @@ def tasks_text(config: Config) -> str:
 
 
 def measure(
-    folder: Path, protocols: Sequence[str], deterministic: bool, against: Sequence[str]
+    folder: Path, measurements: Sequence[str], deterministic: bool, against: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the results of a run, and of its baselines by experience, by method.
+    """Return the results of a run, and of its baselines by experience, by row of the tables.
 
     Returns:
         The cost of the training, `env_steps` and `core_minutes`, which is the number of iterations
-        times the median of their seconds, on the run's threads; and for each part of a protocol
-        `x`, `tasks`, (B, task_dim), `num_all_tasks`, and `returns`, (B, P), means over episodes.
+        times the median of their seconds, on the run's threads; and for each part that is measured
+        `x`, `num_all_tasks`, and `returns`, (B, P), means over episodes. Of disturbances P is 1:
+        the returns after the last adaptation. If tasks repeat, as the distribution is finite, there
+        are `tasks` too, (B, task_dim).
     """
     run = Run.open(folder)
     seconds = [line["seconds"] for line in run.timings()]
-    found: dict[str, Any] = {name: {} for name in (run.config.method, *against)}
-    found[run.config.method] |= {
+    cost = {
         "env_steps": run.metrics()[-1]["env_steps"],
         "core_minutes": round(len(seconds) * float(np.median(seconds)) / 60, 1),
         "deterministic": deterministic,
     }
-    for protocol in protocols:
-        settings = {**SETTINGS.get(protocol, {}), "deterministic": deterministic}
-        with TemporaryDirectory() as out:
-            results, _ = evaluate_run(
-                folder,
-                protocol=protocol,
-                against=against if protocol == EXPERIENCE else [],
-                out=Path(out),
-                **settings,
-            )
+    found: dict[str, Any] = {}
+    for name in measurements:
+        settings = {**SETTINGS.get(name, {}), "deterministic": deterministic}
+        own = f"{run.config.method}, not adapting" if name == UNADAPTED else run.config.method
+        found.setdefault(own, cost.copy())
+        if name in (DISTURBED, UNADAPTED):
+            parts = disturbed(folder, **settings)
+            results = {part_label(own, part): each for part, each in parts.items()}
+        else:
+            found |= {label: {} for label in against if name == EXPERIENCE}
+            with TemporaryDirectory() as out:
+                results, _ = evaluate_run(
+                    folder,
+                    protocol=name,
+                    against=against if name == EXPERIENCE else [],
+                    out=Path(out),
+                    **settings,
+                )
         for method, parts in found.items():
-            for part in (protocol, *SHOCKS, SEQUENTIAL):
-                result = results.get(part_label(method, part if part != protocol else ""))
+            for part in (name, *SHOCKS, SEQUENTIAL):
+                result = results.get(part_label(method, part if part != name else ""))
                 if result is not None:
+                    first = len(result.x) - 1 if part in SHOCKS else 0
                     parts[part] = {
-                        "x": list(result.x),
-                        "tasks": np.round(result.tasks, 6).tolist(),
+                        "x": list(result.x[first:]),
                         "num_all_tasks": result.num_all_tasks,
-                        "returns": np.round(result.by_task, 2).tolist(),
+                        "returns": np.round(result.by_task[:, first:], 2).tolist(),
                     }
+                    if result.num_all_tasks is not None:
+                        parts[part]["tasks"] = np.round(result.tasks, 6).tolist()
+    return found
+
+
+def disturbed(folder: Path, **settings: Any) -> dict[str, Evaluation]:
+    """Return what a run reaches under each of the `SHOCKS` that its family can have."""
+    run, agent, found = Run.open(folder), load(folder), {}
+    family, threads = run.config.env, run.config.num_threads
+    for part, (_, changes) in SHOCKS.items():
+        split = "ood" if part == NEW_TASKS else "test"
+        without_strength = "motor_strength" in changes and isinstance(family.action_space, Discrete)
+        if split in family.splits and not without_strength:
+            env = Perturbed(family, **changes) if changes else family
+            found[part] = evaluate(agent, env, split=split, threads=threads, **settings)
     return found
 
 
 def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
-    """Return stored means as the result of an evaluation with one episode."""
+    """Return stored means as the result of an evaluation with one episode, whose tasks differ if
+    they are not stored."""
     return Evaluation(
         family=family.partition(",")[0],
         split="test",
         task_hash="",
-        tasks=np.array(part["tasks"]),
+        tasks=np.array(part.get("tasks", np.arange(len(part["returns"]))[:, None])),
         returns=np.array(part["returns"])[..., None],
         num_all_tasks=part["num_all_tasks"],
         x=tuple(part["x"]),
@@ -158,7 +189,7 @@ def tables(stored: Mapping[str, Any]) -> Iterator[str]:
         if played:
             yield from (f"**{family}**", "", *experience_table(family, played), "")
     for family, methods in stored.items():
-        disturbed = having(SEQUENTIAL, methods)
+        disturbed = having(NOMINAL, methods)
         if disturbed:
             yield from (f"**{family}**", "", *disturbance_table(family, disturbed), "")
 
@@ -207,7 +238,7 @@ def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
 def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of returns under disturbances, and of forgetting."""
     shocks = [part for part in SHOCKS if any(part in any_of(seeds) for seeds in methods.values())]
-    titles = ["undisturbed", "worst fifth", *(SHOCKS[part] for part in shocks[1:])]
+    titles = ["undisturbed", "worst fifth", *(SHOCKS[part][0] for part in shocks[1:])]
     titles += ["just met", "forgotten"]
     yield f"| method | seeds | {' | '.join(titles)} |"
     yield "|---" * (len(titles) + 2) + "|"
@@ -219,8 +250,12 @@ def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
             if part == NOMINAL:
                 lowest = np.array([[worst(run.by_task)[-1]] for run in runs])  # (S, 1)
                 cells.append(with_interval(lowest.mean(), *map(float, mean_interval(lowest))))
-        met = [forgetting(evaluation(family, seed[SEQUENTIAL])) for seed in seeds.values()]
+        parts = [seed[SEQUENTIAL] for seed in seeds.values() if SEQUENTIAL in seed]
+        met = [forgetting(evaluation(family, part)) for part in parts]
         for measure_name in ("plasticity", "forgetting"):
+            if not met:
+                cells.append("")
+                continue
             scores = np.array([getattr(each, measure_name) for each in met])  # (S, sequences)
             cells.append(with_interval(scores.mean(), *map(float, mean_interval(scores))))
         yield f"| {name} | {len(seeds)} | {' | '.join(cells)} |"

@@ -59,8 +59,7 @@ def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypa
         "SETTINGS",
         {
             "few_episode": {"tasks": 2, "episodes": 1, "trials": 1},
-            "robust": {"tasks": 2, "episodes": 1, "steps": 1},
-            "ood": {"tasks": 2, "episodes": 1, "steps": 1},
+            "disturbed": {"tasks": 2, "episodes": 1, "steps": 1},
             "continual": {"tasks": 5, "episodes": 1, "steps": 1},
         },
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from metarl.core.actors import mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
-from metarl.core.errors import ConfigError, check
+from metarl.core.errors import ConfigError
 from metarl.core.layers import orthogonal, tanh
 from metarl.core.params import Params
 from metarl.core.policy_module import (
@@ -31,7 +31,6 @@ from metarl.core.policy_module import (
 )
 from metarl.core.schema import LayerSize, Positive, Section
 from metarl.envs import TaskFamily
-from metarl.rollout.sampling import SamplingConfig
 
 
 class ActorCriticConfig(Section):
@@ -39,11 +38,6 @@ class ActorCriticConfig(Section):
 
     hidden: tuple[LayerSize, ...] = ()
     """Sizes of the hidden layers of the policy and of the value function."""
-    value_hidden: tuple[LayerSize, ...] | None = None
-    """Sizes of the hidden layers of the value function; null for those of the policy."""
-    value_sees_task: bool = False
-    """Whether the value function sees the numbers of the task, which the policy does not see. It is
-    used in training only, where they are known, and its estimates have less variance."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of the hidden layers."""
     output_gain: Positive = 0.1
@@ -57,25 +51,17 @@ class ActorCriticConfig(Section):
     """What keeps continuous actions in their space: clip (the environment clips actions beyond it)
     or tanh (the mean of the policy is bounded by tanh too)."""
 
-    def check(self, family: TaskFamily, sampling: SamplingConfig, key: str) -> None:
-        """Check that `action_bound` fits the action space, and that a trial with a value function
-        that sees its task has one task.
+    def check_actions(self, family: TaskFamily, key: str) -> None:
+        """Check that `action_bound` fits the action space.
 
         Args:
             family: whose action space it is. It is asked for if there is a bound to check, as an
                 environment in another process may have to be started for it.
-            sampling: what is played in an iteration.
             key: path of this section.
 
         Raises:
             ConfigError: if it does not.
         """
-        check(
-            sampling.single_task or not self.value_sees_task,
-            f"{key}.value_sees_task",
-            "false with sampling.sequence or sampling.drift, as a trial then has several tasks",
-            True,
-        )
         if self.action_bound != "tanh":
             return
         space = family.action_space
@@ -131,18 +117,14 @@ class ActorCritic:
     Attributes:
         config: the settings.
         num_inputs: size of the input of a step.
-        num_task_inputs: number of further inputs of the value function: the task.
         num_outputs: number of outputs of the policy: the size of an action, or the number of
             discrete actions.
         bound: bound of continuous actions, (num_outputs,) float64; None for discrete actions.
     """
 
-    def __init__(
-        self, config: ActorCriticConfig, num_inputs: int, actions: Box | Discrete, task_dim: int
-    ) -> None:
-        """Set up for inputs of a size, an action space, and tasks of `task_dim` numbers."""
+    def __init__(self, config: ActorCriticConfig, num_inputs: int, actions: Box | Discrete) -> None:
+        """Set up for inputs of a size and an action space."""
         self.config, self.num_inputs = config, num_inputs
-        self.num_task_inputs = task_dim if config.value_sees_task else 0
         if isinstance(actions, Discrete):
             self.num_outputs, self.bound = int(actions.n), None
         else:
@@ -151,43 +133,28 @@ class ActorCritic:
 
     @property
     def num_weights(self) -> int:
-        layers = [pairwise(sizes) for sizes in self._sizes.values()]
+        sizes = self.num_inputs, *self.config.hidden
+        layers = [pairwise((*sizes, outputs)) for outputs in (self.num_outputs, 1)]
         return sum(fan_in * fan_out for each in layers for fan_in, fan_out in each)
-
-    @property
-    def _sizes(self) -> dict[str, tuple[int, ...]]:
-        """Sizes of the inputs, hidden layers and outputs of policy and value function."""
-        config = self.config
-        value_hidden = config.hidden if config.value_hidden is None else config.value_hidden
-        return {
-            "policy": (self.num_inputs, *config.hidden, self.num_outputs),
-            "value": (self.num_inputs + self.num_task_inputs, *value_hidden, 1),
-        }
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the initial parameters."""
         arrays = {}
-        gains = {"policy": self.config.output_gain, "value": 1.0}
-        for name, sizes in self._sizes.items():
+        gains = ("policy", self.num_outputs, self.config.output_gain), ("value", 1, 1.0)
+        for name, outputs, gain in gains:
+            sizes = (self.num_inputs, *self.config.hidden, outputs)
             for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
                 last = layer == len(sizes) - 2
-                weight = (gains[name] if last else math.sqrt(2)) * orthogonal(rng, fan_in, fan_out)
+                weight = (gain if last else math.sqrt(2)) * orthogonal(rng, fan_in, fan_out)
                 arrays[f"{name}.weight{layer}"] = weight
                 arrays[f"{name}.bias{layer}"] = np.zeros(fan_out)
         if self.bound is not None:
             arrays["policy.log_std"] = np.full(self.num_outputs, math.log(self.config.init_std))
         return arrays
 
-    def __call__(self, params: Params, inputs: Tensor, task: Tensor) -> tuple[Distribution, Tensor]:
-        """Return the action distributions and the values, (n, T).
-
-        Args:
-            params: the parameters.
-            inputs: (T, n, num_inputs).
-            task: further inputs of the value function, (T, n, num_task_inputs).
-        """
-        known = torch.cat([inputs, task], -1) if self.num_task_inputs else inputs
-        value = self._mlp(params, "value", known)[..., 0]
+    def __call__(self, params: Params, inputs: Tensor) -> tuple[Distribution, Tensor]:
+        """Return the action distributions and the values, (n, T), of inputs (T, n, num_inputs)."""
+        value = self._mlp(params, "value", inputs)[..., 0]
         outputs = self._mlp(params, "policy", inputs)
         if self.config.action_bound == "tanh" and self.bound is not None:
             outputs = self.bound.to(outputs) * torch.tanh(outputs)
@@ -203,7 +170,7 @@ class ActorCritic:
     def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
         activation = tanh if self.config.activation == "tanh" else torch.relu
         shape, x = x.shape[:-1], x.flatten(0, 1).T  # (num_inputs, T n)
-        for layer in range(len(self._sizes[name]) - 1):
+        for layer in range(len(self.config.hidden) + 1):
             if layer:
                 x = activation(x)
             # The matrix products of CPUs, those of the derivatives too, take a third of the time
@@ -264,13 +231,6 @@ class ActorCritic:
     def _std(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the standard deviations of continuous actions, (action_dim,)."""
         return np.exp(np.maximum(params["policy.log_std"], math.log(self.config.min_std)))
-
-
-def split_task(head: ActorCritic, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inputs of a network, (..., k + head.num_task_inputs), without what only the value
-    function sees, (..., k), and this, (..., head.num_task_inputs)."""
-    size = inputs.shape[-1] - head.num_task_inputs
-    return inputs[..., :size], inputs[..., size:]
 
 
 class TanhBound(nn.Module):

@@ -73,7 +73,6 @@ class TrialAgent:
         self.params = {name: value.to(self.device) for name, value in params.items()}
         self._adam = VectorAdam(flatten(self.params), update.lr)
         self._returns = None if encoder.reward is None else Moments.empty(1)
-        self._tasks = Moments.empty(head.num_task_inputs) if head.num_task_inputs else None
         self._num_updates = 0
         self.network = network
         self._learner = Learner(network, update, setup.device, setup.num_threads)
@@ -143,16 +142,6 @@ class TrialAgent:
         of the same shape."""
         return encode_trials(self.encoder, trials)
 
-    def _inputs_of(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
-        """Return the inputs of `_ppo_inputs`, each with what only the value function sees: the
-        task of the trial, (n, L, number of inputs + num_task_inputs)."""
-        inputs, after = self._ppo_inputs(trials)
-        if self._tasks is None:
-            return inputs, after
-        task = self._tasks.normalise(trials.task)[:, None]
-        task = np.broadcast_to(task, (*inputs.shape[:2], task.shape[-1]))
-        return np.concatenate([inputs, task], axis=-1), np.concatenate([after, task], axis=-1)
-
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
@@ -173,7 +162,7 @@ class TrialAgent:
             if not len(trials.mask):
                 raise NotFinite("the mean return of no trials")
             returns, scale = reward_scale(self._returns, trials, self._update_config)
-            inputs = self._inputs_of(trials)
+            inputs = self._ppo_inputs(trials)
             batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
         before = self._adam.state_dict()
         try:
@@ -193,7 +182,6 @@ class TrialAgent:
 
     def _update_moments(self, trials: Trials) -> None:
         obs, reward = self.encoder.obs, self.encoder.reward
-        self._tasks = self._tasks and self._tasks.with_rows(trials.task)
         self.encoder = replace(
             self.encoder,
             obs=obs and obs.with_rows(trials.obs[trials.mask]),
@@ -206,7 +194,6 @@ class TrialAgent:
             "observations": self.encoder.obs,
             "rewards": self.encoder.reward,
             "returns": self._returns,
-            "tasks": self._tasks,
         }
         return {name: each for name, each in found.items() if each is not None}
 
@@ -225,7 +212,7 @@ class TrialAgent:
         self.encoder = replace(
             self.encoder, obs=found.get("observations"), reward=found.get("rewards")
         )
-        self._returns, self._tasks = found.get("returns"), found.get("tasks")
+        self._returns = found.get("returns")
         self._num_updates = int(state["num_updates"])
 
 

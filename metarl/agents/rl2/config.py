@@ -38,7 +38,7 @@ class RL2Config(AgentConfig):
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
-        self.network.check(family, sampling, "network")
+        self.network.check_actions(family, "network")
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         kept, values, graph = self._update_sizes(family, sampling)
@@ -56,27 +56,22 @@ class RL2Config(AgentConfig):
         all trials, in two copies, and then the states of the cell with their derivatives in the
         sequences of a minibatch that the learner takes together."""
         obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
-        task_dim = math.prod(family.task_space.shape)
-        network = self._network(family.observation_space, family.action_space, task_dim)
-        num_inputs = network.memory.num_inputs + network.head.num_task_inputs
+        network = self._network(family.observation_space, family.action_space)
         length = family.horizon * len(sampling.phases)
         num_trials = sampling.num_tasks * sampling.num_episodes
         steps = num_trials * length
-        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * num_inputs)
+        kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.memory.num_inputs)
         segment = min(length, self.update.truncate or length)
         sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
         graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
-        return kept, steps * (num_inputs + 2 * network.memory_size), graph
+        return kept, steps * (network.memory.num_inputs + 2 * network.memory_size), graph
 
-    def _network(
-        self, observations: Box, actions: Box | Discrete, task_dim: int
-    ) -> RecurrentNetwork:
-        """Return the network for these spaces and tasks of `task_dim` numbers."""
-        size = input_size(observations, actions)
-        return RecurrentNetwork(self.network, size, actions, task_dim)
+    def _network(self, observations: Box, actions: Box | Discrete) -> RecurrentNetwork:
+        """Return the network for these spaces."""
+        return RecurrentNetwork(self.network, input_size(observations, actions), actions)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
-        network = self._network(setup.observation_space, setup.action_space, setup.task_dim)
+        network = self._network(setup.observation_space, setup.action_space)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         check(network.num_weights <= MAX_WEIGHTS, "network.size", expected, self.network.size)
         encoder = InputEncoder.make(

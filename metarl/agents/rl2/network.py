@@ -14,7 +14,6 @@ from metarl.agents.recurrent.actor_critic import (
     ActorCritic,
     ActorCriticConfig,
     Predictions,
-    split_task,
     to_tensors,
 )
 from metarl.agents.recurrent.memory import Memory, MemoryConfig
@@ -35,12 +34,10 @@ class RecurrentNetwork:
         memory_size: numbers of the memory.
     """
 
-    def __init__(
-        self, config: NetworkConfig, num_inputs: int, actions: Box | Discrete, task_dim: int = 0
-    ) -> None:
-        """Set up for inputs of a size, an action space, and tasks of `task_dim` numbers."""
+    def __init__(self, config: NetworkConfig, num_inputs: int, actions: Box | Discrete) -> None:
+        """Set up for inputs of a size and an action space."""
         self.memory = Memory(config, num_inputs)
-        self.head = ActorCritic(config, config.size, actions, task_dim)
+        self.head = ActorCritic(config, config.size, actions)
         self.memory_size = self.memory.size
 
     @property
@@ -53,11 +50,9 @@ class RecurrentNetwork:
         return to_tensors({**self.memory.init(rng), **self.head.init(rng)}, dtype)
 
     def __call__(self, params: Params, inputs: Tensor, memory: Tensor) -> Predictions:
-        """Return the predictions at the steps of n sequences; see `SequenceNetwork`. What the value
-        function sees of the task comes last in the inputs."""
-        seen, task = split_task(self.head, inputs.transpose(0, 1))
-        states = self.memory(params, seen, memory)
-        policy, value = self.head(params, states[..., : self.memory.output_size], task)
+        """Return the predictions at the steps of n sequences; see `SequenceNetwork`."""
+        states = self.memory(params, inputs.transpose(0, 1), memory)
+        policy, value = self.head(params, states[..., : self.memory.output_size])
         return Predictions(policy, value, states.transpose(0, 1))
 
     def distribution(self, params: Params, outputs: Tensor) -> Distribution:

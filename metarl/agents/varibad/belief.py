@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from metarl.agents.recurrent.actor_critic import ActorCritic, Predictions, split_task
+from metarl.agents.recurrent.actor_critic import ActorCritic, Predictions
 from metarl.agents.recurrent.memory import Memory, MemoryConfig
 from metarl.core.distributions import Distribution
 from metarl.core.layers import glorot
@@ -79,9 +79,8 @@ class BeliefNetwork:
         self._head = head
 
     def __call__(self, params: Params, inputs: Tensor, memory: Tensor) -> Predictions:
-        """Return the predictions at the steps of n trials; see `SequenceNetwork`. What the value
-        function sees of the task comes last in the inputs."""
-        policy, value = self._head(params, *split_task(self._head, inputs.transpose(0, 1)))
+        """Return the predictions at the steps of n trials; see `SequenceNetwork`."""
+        policy, value = self._head(params, inputs.transpose(0, 1))
         return Predictions(policy, value, inputs.new_zeros(*inputs.shape[:2], 0))
 
     def distribution(self, params: Params, outputs: Tensor) -> Distribution:

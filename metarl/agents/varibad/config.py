@@ -47,7 +47,7 @@ class VariBADConfig(AgentConfig):
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
-        self.policy.check(family, sampling, "policy")
+        self.policy.check_actions(family, "policy")
         decoder = self.decoder
         weights = decoder.reward_weight, decoder.state_weight, decoder.task_weight
         check(any(weights), "decoder.reward_weight", "more than 0 if no other decoder is used", 0.0)
@@ -81,7 +81,7 @@ class VariBADConfig(AgentConfig):
         observations, actions = setup.observation_space, setup.action_space
         obs_dim, num_inputs = math.prod(observations.shape), input_size(observations, actions)
         beliefs = BeliefEncoder(self.encoder, num_inputs)
-        head = ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions, setup.task_dim)
+        head = ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions)
         decoders = Decoders(self.decoder, obs_dim, head.num_outputs, setup.task_dim, beliefs.latent)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         number = beliefs.memory.num_weights + head.num_weights

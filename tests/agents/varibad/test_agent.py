@@ -65,7 +65,7 @@ def test_acting_is_the_learners_encoder_and_policy(config):
     obs = rollouts[-1].episodes.obs[:, :, 0]
     action = actor.act(obs, np.float32(9.0), np.zeros((4, 2)), np.ones((4, 2), bool))
     first = np.argwhere(trials.begins_anew)[1, 1]
-    policy = agent.network(agent.params, features[:, first][:, None].float(), None).policy
+    policy, _ = agent._head(agent.params, features[:, first][None].float())
     outputs = policy.outputs[0][:, 0].detach().numpy()
     expected = outputs.argmax(-1)[:, None] if config.env.name == "tabular_mdp" else outputs
     np.testing.assert_allclose(action.reshape(8, -1), expected, atol=1e-5)
