@@ -19,16 +19,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from examples.worst_tasks import worst
 from metarl.config import Config
 from metarl.core.statistics import mean_interval
-from metarl.envs import FAMILIES, Perturbed
+from metarl.envs import FAMILIES
 from metarl.evaluation.compare import RANDOM, evaluate_run
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
+from metarl.evaluation.protocols import perturbed_families
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.result import Evaluation, part_label, pooled_interval
 from metarl.runs.run import Run
@@ -44,15 +44,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Settings of measurements, where not the defaults."""
 NOMINAL, NEW_TASKS = "nominal", "out of distribution"
-SHOCKS: dict[str, tuple[str, dict[str, Any]]] = {
-    NOMINAL: ("undisturbed", {}),
-    "observation_noise 0.1": ("noise 0.1", {"observation_noise": 0.1}),
-    "action_delay 2": ("2 steps late", {"action_delay": 2}),
-    "motor_strength 0.6": ("60% strength", {"motor_strength": 0.6}),
-    NEW_TASKS: ("new tasks", {}),
+SHOCKS = {
+    NOMINAL: "undisturbed",
+    "observation_noise 0.1": "noise 0.1",
+    "action_delay 2": "2 steps late",
+    "motor_strength 0.6": "60% strength",
+    NEW_TASKS: "new tasks",
 }
-"""Parts of the protocols `robust` and `ood`, with the titles of their columns, and the fields of
-`metarl.envs.Perturbed`."""
+"""Of the parts of `robust` and `ood`, those in the table, with the titles of its columns."""
 SEQUENTIAL = "sequential"
 OWN_SETTINGS = ("action_scale", "observe_task")
 """Settings of a family that belong to the agent: the unit of its actions, what an oracle sees."""
@@ -66,7 +65,13 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
     parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
     choices = (*MEASUREMENTS, UNADAPTED)
-    parser.add_argument("--measure", nargs="+", choices=choices, default=MEASUREMENTS)
+    parser.add_argument(
+        "--measure",
+        nargs="+",
+        choices=choices,
+        default=MEASUREMENTS,
+        help="what to measure; unadapted is disturbed without adaptation, in a row of its own",
+    )
     args = parser.parse_args()
     if args.tables:
         print("\n".join(tables(read(args.tables))))
@@ -128,17 +133,14 @@ def measure(
         own = f"{run.config.method}, not adapting" if name == UNADAPTED else run.config.method
         found.setdefault(own, cost.copy())
         if name in (DISTURBED, UNADAPTED):
-            parts = disturbed(folder, **settings)
-            results = {part_label(own, part): each for part, each in parts.items()}
+            under = under_disturbances(run, **settings)
+            results = {part_label(own, part): result for part, result in under.items()}
         else:
-            found |= {label: {} for label in against if name == EXPERIENCE}
+            baselines = against if name == EXPERIENCE else []
+            found |= {label: {} for label in baselines}
             with TemporaryDirectory() as out:
                 results, _ = evaluate_run(
-                    folder,
-                    protocol=name,
-                    against=against if name == EXPERIENCE else [],
-                    out=Path(out),
-                    **settings,
+                    folder, protocol=name, against=baselines, out=Path(out), **settings
                 )
         for method, parts in found.items():
             for part in (name, *SHOCKS, SEQUENTIAL):
@@ -155,17 +157,18 @@ def measure(
     return found
 
 
-def disturbed(folder: Path, **settings: Any) -> dict[str, Evaluation]:
+def under_disturbances(run: Run, **settings: Any) -> dict[str, Evaluation]:
     """Return what a run reaches under each of the `SHOCKS` that its family can have."""
-    run, agent, found = Run.open(folder), load(folder), {}
-    family, threads = run.config.env, run.config.num_threads
-    for part, (_, changes) in SHOCKS.items():
-        split = "ood" if part == NEW_TASKS else "test"
-        without_strength = "motor_strength" in changes and isinstance(family.action_space, Discrete)
-        if split in family.splits and not without_strength:
-            env = Perturbed(family, **changes) if changes else family
-            found[part] = evaluate(agent, env, split=split, threads=threads, **settings)
-    return found
+    agent, config, family = load(run.directory), run.config, run.config.env
+    settings |= {"threads": config.num_threads, "on_failure": config.on_failure}
+    played = {part: (env, "test") for part, env in perturbed_families(family).items()}
+    if "ood" in family.splits:
+        played[NEW_TASKS] = family, "ood"
+    return {
+        part: evaluate(agent, env, split=split, **settings)
+        for part, (env, split) in played.items()
+        if part in SHOCKS
+    }
 
 
 def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
@@ -189,9 +192,9 @@ def tables(stored: Mapping[str, Any]) -> Iterator[str]:
         if played:
             yield from (f"**{family}**", "", *experience_table(family, played), "")
     for family, methods in stored.items():
-        disturbed = having(NOMINAL, methods)
-        if disturbed:
-            yield from (f"**{family}**", "", *disturbance_table(family, disturbed), "")
+        shaken = having(NOMINAL, methods)
+        if shaken:
+            yield from (f"**{family}**", "", *disturbance_table(family, shaken), "")
 
 
 def having(part: str, methods: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +241,8 @@ def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
 def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of returns under disturbances, and of forgetting."""
     shocks = [part for part in SHOCKS if any(part in any_of(seeds) for seeds in methods.values())]
-    titles = ["undisturbed", "worst fifth", *(SHOCKS[part][0] for part in shocks[1:])]
+    titles = [SHOCKS[part] for part in shocks]
+    titles.insert(1, "worst fifth")  # of the tasks, undisturbed
     titles += ["just met", "forgotten"]
     yield f"| method | seeds | {' | '.join(titles)} |"
     yield "|---" * (len(titles) + 2) + "|"

@@ -142,14 +142,20 @@ def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Resul
 def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
     """Measure `k_step` without perturbations, and with perturbations that are absent in training:
     observation noise, delayed actions and weaker motors, each at several strengths."""
-    results = {"nominal": evaluate_k_step(agent, family, config)}
+    envs = perturbed_families(family)
+    return {part: evaluate_k_step(agent, env, config) for part, env in envs.items()}
+
+
+def perturbed_families(family: TaskFamily) -> dict[str, TaskFamily]:
+    """Return a family without perturbations, `nominal`, and with each that it can have, by the part
+    of `robust`. Actions that are choices have no strength."""
+    found = {"nominal": family}
     for name, strengths in PERTURBATIONS.items():
         if name == "motor_strength" and isinstance(family.action_space, Discrete):
             continue
         for strength in strengths:
-            perturbed = Perturbed(family, **{name: strength})
-            results[f"{name} {strength:g}"] = evaluate_k_step(agent, perturbed, config)
-    return results
+            found[f"{name} {strength:g}"] = Perturbed(family, **{name: strength})
+    return found
 
 
 PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results]] = {

@@ -202,13 +202,13 @@ def test_a_row_of_drift_is_that_of_the_stored_results(words):
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "number"), [("comparison", "agents", 8), ("objectives", "objectives", 2)]
+    ("name", "file", "number"), [("comparison", "agents", 8), ("objectives", "objectives", 3)]
 )
 def test_the_tables_of_methods_side_by_side_are_those_of_the_stored_results(name, file, number):
     stored = json.loads((ROOT / f"docs/results/{file}.json").read_text())
     page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
-    tables = [text for text in "\n".join(agents.tables(stored)).split("\n\n") if "|---" in text]
-    assert len(tables) >= number
+    tables = "\n".join(agents.tables(stored)).split("\n\n")
+    assert len(tables) > number
     for table in tables:
         assert table.strip() in page
 

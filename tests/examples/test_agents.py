@@ -40,14 +40,11 @@ def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
         "sequential": part(met + met, x=range(6)),
     }
     lines = list(agents.disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
-    assert (
-        lines[0]
-        == "| method | seeds | undisturbed | worst fifth | new tasks | just met | forgotten |"
-    )
+    titles = "| method | seeds | undisturbed | worst fifth | new tasks | just met | forgotten |"
+    assert lines[0] == titles
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert [cell.partition(" (")[0] for cell in cells] == [
-        *("maml", "1", "250", "200", "-1.5", "1.0", "1.0")
-    ]
+    values = [cell.partition(" (")[0] for cell in cells]
+    assert values == ["maml", "1", "250", "200", "-1.5", "1.0", "1.0"]
 
 
 def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypatch):
@@ -75,6 +72,28 @@ def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypa
     monkeypatch.setattr("sys.argv", ["agents", "--tables", str(file)])
     agents.main()
     assert capsys.readouterr().out.count(f"| {method} | 1 |") == 2
+
+
+def test_a_run_that_does_not_adapt_has_a_row_of_its_own(tmp_path, monkeypatch):
+    """Its disturbances are those of no adaptation; what was measured before stays."""
+    run = train_tiny({"maml": KINDS["maml"]}, tmp_path)["maml"]
+    file = tmp_path / "agents.json"
+    sizes = {"tasks": 2, "episodes": 1}
+    settings = {"disturbed": {**sizes, "steps": 1}, "unadapted": {**sizes, "steps": 0}}
+    monkeypatch.setattr(agents, "SETTINGS", settings)
+    for measurement in ("disturbed", "unadapted", "disturbed"):
+        words = ["agents", str(run.directory), "--measure", measurement, "--out", str(file)]
+        monkeypatch.setattr("sys.argv", words)
+        agents.main()
+    ((family, methods),) = json.loads(file.read_text()).items()
+    method, other = methods
+    assert other == f"{method}, not adapting"
+    results = [methods[name]["0"] for name in (method, other)]
+    assert [[seed[part]["x"] for part in agents.SHOCKS] for seed in results] == [
+        [[1]] * 5,
+        [[0]] * 5,
+    ]
+    assert list(agents.disturbance_table(family, methods))[-1].endswith("|  |  |")
 
 
 def test_a_command_without_a_file_is_refused(monkeypatch, capsys):

@@ -39,6 +39,22 @@ def test_a_run_is_compared_on_its_test_bandits(tmp_path, capsys, monkeypatch):
     bandits.main()
 
 
+def test_runs_of_different_bandits_are_refused(tmp_path, capsys, monkeypatch):
+    folders = [tmp_path / "3", tmp_path / "4"]
+    for horizon, folder in zip((3, 4), folders, strict=True):
+        values = {"env": {"family": "bandit", "horizon": horizon}, "agent": AGENT}
+        overrides = {"num_tasks": 2, "num_episodes": 2, "iterations": 1}
+        metarl.train(
+            make_config(values, "test", {**overrides, "tracking.trackers": "none"}), folder
+        )
+    monkeypatch.setattr("sys.argv", ["bandits", *map(str, folders), "--tasks", "2"])
+    with pytest.raises(SystemExit):
+        bandits.main()
+    assert (
+        f"4: expected the bandits of {folders[0]}, got Bandit(horizon=4" in capsys.readouterr().err
+    )
+
+
 def test_a_run_of_another_family_is_refused(tmp_path, capsys, monkeypatch):
     values = {"env": {"family": "gridworld", "horizon": 3}, "agent": AGENT}
     overrides = {"num_tasks": 3, "num_episodes": 2, "iterations": 1, "tracking.trackers": "none"}
