@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples import agents, digits, forgetting, references, sinusoid
+from examples import digits, forgetting, references, sinusoid
+from examples.agents.figure import draw
+from examples.agents.measure import evaluation
+from examples.agents.tables import number, tables
 from examples.reproduce import figures, measure
 from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
@@ -202,15 +205,21 @@ def test_a_row_of_drift_is_that_of_the_stored_results(words):
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "number"), [("comparison", "agents", 8), ("objectives", "objectives", 3)]
+    ("name", "file", "least"), [("comparison", "agents", 8), ("objectives", "objectives", 3)]
 )
-def test_the_tables_of_methods_side_by_side_are_those_of_the_stored_results(name, file, number):
+def test_the_tables_of_methods_side_by_side_are_those_of_the_stored_results(name, file, least):
     stored = json.loads((ROOT / f"docs/results/{file}.json").read_text())
     page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
-    tables = "\n".join(agents.tables(stored)).split("\n\n")
-    assert len(tables) > number
-    for table in tables:
+    shown = "\n".join(tables(stored)).split("\n\n")
+    assert len(shown) > least
+    for table in shown:
         assert table.strip() in page
+
+
+def test_the_figure_of_objectives_is_that_of_the_stored_results(tmp_path):
+    stored = json.loads((ROOT / "docs/results/objectives.json").read_text())
+    *_, numbers = draw(stored, tmp_path / "objectives.png")
+    assert numbers.read_bytes() == (ROOT / "docs/results/objectives.csv").read_bytes()
 
 
 def test_the_results_in_short_are_those_of_the_stored_results():
@@ -226,8 +235,8 @@ def test_the_results_in_short_are_those_of_the_stored_results():
         cells = []
         for family, method in zip(families, methods, strict=True):
             seeds = stored[family][method].values() if method else []
-            results = [agents.evaluation(family, seed["few_episode"]) for seed in seeds]
+            results = [evaluation(family, seed["few_episode"]) for seed in seeds]
             means = [each.mean[each.x.index(episodes)] for each in results]
-            cells.append(agents.number(float(np.mean(means))) if means else "")
+            cells.append(number(float(np.mean(means))) if means else "")
         line = f"| {name} | {episodes} | {' | '.join(cells)} |".replace("|  |", "| |")
         assert line in (ROOT / "README.md").read_text(encoding="utf-8")

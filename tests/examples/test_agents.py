@@ -1,12 +1,19 @@
-"""examples/agents.py: results of agents of all kinds in one file, and the tables of it."""
+"""examples/agents: results of agents of all kinds in one file, and its tables and figure."""
 
 import json
 
 import numpy as np
 import pytest
 
-from examples import agents
+from examples.agents import measure
+from examples.agents.__main__ import main
+from examples.agents.figure import draw
+from examples.agents.tables import disturbance_table, experience_table
 from tests.evaluation.tiny_runs import KINDS, train_tiny
+
+MET = [[0.0] * (task + 1) + [1 - 0.4 * late for late in range(5 - task)] for task in range(5)]
+"""Returns on a sequence of five tasks, of which nothing is known at first: each has 1 when it is
+met and loses 0.4 with every task after it."""
 
 
 def part(returns, x=(0, 1), num_all_tasks=None):
@@ -23,7 +30,7 @@ def test_the_table_of_experience_has_the_best_method_first_with_the_cost_of_its_
             "1": {**cost, "few_episode": part([[-4, -1], [-2, -1]])},
         },
     }
-    lines = list(agents.experience_table("point_nav", stored))
+    lines = list(experience_table("point_nav", stored))
     assert lines[0] == "| method | seeds | env steps | minutes | 0 | 1 |"
     assert lines[2].startswith("| rl2 | 2 | 2.5M | 4 | -3.0 | -1.5 (")
     # The interval of one seed, of tasks that all have the same return, has no width.
@@ -31,15 +38,12 @@ def test_the_table_of_experience_has_the_best_method_first_with_the_cost_of_its_
 
 
 def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
-    # A sequence of five tasks, of which nothing is known at first: each has 1 when it is met and
-    # loses 0.4 with every task after it.
-    met = [[0.0] * (task + 1) + [1 - 0.4 * late for late in range(5 - task)] for task in range(5)]
     seed = {
         "nominal": part([[100.0, 200.0], [100.0, 300.0]]),
         "out of distribution": part([[0.0, -1.0], [0.0, -2.0]]),
-        "sequential": part(met + met, x=range(6)),
+        "sequential": part(MET + MET, x=range(6)),
     }
-    lines = list(agents.disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
+    lines = list(disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
     titles = "| method | seeds | undisturbed | worst fifth | new tasks | just met | forgotten |"
     assert lines[0] == titles
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
@@ -47,12 +51,42 @@ def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
     assert values == ["maml", "1", "250", "200", "-1.5", "1.0", "1.0"]
 
 
+def test_the_figure_compares_with_maml_and_gives_its_numbers(tmp_path):
+    """The other method has twice the returns on sequences, and 5 less when undisturbed."""
+    twice = [[2 * value for value in row] for row in MET]
+    tasks = np.arange(10.0)[:, None]
+    stored = {
+        "maml_trpo": {
+            str(seed): {
+                "nominal": part((tasks + seed).tolist()),
+                "sequential": part(MET + MET, x=range(6)),
+            }
+            for seed in range(2)
+        },
+        "mine": {
+            str(seed): {
+                "nominal": part((tasks + seed - 5).tolist()),
+                "sequential": part(twice + twice, x=range(6)),
+            }
+            for seed in range(2)
+        },
+    }
+    files = draw({"half_cheetah_vel": stored}, tmp_path / "objectives.png")
+    assert [file.suffix for file in files] == [".png", ".pdf", ".svg", ".csv"]
+    lines = [line.split(",") for line in files[-1].read_text().splitlines()]
+    values = {tuple(line[1:3]): line[3] for line in lines}
+    for condition in ("forgotten", "just met"):
+        assert values["maml_trpo", condition] == "1"
+        assert values["mine", condition] == "2"
+    assert values["mine", "undisturbed"] == values["mine", "worst fifth"] == "-5"
+
+
 def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypatch):
     run = train_tiny({"maml": KINDS["maml"]}, tmp_path)["maml"]
     file = tmp_path / "agents.json"
     monkeypatch.setattr("sys.argv", ["agents", str(run.directory), "--out", str(file)])
     monkeypatch.setattr(
-        agents,
+        measure,
         "SETTINGS",
         {
             "few_episode": {"tasks": 2, "episodes": 1, "trials": 1},
@@ -60,17 +94,17 @@ def test_a_run_is_measured_beside_the_untrained_agent(tmp_path, capsys, monkeypa
             "continual": {"tasks": 5, "episodes": 1, "steps": 1},
         },
     )
-    agents.main()
+    main()
     ((family, methods),) = json.loads(file.read_text()).items()
     assert family.startswith("point_nav")
     method, random = methods
     assert random == "random"
     assert np.isfinite(methods[random]["0"]["few_episode"]["returns"]).all()
-    for name in ("few_episode", *agents.SHOCKS, "sequential"):
+    for name in ("few_episode", *measure.SHOCKS, "sequential"):
         assert np.isfinite(methods[method]["0"][name]["returns"]).all()
     assert methods[method]["0"]["env_steps"] > 0
     monkeypatch.setattr("sys.argv", ["agents", "--tables", str(file)])
-    agents.main()
+    main()
     assert capsys.readouterr().out.count(f"| {method} | 1 |") == 2
 
 
@@ -80,24 +114,24 @@ def test_a_run_that_does_not_adapt_has_a_row_of_its_own(tmp_path, monkeypatch):
     file = tmp_path / "agents.json"
     sizes = {"tasks": 2, "episodes": 1}
     settings = {"disturbed": {**sizes, "steps": 1}, "unadapted": {**sizes, "steps": 0}}
-    monkeypatch.setattr(agents, "SETTINGS", settings)
+    monkeypatch.setattr(measure, "SETTINGS", settings)
     for measurement in ("disturbed", "unadapted", "disturbed"):
         words = ["agents", str(run.directory), "--measure", measurement, "--out", str(file)]
         monkeypatch.setattr("sys.argv", words)
-        agents.main()
+        main()
     ((family, methods),) = json.loads(file.read_text()).items()
     method, other = methods
     assert other == f"{method}, not adapting"
     results = [methods[name]["0"] for name in (method, other)]
-    assert [[seed[part]["x"] for part in agents.SHOCKS] for seed in results] == [
+    assert [[seed[part]["x"] for part in measure.SHOCKS] for seed in results] == [
         [[1]] * 5,
         [[0]] * 5,
     ]
-    assert list(agents.disturbance_table(family, methods))[-1].endswith("|  |  |")
+    assert list(disturbance_table(family, methods))[-1].endswith("|  |  |")
 
 
 def test_a_command_without_a_file_is_refused(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["agents", "run"])
     with pytest.raises(SystemExit):
-        agents.main()
-    assert "expected RUN ... --out FILE, or --tables FILE" in capsys.readouterr().err
+        main()
+    assert "expected RUN ... --out FILE, --tables FILE, or --figure FILE" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""Methods on the same tasks: the return by episodes of experience, and what noise, new tasks and
+sequences of tasks cost.
+
+    python -m examples.agents RUN [RUN ...] --out docs/results/agents.json
+    python -m examples.agents --tables docs/results/agents.json
+    python -m examples.agents --figure docs/results/objectives.json
+
+The first command evaluates runs and adds the means of all test tasks to the file; runs of one
+method on one family are its seeds. The second one prints the tables of docs/comparison.md, and of
+docs/objectives.md from docs/results/objectives.json. The third one draws the figure of
+docs/objectives.md beside the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from examples.agents.figure import draw
+from examples.agents.measure import MEASUREMENTS, UNADAPTED, measure, read, tasks_text
+from examples.agents.tables import tables
+from metarl.evaluation.compare import RANDOM
+from metarl.runs.atomic_io import write_atomically
+from metarl.runs.run import Run
+
+
+def main() -> None:
+    """Evaluate runs, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of runs")
+    parser.add_argument("--out", type=Path, help="the file that results are added to")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure of a file")
+    parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
+    choices = (*MEASUREMENTS, UNADAPTED)
+    parser.add_argument(
+        "--measure",
+        nargs="+",
+        choices=choices,
+        default=MEASUREMENTS,
+        help="what to measure; unadapted is disturbed without adaptation, in a row of its own",
+    )
+    args = parser.parse_args()
+    if args.tables:
+        print("\n".join(tables(read(args.tables))))
+    if args.figure:
+        print(*draw(read(args.figure), args.figure.with_suffix(".png")), sep="\n")
+    if not (args.tables or args.figure) and not (args.runs and args.out):
+        parser.error("expected RUN ... --out FILE, --tables FILE, or --figure FILE")
+    for folder in args.runs:
+        config = Run.open(folder).config
+        family = tasks_text(config)
+        against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
+        found = measure(folder, args.measure, args.deterministic, against)
+        stored = read(args.out)
+        methods = stored.setdefault(family, {})
+        for method, result in found.items():
+            methods.setdefault(method, {}).setdefault(str(config.seed), {}).update(result)
+        write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
+        print(folder)
+
+
+if __name__ == "__main__":
+    main()

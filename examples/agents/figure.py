@@ -1,0 +1,152 @@
+"""The figure of docs/objectives.md: what each objective costs and gains, against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from examples.agents.measure import NOMINAL, SEQUENTIAL, SHOCKS, evaluation
+from examples.agents.tables import having
+from examples.worst_tasks import worst
+from metarl.core.statistics import difference_interval, mean_interval
+from metarl.evaluation.continual import forgetting
+from metarl.reporting.names import family_text, method_text
+from metarl.reporting.style import (
+    GRID,
+    REFERENCE,
+    Drawing,
+    LineStyle,
+    drawing_style,
+    legend_below,
+    limit_axis,
+    method_style,
+    note_above,
+    save_drawing,
+    style_axes,
+)
+
+REFERENCES = ("maml_trpo", "maml_trpo_tuned", "rl2")
+"""What the other methods of a family are compared with: the first of these that it has."""
+UNPREPARED = "pretrained"
+"""A method that adapts with steps that it was not trained for: it does not set limits of axes."""
+WORST = "worst fifth"
+COLUMNS = ("family", "method", "condition", "value", "low", "high")
+Styles = Mapping[str, LineStyle]
+
+
+@drawing_style()
+def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
+    """Draw a row of two panels for each family that has sequences, and return the files.
+
+    On the left the return on a task just met against what is forgotten of it, with the region that
+    has half the forgetting of the reference at a return within 10%; on the right the change of the
+    return against the reference under each condition.
+    """
+    families = {name: having(SEQUENTIAL, methods) for name, methods in stored.items()}
+    families = {name: methods for name, methods in families.items() if methods}
+    names = dict.fromkeys(name for methods in stored.values() for name in methods)
+    styles = {name: method_style(number) for number, name in enumerate(names)}
+    figure = Figure(figsize=(11, 3.4 * len(families)), layout="constrained")
+    panels = figure.subplots(len(families), 2, squeeze=False, width_ratios=(2, 3))
+    rows: list[tuple] = []
+    for (left, right), (family, measured) in zip(panels, families.items(), strict=True):
+        reference = next(name for name in REFERENCES if name in measured)
+        rows += draw_forgetting(left, family, measured, reference, styles)
+        rows += draw_changes(right, family, having(NOMINAL, stored[family]), reference, styles)
+        left.set_title(family_text(family.partition(",")[0]))
+        for axes in (left, right):
+            style_axes(axes)
+    legend_below(figure, list(panels.flat))
+    caption = (
+        "Left: the return on a task just met against what is forgotten of it; the region has half "
+        "the forgetting at a return within 10%. Right: change of the return. Bars are 95% "
+        "intervals over seeds and tasks."
+    )
+    return save_drawing(Drawing(figure, caption, COLUMNS, rows), path)
+
+
+def draw_forgetting(
+    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, styles: Styles
+) -> list[tuple]:
+    """Draw plasticity against forgetting, and return the plotted numbers."""
+    rows: list[tuple] = []
+    means: dict[str, np.ndarray] = {}
+    for name, seeds in methods.items():
+        found = [forgetting(evaluation(family, seed[SEQUENTIAL])) for seed in seeds.values()]
+        scores = np.array(
+            [[each.forgetting for each in found], [each.plasticity for each in found]]
+        )  # (2, S, sequences)
+        means[name] = mean = scores.mean(axis=(1, 2))
+        bounds = np.array(mean_interval(scores))  # (2 bounds, 2)
+        x_error, y_error = np.abs(bounds - mean).T[:, :, None]
+        axes.errorbar(mean[0], mean[1], y_error, x_error, **look(name, styles))
+        for label, value, low, high in zip(("forgotten", "just met"), mean, *bounds, strict=True):
+            rows.append((family, name, label, value, low, high))
+    forgotten, met = means[reference]
+    typical = np.array([mean for name, mean in means.items() if name != UNPREPARED])
+    left = min(0.0, typical[:, 0].min())
+    top = max(typical[:, 1].max(), met)
+    floor = met - 0.1 * abs(met)
+    goal = Rectangle((left, floor), forgotten / 2 - left, top - floor, color=GRID, zorder=0)
+    goal.set_label("half the forgetting, return within 10%")
+    axes.add_patch(goal)
+    note_above(axes, limit_axis(axes, typical[:, 1], np.array([row[3:] for row in rows[1::2]])))
+    axes.set_xlabel("forgotten")
+    axes.set_ylabel("return on a task just met")
+    return rows
+
+
+def draw_changes(
+    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, styles: Styles
+) -> list[tuple]:
+    """Draw the changes of returns against the reference, and return the plotted numbers."""
+    baseline = by_condition(family, methods[reference])
+    rows: list[tuple] = []
+    others = [name for name in methods if name != reference]
+    conditions = list(baseline)
+    for number, name in enumerate(others):
+        for place, (condition, scores) in enumerate(by_condition(family, methods[name]).items()):
+            change = scores.mean() - baseline[condition].mean()
+            low, high = map(float, difference_interval(scores, baseline[condition]))
+            x = conditions.index(condition) + 0.8 * ((number + 0.5) / len(others) - 0.5)
+            error = [[change - low], [high - change]] if np.isfinite(low) else None
+            label = {} if place else {"label": method_text(name)}
+            axes.errorbar(x, change, error, **{**look(name, styles), "label": None, **label})
+            rows.append((family, name, condition, float(change), low, high))
+    axes.axhline(0, color=REFERENCE)
+    typical = [row[3] for row in rows if row[1] != UNPREPARED]
+    note_above(axes, limit_axis(axes, np.array(typical), np.array([row[3:] for row in rows])))
+    axes.set_xticks(range(len(conditions)), conditions, fontsize=9)
+    axes.set_ylabel(f"change against {method_text(reference)}")
+    return rows
+
+
+def by_condition(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the scores of a method under each condition, (S, B), and those of the worst fifth of
+    the undisturbed tasks, (S, 1)."""
+    found: dict[str, np.ndarray] = {}
+    for part, title in SHOCKS.items():
+        runs = [evaluation(family, seed[part]).by_task for seed in seeds.values() if part in seed]
+        if runs:
+            found[title] = np.array(runs)[:, :, -1]
+        if part == NOMINAL:
+            found[WORST] = np.array([worst(run)[-1:] for run in runs])
+    return found
+
+
+def look(name: str, styles: Styles) -> dict[str, Any]:
+    """Return the settings of a point with bars."""
+    style = styles[name]
+    return {
+        "color": style.colour,
+        "marker": style.marker,
+        "linestyle": "none",
+        "elinewidth": 1,
+        "label": method_text(name),
+    }
