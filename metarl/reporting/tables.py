@@ -89,7 +89,11 @@ def configs() -> Table:
     made = empty_table("config", "steps", "minutes", escape("return [runs]"))
     measured = read_json(config_folder() / MEASURED)
     for name in config_names():
-        config = load_config(name)
+        try:
+            config = load_config(name)
+        except UserError as error:
+            made.add_row(name, "", "", cell(f"not valid: {error}"))
+            continue
         steps = config.iterations * config.sampling.max_steps(config.env.horizon)
         made.add_row(name, format_count(steps), *map(escape, measured_cells(measured.get(name))))
     made.caption, made.caption_justify, made.caption_style = CONFIGS_CAPTION, "left", "none"

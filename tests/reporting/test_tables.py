@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from metarl import config_files
 from metarl.config_files import config_names
 from metarl.envs import FAMILIES
 from metarl.reporting import tables
@@ -35,6 +36,21 @@ def test_configs_show_steps_time_and_return_where_they_were_measured():
     assert re.fullmatch(r"\S+ +9\.6M +3-4 +-0\.98\d* \(-.* to -.*\) \[3\] *", tuned)
     assert other.split() == ["point_nav/anil", "16M"]
     assert all(len(line) <= 80 for line in lines.values())
+
+
+def test_a_config_that_is_not_valid_has_a_row_that_says_so(tmp_path, monkeypatch):
+    folder = tmp_path / "configs" / "point_nav"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("env: [")
+    (folder / "wrong.yaml").write_text("env: {family: point_nav}\niterations: none")
+    (folder / "maml_trpo.yaml").write_text("env: {family: point_nav}")
+    for module in (config_files, tables):
+        monkeypatch.setattr(module, "config_folder", lambda: tmp_path / "configs")
+    (folder.parent / config_files.MEASURED).write_text("{}")
+    lines = {line.split()[0]: line for line in rendered(tables.configs(), 300).splitlines() if line}
+    assert "not valid: " in lines["point_nav/broken"]
+    assert "iterations: expected" in lines["point_nav/wrong"]
+    assert lines["point_nav/maml_trpo"].split()[1].endswith("M")
 
 
 def test_cells_of_a_measured_config():
