@@ -42,21 +42,28 @@ Styles = Mapping[str, LineStyle]
 
 @drawing_style()
 def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
-    """Draw a row of two panels for each family that has sequences, and return the files.
+    """Draw a row of two panels for each family that has sequences, and a reference with several
+    seeds, and return the files.
 
     On the left the return on a task just met against what is forgotten of it, with the region that
     has half the forgetting of the reference at a return within 10%; on the right the change of the
     return against the reference under each condition.
     """
     families = {name: having(SEQUENTIAL, methods) for name, methods in stored.items()}
-    families = {name: methods for name, methods in families.items() if methods}
-    names = dict.fromkeys(name for methods in stored.values() for name in methods)
-    styles = {name: method_style(number) for number, name in enumerate(names)}
+    references = {name: reference_of(methods) for name, methods in families.items()}
+    families = {
+        name: methods
+        for name, methods in families.items()
+        if len(methods.get(references[name], ())) > 1
+    }
+    names = dict.fromkeys(name for family in families for name in stored[family])
+    looks = list(dict.fromkeys(map(untuned, names)))  # tuned or not, a method has one style
+    styles = {name: method_style(looks.index(untuned(name))) for name in names}
     figure = Figure(figsize=(11, 3.4 * len(families)), layout="constrained")
     panels = figure.subplots(len(families), 2, squeeze=False, width_ratios=(2, 3))
     rows: list[tuple] = []
     for (left, right), (family, measured) in zip(panels, families.items(), strict=True):
-        reference = next(name for name in REFERENCES if name in measured)
+        reference = references[family]
         rows += draw_forgetting(left, family, measured, reference, styles)
         rows += draw_changes(right, family, having(NOMINAL, stored[family]), reference, styles)
         left.set_title(family_text(family.partition(",")[0]))
@@ -69,6 +76,16 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
         "intervals over seeds and tasks."
     )
     return save_drawing(Drawing(figure, caption, COLUMNS, rows), path)
+
+
+def reference_of(methods: Mapping[str, Any]) -> str:
+    """Return the method that others are compared with; '' if none of `REFERENCES` is there."""
+    return next((name for name in REFERENCES if name in methods), "")
+
+
+def untuned(method: str) -> str:
+    """Return the name of a method without the ending of tuned settings."""
+    return method.removesuffix("_tuned")
 
 
 def draw_forgetting(
