@@ -34,13 +34,14 @@ def main() -> None:
     parser.add_argument("--deterministic", action="store_true", help="take the likeliest arms")
     args = parser.parse_args()
     first = Run.open(args.runs[0]).config.env
-    returns = []  # of each run, by bandit
     for folder in args.runs:
         family = Run.open(folder).config.env
         if not isinstance(family, Bandit):
             parser.error(f"{folder}: expected a run of bandit, got one of {family.name}")
         if family != first:
             parser.error(f"{folder}: expected the bandits of {args.runs[0]}, got {family}")
+    returns = []  # of each run, by bandit
+    for folder in args.runs:
         result = evaluate(
             load(folder, checkpoint=args.checkpoint),
             family,

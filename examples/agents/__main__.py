@@ -26,7 +26,7 @@ from metarl.runs.run import Run
 
 
 def main() -> None:
-    """Evaluate runs, or print the tables."""
+    """Evaluate runs, print the tables, or draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs")
     parser.add_argument("--out", type=Path, help="the file that results are added to")
@@ -42,12 +42,12 @@ def main() -> None:
         help="what to measure; unadapted is disturbed without adaptation, in a row of its own",
     )
     args = parser.parse_args()
+    if (args.runs and not args.out) or not (args.runs or args.tables or args.figure):
+        parser.error("expected RUN ... --out FILE, --tables FILE, or --figure FILE")
     if args.tables:
         print("\n".join(tables(read(args.tables))))
     if args.figure:
         print(*draw(read(args.figure), args.figure.with_suffix(".png")), sep="\n")
-    if not (args.tables or args.figure) and not (args.runs and args.out):
-        parser.error("expected RUN ... --out FILE, --tables FILE, or --figure FILE")
     for folder in args.runs:
         config = Run.open(folder).config
         family = tasks_text(config)

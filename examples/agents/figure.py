@@ -11,11 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from examples.agents.measure import NOMINAL, SEQUENTIAL, SHOCKS, evaluation
-from examples.agents.tables import having
-from examples.worst_tasks import worst
+from examples.agents.measure import NOMINAL, SEQUENTIAL, SHOCKS
+from examples.agents.scores import (
+    FORGOTTEN,
+    MET,
+    WORST,
+    evaluation,
+    having,
+    sequence_scores,
+    worst_scores,
+)
 from metarl.core.statistics import difference_interval, mean_interval
-from metarl.evaluation.continual import forgetting
 from metarl.reporting.names import family_text, method_text
 from metarl.reporting.style import (
     GRID,
@@ -35,7 +41,6 @@ REFERENCES = ("maml_trpo", "maml_trpo_tuned", "rl2")
 """What the other methods of a family are compared with: the first of these that it has."""
 UNPREPARED = "pretrained"
 """A method that adapts with steps that it was not trained for: it does not set limits of axes."""
-WORST = "worst fifth"
 COLUMNS = ("family", "method", "condition", "value", "low", "high")
 Styles = Mapping[str, LineStyle]
 
@@ -59,8 +64,8 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
     names = dict.fromkeys(name for family in families for name in stored[family])
     looks = list(dict.fromkeys(map(untuned, names)))  # tuned or not, a method has one style
     styles = {name: method_style(looks.index(untuned(name))) for name in names}
-    figure = Figure(figsize=(11, 3.4 * len(families)), layout="constrained")
-    panels = figure.subplots(len(families), 2, squeeze=False, width_ratios=(2, 3))
+    figure = Figure(figsize=(12, 3.4 * len(families)), layout="constrained")
+    panels = figure.subplots(len(families), 2, squeeze=False, width_ratios=(5, 6))
     rows: list[tuple] = []
     for (left, right), (family, measured) in zip(panels, families.items(), strict=True):
         reference = references[family]
@@ -95,15 +100,13 @@ def draw_forgetting(
     rows: list[tuple] = []
     means: dict[str, np.ndarray] = {}
     for name, seeds in methods.items():
-        found = [forgetting(evaluation(family, seed[SEQUENTIAL])) for seed in seeds.values()]
-        scores = np.array(
-            [[each.forgetting for each in found], [each.plasticity for each in found]]
-        )  # (2, S, sequences)
+        found = sequence_scores(family, seeds)
+        scores = np.array([found[FORGOTTEN], found[MET]])  # (2, S, sequences)
         means[name] = mean = scores.mean(axis=(1, 2))
         bounds = np.array(mean_interval(scores))  # (2 bounds, 2)
         x_error, y_error = np.abs(bounds - mean).T[:, :, None]
         axes.errorbar(mean[0], mean[1], y_error, x_error, **look(name, styles))
-        for label, value, low, high in zip(("forgotten", "just met"), mean, *bounds, strict=True):
+        for label, value, low, high in zip((FORGOTTEN, MET), mean, *bounds, strict=True):
             rows.append((family, name, label, value, low, high))
     forgotten, met = means[reference]
     typical = np.array([mean for name, mean in means.items() if name != UNPREPARED])
@@ -114,7 +117,7 @@ def draw_forgetting(
     goal.set_label("half the forgetting, return within 10%")
     axes.add_patch(goal)
     note_above(axes, limit_axis(axes, typical[:, 1], np.array([row[3:] for row in rows[1::2]])))
-    axes.set_xlabel("forgotten")
+    axes.set_xlabel(FORGOTTEN)
     axes.set_ylabel("return on a task just met")
     return rows
 
@@ -128,13 +131,11 @@ def draw_changes(
     others = [name for name in methods if name != reference]
     conditions = list(baseline)
     for number, name in enumerate(others):
-        for place, (condition, scores) in enumerate(by_condition(family, methods[name]).items()):
+        for condition, scores in by_condition(family, methods[name]).items():
             change = scores.mean() - baseline[condition].mean()
             low, high = map(float, difference_interval(scores, baseline[condition]))
             x = conditions.index(condition) + 0.8 * ((number + 0.5) / len(others) - 0.5)
-            error = [[change - low], [high - change]] if np.isfinite(low) else None
-            label = {} if place else {"label": method_text(name)}
-            axes.errorbar(x, change, error, **{**look(name, styles), "label": None, **label})
+            axes.errorbar(x, change, [[change - low], [high - change]], **look(name, styles))
             rows.append((family, name, condition, float(change), low, high))
     axes.axhline(0, color=REFERENCE)
     typical = [row[3] for row in rows if row[1] != UNPREPARED]
@@ -149,11 +150,11 @@ def by_condition(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]
     the undisturbed tasks, (S, 1)."""
     found: dict[str, np.ndarray] = {}
     for part, title in SHOCKS.items():
-        runs = [evaluation(family, seed[part]).by_task for seed in seeds.values() if part in seed]
+        runs = [evaluation(family, seed[part]) for seed in seeds.values() if part in seed]
         if runs:
-            found[title] = np.array(runs)[:, :, -1]
+            found[title] = np.array([run.by_task[:, -1] for run in runs])
         if part == NOMINAL:
-            found[WORST] = np.array([worst(run)[-1:] for run in runs])
+            found[WORST] = worst_scores(runs)
     return found
 
 

@@ -7,7 +7,7 @@ training and the mean returns of all test tasks, by measurement: see `measure`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -126,17 +126,3 @@ def under_disturbances(run: Run, **settings: Any) -> dict[str, Evaluation]:
         for part, (env, split) in played.items()
         if part in SHOCKS
     }
-
-
-def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
-    """Return stored means as the result of an evaluation with one episode, whose tasks differ if
-    they are not stored."""
-    return Evaluation(
-        family=family.partition(",")[0],
-        split="test",
-        task_hash="",
-        tasks=np.array(part.get("tasks", np.arange(len(part["returns"]))[:, None])),
-        returns=np.array(part["returns"])[..., None],
-        num_all_tasks=part["num_all_tasks"],
-        x=tuple(part["x"]),
-    )

@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from examples.agents.measure import EXPERIENCE, NOMINAL, SEQUENTIAL, SHOCKS, evaluation
-from examples.worst_tasks import worst
+from examples.agents.measure import EXPERIENCE, NOMINAL, SHOCKS
+from examples.agents.scores import (
+    SEQUENCE_TITLES,
+    WORST,
+    evaluation,
+    having,
+    sequence_scores,
+    worst_scores,
+)
 from metarl.core.statistics import mean_interval
-from metarl.evaluation.continual import forgetting
 from metarl.runs.result import Evaluation, pooled_interval
 
 
@@ -24,16 +30,6 @@ def tables(stored: Mapping[str, Any]) -> Iterator[str]:
         shaken = having(NOMINAL, methods)
         if shaken:
             yield from (f"**{family}**", "", *disturbance_table(family, shaken), "")
-
-
-def having(part: str, methods: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the results of the seeds that have a part, by method; methods without any are left
-    out."""
-    found = {
-        name: {seed: parts for seed, parts in seeds.items() if part in parts}
-        for name, seeds in methods.items()
-    }
-    return {name: seeds for name, seeds in found.items() if seeds}
 
 
 def any_of(seeds: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -71,8 +67,8 @@ def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of returns under disturbances, and of forgetting."""
     shocks = [part for part in SHOCKS if any(part in any_of(seeds) for seeds in methods.values())]
     titles = [SHOCKS[part] for part in shocks]
-    titles.insert(1, "worst fifth")  # of the tasks, undisturbed
-    titles += ["just met", "forgotten"]
+    titles.insert(1, WORST)
+    titles += SEQUENCE_TITLES
     yield f"| method | seeds | {' | '.join(titles)} |"
     yield "|---" * (len(titles) + 2) + "|"
     for name, seeds in methods.items():
@@ -81,22 +77,22 @@ def disturbance_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
             runs = [evaluation(family, seed[part]) for seed in seeds.values() if part in seed]
             cells.append(with_interval(mean(runs)[-1], *pooled_interval(runs)[-1]) if runs else "")
             if part == NOMINAL:
-                lowest = np.array([[worst(run.by_task)[-1]] for run in runs])  # (S, 1)
-                cells.append(with_interval(lowest.mean(), *map(float, mean_interval(lowest))))
-        parts = [seed[SEQUENTIAL] for seed in seeds.values() if SEQUENTIAL in seed]
-        met = [forgetting(evaluation(family, part)) for part in parts]
-        for measure_name in ("plasticity", "forgetting"):
-            if not met:
-                cells.append("")
-                continue
-            scores = np.array([getattr(each, measure_name) for each in met])  # (S, sequences)
-            cells.append(with_interval(scores.mean(), *map(float, mean_interval(scores))))
+                cells.append(mean_cell(worst_scores(runs)))
+        scores = sequence_scores(family, seeds)
+        for title in SEQUENCE_TITLES:
+            found = scores.get(title)
+            cells.append("" if found is None else mean_cell(found))
         yield f"| {name} | {len(seeds)} | {' | '.join(cells)} |"
 
 
 def mean(runs: Sequence[Evaluation]) -> np.ndarray:
     """Return the mean return over the tasks of all runs at each x, (P,)."""
     return np.mean([run.mean for run in runs], axis=0)
+
+
+def mean_cell(scores: np.ndarray) -> str:
+    """Return the mean of scores, (S, B), with its interval, as text."""
+    return with_interval(scores.mean(), *map(float, mean_interval(scores)))
 
 
 def with_interval(value: float, low: float, high: float) -> str:

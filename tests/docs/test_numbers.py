@@ -12,7 +12,7 @@ import pytest
 
 from examples import digits, forgetting, references, sinusoid
 from examples.agents.figure import draw
-from examples.agents.measure import evaluation
+from examples.agents.scores import evaluation
 from examples.agents.tables import number, tables
 from examples.reproduce import figures, measure
 from metarl.core.statistics import mean_interval

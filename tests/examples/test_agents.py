@@ -130,8 +130,9 @@ def test_a_run_that_does_not_adapt_has_a_row_of_its_own(tmp_path, monkeypatch):
     assert list(disturbance_table(family, methods))[-1].endswith("|  |  |")
 
 
-def test_a_command_without_a_file_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["agents", "run"])
+@pytest.mark.parametrize("words", [[], ["run"], ["run", "--tables", "agents.json"]])
+def test_a_command_without_a_file_is_refused(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["agents", *words])
     with pytest.raises(SystemExit):
         main()
     assert "expected RUN ... --out FILE, --tables FILE, or --figure FILE" in capsys.readouterr().err
