@@ -7,8 +7,8 @@ sequences of tasks cost.
 
 The first command evaluates runs and adds the means of all test tasks to the file; runs of one
 method on one family are its seeds. The second one prints the tables of docs/comparison.md, and of
-docs/objectives.md from docs/results/objectives.json. The third one draws the figure of
-docs/objectives.md beside the file.
+docs/objectives_measured.md from docs/results/objectives.json. The third one draws the figure of
+docs/objectives_measured.md beside the file.
 """
 
 from __future__ import annotations

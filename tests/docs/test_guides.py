@@ -26,7 +26,7 @@ ELSEWHERE_RUN = {
     "docs/external.md": "tests/envs/external, tests/examples: it needs Meta-World",
     "docs/library.md": "tests/test_adaptation.py",
     "docs/methods.md": "measurements of hours; tests/agents",
-    "docs/objectives.md": "measurements of hours; tests/agents",
+    "docs/objectives_measured.md": "measurements of hours; tests/agents",
     "docs/results.md": "tests/docs/test_numbers.py",
 }
 """The other pages with commands or Python, and why they are not run here; the commands of all pages
