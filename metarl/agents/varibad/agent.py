@@ -148,7 +148,12 @@ class VariBADAgent(TrialAgent):
                 raise NotFinite("the mean return of no trials")
             with timer("model"):
                 params, found = self._model.learn(
-                    self.model_params, self._model_adam, self._buffer, self.encoder, rng
+                    self.model_params,
+                    self._model_adam,
+                    self._buffer,
+                    self.encoder,
+                    self._num_updates,
+                    rng,
                 )
             metrics = super().update(rollouts, rng, timer)
         except NotFinite:

@@ -19,6 +19,7 @@ from torch import Tensor
 from metarl.agents.base import Metrics
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import encode_trials
+from metarl.agents.recurrent.ppo import remaining
 from metarl.agents.recurrent.trials import Trials
 from metarl.agents.varibad.belief import BeliefEncoder
 from metarl.agents.varibad.decoders import Decoders, Steps
@@ -36,6 +37,8 @@ class ModelConfig(Section):
 
     lr: Positive = 1e-3
     """Step size of Adam."""
+    lr_anneal: Annotated[int, Field(ge=0)] = 0
+    """Number of iterations over which the step size goes linearly to 0; 0 for a constant one."""
     updates: Count = 3
     """Gradient steps of an iteration."""
     trials: Count = 25
@@ -88,6 +91,7 @@ class Model:
         adam: VectorAdam,
         buffer: TrialBuffer,
         inputs: InputEncoder,
+        num_updates: int,
         rng: np.random.Generator,
     ) -> tuple[Params, Metrics]:
         """Return the parameters after the gradient steps of an iteration, and diagnostics.
@@ -97,19 +101,21 @@ class Model:
             adam: the optimiser, whose state changes.
             buffer: the trials.
             inputs: makes the inputs of the encoder.
+            num_updates: number of iterations before this one, for an annealed step size.
             rng: draws trials, steps and samples of the latent variable.
 
         Raises:
             NotFinite: if the gradient is not finite.
         """
         config, vector, found = self._config, flatten(params), []
+        lr = config.lr * remaining(num_updates, config.lr_anneal)
         for _ in range(config.updates):
             trials = buffer.sample(rng, config.trials)
             terms, gradient = self._gradient(unflatten(vector, params), trials, inputs, rng)
             gradient, _ = clipped(
                 gradient, config.max_gradient_norm, "the gradient of the model of the tasks"
             )
-            vector = adam.step(vector, gradient)
+            vector = adam.step(vector, gradient, lr)
             found.append(terms)
         names = "model_loss", "belief_kl", *(f"{name}_error" for name in self._decoders.used)
         means = torch.stack(found).mean(0).tolist()

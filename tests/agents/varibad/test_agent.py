@@ -10,6 +10,7 @@ from metarl.agents.optional import beliefs
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.config import Config
+from metarl.core.params import flatten
 from metarl.core.timer import Timer
 from metarl.envs import PointNav, TabularMDP
 from metarl.rollout.failures import NotFinite
@@ -78,6 +79,20 @@ def test_the_belief_is_carried_over_episodes_and_begins_anew_with_a_trial(config
     assert (before.memory == 0).all()
     np.testing.assert_array_equal(after.memory, rollouts[-2].episodes.memory)
     assert (agent.initial_state(4).memory == 0).all()
+
+
+def test_the_step_size_of_the_model_goes_to_zero():
+    def models(iterations, **model):
+        agent = {**AGENT, "model": {**AGENT["model"], **model}}
+        sampling = {"num_tasks": 4, "num_episodes": 2, "adaptation_steps": 2}
+        config = Config(env=FAMILIES["mdp"], agent=agent, sampling=sampling, threads=1)
+        return flatten(learn(config, config.make_agent(), iterations)[0].model_params)
+
+    assert torch.equal(models(1, lr_anneal=2), models(1))
+    assert not torch.equal(models(2, lr_anneal=2), models(2))
+    assert not torch.equal(models(2, lr_anneal=2), models(1))
+    # From the third update on it is 0
+    assert torch.equal(models(3, lr_anneal=2), models(2, lr_anneal=2))
 
 
 def test_an_agent_of_a_checkpoint_and_the_log_learns_the_same_bits(config):

@@ -204,7 +204,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         buffer.add(1, trials_of(family, 16))
         adam = VectorAdam(flatten(params), 1e-3)
         inputs = InputEncoder(5, None, None)
-        found.append(model.learn(params, adam, buffer, inputs, np.random.default_rng(0)))
+        found.append(model.learn(params, adam, buffer, inputs, 0, np.random.default_rng(0)))
     (one, metrics), (two, others) = found
     assert metrics == others
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -229,13 +229,13 @@ def test_the_belief_on_a_gridworld_is_close_to_bayes():
     posterior, which is even over the cells without a reward so far."""
     family, steps_of_trial = GridWorld(size=3, horizon=20), 20
     decoder = DecoderConfig(hidden=(32,), reward="positive")
-    settings = {"size": 32, "latent": 5, "updates": 600, "trials": 40, "kl_weight": 0.1}
+    settings = {"size": 32, "latent": 5, "updates": 600, "trials": 40, "kl_weight": 0.1, "lr": 5e-3}
     encoder, decoders, model, arrays = model_of(family, decoder=decoder, **settings)
     params = {name: torch.from_numpy(np.float32(value)) for name, value in arrays.items()}
     buffer, inputs = TrialBuffer(2000), InputEncoder(5, None, None)
     buffer.add(1, trials_of(family, 2000, 1))
     adam = VectorAdam(flatten(params), 5e-3)
-    params, _ = model.learn(params, adam, buffer, inputs, np.random.default_rng(0))
+    params, _ = model.learn(params, adam, buffer, inputs, 0, np.random.default_rng(0))
 
     trials = join_episodes(trials_of(family, 200, 1, seed=1))
     mean, log_var = encoder(params, torch.from_numpy(encode_trials(inputs, trials)[0]))
