@@ -69,7 +69,9 @@ class Iterations:
             0, 0, -np.inf, agent.state_dict(), self._task_sampler.state_dict()
         )
         self._recorder = Recorder(run, agent)
-        self._monitor = TrainingMonitor(agent.max_update_kl)
+        self._monitor = TrainingMonitor(
+            agent.max_update_kl, adapts=config.sampling.adaptation_steps > 0
+        )
         self._timer = Timer(agent.device)
         self._returns: list[float | None] = []
 

@@ -19,9 +19,14 @@ class TrainingMonitor:
         warnings: the text of each warning that holds at the last iteration, by kind.
     """
 
-    def __init__(self, max_update_kl: float) -> None:
-        """Set up; KL divergences of an update above `max_update_kl` (nats) cause a warning."""
-        self._max_update_kl = max_update_kl
+    def __init__(self, max_update_kl: float, *, adapts: bool = True) -> None:
+        """Set up.
+
+        Args:
+            max_update_kl: KL divergence of an update, in nats, above which there is a warning.
+            adapts: whether there are adaptations in training, so that one without effect is a fault.
+        """
+        self._max_update_kl, self._adapts = max_update_kl, adapts
         self._rejections = 0
         self.warnings: dict[str, str] = {}
 
@@ -42,6 +47,10 @@ class TrainingMonitor:
         if kl > self._max_update_kl:
             limit = f"{self._max_update_kl:g}"
             found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
+        if self._adapts and metrics.get("adaptation_kl") == 0:
+            found["adaptation"] = (
+                "the adaptation changes no policy (adaptation_kl is 0): see the inner step sizes"
+            )
         before, self.warnings = self.warnings, found
         new = (text for kind, text in self.warnings.items() if kind not in before)
         return [Failure("warning", text) for text in new]

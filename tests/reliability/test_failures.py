@@ -711,6 +711,23 @@ def test_a_divergence_far_beyond_its_limit_is_warned_of(tmp_path, settings, limi
     assert re.fullmatch(rf"the KL divergence of an update, .*, is far beyond {limit}", warning[1])
 
 
+def test_an_adaptation_without_effect_is_warned_of(tmp_path):
+    """A step size that grows with the loss is 0 where rewards are positive. Nothing else shows it."""
+    data = {"env": {"family": "tabular_mdp"}, "method": "maml_trpo"}
+    inner = {"agent.inner.lr": 0.1, "agent.inner.loss_scaled_lr": 8.0}
+    run = train(make_config(data, "test", {**TINY, "iterations": 2, **inner}), tmp_path / "run")
+    expected = "the adaptation changes no policy (adaptation_kl is 0): see the inner step sizes"
+    assert warned(run) == [(1, expected)]
+
+
+def test_no_adaptation_is_no_fault():
+    """That of an agent which is trained without one."""
+    for adapts, number in ((True, 1), (False, 0)):
+        monitor = TrainingMonitor(TRPOConfig().max_update_kl, adapts=adapts)
+        assert len(monitor({"outer_kl": 0.001, "adaptation_kl": 0.0})) == number
+        assert not monitor({"outer_kl": 0.001, "adaptation_kl": 1e-9})
+
+
 def test_a_warning_ends_and_begins_again():
     monitor = TrainingMonitor(PPOConfig().max_update_kl)
     kls = [0.1, 2.0, 3.0, None, 0.1, 5.0]  # None: no update was made

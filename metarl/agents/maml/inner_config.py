@@ -44,7 +44,8 @@ class InnerConfig(Section):
     """Step size of the gradient steps; the initial step size where step sizes are learned."""
     loss_scaled_lr: NonNegative = 0.0
     """Increase of sgd's step size per unit of the task's loss, the negative mean reward per step.
-    The gradient of a distance to a goal does not depend on the distance, but the loss does."""
+    The gradient of a distance to a goal does not depend on the distance, but the loss does. Step
+    sizes are never negative: where a mean reward exceeds lr / loss_scaled_lr, there is no step."""
     test_lr_schedule: Schedule = "halving"
     """Step sizes outside training: halving (half the step size after the first adaptation, as in
     Finn et al. 2017), geometric (half the previous step size at every adaptation) or constant."""
