@@ -1,4 +1,4 @@
-"""The figure of docs/objectives_measured.md: what each objective costs and gains, against a reference."""
+"""The figure of docs/objectives_measured.md: what each objective costs and gains."""
 
 from __future__ import annotations
 

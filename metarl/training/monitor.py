@@ -24,7 +24,7 @@ class TrainingMonitor:
 
         Args:
             max_update_kl: KL divergence of an update, in nats, above which there is a warning.
-            adapts: whether there are adaptations in training, so that one without effect is a fault.
+            adapts: whether training has adaptations, so that one without effect is a fault.
         """
         self._max_update_kl, self._adapts = max_update_kl, adapts
         self._rejections = 0

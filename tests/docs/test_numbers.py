@@ -205,7 +205,8 @@ def test_a_row_of_drift_is_that_of_the_stored_results(words):
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "least"), [("comparison", "agents", 8), ("objectives_measured", "objectives", 3)]
+    ("name", "file", "least"),
+    [("comparison", "agents", 8), ("objectives_measured", "objectives", 3)],
 )
 def test_the_tables_of_methods_side_by_side_are_those_of_the_stored_results(name, file, least):
     stored = json.loads((ROOT / f"docs/results/{file}.json").read_text())

@@ -712,7 +712,7 @@ def test_a_divergence_far_beyond_its_limit_is_warned_of(tmp_path, settings, limi
 
 
 def test_an_adaptation_without_effect_is_warned_of(tmp_path):
-    """A step size that grows with the loss is 0 where rewards are positive. Nothing else shows it."""
+    """A step size that grows with the loss is 0 where rewards are positive."""
     data = {"env": {"family": "tabular_mdp"}, "method": "maml_trpo"}
     inner = {"agent.inner.lr": 0.1, "agent.inner.loss_scaled_lr": 8.0}
     run = train(make_config(data, "test", {**TINY, "iterations": 2, **inner}), tmp_path / "run")
