@@ -49,7 +49,8 @@ class TrainingMonitor:
             found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
         if self._adapts and metrics.get("adaptation_kl") == 0:
             found["adaptation"] = (
-                "the adaptation changes no policy (adaptation_kl is 0): see the inner step sizes"
+                "the adaptation changes no policy (adaptation_kl is 0): "
+                "all rewards are equal, or the inner step size is 0"
             )
         before, self.warnings = self.warnings, found
         new = (text for kind, text in self.warnings.items() if kind not in before)
