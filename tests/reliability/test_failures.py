@@ -721,8 +721,7 @@ def test_an_adaptation_without_effect_is_warned_of(tmp_path):
     assert reason.startswith("the adaptation changes no policy (adaptation_kl is 0)")
 
 
-def test_no_adaptation_is_no_fault():
-    """That of an agent which is trained without one."""
+def test_an_agent_that_is_trained_without_adaptation_is_not_warned_of():
     for adapts, number in ((True, 1), (False, 0)):
         monitor = TrainingMonitor(TRPOConfig().max_update_kl, adapts=adapts)
         assert len(monitor({"outer_kl": 0.001, "adaptation_kl": 0.0})) == number
