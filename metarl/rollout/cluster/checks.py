@@ -10,7 +10,8 @@ from metarl.core.errors import ConfigError, warn
 from metarl.envs import TaskFamily
 from metarl.rollout.sampler_config import SamplerConfig
 
-PROBE_TIMEOUT = 60.0  # s, for a node to tell its versions
+PROBE_TIMEOUT = 300.0  # s, for a node to answer; a busy one needs a minute to start a process
+PROBE_WARNING = 30.0  # s, until a warning names the nodes that have not answered
 OBJECT_OVERHEAD = 2**20  # bytes
 
 
@@ -163,7 +164,12 @@ def ask_nodes(
     for node in ids:
         strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         answers[task.options(scheduling_strategy=strategy).remote(*args)] = names[node]
-    done, late = ray.wait(list(answers), num_returns=len(answers), timeout=PROBE_TIMEOUT)
+    refs = list(answers)
+    _, late = ray.wait(refs, num_returns=len(refs), timeout=PROBE_WARNING)
+    if late:
+        slow = ", ".join(answers[ref] for ref in late)
+        warn(f"waiting up to {PROBE_TIMEOUT:g} s for node {slow}, which has not yet {what}")
+    done, late = ray.wait(refs, num_returns=len(refs), timeout=PROBE_TIMEOUT - PROBE_WARNING)
     if late:
         raise ConfigError(
             f"sampler.address: node {answers[late[0]]} has not {what} within {PROBE_TIMEOUT:g} s; "

@@ -18,6 +18,7 @@ from metarl.core.errors import UserError
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import WorkerError
+from metarl.rollout.cluster import checks
 from metarl.rollout.cluster.sampler import RaySampler
 from metarl.rollout.cluster.session import ClusterError
 from metarl.rollout.sampler import EpisodeStreams, Sampler
@@ -198,6 +199,16 @@ def test_no_more_workers_are_replaced_than_allowed(sampler):
             play(sampler, WritingActor(sampler._family.action_dim))
     finally:
         sampler.group._max_restarts = before
+
+
+def test_a_node_that_does_not_answer_is_named(sampler, monkeypatch, capsys):
+    monkeypatch.setattr(checks, "PROBE_WARNING", 0.1)
+    monkeypatch.setattr(checks, "PROBE_TIMEOUT", 0.3)
+    node = next(each for each in ray.nodes() if each["Alive"])
+    name = f"node {node['NodeManagerAddress']}"
+    with pytest.raises(UserError, match=f"{name} has not answered within 0.3 s; expected a node"):
+        checks.ask_nodes([node], [node["NodeID"]], lambda: time.sleep(5), "answered")
+    assert f"waiting up to 0.3 s for {name}, which has not yet answered" in capsys.readouterr().err
 
 
 def test_errors_of_a_worker_are_those_of_one_machine(sampler):
