@@ -264,7 +264,7 @@ def replaced(path, content):
         path.write_bytes(whole)
 
 
-@tries(60)
+@tries(15)
 @given(st.data())
 def test_damaged_checkpoints(run, data):
     path = run / "checkpoints" / "latest.pt"
@@ -291,7 +291,7 @@ def changed_file(data, path):
     return json.dumps(data.draw(changed(json.loads(content)))).encode()
 
 
-@tries(100)
+@tries(40)
 @given(data=st.data(), name=st.sampled_from(FILES))
 def test_files_of_a_run(run, data, name):
     path = run / name
@@ -306,7 +306,7 @@ def test_files_of_a_run(run, data, name):
             call("train", "--resume", "run")
 
 
-@tries(10)
+@tries(4)
 @given(data=st.data(), name=st.sampled_from(["metrics.jsonl", RESULTS]))
 def test_files_that_are_drawn(run, data, name):
     path = run / name

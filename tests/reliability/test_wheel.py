@@ -47,6 +47,25 @@ def build(out: Path, *options: str) -> Path:
     return wheel
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the repository."""
+    return build(tmp_path_factory.mktemp("dist"), "--wheel")
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds the wheel and borrows its dependencies."""
+    folder = tmp_path_factory.mktemp("clean") / "env"
+    run([sys.executable, "-m", "venv", "--without-pip", folder], cwd=folder.parent)
+    python = folder / "bin" / "python"
+    install = ["install", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
+    run([sys.executable, "-m", "pip", "--python", python, *install], cwd=folder.parent)
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site_packages(python) / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    return python
+
+
 def declared() -> dict[str, Any]:
     """Return the section `project` of pyproject.toml."""
     return tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -65,23 +84,14 @@ def clean_variables(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home)}
 
 
-def make_environment(folder: Path, wheel: Path) -> Path:
-    """Create an environment that holds the wheel and borrows its dependencies."""
-    run([sys.executable, "-m", "venv", "--without-pip", folder], cwd=folder.parent)
-    python = folder / "bin" / "python"
-    install = ["install", "--no-deps", "--no-index", "--disable-pip-version-check", wheel]
-    run([sys.executable, "-m", "pip", "--python", python, *install], cwd=folder.parent)
-
+def site_packages(python: Path) -> Path:
+    """Return the folder of the packages of an environment."""
     query = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site_packages = Path(run(query, cwd=folder.parent).strip())
-    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    (site_packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
-    return python
+    return Path(run(query, cwd=python.parent).strip())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="looks for the command in the folder bin")
-def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
-    python = make_environment(tmp_path / "clean", build(tmp_path / "dist", "--wheel"))
+def test_installed_wheel_runs_outside_the_repository(python: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "envs").mkdir(parents=True)  # a project's own, which is not ours
     (elsewhere / "envs" / "__init__.py").write_text("raise ImportError('not that one')")
@@ -89,7 +99,7 @@ def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
 
     show = "import metarl, metarl.envs; print(metarl.__file__); print(metarl.envs.__file__)"
     for place in run([python, "-c", show], elsewhere, env).splitlines():
-        assert Path(place).is_relative_to(tmp_path / "clean"), place
+        assert Path(place).is_relative_to(site_packages(python)), place
 
     command = python.parent / "metarl"
     version = run([command, "--version"], elsewhere, env)
@@ -109,8 +119,8 @@ def test_installed_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
     assert "GaussianModule" in run([python, "-c", adapt], elsewhere, env)
 
 
-def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
-    names = files_in(build(tmp_path, "--wheel"))
+def test_wheel_holds_every_config_and_no_tests(wheel: Path) -> None:
+    names = files_in(wheel)
     for path in (REPO / "configs").rglob("*.yaml"):
         assert f"metarl/{path.relative_to(REPO).as_posix()}" in names
     needed = {"metarl/reporting/templates/report.html", "metarl/reporting/templates/model_card.md"}
@@ -123,9 +133,8 @@ def test_wheel_holds_every_config_and_no_tests(tmp_path: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
-def test_what_an_index_shows_of_the_package(tmp_path: Path) -> None:
+def test_what_an_index_shows_of_the_package(wheel: Path) -> None:
     """Names, addresses, and README.md with links that work away from the repository."""
-    wheel = build(tmp_path, "--wheel")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
         found = HeaderParser().parsestr(archive.read(name).decode())
@@ -156,11 +165,9 @@ def test_the_licence_names_its_owner() -> None:
     assert "[yyyy]" not in text
 
 
-def test_a_package_called_envs_and_ours_do_not_meet(tmp_path: Path) -> None:
+def test_a_package_called_envs_and_ours_do_not_meet(python: Path, tmp_path: Path) -> None:
     """A project of that name may be installed over the wheel: neither overwrites the other."""
-    python = make_environment(tmp_path / "clean", build(tmp_path / "dist", "--wheel"))
-    query = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    other = Path(run(query, cwd=tmp_path).strip()) / "envs"
+    other = site_packages(python) / "envs"
     assert not other.exists()
     other.mkdir()
     (other / "__init__.py").write_text("PointNav = 'theirs'")
@@ -168,8 +175,6 @@ def test_a_package_called_envs_and_ours_do_not_meet(tmp_path: Path) -> None:
     assert run([python, "-c", show], tmp_path, clean_variables(tmp_path)) == "theirs point_nav\n"
 
 
-def test_source_archive_builds_the_same_wheel(tmp_path: Path) -> None:
-    direct = build(tmp_path / "direct", "--wheel")
+def test_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     # Without --wheel, build makes the source archive and then the wheel from that archive.
-    through_source = build(tmp_path / "through_source")
-    assert files_in(through_source) == files_in(direct)
+    assert files_in(build(tmp_path)) == files_in(wheel)
