@@ -197,9 +197,9 @@ def figure_bytes(drawing: Drawing, ending: str, name: str = "") -> bytes:
 
 def arrange(figure: Figure) -> None:
     """Carry out the layout of a figure once, not anew for each of its files."""
-    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # with "none", a placeholder, savefig draws twice
 
 
 def csv_value(value: Any) -> Any:
