@@ -56,6 +56,12 @@ def own_wandb_service() -> Iterator[None]:
     end_service()
 
 
+@pytest.fixture
+def few_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no PNG and PDF files of their figures, and take half the time."""
+    monkeypatch.setattr("metarl.reporting.report.FORMATS", ("svg", "csv"))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser. Not of the session: as long as it is there, nothing else can use asyncio."""

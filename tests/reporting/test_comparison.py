@@ -110,7 +110,9 @@ def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
     ]
 
 
-def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypatch, capsys):
+def test_repeated_it_repeats_no_run_and_no_evaluation(
+    few_formats, whole, tmp_path, monkeypatch, capsys
+):
     out = shutil.copytree(whole, tmp_path / "again")
     before = rows(out)
 
@@ -125,7 +127,7 @@ def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypat
     assert "4/4  point_nav-reptile-seed1 trained and evaluated" in capsys.readouterr().err
 
 
-def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
+def test_further_seeds_and_methods_join_what_is_there(few_formats, whole, tmp_path, capsys):
     out = shutil.copytree(whole, tmp_path / "more")
     configs = [*METHODS, "point_nav/fomaml"]
     assert main(words(out, "--seeds=2", configs=configs)) == 0
@@ -134,7 +136,9 @@ def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
     assert kept == [row for row in rows(whole) if row["method"] in ("maml_trpo", "random")]
 
 
-def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
+def test_stopped_by_a_signal_the_same_command_goes_on(
+    few_formats, whole, tmp_path, monkeypatch, capsys
+):
     """In the first iteration of the second run; the result is that of the whole comparison."""
     out, trained = tmp_path / "stopped", []
     iteration = iterations.meta_iteration
@@ -158,7 +162,9 @@ def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypat
         assert_same_outcome(out / name, whole / name)
 
 
-def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_does_not_take_the_others_with_it(
+    few_formats, whole, tmp_path, monkeypatch, capsys
+):
     out, start = tmp_path / "failing", many_runs.start_or_resume
 
     def fail(config, folder, **settings):
@@ -178,7 +184,7 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monk
     }
 
 
-def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
+def test_families_have_a_report_and_a_part_of_the_table_each(few_formats, tmp_path, capsys):
     out = tmp_path / "families"
     configs = ["point_nav/reptile", "tabular_mdp/maml_trpo"]
     settings = ["--seeds=1", "--agent.policy.hidden=[4]"]
