@@ -27,7 +27,6 @@ from metarl.reporting.style import (
     GRID,
     REFERENCE,
     Drawing,
-    LineStyle,
     drawing_style,
     legend_below,
     limit_axis,
@@ -42,7 +41,9 @@ REFERENCES = ("maml_trpo", "maml_trpo_tuned", "rl2")
 UNPREPARED = "pretrained"
 """A method that adapts with steps that it was not trained for: it does not set limits of axes."""
 COLUMNS = ("family", "method", "condition", "value", "low", "high")
-Styles = Mapping[str, LineStyle]
+DISTINCT = 12
+"""The number of styles; the points of further methods are hollow."""
+Looks = Mapping[str, Mapping[str, Any]]
 
 
 @drawing_style()
@@ -62,15 +63,15 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
         if len(methods.get(references[name], ())) > 1
     }
     names = dict.fromkeys(name for family in families for name in stored[family])
-    looks = list(dict.fromkeys(map(untuned, names)))  # tuned or not, a method has one style
-    styles = {name: method_style(looks.index(untuned(name))) for name in names}
+    order = list(dict.fromkeys(map(untuned, names)))  # tuned or not, a method has one look
+    looks = {name: look(name, order.index(untuned(name))) for name in names}
     figure = Figure(figsize=(12, 3.4 * len(families)), layout="constrained")
     panels = figure.subplots(len(families), 2, squeeze=False, width_ratios=(5, 6))
     rows: list[tuple] = []
     for (left, right), (family, measured) in zip(panels, families.items(), strict=True):
         reference = references[family]
-        rows += draw_forgetting(left, family, measured, reference, styles)
-        rows += draw_changes(right, family, having(NOMINAL, stored[family]), reference, styles)
+        rows += draw_forgetting(left, family, measured, reference, looks)
+        rows += draw_changes(right, family, having(NOMINAL, stored[family]), reference, looks)
         left.set_title(family_text(family.partition(",")[0]))
         for axes in (left, right):
             style_axes(axes)
@@ -94,7 +95,7 @@ def untuned(method: str) -> str:
 
 
 def draw_forgetting(
-    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, styles: Styles
+    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, looks: Looks
 ) -> list[tuple]:
     """Draw plasticity against forgetting, and return the plotted numbers."""
     rows: list[tuple] = []
@@ -105,7 +106,7 @@ def draw_forgetting(
         means[name] = mean = scores.mean(axis=(1, 2))
         bounds = np.array(mean_interval(scores))  # (2 bounds, 2)
         x_error, y_error = np.abs(bounds - mean).T[:, :, None]
-        axes.errorbar(mean[0], mean[1], y_error, x_error, **look(name, styles))
+        axes.errorbar(mean[0], mean[1], y_error, x_error, **looks[name])
         for label, value, low, high in zip((FORGOTTEN, MET), mean, *bounds, strict=True):
             rows.append((family, name, label, value, low, high))
     forgotten, met = means[reference]
@@ -123,7 +124,7 @@ def draw_forgetting(
 
 
 def draw_changes(
-    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, styles: Styles
+    axes: Axes, family: str, methods: Mapping[str, Any], reference: str, looks: Looks
 ) -> list[tuple]:
     """Draw the changes of returns against the reference, and return the plotted numbers."""
     baseline = by_condition(family, methods[reference])
@@ -135,7 +136,7 @@ def draw_changes(
             change = scores.mean() - baseline[condition].mean()
             low, high = map(float, difference_interval(scores, baseline[condition]))
             x = conditions.index(condition) + 0.8 * ((number + 0.5) / len(others) - 0.5)
-            axes.errorbar(x, change, [[change - low], [high - change]], **look(name, styles))
+            axes.errorbar(x, change, [[change - low], [high - change]], **looks[name])
             rows.append((family, name, condition, float(change), low, high))
     axes.axhline(0, color=REFERENCE)
     typical = [row[3] for row in rows if row[1] != UNPREPARED]
@@ -158,11 +159,12 @@ def by_condition(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]
     return found
 
 
-def look(name: str, styles: Styles) -> dict[str, Any]:
-    """Return the settings of a point with bars."""
-    style = styles[name]
+def look(name: str, number: int) -> dict[str, Any]:
+    """Return the settings of a point with bars, of the method of a number, from 0."""
+    style = method_style(number)
     return {
         "color": style.colour,
+        "markerfacecolor": style.colour if number < DISTINCT else "white",
         "marker": style.marker,
         "linestyle": "none",
         "elinewidth": 1,
