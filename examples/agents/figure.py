@@ -25,6 +25,7 @@ from metarl.core.statistics import difference_interval, mean_interval
 from metarl.reporting.names import family_text, method_text
 from metarl.reporting.style import (
     GRID,
+    MARKERS,
     REFERENCE,
     Drawing,
     drawing_style,
@@ -41,8 +42,6 @@ REFERENCES = ("maml_trpo", "maml_trpo_tuned", "rl2")
 UNPREPARED = "pretrained"
 """A method that adapts with steps that it was not trained for: it does not set limits of axes."""
 COLUMNS = ("family", "method", "condition", "value", "low", "high")
-DISTINCT = 12
-"""The number of styles; the points of further methods are hollow."""
 Looks = Mapping[str, Mapping[str, Any]]
 
 
@@ -160,11 +159,12 @@ def by_condition(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def look(name: str, number: int) -> dict[str, Any]:
-    """Return the settings of a point with bars, of the method of a number, from 0."""
+    """Return the settings of a point with bars, of the method of a number, from 0. Where styles
+    repeat, points are hollow."""
     style = method_style(number)
     return {
         "color": style.colour,
-        "markerfacecolor": style.colour if number < DISTINCT else "white",
+        "markerfacecolor": style.colour if number < len(MARKERS) else "white",
         "marker": style.marker,
         "linestyle": "none",
         "elinewidth": 1,
