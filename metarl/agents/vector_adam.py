@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -54,21 +55,29 @@ class VectorAdam:
         self._adam.state[self._vector] = {"step": state["step"].cpu().clone(), **moments}
 
 
-def clipped(gradient: Tensor, max_norm: float, what: str) -> tuple[Tensor, Tensor]:
-    """Return a gradient, (P,), scaled down to a norm if its own is larger, and its own norm.
+def clipped(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
+    """Return a gradient, (P,), scaled down to a norm if its own is larger, and its own norm, ();
+    without numbers if its own is not finite."""
+    norm = gradient.norm()
+    return gradient * (max_norm / norm).clamp(max=1.0), norm
+
+
+def mean_norm(norms: Sequence[Tensor], what: str) -> float:
+    """Return the mean of the norms, each (), of the gradients of all steps of an update.
+
+    They are checked here together: the CPU would wait for a GPU at each check.
 
     Args:
-        gradient: the gradient.
-        max_norm: the norm.
+        norms: the norms.
         what: name of the gradient in the error message.
 
     Raises:
-        NotFinite: if the norm is not finite.
+        NotFinite: if a norm is not finite.
     """
-    norm = gradient.norm()
-    if not bool(torch.isfinite(norm)):
+    mean = float(torch.stack([*norms]).mean())
+    if not math.isfinite(mean):
         raise NotFinite(what)
-    return gradient * (max_norm / norm).clamp(max=1.0), norm
+    return mean
 
 
 class Optimiser(Protocol):

@@ -21,6 +21,7 @@ from metarl.agents.maml.schedules import step_scale
 from metarl.agents.maml.state import MAMLState
 from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, mean_kl, policy_loss
 from metarl.core.actors import MLPActor
+from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten, join_params, unflatten
 from metarl.core.policies import MLPPolicy
@@ -216,7 +217,7 @@ class MAMLAgent:
             advantage = queries[-1].batch.advantage
             return_weight, task_weight = return_weight.to(advantage), None
             if episodes.task_weight is not None:
-                task_weight = torch.from_numpy(episodes.task_weight).to(advantage)
+                task_weight = upload(episodes.task_weight, self.device, advantage.dtype)
             built = MetaMicrobatch(
                 last.support, last.inner, tuple(queries), return_weight, task_weight
             )

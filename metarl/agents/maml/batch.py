@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from metarl.core.devices import upload
 from metarl.core.params import Params, join_params
 from metarl.core.policies import MLPPolicy
 from metarl.core.returns import (
@@ -128,7 +129,7 @@ def process_episodes(
         (B,) float64.
     """
     obs, last_obs, reward, mask, bootstrap = (
-        torch.from_numpy(array).to(device)
+        upload(array, device)
         for array in (
             episodes.obs,
             episodes.last_obs,
@@ -162,7 +163,7 @@ def process_episodes(
 
     dtype = next(iter(params.values())).dtype
     step_obs = by_step(obs)
-    action = by_step(torch.from_numpy(episodes.action).to(device))
+    action = by_step(upload(episodes.action, device))
     with torch.no_grad():
         log_prob = policy(params, step_obs).log_prob(action)
     batch = TrainingBatch(

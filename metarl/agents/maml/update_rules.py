@@ -152,7 +152,7 @@ class MetaLSTM:
     def step(
         self, meta, fast_params, optimizer_state, gradient, loss, index
     ) -> tuple[Params, Params]:
-        initial_f = torch.sigmoid(torch.tensor(FORGET_BIAS, dtype=loss.dtype, device=loss.device))
+        initial_f = torch.sigmoid(loss.new_full((), FORGET_BIAS))
         stepped: Params = {}
         gates: Params = {}
         for name, v in fast_params.items():

@@ -23,6 +23,7 @@ from metarl.agents.pearl.posterior import natural_parameters
 from metarl.agents.pearl.replay import Replay
 from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.agents.vector_adam import load_optimised, optimised_state
+from metarl.core.devices import upload
 from metarl.core.params import Params
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
@@ -105,7 +106,7 @@ class PEARLAgent:
         self.device, self._prior_episodes = device, prior_episodes
         params = {name: value.to(device) for name, value in params.items()}
         first = next(iter(params.values()))
-        log_temperature = first.new_tensor([update_config.temperature]).log()
+        log_temperature = first.new_full((1,), update_config.temperature).log()
         target = {name: value.clone() for name, value in select(params, *CRITICS).items()}
         self.learned = Learned(params, target, log_temperature)
         self._optimizers = Optimizers(self.learned, update_config.lr)
@@ -160,19 +161,19 @@ class PEARLAgent:
         """Return the states with the transitions of an episode of each trial in its context; those
         of episodes that were left out do not change."""
         rows = self.replay.row_format.rows(episodes)[..., : self.networks.context_dim]
-        dtype = self.learned.log_temperature.dtype
-        added = np.zeros((2, *episodes.mask.shape[:2], self.networks.config.latent_dim))
+        contexts = upload(rows, self.device, self.learned.log_temperature.dtype)
+        masks = upload(episodes.mask, self.device)[..., None]
+        added = []
         # Task by task: the rounding of matrix products depends on their shape, and other tasks must
         # not change a posterior.
-        for task, (own, mask) in enumerate(zip(rows, episodes.mask, strict=True)):
-            context = torch.from_numpy(own).to(self.device, dtype)  # (E, T, context_dim)
+        for context, taken in zip(contexts, masks, strict=True):  # (E, T, context_dim), (E, T, 1)
             factors = self.networks.factors(self.learned.params, context)
             natural = natural_parameters(factors).double()  # (2, E, T, Z)
-            taken = torch.from_numpy(mask).to(self.device)[..., None]
-            added[:, task] = torch.where(taken, natural, 0.0).sum(-2).cpu().numpy()
+            added.append(torch.where(taken, natural, 0.0).sum(-2))
+        precision, weighted_mean = torch.stack(added, 1).cpu().numpy()  # (B, E, Z) each
         return PEARLState(
-            state.precision + added[0],
-            state.weighted_mean + added[1],
+            state.precision + precision,
+            state.weighted_mean + weighted_mean,
             state.num_episodes + episodes.episode_mask,
             state.prior_episodes,
         )

@@ -6,6 +6,7 @@ transitions of a context, Z the size of the latent variable.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,12 +20,18 @@ from metarl.agents.pearl.replay import Replay
 from metarl.agents.pearl.sac import SAC, Transitions
 from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.agents.vector_adam import VectorAdam
+from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite, check_metrics
 
 MIN_ROWS = 512  # transitions of a microbatch, if there are two
+GRADIENTS = {
+    "critic_gradient_norm": "the gradient of the critics' loss",
+    "policy_gradient_norm": "the gradient of the policy's loss",
+}
+"""Gradients that have to be finite, by the name of the diagnostic."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Learner:
             )
         ]
         rows, context, *noise = (
-            torch.from_numpy(array).to(self._device, dtype) for array in (rows, context, *noise)
+            upload(array, self._device, dtype) for array in (rows, context, *noise)
         )
         batch = Transitions.from_rows(rows, self._networks.obs_dim, action_dim)
         return StepData(batch, context, *noise)
@@ -153,7 +160,13 @@ class Learner:
             with timer("policy gradient"):
                 learned, more = self.policy_step(learned, optimizers, data, z)
             found.append({**terms, **more})
-        means = {name: float(torch.stack([e[name] for e in found]).mean()) for name in found[0]}
+        # All at once, after all steps: the CPU would wait for a GPU at each number.
+        series = ([terms[name] for terms in found] for name in found[0])
+        values = torch.stack([torch.stack(each).mean() for each in series]).tolist()
+        means = dict(zip(found[0], values, strict=True))
+        for name, what in GRADIENTS.items():
+            if not math.isfinite(means[name]):
+                raise NotFinite(what)
         check_metrics(means)
         return learned, means
 
@@ -203,7 +216,7 @@ class Learner:
             more = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
             gradient = gradient + concatenate(more)
             terms["metric_loss"] = loss.detach()
-        check_gradient("the gradient of the critics' loss", gradient)
+        terms["critic_gradient_norm"] = gradient.norm()
         vector = optimizers.critic.step(flatten(params), gradient)
         new = unflatten(vector, params)
         rate = config.target_rate
@@ -241,7 +254,6 @@ class Learner:
         found = self._pool.map(work, list(zip(parts, latents, strict=True)))
         policy_loss, log_prob = total([terms for terms, _ in found])
         gradient = total([each for _, each in found])
-        check_gradient("the gradient of the policy's loss", gradient)
         vector = optimizers.policy.step(flatten(params), gradient)
         log_temperature = learned.log_temperature
         if self._config.learn_temperature:
@@ -250,7 +262,12 @@ class Learner:
             slope = -(log_prob + target_entropy) * log_temperature.exp()
             log_temperature = optimizers.temperature.step(log_temperature, slope.view(1))
         new = {**learned.params, **unflatten(vector, params)}
-        terms = {"policy_loss": policy_loss, "entropy": -log_prob, "temperature": temperature[0]}
+        terms = {
+            "policy_loss": policy_loss,
+            "entropy": -log_prob,
+            "temperature": temperature[0],
+            "policy_gradient_norm": gradient.norm(),
+        }
         return replace(learned, params=new, log_temperature=log_temperature), terms
 
     def _split(self, data: StepData) -> list[StepData]:
@@ -261,13 +278,3 @@ class Learner:
             return [data]
         half = num_tasks // 2
         return [data.tasks(0, half), data.tasks(half, num_tasks)]
-
-
-def check_gradient(what: str, gradient: Tensor) -> None:
-    """Check that a gradient, (P,), is finite.
-
-    Raises:
-        NotFinite: if it is not.
-    """
-    if not bool(torch.isfinite(gradient.square().sum())):
-        raise NotFinite(what)

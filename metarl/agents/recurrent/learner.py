@@ -18,7 +18,8 @@ from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
 from metarl.agents.recurrent.trials import Trials, shifted
-from metarl.agents.vector_adam import VectorAdam, clipped
+from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
+from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
@@ -96,7 +97,7 @@ class Learner:
 
         def tensor(array: np.ndarray) -> Tensor:
             kind = None if array.dtype == bool else dtype
-            return torch.from_numpy(array).to(self._device, kind, copy=True)
+            return upload(array, self._device, kind, copy=True)
 
         x, beyond, action = tensor(inputs), tensor(after), tensor(trials.action)
         mask, ends = tensor(trials.mask), tensor(trials.ends)
@@ -178,16 +179,15 @@ class Learner:
         terms, norms = [], []
         with timer("policy gradient"):
             for _ in range(config.epochs):
-                order = torch.from_numpy(rng.permutation(num_trials)).to(self._device)
+                order = upload(rng.permutation(num_trials), self._device)
                 for trials in order.tensor_split(min(config.minibatches, num_trials)):
                     rows = batch.rows_of(trials)
                     found, gradient = self._gradient(unflatten(vector, params), batch, rows, config)
-                    gradient, norm = clipped(
-                        gradient, config.max_gradient_norm, "the gradient of the loss"
-                    )
+                    gradient, norm = clipped(gradient, config.max_gradient_norm)
                     vector = adam.step(vector, gradient, config.lr)
                     terms.append(found)
                     norms.append(norm)
+        gradient_norm = mean_norm(norms, "the gradient of the loss")
         new = unflatten(vector, params)
         with timer("evaluation"):
             kl, entropy = self._kl_and_entropy(params, new, batch)
@@ -197,7 +197,7 @@ class Learner:
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "gradient_norm": float(torch.stack(norms).mean()),
+            "gradient_norm": gradient_norm,
             "lr": config.lr,
         }
 

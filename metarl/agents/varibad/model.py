@@ -24,7 +24,8 @@ from metarl.agents.recurrent.trials import Trials
 from metarl.agents.varibad.belief import BeliefEncoder
 from metarl.agents.varibad.decoders import Decoders, Steps
 from metarl.agents.varibad.replay import TrialBuffer
-from metarl.agents.vector_adam import VectorAdam, clipped
+from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
+from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
 from metarl.core.schema import Count, NotNegative, Positive, Section
@@ -107,16 +108,17 @@ class Model:
         Raises:
             NotFinite: if the gradient is not finite.
         """
-        config, vector, found = self._config, flatten(params), []
+        config, vector = self._config, flatten(params)
+        found, norms = [], []
         lr = config.lr * remaining(num_updates, config.lr_anneal)
         for _ in range(config.updates):
             trials = buffer.sample(rng, config.trials)
             terms, gradient = self._gradient(unflatten(vector, params), trials, inputs, rng)
-            gradient, _ = clipped(
-                gradient, config.max_gradient_norm, "the gradient of the model of the tasks"
-            )
+            gradient, norm = clipped(gradient, config.max_gradient_norm)
             vector = adam.step(vector, gradient, lr)
             found.append(terms)
+            norms.append(norm)
+        mean_norm(norms, "the gradient of the model of the tasks")
         names = "model_loss", "belief_kl", *(f"{name}_error" for name in self._decoders.used)
         means = torch.stack(found).mean(0).tolist()
         return unflatten(vector, params), dict(zip(names, means, strict=True))
@@ -128,7 +130,7 @@ class Model:
         dtype = next(iter(params.values())).dtype
 
         def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(self._device, dtype, copy=True)
+            return upload(array, self._device, dtype, copy=True)
 
         encoded, _ = encode_trials(inputs, trials)
         x, steps = tensor(encoded), self.steps(trials, inputs, tensor)
@@ -211,4 +213,4 @@ class Model:
 
 def tensor_of(indices: np.ndarray, device: torch.device) -> Tensor:
     """Return indices as a tensor."""
-    return torch.from_numpy(np.ascontiguousarray(indices)).to(device, torch.int64)
+    return upload(np.ascontiguousarray(indices), device, torch.int64)
