@@ -13,9 +13,10 @@ import click
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import KeyCommand, RunTarget
 from metarl.cli.group import FILE, cli, print_table
-from metarl.cli.parser import Command, print_error
+from metarl.cli.parser import Command, Numbers, print_error
 from metarl.cli.task_options import given_tasks, task_file_option, task_option
 from metarl.core.errors import UserError, check
+from metarl.core.parsing import read_numbers
 
 MAX_ROWS = 64  # tasks of a video
 
@@ -44,6 +45,16 @@ protocol_option = click.option(
 trials_option = click.option(
     "--trials", default=5, help="Repetitions of a task's experience in few_episode."
 )
+experience_option = click.option(
+    "--experience",
+    cls=Numbers,
+    metavar="NUMBERS",
+    default="1 2 3 5 10 20",
+    callback=lambda ctx, option, text: [
+        int(each) if each.is_integer() else each for each in read_numbers(text)
+    ],
+    help="Numbers of episodes that few_episode measures after, beside 0.",
+)
 deterministic_option = click.option(
     "--deterministic",
     is_flag=True,
@@ -68,6 +79,7 @@ deterministic_option = click.option(
 @episodes_option
 @steps_option
 @trials_option
+@experience_option
 @deterministic_option
 @click.option(
     "--out",
@@ -111,10 +123,10 @@ def evaluate(
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
     check_protocol(protocol)
-    unused = UNUSED_SETTINGS[protocol]
-    source = click.get_current_context().get_parameter_source(unused)
-    if source is click.core.ParameterSource.COMMANDLINE:
-        raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
+    for unused in sorted(UNUSED_SETTINGS[protocol]):
+        source = click.get_current_context().get_parameter_source(unused)
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
     family = Run.open(target.directory, **overrides).config.env
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}

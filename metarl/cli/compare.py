@@ -10,6 +10,7 @@ import click
 from metarl.cli.commands import (
     deterministic_option,
     episodes_option,
+    experience_option,
     protocol_option,
     steps_option,
     trials_option,
@@ -43,6 +44,7 @@ from metarl.cli.parser import print_error
 @episodes_option
 @steps_option
 @trials_option
+@experience_option
 @deterministic_option
 def compare(
     target: ConfigTarget,

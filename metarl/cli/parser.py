@@ -33,12 +33,10 @@ class Numbers(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         found = super().type_cast_value(ctx, value)
-        for text in found or ():
+        what = "the numbers of one task, such as 0.5" if self.multiple else "numbers, such as 3"
+        for text in (found or ()) if self.multiple else [found]:
             if not are_numbers(text):
-                raise UserError(
-                    f"{self.opts[0]}: expected the numbers of one task, such as 0.5 or 1,2, got "
-                    f"{shown(text)}"
-                )
+                raise UserError(f"{self.opts[0]}: expected {what} or 1,2, got {shown(text)}")
         return found
 
 

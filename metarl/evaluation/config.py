@@ -15,6 +15,8 @@ from metarl.evaluation.tasks import Tasks, is_number_of_tasks, split_of
 from metarl.rollout.collect import episode_rngs
 from metarl.rollout.failures import Failure, OnFailure
 
+EXPERIENCE = (1, 2, 3, 5, 10, 20)
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluationConfig:
@@ -31,6 +33,8 @@ class EvaluationConfig:
         deterministic: whether the measured episodes have deterministic actions. Adaptation learns
             from episodes that explore either way.
         trials: number of independent repetitions of the experience of each task in `few_episode`.
+        experience: numbers of episodes of experience, beside 0, that `few_episode` measures after,
+            in increasing order.
         on_step: called with the environment after each reset and step; no influence on results.
 
     Raises:
@@ -46,6 +50,7 @@ class EvaluationConfig:
     on_failure: OnFailure = "stop"
     deterministic: bool = False
     trials: int = 5
+    experience: Sequence[int] = EXPERIENCE
     on_step: Callable[[BatchEnv], None] | None = None
 
     def __post_init__(self) -> None:
@@ -54,6 +59,7 @@ class EvaluationConfig:
         check(self.steps >= 0, "steps", "at least 0", self.steps)
         check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
         check(self.trials >= 1, "trials", "at least 1", self.trials)
+        check_experience(self.experience)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
         check_amount(num_tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
@@ -63,6 +69,7 @@ class EvaluationConfig:
         """The settings that influence results, by name, as plain values."""
         names = (each.name for each in fields(self) if each.name not in ("threads", "on_step"))
         values = {name: getattr(self, name) for name in names}
+        values["experience"] = [*self.experience]
         own = None if is_number_of_tasks(self.tasks) else np.asarray(self.tasks, np.float64)
         return values if own is None else {**values, "tasks": own.tolist()}
 
@@ -84,3 +91,15 @@ class EvaluationConfig:
         return episode_rngs(
             self.seed, purpose, num_tasks, num_episodes, adaptation_step=adaptation_step
         )
+
+
+def check_experience(numbers: Sequence[int]) -> None:
+    """Check numbers of episodes of experience.
+
+    Raises:
+        ConfigError: if they are not whole numbers in increasing order, or out of range.
+    """
+    whole = all(isinstance(each, int) and 1 <= each <= MAX_ADAPTATIONS for each in numbers)
+    expected = f"different whole numbers between 1 and {MAX_ADAPTATIONS}, in increasing order"
+    right = whole and len(numbers) > 0 and [*numbers] == sorted({*numbers})
+    check(right, "experience", expected, [*numbers])

@@ -30,8 +30,6 @@ from metarl.rollout.failures import Failure
 from metarl.runs.result import Evaluation, Results
 from metarl.runs.result_files import RENAMED_PROTOCOLS
 
-EXPERIENCE_EPISODES = (1, 2, 3, 5, 10, 20)
-"""Numbers of episodes that `few_episode` adapts from."""
 EXPERIENCE_LABEL = "episodes of experience"
 PERTURBATIONS: dict[str, tuple[Any, ...]] = {
     "observation_noise": (0.05, 0.1, 0.2, 0.4),
@@ -51,7 +49,8 @@ def k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Re
 
 
 def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """Measure the return after 0, 1, 2, 3, 5, 10 and 20 episodes of experience.
+    """Measure the return after no experience, and after each number of episodes of experience in
+    `config.experience`.
 
     The number of episodes is comparable between all kinds of agents. An agent that remembers plays
     `config.trials` trials of each task, episode after episode, and x is the number of episodes
@@ -88,9 +87,9 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
 
     with single_threaded_math():
         state = agent.initial_state(len(repeated))
-        experience = play(state, max(EXPERIENCE_EPISODES), 0)
+        experience = play(state, max(config.experience), 0)
         returns = []
-        x = (0, *EXPERIENCE_EPISODES) if possible_adaptations(agent, 1) else (0,)
+        x = (0, *config.experience) if possible_adaptations(agent, 1) else (0,)
         for num_episodes in x:
             support = experience.first(num_episodes)
             adapted = agent.adapt(state, support) if num_episodes else state
@@ -111,8 +110,8 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
 
 
 def evaluate_trials(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Evaluation:
-    """Return the returns of the episodes of trials after the `EXPERIENCE_EPISODES`."""
-    x = (0, *EXPERIENCE_EPISODES)
+    """Return the returns of the episodes of trials after `config.experience` episodes."""
+    x = (0, *config.experience)
     played = replace(config, episodes=config.trials, steps=max(x))
     result = evaluate_k_step(agent, family, played)
     success = None if result.success is None else result.success[:, x]
@@ -161,8 +160,10 @@ def perturbed_families(family: TaskFamily) -> dict[str, TaskFamily]:
 PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results]] = {
     protocol.__name__: protocol for protocol in (k_step, few_episode, ood, robust, continual, drift)
 }
-UNUSED_SETTINGS = {name: "steps" if name == "few_episode" else "trials" for name in PROTOCOLS}
-"""The setting of an evaluation that has no influence on the results of a protocol."""
+UNUSED_SETTINGS = {
+    name: {"steps"} if name == "few_episode" else {"trials", "experience"} for name in PROTOCOLS
+}
+"""The settings of an evaluation that have no influence on the results of a protocol."""
 
 
 def check_protocol(name: str) -> None:

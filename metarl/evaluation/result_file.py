@@ -12,6 +12,7 @@ from typing import Any
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, printable, read_json
+from metarl.evaluation.config import EXPERIENCE
 from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
@@ -23,6 +24,7 @@ DEFAULTS = {
     "seed": 0,
     "deterministic": False,
     "trials": 5,
+    "experience": [*EXPERIENCE],
 }
 """The settings of an evaluation that its name leaves out."""
 FIGURE_FORMATS = ("png", "pdf", "svg", "csv")
@@ -54,10 +56,17 @@ def result_stem(
     """
     changed: dict[str, Any] = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
     found = {name: values.get(name, default) for name, default in DEFAULTS.items()}
-    found.pop(UNUSED_SETTINGS.get(protocol, ""), None)
-    changed |= {name: value for name, value in found.items() if value != DEFAULTS[name]}
+    found["experience"] = [*found["experience"]]
+    unused = UNUSED_SETTINGS.get(protocol, set())
+    changed |= {
+        name: value
+        for name, value in found.items()
+        if name not in unused and value != DEFAULTS[name]
+    }
     if isinstance(rows := found["tasks"], list):
         changed["tasks"] = f"{len(rows)}_{digest(rows)}"
+    if "experience" in changed:
+        changed["experience"] = "_".join(map(str, changed["experience"]))
     # The number of threads has no influence, the sampler is that of training, and tracking is no
     # measurement.
     changed |= {

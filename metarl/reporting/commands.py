@@ -11,6 +11,7 @@ from metarl.config_files import flag
 from metarl.config_upgrade import ALIASES
 from metarl.core.parsing import format_value, printable
 from metarl.evaluation.protocols import UNUSED_SETTINGS
+from metarl.evaluation.result_file import DEFAULTS
 from metarl.evaluation.tasks import CUSTOM
 from metarl.reporting.summary import RunSummary
 
@@ -41,9 +42,11 @@ def commands(summary: RunSummary) -> list[str]:
         flags["episodes"] = settings.get("episodes", episodes)
         # Early files do not hold the number of adaptations.
         known = {"steps": steps, **settings} if first.x_label == "adaptations" else settings
-        for key in ("steps", "trials"):
-            if key in known and key != UNUSED_SETTINGS.get(protocol):
+        for key in ("steps", "trials", "experience"):
+            if key in known and key not in UNUSED_SETTINGS.get(protocol, set()):
                 flags[key] = known[key]
+        if flags.get("experience") == DEFAULTS["experience"]:
+            del flags["experience"]
         flags["seed"] = settings.get("seed", first.seed)
         flags["checkpoint"] = settings.get("checkpoint", "latest")
         words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]

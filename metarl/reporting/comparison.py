@@ -15,6 +15,7 @@ from metarl.core.errors import ConfigError, UserError, check, check_amount
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
+from metarl.evaluation.config import check_experience
 from metarl.evaluation.protocols import check_protocol
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
@@ -270,6 +271,7 @@ def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
     for name in ("episodes", "trials"):
         check(settings[name] >= 1, name, "at least 1", settings[name])
     check(settings["steps"] >= 0, "steps", "at least 0", settings["steps"])
+    check_experience(settings["experience"])
     check_amount(settings["tasks"] * settings["episodes"], family.horizon)
     chosen_tasks(family, settings["split"], settings["tasks"])
 

@@ -80,7 +80,12 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
 
 @pytest.mark.parametrize(
     ("protocol", "unused"),
-    [("k_step", "trials"), ("few_episode", "steps"), ("continual", "trials")],
+    [
+        ("k_step", "trials"),
+        ("k_step", "experience"),
+        ("few_episode", "steps"),
+        ("continual", "trials"),
+    ],
 )
 def test_a_setting_that_its_protocol_does_not_use_is_refused(run, output, protocol, unused):
     code, _, error = output("evaluate", run, "--protocol", protocol, f"--{unused}", "2")

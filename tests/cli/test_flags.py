@@ -257,6 +257,15 @@ def test_help_and_version_import_nothing_slow(flag):
         ("evaluate {run} --out a.txt", "--out: expected a file that ends in .json, or a folder"),
         ("evaluate {run} --episodes 0", "error: --episodes: expected at least 1, got 0"),
         ("evaluate {run} --task a b", "--task: expected the numbers of one task"),
+        ("evaluate {run} --experience a", "--experience: expected numbers, such as 3 or 1,2, got"),
+        (
+            "evaluate {run} --protocol few_episode --experience 1 2.5",
+            "--experience: expected different whole numbers between 1 and 1000, in increasing",
+        ),
+        (
+            "compare point_nav/maml_trpo --out {run}x --experience 2,1",
+            "--experience: expected diff",
+        ),
         ("report {run} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)"),
         ("train point_nav/maml_trpo --out {run}", "exists already"),
         ("evaluate {run} --tasks -3", "error: --tasks: expected at least 1"),

@@ -16,7 +16,6 @@ from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.protocols import (
-    EXPERIENCE_EPISODES,
     PERTURBATIONS,
     PROTOCOLS,
     few_episode,
@@ -57,12 +56,24 @@ def test_k_step_is_evaluate(tmp_path):
 def test_few_episode_counts_the_episodes_that_adaptation_saw():
     result = few_episode(Learner(), FAMILY, SMALL)[""]
     goals = FAMILY.tasks("test", 10)
-    assert result.x == (0, *EXPERIENCE_EPISODES)
+    assert result.x == (0, 1, 2, 3, 5, 10, 20)
     assert result.x_label == "episodes of experience"
     for place, seen in enumerate(result.x):
         expected = expected_returns((1 - 1 / (seen + 1)) * goals, goals)
         np.testing.assert_allclose(result.by_task[:, place], expected, atol=1e-5)
-    assert result.returns.shape == (10, 1 + len(EXPERIENCE_EPISODES), 4)
+    assert result.returns.shape == (10, 7, 4)
+
+
+def test_few_episode_measures_after_the_numbers_it_is_given():
+    """After one episode as among other numbers; after 30, more than by default."""
+    result = few_episode(Learner(), FAMILY, replace(SMALL, experience=(1, 30)))[""]
+    goals = FAMILY.tasks("test", 10)
+    assert result.x == (0, 1, 30)
+    np.testing.assert_allclose(
+        result.by_task[:, 2], expected_returns(30 / 31 * goals, goals), atol=1e-5
+    )
+    usual = few_episode(Learner(), FAMILY, SMALL)[""]
+    assert np.array_equal(result.returns[:, :2], usual.returns[:, :2])
 
 
 def test_few_episode_gathers_experience_several_times():

@@ -74,8 +74,8 @@ def test_names_hold_what_differs_from_the_defaults(checkpoint, numbers, override
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_names_hold_only_what_their_protocol_uses(protocol):
-    expected = "-trials_2" if protocol == "few_episode" else "-steps_1"
-    changed = {**DEFAULT, "steps": 1, "trials": 2}
+    expected = "-trials_2-experience_1_60" if protocol == "few_episode" else "-steps_1"
+    changed = {**DEFAULT, "steps": 1, "trials": 2, "experience": (1, 60)}
     assert result_stem(protocol, "test", "latest", changed, {}) == f"{protocol}-test{expected}"
 
 

@@ -25,6 +25,8 @@ def test_the_commands_of_a_report_repeat_its_numbers(few_formats, tmp_path):
         more = ["--checkpoint=2", "--seed=4", "--agent.inner.lr=0.1", "--against=random"]
         assert main(["evaluate", name, *little, *more]) == 0
         assert main(["evaluate", name, *little[:2], "--protocol=few_episode"]) == 0
+        few = ["--protocol=few_episode", "--experience", "1", "4"]
+        assert main(["evaluate", name, *little[:2], *few]) == 0
         assert main(["evaluate", name, "--tasks=5", *little[1:], "--protocol=continual"]) == 0
         own = ["--task", "0.1", "-0.2", "--task=-0.3,0.1", "--deterministic"]
         assert main(["evaluate", name, *little[1:], *own]) == 0
@@ -32,7 +34,8 @@ def test_the_commands_of_a_report_repeat_its_numbers(few_formats, tmp_path):
         page = (folder / "report" / "report.html").read_text()
         block = re.search(r"repeat this</h2>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1]
         lines = html.unescape(block).splitlines()
-        assert len(lines) == 5
+        assert len(lines) == 6
+        assert ["--experience" in line for line in lines].count(True) == 1
         for line in lines:
             assert main(shlex.split(line)[1:]) == 0, line
         files = sorted(path.name for path in (folder / "evaluation").glob("*.json"))
