@@ -44,8 +44,9 @@ test: install  ## Run the quick tests
 test-slow: install  ## Run the tests that train for a minute or more
 	$(BIN)/python -m pytest -n 2 -m slow
 
-test-gpu: install  ## Run the tests that need an NVIDIA GPU
+test-gpu: install  ## Run the tests that need an NVIDIA GPU, and write its times into the docs
 	$(BIN)/python -m pytest -m cuda
+	$(BIN)/python -m examples.bench_devices --write docs/performance.md
 
 docs: install  ## Write the documentation as a site, to be opened as build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
