@@ -1,4 +1,4 @@
-"""Time an iteration of every kind of agent, with the learner on the CPU, and on a GPU if one is here.
+"""Time an iteration of every kind of agent, with the learner on the CPU, and on a GPU if any.
 
     python -m examples.bench_devices
     python -m examples.bench_devices half_cheetah_vel/rl2 --write docs/performance.md
