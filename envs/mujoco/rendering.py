@@ -15,7 +15,6 @@ from typing import ClassVar, Protocol
 import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
-from scipy.ndimage import gaussian_filter1d
 
 from metarl.envs.mujoco.markers import Marker, metre_markers
 from metarl.envs.rendering import RenderingUnavailable, frame_at
@@ -200,6 +199,8 @@ class MujocoRenderer:
                 centre[:] = data.subtree_com[1][:2]
             if len(self._paths) == MAX_PATHS:
                 self._paths.pop(next(iter(self._paths)))
+            from scipy.ndimage import gaussian_filter1d  # slow, and only videos need it
+
             sigma = CAMERA_SMOOTHING / self._family.dt
             self._paths[key] = gaussian_filter1d(centres, sigma, axis=0, mode="nearest")
         return self._paths[key]

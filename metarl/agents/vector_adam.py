@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from metarl.agents.base import AgentState
 from metarl.core.params import Params
@@ -19,16 +20,18 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class VectorAdam:
     """Adam (Kingma and Ba 2015, algorithm 1), as a function of a vector and its gradient.
 
-    The state is created at construction, so that all checkpoints have the same tensors.
+    The state is created at construction, so that all checkpoints have the same tensors. This calls
+    the function of torch's optimiser: its class would import torch's compiler, which takes seconds
+    at the start of every command.
     """
 
     def __init__(self, vector: Tensor, lr: float) -> None:
         """Set up for vectors like `vector`, (P,), with step size `lr`."""
-        self._vector = torch.nn.Parameter(vector.detach().clone())
-        self._adam = torch.optim.Adam([self._vector], lr=lr)
         zeros = torch.zeros_like(vector)
+        self._lr, self._device = lr, vector.device
         self.load_state_dict({"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros})
 
+    @torch.no_grad()
     def step(self, vector: Tensor, gradient: Tensor, lr: float | None = None) -> Tensor:
         """Return the vector, (P,), after one step with its gradient, (P,).
 
@@ -38,21 +41,35 @@ class VectorAdam:
             lr: the step size from now on; None leaves it as it is.
         """
         if lr is not None:
-            self._adam.param_groups[0]["lr"] = lr
-        self._vector.data = vector.detach().clone()
-        self._vector.grad = gradient
-        self._adam.step()
-        return self._vector.detach().clone()
+            self._lr = lr
+        new = vector.detach().clone()
+        mean, square, step = (self._state[name] for name in ("exp_avg", "exp_avg_sq", "step"))
+        adam(
+            [new],
+            [gradient],
+            [mean],
+            [square],
+            [],
+            [step],
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._lr,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+        return new
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = self._adam.state[self._vector]
-        return {name: state[name].detach().cpu().clone() for name in MOMENTS}
+        return {name: value.cpu().clone() for name, value in self._state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        device = self._vector.device
-        moments = {name: state[name].to(device, copy=True) for name in MOMENTS[1:]}
         # The step count stays on the CPU: on a GPU, every step would synchronise to read it.
-        self._adam.state[self._vector] = {"step": state["step"].cpu().clone(), **moments}
+        devices = {
+            name: torch.device("cpu") if name == "step" else self._device for name in MOMENTS
+        }
+        self._state = {name: state[name].to(devices[name], copy=True) for name in MOMENTS}
 
 
 def clipped(gradient: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 RUN_WEIGHT_POWER = 1.15
@@ -186,7 +185,9 @@ def half_width(
 
 def t_quantile(degrees: int | np.ndarray, confidence: float) -> np.ndarray:
     """Return the quantile of Student's t distribution for a two-sided interval."""
-    return np.asarray(stats.t.ppf(0.5 + confidence / 2, degrees))
+    from scipy.special import stdtrit  # slow to import, and training needs no intervals
+
+    return np.asarray(stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -398,3 +398,18 @@ def test_discrete_actions_train(tmp_path, settings):
         assert line["outer_kl"] > 0
     result = evaluate(load(run.directory), config.env, tasks=3, episodes=2, steps=1)
     assert np.isfinite(result.returns).all()
+
+
+def test_a_training_imports_nothing_slow_that_it_does_not_use(tmp_path):
+    """Torch's compiler and the statistics of evaluations take seconds at the start."""
+    program = (
+        "import sys; from metarl.cli.main import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "slow = 'torch._dynamo', 'torch._inductor', 'scipy', 'matplotlib', 'wandb', 'ray'\n"
+        "print('imported:', [name for name in slow if name in sys.modules])\n"
+    )
+    words = ["train", "point_nav/maml_ppo", "--iterations=1", "--num-tasks=2", "--env.horizon=5"]
+    more = ["--tracking.trackers=none", f"--out={tmp_path / 'run'}"]
+    command = [sys.executable, "-c", program, *words, *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: []"
