@@ -49,15 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.write and len(devices) == 1:
         print(f"no NVIDIA GPU: {args.write} stays as it is")
         return
-    if args.write:
-        text_around(args.write.read_text())  # before the measurements
-    lines = []
+    around = text_around(args.write.read_text()) if args.write else None
     lines = []
     for line in table(measured(args.configs, devices, args.repeats)):
         print(line, flush=True)
         lines.append(line)
-    if args.write:
-        before, after = text_around(args.write.read_text())
+    if around is not None:
+        before, after = around
         args.write.write_text("\n".join([before, machine(), "", *lines, after]))
 
 
