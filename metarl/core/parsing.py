@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import BaseResolver
@@ -47,6 +48,28 @@ for _tag, _pattern, _first in (
     ("float", r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z", "-+."),
 ):
     CoreSchema.add_implicit_resolver_base(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+class ShallowComposer(Composer):
+    """Refuses text that is nested deeper than `MAX_DEPTH`, which would take minutes to parse."""
+
+    levels = 0
+
+    def compose_sequence_node(self, anchor: Any) -> Any:
+        with self._nested():
+            return super().compose_sequence_node(anchor)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        with self._nested():
+            return super().compose_mapping_node(anchor)
+
+    @contextlib.contextmanager
+    def _nested(self) -> Iterator[None]:
+        self.levels += 1
+        if self.levels > MAX_DEPTH:
+            raise UserError(f"expected at most {MAX_DEPTH} levels of nesting")
+        yield
+        self.levels -= 1
 
 
 class PlainConstructor(SafeConstructor):
@@ -88,6 +111,7 @@ PlainRepresenter.add_representer(float, PlainRepresenter.represent_number)
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver = CoreSchema
+    yaml.Composer = ShallowComposer
     yaml.Constructor = PlainConstructor
     yaml.Representer = PlainRepresenter
     yaml.default_flow_style = False
@@ -108,10 +132,9 @@ def read_yaml(text: str, source: str) -> Any:
             `MAX_DEPTH`, or has more than `MAX_VALUES` values; names the source.
     """
     try:
-        check_depth(text, source)
         data = _yaml().load(text)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     except Exception as error:  # ruamel.yaml raises many types of errors at a wrong tag or number
         raise UserError(f"{source}: not readable as YAML: {error_summary(error)}") from error
     check_size(data, source)
@@ -126,20 +149,6 @@ def dump_yaml(data: Any) -> str:
     text = io.StringIO()
     _yaml().dump(data, text)
     return text.getvalue()
-
-
-def check_depth(text: str, source: str) -> None:
-    """Check the nesting of a YAML text; parsing deeply nested text would take minutes.
-
-    Raises:
-        UserError: if the text is nested deeper than `MAX_DEPTH`; names the source.
-    """
-    depth = 0
-    for event in _yaml().parse(text):
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise UserError(f"{source}: expected at most {MAX_DEPTH} levels of nesting")
 
 
 def check_size(data: Any, source: str) -> None:
