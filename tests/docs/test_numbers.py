@@ -226,7 +226,10 @@ def test_the_figure_of_objectives_is_that_of_the_stored_results(tmp_path):
 def test_the_results_in_short_are_those_of_the_stored_results():
     stored = json.loads((ROOT / "docs/results/agents.json").read_text())
     rows = {
-        "gradient (MAML-TRPO)": (20, ("maml_trpo_tuned", "maml_trpo_gymnasium", "")),
+        "gradient (MAML-TRPO)": (
+            20,
+            ("maml_trpo_tuned", "maml_trpo_gymnasium", "maml_trpo_gymnasium"),
+        ),
         "memory (RL2)": (1, ("rl2", "rl2", "rl2")),
         "belief (VariBAD)": (1, ("varibad", "varibad", "varibad")),
         "latent variable (PEARL), a tenth of the env steps": (2, ("pearl", "pearl", "")),
