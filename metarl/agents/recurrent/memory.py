@@ -7,6 +7,7 @@ Parameters are a dict of tensors; weights are (in, out), biases (out,).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -143,7 +144,10 @@ def fused_gru(params: Params, inputs: Tensor, memory: Tensor) -> Tensor:
     # In cuDNN only a GRU in training has a backward pass.
     settings = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": True}
     start = inputs.contiguous(), memory[None].contiguous()
-    return torch.gru(*start, flat, **settings, bidirectional=False, batch_first=False)[0]
+    with warnings.catch_warnings():
+        # cuDNN copies the weights into one block at each call, which is little beside the steps.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
+        return torch.gru(*start, flat, **settings, bidirectional=False, batch_first=False)[0]
 
 
 def project(params: Params, inputs: Tensor) -> Tensor:

@@ -3,6 +3,8 @@ float64."""
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,23 @@ def test_the_gru_of_a_gpu_is_that_of_a_cpu():
         found.append((states, *gradient))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_warning_of_cudnn_about_the_layout_of_weights_is_not_shown(monkeypatch):
+    """Other warnings are: here they are errors."""
+    net, gru = network(), torch.gru
+    texts = ["RNN module weights are not part of single contiguous chunk of memory.", "other"]
+
+    def warning_gru(*args, **settings):
+        warnings.warn(texts.pop(0), stacklevel=1)
+        return gru(*args, **settings)
+
+    monkeypatch.setattr("torch.gru", warning_gru)
+    params, inputs, memory = drawn(net)
+    steps = inputs.transpose(0, 1).contiguous()
+    assert fused_gru(params, steps, memory).shape == (*steps.shape[:2], memory.shape[1])
+    with pytest.raises(UserWarning, match="other"):
+        fused_gru(params, steps, memory)
 
 
 @pytest.mark.cuda
