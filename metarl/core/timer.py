@@ -20,15 +20,15 @@ class Timer:
     def __init__(self, device: torch.device | None = None) -> None:
         """Set up; a CUDA `device` is synchronised at the end of each section."""
         self.seconds: dict[str, float] = defaultdict(float)
-        self._synchronize = device is not None and device.type == "cuda"
+        self._gpu = device if device is not None and device.type == "cuda" else None
 
     @contextlib.contextmanager
     def __call__(self, section: str) -> Iterator[None]:
         """Add the duration of the `with` block to `section`."""
         start = time.perf_counter()
         yield
-        if self._synchronize:
-            torch.cuda.synchronize()
+        if self._gpu is not None:
+            torch.cuda.synchronize(self._gpu)
         self.seconds[section] += time.perf_counter() - start
 
     def restart(self) -> dict[str, float]:

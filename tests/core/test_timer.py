@@ -1,5 +1,8 @@
 """metarl.core.timer: seconds by section."""
 
+import pytest
+import torch
+
 from metarl.core import timer as module
 from metarl.core.timer import Timer
 
@@ -15,3 +18,13 @@ def test_the_seconds_of_a_section_add_up_until_the_restart(monkeypatch):
     with timer("reset"):
         pass
     assert timer.restart() == {"reset": 4.0}
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cpu", None])
+def test_a_section_ends_when_its_own_gpu_is_done(name, monkeypatch):
+    waited = []
+    monkeypatch.setattr(module.torch.cuda, "synchronize", waited.append)
+    device = name and torch.device(name)
+    with Timer(device)("policy gradient"):
+        pass
+    assert waited == ([device] if name == "cuda:1" else [])
