@@ -85,7 +85,7 @@ def damped_inverse(matrix: Tensor, damping: Tensor) -> Tensor:
             raise NotFinite("the preconditioner")
         return 1 / (matrix + damping)
     root, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(damping.expand(len(matrix))))
-    if failed or not bool(torch.isfinite(root).all()):
+    if not bool((failed == 0) & torch.isfinite(root).all()):  # one number to wait for
         raise NotFinite("the preconditioner")
     return torch.cholesky_inverse(root)
 
