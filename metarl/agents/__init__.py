@@ -105,6 +105,9 @@ def make_agent(
 ) -> MetaAgent:
     """Make an agent with initial meta-parameters, or with the state of a checkpoint.
 
+    On a GPU this turns off TF32 in cuDNN: its recurrent networks would be other ones than those
+    that the agent acts with.
+
     Args:
         config: the config of the agent.
         setup: spaces, random number generator, device and threads.
@@ -119,6 +122,9 @@ def make_agent(
             f"device: {setup.device} is not available here "
             f"({torch.cuda.device_count()} CUDA devices found); choose another with --device cpu"
         )
+    if setup.device.type == "cuda":
+        # cuDNN's recurrent networks would round to ten bits, unlike torch's matrix products.
+        torch.backends.cudnn.allow_tf32 = False
     try:
         agent: MetaAgent = config.make(setup)
     except ConfigError as error:

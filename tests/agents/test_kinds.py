@@ -129,6 +129,14 @@ def test_a_device_that_is_not_there_is_refused():
         make_agent(MAMLConfig(), setup(f"cuda:{number}"))
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", True), ("cuda", False)])
+def test_recurrent_networks_on_a_gpu_compute_with_all_bits(device, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        make_agent(make_agent_config({"kind": OWN}), setup(device))
+        assert torch.backends.cudnn.allow_tf32 == expected
+
+
 def test_an_error_of_an_agents_making_has_its_section():
     """Layers that no machine holds are told apart when the policy is made."""
     config = MAMLConfig(policy={"hidden": [10**5, 10**5]})
