@@ -16,6 +16,7 @@ from metarl.rollout.collect import episode_rngs
 from metarl.rollout.failures import Failure, OnFailure
 
 EXPERIENCE = (1, 2, 3, 5, 10, 20)
+"""Numbers of episodes that `few_episode` measures after, by default."""
 
 
 @dataclass(frozen=True, eq=False)

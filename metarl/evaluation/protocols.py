@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from metarl.agents import MetaAgent, measuring_actor
-from metarl.core.errors import UserError, check_known
+from metarl.core.errors import UserError, check_amount, check_known
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
@@ -62,6 +62,8 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     rows = chosen_tasks(family, config.split, config.tasks)
     repeats = min(config.trials, config.episodes)
     test_episodes = -(-config.episodes // repeats)  # rounded up
+    most = max(*config.experience, test_episodes)
+    check_amount(len(rows) * repeats * most, family.horizon)
     repeated = np.repeat(rows, repeats, axis=0)  # (B * R, task_dim)
     keep_freed_memory()
     failures: list[Failure] = []

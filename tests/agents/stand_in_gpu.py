@@ -103,10 +103,9 @@ class StandIn(TorchDispatchMode):
 
         result = operation(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
         owners = {id(each.numbers): each for each in inside}  # in-place operations return them
-        moved = is_inside and name not in READS[:1]
 
         def wrapped(value: Any) -> Any:
-            if not moved or not isinstance(value, Tensor):
+            if not is_inside or not isinstance(value, Tensor):
                 return value
             known = owners.get(id(value))
             return StandInTensor(value) if known is None else known

@@ -76,6 +76,13 @@ def test_few_episode_measures_after_the_numbers_it_is_given():
     assert np.array_equal(result.returns[:, :2], usual.returns[:, :2])
 
 
+def test_more_experience_than_fits_is_refused_before_anything_is_played():
+    """500 tasks, each with 1000 episodes of experience 1000 times."""
+    config = replace(SMALL, tasks=500, episodes=1000, trials=1000, experience=(1000,))
+    with pytest.raises(ConfigError, match="tasks, episodes and horizon that make at most"):
+        few_episode(Learner(), FAMILY, config)
+
+
 def test_few_episode_gathers_experience_several_times():
     """A learner of 7 episodes is asked 5 times, each time with 2 episodes: 10 in all. Twice, with
     4 episodes: 8."""
