@@ -56,10 +56,14 @@ def own_wandb_service() -> Iterator[None]:
     end_service()
 
 
-@pytest.fixture
-def few_formats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports have no PNG and PDF files of their figures, and take half the time."""
-    monkeypatch.setattr("metarl.reporting.report.FORMATS", ("svg", "csv"))
+@pytest.fixture(scope="module", autouse=True)
+def few_formats(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures have few formats, and take half the time; not in modules marked `all_formats`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("all_formats"):
+            patch.setattr("metarl.reporting.report.FORMATS", ("svg", "csv"))
+            patch.setattr("metarl.reporting.style.FORMATS", ("png", "csv"))
+        yield
 
 
 @pytest.fixture(scope="module")

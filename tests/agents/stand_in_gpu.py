@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 DEVICE = torch.device("meta")
 COPIES = "aten._to_copy.default", "aten.copy_.default"
@@ -78,10 +78,14 @@ class StandIn(TorchDispatchMode):
             pinned = args[0].clone()
             pinned.page_locked = True
             return pinned
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        given = kwargs.get("device")
+        if StandInTensor not in types and given is None:
+            return operation(*args, **kwargs)
+        tensors: list[Tensor] = []
+        for value in (*args, *kwargs.values()):  # tree_leaves takes twice the time of the operation
+            tensors += [each for each in _items(value) if isinstance(each, Tensor)]
         inside = [each for each in tensors if isinstance(each, StandInTensor)]
         outside = [each for each in tensors if not isinstance(each, StandInTensor)]
-        given = kwargs.get("device")
         if name == "aten.copy_.default":
             is_inside = isinstance(args[0], StandInTensor)
         else:
@@ -101,7 +105,8 @@ class StandIn(TorchDispatchMode):
         if inside and (not is_inside or name in READS or masks):
             self.counts["waits"] += 1
 
-        result = operation(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
+        numbers = {key: _numbers(value) for key, value in kwargs.items()}
+        result = operation(*map(_numbers, args), **numbers)
         owners = {id(each.numbers): each for each in inside}  # in-place operations return them
 
         def wrapped(value: Any) -> Any:
@@ -110,8 +115,15 @@ class StandIn(TorchDispatchMode):
             known = owners.get(id(value))
             return StandInTensor(value) if known is None else known
 
-        return tree_map(wrapped, result)
+        return wrapped(result) if isinstance(result, Tensor) else tree_map(wrapped, result)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """An argument of an operation as a sequence: the arguments are values and lists of values."""
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def _numbers(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_numbers(each) for each in value]
     return value.numbers if isinstance(value, StandInTensor) else value

@@ -112,7 +112,7 @@ def test_it_is_shown_in_a_video(run, tmp_path):
     assert out.read_bytes().startswith(b"GIF8")
 
 
-def test_a_report_is_written_of_it(few_formats, run):
+def test_a_report_is_written_of_it(run):
     assert main(["report", str(run.directory)]) == 0
     page = (run.directory / "report" / "report.html").read_text()
     assert "mean_action" in page

@@ -11,6 +11,7 @@ from examples.agents.figure import draw
 from examples.agents.tables import disturbance_table, experience_table
 from tests.evaluation.tiny_runs import KINDS, train_tiny
 
+pytestmark = pytest.mark.all_formats
 MET = [[0.0] * (task + 1) + [1 - 0.4 * late for late in range(5 - task)] for task in range(5)]
 """Returns on a sequence of five tasks, of which nothing is known at first: each has 1 when it is
 met and loses 0.4 with every task after it."""

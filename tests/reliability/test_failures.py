@@ -504,7 +504,7 @@ def test_between_skipped_updates_training_goes_on(skipped):
 
 
 @pytest.mark.parametrize("on_failure", ["drop_episode", "skip_update"])
-def test_where_nothing_is_left_there_is_no_return(few_formats, tmp_path, capsys, on_failure):
+def test_where_nothing_is_left_there_is_no_return(tmp_path, capsys, on_failure):
     """null, not NaN, which is no JSON; and readers can do with it."""
     run = train(faulty("first observation", 1.0, on_failure, iterations=2), tmp_path / "run")
     for text in run.metrics_file.read_text().splitlines():

@@ -32,13 +32,13 @@ def run(tmp_path):
 
 def test_the_report_shows_the_beliefs_of_an_agent_that_has_them(run):
     files = write_report([run.directory])
-    assert {"beliefs.png", "beliefs-embeddings.svg"} <= {file.name for file in files}
+    assert {"beliefs.csv", "beliefs-embeddings.svg"} <= {file.name for file in files}
     page = files[0].read_text()
     assert HEADING in page
     assert "Not drawn" not in page
 
 
-def test_a_report_without_a_checkpoint_says_why_there_are_no_beliefs(few_formats, run):
+def test_a_report_without_a_checkpoint_says_why_there_are_no_beliefs(run):
     for path in run.checkpoints.glob("*.pt"):
         path.unlink()
     page = write_report([run.directory])[0].read_text()
@@ -46,13 +46,13 @@ def test_a_report_without_a_checkpoint_says_why_there_are_no_beliefs(few_formats
     assert "checkpoint" in page.partition("Not drawn")[2][:200]
 
 
-def test_other_agents_have_no_such_section(few_formats, tmp_path):
+def test_other_agents_have_no_such_section(tmp_path):
     small = {"agent.policy.hidden": [4]}
     run = train(metarl.load_config("point_nav/maml_trpo", **TINY, **small), tmp_path / "run")
     assert HEADING not in write_report([run.directory])[0].read_text()
 
 
-def test_nothing_is_played_for_an_agent_without_beliefs(few_formats, tmp_path, monkeypatch):
+def test_nothing_is_played_for_an_agent_without_beliefs(tmp_path, monkeypatch):
     """Not even to measure the observations that it normalises."""
     small = {"agent.policy.hidden": [4], "agent.normalize_observations": True}
     run = train(metarl.load_config("point_nav/maml_trpo", **TINY, **small), tmp_path / "run")

@@ -14,7 +14,7 @@ from metarl.training.loop import train
 from tests.reporting.test_report import TINY
 
 
-def test_the_commands_of_a_report_repeat_its_numbers(few_formats, tmp_path):
+def test_the_commands_of_a_report_repeat_its_numbers(tmp_path):
     """In a folder of an awkward name, with another checkpoint, seed, step size and baseline, and on
     tasks of one's own."""
     with contextlib.chdir(tmp_path):

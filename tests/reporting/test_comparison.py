@@ -12,8 +12,7 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.config_files import load_config
-from metarl.reporting import comparison
-from metarl.reporting.style import FORMATS
+from metarl.reporting import comparison, style
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
 from tests.training.test_loop import assert_same_outcome
@@ -77,7 +76,7 @@ def test_aggregates_are_there_as_table_and_figures(whole):
     }
     figures = [path.name for path in whole.glob("aggregate*")]
     stems = ("aggregate", "aggregate-profiles", "aggregate-improvement")
-    assert sorted(figures) == sorted(f"{stem}.{end}" for stem in stems for end in FORMATS)
+    assert sorted(figures) == sorted(f"{stem}.{end}" for stem in stems for end in style.FORMATS)
     numbers = list(csv.DictReader((whole / "aggregate.csv").read_text().splitlines()))
     iqm = {row["method"]: float(row["value"]) for row in numbers if row["statistic"] == "IQM"}
     assert set(iqm) == {"maml_trpo", "reptile", "random"}
@@ -110,9 +109,7 @@ def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
     ]
 
 
-def test_repeated_it_repeats_no_run_and_no_evaluation(
-    few_formats, whole, tmp_path, monkeypatch, capsys
-):
+def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypatch, capsys):
     out = shutil.copytree(whole, tmp_path / "again")
     before = rows(out)
 
@@ -127,7 +124,7 @@ def test_repeated_it_repeats_no_run_and_no_evaluation(
     assert "4/4  point_nav-reptile-seed1 trained and evaluated" in capsys.readouterr().err
 
 
-def test_further_seeds_and_methods_join_what_is_there(few_formats, whole, tmp_path, capsys):
+def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
     out = shutil.copytree(whole, tmp_path / "more")
     configs = [*METHODS, "point_nav/fomaml"]
     assert main(words(out, "--seeds=2", configs=configs)) == 0
@@ -136,9 +133,7 @@ def test_further_seeds_and_methods_join_what_is_there(few_formats, whole, tmp_pa
     assert kept == [row for row in rows(whole) if row["method"] in ("maml_trpo", "random")]
 
 
-def test_stopped_by_a_signal_the_same_command_goes_on(
-    few_formats, whole, tmp_path, monkeypatch, capsys
-):
+def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
     """In the first iteration of the second run; the result is that of the whole comparison."""
     out, trained = tmp_path / "stopped", []
     iteration = iterations.meta_iteration
@@ -162,9 +157,7 @@ def test_stopped_by_a_signal_the_same_command_goes_on(
         assert_same_outcome(out / name, whole / name)
 
 
-def test_a_run_that_fails_does_not_take_the_others_with_it(
-    few_formats, whole, tmp_path, monkeypatch, capsys
-):
+def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monkeypatch, capsys):
     out, start = tmp_path / "failing", many_runs.start_or_resume
 
     def fail(config, folder, **settings):
@@ -184,7 +177,7 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(
     }
 
 
-def test_families_have_a_report_and_a_part_of_the_table_each(few_formats, tmp_path, capsys):
+def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
     out = tmp_path / "families"
     configs = ["point_nav/reptile", "tabular_mdp/maml_trpo"]
     settings = ["--seeds=1", "--agent.policy.hidden=[4]"]

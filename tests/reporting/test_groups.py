@@ -56,7 +56,7 @@ def test_runs_of_one_experiment_have_the_name_of_their_method(runs):
     assert list(group_runs(read_summaries(runs[:2]))) == ["maml_trpo"]
 
 
-def test_a_report_shows_each_group_with_its_own_seeds(few_formats, runs, tmp_path):
+def test_a_report_shows_each_group_with_its_own_seeds(runs, tmp_path):
     page = write_report(runs, tmp_path / "page")[0].read_text()
     rows = re.findall(r'<tr><th scope="row">(MAML-TRPO \([^<]*\))</th><td>(\d)</td>', page)
     seeds = {frozenset(as_sets(name)): int(count) for name, count in rows}

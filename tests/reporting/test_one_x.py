@@ -180,7 +180,7 @@ def test_results_at_other_x_are_refused(runs):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_report_shows_both(few_formats, runs, tmp_path, order):
+def test_a_report_shows_both(runs, tmp_path, order):
     page, card = write_report(runs[::order], tmp_path / "out")[:2]
     text = page.read_text()
     table = text.partition("Adaptation, test tasks")[2]

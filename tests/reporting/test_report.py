@@ -28,6 +28,7 @@ from metarl.runs.result_files import read_results
 from metarl.training.loop import train
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
 
+pytestmark = pytest.mark.all_formats
 TINY = {
     "iterations": 3,
     "num_tasks": 2,
@@ -60,6 +61,12 @@ def runs(tmp_path_factory):
     (made[0] / "videos").mkdir()
     (made[0] / "videos" / "adaptation.mp4").write_bytes(b"not a real video")
     return made
+
+
+@pytest.fixture
+def svg_only(monkeypatch):
+    """For tests in which the files of a report do not matter."""
+    monkeypatch.setattr("metarl.reporting.report.FORMATS", ("svg",))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +144,7 @@ def test_the_model_card_says_what_the_policy_is(files):
     assert "agent.inner.lr: 0.5" in card
 
 
-def test_a_report_of_a_run_that_was_not_evaluated(few_formats, tmp_path):
+def test_a_report_of_a_run_that_was_not_evaluated(svg_only, tmp_path):
     files = write_report([make_run(tmp_path / "run")], tmp_path / "out")
     page = files[0].read_text()
     assert f"Not evaluated yet: metarl evaluate {tmp_path / 'run'}" in page
@@ -157,7 +164,7 @@ def test_numbers_of_things():
     assert count_text(3, "adaptations") == "3 adaptations"
 
 
-def test_writing_again_replaces(few_formats, runs, files):
+def test_writing_again_replaces(svg_only, runs, files):
     assert write_report(runs)[0].read_text() == files[0].read_text()
 
 
@@ -285,7 +292,7 @@ def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
         write_report([copy], tmp_path / "out")
 
 
-def test_success_rates_are_on_the_page(few_formats, runs, tmp_path):
+def test_success_rates_are_on_the_page(svg_only, runs, tmp_path):
     copy, path, content, result = copied(runs[0], tmp_path / "copy")
     won = [[[True, False], [True, True]]] * 4 + [[[False, False], [True, True]]]
     path.write_text(json.dumps(content | {"methods": {"maml_trpo": {"parts": {"": result}}}}))

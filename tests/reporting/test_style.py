@@ -34,6 +34,7 @@ from metarl.runs.result import Evaluation
 
 # Linear RGB as seen with deuteranopia and protanopia (Machado, Oliveira and Fernandes 2009,
 # severity 1).
+pytestmark = pytest.mark.all_formats
 VISION = {
     "trichromacy": np.eye(3),
     "deuteranopia": [

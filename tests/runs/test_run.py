@@ -191,7 +191,7 @@ def test_checkpoints_that_have_vanished_do_not_mean_that_none_was_written(stoppe
     assert_same_outcome(stopped, finished)
 
 
-def test_a_cut_off_last_line_breaks_nothing(few_formats, stopped, finished, capsys, tmp_path):
+def test_a_cut_off_last_line_breaks_nothing(stopped, finished, capsys, tmp_path):
     for name in ("metrics.jsonl", "timings.jsonl"):
         with (stopped / name).open("a") as file:
             file.write('{"iteration": 6, "ret')
@@ -203,7 +203,7 @@ def test_a_cut_off_last_line_breaks_nothing(few_formats, stopped, finished, caps
     assert_same_outcome(stopped, finished)
 
 
-def test_a_report_beside_a_training_between_its_two_logs(few_formats, stopped, tmp_path):
+def test_a_report_beside_a_training_between_its_two_logs(stopped, tmp_path):
     keep_lines(stopped / "timings.jsonl", 4)
     assert write_report([stopped], tmp_path / "report")
 
@@ -241,9 +241,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def test_a_second_process_is_refused_and_a_dead_ones_lock_is_free(
-    few_formats, start, tmp_path, capsys
-):
+def test_a_second_process_is_refused_and_a_dead_ones_lock_is_free(start, tmp_path, capsys):
     directory = tmp_path / "long"
     config = tiny(iterations=100_000, num_tasks=2, num_episodes=2)
     training = start(train_quietly, config, directory)

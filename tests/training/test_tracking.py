@@ -25,6 +25,7 @@ from metarl.training.tracker import NullTracker
 from metarl.training.tracking import start_tracker
 from metarl.training.wandb_tracker import wandb_id
 
+pytestmark = pytest.mark.all_formats
 BLOCK = 32768  # W&B's run files are LevelDB logs
 
 

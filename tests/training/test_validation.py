@@ -116,7 +116,7 @@ def test_the_progress_line_and_the_names_in_wandb(tmp_path, capsys):
     assert in_section("validation/return_after") == "validation/return_after"
 
 
-def test_the_learning_curves_show_it_and_the_diagnostics_do_not(few_formats, finished, tmp_path):
+def test_the_learning_curves_show_it_and_the_diagnostics_do_not(finished, tmp_path):
     out = tmp_path / "report"
     write_report([finished.directory], out)
     assert "return after adaptation on validation tasks" in (out / "report.html").read_text()

@@ -176,7 +176,7 @@ def test_the_origin_tells_experiments_apart_by_their_settings(source, warm, tmp_
     assert any("no init_from" in name for name in groups)
 
 
-def test_a_report_shows_it_and_its_commands_repeat_it(few_formats, source, tmp_path):
+def test_a_report_shows_it_and_its_commands_repeat_it(source, tmp_path):
     with contextlib.chdir(tmp_path):
         gone = shutil.copytree(source, "gone")
         run = train(tiny(**OTHER), "run", init_from="gone")

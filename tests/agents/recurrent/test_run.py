@@ -130,7 +130,7 @@ def test_every_protocol_evaluates_it_beside_the_untrained_agent(run, name, proto
         assert np.isfinite(np.array(part["returns"], float)).all()
 
 
-def test_a_report_has_its_curves_evaluations_and_videos(few_formats, run, tmp_path):
+def test_a_report_has_its_curves_evaluations_and_videos(run, tmp_path):
     others = shutil.ignore_patterns("evaluation")
     directory = shutil.copytree(run.directory, tmp_path / "run", ignore=others)
     words = [str(directory), "--steps=2", "--episodes=2"]

@@ -42,7 +42,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, cell):
     assert_same_outcome(tmp_path / "1", tmp_path / "3")
 
 
-def test_it_is_evaluated_shown_and_reported(few_formats, run):
+def test_it_is_evaluated_shown_and_reported(run):
     directory = run.directory
     words = [str(directory), "--episodes=2"]
     few = ["--protocol=few_episode", "--tasks=2", "--trials=2", "--against=random"]

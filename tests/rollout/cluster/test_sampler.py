@@ -18,8 +18,9 @@ pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
 @pytest.fixture
 def on_ray(cluster):
-    """The settings of training on the cluster."""
-    return {"sampler.kind": "ray", "sampler.address": cluster.address, "sampler.max_restarts": 0}
+    """The settings of training on two workers of the cluster."""
+    address = {"sampler.kind": "ray", "sampler.address": cluster.address}
+    return {**address, "sampler.workers": 2, "sampler.max_restarts": 0}
 
 
 def test_a_run_goes_on_with_other_workers(on_ray, tmp_path):
