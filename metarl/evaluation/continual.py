@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,12 @@ from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import complete_result, possible_adaptations
+from metarl.evaluation.evaluate import (
+    arranged,
+    complete_result,
+    possible_adaptations,
+    score,
+)
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -71,7 +77,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
 
     def play_sequences(sequential: bool) -> Evaluation:
         state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
-        returns_by_met, failures = [], []
+        scores, failures = [], []
         for met in range(SEQUENCE_LENGTH + 1):
             if met and not sequential:
                 state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
@@ -81,18 +87,15 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
                 episodes = play(state, met - 1, adaptation_step, task_mask, failures)
                 state = agent.adapt(state, episodes)
                 task_mask = task_mask & episodes.task_mask
-            played = (
-                play(state, index, 0, task_mask, failures, config.deterministic)
+            scores += [
+                score(play(state, index, 0, task_mask, failures, config.deterministic))
                 for index in range(SEQUENCE_LENGTH)
-            )
-            returns_by_met.append([episodes.returns for episodes in played])
-        # (L + 1, L, S, E) -> (S, L, L + 1, E) -> (S * L, L + 1, E)
-        returns = np.transpose(returns_by_met, (2, 1, 0, 3))
+            ]
         return complete_result(
             family,
             rows,
             sequence_length=SEQUENCE_LENGTH,
-            returns=returns.reshape(len(rows), SEQUENCE_LENGTH + 1, -1),
+            **arranged(scores, by_task_and_met),
             x_label="tasks met",
             x=tuple(range(SEQUENCE_LENGTH + 1)),
             failures=tuple(failures),
@@ -104,6 +107,14 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             "from the meta-parameters": play_sequences(sequential=False),
             "sequential": play_sequences(sequential=True),
         }
+
+
+def by_task_and_met(phases: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the arrays of S sequences and E episodes, (S, E), that were played on each of the L
+    tasks after each number of tasks met, as one array, (S * L, L + 1, E)."""
+    num_met, num_episodes = SEQUENCE_LENGTH + 1, phases[0].shape[1]
+    by_met = np.reshape(phases, (num_met, SEQUENCE_LENGTH, -1, num_episodes))  # (L + 1, L, S, E)
+    return by_met.transpose(2, 1, 0, 3).reshape(-1, num_met, num_episodes)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.evaluate import complete_result, possible_adaptations
+from metarl.evaluation.evaluate import (
+    Score,
+    arranged,
+    complete_result,
+    possible_adaptations,
+    score,
+    stack,
+)
 from metarl.evaluation.tasks import chosen_tasks, own_tasks
 from metarl.rollout.failures import Failure
 from metarl.rollout.sampling import Phase, drift_phases, drifting
@@ -53,10 +60,7 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
     keep_freed_memory()
     env = family.make_batch(len(rows) * config.episodes, config.threads)
 
-    def play(
-        tasks: np.ndarray, phases: list[Phase], failures: list[Failure]
-    ) -> Iterator[np.ndarray]:
-        """Yield the returns of each phase, (B, episodes)."""
+    def play(tasks: np.ndarray, phases: list[Phase], failures: list[Failure]) -> Iterator[Score]:
         rollouts = adaptation_rollouts(
             agent,
             env,
@@ -72,13 +76,13 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
             on_support_step=config.on_step,
         )
         for _, episodes in rollouts:
-            yield episodes.returns
+            yield score(episodes)
 
-    def evaluation(returns: list[np.ndarray], failures: list[Failure]) -> Evaluation:
+    def evaluation(scores: list[Score], failures: list[Failure]) -> Evaluation:
         return complete_result(
             family,
             rows,
-            returns=np.stack(returns, axis=1),
+            **arranged(scores, stack),
             x_label="versions before",
             failures=tuple(failures),
             **config.recorded,
@@ -86,11 +90,11 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
 
     failures: list[Failure] = []
     with single_threaded_math():
-        returns = list(play(versions, drift_phases(num_adaptations), failures))
-        results = {"adapting": evaluation(returns, failures)}
-        failures, returns = [], []
+        scores = list(play(versions, drift_phases(num_adaptations), failures))
+        results = {"adapting": evaluation(scores, failures)}
+        failures, scores = [], []
         for version in range(num_adaptations + 1):
             alone: list[Failure] = []
-            returns += play(versions[:, version], drift_phases(0), alone)
+            scores += play(versions[:, version], drift_phases(0), alone)
             failures += [replace(each, adaptation_step=version) for each in alone]
-        return results | {"not adapting": evaluation(returns, failures)}
+        return results | {"not adapting": evaluation(scores, failures)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,9 +22,13 @@ from metarl.evaluation.tasks import (
     is_number_of_tasks,
     split_of,
 )
+from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import EpisodeDiverged, Failure, OnFailure
 from metarl.runs.result import Evaluation
 from metarl.runs.run import Run
+
+Score: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+"""Returns and success of the episodes of a phase, each (B, E); None where success is unknown."""
 
 
 def evaluate(
@@ -97,19 +101,45 @@ def evaluate(
             on_step=on_step,
             on_support_step=on_step,
         )
-        played = [(episodes.returns, episodes.success) for _, episodes in rollouts]
-    returns = np.stack([each for each, _ in played], axis=1)
-    successes = [success for _, success in played if success is not None]
+        scores = [score(episodes) for _, episodes in rollouts]
     return complete_result(
         family,
         rows,
+        **arranged(scores, stack),
         split=split,
-        returns=returns,
         seed=seed,
-        success=np.stack(successes, axis=1) if len(successes) == len(played) else None,
         failures=tuple(failures),
         deterministic=deterministic,
     )
+
+
+def score(episodes: Episodes) -> Score:
+    """Return what is measured of the episodes of a phase, so that the rest can be freed."""
+    return episodes.returns, episodes.success
+
+
+def stack(phases: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the arrays (B, E) of P phases as one, (B, P, E)."""
+    return np.stack(phases, axis=1)
+
+
+def arranged(
+    scores: Sequence[Score], arrange: Callable[[list[np.ndarray]], np.ndarray]
+) -> dict[str, Any]:
+    """Return the fields `returns` and `success` of an evaluation.
+
+    Args:
+        scores: the scores of all phases, in the order in which they were played.
+        arrange: makes one array (B, P, episodes) of an array for each of the phases.
+    """
+    success = None
+    if any(each is not None for _, each in scores):
+        # Some environments report a success where there is one, and nothing elsewhere.
+        known = [
+            np.zeros(returns.shape, bool) if each is None else each for returns, each in scores
+        ]
+        success = arrange(known)
+    return {"returns": arrange([returns for returns, _ in scores]), "success": success}
 
 
 def complete_result(

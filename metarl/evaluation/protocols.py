@@ -22,7 +22,14 @@ from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import continual
 from metarl.evaluation.drift import drift
-from metarl.evaluation.evaluate import complete_result, evaluate, possible_adaptations
+from metarl.evaluation.evaluate import (
+    arranged,
+    complete_result,
+    evaluate,
+    possible_adaptations,
+    score,
+    stack,
+)
 from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
@@ -90,19 +97,18 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     with single_threaded_math():
         state = agent.initial_state(len(repeated))
         experience = play(state, max(config.experience), 0)
-        returns = []
+        scores = []
         x = (0, *config.experience) if possible_adaptations(agent, 1) else (0,)
         for num_episodes in x:
             support = experience.first(num_episodes)
             adapted = agent.adapt(state, support) if num_episodes else state
             task_mask = support.task_mask if num_episodes else None
             # Equal random numbers for each number of episodes: differences are due to experience.
-            query = play(adapted, test_episodes, 1, task_mask, config.deterministic)
-            returns.append(query.returns.reshape(len(rows), -1))
+            scores.append(score(play(adapted, test_episodes, 1, task_mask, config.deterministic)))
     result = complete_result(
         family,
         rows,
-        returns=np.stack(returns, axis=1),
+        **arranged(scores, lambda phases: stack([each.reshape(len(rows), -1) for each in phases])),
         x_label=EXPERIENCE_LABEL,
         x=x,
         failures=tuple(failures),

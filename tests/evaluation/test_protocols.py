@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 import metarl
 from metarl.core.errors import ConfigError, UserError
-from metarl.envs import TabularMDP
+from metarl.envs import PointNav, TabularMDP
+from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import forgetting
-from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.evaluate import arranged, evaluate, stack
 from metarl.evaluation.protocols import (
     PERTURBATIONS,
     PROTOCOLS,
@@ -31,6 +32,47 @@ from tests.evaluation.learner import FAMILY, Learner, expected_returns
 from tests.faulty import FaultyNav
 
 SMALL = EvaluationConfig(tasks=10, episodes=4, steps=1)
+
+
+@dataclass(frozen=True)
+class Succeeding(PointNav):
+    """A family whose episodes succeed if their return is above -2."""
+
+    horizon: int = 6
+
+    def make_batch(self, num_episodes, num_threads=1):
+        return SucceedingBatch(self, num_episodes, num_threads)
+
+
+class SucceedingBatch(PointBatchEnv):
+    def reset(self, tasks, rngs):
+        self.totals, self.success = np.zeros(self.num_episodes), np.ones(self.num_episodes, bool)
+        return super().reset(tasks, rngs)
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        rows = slice(None) if ids is None else ids
+        self.totals[rows] += reward[rows]
+        self.success = self.totals > -2.0
+        return obs, reward, terminated
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_knows_which_episodes_succeeded(protocol):
+    results = PROTOCOLS[protocol](Learner(), Succeeding(), replace(SMALL, steps=2))
+    for part, result in results.items():
+        assert result.success is not None, part
+        assert np.array_equal(result.success, result.returns > -2.0), part
+    successes = np.concatenate([result.success.ravel() for result in results.values()])
+    assert 0.1 < successes.mean() < 0.9
+
+
+def test_where_no_success_is_reported_there_is_none():
+    """An environment may report success only in the phase in which there is one."""
+    returns, success = np.zeros((2, 3)), np.eye(2, 3, dtype=bool)
+    found = arranged([(returns, None), (returns, success)], stack)
+    assert np.array_equal(found["success"], np.stack([0 * success, success], axis=1))
+    assert arranged([(returns, None), (returns, None)], stack)["success"] is None
 
 
 def test_k_step_takes_half_steps_after_the_first():
