@@ -42,16 +42,22 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
     known = any(result.success is not None for result in results.values())
     columns = columns if known else columns[:-1]
     rows = [row[: len(columns)] for row in evaluation_rows(results)]
-    tracker.scalars(mean_returns(f"eval/{file.stem}", results))
+    tracker.scalars(scalars(f"eval/{file.stem}", results))
     tracker.table(f"eval/{file.stem}", columns, rows)
     tracker.image(f"eval/{file.stem} curve", figure)
     tracker.finish()
     return figure
 
 
-def mean_returns(prefix: str, results: Mapping[str, Evaluation]) -> dict[str, float]:
-    """Return the mean return of each method at each x, by `PREFIX/METHOD/return/X`."""
-    return {f"{prefix}/{label}/return/{x}": mean for label, x, mean, *_ in evaluation_rows(results)}
+def scalars(prefix: str, results: Mapping[str, Evaluation]) -> dict[str, float]:
+    """Return the mean return of each method at each x, by `PREFIX/METHOD/return/X`, and its success
+    rate, if it is known, by `PREFIX/METHOD/success/X`."""
+    found = {}
+    for label, x, mean, *_, success in evaluation_rows(results):
+        found[f"{prefix}/{label}/return/{x}"] = mean
+        if success is not None:
+            found[f"{prefix}/{label}/success/{x}"] = success
+    return found
 
 
 def evaluation_rows(results: Mapping[str, Evaluation]) -> list[list]:

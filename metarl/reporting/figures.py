@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.protocols import PERTURBATIONS
@@ -56,33 +58,67 @@ def draw_evaluation(protocol: str, results: Mapping[str, Evaluation], path: Path
 
 
 def adaptation_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
-    """Draw mean return against x, such as adaptations made, with intervals over seeds and tasks.
+    """Draw mean return, and beside it the success rate where it is known, against x, such as
+    adaptations made, with intervals over seeds and tasks.
 
     Args:
         results: of each method, seed by seed, on the same tasks.
     """
-    figure = Figure(figsize=(5, 3.3), layout="constrained")
-    axes = figure.subplots()
-    rows, typical, drawn = [], [], []
-    names = method_texts(results)
-    for number, (name, seeds) in enumerate(results.items()):
-        by_seed = np.stack([seed.mean for seed in seeds])  # (S, P)
-        means, intervals = by_seed.mean(axis=0), pooled_interval(seeds)
-        draw_curve(axes, means, intervals, names[name], method_style(number))
-        typical.append(np.median(by_seed, axis=0))
-        drawn += [means, intervals.ravel()]
-        numbers = zip(seeds[0].x, means, *intervals.T, strict=True)
-        rows += [(name, len(seeds), *each) for each in numbers]
-    note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
+    successes = success_results(results)
+    figure = Figure(figsize=(8.5 if successes else 5, 3.3), layout="constrained")
+    all_axes = figure.subplots(1, 2 if successes else 1, squeeze=False)[0]
+    styles = {name: method_style(number) for number, name in enumerate(results)}
+    rows = draw_curves(all_axes[0], results, styles)
+    by_seed = [np.median([seed.mean for seed in seeds], axis=0) for seeds in results.values()]
+    drawn = np.array([values for _, _, *values in rows.values()], float)
+    note_above(all_axes[0], limit_axis(all_axes[0], np.concatenate(by_seed), drawn.ravel()))
+    all_axes[0].set_ylabel("mean return (band: 95% interval)")
     longest = longest_result(seeds[0] for seeds in results.values())
-    axes.set_xticks(range(len(longest.x)), list(map(str, longest.x)))
-    axes.set_xlabel(longest.x_label)
-    axes.set_ylabel("mean return (band: 95% interval)")
-    style_axes(axes)
-    legend_below(figure, [axes])
-    figure.suptitle(figure_title(longest), fontsize=10)
     caption = f"Mean return against the number of {longest.x_label}. {INTERVAL}"
-    return Drawing(figure, caption, CURVE_COLUMNS, rows)
+    columns = CURVE_COLUMNS
+    if successes:
+        found = draw_curves(all_axes[1], successes, styles)
+        unknown = (None,) * 5
+        rows = {key: (*row, *found.get(key, unknown)[2:]) for key, row in rows.items()}
+        all_axes[1].set_ylim(-0.03, 1.03)
+        all_axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+        all_axes[1].set_ylabel("success rate")
+        caption = caption.replace("Mean return", "Mean return and success rate", 1)
+        columns += ("success", "success low", "success high")
+    for axes in all_axes:
+        axes.set_xticks(range(len(longest.x)), list(map(str, longest.x)))
+        axes.set_xlabel(longest.x_label)
+        style_axes(axes)
+    legend_below(figure, all_axes)
+    figure.suptitle(figure_title(longest), fontsize=10)
+    return Drawing(figure, caption, columns, [(name, *row) for (name, _), row in rows.items()])
+
+
+def success_results(
+    results: Mapping[str, Sequence[Evaluation]],
+) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of success of the methods of which all seeds have one."""
+    found = {name: [seed.successes for seed in seeds] for name, seeds in results.items()}
+    known = {name: [each for each in seeds if each is not None] for name, seeds in found.items()}
+    return {name: seeds for name, seeds in known.items() if len(seeds) == len(results[name])}
+
+
+def draw_curves(
+    axes: Axes, results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle]
+) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """Draw the means of methods against x.
+
+    Returns:
+        By method and x the number of seeds, x, the mean and its interval.
+    """
+    rows, names = {}, method_texts(styles)
+    for name, seeds in results.items():
+        means = np.mean([seed.mean for seed in seeds], axis=0)
+        intervals = pooled_interval(seeds)
+        draw_curve(axes, means, intervals, names[name], styles[name])
+        for x, *values in zip(seeds[0].x, means, *intervals.T, strict=True):
+            rows[name, x] = (len(seeds), x, *values)
+    return rows
 
 
 def longest_result(results: Iterable[Evaluation]) -> Evaluation:

@@ -87,22 +87,26 @@ class Evaluation:
         )
 
     @property
+    def successes(self) -> Evaluation | None:
+        """This evaluation with 1 in place of the return of an episode that succeeded, and 0 of any
+        other, so that its statistics are those of success; None if success is undefined."""
+        if self.success is None:
+            return None
+        counted = np.where(np.isfinite(self.returns), self.success, np.nan)
+        return replace(self, returns=counted, success=None)
+
+    @property
     def success_rate(self) -> np.ndarray | None:
         """Fraction of the episodes that succeeded at each x, mean over tasks, (P,); None if success
         is undefined."""
-        if self.success is None:
-            return None
-        return self.by_distinct_task(self.mean_of_episodes(self.success)).mean(axis=0)
+        found = self.successes
+        return None if found is None else found.mean
 
     @functools.cached_property
     def by_task(self) -> np.ndarray:
         """Mean return of each of the B tasks at each x, (B, P); NaN if all its episodes failed."""
-        return self.mean_of_episodes(self.returns)
-
-    def mean_of_episodes(self, values: np.ndarray) -> np.ndarray:
-        """Return the means of values (B, P, episodes), without failed episodes, (B, P)."""
         counted = np.isfinite(self.returns)
-        sums, counts = np.where(counted, values, 0).sum(axis=2), counted.sum(axis=2)
+        sums, counts = np.where(counted, self.returns, 0).sum(axis=2), counted.sum(axis=2)
         return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
 
     @property
@@ -133,17 +137,13 @@ class Evaluation:
         """Whether the distinct tasks are all tasks of the distribution, none of them by chance."""
         return self.num_distinct == self.num_all_tasks
 
-    def by_distinct_task(self, values: np.ndarray) -> np.ndarray:
-        """Return the means of values of tasks, (B, P), over equal complete tasks, (D, P)."""
-        index = self.distinct_index
-        sums = np.zeros((self.num_distinct, values.shape[1]))
-        np.add.at(sums, index, values[self.complete_tasks])
-        return sums / np.bincount(index)[:, None]
-
     @property
     def scores(self) -> np.ndarray:
         """Mean return of each distinct complete task at each x, (D, P)."""
-        return self.by_distinct_task(self.by_task)
+        index, values = self.distinct_index, self.by_task[self.complete_tasks]
+        sums = np.zeros((self.num_distinct, values.shape[1]))
+        np.add.at(sums, index, values)
+        return sums / np.bincount(index)[:, None]
 
     @property
     def mean(self) -> np.ndarray:
