@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -121,6 +121,19 @@ def success_rate(phases: Sequence[Episodes]) -> float | None:
     are none, or if the environment defines no success."""
     kept = [each.success[each.episode_mask] for each in phases if each.success is not None]
     return mean_or_none(np.concatenate(kept)) if kept else None
+
+
+def with_success(phases: Sequence[Episodes]) -> Sequence[Episodes]:
+    """Return phases with no success where none is reported, if it is in any of them: some
+    environments report a success where there is one, and nothing elsewhere."""
+    if all(each.success is None for each in phases):
+        return phases
+    return [
+        each
+        if each.success is not None
+        else replace(each, success=np.zeros_like(each.episode_mask))
+        for each in phases
+    ]
 
 
 def mean_or_none(values: np.ndarray) -> float | None:

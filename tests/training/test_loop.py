@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,16 @@ def test_sequences_report_the_returns_after_each_task_and_on_the_earlier_ones(tm
     before, after = (0 + 2 + 4) / 3, (1 + 3 + 5) / 3
     assert (found["return_before"], found["return_after"]) == (before, after)
     assert (found["return_revisited"], found["adaptation_gain"]) == ((6 + 7) / 2, after - before)
+
+
+def test_a_phase_without_a_reported_success_has_none():
+    """As where an environment reports a success only when there is one."""
+    sampling = metarl.load_config("point_nav/maml_trpo").sampling
+    before, after = phase_of_return(0), phase_of_return(1)
+    assert "success_after" not in return_metrics(sampling, [before, after])
+    reached = replace(after, success=np.array([[True]]))
+    found = return_metrics(sampling, [before, reached])
+    assert (found["success_before"], found["success_after"]) == (0, 1)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
