@@ -51,10 +51,22 @@ metarl.train(metarl.load_config("point_nav/maml_trpo", **overrides), sys.argv[1]
 """
 
 
-def held():
-    """Resident megabytes, threads, and open files of this process."""
+def held(before=()):
+    """Resident megabytes, threads, and open files of this process. If it has more of the last two
+    than `before`, threads that were told to end have ten seconds for it."""
     gc.collect()
-    time.sleep(0.2)  # a thread that is told to end takes a moment
+    deadline = time.monotonic() + 10
+    time.sleep(0.2)
+    found = measured()
+    while any(x > y for x, y in zip(found[1:], before, strict=False)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+        found = measured()
+    return found
+
+
+def measured():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     threads = len(list(Path("/proc/self/task").iterdir()))
     return pages * PAGE / 1e6, threads, len(os.listdir("/proc/self/fd"))
@@ -108,7 +120,7 @@ def test_batches_of_workers_leave_nothing():
     running = workers()
     play(True)
     play(False)
-    _, *after = held()
+    _, *after = held(before)
     assert all(x <= y for x, y in zip(after, before, strict=True)), "threads and open files"
     assert workers() <= running
 
@@ -128,7 +140,7 @@ def test_evaluations_and_videos_leave_nothing(tmp_path):
     memory, *before = held()
     for _ in range(6):
         work()
-    later, *after = held()
+    later, *after = held(before)
     assert all(x <= y for x, y in zip(after, before, strict=True)), "threads and open files"
     assert later - memory < 4, f"{later - memory:.1f} MB more"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("metarl")]
