@@ -22,7 +22,7 @@ from metarl.evaluation.tasks import (
     is_number_of_tasks,
     split_of,
 )
-from metarl.rollout.episodes import Episodes
+from metarl.rollout.episodes import Episodes, known_success
 from metarl.rollout.failures import EpisodeDiverged, Failure, OnFailure
 from metarl.runs.result import Evaluation
 from metarl.runs.run import Run
@@ -132,14 +132,11 @@ def arranged(
         scores: the scores of all phases, in the order in which they were played.
         arrange: makes one array (B, P, episodes) of an array for each of the phases.
     """
-    success = None
-    if any(each is not None for _, each in scores):
-        # Some environments report a success where there is one, and nothing elsewhere.
-        known = [
-            np.zeros(returns.shape, bool) if each is None else each for returns, each in scores
-        ]
-        success = arrange(known)
-    return {"returns": arrange([returns for returns, _ in scores]), "success": success}
+    success = known_success([each for _, each in scores])
+    return {
+        "returns": arrange([returns for returns, _ in scores]),
+        "success": None if success is None else arrange(success),
+    }
 
 
 def complete_result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -123,17 +123,14 @@ def success_rate(phases: Sequence[Episodes]) -> float | None:
     return mean_or_none(np.concatenate(kept)) if kept else None
 
 
-def with_success(phases: Sequence[Episodes]) -> Sequence[Episodes]:
-    """Return phases with no success where none is reported, if it is in any of them: some
-    environments report a success where there is one, and nothing elsewhere."""
-    if all(each.success is None for each in phases):
-        return phases
-    return [
-        each
-        if each.success is not None
-        else replace(each, success=np.zeros_like(each.episode_mask))
-        for each in phases
-    ]
+def known_success(reported: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
+    """Return the success of phases, each (B, E) bool: none where none is reported, if it is in any
+    phase, since some environments report a success where there is one, and nothing elsewhere. None
+    if no phase has one."""
+    known = [each for each in reported if each is not None]
+    if not known:
+        return None
+    return [np.zeros_like(known[0]) if each is None else each for each in reported]
 
 
 def mean_or_none(values: np.ndarray) -> float | None:

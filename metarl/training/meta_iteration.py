@@ -15,7 +15,7 @@ from metarl.config import Config
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.episodes import Episodes, mean_return, success_rate, with_success
+from metarl.rollout.episodes import Episodes, known_success, mean_return, success_rate
 from metarl.rollout.failures import Failure, failures_of
 from metarl.rollout.sampler import Sampler
 from metarl.rollout.sampling import SamplingConfig
@@ -107,7 +107,9 @@ def return_metrics(sampling: SamplingConfig, phases: Sequence[Episodes]) -> dict
     Of sequences of tasks, these are means over the first and the last phase of every task while it
     is met; `return_revisited` is the mean return on the earlier tasks after the last one.
     """
-    phases = with_success(phases)
+    if (success := known_success([each.success for each in phases])) is not None:
+        pairs = zip(phases, success, strict=True)
+        phases = [replace(each, success=known) for each, known in pairs]
     period, met = sampling.adaptation_steps + 1, len(sampling.phases) - (sampling.sequence - 1)
     groups = {
         "before": phases[:met:period],
