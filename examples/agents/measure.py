@@ -28,6 +28,7 @@ DISTURBED, UNADAPTED = "disturbed", "unadapted"
 MEASUREMENTS = (EXPERIENCE, DISTURBED, "continual")
 """What is measured by default. UNADAPTED is DISTURBED without adaptation, in a row of its own."""
 SETTINGS: dict[str, dict[str, Any]] = {
+    EXPERIENCE: {"experience": (1, 2, 3, 5, 10, 20, 60)},
     DISTURBED: {"steps": 2, "episodes": 5},
     UNADAPTED: {"steps": 0, "episodes": 5},
     "continual": {"steps": 1, "episodes": 5, "tasks": 100},

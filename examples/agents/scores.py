@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,15 @@ def having(part: str, methods: Mapping[str, Any]) -> dict[str, Any]:
         for name, seeds in methods.items()
     }
     return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def common(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stored parts of the seeds of a method up to the last x that all of them have."""
+    num = min(len(part["x"]) for part in parts)
+    return [
+        {**part, "x": part["x"][:num], "returns": [each[:num] for each in part["returns"]]}
+        for part in parts
+    ]
 
 
 def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:

@@ -11,6 +11,7 @@ from examples.agents.measure import EXPERIENCE, NOMINAL, SHOCKS
 from examples.agents.scores import (
     SEQUENCE_TITLES,
     WORST,
+    common,
     evaluation,
     having,
     sequence_scores,
@@ -41,7 +42,10 @@ def experience_table(family: str, methods: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of returns by episodes of experience, the best last return
     first."""
     parts = {
-        name: [evaluation(family, seed[EXPERIENCE]) for seed in seeds.values()]
+        name: [
+            evaluation(family, part)
+            for part in common([seed[EXPERIENCE] for seed in seeds.values()])
+        ]
         for name, seeds in methods.items()
     }
     x = max((seeds[0].x for seeds in parts.values()), key=len)

@@ -38,6 +38,20 @@ def test_the_table_of_experience_has_the_best_method_first_with_the_cost_of_its_
     assert lines[3] == "| random | 1 |  |  | -8.0 | -9.0 (-9.0 to -9.0) |"
 
 
+def test_a_row_ends_where_a_seed_was_not_measured_further():
+    stored = {
+        "rl2": {
+            "0": {"few_episode": part([[-4, -2, -1], [-2, -2, -1]], x=(0, 1, 60))},
+            "1": {"few_episode": part([[-4, -2], [-2, -2]])},
+        },
+        "maml": {"0": {"few_episode": part([[-9, -8, -7], [-9, -8, -7]], x=(0, 1, 60))}},
+    }
+    lines = list(experience_table("point_nav", stored))
+    assert lines[0].endswith("| 0 | 1 | 60 |")
+    assert lines[2] == "| rl2 | 2 |  |  | -3.0 | -2.0 (-2.0 to -2.0) |  |"
+    assert lines[3].startswith("| maml | 1 |  |  | -9.0 | -8.0 | -7.0 (")
+
+
 def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
     seed = {
         "nominal": part([[100.0, 200.0], [100.0, 300.0]]),
