@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -58,6 +58,17 @@ class MicrobatchPool:
         if self._executor is None or len(microbatches) == 1:
             return [function(microbatch) for microbatch in microbatches]
         return list(self._executor.map(function, microbatches))
+
+    def start(self, function: Callable[[], R]) -> Future[R]:
+        """Begin a call in a thread of the pool, beside the caller; with one thread, make it now."""
+        if self._executor is not None:
+            return self._executor.submit(function)
+        made: Future[R] = Future()
+        try:
+            made.set_result(function())
+        except Exception as error:  # which the caller gets with the result
+            made.set_exception(error)
+        return made
 
 
 @contextlib.contextmanager

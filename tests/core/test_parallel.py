@@ -1,5 +1,8 @@
 """metarl.core.parallel: the threads that work on microbatches of tasks."""
 
+import threading
+
+import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -24,6 +27,23 @@ def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
 
 def test_results_come_in_the_order_of_the_microbatches():
     assert MicrobatchPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_call_that_was_started_ends_with_its_result_or_its_error(threads):
+    pool = MicrobatchPool(threads)
+    assert pool.start(lambda: 7).result() == 7
+    failing = pool.start(lambda: 1 // 0)
+    assert pool.map(abs, [-1, 2]) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+
+
+def test_a_call_goes_on_beside_the_caller():
+    waiting = threading.Event()
+    started = MicrobatchPool(2).start(lambda: waiting.wait(60))
+    waiting.set()
+    assert started.result()
 
 
 def test_matrix_products_of_numpy_and_torch_take_one_thread():

@@ -26,6 +26,7 @@ from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials, join_episodes
 from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
+from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flatten
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
@@ -75,7 +76,8 @@ class TrialAgent:
         self._returns = None if encoder.reward is None else Moments.empty(1)
         self._num_updates = 0
         self.network = network
-        self._learner = Learner(network, update, setup.device, setup.num_threads)
+        self._pool = MicrobatchPool(setup.num_threads)
+        self._learner = Learner(network, update, setup.device, self._pool)
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> TrialState:
         """Return the states before the first episode of a trial: an empty memory."""

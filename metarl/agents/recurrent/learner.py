@@ -83,10 +83,13 @@ class Learner:
     """Makes the batch of an iteration, and takes the gradient steps of PPO."""
 
     def __init__(
-        self, network: SequenceNetwork, config: PPOConfig, device: torch.device, num_threads: int
+        self,
+        network: SequenceNetwork,
+        config: PPOConfig,
+        device: torch.device,
+        pool: MicrobatchPool,
     ) -> None:
-        self._network, self._config, self._device = network, config, device
-        self._pool = MicrobatchPool(num_threads if device.type == "cpu" else 1)
+        self._network, self._config, self._device, self._pool = network, config, device, pool
 
     def batch(
         self, params: Params, trials: Trials, inputs: np.ndarray, after: np.ndarray, scale: float

@@ -7,6 +7,7 @@ variable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from functools import partial
 
 import numpy as np
@@ -74,7 +75,7 @@ class VariBADAgent(TrialAgent):
         self._model_adam = VectorAdam(flatten(self.model_params), model.lr)
         self._model = Model(belief_encoder, decoders, model, setup.device, setup.num_threads)
         self._buffer = TrialBuffer(model.buffer)
-        self._pool = MicrobatchPool(setup.num_threads)
+        self._beside = self._pool if setup.device.type == "cpu" else MicrobatchPool(1)
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
         """Keep the trials of an iteration for the model of the tasks."""
@@ -137,27 +138,34 @@ class VariBADAgent(TrialAgent):
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
         """Update encoder and decoders by trials of the buffer, and the policy by PPO on the
-        rollouts, whose beliefs are those that it acted by.
+        rollouts, whose beliefs are those that it acted by. Neither needs the other's result, so
+        with several threads they go on side by side.
 
         Raises:
             NotFinite: as `TrialAgent.update`, also for the model. The agent is then unchanged.
         """
-        before = self._model_adam.state_dict()
-        try:
-            if not len(self._buffer):
-                raise NotFinite("the mean return of no trials")
-            with timer("model"):
-                params, found = self._model.learn(
+        if not len(self._buffer):
+            raise NotFinite("the mean return of no trials")
+        before = self.state_dict()
+        with timer("model"):
+            minibatches = self._model.draw(self._buffer, rng)
+            learned = self._beside.start(
+                partial(
+                    self._model.learn,
                     self.model_params,
                     self._model_adam,
-                    self._buffer,
+                    minibatches,
                     self.encoder,
                     self._num_updates,
-                    rng,
                 )
+            )
+        try:
             metrics = super().update(rollouts, rng, timer)
+            with timer("model"):  # as far as it takes longer than the policy
+                params, found = learned.result()
         except NotFinite:
-            self._model_adam.load_state_dict(before)
+            wait([learned])
+            self.load_state_dict(before)
             raise
         self.model_params = params
         return metrics | found

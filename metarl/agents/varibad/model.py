@@ -8,7 +8,8 @@ of steps of the longest trial, d the size of the latent variable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -71,6 +72,24 @@ def belief_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     return 0.5 * (ratio + distance - 1 - log_var + log_var_before).sum(-1)
 
 
+@dataclass(frozen=True)
+class Minibatch:
+    """Trials of a gradient step, and what is drawn at random of them.
+
+    Attributes:
+        trials: m trials.
+        bounds: the steps of each at which the bound is taken, (m, S).
+        decoded: the steps of each that a sample of the belief must predict, (m, number); None for
+            all.
+        noise: standard normal, (m, S, d).
+    """
+
+    trials: Trials
+    bounds: np.ndarray
+    decoded: np.ndarray | None
+    noise: np.ndarray
+
+
 class Model:
     """Takes gradient steps on the parameters of encoder and decoders."""
 
@@ -86,24 +105,42 @@ class Model:
         self._device = device
         self._pool = MicrobatchPool(num_threads if device.type == "cpu" else 1)
 
+    def draw(self, buffer: TrialBuffer, rng: np.random.Generator) -> list[Minibatch]:
+        """Draw what the gradient steps of an iteration need, from the trials of a buffer."""
+        return [
+            self._draw(buffer.sample(rng, self._config.trials), rng)
+            for _ in range(self._config.updates)
+        ]
+
+    def _draw(self, trials: Trials, rng: np.random.Generator) -> Minibatch:
+        lengths = trials.mask.sum(axis=1)  # (m,)
+
+        def drawn(number: int) -> np.ndarray:
+            """Steps of each trial that took place, (m, number)."""
+            return (rng.random((len(lengths), number)) * lengths[:, None]).astype(int)
+
+        config = self._config
+        bounds = drawn(config.bounds) if config.bounds else np.indices(trials.mask.shape)[1]
+        decoded = drawn(config.decoded) if config.decoded else None
+        noise = rng.standard_normal((*bounds.shape, self._encoder.latent), dtype=np.float32)
+        return Minibatch(trials, bounds, decoded, noise)
+
     def learn(
         self,
         params: Params,
         adam: VectorAdam,
-        buffer: TrialBuffer,
+        minibatches: Sequence[Minibatch],
         inputs: InputEncoder,
         num_updates: int,
-        rng: np.random.Generator,
     ) -> tuple[Params, Metrics]:
         """Return the parameters after the gradient steps of an iteration, and diagnostics.
 
         Args:
             params: the parameters.
             adam: the optimiser, whose state changes.
-            buffer: the trials.
+            minibatches: of each gradient step.
             inputs: makes the inputs of the encoder.
             num_updates: number of iterations before this one, for an annealed step size.
-            rng: draws trials, steps and samples of the latent variable.
 
         Raises:
             NotFinite: if the gradient is not finite.
@@ -111,9 +148,8 @@ class Model:
         config, vector = self._config, flatten(params)
         found, norms = [], []
         lr = config.lr * remaining(num_updates, config.lr_anneal)
-        for _ in range(config.updates):
-            trials = buffer.sample(rng, config.trials)
-            terms, gradient = self._gradient(unflatten(vector, params), trials, inputs, rng)
+        for minibatch in minibatches:
+            terms, gradient = self._gradient(unflatten(vector, params), minibatch, inputs)
             gradient, norm = clipped(gradient, config.max_gradient_norm)
             vector = adam.step(vector, gradient, lr)
             found.append(terms)
@@ -124,7 +160,7 @@ class Model:
         return unflatten(vector, params), dict(zip(names, means, strict=True))
 
     def _gradient(
-        self, params: Params, trials: Trials, inputs: InputEncoder, rng: np.random.Generator
+        self, params: Params, minibatch: Minibatch, inputs: InputEncoder
     ) -> tuple[Tensor, Tensor]:
         """Return the terms of the loss per step of a trial, as `_loss`, and its gradient, (P,)."""
         dtype = next(iter(params.values())).dtype
@@ -132,20 +168,14 @@ class Model:
         def tensor(array: np.ndarray) -> Tensor:
             return upload(array, self._device, dtype, copy=True)
 
+        trials, at = minibatch.trials, minibatch.bounds
         encoded, _ = encode_trials(inputs, trials)
         x, steps = tensor(encoded), self.steps(trials, inputs, tensor)
+        if minibatch.decoded is not None:
+            steps = steps.at(tensor_of(minibatch.decoded, self._device))
         lengths = trials.mask.sum(axis=1)  # (m,)
-
-        def drawn(number: int) -> np.ndarray:
-            """Steps of each trial that took place, (m, number)."""
-            return (rng.random((len(lengths), number)) * lengths[:, None]).astype(int)
-
-        config = self._config
-        at = drawn(config.bounds) if config.bounds else np.indices(x.shape[:2])[1]
-        if config.decoded:
-            steps = steps.at(tensor_of(drawn(config.decoded), self._device))
         chosen, used = tensor_of(at, self._device), tensor(at < lengths[:, None])
-        noise = tensor(rng.standard_normal((*at.shape, self._encoder.latent), dtype=np.float32))
+        noise = tensor(minibatch.noise)
         number = float(lengths.sum())
 
         def work(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -117,9 +117,11 @@ def test_an_agent_of_a_checkpoint_and_the_log_learns_the_same_bits(config):
     assert not all(torch.equal(found[0][n], found[2][n]) for n in found[0] if n.startswith("model"))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("where", ["model", "policy"])
-def test_a_number_that_is_not_finite_leaves_the_agent_as_it_was(config, where):
-    agent, _ = learn(config, config.make_agent())
+def test_a_number_that_is_not_finite_leaves_the_agent_as_it_was(config, where, threads):
+    """Also where the other of the two has already been updated."""
+    agent, _ = learn(config, config.replace(threads=threads).make_agent())
     rollouts = play(config, agent)
     broken = agent.state_dict()
     name = "model.belief.bias" if where == "model" else "params.policy.bias1"
@@ -129,6 +131,14 @@ def test_a_number_that_is_not_finite_leaves_the_agent_as_it_was(config, where):
         agent.update(rollouts, np.random.default_rng(0), Timer())
     for key, value in agent.state_dict().items():
         assert np.array_equal(value, broken[key], equal_nan=True), key
+
+
+def test_threads_do_not_change_the_agent(config):
+    """Model and policy are updated side by side where there are several."""
+    one, two = (learn(config, config.replace(threads=n).make_agent()) for n in (1, 2))
+    assert one[1] == two[1]
+    for key, value in one[0].state_dict().items():
+        assert np.array_equal(value, two[0].state_dict()[key]), key
 
 
 def test_trials_with_a_failed_episode_are_not_kept(config):

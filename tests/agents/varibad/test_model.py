@@ -140,11 +140,13 @@ def test_the_derivatives_are_those_of_differences(bounds, decoded):
         name: torch.from_numpy(value + 0.1 * rng.standard_normal(value.shape))
         for name, value in arrays.items()
     }
-    trials = join_episodes(trials_of(family))
+    buffer = TrialBuffer(3)
+    buffer.add(1, trials_of(family))
+    minibatch = model.draw(buffer, np.random.default_rng(2))[0]
     inputs = InputEncoder(5, None, None)
 
     def found(vector):
-        return model._gradient(unflatten(vector, params), trials, inputs, np.random.default_rng(2))
+        return model._gradient(unflatten(vector, params), minibatch, inputs)
 
     vector = flatten(params)
     _, gradient = found(vector)
@@ -204,7 +206,9 @@ def test_any_number_of_threads_gives_the_same_bits():
         buffer.add(1, trials_of(family, 16))
         adam = VectorAdam(flatten(params), 1e-3)
         inputs = InputEncoder(5, None, None)
-        found.append(model.learn(params, adam, buffer, inputs, 0, np.random.default_rng(0)))
+        found.append(
+            model.learn(params, adam, model.draw(buffer, np.random.default_rng(0)), inputs, 0)
+        )
     (one, metrics), (two, others) = found
     assert metrics == others
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -235,7 +239,7 @@ def test_the_belief_on_a_gridworld_is_close_to_bayes():
     buffer, inputs = TrialBuffer(2000), InputEncoder(5, None, None)
     buffer.add(1, trials_of(family, 2000, 1))
     adam = VectorAdam(flatten(params), 5e-3)
-    params, _ = model.learn(params, adam, buffer, inputs, 0, np.random.default_rng(0))
+    params, _ = model.learn(params, adam, model.draw(buffer, np.random.default_rng(0)), inputs, 0)
 
     trials = join_episodes(trials_of(family, 200, 1, seed=1))
     mean, log_var = encoder(params, torch.from_numpy(encode_trials(inputs, trials)[0]))
