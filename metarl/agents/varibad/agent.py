@@ -75,6 +75,7 @@ class VariBADAgent(TrialAgent):
         self._model_adam = VectorAdam(flatten(self.model_params), model.lr)
         self._model = Model(belief_encoder, decoders, model, setup.device, setup.num_threads)
         self._buffer = TrialBuffer(model.buffer)
+        # The thread of the model; on a GPU, model and policy take turns.
         self._beside = self._pool if setup.device.type == "cpu" else MicrobatchPool(1)
 
     def record(self, iteration: int, phases: Sequence[Episodes]) -> int:
