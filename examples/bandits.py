@@ -3,7 +3,10 @@
     python -m examples.bandits RUN [RUN ...] --tasks 10000
 
 prints the mean return of each run, that of UCB1 on the same bandits, and the difference with its
-95% interval over bandits; in the last line the interval is over runs (seeds) and bandits.
+95% interval over bandits; in the last line the interval is over runs (seeds) and bandits. With
+`--first 30`, it prints the differences of the expected returns in the first 30 pulls and in the
+later ones too, of one episode on each bandit: whether an agent searches worse, or ends at a worse
+arm.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from metarl.core.parallel import available_cores
+from metarl.agents import MetaAgent
+from metarl.core.parallel import available_cores, single_threaded_math
+from metarl.core.rng import Purpose
 from metarl.core.statistics import mean_interval
+from metarl.core.timer import Timer
 from metarl.envs import Bandit
-from metarl.envs.references.bandit_policies import returns_on, ucb1
+from metarl.envs.references.bandit_policies import played_on, returns_on, ucb1
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
+from metarl.rollout.collect import collect, episode_rngs
 from metarl.runs.run import Run
 
 
@@ -32,18 +39,25 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--checkpoint", default="latest", help="latest, average or a number")
     parser.add_argument("--deterministic", action="store_true", help="take the likeliest arms")
+    parser.add_argument("--first", type=int, help="number of pulls to be looked at apart")
     args = parser.parse_args()
-    first = Run.open(args.runs[0]).config.env
+    families: list[Bandit] = []
     for folder in args.runs:
-        family = Run.open(folder).config.env
-        if not isinstance(family, Bandit):
-            parser.error(f"{folder}: expected a run of bandit, got one of {family.name}")
-        if family != first:
-            parser.error(f"{folder}: expected the bandits of {args.runs[0]}, got {family}")
+        found = Run.open(folder).config.env
+        if not isinstance(found, Bandit):
+            parser.error(f"{folder}: expected a run of bandit, got one of {found.name}")
+        families.append(found)
+        if found != families[0]:
+            parser.error(f"{folder}: expected the bandits of {args.runs[0]}, got {found}")
+    family = families[0]
+    if args.first is not None and not 0 < args.first < family.horizon:
+        parser.error(f"--first: expected from 1 to {family.horizon - 1}, got {args.first}")
+    names, agents = [folder.name for folder in args.runs], []
     returns = []  # of each run, by bandit
     for folder in args.runs:
+        agents.append(load(folder, checkpoint=args.checkpoint))
         result = evaluate(
-            load(folder, checkpoint=args.checkpoint),
+            agents[-1],
             family,
             split=args.split,
             tasks=args.tasks,
@@ -54,7 +68,11 @@ def main() -> None:
         )
         returns.append(result.by_task[:, 0])
     reference = ucb1_returns(family, result.tasks, args.episodes)
-    print("\n".join(table([folder.name for folder in args.runs], returns, reference)))
+    print("\n".join(table(names, returns, reference)))
+    if args.first:
+        tasks = result.tasks
+        arms = [arms_of(agent, family, tasks, args.deterministic) for agent in agents]
+        print("\n" + "\n".join(parts_table(names, arms, family, tasks, args.first)))
 
 
 def ucb1_returns(family: Bandit, tasks: np.ndarray, num_episodes: int) -> np.ndarray:
@@ -86,6 +104,42 @@ def table(
             f"| {name} | {each.mean():.2f} | {reference.mean():.2f} | "
             f"{(each - reference).mean():+.2f} ({low:+.2f} to {high:+.2f}) |"
         )
+
+
+def arms_of(agent: MetaAgent, family: Bandit, tasks: np.ndarray, deterministic: bool) -> np.ndarray:
+    """Return the arms that an agent pulls in one episode on each of B bandits, (B, horizon)."""
+    actor = agent.actor(agent.initial_state(len(tasks)), deterministic=deterministic)
+    rngs = episode_rngs(0, Purpose.EVALUATION_EPISODES, len(tasks), 1)
+    with single_threaded_math():
+        episodes = collect(family.make_batch(len(tasks)), actor, tasks, rngs, Timer())
+    return episodes.action[:, 0, :, 0].astype(int)
+
+
+def parts_table(
+    names: Sequence[str],
+    arms: Sequence[np.ndarray],
+    family: Bandit,
+    tasks: np.ndarray,
+    first: int,
+) -> Iterator[str]:
+    """Yield the lines of a Markdown table: the differences from UCB1 of the expected returns in the
+    first pulls and in the later ones, and the number of arms that were tried.
+
+    Args:
+        names: of the runs.
+        arms: those that each run pulled, (B, horizon).
+        family: the bandits.
+        tasks: (B, K).
+        first: number of the first pulls.
+    """
+    reference, _ = played_on(family, ucb1, tasks, np.random.default_rng(0))
+    expected = [np.take_along_axis(tasks, each, axis=1) for each in (*arms, reference)]
+    yield f"| run | pulls 1 to {first} | later | arms tried |"
+    yield "|---|---|---|---|"
+    for name, each, value in zip((*names, "UCB1"), (*arms, reference), expected, strict=True):
+        lead = (value - expected[-1]).mean(axis=0)
+        tried = np.mean([len(np.unique(row)) for row in each])
+        yield f"| {name} | {lead[:first].sum():+.2f} | {lead[first:].sum():+.2f} | {tried:.1f} |"
 
 
 if __name__ == "__main__":

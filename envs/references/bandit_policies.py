@@ -69,13 +69,24 @@ def returns_on(
     family: Bandit, rule: Rule, tasks: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the undiscounted returns, (n,), of one episode on each task, (n, K)."""
+    return played_on(family, rule, tasks, rng)[1].sum(axis=1)
+
+
+def played_on(
+    family: Bandit, rule: Rule, tasks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the arms, integers, and the rewards of all pulls of one episode on each task, (n, K):
+    (n, horizon) each."""
     num_tasks, env = len(tasks), family.make_batch(len(tasks))
     env.reset(tasks, rng.spawn(num_tasks))
     successes, failures = np.zeros((2, num_tasks, family.num_arms))
     everyone = np.arange(num_tasks)
+    pulled, rewards = [], []
     for _ in range(family.horizon):
         arms = rule(successes, failures, rng)
         _, reward, _ = env.step(arms[:, None])
         successes[everyone, arms] += reward
         failures[everyone, arms] += 1 - reward
-    return successes.sum(axis=1)
+        pulled.append(arms)
+        rewards.append(reward)
+    return np.stack(pulled, axis=1), np.stack(rewards, axis=1)

@@ -26,6 +26,20 @@ def test_ucb1_plays_the_given_bandits():
     np.testing.assert_array_equal(found, [8, 10])
 
 
+def test_the_parts_of_the_difference_are_expected_returns():
+    """Of arms that pay always or never, UCB1 pulls the first, then the second until the end."""
+    tasks, family = np.array([[0.0, 1.0]]), Bandit(horizon=4, num_arms=2)
+    arms = [np.array([[1, 1, 1, 1]]), np.array([[0, 0, 0, 1]])]
+    lines = list(bandits.parts_table(["best", "late"], arms, family, tasks, 2))
+    assert lines == [
+        "| run | pulls 1 to 2 | later | arms tried |",
+        "|---|---|---|---|",
+        "| best | +1.00 | +0.00 | 1.0 |",
+        "| late | -1.00 | -1.00 | 2.0 |",
+        "| UCB1 | +0.00 | +0.00 | 2.0 |",
+    ]
+
+
 def test_a_run_is_compared_on_its_test_bandits(tmp_path, capsys, monkeypatch):
     values = {"env": {"family": "bandit", "horizon": 3}, "agent": AGENT}
     overrides = {"num_tasks": 3, "num_episodes": 2, "iterations": 1, "tracking.trackers": "none"}
@@ -35,8 +49,11 @@ def test_a_run_is_compared_on_its_test_bandits(tmp_path, capsys, monkeypatch):
     bandits.main()
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("| a | ")
-    monkeypatch.setattr("sys.argv", [*arguments, "--checkpoint", "average"])
+    monkeypatch.setattr("sys.argv", [*arguments, "--checkpoint", "average", "--first", "2"])
     bandits.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("| a | ")
+    assert lines[-1].startswith("| UCB1 | +0.00 | +0.00 | ")
 
 
 def test_runs_of_different_bandits_are_refused(tmp_path, capsys, monkeypatch):
