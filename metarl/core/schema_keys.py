@@ -6,10 +6,12 @@ import ast
 import dataclasses
 import functools
 import inspect
-import textwrap
+import itertools
+import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass, replace
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
@@ -79,14 +81,14 @@ def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
 
 def _fields(cls: type) -> Iterator[tuple[str, Any, Sequence[Any], Any, str]]:
     """Yield name, type, metadata, default (or MISSING) and docstring of a class's fields."""
+    docs = field_docs(cls)
     if issubclass(cls, BaseModel):
         for name, field in cls.model_fields.items():
             default = field.get_default(call_default_factory=True)
             default = MISSING if field.is_required() else default
-            doc = " ".join((field.description or "").split())
-            yield name, field.annotation, field.metadata, default, doc
+            yield name, field.annotation, field.metadata, default, docs.get(name, "")
     else:
-        hints, docs = typing.get_type_hints(cls), field_docs(cls)
+        hints = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             yield field.name, hints[field.name], (), default_of(field), docs.get(field.name, "")
 
@@ -127,14 +129,14 @@ def is_required(field: dataclasses.Field) -> bool:
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the docstrings below the fields of a dataclass and its base classes, by field."""
+    """Return the docstrings below the fields of a section or dataclass and of its base classes, by
+    field. A class without source code, as one from an interactive session, has none."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not is_dataclass(base):
+        if base is BaseModel or not (is_dataclass(base) or issubclass(base, BaseModel)):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for statement, following in zip(body.body, body.body[1:], strict=False):
+        body = _classes(sys.modules.get(base.__module__)).get(base.__qualname__, [])
+        for statement, following in itertools.pairwise(body):
             if (
                 isinstance(statement, ast.AnnAssign)
                 and isinstance(statement.target, ast.Name)
@@ -143,6 +145,33 @@ def field_docs(cls: type) -> dict[str, str]:
             ):
                 docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
+
+
+@functools.cache
+def _classes(module: ModuleType | None) -> dict[str, list[ast.stmt]]:
+    """Return the statements of the classes of a module, by qualified name.
+
+    A module is parsed once, when a help text is asked for. (`use_attribute_docstrings` of pydantic
+    searches the stack for the source of every section as it is made: 0.2 s of an import.)
+    """
+    try:
+        source = inspect.getsource(module) if module else ""
+    except (OSError, TypeError):  # typed in, or not of Python
+        return {}
+    return dict(_classes_in(ast.parse(source), ""))
+
+
+def _classes_in(node: ast.AST, prefix: str) -> Iterator[tuple[str, list[ast.stmt]]]:
+    """Yield the qualified names and the statements of the classes in a node; `prefix` begins each
+    name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield prefix + child.name, child.body
+            yield from _classes_in(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.FunctionDef):
+            yield from _classes_in(child, f"{prefix}{child.name}.<locals>.")
+        elif isinstance(child, ast.stmt):
+            yield from _classes_in(child, prefix)
 
 
 def bounds(metadata: Sequence[Any]) -> str:

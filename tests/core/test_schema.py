@@ -226,6 +226,27 @@ class Ranges:
             raise ValueError(f"width: expected an even number, got {self.width}")
 
 
+def test_docstrings_are_found_in_base_classes_and_in_local_ones():
+    class Frame(Square):
+        side: float = 3.0
+        """The length of the frame's edge."""
+        width: float = 0.1
+        """Its width."""
+
+    docs = {key.path: key.doc for key in keys(Frame)}
+    assert docs["side"] == "The length of the frame's edge."
+    assert docs["width"] == "Its width."
+    assert docs["shape"] == "Which shape."
+
+
+def test_without_source_code_there_are_no_docstrings():
+    names: dict[str, Any] = {"__name__": "typed_in", "Section": Section}
+    code = 'class Typed(Section):\n    size: int = 1\n    """Its size."""'
+    exec(code, names)  # noqa: S102 (as an interactive session does)
+    (key,) = keys(names["Typed"])
+    assert (key.path, key.doc) == ("size", "")
+
+
 def test_a_dataclass_is_built_from_checked_values():
     assert build(Ranges, {}) == Ranges()
     assert build(Ranges, {"width": 4}) == Ranges(width=4)
