@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ class MicrobatchPool:
         """Start the pool; with one thread, microbatches are processed in the calling thread."""
         # Otherwise the first matrix products of a new thread use two threads of torch, which
         # changes the rounding.
-        single = {"initializer": torch.set_num_threads, "initargs": (1,)}
+        single = {"initializer": set_torch_threads, "initargs": (1,)}
         self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
 
     def map(self, function: Callable[[T], R], microbatches: Sequence[T]) -> list[R]:
@@ -79,13 +78,25 @@ def single_threaded_math() -> Iterator[None]:
     The rounding of NumPy's larger products depends on the number of threads, that is of cores. The
     idle threads of torch, which wait in a busy loop, would also slow down the physics.
     """
-    previous = torch.get_num_threads()
-    torch.set_num_threads(1)
+    previous = set_torch_threads(1)
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
-        torch.set_num_threads(previous)
+        set_torch_threads(previous)
+
+
+def set_torch_threads(number: int) -> int:
+    """Set the number of threads inside an operation of torch, and return the number before.
+
+    Torch is not imported for it, which takes seconds: a process that only plays episodes does
+    without.
+    """
+    if (torch := sys.modules.get("torch")) is None:
+        return number
+    previous: int = torch.get_num_threads()
+    torch.set_num_threads(number)
+    return previous
 
 
 def keep_freed_memory() -> None:

@@ -6,8 +6,10 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # workers of a cluster, which play episodes, start without torch
+    import torch
 
 
 class Timer:
@@ -28,6 +30,8 @@ class Timer:
         start = time.perf_counter()
         yield
         if self._gpu is not None:
+            import torch
+
             torch.cuda.synchronize(self._gpu)
         self.seconds[section] += time.perf_counter() - start
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # workers of a cluster, which play episodes, start without torch
+    from torch import Tensor
 
 OnFailure: TypeAlias = Literal["stop", "skip_update", "drop_episode"]
 """The reaction to a number that is not finite: see `metarl.config.Config.on_failure`."""
@@ -142,7 +143,7 @@ def check_finite(what: str, total: Tensor, parts: Sequence[Tensor], sizes: Seque
         NotFinite: if the sum is not finite; names the tasks of the microbatches whose summands are
             not finite.
     """
-    if bool(torch.isfinite(total).all()):
+    if bool(total.isfinite().all()):
         return
     starts = np.cumsum([0, *sizes[:-1]])
     raise NotFinite(
@@ -150,7 +151,7 @@ def check_finite(what: str, total: Tensor, parts: Sequence[Tensor], sizes: Seque
         [
             int(task)
             for part, start, size in zip(parts, starts, sizes, strict=True)
-            if not bool(torch.isfinite(part).all())
+            if not bool(part.isfinite().all())
             for task in range(start, start + size)
         ],
     )

@@ -23,7 +23,7 @@ def test_the_seconds_of_a_section_add_up_until_the_restart(monkeypatch):
 @pytest.mark.parametrize("name", ["cuda:1", "cpu", None])
 def test_a_section_ends_when_its_own_gpu_is_done(name, monkeypatch):
     waited = []
-    monkeypatch.setattr(module.torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     device = name and torch.device(name)
     with Timer(device)("policy gradient"):
         pass

@@ -4,6 +4,8 @@ and so are its failures."""
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.rollout.failures import EpisodeDiverged
 from metarl.rollout.sampler import EpisodeStreams
-from metarl.rollout.shards import bounds, plays_rows
+from metarl.rollout.shards import Shard, bounds, play_shard, plays_rows
 from tests.faulty import FaultyNav
 from tests.rollout.sharded import Sharded
 
@@ -107,6 +109,29 @@ def test_actors_are_small_enough_to_travel():
     size = len(pickle.dumps(agent.actor(agent.initial_state(2))))
     acting = sum(value.numel() for value in agent._acting_params().values())
     assert size < 4.5 * acting + 100_000
+
+
+def test_a_worker_of_gradient_agents_does_without_torch(tmp_path):
+    """Which takes it seconds to import, and most of its memory."""
+    config = make_config({}, "mine", {**SIZES, **KINDS["maml"]})
+    agent, tasks = config.make_agent(), config.env.tasks("train", NUM_TASKS)
+    streams = EpisodeStreams(1, Purpose.TRAIN_EPISODES, NUM_EPISODES)
+    shard = Shard(0, NUM_TASKS, tasks, np.ones(NUM_TASKS, bool), streams, False)
+    actor = agent.actor(agent.initial_state(NUM_TASKS))
+    sent, played = tmp_path / "sent", tmp_path / "played"
+    sent.write_bytes(pickle.dumps((config.env, actor, shard)))
+    program = f"""
+import pathlib, pickle, sys
+sys.modules["torch"] = None  # its import is an error
+from metarl.rollout.cluster.worker import RolloutWorker, Surroundings
+family, actor, shard = pickle.loads(pathlib.Path({str(sent)!r}).read_bytes())
+result = RolloutWorker(family, 1, Surroundings.here()).play(actor, shard)
+pathlib.Path({str(played)!r}).write_bytes(pickle.dumps(result.episodes))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    env = config.env.make_batch(shard.num_episodes)
+    here = play_shard(env, agent.actor(agent.initial_state(NUM_TASKS)), shard).episodes
+    assert_same_episodes(pickle.loads(played.read_bytes()), here)  # noqa: S301 (our own file)
 
 
 @pytest.mark.parametrize("fault", ["reward", "first observation", "observation", "state"])
