@@ -66,6 +66,13 @@ def few_formats(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def svg_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are SVG files: for tests in which their files do not matter, in any module."""
+    for module in ("report", "style"):
+        monkeypatch.setattr(f"metarl.reporting.{module}.FORMATS", ("svg",))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser. Not of the session: as long as it is there, nothing else can use asyncio."""

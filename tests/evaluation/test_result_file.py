@@ -107,7 +107,7 @@ def test_a_name_from_an_untrusted_file_leads_nowhere_else():
     assert "/" not in stem_of_content(content)
 
 
-def test_no_evaluation_overwrites_another_and_a_report_shows_all(run, tmp_path):
+def test_no_evaluation_overwrites_another_and_a_report_shows_all(svg_only, run, tmp_path):
     measured = [
         {},
         {"checkpoint": "1"},
@@ -186,7 +186,7 @@ def test_a_baseline_that_is_given_twice_is_refused(run, twice):
         evaluate_run(run, **LITTLE, against=[each.format(run=run) for each in twice])
 
 
-def test_a_method_called_random_is_no_baseline(run, tmp_path):
+def test_a_method_called_random_is_no_baseline(svg_only, run, tmp_path):
     """The untrained agent has its own row beside runs of this method."""
     named = train_into(tmp_path / "random", method="random", seed=1)
     results, _ = evaluate_run(named, **LITTLE, against=["random"])

@@ -63,12 +63,6 @@ def runs(tmp_path_factory):
     return made
 
 
-@pytest.fixture
-def svg_only(monkeypatch):
-    """For tests in which the files of a report do not matter."""
-    monkeypatch.setattr("metarl.reporting.report.FORMATS", ("svg",))
-
-
 @pytest.fixture(scope="module")
 def files(runs):
     return write_report(runs)
@@ -284,7 +278,7 @@ def copied(run, copy):
     return copy, path, content, result
 
 
-def test_numbers_that_cannot_be_drawn_are_refused(runs, tmp_path):
+def test_numbers_that_cannot_be_drawn_are_refused(svg_only, runs, tmp_path):
     copy, path, content, result = copied(runs[0], tmp_path / "copy")
     result["tasks"] = [[5e-324, 1e17]] * 5
     path.write_text(json.dumps(content))
@@ -347,7 +341,7 @@ def troubled(tmp_path_factory):
     return run
 
 
-def test_a_page_says_what_went_wrong(troubled):
+def test_a_page_says_what_went_wrong(svg_only, troubled):
     files = write_report([troubled.directory])
     page = files[0].read_text()
     events, lines = troubled.failures(), troubled.metrics()
