@@ -207,25 +207,6 @@ def test_keys_are_those_of_the_choice():
     assert square["drawn.filled"].doc == "Whether it is drawn solid."
 
 
-# --- dataclasses, such as task families ---
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Mappings, whose keys are the author's."""
-
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Lowest and highest value by name."""
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    """Anything by name."""
-    width: int = 2
-    """Has to be even."""
-
-    def __post_init__(self) -> None:
-        if self.width % 2:
-            raise ValueError(f"width: expected an even number, got {self.width}")
-
-
 def test_docstrings_are_found_in_base_classes_and_in_local_ones():
     class Frame(Square):
         side: float = 3.0
@@ -245,6 +226,25 @@ def test_without_source_code_there_are_no_docstrings():
     exec(code, names)  # noqa: S102 (as an interactive session does)
     (key,) = keys(names["Typed"])
     assert (key.path, key.doc) == ("size", "")
+
+
+# --- dataclasses, such as task families ---
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Mappings, whose keys are the author's."""
+
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value by name."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Anything by name."""
+    width: int = 2
+    """Has to be even."""
+
+    def __post_init__(self) -> None:
+        if self.width % 2:
+            raise ValueError(f"width: expected an even number, got {self.width}")
 
 
 def test_a_dataclass_is_built_from_checked_values():
