@@ -73,7 +73,8 @@ class MicrobatchPool:
 @contextlib.contextmanager
 def single_threaded_math() -> Iterator[None]:
     """Limit every operation of torch, and every matrix product of NumPy, to one thread, since
-    parallelism is over episodes and over microbatches of tasks.
+    parallelism is over episodes and over microbatches of tasks. Torch must be imported before: an
+    actor that uses it imports it at the top of its module, not while it acts.
 
     The rounding of NumPy's larger products depends on the number of threads, that is of cores. The
     idle threads of torch, which wait in a busy loop, would also slow down the physics.
