@@ -51,6 +51,10 @@ VARIANTS = {
         }
     },
     "gridworld_rl2": {**KINDS["gridworld"], **KINDS["rl2"]},
+    "hyper_rl2": {"agent": {**RL2, "network": {**RL2["network"], "hypernetwork": True}}},
+    "hyper_varibad": {
+        "agent": {**KINDS["varibad"]["agent"], "policy": {"hidden": [3], "hypernetwork": True}}
+    },
 }
 
 
@@ -164,7 +168,10 @@ def play_onnx(session, env, seed=0):
     return np.array(actions)
 
 
-@pytest.mark.parametrize("kind", ["maml", "rl2", "lstm", "varibad", "pearl", "gridworld_rl2"])
+@pytest.mark.parametrize(
+    "kind",
+    ["maml", "rl2", "lstm", "varibad", "pearl", "gridworld_rl2", "hyper_rl2", "hyper_varibad"],
+)
 def test_the_file_acts_as_predict(runs, kind, tmp_path):
     """Over an episode, and at any number of observations."""
     run = runs[kind]

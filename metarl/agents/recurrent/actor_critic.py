@@ -50,6 +50,9 @@ class ActorCriticConfig(Section):
     action_bound: Literal["clip", "tanh"] = "clip"
     """What keeps continuous actions in their space: clip (the environment clips actions beyond it)
     or tanh (the mean of the policy is bounded by tanh too)."""
+    hypernetwork: bool = False
+    """Whether the weights of policy and value function are linear functions of what the trial has
+    shown (of the memory's output, or of the belief), and their only input is the observation."""
 
     def check_actions(self, family: TaskFamily, key: str) -> None:
         """Check that `action_bound` fits the action space.
@@ -120,11 +123,15 @@ class ActorCritic:
         num_outputs: number of outputs of the policy: the size of an action, or the number of
             discrete actions.
         bound: bound of continuous actions, (num_outputs,) float64; None for discrete actions.
+        num_products: products of two inputs per row, which only a hypernetwork has.
     """
+
+    num_products = 0
 
     def __init__(self, config: ActorCriticConfig, num_inputs: int, actions: Box | Discrete) -> None:
         """Set up for inputs of a size and an action space."""
         self.config, self.num_inputs = config, num_inputs
+        self._sizes = num_inputs, *config.hidden
         if isinstance(actions, Discrete):
             self.num_outputs, self.bound = int(actions.n), None
         else:
@@ -133,16 +140,20 @@ class ActorCritic:
 
     @property
     def num_weights(self) -> int:
-        sizes = self.num_inputs, *self.config.hidden
-        layers = [pairwise((*sizes, outputs)) for outputs in (self.num_outputs, 1)]
-        return sum(fan_in * fan_out for each in layers for fan_in, fan_out in each)
+        return sum(fan_in * fan_out for fan_in, fan_out in self._layer_sizes)
+
+    @property
+    def _layer_sizes(self) -> list[tuple[int, int]]:
+        """Numbers of inputs and outputs of all layers of the policy and of the value function."""
+        ends = self.num_outputs, 1
+        return [layer for outputs in ends for layer in pairwise((*self._sizes, outputs))]
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the initial parameters."""
         arrays = {}
         gains = ("policy", self.num_outputs, self.config.output_gain), ("value", 1, 1.0)
         for name, outputs, gain in gains:
-            sizes = (self.num_inputs, *self.config.hidden, outputs)
+            sizes = (*self._sizes, outputs)
             for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
                 last = layer == len(sizes) - 2
                 weight = (gain if last else math.sqrt(2)) * orthogonal(rng, fan_in, fan_out)
@@ -168,7 +179,7 @@ class ActorCritic:
         return Normal(outputs, params["policy.log_std"].clamp(min=low).view(1, 1, -1))
 
     def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
-        activation = tanh if self.config.activation == "tanh" else torch.relu
+        activation = torch.relu if self._relu else tanh
         shape, x = x.shape[:-1], x.flatten(0, 1).T  # (num_inputs, T n)
         for layer in range(len(self.config.hidden) + 1):
             if layer:
@@ -197,9 +208,7 @@ class ActorCritic:
             noise: random numbers of these actions, (..., num_outputs); None for the mean or the
                 mode of the distributions.
         """
-        relu = self.config.activation == "relu"
-        rows = inputs.reshape(-1, inputs.shape[-1])
-        x = mlp_outputs(self._policy_layers(params), rows, relu=relu)
+        x = self._policy_outputs(params, inputs.reshape(-1, inputs.shape[-1]))
         if self.bound is not None and self.config.action_bound == "tanh":
             x = self.bound.float().numpy() * np.tanh(x)
         outputs = x.reshape(*inputs.shape[:-1], -1)
@@ -212,13 +221,24 @@ class ActorCritic:
 
     def module(self, params: Mapping[str, np.ndarray]) -> PolicyModule:
         """Return the policy as a torch module of inputs (n, num_inputs)."""
-        relu = self.config.activation == "relu"
-        network = mlp_module(self._policy_layers(params), relu=relu)
+        network = nn.Sequential(self._policy_network(params))
         if self.bound is None:
             return CategoricalModule(network, self.num_inputs, self.num_outputs)
         if self.config.action_bound == "tanh":
             network.append(TanhBound(self.bound.float()))
         return GaussianModule(network, self.num_inputs, self._std(params))
+
+    def _policy_outputs(self, params: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+        """Return means before bounds or logits, (N, num_outputs), of inputs (N, num_inputs)."""
+        return mlp_outputs(self._policy_layers(params), inputs, relu=self._relu)
+
+    def _policy_network(self, params: Mapping[str, np.ndarray]) -> nn.Module:
+        """Return the same function as a torch module."""
+        return mlp_module(self._policy_layers(params), relu=self._relu)
+
+    @property
+    def _relu(self) -> bool:
+        return self.config.activation == "relu"
 
     def _policy_layers(
         self, params: Mapping[str, np.ndarray]

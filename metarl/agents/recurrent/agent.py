@@ -7,6 +7,7 @@ number of steps of the longest trial.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite, check_metrics
 
 
-class TrialAgent:
+class TrialAgent(ABC):
     """Adapts by a recurrent memory, and learns a policy on top of it by PPO on whole trials.
 
     Attributes:
@@ -111,13 +112,13 @@ class TrialAgent:
             self.encoder,
             state,
             self._obs_dim,
-            self._belief_module(params),
+            self._context_module(params),
         )
 
-    def _belief_module(self, params: NumPyParams) -> nn.Module | None:
-        """Return the belief as a function of the memory's output; None if the policy sees this
-        output itself."""
-        return None
+    @abstractmethod
+    def _context_module(self, params: NumPyParams) -> nn.Module | None:
+        """Return what the policy sees beside the observation, as a function of the memory's output;
+        None if it sees this output alone."""
 
     def adapt(self, state: TrialState, episodes: Episodes) -> TrialState:
         """Return the states after episodes; those of episodes that were left out do not change."""
@@ -133,10 +134,10 @@ class TrialAgent:
         return {name: value.detach().cpu().float().numpy() for name, value in acting}
 
     @property
+    @abstractmethod
     def _features(self) -> Callable[[NumPyParams, np.ndarray, np.ndarray], np.ndarray]:
         """The inputs of the policy; see `RecurrentActor`. The function does not hold the agent, as
         actors may travel to other machines."""
-        return memory_output
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs of what PPO trains at all steps of trials, (n, L, number of inputs),
@@ -216,8 +217,3 @@ class TrialAgent:
         )
         self._returns = found.get("returns")
         self._num_updates = int(state["num_updates"])
-
-
-def memory_output(params: NumPyParams, inputs: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """Return the output of the memory as the inputs of the policy."""
-    return output

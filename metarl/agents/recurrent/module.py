@@ -29,20 +29,21 @@ class RecurrentModule(PolicyModule):
         encoder: InputEncoder,
         start: TrialState,
         obs_dim: int,
-        belief: nn.Module | None,
+        context: nn.Module | None,
     ) -> None:
         """Set up the policy.
 
         Args:
             cell: the recurrent cell.
-            head: the policy of its output, or of observation and belief.
+            head: the policy of its output, or of observation and context.
             encoder: makes the inputs of the cell.
             start: the state of one trial, with which each episode begins.
             obs_dim: size of an observation.
-            belief: the belief as a function of the cell's output; None if there is none.
+            context: what the policy sees beside the observation, as a function of the cell's
+                output; None if it sees this output alone.
         """
         super().__init__(obs_dim, head.noise_size, discrete=head.discrete)
-        self.cell, self.head, self.belief = cell, head, belief
+        self.cell, self.head, self.context = cell, head, context
         self.normalize_obs = normalization(encoder.obs)
         self.normalize_reward = normalization(encoder.reward, shift=False)
         for name in ("memory", "action", "reward", "anew"):
@@ -74,8 +75,8 @@ class RecurrentModule(PolicyModule):
         else:
             output, cell_state = self.cell(inputs, memory.chunk(2, -1))
             memory = torch.cat([output, cell_state], -1)
-        if self.belief is not None:
-            output = torch.cat([obs, self.belief(output)], -1)
+        if self.context is not None:
+            output = torch.cat([obs, self.context(output)], -1)
         step = self.head(output, noise)
         last = step.action
         if self.discrete:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import AgentConfig, AgentSetup
-from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
+from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
@@ -53,8 +53,9 @@ class RL2Config(AgentConfig):
     def _update_sizes(self, family: TaskFamily, sampling: SamplingConfig) -> tuple[int, int, int]:
         """Return how many numbers an update keeps at least of episodes of the whole horizon: the
         trials and their inputs; with these, first the inputs after each step and the memories of
-        all trials, in two copies, and then the states of the cell with their derivatives in the
-        sequences of a minibatch that the learner takes together."""
+        all trials, in two copies, and then the states of the cell and the products of a
+        hypernetwork, with their derivatives, in the sequences of a minibatch that the learner takes
+        together."""
         obs_dim, action_dim = math.prod(family.observation_space.shape), family.action_dim
         network = self._network(family.observation_space, family.action_space)
         length = family.horizon * len(sampling.phases)
@@ -63,12 +64,13 @@ class RL2Config(AgentConfig):
         kept = steps * (2 * obs_dim + 2 * action_dim + 3 * network.memory.num_inputs)
         segment = min(length, self.update.truncate or length)
         sequences = max(1, num_trials // self.update.minibatches) * math.ceil(length / segment)
-        graph = min(sequences, FEW_SEQUENCES) * segment * 8 * self.network.size
+        numbers = 8 * self.network.size + 2 * network.head.num_products
+        graph = min(sequences, FEW_SEQUENCES) * segment * numbers
         return kept, steps * (network.memory.num_inputs + 2 * network.memory_size), graph
 
     def _network(self, observations: Box, actions: Box | Discrete) -> RecurrentNetwork:
         """Return the network for these spaces."""
-        return RecurrentNetwork(self.network, input_size(observations, actions), actions)
+        return RecurrentNetwork(self.network, observations, actions)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         network = self._network(setup.observation_space, setup.action_space)

@@ -1,9 +1,12 @@
-"""The recurrent network of RL2: a memory, a policy and a value function on top of it.
+"""The recurrent network of RL2: a memory, and policy and value function of its output, or of the
+observation with weights that its output generates.
 
 n is the number of sequences (trials), T the number of steps, H the size of the memory's output.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from metarl.agents.recurrent.actor_critic import (
     Predictions,
     to_tensors,
 )
+from metarl.agents.recurrent.hypernetwork import HyperActorCritic
+from metarl.agents.recurrent.inputs import input_size
 from metarl.agents.recurrent.memory import Memory, MemoryConfig
 from metarl.core.distributions import Distribution
 from metarl.core.params import Params
@@ -30,14 +35,20 @@ class RecurrentNetwork:
 
     Attributes:
         memory: the memory.
-        head: policy and value function, of the memory's output.
+        head: policy and value function, of the memory's output; with a hypernetwork of observation
+            and memory's output.
         memory_size: numbers of the memory.
     """
 
-    def __init__(self, config: NetworkConfig, num_inputs: int, actions: Box | Discrete) -> None:
-        """Set up for inputs of a size and an action space."""
-        self.memory = Memory(config, num_inputs)
-        self.head = ActorCritic(config, config.size, actions)
+    def __init__(self, config: NetworkConfig, observations: Box, actions: Box | Discrete) -> None:
+        """Set up for an observation and an action space."""
+        self.memory = Memory(config, input_size(observations, actions))
+        self._obs_dim = math.prod(observations.shape) if config.hypernetwork else 0
+        self.head = (
+            HyperActorCritic(config, self._obs_dim, config.size, actions)
+            if config.hypernetwork
+            else ActorCritic(config, config.size, actions)
+        )
         self.memory_size = self.memory.size
 
     @property
@@ -52,7 +63,10 @@ class RecurrentNetwork:
     def __call__(self, params: Params, inputs: Tensor, memory: Tensor) -> Predictions:
         """Return the predictions at the steps of n sequences; see `SequenceNetwork`."""
         states = self.memory(params, inputs.transpose(0, 1), memory)
-        policy, value = self.head(params, states[..., : self.memory.output_size])
+        features = states[..., : self.memory.output_size]
+        if self._obs_dim:
+            features = torch.cat([inputs.transpose(0, 1)[..., : self._obs_dim], features], -1)
+        policy, value = self.head(params, features)
         return Predictions(policy, value, states.transpose(0, 1))
 
     def distribution(self, params: Params, outputs: Tensor) -> Distribution:

@@ -102,7 +102,7 @@ class VariBADAgent(TrialAgent):
         """Observations as in the inputs, and beliefs."""
         return partial(policy_inputs, self._obs_dim)
 
-    def _belief_module(self, params: NumPyParams) -> nn.Module:
+    def _context_module(self, params: NumPyParams) -> nn.Module:
         return linear_module(params["belief.weight"], params["belief.bias"])
 
     def _ppo_inputs(self, trials: Trials) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 
 from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
+from metarl.agents.recurrent.hypernetwork import HyperActorCritic
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.varibad.agent import VariBADAgent
@@ -81,7 +82,11 @@ class VariBADConfig(AgentConfig):
         observations, actions = setup.observation_space, setup.action_space
         obs_dim, num_inputs = math.prod(observations.shape), input_size(observations, actions)
         beliefs = BeliefEncoder(self.encoder, num_inputs)
-        head = ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions)
+        head = (
+            HyperActorCritic(self.policy, obs_dim, 2 * beliefs.latent, actions)
+            if self.policy.hypernetwork
+            else ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions)
+        )
         decoders = Decoders(self.decoder, obs_dim, head.num_outputs, setup.task_dim, beliefs.latent)
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         number = beliefs.memory.num_weights + head.num_weights

@@ -80,12 +80,14 @@ def learned_trials(agent, rollouts):
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("bound", ["clip", "tanh"])
-def test_acting_is_the_learners_network(cell, family, bound):
+@pytest.mark.parametrize("hypernetwork", [False, True])
+def test_acting_is_the_learners_network(cell, family, bound, hypernetwork):
     """NumPy in rollouts, step by step over the episodes of a trial, and torch on whole trials: the
     memories and, for chosen actions, the distributions."""
     if bound == "tanh" and family.action_space.__class__.__name__ == "Discrete":
         return
-    config = make(family, adaptation_steps=2, network={"cell": cell, "action_bound": bound})
+    network = {"cell": cell, "action_bound": bound, "hypernetwork": hypernetwork}
+    config = make(family, adaptation_steps=2, network=network)
     agent, _ = updated(config)
     rollouts = play(config, agent)
     trials, found = learned_trials(agent, rollouts)

@@ -19,9 +19,10 @@ from metarl.core.distributions import Categorical, Normal
 CELLS = ["gru", "lstm"]
 
 
-def network(cell="gru", inputs=5, outputs=3, discrete=False, **config) -> RecurrentNetwork:
+def network(cell="gru", inputs=7, outputs=3, discrete=False, **config) -> RecurrentNetwork:
     actions = Discrete(outputs) if discrete else Box(-2.0, 2.0, (outputs,), np.float64)
-    return RecurrentNetwork(NetworkConfig(cell=cell, size=6, **config), inputs, actions)
+    observations = Box(-1.0, 1.0, (inputs - outputs - 2,), np.float64)
+    return RecurrentNetwork(NetworkConfig(cell=cell, size=6, **config), observations, actions)
 
 
 def drawn(network: RecurrentNetwork, dtype=torch.float64, seed=0):
@@ -40,7 +41,7 @@ def drawn(network: RecurrentNetwork, dtype=torch.float64, seed=0):
 def test_the_memory_is_torchs_own(cell):
     net = network(cell)
     params, inputs, memory = drawn(net)
-    own = (nn.GRU if cell == "gru" else nn.LSTM)(5, 6, batch_first=True, dtype=torch.float64)
+    own = (nn.GRU if cell == "gru" else nn.LSTM)(7, 6, batch_first=True, dtype=torch.float64)
     values = {
         "weight_ih_l0": params["memory.input_weight"].T,
         "weight_hh_l0": params["memory.weight"].T,
@@ -57,10 +58,11 @@ def test_the_memory_is_torchs_own(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_weights_are_counted(cell):
-    net = network(cell, hidden=(4, 3))
+@pytest.mark.parametrize("hypernetwork", [False, True])
+def test_weights_are_counted(cell, hypernetwork):
+    net = network(cell, hidden=(4, 3), hypernetwork=hypernetwork)
     params = net.init(np.random.default_rng(0))
-    assert net.num_weights == sum(each.numel() for each in params.values() if each.ndim == 2)
+    assert net.num_weights == sum(each.numel() for each in params.values() if each.ndim >= 2)
 
 
 def test_the_derivatives_of_the_gru_are_those_of_differences():

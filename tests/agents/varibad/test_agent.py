@@ -29,10 +29,15 @@ FAMILIES = {
 }
 
 
+def make(family, **policy) -> Config:
+    sampling = {"num_tasks": 4, "num_episodes": 2, "adaptation_steps": 2}
+    agent = {**AGENT, "policy": {**AGENT["policy"], **policy}}
+    return Config(env=FAMILIES[family], agent=agent, sampling=sampling, threads=1)
+
+
 @pytest.fixture(params=FAMILIES)
 def config(request) -> Config:
-    sampling = {"num_tasks": 4, "num_episodes": 2, "adaptation_steps": 2}
-    return Config(env=FAMILIES[request.param], agent=AGENT, sampling=sampling, threads=1)
+    return make(request.param)
 
 
 def learn(config: Config, agent, iterations=2):
@@ -43,8 +48,11 @@ def learn(config: Config, agent, iterations=2):
     return agent, metrics
 
 
-def test_acting_is_the_learners_encoder_and_policy(config):
+@pytest.mark.parametrize("hypernetwork", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_acting_is_the_learners_encoder_and_policy(family, hypernetwork):
     """NumPy, step by step over the episodes of a trial, and torch on whole trials."""
+    config = make(family, hypernetwork=hypernetwork)
     agent, metrics = learn(config, config.make_agent())
     assert {"model_loss", "belief_kl", "reward_error", "outer_kl"} <= metrics.keys()
     rollouts = play(config, agent, iteration=7)
