@@ -13,9 +13,9 @@ import click
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import KeyCommand, RunTarget
 from metarl.cli.group import FILE, cli, print_table
-from metarl.cli.parser import Command, Numbers, print_error
+from metarl.cli.parser import Command, Numbers, are_numbers, print_error
 from metarl.cli.task_options import given_tasks, task_file_option, task_option
-from metarl.core.errors import UserError, check
+from metarl.core.errors import UserError, check, shown
 from metarl.core.parsing import read_numbers
 
 MAX_ROWS = 64  # tasks of a video
@@ -55,6 +55,28 @@ experience_option = click.option(
     ],
     help="Numbers of episodes that few_episode measures after, beside 0.",
 )
+
+
+def read_perturbations(words: tuple[str, ...]) -> dict[str, list[float]] | None:
+    """Return the strengths of perturbations, given as NAME=NUMBERS; None for no words."""
+    found = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if not are_numbers(text):
+            expected = "--perturbations: expected a name and numbers, such as action_delay=1,2"
+            raise UserError(f"{expected}, got {shown(word)}")
+        found[name] = [int(each) if each.is_integer() else each for each in read_numbers(text)]
+    return found or None
+
+
+perturbations_option = click.option(
+    "--perturbations",
+    multiple=True,
+    metavar="NAME=NUMBERS",
+    callback=lambda ctx, option, words: read_perturbations(words),
+    help="Strengths in robust: observation_noise=0.1,0.3, action_delay=2 or motor_strength=0.5. "
+    "Can be repeated.  [default: several of each]",
+)
 deterministic_option = click.option(
     "--deterministic",
     is_flag=True,
@@ -80,6 +102,7 @@ deterministic_option = click.option(
 @steps_option
 @trials_option
 @experience_option
+@perturbations_option
 @deterministic_option
 @click.option(
     "--out",
@@ -104,6 +127,7 @@ def evaluate(
     tasks: int | None,
     task: tuple[str, ...],
     task_file: Path | None,
+    perturbations: dict[str, list[float]] | None,
     **settings: Any,
 ) -> int:
     """Measure the return before and after adaptation, on test tasks or tasks of your own.
@@ -130,6 +154,7 @@ def evaluate(
     family = Run.open(target.directory, **overrides).config.env
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}
+    chosen |= {"perturbations": perturbations}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     settings |= {"protocol": protocol, "against": baselines}
     try:

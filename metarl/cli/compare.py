@@ -11,6 +11,7 @@ from metarl.cli.commands import (
     deterministic_option,
     episodes_option,
     experience_option,
+    perturbations_option,
     protocol_option,
     steps_option,
     trials_option,
@@ -45,6 +46,7 @@ from metarl.cli.parser import print_error
 @steps_option
 @trials_option
 @experience_option
+@perturbations_option
 @deterministic_option
 def compare(
     target: ConfigTarget,
@@ -78,7 +80,7 @@ def compare(
             seeds=seeds,
             env_steps=env_steps,
             jobs=jobs,
-            evaluation=evaluation,
+            evaluation={key: value for key, value in evaluation.items() if value is not None},
             overrides=overrides,
             on_progress=lambda text: click.echo(text, err=True),
         )

@@ -11,7 +11,7 @@ from metarl.config import Config
 from metarl.core.errors import UserError, nearest
 from metarl.core.parsing import printable
 from metarl.envs import BatchEnv, TaskFamily
-from metarl.evaluation.config import EXPERIENCE, EvaluationConfig
+from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
 from metarl.evaluation.protocols import PROTOCOLS, check_protocol
 from metarl.evaluation.result_file import result_path, result_stem, write_result
@@ -58,6 +58,7 @@ def evaluate_run(
     deterministic: bool = False,
     trials: int = 5,
     experience: Sequence[int] = EXPERIENCE,
+    perturbations: Mapping[str, Sequence[float]] = PERTURBATIONS,
     out: Path | None = None,
     on_agent: Callable[[str], Callable[[BatchEnv], None]] | None = None,
     **overrides: Any,
@@ -68,7 +69,7 @@ def evaluate_run(
         directory: the run's folder, or `pretrained/NAME`.
         protocol: the name of a protocol, one of `metarl.evaluation.protocols.PROTOCOLS`.
         checkpoint: one of the run's checkpoints.
-        split, tasks, episodes, steps, seed, deterministic, trials, experience: as in
+        split, tasks, episodes, steps, seed, deterministic, trials, experience, perturbations: as in
             `metarl.evaluation.config.EvaluationConfig`.
         against: baselines, each once: `random`, which adapts from the untrained initial parameters;
             or the latest checkpoint of another run, given by its folder, or by its method if it has
@@ -107,6 +108,7 @@ def evaluate_run(
         deterministic,
         trials,
         experience,
+        perturbations,
     )
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)

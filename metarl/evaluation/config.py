@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from metarl.core.errors import MAX_ADAPTATIONS, check, check_amount
+from metarl.core.errors import MAX_ADAPTATIONS, check, check_amount, check_known
+from metarl.core.parsing import is_number
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.envs import BatchEnv
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, split_of
@@ -17,6 +18,12 @@ from metarl.rollout.failures import Failure, OnFailure
 
 EXPERIENCE = (1, 2, 3, 5, 10, 20)
 """Numbers of episodes that `few_episode` measures after, by default."""
+PERTURBATIONS: dict[str, tuple[float, ...]] = {
+    "observation_noise": (0.05, 0.1, 0.2, 0.4),
+    "action_delay": (1, 2, 4),
+    "motor_strength": (0.8, 0.6, 0.4),
+}
+"""Perturbations of `robust`, by default: fields of `metarl.envs.Perturbed`, with strengths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,8 @@ class EvaluationConfig:
         trials: number of independent repetitions of the experience of each task in `few_episode`.
         experience: numbers of episodes of experience, beside 0, that `few_episode` measures after,
             in increasing order.
+        perturbations: strengths of each perturbation that `robust` measures under, one at a time:
+            values of fields of `metarl.envs.Perturbed`.
         on_step: called with the environment after each reset and step; no influence on results.
 
     Raises:
@@ -52,6 +61,7 @@ class EvaluationConfig:
     deterministic: bool = False
     trials: int = 5
     experience: Sequence[int] = EXPERIENCE
+    perturbations: Mapping[str, Sequence[float]] = field(default_factory=PERTURBATIONS.copy)
     on_step: Callable[[BatchEnv], None] | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +71,7 @@ class EvaluationConfig:
         check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
         check(self.trials >= 1, "trials", "at least 1", self.trials)
         check_experience(self.experience)
+        check_perturbations(self.perturbations)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
         check_amount(num_tasks * self.episodes, 1)
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
@@ -71,6 +82,7 @@ class EvaluationConfig:
         names = (each.name for each in fields(self) if each.name not in ("threads", "on_step"))
         values = {name: getattr(self, name) for name in names}
         values["experience"] = [*self.experience]
+        values["perturbations"] = plain_strengths(self.perturbations)
         own = None if is_number_of_tasks(self.tasks) else np.asarray(self.tasks, np.float64)
         return values if own is None else {**values, "tasks": own.tolist()}
 
@@ -104,3 +116,25 @@ def check_experience(numbers: Sequence[int]) -> None:
     expected = f"different whole numbers between 1 and {MAX_ADAPTATIONS}, in increasing order"
     right = whole and len(numbers) > 0 and [*numbers] == sorted({*numbers})
     check(right, "experience", expected, [*numbers])
+
+
+def check_perturbations(perturbations: Mapping[str, Sequence[float]]) -> None:
+    """Check perturbations and their strengths.
+
+    Raises:
+        UserError: if there is none, one is unknown, or a strength is out of range or is given
+            twice.
+    """
+    check(len(perturbations) > 0, "perturbations", "at least one", perturbations)
+    for name, strengths in perturbations.items():
+        check_known(name, PERTURBATIONS, "perturbations: unknown name")
+        whole = name == "action_delay"
+        right = all(is_number(x) and x >= 0 and (not whole or x % 1 == 0) for x in strengths)
+        right = right and 0 < len(strengths) == len({f"{x:g}" for x in strengths})
+        expected = f"different {'whole ' * whole}numbers of at least 0"
+        check(right, f"perturbations: {name}", expected, [*strengths])
+
+
+def plain_strengths(perturbations: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return the strengths of perturbations as lists."""
+    return {name: [*strengths] for name, strengths in perturbations.items()}

@@ -7,7 +7,7 @@ UserError as `metarl.evaluation.evaluate.evaluate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from metarl.core.errors import UserError, check_amount, check_known
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
-from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.config import PERTURBATIONS, EvaluationConfig, plain_strengths
 from metarl.evaluation.continual import continual
 from metarl.evaluation.drift import drift
 from metarl.evaluation.evaluate import (
@@ -38,12 +38,6 @@ from metarl.runs.result import Evaluation, Results
 from metarl.runs.result_files import RENAMED_PROTOCOLS
 
 EXPERIENCE_LABEL = "episodes of experience"
-PERTURBATIONS: dict[str, tuple[Any, ...]] = {
-    "observation_noise": (0.05, 0.1, 0.2, 0.4),
-    "action_delay": (1, 2, 4),
-    "motor_strength": (0.8, 0.6, 0.4),
-}
-"""Perturbations of `robust`, one at a time: fields of `metarl.envs.Perturbed`, with strengths."""
 
 
 def k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
@@ -147,21 +141,38 @@ def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Resul
 
 
 def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
-    """Measure `k_step` without perturbations, and with perturbations that are absent in training:
-    observation noise, delayed actions and weaker motors, each at several strengths."""
-    envs = perturbed_families(family)
+    """Measure `k_step` without perturbations, and with perturbations that are absent in training,
+    one at a time: observation noise, delayed actions and weaker motors, at several strengths.
+
+    Raises:
+        UserError: as `perturbed_families`.
+    """
+    envs = perturbed_families(family, config.perturbations)
     return {part: evaluate_k_step(agent, env, config) for part, env in envs.items()}
 
 
-def perturbed_families(family: TaskFamily) -> dict[str, TaskFamily]:
+def perturbed_families(
+    family: TaskFamily, perturbations: Mapping[str, Sequence[float]] = PERTURBATIONS
+) -> dict[str, TaskFamily]:
     """Return a family without perturbations, `nominal`, and with each that it can have, by the part
-    of `robust`. Actions that are choices have no strength."""
+    of `robust`. Actions that are choices have no strength.
+
+    Raises:
+        UserError: if perturbations of one's own have the strength of motors all the same.
+    """
     found = {"nominal": family}
-    for name, strengths in PERTURBATIONS.items():
+    defaults = plain_strengths(perturbations) == plain_strengths(PERTURBATIONS)
+    for name, strengths in perturbations.items():
         if name == "motor_strength" and isinstance(family.action_space, Discrete):
-            continue
+            if defaults:
+                continue
+            raise UserError(
+                f"perturbations: motor_strength: the actions of {family.name} are choices, which "
+                "have no strength"
+            )
         for strength in strengths:
-            found[f"{name} {strength:g}"] = Perturbed(family, **{name: strength})
+            value: Any = int(strength) if name == "action_delay" else strength
+            found[f"{name} {value:g}"] = Perturbed(family, **{name: value})
     return found
 
 
@@ -169,7 +180,9 @@ PROTOCOLS: dict[str, Callable[[MetaAgent, TaskFamily, EvaluationConfig], Results
     protocol.__name__: protocol for protocol in (k_step, few_episode, ood, robust, continual, drift)
 }
 UNUSED_SETTINGS = {
-    name: {"steps"} if name == "few_episode" else {"trials", "experience"} for name in PROTOCOLS
+    **{name: {"trials", "experience", "perturbations"} for name in PROTOCOLS},
+    "few_episode": {"steps", "perturbations"},
+    "robust": {"trials", "experience"},
 }
 """The settings of an evaluation that have no influence on the results of a protocol."""
 

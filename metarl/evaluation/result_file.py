@@ -12,7 +12,7 @@ from typing import Any
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, printable, read_json
-from metarl.evaluation.config import EXPERIENCE
+from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, plain_strengths
 from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.run import encode
@@ -25,6 +25,7 @@ DEFAULTS = {
     "deterministic": False,
     "trials": 5,
     "experience": [*EXPERIENCE],
+    "perturbations": plain_strengths(PERTURBATIONS),
 }
 """The settings of an evaluation that its name leaves out."""
 FIGURE_FORMATS = ("png", "pdf", "svg", "csv")
@@ -57,6 +58,7 @@ def result_stem(
     changed: dict[str, Any] = {} if checkpoint == "latest" else {"checkpoint": checkpoint}
     found = {name: values.get(name, default) for name, default in DEFAULTS.items()}
     found["experience"] = [*found["experience"]]
+    found["perturbations"] = plain_strengths(found["perturbations"])
     unused = UNUSED_SETTINGS.get(protocol, set())
     changed |= {
         name: value
@@ -67,6 +69,8 @@ def result_stem(
         changed["tasks"] = f"{len(rows)}_{digest(rows)}"
     if "experience" in changed:
         changed["experience"] = "_".join(map(str, changed["experience"]))
+    if strengths := changed.pop("perturbations", None):
+        changed |= {name: "_".join(f"{x:g}" for x in each) for name, each in strengths.items()}
     # The number of threads has no influence, the sampler is that of training, and tracking is no
     # measurement.
     changed |= {

@@ -47,11 +47,16 @@ def commands(summary: RunSummary) -> list[str]:
                 flags[key] = known[key]
         if flags.get("experience") == DEFAULTS["experience"]:
             del flags["experience"]
+        strengths = known.get("perturbations", DEFAULTS["perturbations"])
         flags["seed"] = settings.get("seed", first.seed)
         flags["checkpoint"] = settings.get("checkpoint", "latest")
         words = [f"{flag(key)} {quoted(value)}" for key, value in flags.items()]
         if first.split == CUSTOM:
             words += [f"--task {','.join(map(str, row))}" for row in first.tasks.tolist()]
+        if protocol == "robust" and strengths != DEFAULTS["perturbations"]:
+            for key, values in strengths.items():
+                numbers = ",".join(map(str, values))
+                words += [f"--perturbations {quoted(f'{key}={numbers}')}"]
         words += ["--deterministic"] * first.deterministic
         words += override_flags(settings.get("overrides", {}))
         words += [f"--against {quoted(each)}" for each in listed(settings.get("against"))]

@@ -15,8 +15,8 @@ from metarl.core.errors import ConfigError, UserError, check, check_amount
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
-from metarl.evaluation.config import check_experience
-from metarl.evaluation.protocols import check_protocol
+from metarl.evaluation.config import check_experience, check_perturbations
+from metarl.evaluation.protocols import check_protocol, perturbed_families
 from metarl.evaluation.result_file import DEFAULTS, result_stem
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.aggregates import Aggregates, aggregate
@@ -272,6 +272,8 @@ def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
         check(settings[name] >= 1, name, "at least 1", settings[name])
     check(settings["steps"] >= 0, "steps", "at least 0", settings["steps"])
     check_experience(settings["experience"])
+    check_perturbations(settings["perturbations"])
+    perturbed_families(family, settings["perturbations"])
     check_amount(settings["tasks"] * settings["episodes"], family.horizon)
     chosen_tasks(family, settings["split"], settings["tasks"])
 

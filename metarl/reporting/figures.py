@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from metarl.evaluation.continual import forgetting
-from metarl.evaluation.protocols import PERTURBATIONS
-from metarl.reporting.names import PERTURBATIONS as PERTURBATION_TEXTS
-from metarl.reporting.names import family_text, method_texts
+from metarl.reporting.names import PERTURBATIONS, family_text, method_texts
 from metarl.reporting.style import (
     Drawing,
     LineStyle,
@@ -157,7 +155,8 @@ def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
     all_axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     rows = []
     for axes, name in zip(all_axes, shown, strict=True):
-        ticks = ["nominal", *(f"{strength:g}" for strength in PERTURBATIONS[name])]
+        first = f"{methods[0]}, {name} "
+        ticks = ["nominal", *(key[len(first) :] for key in results if key.startswith(first))]
         for number, method in enumerate(methods):
             parts = [f"{method}, {name} {tick}" for tick in ticks[1:]]
             found = [results[f"{method}{nominal}"], *(results[part] for part in parts)]
@@ -170,7 +169,7 @@ def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
                 look = {"color": style.colour, "marker": style.marker, "linestyle": line}
                 axes.plot(ticks, means, label=label, **look)
                 rows += [(label, name, *each) for each in zip(ticks, means, strict=True)]
-        axes.set_xlabel(PERTURBATION_TEXTS[name])
+        axes.set_xlabel(PERTURBATIONS[name])
         style_axes(axes)
     all_axes[0].set_ylabel("mean return over tasks")
     legend_below(figure, all_axes)

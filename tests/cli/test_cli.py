@@ -83,12 +83,14 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
     [
         ("k_step", "trials"),
         ("k_step", "experience"),
+        ("k_step", "perturbations"),
         ("few_episode", "steps"),
         ("continual", "trials"),
     ],
 )
 def test_a_setting_that_its_protocol_does_not_use_is_refused(run, output, protocol, unused):
-    code, _, error = output("evaluate", run, "--protocol", protocol, f"--{unused}", "2")
+    value = "action_delay=2" if unused == "perturbations" else "2"
+    code, _, error = output("evaluate", run, "--protocol", protocol, f"--{unused}", value)
     assert code == 2
     assert error == f"metarl: error: --{unused}: has no influence on the protocol {protocol}\n"
 

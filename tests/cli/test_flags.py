@@ -266,6 +266,22 @@ def test_help_and_version_import_nothing_slow(flag):
             "compare point_nav/maml_trpo --out {run}x --experience 2,1",
             "--experience: expected diff",
         ),
+        (
+            "evaluate {run} --protocol robust --perturbations action_delay=1.5",
+            "error: --perturbations: action_delay: expected different whole numbers of at least 0",
+        ),
+        (
+            "evaluate {run} --protocol robust --perturbations action_dela=1",
+            "unknown name 'action_dela' (nearest: action_delay)",
+        ),
+        (
+            "evaluate {run} --perturbations noise",
+            "--perturbations: expected a name and numbers, such as action_delay=1,2, got 'noise'",
+        ),
+        (
+            "compare gridworld/rl2 --out {run}x --protocol robust --perturbations motor_strength=1",
+            "motor_strength: the actions of gridworld are choices, which have no strength",
+        ),
         ("report {run} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)"),
         ("train point_nav/maml_trpo --out {run}", "exists already"),
         ("evaluate {run} --tasks -3", "error: --tasks: expected at least 1"),

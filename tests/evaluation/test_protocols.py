@@ -13,11 +13,10 @@ from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, TabularMDP
 from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.compare import evaluate_run
-from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.config import PERTURBATIONS, EvaluationConfig
 from metarl.evaluation.continual import forgetting
 from metarl.evaluation.evaluate import arranged, evaluate, stack
 from metarl.evaluation.protocols import (
-    PERTURBATIONS,
     PROTOCOLS,
     few_episode,
     k_step,
@@ -159,6 +158,14 @@ def test_robust_is_worse_the_stronger_the_perturbation():
     noisy = parts["observation_noise 0.4"]
     assert noisy.mean[1] < nominal.mean[1]
     assert {part.task_hash for part in parts.values()} == {nominal.task_hash}
+
+
+def test_robust_has_strengths_of_ones_own():
+    own = {"motor_strength": (0.5,), "action_delay": [2.0, 1]}
+    parts = robust(Learner(), FAMILY, replace(SMALL, perturbations=own))
+    assert [*parts] == ["nominal", "motor_strength 0.5", "action_delay 2", "action_delay 1"]
+    usual = robust(Learner(), FAMILY, SMALL)
+    assert np.array_equal(parts["action_delay 2"].returns, usual["action_delay 2"].returns)
 
 
 def test_robust_leaves_out_what_choices_cannot_have():

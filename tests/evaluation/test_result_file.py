@@ -75,8 +75,13 @@ def test_names_hold_what_differs_from_the_defaults(checkpoint, numbers, override
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_names_hold_only_what_their_protocol_uses(protocol):
-    expected = "-trials_2-experience_1_60" if protocol == "few_episode" else "-steps_1"
+    expected = {
+        "few_episode": "-trials_2-experience_1_60",
+        "robust": "-steps_1-observation_noise_0.3_1-action_delay_2",
+    }.get(protocol, "-steps_1")
+    strengths = {"observation_noise": (0.3, 1.0), "action_delay": [2]}
     changed = {**DEFAULT, "steps": 1, "trials": 2, "experience": (1, 60)}
+    changed["perturbations"] = strengths
     assert result_stem(protocol, "test", "latest", changed, {}) == f"{protocol}-test{expected}"
 
 

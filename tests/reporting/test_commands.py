@@ -27,6 +27,8 @@ def test_the_commands_of_a_report_repeat_its_numbers(tmp_path):
         assert main(["evaluate", name, *little[:2], "--protocol=few_episode"]) == 0
         few = ["--protocol=few_episode", "--experience", "1", "4"]
         assert main(["evaluate", name, *little[:2], *few]) == 0
+        strong = ["--perturbations=observation_noise=0.3,1", "--perturbations", "action_delay=3"]
+        assert main(["evaluate", name, *little, "--protocol=robust", *strong]) == 0
         assert main(["evaluate", name, "--tasks=5", *little[1:], "--protocol=continual"]) == 0
         own = ["--task", "0.1", "-0.2", "--task=-0.3,0.1", "--deterministic"]
         assert main(["evaluate", name, *little[1:], *own]) == 0
@@ -34,7 +36,8 @@ def test_the_commands_of_a_report_repeat_its_numbers(tmp_path):
         page = (folder / "report" / "report.html").read_text()
         block = re.search(r"repeat this</h2>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1]
         lines = html.unescape(block).splitlines()
-        assert len(lines) == 6
+        assert len(lines) == 7
+        assert sum("--perturbations observation_noise=0.3,1 --pert" in line for line in lines) == 1
         assert ["--experience" in line for line in lines].count(True) == 1
         for line in lines:
             assert main(shlex.split(line)[1:]) == 0, line
