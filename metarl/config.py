@@ -185,6 +185,7 @@ class Config(Section):
             observation_space=self.env.observation_space,
             action_space=self.env.action_space,
             adaptation_steps=self.sampling.num_adaptations,
+            task_adaptations=self.sampling.adaptation_steps,
             rng=make_rng(self.seed, Purpose.INITIALISE),
             device=torch.device(self.device),
             num_threads=self.num_threads,

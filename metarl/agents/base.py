@@ -142,6 +142,7 @@ class AgentSetup:
         device: the device of the learner.
         num_threads: number of threads of the learner; no influence on results.
         task_dim: number of numbers of a task of the family.
+        task_adaptations: number of adaptations to each task in training.
     """
 
     observation_space: Box
@@ -151,6 +152,13 @@ class AgentSetup:
     device: torch.device
     num_threads: int
     task_dim: int = 0
+    task_adaptations: int = 1
+
+
+def centre_and_half_width(actions: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return centre and half of the width of an action space with bounds, (A,) float64 each."""
+    low, high = (np.asarray(each, np.float64).ravel() for each in (actions.low, actions.high))
+    return (high + low) / 2, (high - low) / 2
 
 
 class AgentConfig(Section):

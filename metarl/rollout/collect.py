@@ -194,6 +194,9 @@ def collect(
             array[:, out] = 0
         last_obs[out], terminated[out] = 0, False
     endless = not family.finite_horizon
+    if (memory := getattr(actor, "memory", None)) is not None:
+        # One of each task as long as nothing was played
+        memory = np.broadcast_to(memory, (*shape, memory.shape[2]))
     return Episodes(
         obs=episode_major(all_obs[:-1]),
         action=episode_major(all_action),
@@ -205,7 +208,7 @@ def collect(
         tasks=np.asarray(tasks, np.float64),
         task_ids=task_ids,
         success=None if env.success is None else env.success.reshape(shape) & ~out,
-        memory=getattr(actor, "memory", None),
+        memory=memory,
     )
 
 

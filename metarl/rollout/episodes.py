@@ -72,6 +72,14 @@ class Episodes:
         return np.where(self.episode_mask, self.reward.sum(axis=2, dtype=np.float64), np.nan)
 
     @property
+    def task_returns(self) -> np.ndarray:
+        """Mean return of the episodes of each task that were not left out, (B,) float64; NaN for
+        tasks without one."""
+        sums = np.nansum(self.returns, axis=1)
+        means = sums / np.maximum(self.episode_mask.sum(axis=1), 1)
+        return np.where(self.task_mask, means, np.nan)
+
+    @property
     def mean_return(self) -> float | None:
         """Mean return of the episodes that were not left out; None if there are none."""
         return mean_return([self])

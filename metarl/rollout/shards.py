@@ -47,16 +47,11 @@ class RowsOfActor:
 
     def __init__(self, actor: Actor, start: int, stop: int, num_tasks: int) -> None:
         self._actor, self._rows, self._num_tasks = actor, slice(start, stop), num_tasks
-        self._num_episodes = 1
 
     @property
     def memory(self) -> np.ndarray | None:
         memory = getattr(self._actor, "memory", None)
-        if memory is None:
-            return None
-        own = memory[self._rows]
-        # A memory for each task before the first step becomes one for each episode.
-        return np.broadcast_to(own, (len(own), self._num_episodes, own.shape[2]))
+        return None if memory is None else memory[self._rows]
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         return self._actor.noise(rng, horizon)
@@ -64,7 +59,6 @@ class RowsOfActor:
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        self._num_episodes = active.shape[1]
         own = (obs, noise, last_reward, active)
         return self._actor.act(*map(self._among_all, own))[self._rows]
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from metarl.agents import MetaAgent, Rollout
 from metarl.agents.optional import record
 from metarl.agents.rollouts import adaptation_rollouts
@@ -128,9 +126,7 @@ def weigh_tasks(task_sampler: TaskSampler, rollouts: list[Rollout]) -> dict[str,
     """Give the last rollout the weights of its tasks, if they have any; and return the mean return
     after adaptation in the worst share of tasks."""
     state, episodes = rollouts[-1]
-    known = episodes.task_mask
-    sums = np.nansum(episodes.returns, axis=1)
-    returns = np.where(known, sums / np.maximum(episodes.episode_mask.sum(axis=1), 1), np.nan)
+    known, returns = episodes.task_mask, episodes.task_returns
     weights = task_sampler.weigh(returns)
     if weights is None:
         return {}

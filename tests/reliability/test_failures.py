@@ -282,6 +282,18 @@ def assert_same(one: dict, other: dict) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("inner", INNER)
+def test_a_task_that_lost_one_episode_is_learned_from(make_agent, timer, inner):
+    """Its others have their mean return, by which E-MAML weighs the task."""
+    agent = make_agent(FAMILY, inner=INNER[inner])
+    lost = meta_batch(agent, timer, [(1, 6, 0)])
+    assert np.isfinite(lost.episodes.task_returns).all()
+    before = agent.state_dict()
+    metrics = agent.update([lost], np.random.default_rng(0), timer)
+    assert metrics["line_search_rejected"] == 0
+    assert not all(torch.equal(before[name], value) for name, value in agent.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("outer", "inner", "tasks_per_microbatch"),
     [*((*each, 1) for each in COMBINATIONS), ("trpo", "sgd", 3), ("ppo", "gates", 3)],

@@ -148,6 +148,20 @@ def test_failures_come_in_the_order_of_one_machine(fault):
         assert_same_episodes(one, other)
 
 
+@pytest.mark.parametrize("kind", ["rl2", "varibad"])
+@pytest.mark.parametrize(("fault", "share"), [("reward", 0.6), ("first observation", 0.8)])
+def test_shards_without_an_episode_to_play_have_memories_too(kind, fault, share):
+    """All episodes of a task failed in an earlier phase, or at their first observation."""
+    family = FaultyNav(horizon=6, fault=fault, share=share)
+    config = Config(env=family, agent={"kind": kind}, on_failure="drop_episode")
+    agent, count = config.make_agent(), NUM_TASKS * NUM_EPISODES
+    whole = rollouts(config, family.make_batch(count), [], agent=agent)
+    assert not all(episodes.task_mask.all() for _, episodes in whole)
+    shards = rollouts(config, Sharded(family, count, NUM_TASKS), [], agent=agent)
+    for (_, one), (_, other) in zip(whole, shards, strict=True):
+        assert_same_episodes(one, other)
+
+
 @pytest.mark.parametrize("fault", ["reward", "first observation", "state"])
 def test_the_first_failure_of_all_shards_is_the_error(fault):
     family = FaultyNav(horizon=6, fault=fault, share=0.5)

@@ -58,6 +58,7 @@ class MAMLAgent:
         device: torch.device,
         num_threads: int = 1,
         tasks_per_microbatch: int | None = None,
+        trained_steps: int = 1,
     ) -> None:
         """Assemble the agent.
 
@@ -71,6 +72,8 @@ class MAMLAgent:
                 results.
             tasks_per_microbatch: number of tasks of a microbatch. None chooses the fastest: all
                 tasks on a GPU, one task on a CPU, whose cache should hold a microbatch.
+            trained_steps: number of adaptations to a task in training, after which
+                `inner.test_lr_schedule` begins.
         """
         self.policy, self.loop, self.inner, self.returns = policy, loop, inner, returns
         self.device = device
@@ -82,6 +85,7 @@ class MAMLAgent:
         on_cpu = device.type == "cpu"
         self._pool = MicrobatchPool(num_threads if on_cpu else 1)
         self._tasks_per_microbatch = tasks_per_microbatch or (1 if on_cpu else None)
+        self._trained_steps = trained_steps
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> MAMLState:
         """Return the states of B tasks: every task starts from the meta-parameters."""
@@ -119,7 +123,7 @@ class MAMLAgent:
         Outside training the step is scaled by `inner.test_lr_schedule`.
         """
         schedule = "constant" if state.training else self.inner.test_lr_schedule
-        scale = step_scale(schedule, state.num_adaptations)
+        scale = step_scale(schedule, state.num_adaptations, self._trained_steps)
 
         def work(item: tuple[StateMicrobatch, Episodes]) -> StateMicrobatch:
             microbatch, part = item
@@ -193,7 +197,7 @@ class MAMLAgent:
     ) -> tuple[list[MetaMicrobatch], float]:
         """Return the meta-batch in microbatches, and the mean explained variance of the baseline on
         the query episodes."""
-        means = [each.weight * each.episodes.returns.mean(1) for each in measured]
+        means = [each.weight * each.episodes.task_returns for each in measured]
         returns = torch.from_numpy(np.sum(means, axis=0))  # (B,)
         return_weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
         query_weights = [each.weight for each in measured]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,6 +23,9 @@ from metarl.core.returns import (
 )
 from metarl.core.schema import Section
 from metarl.rollout.episodes import Episodes
+
+MIN_TIMES = 10
+"""At how many times of a long episode steps are taken at least, where only some are taken."""
 
 
 class ReturnConfig(Section):
@@ -90,11 +94,14 @@ class TrainingBatch:
         """Return a subset of the steps, with weights that sum to 1 for each task.
 
         Args:
-            stride: every `stride`-th step is kept.
+            stride: every `stride`-th step is kept; every step after a few more if these would be
+                the same few steps of all episodes, see `spread`.
             whole_episodes: whether every `stride`-th episode is kept instead.
         """
         if stride == 1:
             return self
+        if not whole_episodes:
+            stride = spread(stride, self.horizon)
 
         def subsample(x: Tensor) -> Tensor:
             if whole_episodes:
@@ -106,6 +113,19 @@ class TrainingBatch:
         weight = kept.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
         return TrainingBatch(**kept, weight=weight, **without_steps)
+
+
+def spread(stride: int, horizon: int) -> int:
+    """Return the smallest stride, `stride` or more, by which the steps of episodes that follow one
+    another are taken at half of the times of an episode, or at `MIN_TIMES` of them.
+
+    By 16, of episodes of 16 steps only the first ones would be taken, in which all episodes may
+    have the same state.
+    """
+    needed = min(horizon, MIN_TIMES, max(2, horizon // 2))
+    while horizon // math.gcd(stride, horizon) < needed:
+        stride += 1
+    return stride
 
 
 def process_episodes(

@@ -108,6 +108,7 @@ class MAMLConfig(AgentConfig):
             setup.device,
             setup.num_threads,
             self.tasks_per_microbatch or None,
+            setup.task_adaptations,
         )
 
     def may_average(self, name: str) -> bool:

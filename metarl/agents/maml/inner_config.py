@@ -47,8 +47,9 @@ class InnerConfig(Section):
     The gradient of a distance to a goal does not depend on the distance, but the loss does. Step
     sizes are never negative: where a mean reward exceeds lr / loss_scaled_lr, there is no step."""
     test_lr_schedule: Schedule = "halving"
-    """Step sizes outside training: halving (half the step size after the first adaptation, as in
-    Finn et al. 2017), geometric (half the previous step size at every adaptation) or constant."""
+    """Step sizes outside training, after as many adaptations as in training: halving (half the step
+    size, as in Finn et al. 2017), geometric (half the previous step size at every adaptation) or
+    constant."""
     context_dim: Dimension = 8
     """Size of the context vector."""
     latent_dim: Dimension = 8

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from pydantic import Field
 
-from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.base import AgentConfig, AgentSetup, centre_and_half_width
 from metarl.agents.pearl.agent import PEARLAgent
 from metarl.agents.pearl.networks import NetworkConfig, Networks
 from metarl.agents.pearl.replay import SLOT_BYTES, Replay, RowFormat
@@ -78,12 +78,11 @@ class PEARLConfig(AgentConfig):
         )
 
     def _row_format(self, observations: Box, actions: Box | Discrete) -> RowFormat:
-        space = check_actions(actions)
-        low, high = (np.asarray(each, np.float64).ravel() for each in (space.low, space.high))
+        centre, half_width = centre_and_half_width(check_actions(actions))
         return RowFormat(
             math.prod(observations.shape),
-            ((high + low) / 2).astype(np.float32),
-            ((high - low) / 2).astype(np.float32),
+            centre.astype(np.float32),
+            half_width.astype(np.float32),
         )
 
     def make(self, setup: AgentSetup) -> PEARLAgent:

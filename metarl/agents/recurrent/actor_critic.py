@@ -11,22 +11,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from pydantic import model_validator
 from torch import Tensor, nn
 
+from metarl.agents.base import centre_and_half_width
 from metarl.core.actors import mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, check
 from metarl.core.layers import orthogonal, tanh
 from metarl.core.params import Params
 from metarl.core.policy_module import (
     CategoricalModule,
     GaussianModule,
     PolicyModule,
+    add_constant,
     mlp_module,
 )
 from metarl.core.schema import LayerSize, Positive, Section
@@ -46,13 +49,18 @@ class ActorCriticConfig(Section):
     init_std: Positive = 1.0
     """Initial standard deviation of continuous actions."""
     min_std: Positive = 1e-3
-    """Lower bound of the standard deviation."""
+    """Lower bound of the standard deviation. The gradient is 0 below the bound."""
     action_bound: Literal["clip", "tanh"] = "clip"
     """What keeps continuous actions in their space: clip (the environment clips actions beyond it)
     or tanh (the mean of the policy is bounded by tanh too)."""
     hypernetwork: bool = False
     """Whether the weights of policy and value function are linear functions of what the trial has
     shown (of the memory's output, or of the belief), and their only input is the observation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check(self.init_std >= self.min_std, "init_std", "at least min_std", self.init_std)
+        return self
 
     def check_actions(self, family: TaskFamily, key: str) -> None:
         """Check that `action_bound` fits the action space.
@@ -70,7 +78,7 @@ class ActorCriticConfig(Section):
         space = family.action_space
         if isinstance(space, Discrete):
             raise ConfigError(f"{key}.action_bound: discrete actions have no bound")
-        if not np.isfinite(space.high).all():
+        if not np.isfinite([space.low, space.high]).all():
             raise ConfigError(f"{key}.action_bound: tanh needs an action space with bounds")
 
 
@@ -122,7 +130,6 @@ class ActorCritic:
         num_inputs: size of the input of a step.
         num_outputs: number of outputs of the policy: the size of an action, or the number of
             discrete actions.
-        bound: bound of continuous actions, (num_outputs,) float64; None for discrete actions.
         num_products: products of two inputs per row, which only a hypernetwork has.
     """
 
@@ -133,10 +140,13 @@ class ActorCritic:
         self.config, self.num_inputs = config, num_inputs
         self._sizes = num_inputs, *config.hidden
         if isinstance(actions, Discrete):
-            self.num_outputs, self.bound = int(actions.n), None
+            self.num_outputs, self._discrete = int(actions.n), True
         else:
-            self.num_outputs = math.prod(actions.shape)
-            self.bound = torch.from_numpy(np.asarray(actions.high, np.float64).ravel())
+            self.num_outputs, self._discrete = math.prod(actions.shape), False
+        # Centre and half width of the action space, (num_outputs,) each, if the mean is bounded
+        self._range: tuple[np.ndarray, np.ndarray] | None = None
+        if isinstance(actions, Box) and config.action_bound == "tanh":
+            self._range = centre_and_half_width(actions)
 
     @property
     def num_weights(self) -> int:
@@ -159,7 +169,7 @@ class ActorCritic:
                 weight = (gain if last else math.sqrt(2)) * orthogonal(rng, fan_in, fan_out)
                 arrays[f"{name}.weight{layer}"] = weight
                 arrays[f"{name}.bias{layer}"] = np.zeros(fan_out)
-        if self.bound is not None:
+        if not self._discrete:
             arrays["policy.log_std"] = np.full(self.num_outputs, math.log(self.config.init_std))
         return arrays
 
@@ -167,16 +177,20 @@ class ActorCritic:
         """Return the action distributions and the values, (n, T), of inputs (T, n, num_inputs)."""
         value = self._mlp(params, "value", inputs)[..., 0]
         outputs = self._mlp(params, "policy", inputs)
-        if self.config.action_bound == "tanh" and self.bound is not None:
-            outputs = self.bound.to(outputs) * torch.tanh(outputs)
+        if self._range is not None:
+            centre, half_width = (torch.from_numpy(each).to(outputs) for each in self._range)
+            outputs = centre + half_width * torch.tanh(outputs)
         return self.distribution(params, outputs.transpose(0, 1)), value.T
 
     def distribution(self, params: Params, outputs: Tensor) -> Distribution:
         """Return the action distributions with these means or logits, (n, T, num_outputs)."""
-        if self.bound is None:
+        if self._discrete:
             return Categorical(outputs)
-        low = math.log(self.config.min_std)
-        return Normal(outputs, params["policy.log_std"].clamp(min=low).view(1, 1, -1))
+        return Normal(outputs, self.log_std(params).view(1, 1, -1))
+
+    def log_std(self, params: Params) -> Tensor:
+        """Return the logarithms of the standard deviations of continuous actions, (action_dim,)."""
+        return params["policy.log_std"].clamp(min=math.log(self.config.min_std))
 
     def _mlp(self, params: Params, name: str, x: Tensor) -> Tensor:
         activation = torch.relu if self._relu else tanh
@@ -193,7 +207,7 @@ class ActorCritic:
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
         """Draw the random numbers of the actions of one episode, (T, num_outputs)."""
         shape = (horizon, self.num_outputs)
-        if self.bound is None:
+        if self._discrete:
             return rng.gumbel(size=shape).astype(np.float32)
         return rng.standard_normal(shape, dtype=np.float32)
 
@@ -209,10 +223,11 @@ class ActorCritic:
                 mode of the distributions.
         """
         x = self._policy_outputs(params, inputs.reshape(-1, inputs.shape[-1]))
-        if self.bound is not None and self.config.action_bound == "tanh":
-            x = self.bound.float().numpy() * np.tanh(x)
+        if self._range is not None:
+            centre, half_width = (each.astype(np.float32) for each in self._range)
+            x = centre + half_width * np.tanh(x)
         outputs = x.reshape(*inputs.shape[:-1], -1)
-        if self.bound is None:
+        if self._discrete:
             scores = outputs if noise is None else outputs + noise
             return scores.argmax(-1, keepdims=True).astype(np.float32)
         if noise is None:
@@ -222,10 +237,10 @@ class ActorCritic:
     def module(self, params: Mapping[str, np.ndarray]) -> PolicyModule:
         """Return the policy as a torch module of inputs (n, num_inputs)."""
         network = nn.Sequential(self._policy_network(params))
-        if self.bound is None:
+        if self._discrete:
             return CategoricalModule(network, self.num_inputs, self.num_outputs)
-        if self.config.action_bound == "tanh":
-            network.append(TanhBound(self.bound.float()))
+        if self._range is not None:
+            network.append(TanhBound(*self._range))
         return GaussianModule(network, self.num_inputs, self._std(params))
 
     def _policy_outputs(self, params: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
@@ -254,16 +269,18 @@ class ActorCritic:
 
 
 class TanhBound(nn.Module):
-    """bound * tanh(x)."""
+    """centre + half_width * tanh(x)."""
 
-    bound: Tensor
+    centre: Tensor
+    half_width: Tensor
 
-    def __init__(self, bound: Tensor) -> None:
+    def __init__(self, centre: np.ndarray, half_width: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("bound", bound)
+        add_constant(self, "centre", centre)
+        add_constant(self, "half_width", half_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bound * torch.tanh(x)
+        return self.centre + self.half_width * torch.tanh(x)
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Params:

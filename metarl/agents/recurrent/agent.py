@@ -161,10 +161,11 @@ class TrialAgent(ABC):
                 left. The agent is then unchanged.
         """
         with timer("advantages"):
-            trials = join_episodes([episodes for _, episodes in rollouts])
+            played = join_episodes([episodes for _, episodes in rollouts])
+            trials = played.weighed()
             if not len(trials.mask):
                 raise NotFinite("the mean return of no trials")
-            returns, scale = reward_scale(self._returns, trials, self._update_config)
+            returns, scale = reward_scale(self._returns, played, self._update_config)
             inputs = self._ppo_inputs(trials)
             batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
         before = self._adam.state_dict()
@@ -174,13 +175,13 @@ class TrialAgent(ABC):
             )
             metrics["explained_variance"] = explained
             if "policy.log_std" in params:
-                metrics["policy_std"] = float(params["policy.log_std"].exp().mean())
+                metrics["policy_std"] = float(self._head.log_std(params).exp().mean())
             check_metrics(metrics)
         except NotFinite:
             self._adam.load_state_dict(before)
             raise
         self.params, self._returns, self._num_updates = params, returns, self._num_updates + 1
-        self._update_moments(trials)  # last, since the episodes were played by those of before
+        self._update_moments(played)  # last, since the episodes were played by those of before
         return metrics
 
     def _update_moments(self, trials: Trials) -> None:

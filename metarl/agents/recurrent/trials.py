@@ -58,6 +58,13 @@ class Trials:
         """Whether an episode has just ended before each step, (n, L) bool."""
         return shifted(self.ends) & self.mask
 
+    def weighed(self) -> Trials:
+        """Return the trials without those of the weight 0."""
+        if self.weight is None or self.weight.all():
+            return self
+        kept = self.weight > 0
+        return Trials(**{name: array[kept] for name, array in vars(self).items()})
+
 
 def shifted(values: np.ndarray) -> np.ndarray:
     """Return values (n, L, ...) one step later, with 0 at the first step."""
@@ -67,7 +74,7 @@ def shifted(values: np.ndarray) -> np.ndarray:
 def join_episodes(phases: Sequence[Episodes]) -> Trials:
     """Return the trials of the episodes that were played one after another.
 
-    A trial with an episode that failed is left out, and one whose task has the weight 0.
+    A trial with an episode that failed is left out.
 
     Args:
         phases: the K episodes of each of the B * E trials, phase by phase.
@@ -75,9 +82,7 @@ def join_episodes(phases: Sequence[Episodes]) -> Trials:
     whole = np.logical_and.reduce([phase.episode_mask for phase in phases]).ravel()  # (n,)
     weight, num_episodes = phases[-1].task_weight, phases[0].mask.shape[1]
     if weight is not None:
-        weight = np.repeat(weight, num_episodes)
-        whole &= weight > 0
-        weight = weight[whole]
+        weight = np.repeat(weight, num_episodes)[whole]
 
     def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(B, E, T, ...) of each phase -> (n, K * T, ...)"""

@@ -8,6 +8,7 @@ import torch
 
 from metarl.agents.base import Rollout
 from metarl.agents.maml.inner_config import InnerConfig
+from metarl.config import Config
 from metarl.core.params import Params, stack
 from metarl.envs import PointNav
 from tests.agents.maml.parameters import copy_of, equal, joined
@@ -165,6 +166,15 @@ def test_the_schedule_scales_the_steps_outside_training(linear, schedule, scales
     agent, episodes = linear(test_lr_schedule=schedule)
     assert steps_taken(agent, episodes, 3) == pytest.approx(scales, rel=1e-3)
     assert steps_taken(agent, episodes, 3, training=True) == pytest.approx([1.0] * 3, rel=1e-3)
+
+
+def test_steps_that_training_had_are_whole_outside_it_too(play):
+    """Three in a config that trains by two: the third one is halved."""
+    sampling = {"num_tasks": 3, "num_episodes": 4, "adaptation_steps": 2, "sequence": 2}
+    settings = {"policy": {"hidden": []}, "inner": {"lr": 1e-3}}
+    agent = Config(env=FAMILY, sampling=sampling, agent=settings).make_agent()
+    episodes = play(agent, agent.initial_state(3), FAMILY, TASKS, 4)
+    assert steps_taken(agent, episodes, 3) == pytest.approx([1.0, 1.0, 0.5], rel=0.05)
 
 
 def test_a_scaled_step_is_a_share_of_the_whole_one(make_agent, play):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes, spread
 from metarl.core.params import stack
 from metarl.rollout.episodes import Episodes
 
@@ -273,6 +273,18 @@ def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, proces
     )
     assert torch.equal(thin.loss, batch.loss)
     assert batch.every(1) is batch
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_steps_are_taken_at_half_of_the_times_of_an_episode_or_at_many(stride):
+    """Every 16th step of episodes of 16 would be their first one, which may be one state."""
+    for horizon in range(1, 130):
+        found = spread(stride, horizon)
+        assert stride <= found <= stride + 2
+        times = {row % horizon for row in range(0, horizon * found, found)}
+        assert len(times) >= min(horizon, 10, max(2, horizon // 2))
+    assert (spread(16, 16), spread(16, 32), spread(8, 40)) == (17, 17, 9)
+    assert (spread(16, 100), spread(8, 200), spread(16, 200)) == (16, 8, 16)
 
 
 def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, process):

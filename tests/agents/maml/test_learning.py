@@ -2,7 +2,7 @@
 
 import pytest
 
-from metarl.config_files import load_config
+from metarl.config_files import load_config, make_config
 from metarl.evaluation.evaluate import evaluate
 from metarl.training.loop import train
 
@@ -15,6 +15,16 @@ SMALL = {
     "agent.policy.hidden": [32, 32],
     "tracking.mode": "disabled",
 }
+
+
+def test_the_natural_gradient_knows_more_than_the_first_steps_of_episodes(tmp_path):
+    """Its products see every 16th step; in episodes of 16, which begin in one state, all updates
+    would be refused."""
+    values = {"env.family": "gridworld", "env.horizon": 16, "iterations": 4, "num_tasks": 10}
+    run = train(
+        make_config({}, "maml_trpo", {**values, "tracking.mode": "disabled"}), tmp_path / "r"
+    )
+    assert [line["line_search_rejected"] for line in run.metrics()] == [0] * 4
 
 
 @pytest.mark.slow

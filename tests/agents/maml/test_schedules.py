@@ -15,3 +15,5 @@ from metarl.agents.maml.schedules import step_scale
 )
 def test_the_scale_of_each_step(schedule, scales):
     assert [step_scale(schedule, step) for step in range(4)] == scales
+    assert [step_scale(schedule, step, 3) for step in range(6)] == [1.0, 1.0, *scales]
+    assert [step_scale(schedule, step, 0) for step in range(4)] == scales

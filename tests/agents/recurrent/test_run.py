@@ -212,6 +212,10 @@ def test_the_cell_of_a_run_is_kept(run, name, capsys):
             ["--agent.network.hidden", "[0]"],
             r"agent.network.hidden\[0\]: expected between 1 and 4096, got 0",
         ),
+        (
+            ["--agent.network.init-std=0.1", "--agent.network.min-std=0.2"],
+            "agent.network.init-std: expected at least min_std, got 0.1",
+        ),
         (["--agent.network.cell=rnn"], "agent.network.cell: expected one of gru, lstm, got 'rnn'"),
         (["--agent.inner.lr=0.1"], "agent.inner.*: unknown .*rl2.*maml"),
         (["--agent.update.minibatches=0"], "agent.update.minibatches: expected at least 1, got 0"),

@@ -54,7 +54,7 @@ def test_shorter_trials_are_padded_at_their_end():
 
 
 def test_trials_have_the_weight_of_their_task():
-    """After the last adaptation; a task of weight 0 is left out."""
+    """After the last adaptation; those of weight 0 can be left out."""
 
     def of_tasks(weight=None):
         one = vars(episodes([1, 1]))
@@ -63,9 +63,14 @@ def test_trials_have_the_weight_of_their_task():
         return Episodes(**arrays, task_weight=weight)
 
     trials = join_episodes([of_tasks(), of_tasks(np.array([1.0, 0.0, 2.0]))])
-    assert trials.task[:, 0].tolist() == [0, 0, 2, 2]
-    assert trials.weight.tolist() == [1, 1, 2, 2]
-    assert join_episodes([of_tasks(), of_tasks()]).weight is None
+    assert trials.task[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert trials.weight.tolist() == [1, 1, 0, 0, 2, 2]
+    kept = trials.weighed()
+    assert kept.task[:, 0].tolist() == [0, 0, 2, 2]
+    assert kept.weight.tolist() == [1, 1, 2, 2]
+    unweighed = join_episodes([of_tasks(), of_tasks()])
+    assert unweighed.weight is None
+    assert unweighed.weighed() is unweighed
 
 
 def test_a_trial_with_a_failed_episode_is_left_out():

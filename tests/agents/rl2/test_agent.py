@@ -453,8 +453,9 @@ def test_experience_is_counted_in_the_episodes_of_a_trial():
 
 def test_tasks_have_weights():
     """An update where two tasks weigh 2 and two 0 is that of the two alone; other weights give
-    another update."""
-    config, agents = make(FAMILIES["point"]), []
+    another update. The running moments are of all tasks."""
+    raw = {"running_observations": False, "running_rewards": False}
+    config, agents = make(FAMILIES["point"], **raw), []
     for weights in ([2.0, 0, 2, 0], None, [2.0, 0, 1, 0]):
         agent = config.make_agent()
         rollouts = play(config, agent)
@@ -467,3 +468,12 @@ def test_tasks_have_weights():
         agents.append(flatten(agent.params))
     torch.testing.assert_close(agents[0], agents[1])
     assert float((agents[2] - agents[0]).norm()) > 1e-5
+    agent = make(FAMILIES["point"]).make_agent()
+    rollouts = play(config, agent)
+    state, episodes = rollouts[-1]
+    rollouts[-1] = Rollout(state, replace(episodes, task_weight=np.array([2.0, 0, 2, 0])))
+    agent.update(rollouts, np.random.default_rng(0), Timer())
+    steps = sum(episodes.num_steps for _, episodes in rollouts)
+    assert {name: int(each.count) for name, each in agent._moments.items()} == dict.fromkeys(
+        ("observations", "rewards", "returns"), steps
+    )

@@ -11,6 +11,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
+from metarl.agents.recurrent.actor_critic import ActorCritic, to_tensors
 from metarl.agents.recurrent.gru import GRUSequence
 from metarl.agents.recurrent.memory import fused_gru
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
@@ -109,6 +110,22 @@ def test_the_initial_policy_hardly_depends_on_its_inputs(cell, discrete):
         torch.testing.assert_close(policy.log_std.exp(), torch.full((1, 1, 3), 0.5))
     forget = params["memory.bias"][6:12]
     assert torch.equal(forget, torch.full((6,), float(cell == "lstm")))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 1.0), (-1.0, 0.0)])
+def test_tanh_bounds_the_mean_on_both_sides_of_any_space(low, high):
+    actions = Box(low, high, (2,), np.float64)
+    head = ActorCritic(NetworkConfig(action_bound="tanh"), 4, actions)
+    rng = np.random.default_rng(0)
+    params = {name: 30 * value for name, value in head.init(rng).items()}
+    inputs = rng.standard_normal((50, 4))
+    learned = head(to_tensors(params, torch.float64), torch.from_numpy(inputs)[None])[0].outputs[0]
+    assert low <= learned.min() < low + 0.1 * (high - low)
+    assert high - 0.1 * (high - low) < learned.max() <= high
+    acted = head.actions({name: np.float32(x) for name, x in params.items()}, inputs, None)
+    np.testing.assert_allclose(acted, learned[:, 0], atol=1e-5)
+    shown = head.module(params)(torch.from_numpy(inputs).float()).action
+    np.testing.assert_allclose(shown.detach(), learned[:, 0], atol=1e-5)
 
 
 def test_tanh_bounds_the_mean_of_the_actions():

@@ -17,6 +17,7 @@ from metarl.core.errors import check
 from metarl.core.schema import Section
 from metarl.core.timer import Timer
 
+MAX_FACTOR = 2.0**20  # by which `kl_weight` may become larger or smaller than at the beginning
 MAX_KL_RATIO = 10.0  # ratio of an update's KL divergence to `kl_target` above which training warns
 
 
@@ -97,9 +98,9 @@ class PPO:
         }
         # Adaptive KL penalty (Schulman et al. 2017, section 4)
         if config.kl_target and kl > 1.5 * config.kl_target:
-            self.kl_weight *= 2
+            self.kl_weight = min(2 * self.kl_weight, self.config.kl_weight * MAX_FACTOR)
         elif config.kl_target and kl < config.kl_target / 1.5:
-            self.kl_weight /= 2
+            self.kl_weight = max(self.kl_weight / 2, self.config.kl_weight / MAX_FACTOR)
         return new, diagnostics
 
     def state_dict(self) -> dict[str, Tensor]:

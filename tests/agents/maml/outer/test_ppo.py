@@ -101,6 +101,15 @@ def test_the_kl_weight_doubles_and_halves(timer, kl, factor):
     assert found["kl_weight"] == 0.8 * factor
 
 
+@pytest.mark.parametrize(("kl", "most"), [(0.0, 2.0**-20), (5.0, 2.0**20)])
+def test_the_kl_weight_has_bounds(timer, kl, most):
+    """So that it never becomes 0, and needs no more than 40 updates from one end to the other."""
+    update = PPOConfig(epochs=1, kl_weight=0.8, kl_target=0.02).make(torch.zeros(3))
+    for _ in range(50):
+        update.step(Stub(kl), timer)
+    assert update.kl_weight == 0.8 * most
+
+
 @pytest.mark.parametrize("kl", [0.0, 5.0])
 def test_without_a_target_the_kl_weight_stays(timer, kl):
     update = PPOConfig(kl_weight=0.8).make(torch.zeros(3))
