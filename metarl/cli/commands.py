@@ -135,7 +135,6 @@ def evaluate(
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import evaluate_run
-    from metarl.evaluation.protocols import UNUSED_SETTINGS, check_protocol
     from metarl.reporting import evaluation as presented
     from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
@@ -146,11 +145,7 @@ def evaluate(
     # The name of a folder may have commas.
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
-    check_protocol(protocol)
-    for unused in sorted(UNUSED_SETTINGS[protocol]):
-        source = click.get_current_context().get_parameter_source(unused)
-        if source is click.core.ParameterSource.COMMANDLINE:
-            raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
+    check_flags_of(protocol)
     family = Run.open(target.directory, **overrides).config.env
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}
@@ -171,6 +166,21 @@ def evaluate(
     for line in (*presented.evaluation_notes(results), file, figure):
         click.echo(line)
     return 0
+
+
+def check_flags_of(protocol: str) -> None:
+    """Check that all flags of the command have an influence on a protocol.
+
+    Raises:
+        UserError: if one has none, or there is no such protocol.
+    """
+    from metarl.evaluation.protocols import UNUSED_SETTINGS, check_protocol
+
+    check_protocol(protocol)
+    for unused in sorted(UNUSED_SETTINGS[protocol]):
+        source = click.get_current_context().get_parameter_source(unused)
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
 
 
 def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metarl.cli.commands import (
+    check_flags_of,
     deterministic_option,
     episodes_option,
     experience_option,
@@ -73,6 +74,7 @@ def compare(
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
+    check_flags_of(evaluation["protocol"])
     with short_flags():
         found = comparison.compare(
             configs,
@@ -95,9 +97,9 @@ def compare(
             )
             table.add_row(row.name, str(row.seeds), *cells)
         print_table(table)
-    if found.aggregates is None:
+    if found.sections and found.aggregates is None:
         click.echo(comparison_tables.NO_AGGREGATES)
-    else:
+    if found.aggregates is not None:
         click.echo(comparison_tables.SCALE_NOTE)
         for scale in found.aggregates.scales:
             click.echo(scale)

@@ -13,7 +13,7 @@ from metarl.core.parsing import printable
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
-from metarl.evaluation.protocols import PROTOCOLS, check_protocol
+from metarl.evaluation.protocols import PROTOCOLS, check_measurable, check_protocol
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
 from metarl.runs.pretrained import run_folder
@@ -110,6 +110,7 @@ def evaluate_run(
         experience,
         perturbations,
     )
+    check_measurable(protocol, config.env, evaluation_config)
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
     evaluated = {config.method: own} | find_baselines(against, run, overrides)

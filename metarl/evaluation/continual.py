@@ -43,12 +43,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
         UserError: if the task set is unknown, or not defined for the family.
     """
     rows = chosen_tasks(family, config.split, config.tasks)
-    num_sequences = len(rows) // SEQUENCE_LENGTH
-    required = f"at least {SEQUENCE_LENGTH}, one sequence"
-    check(num_sequences >= 1, "tasks", required, len(rows))
-    nearest = round(len(rows) / SEQUENCE_LENGTH) * SEQUENCE_LENGTH
-    whole = f"whole sequences of {SEQUENCE_LENGTH} tasks (nearest: {nearest})"
-    check(len(rows) % SEQUENCE_LENGTH == 0, "tasks", whole, len(rows))
+    num_sequences = number_of_sequences(rows)
     sequences = rows.reshape(num_sequences, SEQUENCE_LENGTH, -1)
     num_adaptations = possible_adaptations(agent, config.steps)
     keep_freed_memory()
@@ -107,6 +102,20 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             "from the meta-parameters": play_sequences(sequential=False),
             "sequential": play_sequences(sequential=True),
         }
+
+
+def number_of_sequences(rows: np.ndarray) -> int:
+    """Return how many sequences tasks (B, task_dim) are.
+
+    Raises:
+        ConfigError: if they are no whole sequences, at least one.
+    """
+    required = f"at least {SEQUENCE_LENGTH}, one sequence"
+    check(len(rows) >= SEQUENCE_LENGTH, "tasks", required, len(rows))
+    nearest = round(len(rows) / SEQUENCE_LENGTH) * SEQUENCE_LENGTH
+    whole = f"whole sequences of {SEQUENCE_LENGTH} tasks (nearest: {nearest})"
+    check(len(rows) % SEQUENCE_LENGTH == 0, "tasks", whole, len(rows))
+    return len(rows) // SEQUENCE_LENGTH
 
 
 def by_task_and_met(phases: Sequence[np.ndarray]) -> np.ndarray:

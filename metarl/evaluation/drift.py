@@ -33,6 +33,21 @@ DRIFT = 0.1
 of each number of the task."""
 
 
+def check_drifts(family: TaskFamily) -> None:
+    """Check that the tasks of a family can drift.
+
+    Raises:
+        UserError: if there is a finite number of them, or their numbers have no bounds.
+    """
+    bounds = family.task_space.low, family.task_space.high
+    if family.all_tasks is not None or not np.isfinite(bounds).all():
+        kind = "tasks without bounds" if family.all_tasks is None else "a finite number of tasks"
+        raise UserError(
+            f"protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
+            "few_episode, ood, robust or continual"
+        )
+
+
 def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
     """Measure the return on each version of tasks that drift, as in training with `sampling.drift`.
 
@@ -45,14 +60,8 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
         UserError: as it; also if the tasks of the family cannot drift: a finite number of them, or
             numbers without bounds.
     """
+    check_drifts(family)
     rows = chosen_tasks(family, config.split, config.tasks)
-    bounds = family.task_space.low, family.task_space.high
-    if family.all_tasks is not None or not np.isfinite(bounds).all():
-        kind = "tasks without bounds" if family.all_tasks is None else "a finite number of tasks"
-        raise UserError(
-            f"protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
-            "few_episode, ood, robust or continual"
-        )
     num_adaptations = possible_adaptations(agent, config.steps)
     rng = make_rng(config.seed, Purpose.DRIFT)
     versions = drifting(family, rng, rows, num_adaptations + 1, DRIFT)  # (B, V, task_dim)

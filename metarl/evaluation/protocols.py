@@ -15,13 +15,13 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from metarl.agents import MetaAgent, measuring_actor
-from metarl.core.errors import UserError, check_amount, check_known
+from metarl.core.errors import UserError, check, check_amount, check_known
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.timer import Timer
 from metarl.envs import Perturbed, TaskFamily
 from metarl.evaluation.config import PERTURBATIONS, EvaluationConfig, plain_strengths
-from metarl.evaluation.continual import continual
-from metarl.evaluation.drift import drift
+from metarl.evaluation.continual import continual, number_of_sequences
+from metarl.evaluation.drift import check_drifts, drift
 from metarl.evaluation.evaluate import (
     arranged,
     complete_result,
@@ -128,16 +128,29 @@ def ood(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Resul
     Raises:
         UserError: if the tasks are one's own; their protocol is `k_step`.
     """
-    if not is_number_of_tasks(config.tasks):
-        raise UserError(
-            "protocol ood: compares two task sets, so it takes no tasks of your own; expected "
-            "k_step, few_episode, robust, continual or drift"
-        )
+    check_ood(family, config)
     splits = {"in distribution": config.split, "out of distribution": "ood"}
     return {
         name: evaluate_k_step(agent, family, replace(config, split=split))
         for name, split in splits.items()
     }
+
+
+def check_ood(family: TaskFamily, config: EvaluationConfig) -> None:
+    """Check that a family has two task sets to compare.
+
+    Raises:
+        UserError: if the tasks are one's own or out of distribution, or the family has none of the
+            latter.
+    """
+    if not is_number_of_tasks(config.tasks):
+        raise UserError(
+            "protocol ood: compares two task sets, so it takes no tasks of your own; expected "
+            "k_step, few_episode, robust, continual or drift"
+        )
+    expected = "train, validation or test, with which the protocol ood compares"
+    check(config.split != "ood", "split", expected, config.split)
+    chosen_tasks(family, "ood", config.tasks)
 
 
 def robust(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:
@@ -185,6 +198,13 @@ UNUSED_SETTINGS = {
     "robust": {"trials", "experience"},
 }
 """The settings of an evaluation that have no influence on the results of a protocol."""
+CHECKS: dict[str, Callable[[TaskFamily, EvaluationConfig, np.ndarray], object]] = {
+    "ood": lambda family, config, rows: check_ood(family, config),
+    "robust": lambda family, config, rows: perturbed_families(family, config.perturbations),
+    "continual": lambda family, config, rows: number_of_sequences(rows),
+    "drift": lambda family, config, rows: check_drifts(family),
+}
+"""What each protocol checks of a family, the settings and their tasks, (B, task_dim)."""
 
 
 def check_protocol(name: str) -> None:
@@ -197,6 +217,19 @@ def check_protocol(name: str) -> None:
     if name in RENAMED_PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}: its name is now {RENAMED_PROTOCOLS[name]!r}")
     check_known(name, PROTOCOLS, "unknown protocol")
+
+
+def check_measurable(name: str, family: TaskFamily, config: EvaluationConfig) -> None:
+    """Check that a protocol can measure on a family, before anything is trained or played.
+
+    Raises:
+        UserError: as the protocol.
+    """
+    check_protocol(name)
+    rows = chosen_tasks(family, config.split, config.tasks)
+    check_amount(len(rows) * config.episodes, family.horizon)
+    if name in CHECKS:
+        CHECKS[name](family, config, rows)
 
 
 def evaluate_k_step(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Evaluation:

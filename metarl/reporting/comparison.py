@@ -3,6 +3,7 @@ are put into one report and one table per family, and into aggregates over the f
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.errors import ConfigError, UserError, check, check_amount
+from metarl.core.errors import ConfigError, UserError, check
 from metarl.core.parsing import read_json
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import RANDOM, evaluate_run, family_text, have_same_tasks
-from metarl.evaluation.config import check_experience, check_perturbations
-from metarl.evaluation.protocols import check_protocol, perturbed_families
+from metarl.evaluation.config import EvaluationConfig
+from metarl.evaluation.protocols import check_measurable
 from metarl.evaluation.result_file import DEFAULTS, result_stem
-from metarl.evaluation.tasks import chosen_tasks
 from metarl.reporting.aggregates import Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_tables import write_tables
@@ -30,6 +30,7 @@ from metarl.reporting.summary import read_summaries
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.identity import settings_digest
 from metarl.runs.result import Evaluation
+from metarl.runs.run import Run
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
@@ -215,6 +216,8 @@ def compare(
     for family in planned.values():
         check_evaluation(family[0].config.env, settings)
     all_jobs = [job for family in planned.values() for job in family]
+    for job in all_jobs:
+        check_length(job)
     references = {job.name for job in (family[0] for family in planned.values())}
     result = Comparison()
     start = time.perf_counter()
@@ -251,6 +254,8 @@ def compare(
         result.sections[family] = make_section(summaries, name)
         results[family] = comparable(results_by_method(summaries, name))
         reports[family] = write_report(folders, out / f"report-{family}")[0]
+    if not result.sections:  # what was written before stays
+        return result
     if settings["protocol"] in AGGREGATED:
         result.aggregates = aggregate(results)
     result.files += [write_page(out, result.sections, reports, result.aggregates)]
@@ -267,15 +272,25 @@ def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
     Raises:
         UserError: if one is unknown or out of range.
     """
-    check_protocol(settings["protocol"])
-    for name in ("episodes", "trials"):
-        check(settings[name] >= 1, name, "at least 1", settings[name])
-    check(settings["steps"] >= 0, "steps", "at least 0", settings["steps"])
-    check_experience(settings["experience"])
-    check_perturbations(settings["perturbations"])
-    perturbed_families(family, settings["perturbations"])
-    check_amount(settings["tasks"] * settings["episodes"], family.horizon)
-    chosen_tasks(family, settings["split"], settings["tasks"])
+    measured = {name: value for name, value in settings.items() if name != "protocol"}
+    check_measurable(settings["protocol"], family, EvaluationConfig(**measured))
+
+
+def check_length(job: Job) -> None:
+    """Check that a run that is there already was not trained longer than its job says.
+
+    Raises:
+        UserError: if it was; its results are not those of the job.
+    """
+    if not (job.folder / "config.yaml").exists():
+        return
+    wanted, metrics = job.config.iterations, Run.open(job.folder).metrics()
+    trained = metrics[-1]["iteration"] if metrics else 0
+    if trained > wanted:
+        raise UserError(
+            f"{job.folder}: has {trained:,} iterations, expected at most {wanted:,}; name another "
+            "--out, or at least as many --iterations"
+        )
 
 
 def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> None:
@@ -284,7 +299,7 @@ def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> Non
     stem = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
     file = job.folder / "evaluation" / f"{stem}.json"
     against = [RANDOM] if job.name in references else []
-    if file.exists():
+    with contextlib.suppress(Exception):  # a damaged file, which is replaced
         methods = read_json(file).get("methods", {})
         whole = job.config.method in methods and (not against or len(methods) > 1)
         if whole and methods[job.config.method].get("iteration") == job.config.iterations:

@@ -48,11 +48,8 @@ def draw_evaluation(protocol: str, results: Mapping[str, Evaluation], path: Path
         StorageError: if a file cannot be written.
         UserError: if the results hold numbers that cannot be drawn.
     """
-    if protocol in PROTOCOL_FIGURES:
-        drawing = PROTOCOL_FIGURES[protocol](results)
-    else:
-        drawing = adaptation_curves({label: [result] for label, result in results.items()})
-    save_drawing(drawing, path)
+    draw = PROTOCOL_FIGURES.get(protocol, adaptation_curves)
+    save_drawing(draw({label: [result] for label, result in results.items()}), path)
 
 
 def adaptation_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
@@ -142,10 +139,12 @@ def draw_curve(
     axes.plot(places, means, style.line, marker=style.marker, color=colour, label=label)
 
 
-def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
-    """Draw return before and after adaptation against the strength of each perturbation.
+def robustness_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+    """Draw return before and after adaptation against the strength of each perturbation, means over
+    seeds and tasks. An agent that cannot adapt has one dashed curve.
 
-    An agent that cannot adapt has one dashed curve.
+    Args:
+        results: of each `method, part`, seed by seed, on the same tasks.
     """
     nominal = ", nominal"
     methods = [name.removesuffix(nominal) for name in results if name.endswith(nominal)]
@@ -161,11 +160,11 @@ def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
             parts = [f"{method}, {name} {tick}" for tick in ticks[1:]]
             found = [results[f"{method}{nominal}"], *(results[part] for part in parts)]
             style = method_style(number)
-            adapts = any(len(result.x) > 1 for result in found)
+            adapts = any(len(seeds[0].x) > 1 for seeds in found)
             curves = [(-1, style.line, f"{names[method]}, adapted")]
             curves += [(0, ":", f"{names[method]}, unadapted")]
             for place, line, label in curves if adapts else [(0, "--", names[method])]:
-                means = [result.mean[place] for result in found]
+                means = [np.mean([seed.mean[place] for seed in seeds]) for seeds in found]
                 look = {"color": style.colour, "marker": style.marker, "linestyle": line}
                 axes.plot(ticks, means, label=label, **look)
                 rows += [(label, name, *each) for each in zip(ticks, means, strict=True)]
@@ -173,31 +172,35 @@ def robustness_curves(results: Mapping[str, Evaluation]) -> Drawing:
         style_axes(axes)
     all_axes[0].set_ylabel("mean return over tasks")
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(next(iter(results.values()))), fontsize=10)
+    figure.suptitle(figure_title(next(iter(results.values()))[0]), fontsize=10)
     caption = (
-        "Mean return over tasks under perturbations that are absent in training, one at a time. "
-        "Dotted: before adaptation. Without intervals: these are in the table."
+        "Mean return over seeds and tasks under perturbations that are absent in training, one at "
+        "a time. Dotted: before adaptation. Without intervals: these are in the table."
     )
     return Drawing(figure, caption, ("curve", "perturbation", "strength", "mean"), rows)
 
 
-def forgetting_matrices(results: Mapping[str, Evaluation]) -> Drawing:
-    """Draw the return on each task of a sequence after each was met, as matrices on one scale.
+def forgetting_matrices(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+    """Draw the return on each task of a sequence after each was met, means over seeds and
+    sequences, as matrices on one scale. Results of agents that cannot adapt have no matrix.
 
-    Results of agents that cannot adapt have no matrix.
+    Args:
+        results: of each `method, part`, seed by seed, on the same tasks.
     """
-    adapting = {label: result for label, result in results.items() if len(result.x) > 1}
+    adapting = {label: seeds for label, seeds in results.items() if len(seeds[0].x) > 1}
     if not adapting:
-        return adaptation_curves({label: [result] for label, result in results.items()})
+        return adaptation_curves(results)
     columns = min(3, len(adapting))
     lines = -(-len(adapting) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 3.4 * lines), layout="constrained")
     all_axes = figure.subplots(lines, columns, squeeze=False)
-    matrices = [forgetting(result).matrix for result in adapting.values()]
+    matrices = [
+        np.mean([forgetting(seed).matrix for seed in seeds], axis=0) for seeds in adapting.values()
+    ]
     low, high = min(map(np.min, matrices)), max(map(np.max, matrices))
     names, rows = method_texts(adapting), []
     scale = ScalarMappable(Normalize(low, high), "viridis")
-    for axes, (label, result), matrix in zip(
+    for axes, (label, (result, *_)), matrix in zip(
         all_axes.flat, adapting.items(), matrices, strict=False
     ):
         axes.imshow(matrix, norm=scale.norm, cmap=scale.cmap, aspect="auto")
@@ -215,7 +218,10 @@ def forgetting_matrices(results: Mapping[str, Evaluation]) -> Drawing:
     for axes in all_axes[:, 0]:
         axes.set_ylabel("tasks met")
     figure.colorbar(scale, ax=all_axes, label="mean return")
-    caption = "Mean return on each task of a sequence after each number of tasks met."
+    caption = (
+        "Mean return on each task of a sequence after each number of tasks met, over seeds and "
+        "sequences."
+    )
     return Drawing(figure, caption, ("method", "tasks met", "task", "mean"), rows)
 
 

@@ -69,7 +69,7 @@ class Improvement(NamedTuple):
 
 class Transfer(NamedTuple):
     """Return on tasks just met, return on all tasks after a sequence, backward transfer and
-    forgetting: means over sequences."""
+    forgetting: means over seeds and sequences."""
 
     name: str
     plasticity: float
@@ -114,27 +114,27 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     longest = longest_result(seeds[0] for seeds in seeds_by_method.values())
     protocol = name.partition("-")[0]
     if protocol in PROTOCOL_FIGURES:
-        figures = {name: PROTOCOL_FIGURES[protocol](results)}
+        figures = {name: PROTOCOL_FIGURES[protocol](seeds_by_method)}
     else:
         figures = {name: adaptation_curves(seeds_by_method)}
         figures[f"{name}-profile"] = report_figures.profiles(seeds_by_method)
         few = dict(list(results.items())[:MAX_SCATTERS])
         if (scatter := report_figures.returns_by_task(few)) is not None:
             figures[f"{name}-tasks"] = scatter
-    sequences = results if protocol == "continual" else {}
+    sequences = seeds_by_method if protocol == "continual" else {}
     return Section(
         name=name,
         family=first.family,
         split=first.split,
         num_tasks=first.num_distinct,
         about=evaluation_text(first),
-        notes=evaluation_notes(results),
+        notes=[*left_out(summaries, name), *iteration_notes(summaries, name)],
         x_label=longest.x_label,
         x=longest.x,
         rows=[method_row(label, seeds, len(longest.x)) for label, seeds in seeds_by_method.items()],
         improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_method),
         transfers=[
-            transfer(label, result) for label, result in sequences.items() if len(result.x) > 1
+            transfer(label, seeds) for label, seeds in sequences.items() if len(seeds[0].x) > 1
         ],
         figures=figures,
     )
@@ -169,11 +169,51 @@ def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRo
     return MethodRow(name, len(seeds), cells + [None] * (columns - len(cells)))
 
 
-def transfer(name: str, result: Evaluation) -> Transfer:
-    """Return the means over sequences of a part of the protocol `continual`."""
-    found = forgetting(result)
-    means = (found.plasticity, found.average, found.backward_transfer, found.forgetting)
-    return Transfer(name, *(float(each.mean()) for each in means))
+def left_out(summaries: Sequence[RunSummary], name: str) -> list[str]:
+    """Return a note for each method and part, and seed if there are several, with episodes that
+    were left out."""
+    notes = []
+    for method, runs in group_runs(summaries).items():
+        for summary in runs:
+            seed = f", seed {summary.run.config.seed}" if len(runs) > 1 else ""
+            results = summary.evaluations.get(name, {})
+            labels = {part_label(method, part) + seed: each for part, each in results.items()}
+            notes += evaluation_notes(labels)
+    return notes
+
+
+def iteration_notes(summaries: Sequence[RunSummary], name: str) -> list[str]:
+    """Return a note for each method whose seeds were measured after different numbers of
+    iterations, and for each run that has been trained further since it was measured."""
+    notes = []
+    for method, runs in group_runs(summaries).items():
+        measured = {
+            summary.name: summary.settings[name].get("iteration")
+            for summary in runs
+            if name in summary.settings and name in summary.evaluations
+        }
+        numbers = sorted({number for number in measured.values() if number is not None})
+        if len(numbers) > 1:
+            text = ", ".join(map(str, numbers))
+            notes.append(f"{method}: its seeds were measured after {text} iterations")
+        for summary in runs:
+            number = measured.get(summary.name)
+            latest = summary.settings.get(name, {}).get("checkpoint") == "latest"
+            trained = int(summary.metrics["iteration"][-1])
+            if latest and number is not None and number < trained:
+                notes.append(
+                    f"{summary.name}: measured after {number} of the {trained} iterations that it "
+                    "has now"
+                )
+    return notes
+
+
+def transfer(name: str, seeds: Sequence[Evaluation]) -> Transfer:
+    """Return the means over seeds and sequences of a part of the protocol `continual`."""
+    found = [forgetting(seed) for seed in seeds]
+    names = ("plasticity", "average", "backward_transfer", "forgetting")
+    means = ([getattr(each, one).mean() for each in found] for one in names)
+    return Transfer(name, *(float(np.mean(each)) for each in means))
 
 
 def improvements(results: Mapping[str, Sequence[Evaluation]]) -> list[Improvement]:

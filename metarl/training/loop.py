@@ -89,10 +89,11 @@ def start_or_resume(
 ) -> Run:
     """Start the run of a config in the folder `out`, or continue it, and return the finished run.
 
-    An existing run may have been started with another number of iterations: the result is identical
-    to a run that was started with this config. It may also have had other `threads`, another
-    `device`, another `sampler` or other `tracking`, and goes on with those of `config`; see
-    `resume`. A run with enough iterations is not changed.
+    An existing run may have been started with another number of iterations: parameters and metrics
+    are those of a run that was started with this config. (It has a further checkpoint where it
+    ended before, and, if `evaluation.every` is set, a further evaluation.) It may also have had
+    other `threads`, another `device`, another `sampler` or other `tracking`, and goes on with those
+    of `config`; see `resume`. A run with enough iterations is not changed.
 
     Args:
         config, out, init_from, callbacks: as in `train`.

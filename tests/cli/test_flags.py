@@ -282,6 +282,10 @@ def test_help_and_version_import_nothing_slow(flag):
             "compare gridworld/rl2 --out {run}x --protocol robust --perturbations motor_strength=1",
             "motor_strength: the actions of gridworld are choices, which have no strength",
         ),
+        (
+            "evaluate {run} --protocol ood --split ood",
+            "error: --split: expected train, validation or test, with which the protocol ood",
+        ),
         ("report {run} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)"),
         ("train point_nav/maml_trpo --out {run}", "exists already"),
         ("evaluate {run} --tasks -3", "error: --tasks: expected at least 1"),

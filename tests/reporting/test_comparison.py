@@ -124,6 +124,39 @@ def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypat
     assert "4/4  point_nav-reptile-seed1 trained and evaluated" in capsys.readouterr().err
 
 
+def test_longer_runs_than_asked_for_are_no_part_of_a_comparison(whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "longer")
+    shorter = [word.replace("=2", "=1") if "iter" in word else word for word in words(out)]
+    assert main([*shorter, "--seeds=2"]) == 2
+    error = capsys.readouterr().err
+    assert "point_nav-maml_trpo-seed0: has 2 iterations, expected at most 1; name another" in error
+    assert rows(out) == rows(whole)
+
+
+def test_a_damaged_result_is_measured_again(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "damaged")
+    (file,) = (out / "point_nav-reptile-seed1" / "evaluation").glob("*.json")
+    before = file.read_text()
+    file.write_text(before[:100])
+    assert main(words(out, "--seeds=2")) == 0
+    assert json.loads(file.read_text())["methods"] == json.loads(before)["methods"]
+    assert rows(out) == rows(whole)
+
+
+def test_where_all_runs_fail_the_comparison_before_stays(whole, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(whole, tmp_path / "kept")
+
+    def fail(job, **settings):
+        raise RuntimeError("no power")
+
+    monkeypatch.setattr(comparison, "evaluate", fail)
+    assert main(words(out, "--seeds=2")) == 1
+    assert rows(out) == rows(whole)
+    said = capsys.readouterr()
+    assert "No aggregates" not in said.out
+    assert said.err.count("no power") == 8  # in the progress, and as errors
+
+
 def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
     out = shutil.copytree(whole, tmp_path / "more")
     configs = [*METHODS, "point_nav/fomaml"]
@@ -203,6 +236,12 @@ def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
         (METHODS, ["--tasks=0"], "tasks: expected at least 1"),
         (METHODS, ["--split=tset"], "unknown split"),
         (METHODS, ["--env-steps=5000"], "--iterations: expected it or --env-steps"),
+        (METHODS, ["--steps=2000"], "--steps: expected at most 1000, got 2000"),
+        (METHODS, ["--experience=1"], "--experience: has no influence on the protocol k_step"),
+        (METHODS, ["--protocol=continual", "--tasks=7"], "--tasks: expected whole sequences of 5"),
+        (METHODS, ["--protocol=ood", "--split=ood"], "--split: expected train, validation or test"),
+        (["half_cheetah_dir/demo"], ["--protocol=drift"], "has a finite number of tasks"),
+        (["half_cheetah_dir/demo"], ["--protocol=ood"], "half_cheetah_dir has no split 'ood'"),
     ],
 )
 def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, more, said):

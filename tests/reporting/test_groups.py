@@ -12,7 +12,7 @@ from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting.groups import differing_settings, group_runs
 from metarl.reporting.report import write_report
-from metarl.reporting.report_sections import first_results
+from metarl.reporting.report_sections import first_results, iteration_notes
 from metarl.reporting.summary import read_summaries
 from metarl.training.loop import train
 from tests.reporting.test_report import TINY
@@ -39,6 +39,22 @@ def runs(tmp_path_factory):
         train(config, folder / name)
         evaluate_run(folder / name, tasks=3, episodes=2, steps=1)
     return [folder / name for name in RUNS]
+
+
+def test_seeds_of_other_lengths_and_old_measurements_are_told(runs, tmp_path):
+    (name,) = read_summaries(runs[:1])[0].evaluations
+    both = read_summaries(runs[:2])
+    trained = [int(each.metrics["iteration"][-1]) for each in both]
+    assert sorted(trained) == [1, 2]
+    assert iteration_notes(both, name) == [
+        "maml_trpo: its seeds were measured after 1, 2 iterations"
+    ]
+    further = shutil.copytree(runs[0], tmp_path / "a")
+    metarl.resume(further, iterations=trained[0] + 2)
+    (note,) = iteration_notes(read_summaries([further]), name)
+    assert (
+        note == f"a: measured after {trained[0]} of the {trained[0] + 2} iterations that it has now"
+    )
 
 
 def as_sets(name):

@@ -23,7 +23,7 @@ from metarl.reporting.figures import (
 from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_figures import profiles, returns_by_task
-from metarl.reporting.report_sections import improvements, method_row
+from metarl.reporting.report_sections import improvements, method_row, transfer
 from metarl.reporting.summary import read_summaries
 from metarl.runs.result import Evaluation
 from metarl.training.loop import train
@@ -67,8 +67,8 @@ def test_an_agent_that_cannot_adapt_has_a_figure_alone(tmp_path, protocol):
 
 def test_a_robustness_figure_has_one_dashed_curve():
     names = ["nominal", *(f"action_delay {delay}" for delay in (1, 2, 4))]
-    results = {f"maml, {name}": ADAPTING for name in names}
-    results |= {f"oracle, {name}": ORACLE for name in names}
+    results = {f"maml, {name}": [ADAPTING] for name in names}
+    results |= {f"oracle, {name}": [ORACLE] for name in names}
     (axes,) = robustness_curves(results).figure.axes
     labels = [line.get_label() for line in axes.lines]
     assert labels == ["MAML, adapted", "MAML, unadapted", "Oracle"]
@@ -79,8 +79,26 @@ def test_a_matrix_of_forgetting_needs_adaptation():
     sequences = Evaluation(
         "family", "test", "hash", np.zeros((2, 1)), np.arange(6.0).reshape(2, 3, 1)
     )
-    figure = forgetting_matrices({"maml": sequences, "oracle": ORACLE}).figure
+    figure = forgetting_matrices({"maml": [sequences], "oracle": [ORACLE]}).figure
     assert [axes.get_title() for axes in figure.axes] == ["MAML", ""]  # and the scale
+
+
+def test_forgetting_and_its_matrix_are_means_over_seeds():
+    """Of a sequence of two tasks; the first one is forgotten by 2 in one seed and by 0 in the
+    other."""
+
+    def seed(last: float) -> Evaluation:
+        first_task, second_task = [0.0, 5.0, last], [0.0, 1.0, 4.0]
+        returns = np.array([first_task, second_task])[..., None]
+        return Evaluation("family", "test", "hash", TASKS[:2], returns)
+
+    seeds = [seed(3.0), seed(5.0)]
+    found = transfer("maml", seeds)
+    assert (found.forgetting, found.backward_transfer) == (1.0, -1.0)
+    assert (found.plasticity, found.average) == (4.5, 4.0)
+    rows = forgetting_matrices({"maml": seeds}).rows
+    assert [row[3] for row in rows] == [0, 0, 5, 1, 4, 4]
+    assert transfer("maml", seeds[::-1]) == found
 
 
 def test_returns_by_task_are_drawn_once():
