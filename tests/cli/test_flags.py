@@ -263,7 +263,7 @@ def test_help_and_version_import_nothing_slow(flag):
             "--experience: expected different whole numbers between 1 and 1000, in increasing",
         ),
         (
-            "compare point_nav/maml_trpo --out {run}x --experience 2,1",
+            "compare point_nav/maml_trpo --out {run}x --protocol few_episode --experience 2,1",
             "--experience: expected diff",
         ),
         (
