@@ -24,7 +24,7 @@ PAID, NOT_PAID, PULLED = "#2e8b57", "#c0392b", "#1d2430"
 class Bandit(TaskFamily):
     """Pull one of K arms at every step: it pays 1 with its own probability, and 0 otherwise.
 
-    A task is the probabilities of the arms, each drawn evenly from 0 to 1. An episode is RL2's
+    A task is the probabilities of the arms, each drawn uniformly from 0 to 1. An episode is RL2's
     trial of n pulls: `horizon` is n, and the paper has 10, 100 and 500. Nothing is observed (the
     observation is always 0), so only an agent that remembers its actions and rewards can adapt
     within an episode. `metarl.envs.references.bandit` computes what a Bayes-optimal agent reaches.

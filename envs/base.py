@@ -52,7 +52,7 @@ class TaskFamily(ABC):
     """Whether the numbers of a task are parameters of the dynamics, which may drift while an agent
     adapts (`sampling.drift`)."""
     uniform_tasks: ClassVar[bool] = False
-    """Whether tasks are drawn evenly from the task space, each number for itself."""
+    """Whether tasks are drawn uniformly from the task space, each number for itself."""
     no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 
@@ -136,7 +136,7 @@ class TaskFamily(ABC):
         """Return the tasks at coordinates, (n, task_dim) float64.
 
         Args:
-            coordinates: (n, k), in [0, 1]. Independent, evenly drawn coordinates give tasks of the
+            coordinates: (n, k), in [0, 1]. Independent, uniform coordinates give tasks of the
                 distribution of `sample_tasks`.
         """
         low, high = (np.asarray(x, np.float64) for x in (self.task_space.low, self.task_space.high))
@@ -150,7 +150,7 @@ class TaskFamily(ABC):
         return bool(((task >= low) & (task <= high)).all())
 
     def sample_ood_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
-        """Draw tasks out of distribution, (num_tasks, task_dim): evenly from `ood_space`.
+        """Draw tasks out of distribution, (num_tasks, task_dim): uniformly from `ood_space`.
 
         Raises:
             RuntimeError: if hardly any task there is out of distribution.

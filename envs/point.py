@@ -38,7 +38,7 @@ class PointNav(TaskFamily):
     horizon: int = 100
     """Length of an episode in control steps."""
     region: Literal["square", "semicircle", "corners"] = "square"
-    """Where goals are: evenly in a square around the origin, evenly on the half of a circle where y
+    """Where goals are: uniformly in a square around the origin or on the half of a circle where y
     is positive, or at the corners of a square."""
     goal_range: float = 0.5
     """Half width of the square or radius of the circle."""
@@ -51,7 +51,7 @@ class PointNav(TaskFamily):
     ends_at_goal: bool = True
     """Whether the episode ends at the goal: where both axes are within 0.01."""
     start_range: float = 0.0
-    """Episodes start evenly in the square of this half width around the origin."""
+    """Episodes start uniformly in the square of this half width around the origin."""
     max_step: float = 0.1
     """How far the point moves in one step, per axis."""
     action_scale: float = 1.0

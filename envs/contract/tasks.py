@@ -75,7 +75,7 @@ def sampling_randomness(family: TaskFamily) -> str:
 
 
 def task_coordinates(family: TaskFamily) -> str:
-    """Tasks at evenly drawn coordinates are distributed like sampled tasks, number by number."""
+    """Tasks at uniformly drawn coordinates are distributed like sampled tasks, number by number."""
     if not family.num_coordinates:
         return "its tasks have no coordinates (num_coordinates is 0)"
     size = 1000

@@ -136,7 +136,7 @@ class AntDir(DirectionGoal, Ant):
 class AntGoal(Ant):
     """Walk to a goal (x, y), m, and stay: reward -(|x distance| + |y distance|) - costs.
 
-    Goals fill the disk of radius 3 evenly and no episode ends early, as in ProMP, PEARL and
+    Goals fill the disk of radius 3 uniformly and no episode ends early, as in ProMP, PEARL and
     VariBAD. MAML's tasks are `region: square`, [-3, 3]^2, with control_cost 0.005, alive_bonus 4.05
     and ends_early true. Out of distribution are the goals around
     that region, in the square 1.5 times as wide.

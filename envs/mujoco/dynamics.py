@@ -40,7 +40,7 @@ class RandomParams(MujocoFamily):
     """
 
     log_scale_limit: float = 3.0
-    """The largest exponent."""
+    """The largest exponent of a factor on a physical parameter."""
 
     source: ClassVar[str] = "Rothfuss et al. 2019 (ProMP)"
     dynamics_tasks: ClassVar[bool] = True

@@ -104,13 +104,20 @@ class _ForwardReward(PlanarWalker):
 
 @dataclass(frozen=True)
 class WalkerParams(RandomParams, _ForwardReward, Walker):
-    """Walk forward with other masses, inertias, frictions and dampings: Walker2d's reward."""
+    """Walk forward with other masses, inertias, frictions and dampings: Walker2d's reward.
+
+    The numbers of a task are exponents: the masses of the bodies, their inertias, the frictions of
+    the geoms and the dampings of the joints are multiplied by 1.5 (dampings by 1.3) to their power.
+    """
 
     name: ClassVar[str] = "walker_params"
 
 
 @dataclass(frozen=True)
 class HopperParams(RandomParams, _ForwardReward, Hopper):
-    """Hop forward with other masses, inertias, frictions and dampings: Hopper's reward."""
+    """Hop forward with other masses, inertias, frictions and dampings: Hopper's reward.
+
+    The numbers of a task are exponents, as those of walker_params.
+    """
 
     name: ClassVar[str] = "hopper_params"

@@ -19,7 +19,7 @@ MAX_STATES = 10_000_000
 
 def oracle(family: Bandit) -> float:
     """Return the value of always pulling the best arm: n times the mean of the largest of K numbers
-    that are even in [0, 1]."""
+    that are uniform in [0, 1]."""
     return family.horizon * family.num_arms / (family.num_arms + 1)
 
 

@@ -20,7 +20,7 @@ class Perturbed(FamilyWrapper):
     """A family with noisy observations, delayed actions or weaker motors.
 
     The value of each field is a number, or a range (low, high), both included, from which each
-    episode draws its own, evenly.
+    episode draws its own, uniformly.
     """
 
     observation_noise: float | tuple[float, float] = 0.0

@@ -246,6 +246,7 @@ def render(
         with WorkProgress() as progress:
             settings |= {"on_step": progress.playing(run.config.method)}
             settings |= {"num_episodes": episodes, "on_frame": progress.drawing}
+            settings |= {"cores": overrides.get("threads")}  # all, if no number is given
             info = adaptation_video(agent, family, rows, out=out, **settings)
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)

@@ -18,10 +18,14 @@ from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import keys
 from metarl.envs import FAMILIES, ExternalFamily, TaskFamily, make_family
 from metarl.envs.mujoco.family import MujocoFamily
+from metarl.reporting.names import TASKS
 from metarl.reporting.tables import action_text, space_text
 
 EXTERNAL_SPACE = "as its environment has"
 """Text for the spaces of external families, whose environments may not be installed."""
+
+ENDS = {"point_nav": "at the goal, unless `ends_at_goal` is false"}
+"""What ends the episodes of families that have no method for it."""
 
 HEAD = """\
 # Task families
@@ -91,12 +95,17 @@ def properties(family: TaskFamily) -> Iterator[tuple[str, str]]:
     """Yield the names and the texts of the properties of a family."""
     yield "Gymnasium id", f"`metarl/{type(family).__name__}-v0`"
     yield "Source", family.source
-    yield "Task", box_text(family.task_space)
+    names = TASKS.get(family.name)
+    yield "Task", box_text(family.task_space) + (f": {', '.join(names)}" if names else "")
     if family.ood_space != family.task_space:
         yield "Task out of distribution", f"{box_text(family.ood_space)}, but not in distribution"
     yield "Task sets", task_sets(family)
     step = f" of {family.dt:g} s" if isinstance(family, MujocoFamily) else ""
-    beyond = "nothing beyond counts" if family.finite_horizon else "the last state's value counts"
+    beyond = (
+        "what would follow the last one counts nothing"
+        if family.finite_horizon
+        else "the value of the last state stands for what would follow"
+    )
     yield "Horizon", f"{family.horizon} control steps{step}; {beyond}"
     yield "Ends early", ends_early(type(family))
     if isinstance(family, ExternalFamily):
@@ -117,8 +126,10 @@ def task_sets(family: TaskFamily) -> str:
 def ends_early(cls: type[TaskFamily]) -> str:
     """Return the condition that ends an episode before its horizon, from the code, as text."""
     owner = next((base for base in cls.__mro__ if "terminated" in vars(base)), None)
+    if issubclass(cls, ExternalFamily):
+        return "as its environment does"
     if owner is None:
-        return "if the text above says so"
+        return ENDS.get(cls.name, "never")
     if owner is MujocoFamily:
         return "never"
     doc = inspect.cleandoc(vars(owner)["terminated"].__doc__ or "").partition("\n\n")[0]

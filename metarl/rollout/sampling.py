@@ -16,8 +16,8 @@ Steps: TypeAlias = Annotated[int, Field(ge=0, le=1000)]
 
 
 class NuisanceConfig(Section):
-    """Domain randomisation in training: perturbations whose strength each episode draws evenly from
-    a range, low and high included. Evaluation is without them, or has its own (`robust`)."""
+    """Domain randomisation in training: perturbations whose strength each episode draws uniformly
+    from a range, low and high included. Evaluation is without them, or has its own (`robust`)."""
 
     observation_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """Range of the standard deviation of normal noise on every number observed, in its own unit."""

@@ -78,6 +78,19 @@ def test_render_shows_several_tasks_and_says_how_fast(run, tmp_path, output):
     assert re.search(r"\d+ frames of \d+ x \d+ in [0-9.]+ s: [0-9.]+ frames/s by 1 process", text)
 
 
+def test_render_draws_on_as_many_cores_as_threads_are_given(run, tmp_path, output, monkeypatch):
+    asked = []
+
+    def video(*args, cores, **settings):
+        asked.append(cores)
+        raise RenderingUnavailable("not here")
+
+    monkeypatch.setattr("metarl.reporting.video.adaptation.adaptation_video", video)
+    for more in ([], ["--threads=1"]):
+        assert output("render", run, "--out", str(tmp_path / "a.mp4"), *more)[0] == 1
+    assert asked == [None, 1]
+
+
 @pytest.mark.parametrize(
     ("protocol", "unused"),
     [

@@ -41,7 +41,8 @@ class Falling(PointNav):
 def test_what_ends_an_episode_is_in_the_words_of_the_code():
     assert ends_early(Falling) == "When the point has fallen off the table."
     assert ends_early(FAMILIES["half_cheetah_dir"]) == "never"
-    assert ends_early(PointNav) == "if the text above says so"
+    assert ends_early(PointNav) == "at the goal, unless `ends_at_goal` is false"
+    assert ends_early(FAMILIES["gymnasium"]) == "as its environment does"
 
 
 def test_nothing_is_asked_of_an_environment_that_may_not_be_installed():

@@ -64,7 +64,7 @@ class Steps:
         return Steps(**{name: value[indices] for name, value in vars(self).items()})
 
     def at(self, indices: Tensor) -> Steps:
-        """Return some of the steps that took place, drawn at random and evenly with replacement,
+        """Return some of the steps that took place, drawn at random and uniformly with replacement,
         with weights such that the expectation of a weighted sum is the sum over all steps.
 
         Args:
