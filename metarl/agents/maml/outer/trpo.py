@@ -46,8 +46,9 @@ class TRPOConfig(Section):
     """Factor from one step size of the line search to the next."""
     fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.0625
     """Fraction of the steps after adaptation that Fisher-vector products use, every round(1 /
-    fraction)-th step. The products influence the direction only; the gradient, and the objective
-    and the KL divergence of the line search, always use all steps."""
+    fraction)-th step, or after a few more where these would be at few times of an episode. The
+    products influence the direction only; the gradient, and the objective and the KL divergence of
+    the line search, always use all steps."""
     jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
     """Fraction of the steps before adaptation that Fisher-vector products use. The Jacobian of the
     adaptation is noisier than the Fisher matrix, so small meta-batches need a larger fraction."""
