@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metarl.config import Config
-from metarl.core.errors import UserError, warn
+from metarl.core.errors import UserError, shown, warn
 from metarl.runs import checkpoint
 from metarl.runs.atomic_io import sync, wrap_os_errors
 from metarl.runs.checkpoint import Checkpoint
@@ -144,7 +144,7 @@ class RunCheckpoints(RunLogs):
         if self.packaged:
             only = f"{self.directory}: has one set of weights; expected the checkpoint latest"
             if name != "latest":
-                raise UserError(f"{only}, got {name}")
+                raise UserError(f"{only}, got {shown(name)}")
             return read_weights(self.directory / WEIGHTS, self.config)
         if name == "latest" and (state := self.latest()) is not None:
             return state
@@ -154,11 +154,14 @@ class RunCheckpoints(RunLogs):
                 [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
             )
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
+        known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
         path = self.checkpoints / f"{stem}.pt"
-        if not path.exists():
-            known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
-            listed = ", ".join(known) or "none yet"
-            raise UserError(f"{path}: there is no such checkpoint (there are: {listed})")
+        if stem not in known:
+            reason = f"{path}: there is no such checkpoint"
+            if not stem or Path(stem).name != stem:  # a file elsewhere, which may exist
+                where = self.checkpoints
+                reason = f"{where}: expected the name of a checkpoint, got {shown(name)}"
+            raise UserError(f"{reason} (there are: {', '.join(known) or 'none yet'})")
         return checkpoint.load(path)
 
     def make_folder(self) -> None:
