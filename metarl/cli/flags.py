@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from metarl.cli.parser import HINTS, Command, check_rendering_library, join_numbers
 from metarl.config_upgrade import ALIASES, renamed_key
 from metarl.core.errors import ConfigError, UserError, shown
-from metarl.core.parsing import format_value, read_yaml
+from metarl.core.parsing import format_value, read_yaml, shell_path
 from metarl.core.schema_errors import type_name
 from metarl.core.schema_keys import Key
 
@@ -86,10 +86,11 @@ class ConfigTarget(RunTarget):
             is_run = (self.directory / RUN_CONFIG).is_file()
             if not is_run and self.name not in pretrained_names():
                 raise
-            going_on = f"metarl train --resume {self.name} continues it, " if is_run else ""
+            folder = shell_path(self.directory)
+            going_on = f"metarl train --resume {folder} continues it, " if is_run else ""
             raise ConfigError(
                 f"{self.name}: is a run, not a config; {going_on}"
-                f"metarl train CONFIG --init-from {self.name} begins from its parameters"
+                f"metarl train CONFIG --init-from {folder} begins from its parameters"
             ) from error
 
     def keys(self) -> list[Key]:
@@ -133,7 +134,9 @@ class KeyCommand(Command):
             check_renamed(args, self.params)
         keys = target.keys()
         options = [KeyOption(key) for key in keys]
-        options += [KeyOption(key, True) for key in unlisted_keys(args, keys, target.sections)]
+        if unlisted := unlisted_keys(args, keys, target.sections):
+            known = {key.path: key for key in target.known_keys()}
+            options += [KeyOption(known.get(key.path, key), True) for key in unlisted]
         ctx.meta[__name__] = options
         try:
             rest = super().parse_args(ctx, args)
@@ -192,7 +195,7 @@ class KeyOption(click.Option):
 
 
 class KeyType(click.ParamType):
-    """The type of a flag's value: YAML, or plain text for keys of type text."""
+    """The type of a flag's value: YAML, or plain text for keys of type text, or of text or null."""
 
     name = "value"
 
@@ -204,9 +207,11 @@ class KeyType(click.ParamType):
             return value
         flag = flag_of(self.key.path)
         try:
-            return read_yaml(value, flag)
+            found = read_yaml(value, flag)
         except UserError as error:
             raise ConfigError(f"{flag}: not readable: {shown(value)}") from error
+        is_text = type_name(self.key.type) == "text or null" and found is not None
+        return value if is_text and not isinstance(found, str) else found
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
         kind = self.key.type

@@ -63,6 +63,7 @@ class Command(click.Command):
             return super().invoke(ctx)
         except UserError as error:  # of an argument of Python, which a flag has given
             name, colon, reason = str(error).partition(": ")
+            name = name.removeprefix("num_")  # the flag of num_episodes is --episodes
             if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
                 raise
             flag = next(each.opts[0] for each in self.get_params(ctx) if each.name == name)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from metarl.cli.completion import complete_family
 from metarl.cli.family_target import FamilyTarget
 from metarl.cli.flags import ConfigTarget, KeyCommand
 from metarl.cli.group import FILE, cli, config_argument, print_table
 from metarl.cli.parser import Choice, Command
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, nearest
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Time an iteration.")
@@ -26,6 +27,8 @@ def bench(target: ConfigTarget, overrides: dict[str, Any], repeats: int, json: P
     config = target.make(overrides)
     if json and not json.resolve().parent.is_dir():
         raise UserError(f"--json: there is no folder {json.resolve().parent}")
+    if json and json.is_dir():
+        raise UserError(f"--json: expected a file, got the folder {json}")
     result = benchmark.bench(config, repeats)
     print_table(benchmark.bench_table(result))
     if json:
@@ -75,5 +78,9 @@ def show_list(kind: str, runs: Path) -> int:
     """List the task families, the configs, the agents that come with metarl, or the runs."""
     from metarl.reporting import tables
 
+    source = click.get_current_context().get_parameter_source("runs")
+    if source is ParameterSource.COMMANDLINE and not runs.is_dir():
+        known = [path.name for path in runs.parent.glob("*/")] if runs.parent.is_dir() else []
+        raise UserError(f"--runs: expected a folder of runs, got {runs}{nearest(runs.name, known)}")
     print_table(tables.runs(runs) if kind == "runs" else getattr(tables, kind)())
     return 0

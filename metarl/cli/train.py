@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
 from metarl.cli.group import FILE, cli, config_argument
 from metarl.cli.parser import print_error
 from metarl.core.errors import StorageError, UserError
+from metarl.core.parsing import shell_path
 
 
 @cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Meta-train.")
@@ -66,7 +66,7 @@ def train(
     if resume and out:
         raise UserError(
             f"--out: {resume} goes on in its own folder; for another run: metarl train "
-            f"{shlex.quote(str(resume / 'config.yaml'))} --out {shlex.quote(str(out))}"
+            f"{shell_path(resume / 'config.yaml')} --out {shell_path(out)}"
         )
     if resume and init_from:
         raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
@@ -74,7 +74,7 @@ def train(
         raise UserError(
             f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
         )
-    directory = resume
+    directory = resume or Path()
     try:
         if resume:
             with short_flags():
@@ -98,13 +98,18 @@ def train(
     except (EpisodeDiverged, FloatingPointError) as error:
         return print_error(f"training stopped: {error}", 1)
     except ClusterError as error:
-        remedy = f"once it is there again, go on with: metarl train --resume {directory}"
+        remedy = f"once it is there again, {go_on_with(directory)}"
         return print_error(f"training stopped: {error}; {remedy}", 1)
     except StorageError as error:
-        remedy = f"once it can be, go on with: metarl train --resume {directory}"
+        remedy = f"once it can be, {go_on_with(directory)}"
         return print_error(f"training stopped: {error}; {remedy}", 1)
-    click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {directory}")
+    click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {shell_path(directory)}")
     return 0
+
+
+def go_on_with(directory: Path) -> str:
+    """Return how to continue the run of a folder, as text."""
+    return f"go on with: metarl train --resume {shell_path(directory)}"
 
 
 def dry_run(config: Any, directory: Path, init_from: str | None) -> int:

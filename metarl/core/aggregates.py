@@ -94,11 +94,22 @@ def resample(
     return [*drawn]
 
 
+def varies(scores: Scores, fixed_tasks: Sequence[bool]) -> bool:
+    """Return whether samples of a method can differ: whether in a family it has several seeds, or
+    several tasks that are drawn."""
+    return any(
+        len(each) > 1 or (each.shape[1] > 1 and not fixed)
+        for each, fixed in zip(scores, fixed_tasks, strict=True)
+    )
+
+
 def estimate(
     statistic: Callable[[Sequence[Scores]], np.ndarray],
     methods: Sequence[Scores],
     fixed_tasks: Sequence[bool],
     resamples: int = RESAMPLES,
+    *,
+    of_pairs: bool = False,
 ) -> np.ndarray:
     """Return a statistic of methods, with its percentile bootstrap interval.
 
@@ -106,17 +117,24 @@ def estimate(
     one seed has none over seeds, only over tasks.
 
     Args:
-        statistic: a function of the scores of all methods, by family, which returns an array.
+        statistic: a function of the scores of all M methods, by family, which returns an array,
+            (M, ...), whose first axis is the method.
         methods, fixed_tasks: as in `resample`.
         resamples: number of bootstrap samples.
+        of_pairs: whether the statistic is one of two methods, (M, M, ...).
 
     Returns:
-        The value, and the lower and upper bounds of the 95% interval, (3, ...).
+        The value, and the lower and upper bounds of the 95% interval, (3, M, ...). The bounds are
+        NaN where nothing is drawn: for a method with one seed, on all tasks or on one, and for a
+        pair of such methods.
     """
     rng = make_rng(0, Purpose.BOOTSTRAP)
     samples = [statistic(resample(methods, fixed_tasks, rng)) for _ in range(resamples)]
     tail = (1 - CONFIDENCE) / 2
-    return np.stack([statistic(methods), *np.quantile(samples, [tail, 1 - tail], axis=0)])
+    bounds = np.quantile(samples, [tail, 1 - tail], axis=0)
+    constant = np.array([not varies(scores, fixed_tasks) for scores in methods])
+    bounds[:, np.outer(constant, constant) if of_pairs else constant] = np.nan
+    return np.stack([statistic(methods), *bounds])
 
 
 def summaries(methods: Sequence[Scores]) -> np.ndarray:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -198,6 +199,17 @@ def error_summary(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Return text with each control character, which could control a terminal, as U+FFFD."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def quoted(value: Any) -> str:
+    """Return a value as one word of the shell."""
+    return shlex.quote(printable(str(value)))
+
+
+def shell_path(path: Path | str) -> str:
+    """Return a path as one word of the shell that is no flag."""
+    text = str(path)
+    return quoted(f"./{text}" if text.startswith("-") else text)
 
 
 def read_numbers(text: str) -> list[float]:

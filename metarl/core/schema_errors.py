@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from metarl.core.errors import ConfigError, nearest, shown
-from metarl.core.schema_keys import LIMITS, bounds, plain
+from metarl.core.schema_keys import LIMITS, bounds, constraints, is_union, plain
 
 CHOICE = "unknown key where "
 """Beginning of the error at a key of another section of a tagged union, before the selection."""
@@ -43,7 +41,7 @@ def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
     annotation, metadata = _element(field.annotation, field.metadata, loc[1:])
     wanted, hint = type_name(annotation), ""
     if kind in LIMITS:
-        wanted = bounds(metadata)
+        wanted = bounds(constraints(annotation, metadata))
     elif kind == "literal_error":
         hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
     return f"{path}: expected {wanted}, got {shown(plain(error['input']))}{hint}"
@@ -63,24 +61,14 @@ def _element(
     """Return type and metadata of a nested element, given type and metadata of the whole value."""
     for part in loc:
         args = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
-        if typing.get_origin(annotation) in (typing.Union, types.UnionType) and len(args) == 1:
+        if is_union(annotation) and len(args) == 1:
             args = list(typing.get_args(args[0]))
         if not args:
             break
         annotation, metadata = args[0 if isinstance(part, int) or part == "[key]" else -1], ()
         if typing.get_origin(annotation) is Annotated:
             annotation, *metadata = typing.get_args(annotation)
-            metadata = _constraints(metadata)
     return annotation, metadata
-
-
-def _constraints(metadata: Sequence[Any]) -> list[Any]:
-    """Return the constraints of an annotation, including the constraints in pydantic's `Field`."""
-    return [
-        each
-        for item in metadata
-        for each in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
 
 
 def type_name(kind: Any) -> str:
@@ -90,7 +78,7 @@ def type_name(kind: Any) -> str:
         return type_name(args[0])
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
-    if origin in (typing.Union, types.UnionType):
+    if is_union(kind):
         return " or ".join("null" if arg is type(None) else type_name(arg) for arg in args)
     if origin is tuple:
         count = "" if args[-1] is ... else f"{len(args)} "

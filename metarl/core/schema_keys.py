@@ -8,13 +8,15 @@ import functools
 import inspect
 import itertools
 import sys
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass, replace
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 
 LIMITS = {
     "greater_than": ("gt", "more than"),
@@ -76,7 +78,7 @@ def keys(cls: type, prefix: str = "", like: Any = None) -> Iterator[Key]:
                 names = tags.get(key.path)
                 yield replace(key, type=Literal[names]) if names else key
         else:
-            yield Key(path, annotation, value, doc, bounds(metadata))
+            yield Key(path, annotation, value, doc, bounds(constraints(annotation, metadata)))
 
 
 def _fields(cls: type) -> Iterator[tuple[str, Any, Sequence[Any], Any, str]]:
@@ -172,6 +174,23 @@ def _classes_in(node: ast.AST, prefix: str) -> Iterator[tuple[str, list[ast.stmt
             yield from _classes_in(child, f"{prefix}{child.name}.<locals>.")
         elif isinstance(child, ast.stmt):
             yield from _classes_in(child, prefix)
+
+
+def is_union(kind: Any) -> bool:
+    """Return whether a type is a union, such as `int | None`."""
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
+def constraints(kind: Any, metadata: Sequence[Any]) -> list[Any]:
+    """Return the constraints of a value: those in its metadata, and those in the members of a
+    union, such as `Annotated[int, Field(ge=1)] | None`."""
+    members = typing.get_args(kind) if is_union(kind) else ()
+    inside = [typing.get_args(each)[1:] for each in members if typing.get_origin(each) is Annotated]
+    return [
+        each
+        for item in itertools.chain(metadata, *inside)
+        for each in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
 
 
 def bounds(metadata: Sequence[Any]) -> str:

@@ -210,17 +210,30 @@ def find_sibling_run(run: Run, method: str) -> Path:
     Raises:
         UserError: if there is no run of this method.
     """
-    others = [Run.open(path.parent) for path in sorted(run.directory.parent.glob("*/config.yaml"))]
+    others, unreadable = open_siblings(run)
     others = [other for other in others if other.config.env.name == run.config.env.name]
     found = [other for other in others if other.config.method == method]
     if not found:
         known = {RANDOM, *(other.config.method for other in others)}
+        left_out = f"; not readable: {', '.join(unreadable)}" if unreadable else ""
         raise UserError(
             f"--against: {method}: expected {RANDOM}, the folder of a run, or the method of a run "
-            f"beside {run.directory}{nearest(method, known)}"
+            f"beside {run.directory}{nearest(method, known)}{left_out}"
         )
     same_seed = [other for other in found if other.config.seed == run.config.seed]
     return (same_seed or found)[0].directory
+
+
+def open_siblings(run: Run) -> tuple[list[Run], list[str]]:
+    """Return the runs in the parent folder of a run, itself too, and the names of the folders of
+    those that cannot be read."""
+    found, unreadable = [], []
+    for path in sorted(run.directory.parent.glob("*/config.yaml")):
+        try:
+            found.append(Run.open(path.parent))
+        except UserError:
+            unreadable.append(printable(path.parent.name))
+    return found, unreadable
 
 
 def have_same_tasks(one: TaskFamily, other: TaskFamily) -> bool:

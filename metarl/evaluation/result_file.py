@@ -114,7 +114,8 @@ def result_path(out: Path, stem: str) -> Path:
 
     Raises:
         UserError: if the file, or a figure of its name, exists; if `out` has the ending of another
-            kind of file; or if the folder cannot be made.
+            kind of file; if it is in a run's folder of results, and its name does not begin with
+            protocol and split; or if the folder cannot be made.
     """
     if out.suffix in OTHER_FORMATS and not out.is_dir():
         raise UserError(f"--out: expected a file that ends in .json, or a folder, got {out}")
@@ -122,11 +123,34 @@ def result_path(out: Path, stem: str) -> Path:
     for path in (file, *figure_files(file)) if file == out else ():
         if path.exists():
             raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
+    check_reported(file, stem)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{file.parent}: cannot be written ({error_summary(error)})") from error
     return file
+
+
+def check_reported(file: Path, stem: str) -> None:
+    """Check that a report can show a file, if it is in a run's folder of results: reports know the
+    protocol by the name of the file.
+
+    Args:
+        file: the file.
+        stem: the name that it has by default, without ending.
+
+    Raises:
+        UserError: if its name does not begin with protocol and split.
+    """
+    folder = file.resolve().parent
+    if folder.name != "evaluation" or not (folder.parent / "config.yaml").is_file():
+        return
+    kind = "-".join(stem.split("-")[:2])
+    if not re.fullmatch(rf"{re.escape(kind)}(-[\w.-]+)?", file.stem):
+        raise UserError(
+            f"--out: {file}: reports show what is in this folder; expected a name such as "
+            f"{kind}-mine.json, or another folder"
+        )
 
 
 def write_result(file: Path, content: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ LEVELS = 101
 """Number of levels of a performance profile."""
 BOOTSTRAP = (
     "Bars and bands are 95% intervals of a bootstrap over seeds and tasks, stratified by family; "
-    "with few seeds they are too narrow."
+    "with few seeds they are too narrow. One seed on all tasks of a family has none."
 )
 SCALE = "normalised return"
 
@@ -48,7 +48,8 @@ class Aggregates:
         methods: the methods that every family has, the highest IQM first.
         seeds: the smallest number of seeds of each.
         scales: which returns are 0 and 1 in each family, a line each; or why a family was left out.
-        statistics: values and bounds of `metarl.core.aggregates.STATISTICS`, (3, M, 3).
+        statistics: values and bounds of `metarl.core.aggregates.STATISTICS`, (3, M, 3); the bounds
+            are NaN where there is no interval.
         drawings: figures by name.
     """
 
@@ -134,7 +135,7 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
         "aggregate-profiles": draw_normalised_profiles(common, methods, fixed, text),
     }
     if len(common) > 1:
-        chances = aggregates.estimate(aggregates.improvements, methods, fixed)
+        chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
         drawings["aggregate-improvement"] = draw_improvements(common, chances, text)
     seeds = [min(map(len, each)) for each in methods]
     return Aggregates(common, seeds, scales, statistics, drawings)

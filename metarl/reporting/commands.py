@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from metarl.config_files import flag
 from metarl.config_upgrade import ALIASES
-from metarl.core.parsing import format_value, printable
+from metarl.core.parsing import format_value, quoted, shell_path
 from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.evaluation.result_file import DEFAULTS
 from metarl.evaluation.tasks import CUSTOM
@@ -78,14 +76,3 @@ def override_flags(overrides: Any) -> list[str]:
 def listed(value: Any) -> list[Any]:
     """Return a list, or [] for any other value."""
     return value if isinstance(value, list) else []
-
-
-def quoted(value: Any) -> str:
-    """Return a value as one word of the shell."""
-    return shlex.quote(printable(str(value)))
-
-
-def shell_path(path: Path | str) -> str:
-    """Return a path as one word of the shell that is no flag."""
-    text = str(path)
-    return quoted(f"./{text}" if text.startswith("-") else text)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarl.core.aggregates import STATISTICS
 from metarl.reporting.aggregates import Aggregates
 from metarl.reporting.report_sections import Section
@@ -61,13 +63,17 @@ def aggregate_table(aggregates: Aggregates) -> list[list[str]]:
     rows = [["method", "seeds", *STATISTICS]]
     for place, (name, seeds) in enumerate(zip(aggregates.methods, aggregates.seeds, strict=True)):
         numbers = aggregates.statistics[:, place].T
-        cells = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in numbers]
-        rows.append([name, str(seeds), *cells])
+        rows.append([name, str(seeds), *(interval_text(*each, digits=2) for each in numbers)])
     return rows
 
 
 def cell_text(cell: Any) -> str:
     """Return the mean return of a cell of a section, with its interval if there is one."""
-    if cell.low != cell.low:
-        return f"{cell.mean:.1f}"
-    return f"{cell.mean:.1f} ({cell.low:.1f} to {cell.high:.1f})"
+    return interval_text(cell.mean, cell.low, cell.high, digits=1)
+
+
+def interval_text(value: float, low: float, high: float, *, digits: int) -> str:
+    """Return a value with its interval; the value alone where the bounds are NaN."""
+    if np.isnan(low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

@@ -13,6 +13,9 @@ from metarl.runs.result import Evaluation, part_label
 UNKNOWN_LICENSE = "unknown"
 """What the hub calls the license of a model whose license is not given."""
 
+PUNCTUATION = " ,:()/+"
+"""Characters that a name may have beside letters, digits, dots, dashes and underscores."""
+
 TAGS = ("reinforcement-learning", "deep-reinforcement-learning", "meta-reinforcement-learning")
 
 
@@ -50,7 +53,8 @@ def result_entry(result: Evaluation, name: str) -> dict[str, Any]:
         if math.isfinite(low):
             name_of_x += f" (95% interval {low:.1f} to {high:.1f})"
         value = round(float(mean), 2)
-        metrics.append({"type": "mean_reward", "name": plain_name(name_of_x), "value": value})
+        name_of_x = plain_name(name_of_x, f"{PUNCTUATION}%")
+        metrics.append({"type": "mean_reward", "name": name_of_x, "value": value})
     return {
         "task": {"type": "reinforcement-learning", "name": "meta-reinforcement learning"},
         "dataset": {"type": plain_name(result.family), "name": plain_name(name)},
@@ -58,7 +62,7 @@ def result_entry(result: Evaluation, name: str) -> dict[str, Any]:
     }
 
 
-def plain_name(text: str, punctuation: str = " ,:()/+") -> str:
+def plain_name(text: str, punctuation: str = PUNCTUATION) -> str:
     """Return a name with letters, digits, dots, dashes, underscores and some punctuation, and an
     underscore for all else, which the hub or a shell might interpret."""
     return re.sub(rf"[^\w.{punctuation}-]", "_", text)

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from metarl.core.errors import UserError
-from metarl.core.parsing import error_summary, format_value, printable
+from metarl.core.parsing import error_summary, format_value, printable, shell_path
 from metarl.reporting.belief_figures import belief_figures
-from metarl.reporting.commands import commands, shell_path
+from metarl.reporting.commands import commands
 from metarl.reporting.hub import front_matter
 from metarl.reporting.names import method_texts
 from metarl.reporting.pages import environment, render_page

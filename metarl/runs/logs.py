@@ -62,8 +62,9 @@ class RunLogs:
         return whole_lines(self.timings_file, lambda entry: is_number(entry.get("seconds")))
 
     def failures(self) -> list[dict[str, Any]]:
-        """Return all failures and warnings so far, up to the first damaged line."""
-        return [line for line in json_lines(self.failures_file) if is_number(line.get("iteration"))]
+        """Return all failures and warnings so far, up to the first damaged line, without entries
+        that lack a key."""
+        return [line for line in json_lines(self.failures_file) if is_failure(line)]
 
     def log(self, metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
         """Append the metrics and the timings of one iteration to the files that `rewind` created.
@@ -108,6 +109,17 @@ def are_metrics(entry: Mapping[str, Any]) -> bool:
     returns = [entry.get(name, "") for name in ("return_before", "return_after")]
     known = [value for value in returns if value is not None]  # null if every episode failed
     return is_number(entry.get("env_steps")) and all(map(is_number, known))
+
+
+def is_failure(entry: Mapping[str, Any]) -> bool:
+    """Return whether an entry of the log of failures has valid values of the keys that all readers
+    need."""
+    texts = [entry.get(name) for name in ("kind", "reason", "handled")]
+    return (
+        is_number(entry.get("iteration"))
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(entry.get("task", []), list)
+    )
 
 
 def columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from metarl.config import Config
 from metarl.config_files import find_config, make_config, read_values
 from metarl.config_upgrade import upgrade
 from metarl.core.errors import ConfigError, StorageError, UserError, nearest
+from metarl.core.parsing import shell_path
 from metarl.envs.gymnasium_env import TaskEnv, task_env
 from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
@@ -168,7 +169,7 @@ class Run(RunCheckpoints):
         if self.packaged:
             raise UserError(
                 f"{self.directory}: has weights, but nothing to continue from; begin a new run "
-                f"from them: metarl train CONFIG --init-from {self.directory}"
+                f"from them: metarl train CONFIG --init-from {shell_path(self.directory)}"
             )
 
     @property
@@ -206,7 +207,7 @@ def no_run(directory: Path) -> str:
     """Return why a path without a config.yaml is no run's folder, and what can be meant by it."""
     with contextlib.suppress(ConfigError):
         find_config(directory)
-        return f"is a config, not a run; train it first: metarl train {directory}"
+        return f"is a config, not a run; train it first: metarl train {shell_path(directory)}"
     reason = "no config.yaml" if directory.exists() else "it does not exist"
     siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
     known = [other.name for other in siblings if (other / "config.yaml").is_file()]
@@ -235,7 +236,8 @@ def check_free(directory: Path) -> None:
     """
     if not is_free(directory):
         is_run = (directory / "config.yaml").is_file()
-        going_on = f", or go on with metarl train --resume {directory}" if is_run else ""
+        resume = f", or go on with metarl train --resume {shell_path(directory)}"
+        going_on = resume if is_run else ""
         raise UserError(f"{directory}: exists already; choose another folder with --out{going_on}")
 
 

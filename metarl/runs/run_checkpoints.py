@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metarl.config import Config
-from metarl.core.errors import UserError, warn
+from metarl.core.errors import UserError, shown, warn
 from metarl.runs import checkpoint
-from metarl.runs.atomic_io import sync
+from metarl.runs.atomic_io import sync, wrap_os_errors
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.logs import RunLogs
 from metarl.runs.package import WEIGHTS, read_weights
@@ -60,6 +60,8 @@ class RunCheckpoints(RunLogs):
 
         After a power cut, the logs may be shorter than the iterations of a checkpoint.
 
+        Where there is none, a warning says how many iterations of the logs are lost.
+
         Raises:
             UserError: if there are checkpoints, but none is usable; or if the logs imply that
                 checkpoints are missing.
@@ -82,12 +84,15 @@ class RunCheckpoints(RunLogs):
     def _resumable(self) -> tuple[Path, Checkpoint] | None:
         played = len(self.metrics())
         found = self._newest(min(played, len(self.timings())))
+        if not played or self._has_begun():
+            return found
+        missing = f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has"
         # After more iterations than this, a checkpoint must have been written.
-        if found is None and played > self.config.checkpoint_every:
+        if played > self.config.checkpoint_every:
             raise UserError(
-                f"{self.checkpoints}: no checkpoint, but {self.metrics_file.name} has "
-                f"{played} iterations; bring them back, or begin anew with --out"
+                f"{missing} {played} iterations; bring them back, or begin anew with --out"
             )
+        warn(f"{missing} iterations; training begins again (iterations lost: {played})")
         return found
 
     def _newest(self, recorded: int) -> tuple[Path, Checkpoint] | None:
@@ -98,9 +103,8 @@ class RunCheckpoints(RunLogs):
         if not kept and not latest.exists():
             return None
         # Before the first checkpoint of a run that was warm started, `latest` is not missing.
-        begun = latest.exists() or any(map(number_in, kept))
         problems, reached = [], 0
-        for path in [latest] * begun + kept[::-1]:
+        for path in [latest] * self._has_begun() + kept[::-1]:
             try:
                 state = checkpoint.load(path)
             except DamagedFile as error:
@@ -119,6 +123,10 @@ class RunCheckpoints(RunLogs):
             return path, state
         raise UserError(f"{'; '.join(problems)}; there is no other checkpoint to go by")
 
+    def _has_begun(self) -> bool:
+        """Return whether there is a checkpoint after an iteration, which may be damaged."""
+        return (self.checkpoints / LATEST).exists() or any(map(number_in, self._kept()))
+
     def _kept(self) -> list[Path]:
         """Return the files of the checkpoints that training keeps, in the order of iterations."""
         return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
@@ -136,7 +144,7 @@ class RunCheckpoints(RunLogs):
         if self.packaged:
             only = f"{self.directory}: has one set of weights; expected the checkpoint latest"
             if name != "latest":
-                raise UserError(f"{only}, got {name}")
+                raise UserError(f"{only}, got {shown(name)}")
             return read_weights(self.directory / WEIGHTS, self.config)
         if name == "latest" and (state := self.latest()) is not None:
             return state
@@ -146,12 +154,24 @@ class RunCheckpoints(RunLogs):
                 [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
             )
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
+        known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
         path = self.checkpoints / f"{stem}.pt"
-        if not path.exists():
-            known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
-            listed = ", ".join(known) or "none yet"
-            raise UserError(f"{path}: there is no such checkpoint (there are: {listed})")
+        if stem not in known:
+            reason = f"{path}: there is no such checkpoint"
+            if not stem or Path(stem).name != stem:  # a file elsewhere, which may exist
+                where = self.checkpoints
+                reason = f"{where}: expected the name of a checkpoint, got {shown(name)}"
+            raise UserError(f"{reason} (there are: {', '.join(known) or 'none yet'})")
         return checkpoint.load(path)
+
+    def make_folder(self) -> None:
+        """Create the folder of the checkpoints if it is missing.
+
+        Raises:
+            StorageError: if it cannot be created.
+        """
+        with wrap_os_errors(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
         """Write the checkpoint `latest`.

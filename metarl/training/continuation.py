@@ -5,7 +5,6 @@ The run's config then has the new values, so that a later continuation goes on a
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from metarl.config import Config
 from metarl.config_files import flag
 from metarl.config_upgrade import ALIASES
 from metarl.core.errors import ConfigError, UserError
-from metarl.core.parsing import format_value
+from metarl.core.parsing import format_value, quoted, shell_path
 from metarl.core.schema_keys import plain
 from metarl.runs.identity import fixed_values
 from metarl.runs.run import Run
@@ -37,11 +36,11 @@ def open_to_continue(begun: Run, overrides: Mapping[str, Any]) -> Run:
     for name, value in overrides.items():
         own = kept.get(ALIASES.get(name, name), value)
         if plain(value) != plain(own):
-            config = shlex.quote(str(begun.directory / "config.yaml"))
+            config = shell_path(begun.directory / "config.yaml")
             raise ConfigError(
                 f"{flag(name)}: {begun.directory} was begun with {format_value(own)}, which it "
                 f"keeps; for another run: metarl train {config} {flag(name)} "
-                f"{shlex.quote(format_value(value))} --out DIR"
+                f"{quoted(format_value(value))} --out DIR"
             )
     run = Run.open(begun.directory, **overrides)
     check_same_run(begun, run.config)  # an override may be a whole section

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metarl.agents import MetaAgent, check_fits
+from metarl.core.parsing import shell_path
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
@@ -37,7 +38,7 @@ class Interrupted(Exception):
         self.signal = signal_number
         super().__init__(
             f"stopped after iteration {iteration}; go on with: "
-            f"metarl train --resume {run.directory}"
+            f"metarl train --resume {shell_path(run.directory)}"
         )
 
 
@@ -126,7 +127,7 @@ class Iterations:
             raise Interrupted(run, self.state.iteration, signals[0])
         print(
             f"stopped by a callback after iteration {self.state.iteration}; go on with: "
-            f"metarl train --resume {run.directory}",
+            f"metarl train --resume {shell_path(run.directory)}",
             flush=True,
         )
 

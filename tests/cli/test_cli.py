@@ -15,11 +15,13 @@ from PIL import Image
 
 import metarl
 import metarl.reporting.benchmark
+from metarl.cli.train import go_on_with
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
+from metarl.training.iterations import Interrupted
 from tests.cli.conftest import TINY
 
 
@@ -30,6 +32,22 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path, output
     assert text.startswith(f"run: {out} (0 of 2 iterations)\niteration 1/2 ")
     assert re.search(r"iteration 2/2 .* steps/s .* ETA 0:00:00", text)
     assert f"metarl evaluate {out}" in text
+
+
+def test_commands_to_copy_have_a_folder_as_one_word(run, tmp_path, output):
+    folder = shutil.copytree(run, tmp_path / "r 1 ü")
+    texts = [
+        output("train", "--resume", folder, "--iterations=3")[1],
+        output("train", "point_nav/maml_trpo", "--out", folder)[2],
+        output("train", folder)[2],
+        str(Interrupted(Run.open(folder), 1, 2)),
+        go_on_with(folder),
+        go_on_with(Path("-r")),
+    ]
+    word = f"'{folder}'"
+    expected = [f"evaluate {word}", *[f"train --resume {word}"] * 4, "train --resume ./-r"]
+    for text, command in zip(texts, expected, strict=True):
+        assert f"metarl {command}" in text
 
 
 def test_evaluate_prints_a_table_and_names_its_files(run, output):

@@ -15,6 +15,7 @@ from metarl.core.aggregates import (
     profiles,
     resample,
     summaries,
+    varies,
 )
 from metarl.core.rng import Purpose, make_rng
 
@@ -77,20 +78,51 @@ def test_families_are_strata():
     assert set(drawn[1].ravel()) <= {0.2, 2.0}
 
 
+def means(methods):
+    return np.array([mean(scores) for scores in methods])
+
+
 def test_the_interval_of_a_mean_is_that_of_the_theory():
     """Over many tasks of one seed it is the mean -+ 1.96 standard errors; and always the same."""
     scores = np.random.default_rng(0).normal(3.0, 2.0, (1, 400))
-    value, low, high = estimate(lambda drawn: np.array(mean(drawn[0])), [[scores]], [False])
+    ((value,), (low,), (high,)) = estimate(means, [[scores]], [False])
     error = scores.std() / np.sqrt(400)
     assert value == scores.mean()
     np.testing.assert_allclose(
         [low, high], scores.mean() + 1.96 * error * np.array([-1, 1]), atol=0.02
     )
-    again = estimate(lambda drawn: np.array(mean(drawn[0])), [[scores]], [False])
-    np.testing.assert_array_equal(again, [value, low, high])
+    again = estimate(means, [[scores]], [False])
+    np.testing.assert_array_equal(again, [[value], [low], [high]])
 
 
-def test_where_nothing_varies_the_interval_is_the_value():
-    value, low, high = estimate(summaries, [[np.full((1, 3), 0.7)]], [True], resamples=5)
+def test_scores_that_are_equal_have_an_interval_of_one_value():
+    value, low, high = estimate(summaries, [[np.full((2, 3), 0.7)]], [True], resamples=5)
     np.testing.assert_array_equal(low, value)
     np.testing.assert_array_equal(high, value)
+
+
+def test_where_nothing_is_drawn_there_is_no_interval():
+    """One seed on all tasks; of a pair, one method that varies is enough."""
+    single, double = np.array([[0.1, 0.9]]), np.array([[0.1, 0.9], [0.3, 0.2]])
+    value, *bounds = estimate(means, [[single], [double]], [True], resamples=5)
+    np.testing.assert_allclose(value, [0.5, 0.375])
+    np.testing.assert_array_equal(np.isnan(bounds), [[True, False]] * 2)
+    methods = [[single], [double], [single]]
+    value, *bounds = estimate(improvements, methods, [True], resamples=5, of_pairs=True)
+    assert not np.isnan(value).any()
+    expected = [[True, False, True], [False, False, False], [True, False, True]]
+    np.testing.assert_array_equal(np.isnan(bounds), [expected] * 2)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "fixed", "expected"),
+    [
+        ([(1, 3)], [True], False),
+        ([(1, 3)], [False], True),
+        ([(1, 1)], [False], False),
+        ([(2, 1)], [True], True),
+        ([(1, 3), (2, 3)], [True, True], True),
+    ],
+)
+def test_what_varies(shapes, fixed, expected):
+    assert varies([np.zeros(shape) for shape in shapes], fixed) == expected

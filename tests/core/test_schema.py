@@ -49,6 +49,8 @@ class Picture(Section):
     """Lowest and highest brightness."""
     note: str | None = None
     """A remark; null for none."""
+    pages: Annotated[int, Field(ge=1, le=9)] | None = None
+    """How many it takes; null for as many as needed."""
 
 
 def refusal(cls: type, **values: Any) -> str:
@@ -123,6 +125,8 @@ def test_a_bad_choice_is_refused_by_its_path(drawn, expected):
         ({"sizes": "12"}, "sizes: expected a list of whole numbers, got '12'"),
         ({"sizes": {"a": 1}}, "sizes: expected a list of whole numbers, got {'a': 1}"),
         ({"note": 3}, "note: expected text or null, got 3"),
+        ({"pages": 0}, "pages: expected between 1 and 9, got 0"),
+        ({"pages": "2"}, "pages: expected whole number or null, got '2'"),
         ({"title": None}, "title: expected text, got None"),
         ({"titel": "a"}, "titel: unknown key (nearest: title)"),
         ({"zzz": "a"}, "zzz: unknown key"),
@@ -182,6 +186,7 @@ def test_a_section_is_written_and_read_again():
         "sizes": [2, 3],
         "range": [0.0, 1.0],
         "note": None,
+        "pages": None,
     }
     assert Picture(**values) == picture
     assert by_path(values)["drawn.side"] == 5.0
@@ -201,7 +206,7 @@ def test_keys_are_those_of_the_choice():
     assert first["title"].default is MISSING
     assert first["drawn.radius"].default == 1.0
     assert first["drawn.radius"].bounds == "more than 0"
-    assert first["copies"].bounds == "between 1 and 9"
+    assert first["copies"].bounds == first["pages"].bounds == "between 1 and 9"
     assert square["title"].default == "a"
     assert square["drawn.side"].default == 5.0
     assert square["drawn.filled"].doc == "Whether it is drawn solid."

@@ -12,11 +12,12 @@ from metarl.cli.main import main
 from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, make_family
-from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.compare import evaluate_run, find_sibling_run
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.runs.result import Evaluation
+from metarl.runs.run import Run
 from metarl.training.loop import train
 from tests.faulty import FaultyNav
 
@@ -174,6 +175,17 @@ def test_a_method_stands_for_its_run_beside_this_one(run):
     assert list(results) == ["maml_trpo", "oracle", "random"]
     written = json.loads(file.read_text())["methods"]
     assert written["oracle"]["checkpoint"] == f"{run.directory.parent / 'oracle-0'} latest"
+
+
+def test_a_run_beside_that_cannot_be_read_is_no_baseline_and_no_obstacle(tmp_path):
+    run = Run.open(train_another(tmp_path, "run"))
+    train_another(tmp_path, "twin", "point_nav/oracle")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("no_such_key: 1\n")
+    assert find_sibling_run(run, "oracle") == tmp_path / "twin"
+    with pytest.raises(UserError, match=r"orcle: .*nearest: oracle.; not readable: broken$"):
+        find_sibling_run(run, "orcle")
 
 
 def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):

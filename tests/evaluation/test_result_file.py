@@ -14,6 +14,7 @@ from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import (
     MAX_STEM,
     figure_files,
+    result_path,
     result_stem,
     stem_of_content,
 )
@@ -126,6 +127,18 @@ def test_no_evaluation_overwrites_another_and_a_report_shows_all(svg_only, run, 
     assert {file.stem for file in files} == set(read_summary(run).evaluations)
     page = write_report([run], tmp_path / "page")[0].read_text()
     assert all(f'<h2 id="{file.stem}">' in page for file in files)
+
+
+@pytest.mark.parametrize("name", ["mine", "k_step", "k_step-test a", "robust-test", "k_step-tes"])
+def test_a_name_that_no_report_can_show_is_refused_in_the_folder_of_reports(run, tmp_path, name):
+    """Before the evaluation. In another folder any name will do."""
+    file = run / "evaluation" / f"{name}.json"
+    with pytest.raises(UserError, match=rf"--out: .*{name}.json: .* such as k_step-test-mine"):
+        result_path(file, NAME)
+    assert not file.parent.exists()
+    for other in (f"k_step-test-{NAME}", "k_step-test"):
+        assert result_path(file.with_name(f"{other}.json"), NAME).stem == other
+    assert result_path(tmp_path / "evaluation" / f"{name}.json", NAME).stem == name
 
 
 def test_after_more_training_the_earlier_result_stays(run):

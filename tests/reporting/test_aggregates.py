@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from metarl.reporting.aggregates import aggregate, normalised
+from metarl.reporting.comparison_tables import aggregate_table
+from metarl.reporting.style import figure_bytes
 from metarl.runs.result import Evaluation
 
 TASKS = np.array([[1.0], [2.0]])
@@ -101,6 +105,23 @@ def test_aggregates_are_drawn_with_their_numbers(found):
         "Random",
     ]
     assert "bootstrap over seeds and tasks" in drawings["aggregate"].caption
+
+
+def test_one_seed_on_all_tasks_has_no_interval():
+    """It is a number without brackets in the table, and NaN or nothing in the figures."""
+
+    def on_all_tasks(value):
+        return [replace(result([0.0, 0.0], [value, 2 * value]), num_all_tasks=2)]
+
+    found = aggregate({"one": {"maml": on_all_tasks(4.0), "random": on_all_tasks(1.0)}})
+    assert np.isnan(found.statistics[1:]).all()
+    assert aggregate_table(found)[1:] == [
+        ["maml", "1", "1.00", "1.00", "0.17"],
+        ["random", "1", "0.25", "0.25", "0.75"],
+    ]
+    for drawing in found.drawings.values():
+        assert figure_bytes(drawing, "csv", "name")
+        assert figure_bytes(drawing, "svg", "name")
 
 
 def test_without_a_common_method_there_is_nothing_to_aggregate():

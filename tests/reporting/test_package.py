@@ -49,6 +49,7 @@ def test_the_card_has_the_hubs_front_matter(run, tmp_path, capsys):
     values = [metric["value"] for metric in result["metrics"]]
     assert values == pytest.approx(means, abs=0.006) == card_results(card)
     assert all(metric["type"] == "mean_reward" for metric in result["metrics"])
+    assert [" (95% interval " in metric["name"] for metric in result["metrics"]] == [True, True]
     assert 'metarl.load("point").adapt_to(env, episodes=20)' in text
     assert "Weights of iteration 1, in `model.safetensors`. Download" in text
 

@@ -24,6 +24,7 @@ from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.report_lead import count_text, title
 from metarl.reporting.summary import read_summaries
 from metarl.rollout.failures import Failure
+from metarl.runs.logs import RunLogs
 from metarl.runs.result_files import read_results
 from metarl.training.loop import train
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
@@ -357,6 +358,24 @@ def test_a_page_says_what_went_wrong(svg_only, troubled):
     card = next(file for file in files if file.suffix == ".md").read_text()
     assert f"| Trouble | {counts} |" in card
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"iteration": 1},
+        {"iteration": 1, "kind": "episode"},
+        {"iteration": 1, "kind": "episode", "reason": "a reason"},
+        {"iteration": 1, "kind": ["episode"], "reason": "a reason", "handled": "stop"},
+        {"iteration": 1, "kind": "episode", "reason": "a reason", "handled": "stop", "task": 3},
+        {"kind": "episode", "reason": "a reason", "handled": "stop"},
+    ],
+)
+def test_entries_of_failures_that_lack_a_key_are_left_out(tmp_path, entry):
+    logs = RunLogs(tmp_path)
+    whole = {"iteration": 2, "kind": "update", "reason": "a reason", "handled": "stop"}
+    logs.log_failures([whole, entry, {**whole, "task": [0.5]}])
+    assert logs.failures() == [whole, {**whole, "task": [0.5]}]
 
 
 def test_a_page_of_a_healthy_run_says_nothing_of_it(page, files):

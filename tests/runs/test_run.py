@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import shutil
 import time
@@ -14,9 +15,11 @@ import torch
 from examples.soak.trainer import CONTEXT
 from metarl.cli.main import main
 from metarl.config_files import load_config
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.reporting.report import write_report
+from metarl.runs.checkpoint import Checkpoint, save
 from metarl.runs.run import Run
+from metarl.runs.run_checkpoints import INITIAL
 from metarl.training.loop import resume, start_or_resume, train
 from tests.training.test_loop import assert_same_outcome, tiny
 
@@ -189,6 +192,42 @@ def test_checkpoints_that_have_vanished_do_not_mean_that_none_was_written(stoppe
     (stopped / "aside").rename(stopped / "checkpoints")
     resume(stopped)
     assert_same_outcome(stopped, finished)
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_checkpoints_that_may_not_have_been_written_are_missed_aloud(
+    stopped, finished, capsys, initial
+):
+    """A kill after the second iteration leaves the same logs as a lost folder. The folder of a warm
+    started run has had a checkpoint since the beginning."""
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        keep_lines(stopped / name, 2)
+    folder = stopped / "checkpoints"
+    folder.rename(stopped / "aside")
+    if initial:
+        folder.mkdir()
+        run = Run.open(stopped)
+        agent = run.config.make_agent().state_dict()
+        save(folder / INITIAL, Checkpoint(0, 0, -math.inf, agent))
+    resume(stopped)
+    assert capsys.readouterr().err == (
+        f"metarl: warning: {folder}: no checkpoint, but metrics.jsonl has iterations; "
+        "training begins again (iterations lost: 2)\n"
+    )
+    (folder / INITIAL).unlink(missing_ok=True)
+    assert_same_outcome(stopped, finished)
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_made_is_refused_before_the_first_iteration(
+    stopped,
+):
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        (stopped / name).unlink()
+    shutil.rmtree(stopped / "checkpoints")
+    (stopped / "checkpoints").touch()
+    with pytest.raises(StorageError, match=r"checkpoints: cannot be written \(File exists\)"):
+        resume(stopped)
+    assert not (stopped / "metrics.jsonl").exists()
 
 
 def test_a_cut_off_last_line_breaks_nothing(stopped, finished, capsys, tmp_path):

@@ -230,7 +230,7 @@ def test_the_command_says_what_is_taken(source, tmp_path, capsys):
             "params.bias0 has the shape [1, 8]",
         ),
         ("CONFIG --init-from SOURCE:3", "iteration-000003.pt: there is no such checkpoint"),
-        ("CONFIG --init-from SOURCE:", ".pt: there is no such checkpoint"),
+        ("CONFIG --init-from SOURCE:", "expected the name of a checkpoint, got ''"),
         ("CONFIG --init-from nowhere", "--init-from: nowhere: not a run's folder"),
         ("--resume SOURCE --init-from SOURCE", "goes on from its own checkpoint; give CONFIG"),
     ],

@@ -38,7 +38,9 @@ class Range:
     @property
     def probes(self) -> tuple[Any, ...]:
         """Values that show whether all values are valid."""
-        return self.low, self.high
+        # Bounds that are whole do not show whether a number between them is valid.
+        between = not self.whole and isinstance(self.low, int) and isinstance(self.high, int)
+        return self.low, self.high, *([self.low + 0.5] * between)
 
     def value_of(self, chosen: Any) -> Any:
         """Return the value of the config for a value chosen by the search."""
@@ -104,8 +106,18 @@ def read_space(path: Path, config: str, overrides: Mapping[str, Any]) -> SearchS
                 load_config(config, **{**overrides, key: value})
             except ConfigError as error:
                 reason = str(error).partition(": ")[2]
-                raise UserError(f"{path}: {name}: {reason}") from error
+                hint = whole_hint(space[key], reason)
+                raise UserError(f"{path}: {name}: {reason}{hint}") from error
     return space
+
+
+def whole_hint(varied: Range | Choices, reason: str) -> str:
+    """Return how a range of whole numbers is written, if a `reason` is that a range has others; ''
+    for other reasons."""
+    if not isinstance(varied, Range) or varied.whole or "expected whole number" not in reason:
+        return ""
+    names = " or ".join(name for name, (whole, _) in RANGES.items() if whole)
+    return f"; expected whole numbers as min and max, and the distribution {names} or none"
 
 
 def read_entry(entry: Any, where: str) -> Range | Choices:

@@ -60,6 +60,9 @@ def test_the_space_of_the_page(tmp_path):
 LR = "agent.inner.lr"
 
 
+WHOLE = r"; expected whole numbers as min and max, and the distribution int_uniform or none$"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -82,6 +85,18 @@ LR = "agent.inner.lr"
         ({LR: {"min": 0, "max": 1.0, "distribution": "log_uniform_values"}}, "min above 0, got 0"),
         ({LR: {"min": 0.1, "max": 1.0, "distribution": "int_uniform"}}, "expected whole numbers"),
         ({LR: {"min": -1.0, "max": 1.0}}, r"agent\.inner\.lr: expected .*got -1\.0"),
+        (
+            {"num_tasks": {"min": 2, "max": 6, "distribution": "uniform"}},
+            rf"num_tasks: expected whole number, got 2\.5{WHOLE}",
+        ),
+        (
+            {"num_episodes": {"min": 2, "max": 9, "distribution": "log_uniform_values"}},
+            rf"num_episodes: expected whole number, got 2\.5{WHOLE}",
+        ),
+        (
+            {"num_tasks": {"min": 2.0, "max": 6}},
+            rf"num_tasks: expected whole number, got 2\.0{WHOLE}",
+        ),
         ({LR: {"values": []}}, r"lr: values: expected a list, got \[\]"),
         ({LR: {"values": [0.1, 0.1]}}, "lr: expected either different values, or min and max"),
         (
