@@ -35,6 +35,7 @@ AGENTS = {
         "agent.model.updates": 2,
         "agent.decoder.state_weight": 1.0,
         "agent.decoder.task_weight": 1.0,
+        "agent.policy.hypernetwork": True,
     },
     "pearl": {
         "agent.update.gradient_steps": 2,

@@ -13,6 +13,7 @@ import pytest
 from metarl.cli.main import main
 from metarl.config_files import load_config
 from metarl.reporting import comparison, style
+from metarl.reporting.comparison_plan import plan
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
 from tests.training.test_loop import assert_same_outcome
@@ -101,9 +102,9 @@ def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
     """An oracle, which does not adapt, plays half as many episodes in an iteration."""
     names = ["point_nav/maml_trpo", "point_nav/oracle"]
     settings = {"num_tasks": 3, "num_episodes": 2, "env.horizon": 6}
-    planned = comparison.plan(names, 1, tmp_path, settings, env_steps=200)["point_nav"]
+    planned = plan(names, 1, tmp_path, settings, env_steps=200)["point_nav"]
     assert [job.config.iterations for job in planned] == [200 // 72, 200 // 36]
-    default = comparison.plan(names, 1, tmp_path, settings)["point_nav"]
+    default = plan(names, 1, tmp_path, settings)["point_nav"]
     assert [job.config.iterations for job in default] == [
         load_config(name).iterations for name in names
     ]
