@@ -78,7 +78,7 @@ def choices(cls: type[BaseModel], title: str, prefix: str) -> Iterator[tuple[str
 
 def table(found: Iterable[Key]) -> str:
     """Return keys as a table."""
-    lines = ["| Key | Value | Default | |", "|---|---|---|---|"]
+    lines = ["| Key | Value | Default | Meaning |", "|---|---|---|---|"]
     for key in found:
         default = "" if key.default is MISSING else f"`{format_value(key.default)}`"
         kind = ", ".join(filter(None, (type_name(key.type), key.bounds)))
