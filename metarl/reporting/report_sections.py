@@ -187,20 +187,15 @@ def iteration_notes(summaries: Sequence[RunSummary], name: str) -> list[str]:
     iterations, and for each run that has been trained further since it was measured."""
     notes = []
     for method, runs in group_runs(summaries).items():
-        measured = {
-            summary.name: summary.settings[name].get("iteration")
-            for summary in runs
-            if name in summary.settings and name in summary.evaluations
-        }
-        numbers = sorted({number for number in measured.values() if number is not None})
+        measured = [(one, one.settings[name]) for one in runs if name in one.evaluations]
+        numbers = sorted({found["iteration"] for _, found in measured if "iteration" in found})
         if len(numbers) > 1:
             text = ", ".join(map(str, numbers))
             notes.append(f"{method}: its seeds were measured after {text} iterations")
-        for summary in runs:
-            number = measured.get(summary.name)
-            latest = summary.settings.get(name, {}).get("checkpoint") == "latest"
+        for summary, settings in measured:
             trained = int(summary.metrics["iteration"][-1])
-            if latest and number is not None and number < trained:
+            number = settings.get("iteration", trained)
+            if settings.get("checkpoint") == "latest" and number < trained:
                 notes.append(
                     f"{summary.name}: measured after {number} of the {trained} iterations that it "
                     "has now"
