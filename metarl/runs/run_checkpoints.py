@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,6 +132,17 @@ class RunCheckpoints(RunLogs):
         """Return the files of the checkpoints that training keeps, in the order of iterations."""
         return sorted(self.checkpoints.glob("iteration-*.pt"), key=number_in)
 
+    def _averaged(self) -> list[Path]:
+        """Return the files of the checkpoints of which `average` is the mean.
+
+        Where a run of fewer iterations ended before it was extended, it left a checkpoint that the
+        same run without a break has not: it does not count.
+        """
+        kept = [path for path in self._kept() if number_in(path)]
+        due = [path for path in kept[:-1] if number_in(path) % self.config.checkpoint_every == 0]
+        due += kept[-1:]
+        return due[-math.ceil(AVERAGED * len(due)) :] if due else []
+
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name.
 
@@ -148,10 +160,9 @@ class RunCheckpoints(RunLogs):
             return read_weights(self.directory / WEIGHTS, self.config)
         if name == "latest" and (state := self.latest()) is not None:
             return state
-        if name == "average" and (kept := [path for path in self._kept() if number_in(path)]):
-            count = math.ceil(AVERAGED * len(kept))
+        if name == "average" and (kept := self._averaged()):
             return checkpoint.average(
-                [checkpoint.load(path) for path in kept[-count:]], self.config.agent.may_average
+                [checkpoint.load(path) for path in kept], self.config.agent.may_average
             )
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
@@ -168,10 +179,12 @@ class RunCheckpoints(RunLogs):
         """Create the folder of the checkpoints if it is missing.
 
         Raises:
-            StorageError: if it cannot be created.
+            StorageError: if it cannot be created, or no file can be written in it.
         """
         with wrap_os_errors(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.checkpoints):
+                pass
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
         """Write the checkpoint `latest`.

@@ -86,6 +86,19 @@ def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
     assert any(not torch.equal(found[name], last[name]) for name in found)
 
 
+def test_the_average_of_an_extended_run_is_that_of_a_run_without_a_break(
+    finished, tmp_path, monkeypatch
+):
+    """Where it first ended there is a checkpoint, of iteration 5, that the other one has not."""
+    train(tiny(iterations=5), tmp_path / "extended")
+    extended = resume(tmp_path / "extended", iterations=6)
+    assert (extended.checkpoints / "iteration-000005.pt").exists()
+    monkeypatch.setattr("metarl.runs.run_checkpoints.AVERAGED", 0.5)
+    whole = Run.open(finished).load("average").agent
+    for name, value in extended.load("average").agent.items():
+        assert torch.equal(value, whole[name])
+
+
 # --- damaged checkpoints ---
 
 
@@ -228,6 +241,12 @@ def test_a_folder_of_checkpoints_that_cannot_be_made_is_refused_before_the_first
     with pytest.raises(StorageError, match=r"checkpoints: cannot be written \(File exists\)"):
         resume(stopped)
     assert not (stopped / "metrics.jsonl").exists()
+
+
+def test_a_folder_of_checkpoints_in_which_no_file_can_be_made_is_refused(tmp_path):
+    (tmp_path / "checkpoints").symlink_to("/proc")  # in which not even root makes a file
+    with pytest.raises(StorageError, match=r"checkpoints: cannot be written"):
+        Run(tmp_path, tiny()).make_folder()
 
 
 def test_a_cut_off_last_line_breaks_nothing(stopped, finished, capsys, tmp_path):
