@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
+MAX_DIFF = 100_000
+"""Characters of uncommitted changes; of more, as of changed data, only the digest is kept."""
 
 
 def provenance() -> dict[str, Any]:
@@ -52,6 +55,14 @@ def _git() -> dict[str, str] | None:
         return done.stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "diff": git("diff", "HEAD")}
+        return {"commit": git("rev-parse", "HEAD"), "diff": limited(git("diff", "HEAD"))}
     except OSError:
         return None
+
+
+def limited(diff: str) -> str:
+    """Return a diff, or its length and digest if it has more than `MAX_DIFF` characters."""
+    if len(diff) <= MAX_DIFF:
+        return diff
+    digest = hashlib.sha256(diff.encode()).hexdigest()
+    return f"left out: {len(diff)} characters, SHA-256 {digest}"
