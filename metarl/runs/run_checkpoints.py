@@ -139,9 +139,9 @@ class RunCheckpoints(RunLogs):
         same run without a break has not: it does not count.
         """
         kept = [path for path in self._kept() if number_in(path)]
-        due = [path for path in kept[:-1] if number_in(path) % self.config.checkpoint_every == 0]
-        due += kept[-1:]
-        return due[-math.ceil(AVERAGED * len(due)) :] if due else []
+        every = self.config.checkpoint_every
+        due = [path for path in kept if number_in(path) % every == 0 or path == kept[-1]]
+        return due[-math.ceil(AVERAGED * len(due)) :]
 
     def load(self, name: str = "latest") -> Checkpoint:
         """Return a checkpoint by name.
