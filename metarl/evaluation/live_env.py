@@ -21,6 +21,9 @@ MAX_ENV_SEED = 2**31
 class LiveEnv(BatchEnv):
     """The episodes of an environment that is already there, under a task that only it knows.
 
+    An episode that it cuts off at the horizon of the family ends as those of training do; one that
+    it cuts off before is truncated.
+
     Attributes:
         env: the environment.
     """
@@ -50,7 +53,7 @@ class LiveEnv(BatchEnv):
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         seeds: Any = [int(rng.integers(MAX_ENV_SEED)) for rng in rngs]
         obs, _ = self.env.reset(seed=seeds if self._vector else seeds[0])
-        self.truncated = np.zeros(self.num_episodes, bool)
+        self.truncated, self._steps = np.zeros(self.num_episodes, bool), 0
         return self._rows(obs)
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
@@ -58,7 +61,8 @@ class LiveEnv(BatchEnv):
         found: Any = self.env.step(own if self._vector else own[0])
         obs, *outcome, _ = found
         reward, terminated, truncated = (np.atleast_1d(each) for each in outcome)
-        self.truncated = truncated.astype(bool)
+        self._steps += 1
+        self.truncated = truncated.astype(bool) & (self._steps < self.family.horizon)
         return self._rows(obs), reward.astype(np.float64), terminated.astype(bool)
 
     def _rows(self, obs: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from gymnasium.wrappers import FrameStackObservation, RescaleAction
 import metarl
 from metarl.core.errors import UserError
 from metarl.core.timer import Timer
-from metarl.evaluation.live_env import ActionUnits
+from metarl.evaluation.live_env import ActionUnits, LiveEnv
 from metarl.rollout.collect import collect
-from tests.evaluation.tiny_runs import KINDS, episode, make_env, train_tiny
+from tests.evaluation.tiny_runs import KINDS, TASK, episode, make_env, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,16 @@ def test_it_adapts_by_the_episodes_of_the_environment(runs):
     fresh = metarl.load(run.directory).adapt_to(make_env(run), adaptations=0)
     assert fresh.returns == []
     assert not np.allclose(fresh.predict(obs, deterministic=True)[0], actions[0], atol=1e-4)
+
+
+def test_the_horizon_is_not_a_truncation(runs):
+    """The time limit of the environment is the horizon of training, where the value is 0."""
+    run = runs["maml"]
+    env, family, agent = make_env(run), run.config.env, run.config.make_agent()
+    actor, rngs = agent.actor(agent.initial_state(1)), [np.random.default_rng(0)]
+    for limit, bootstrap in ((env, False), (gymnasium.wrappers.TimeLimit(env, 4), True)):
+        played = collect(LiveEnv(limit, family), actor, np.array([TASK]), rngs, Timer())
+        assert played.bootstrap.tolist() == [[bootstrap]]
 
 
 def test_a_seed_repeats_everything(runs):
