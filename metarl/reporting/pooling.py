@@ -85,14 +85,17 @@ def extent(result: Evaluation) -> str:
     return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
 
 
-def comparable(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, list[Evaluation]]:
+def comparable(
+    results: Mapping[str, Sequence[Evaluation]], sequence_length: int = 1
+) -> dict[str, list[Evaluation]]:
     """Return the results on the tasks that every seed of every method has played to their end.
 
     A task that is not complete for one seed of one method is left out of all results on the same
-    task set.
+    task set, with the other tasks of its sequence.
 
     Args:
         results: by method, seed by seed.
+        sequence_length: number of consecutive tasks of a sequence.
 
     Raises:
         UserError: if no task is left.
@@ -101,6 +104,9 @@ def comparable(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, list[Ev
     for each in (each for seeds in results.values() for each in seeds):
         known = complete.get(each.task_hash, each.complete_tasks)
         complete[each.task_hash] = known & each.complete_tasks
+    for key, tasks in complete.items():
+        whole = tasks.reshape(-1, sequence_length).all(axis=1)
+        complete[key] = np.repeat(whole, sequence_length)
     for name, seeds in results.items():
         if not complete[seeds[0].task_hash].any():
             raise UserError(f"{name}: no task is left that every method has played to its end")

@@ -47,7 +47,7 @@ def lead(
     adapting = [row for row in rows if is_of(row, own) and last_cell(row)[0]]
     best = (adapting or [row for row in rows if is_of(row, own)] or rows)[0]
     place, cell = last_cell(best)
-    where = f"On {section.num_tasks} {section.split} tasks of {family_text(section.family)}, "
+    where = f"On {section.num_tasks} {best.split} tasks of {family_text(section.family)}, "
     text = (
         f"{where}{texts[best.name]} ({seeds_text(best.seeds)}) has a mean return of "
         f"{number_with_interval(cell)}"

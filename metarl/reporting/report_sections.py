@@ -15,7 +15,7 @@ from metarl.core.statistics import (
     interquartile_mean,
     probability_of_improvement,
 )
-from metarl.evaluation.continual import forgetting
+from metarl.evaluation.continual import SEQUENCE_LENGTH, forgetting
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
@@ -51,6 +51,7 @@ class MethodRow:
     """A row of an evaluation's table; None at every x that the method does not have."""
 
     name: str
+    split: str
     seeds: int
     cells: Sequence[ScoreCell | None]
 
@@ -108,11 +109,12 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     Raises:
         UserError: if the results of the runs cannot be put together.
     """
-    seeds_by_method = comparable(results_by_method(summaries, name))
+    protocol = name.partition("-")[0]
+    sequence_length = SEQUENCE_LENGTH if protocol == "continual" else 1
+    seeds_by_method = comparable(results_by_method(summaries, name), sequence_length)
     results = first_results(summaries, name)
     first = next(iter(results.values()))
     longest = longest_result(seeds[0] for seeds in seeds_by_method.values())
-    protocol = name.partition("-")[0]
     if protocol in PROTOCOL_FIGURES:
         figures = {name: PROTOCOL_FIGURES[protocol](seeds_by_method)}
     else:
@@ -166,7 +168,7 @@ def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRo
     for values, (low, high), rate in zip(scores.T, intervals, success, strict=True):
         iqm = float(interquartile_mean(values.ravel()))
         cells.append(ScoreCell(float(values.mean()), low, high, iqm, rate))
-    return MethodRow(name, len(seeds), cells + [None] * (columns - len(cells)))
+    return MethodRow(name, seeds[0].split, len(seeds), cells + [None] * (columns - len(cells)))
 
 
 def left_out(summaries: Sequence[RunSummary], name: str) -> list[str]:
@@ -215,15 +217,14 @@ def improvements(results: Mapping[str, Sequence[Evaluation]]) -> list[Improvemen
     """Return the probability that a method beats another after the last adaptation, and by how
     much, by pairs.
 
-    Of each pair on equally many tasks only the direction with a probability of at least 1/2 is
-    listed.
+    Of each pair on the same tasks only the direction with a probability of at least 1/2 is listed.
 
     Args:
-        results: of each method, seed by seed, on the same tasks.
+        results: of each method, seed by seed.
     """
     found = []
     for (one, x), (other, y) in permutations(final_scores(results).items(), 2):
-        if x.shape[1] != y.shape[1]:
+        if results[one][0].task_hash != results[other][0].task_hash:
             continue
         probability = probability_of_improvement(x, y)
         if probability > 0.5 or (probability == 0.5 and one < other):

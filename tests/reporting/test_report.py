@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import metarl
 from metarl.config_files import make_config
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
+from metarl.evaluation.continual import forgetting
 from metarl.reporting.pooling import (
     comparable,
     config_differences,
@@ -21,10 +23,12 @@ from metarl.reporting.pooling import (
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
 from metarl.reporting.report_figures import interpolate, moving_mean
-from metarl.reporting.report_lead import count_text, title
+from metarl.reporting.report_lead import count_text, lead, title
+from metarl.reporting.report_sections import improvements, make_section
 from metarl.reporting.summary import read_summaries
 from metarl.rollout.failures import Failure
 from metarl.runs.logs import RunLogs
+from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results
 from metarl.training.loop import train
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
@@ -415,3 +419,31 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="maml: no task is left"):
         comparable(results_by_method(read_summaries([copy]), TROUBLED))
+
+
+def test_a_sequence_is_left_out_whole():
+    """Otherwise forgetting would be computed from tasks of different sequences."""
+    returns = np.arange(20.0)[:, None, None] + np.zeros((20, 6, 1))
+    returns[[3, 4, 6], 2] = np.nan
+    lossy = Evaluation("f", "test", "hash", np.arange(20.0)[:, None], returns)
+    (kept,) = comparable({"a": [lossy]}, sequence_length=5)["a"]
+    assert kept.tasks[:, 0].tolist() == [*range(10, 20)]
+    assert len(forgetting(kept).average) == 2
+
+
+def test_only_methods_on_the_same_tasks_are_compared_in_pairs():
+    """Of the parts of `ood`, task i of one has nothing to do with task i of the other."""
+    tasks, returns = np.arange(4.0)[:, None], np.arange(4.0)[:, None, None]
+    one, other = (Evaluation("f", "test", name, tasks, returns) for name in ("in", "out"))
+    results = {"a, in": [one], "b, in": [one], "a, out": [other], "b, out": [other]}
+    pairs = [(each.better, each.other) for each in improvements(results)]
+    assert pairs == [("a, in", "b, in"), ("a, out", "b, out")]
+
+
+def test_the_summary_names_the_tasks_of_its_row(runs):
+    summaries = read_summaries([runs[0]])
+    section = make_section(summaries, "ood-test-tasks_5-episodes_2-steps_1")
+    rows = {row.name.partition(", ")[2]: row for row in section.rows}
+    (best,) = (row for part, row in rows.items() if part == "out of distribution")
+    text = lead(summaries, [replace(section, rows=[best])], {best.name: "maml"})
+    assert text.startswith("On 5 ood tasks of 2D navigation, maml (1 seed) has a mean return of")
