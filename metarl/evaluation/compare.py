@@ -203,7 +203,7 @@ def find_folder(name: str, run: Run) -> Path:
 
 
 def find_sibling_run(run: Run, method: str) -> Path:
-    """Return the folder of a run of a method, such as `oracle`, in the parent folder of a run.
+    """Return the folder of another run, of a method such as `oracle`, beside a run.
 
     If there are several, this is the first run with the same seed, or the first run.
 
@@ -211,7 +211,12 @@ def find_sibling_run(run: Run, method: str) -> Path:
         UserError: if there is no run of this method.
     """
     others, unreadable = open_siblings(run)
-    others = [other for other in others if other.config.env.name == run.config.env.name]
+    others = [
+        other
+        for other in others
+        if other.config.env.name == run.config.env.name
+        and other.directory.resolve() != run.directory.resolve()
+    ]
     found = [other for other in others if other.config.method == method]
     if not found:
         known = {RANDOM, *(other.config.method for other in others)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import metarl
@@ -177,6 +178,16 @@ def test_further_baselines_are_added(run):
     kept = f"oracle ({oracle} latest, iteration 2)"
     assert list(read_results(file)) == ["maml_trpo", "oracle", kept, "random"]
     assert [path.name for path in file.parent.glob("*.json")] == [file.name]
+
+
+def test_a_method_is_that_of_another_run(run):
+    """A run of the same method and seed is no baseline of itself."""
+    with pytest.raises(UserError, match=r"^--against: maml_trpo: expected random"):
+        evaluate_run(run, **LITTLE, against=["maml_trpo"])
+    train_into(run.parent / "other", seed=1)
+    results, _ = evaluate_run(run, **LITTLE, against=["maml_trpo"])
+    one, other = results.values()
+    assert not np.array_equal(one.returns, other.returns)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"methods": {}}', '{"methods": {"a": 1}}'])
