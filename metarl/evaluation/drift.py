@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.agents import MetaAgent
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, shown
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -33,11 +33,12 @@ DRIFT = 0.1
 of each number of the task."""
 
 
-def check_drifts(family: TaskFamily) -> None:
-    """Check that the tasks of a family can drift.
+def check_drifts(family: TaskFamily, rows: np.ndarray) -> None:
+    """Check that tasks of a family, (B, task_dim), can drift.
 
     Raises:
-        UserError: if there is a finite number of them, or their numbers have no bounds.
+        UserError: if there is a finite number of them, their numbers have no bounds, or one of them
+            is not of the distribution, whose bounds its next version would be moved into.
     """
     bounds = family.task_space.low, family.task_space.high
     if family.all_tasks is not None or not np.isfinite(bounds).all():
@@ -45,6 +46,12 @@ def check_drifts(family: TaskFamily) -> None:
         raise UserError(
             f"protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
             "few_episode, ood, robust or continual"
+        )
+    outside = [row for row in rows if not family.in_distribution(row)]
+    if outside:
+        raise UserError(
+            f"protocol drift: expected tasks of the distribution of {family.name}, whose bounds "
+            f"they drift within, got {shown(outside[0].tolist())}"
         )
 
 
@@ -57,11 +64,10 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
 
     Raises:
         ConfigError, EpisodeDiverged: as `metarl.evaluation.evaluate.evaluate`.
-        UserError: as it; also if the tasks of the family cannot drift: a finite number of them, or
-            numbers without bounds.
+        UserError: as it, and as `check_drifts`.
     """
-    check_drifts(family)
     rows = chosen_tasks(family, config.split, config.tasks)
+    check_drifts(family, rows)
     num_adaptations = possible_adaptations(agent, config.steps)
     rng = make_rng(config.seed, Purpose.DRIFT)
     versions = drifting(family, rng, rows, num_adaptations + 1, DRIFT)  # (B, V, task_dim)

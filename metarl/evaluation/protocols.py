@@ -56,7 +56,8 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     The number of episodes is comparable between all kinds of agents. An agent that remembers plays
     `config.trials` trials of each task, episode after episode, and x is the number of episodes
     before the measured one. Other agents adapt once to all episodes of experience, which are
-    collected `config.trials` times for each task, and `config.episodes` are measured.
+    collected `config.trials` times for each task, but not more often than `config.episodes`. As
+    many episodes are measured after each time, `config.episodes` or a few more in all.
     """
     if agent.remembers:
         return {"": evaluate_trials(agent, family, config)}
@@ -202,7 +203,7 @@ CHECKS: dict[str, Callable[[TaskFamily, EvaluationConfig, np.ndarray], object]] 
     "ood": lambda family, config, rows: check_ood(family, config),
     "robust": lambda family, config, rows: perturbed_families(family, config.perturbations),
     "continual": lambda family, config, rows: number_of_sequences(rows),
-    "drift": lambda family, config, rows: check_drifts(family),
+    "drift": lambda family, config, rows: check_drifts(family, rows),
 }
 """What each protocol checks of a family, the settings and their tasks, (B, task_dim)."""
 

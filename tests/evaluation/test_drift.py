@@ -66,3 +66,11 @@ def test_a_body_that_drifts(method):
 def test_tasks_that_cannot_drift_are_refused(family, kind):
     with pytest.raises(UserError, match=f"^protocol drift: {family.name} has {kind}, which cannot"):
         drift(Learner(), family, CONFIG)
+
+
+def test_tasks_outside_of_the_bounds_of_the_steps_are_refused():
+    """Their second version would be moved into the bounds."""
+    expected = "^protocol drift: expected tasks of the distribution of point_nav, .* got "
+    for tasks in ({"split": "ood", "tasks": 3}, {"tasks": [[0.1, 0.2], [0.6, 0.0]]}):
+        with pytest.raises(UserError, match=expected):
+            drift(Learner(), FAMILY, EvaluationConfig(**tasks))
