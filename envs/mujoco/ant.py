@@ -117,7 +117,8 @@ class AntDir(DirectionGoal, Ant):
     """Run in a direction: reward speed in the direction - control and contact costs.
 
     MAML's tasks are forward and backward. ProMP, PEARL and learn2learn have the headings of the
-    plane (`plane: true`), with control_cost 0.5, alive_bonus 1 and lowest 0 in ProMP and PEARL.
+    plane (`plane: true`), with control_cost 0.5 and alive_bonus 1 in ProMP and PEARL, and lowest 0
+    in ProMP.
     """
 
     plane: bool = False  # pyright: ignore[reportIncompatibleVariableOverride]
