@@ -130,6 +130,8 @@ class Learner:
         weight = mask.to(x)
         if trials.weight is not None:
             weight = weight * tensor(trials.weight)[:, None]
+            # Of mean 1, so that a minibatch is divided by its steps, not by its share of the weight
+            weight = weight * ((weight > 0).sum() / weight.sum())
         batch = PPOBatch(x, start, action, outputs, log_prob, advantage, target, weight)
         return self._segments(batch, memory), float(explained)
 
@@ -208,7 +210,7 @@ class Learner:
         self, params: Params, batch: PPOBatch, rows: Tensor, config: PPOConfig
     ) -> tuple[Tensor, Tensor]:
         """Return the terms of the loss on some rows, (3,), and its gradient, (P,)."""
-        count = batch.weight[rows].sum()
+        count = (batch.weight[rows] > 0).sum()
 
         def work(rows: Tensor) -> tuple[Tensor, Tensor]:
             start, part = leaves(params), batch.rows(rows)

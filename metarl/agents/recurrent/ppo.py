@@ -72,7 +72,8 @@ class PPOBatch:
         log_prob: log probability of the actions under the policy that acted, (n * S, L).
         advantage: standardised, (n * S, L).
         target: target of the value function, (n * S, L).
-        weight: 1 where a step took place, else 0, (n * S, L).
+        weight: weight of the trial where a step took place, of mean 1 over the steps whose weight
+            is not 0; 1 if all trials weigh the same. 0 elsewhere; (n * S, L).
         segments: S.
     """
 
