@@ -7,6 +7,7 @@ latent variable, k the number of numbers of a task.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +15,16 @@ import numpy as np
 from metarl.agents.base import MetaAgent
 from metarl.agents.optional import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
+from metarl.core.errors import UserError
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
 from metarl.evaluation.evaluate import possible_adaptations
+from metarl.evaluation.tasks import chosen_tasks
 
 READING_TASKS = 100
-"""Number of training tasks by which the reading of beliefs is fitted."""
+"""Number of training tasks by which the reading of beliefs is fitted, at most."""
 RIDGE = 1e-4
 """Weight of the squared slopes, beside the mean squared error, for latents of unit variance."""
 
@@ -46,6 +49,18 @@ class TrialBeliefs:
         length = np.maximum(self.mask[:, -1].sum(-1), 1)
         rows = np.arange(len(length)), -1, length - 1
         return Beliefs(*(value[rows] for value in self.beliefs))
+
+
+def first_tasks(family: TaskFamily, split: str, most: int) -> np.ndarray:
+    """Return the first tasks of a task set, (B, k): `most`, or all of them if they are fewer.
+
+    Raises:
+        UserError: if the family has no such set.
+    """
+    for count in range(most, 1, -1):
+        with contextlib.suppress(UserError):
+            return chosen_tasks(family, split, count)
+    return chosen_tasks(family, split, 1)
 
 
 def trial_beliefs(
@@ -110,6 +125,11 @@ class Reading:
         residual = wanted - centred @ slope
         return cls(slope, middle - centre @ slope, residual.T @ residual / len(latent))
 
+    def only(self, numbers: np.ndarray) -> Reading:
+        """Return the map to some of the numbers of a task, given by their indices."""
+        error = self.error[np.ix_(numbers, numbers)]
+        return Reading(self.slope[:, numbers], self.offset[numbers], error)
+
     def __call__(self, found: Beliefs) -> tuple[np.ndarray, np.ndarray]:
         """Return means, (..., k), and covariances, (..., k, k), of beliefs (..., d) over tasks."""
         mean = found.mean @ self.slope + self.offset
@@ -123,6 +143,6 @@ def fit_reading(agent: MetaAgent, family: TaskFamily, adaptations: int) -> Readi
     Raises:
         EpisodeDiverged: if an episode fails.
     """
-    tasks = family.tasks("train", READING_TASKS)
+    tasks = first_tasks(family, "train", READING_TASKS)
     found = trial_beliefs(agent, family, tasks, adaptations)
     return Reading.fit(found.last.mean, tasks)

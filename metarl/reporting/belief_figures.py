@@ -15,7 +15,13 @@ from matplotlib.figure import Figure
 from metarl.agents.optional import Beliefs, has_beliefs
 from metarl.core.errors import UserError
 from metarl.envs import WorkerError
-from metarl.evaluation.beliefs import Reading, TrialBeliefs, fit_reading, trial_beliefs
+from metarl.evaluation.beliefs import (
+    Reading,
+    TrialBeliefs,
+    first_tasks,
+    fit_reading,
+    trial_beliefs,
+)
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, task_texts
 from metarl.reporting.style import COLOURS, REFERENCE, TEXT, Drawing, legend_below, style_axes
@@ -23,7 +29,7 @@ from metarl.reporting.summary import RunSummary
 from metarl.rollout.failures import EpisodeDiverged
 
 TEST_TASKS = 40
-"""Number of test tasks whose trials are played."""
+"""Number of test tasks whose trials are played, at most."""
 TRIALS = 4
 """Number of tasks whose trials are drawn."""
 LATENTS = 6
@@ -52,7 +58,7 @@ def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Drawing],
             if not has_beliefs(config.replace(agent=plain).make_agent()):
                 continue
             agent = config.make_agent(run.load().agent)
-            tasks = family.tasks("test", TEST_TASKS)
+            tasks = first_tasks(family, "test", TEST_TASKS)
             reading = fit_reading(agent, family, adaptations)
             found = trial_beliefs(agent, family, tasks, adaptations)
         except (UserError, EpisodeDiverged, WorkerError) as error:

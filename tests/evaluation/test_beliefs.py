@@ -9,8 +9,9 @@ import pytest
 
 from metarl.agents.optional import Beliefs, beliefs, has_beliefs
 from metarl.config import Config
+from metarl.core.errors import UserError
 from metarl.envs import PointNav
-from metarl.evaluation.beliefs import Reading, fit_reading, trial_beliefs
+from metarl.evaluation.beliefs import Reading, first_tasks, fit_reading, trial_beliefs
 from tests.agents.playing import play
 
 FAMILY = PointNav(horizon=6, action_scale=1.0)
@@ -68,6 +69,25 @@ def test_trials_are_those_of_an_evaluation_and_last_to_the_last_step(config):
         step = mask.sum() - 1
         assert np.array_equal(found.last.mean[row], found.beliefs.mean[row, -1, step])
     assert fit_reading(agent, FAMILY, 2).slope.shape == (2, 2)
+
+
+class FewGoals(PointNav):
+    """Has five tasks of each set, as Meta-World's ML1 has 50."""
+
+    def tasks(self, split, num_tasks):
+        if num_tasks > 5:
+            raise ValueError(f"num_tasks: there are 5 {split} tasks, got {num_tasks}")
+        return super().tasks(split, num_tasks)
+
+
+def test_a_set_of_few_tasks_is_used_whole():
+    family = FewGoals(horizon=6)
+    assert np.array_equal(first_tasks(family, "train", 100), family.tasks("train", 5))
+    assert np.array_equal(first_tasks(family, "train", 3), family.tasks("train", 3))
+    config = Config(env=FAMILY, agent=AGENTS["pearl"], sampling=SAMPLING, threads=1)
+    assert fit_reading(config.make_agent(), family, 1).slope.shape == (2, 2)
+    with pytest.raises(UserError, match="unknown split"):
+        first_tasks(family, "tests", 3)
 
 
 def test_normalised_observations_are_those_of_the_belief_too():
