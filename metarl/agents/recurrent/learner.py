@@ -22,6 +22,7 @@ from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.returns import is_last
 from metarl.core.timer import Timer
 
 MAX_ROWS, FEW_ROWS = 40, 8
@@ -104,16 +105,17 @@ class Learner:
 
         x, beyond, action = tensor(inputs), tensor(after), tensor(trials.action)
         mask, ends = tensor(trials.mask), tensor(trials.ends)
-        bootstrap, reward = tensor(trials.bootstrap), scale * tensor(trials.reward)
+        reward = scale * tensor(trials.reward)
+        ends_return = is_last(mask) if self._config.across_episodes else ends
+        bootstrap = ends_return & tensor(trials.bootstrap)
         start = x.new_zeros(len(x), self._network.memory_size)
 
         @torch.no_grad()
         def work(rows: Tensor) -> tuple[Tensor, ...]:
             found = self._network(params, x[rows], start[rows])
             last = torch.zeros_like(found.value)
-            if not self._config.across_episodes:
-                # One step on from the end of each episode, in a trial of its own
-                where = ends[rows] & bootstrap[rows]
+            where = bootstrap[rows]
+            if where.any():  # one step on from there, each in a trial of its own
                 further = self._network(params, beyond[rows][where][:, None], found.memory[where])
                 last[where] = further.value[:, 0]
             policy = found.policy

@@ -132,11 +132,11 @@ def trial_advantages(
         ends: whether a step is the last of its episode, (n, L) bool.
         mask: whether a step took place, (n, L) bool.
         config: the settings; with `across_episodes` the value after the last step of an episode is
-            that of the first step of the next episode, and 0 after the last episode.
+            that of the first step of the next episode, and `last_value` after the last episode.
     """
     following = torch.cat([value[:, 1:], torch.zeros_like(value[:, :1])], 1)
     valid = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
-    following = torch.where(valid, following, 0.0)
+    following = torch.where(valid, following, last_value)
     carries = valid
     if not config.across_episodes:
         following = torch.where(ends, last_value, following)

@@ -1,4 +1,4 @@
-"""metarl.agents.recurrent.learner: sequences shared out, and weights of trials."""
+"""metarl.agents.recurrent.learner: sequences shared out, weights and values of trials."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.recurrent.learner import encode_trials, microbatches
-from metarl.agents.recurrent.trials import join_episodes
+from metarl.agents.recurrent.actor_critic import Predictions
+from metarl.agents.recurrent.learner import Learner, encode_trials, microbatches
+from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.trials import Trials, join_episodes
 from metarl.config import Config
+from metarl.core.distributions import Normal
+from metarl.core.parallel import MicrobatchPool
 from metarl.envs import PointNav
 from tests.agents.playing import play
 
@@ -75,3 +79,48 @@ def test_minibatches_have_the_weighted_gradient_on_average(truncate):
 def test_equal_weights_change_no_bit():
     plain, equal = (weighed_batch(weight)[2].tensors for weight in (None, [2.0] * 4))
     assert all(torch.equal(plain[name], equal[name]) for name in plain)
+
+
+class Sums:
+    """A network whose memory and value are the sum of its inputs so far."""
+
+    memory_size = 1
+
+    def __call__(self, params, inputs, memory):
+        sums = memory[:, None] + inputs.cumsum(1)
+        return Predictions(Normal(inputs, inputs[:, :1]), sums[..., 0], sums)
+
+
+def two_trials() -> Trials:
+    """Two trials of two episodes: of two steps and one, and of one step and one."""
+    mask = np.array([[True, True, True], [True, True, False]])
+    ends = np.array([[False, True, True], [True, True, False]])
+    reward = np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 0.0]], np.float32)
+    obs = np.zeros((2, 3, 1), np.float32)
+    return Trials(obs, obs, reward, mask, ends, obs, ends, obs[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("across_episodes", "bootstrap", "expected"),
+    [
+        # Values after the ends are 4 + 30 and 2 + 60: 4 + 34 / 2, 2 + 21 / 2 ..; 16 + 62 / 2 ..
+        (True, [True, True], [[7.25, 12.5, 21.0], [31.5, 47.0, 0.0]]),
+        (True, [True, False], [[7.25, 12.5, 21.0], [16.0, 16.0, 0.0]]),
+        (True, [False, False], [[3.0, 4.0, 4.0], [16.0, 16.0, 0.0]]),
+        # And after the first episodes 3 + 10 and 1 + 20: 2 + 13 / 2 and 8 + 21 / 2
+        (False, [True, True], [[5.25, 8.5, 21.0], [18.5, 47.0, 0.0]]),
+        (False, [False, False], [[2.0, 2.0, 4.0], [8.0, 16.0, 0.0]]),
+    ],
+)
+def test_returns_go_on_after_a_trial_or_an_episode_that_was_cut_off(
+    across_episodes, bootstrap, expected
+):
+    config = PPOConfig(discount=0.5, gae_lambda=1.0, across_episodes=across_episodes)
+    trials = two_trials()
+    cut = replace(trials, bootstrap=trials.ends & np.array(bootstrap)[:, None])
+    inputs = np.float32([[1, 2, 1], [1, 1, 0]])[..., None]
+    after = np.float32([[0, 10, 30], [20, 60, 0]])[..., None]
+    learner = Learner(Sums(), config, torch.device("cpu"), MicrobatchPool(1))
+    batch, _ = learner.batch({"none": torch.zeros(1)}, cut, inputs, after, 1.0)
+    found = batch.target * (batch.weight > 0)
+    assert found.tolist() == expected

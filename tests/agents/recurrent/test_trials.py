@@ -82,15 +82,14 @@ def test_a_trial_with_a_failed_episode_is_left_out():
 
 CONFIG = PPOConfig(discount=0.5, gae_lambda=1.0)
 REWARD = torch.tensor([[1.0, 2.0, 4.0, 8.0, 99.0]])
-LAST_VALUE = torch.tensor([[0.0, 16.0, 0.0, 32.0, 0.0]])
 ENDS = torch.tensor([[False, True, False, True, False]])
 MASK = torch.tensor([[True, True, True, True, False]])
 
 
-def advantages(values=(0.0, 0.0, 0.0, 0.0), **config):
-    value = torch.tensor([[*values, 99.0]])
+def advantages(values=(0.0, 0.0, 0.0, 0.0), last_value=(0.0, 16.0, 0.0, 0.0), **config):
+    value, last = torch.tensor([[*values, 99.0]]), torch.tensor([[*last_value, 0.0]])
     settings = CONFIG.replace(**config)
-    return trial_advantages(REWARD, value, LAST_VALUE, ENDS, MASK, settings)[0].tolist()
+    return trial_advantages(REWARD, value, last, ENDS, MASK, settings)[0].tolist()
 
 
 def test_returns_go_on_over_the_episodes_of_a_trial():
@@ -100,7 +99,14 @@ def test_returns_go_on_over_the_episodes_of_a_trial():
 
 def test_returns_may_end_with_each_episode():
     """And go on with the value of its last state, where that is given: 8 + 32 / 2 and so on."""
-    assert advantages(across_episodes=False) == [6.0, 10.0, 16.0, 24.0, 0.0]
+    last_value = (0.0, 16.0, 0.0, 32.0)
+    found = advantages(last_value=last_value, across_episodes=False)
+    assert found == [6.0, 10.0, 16.0, 24.0, 0.0]
+
+
+def test_returns_go_on_with_the_value_after_a_trial_that_was_cut_off():
+    """8 + 64 / 2; 4 + 40 / 2; 2 + 24 / 2; 1 + 14 / 2. Not with that after an earlier episode."""
+    assert advantages(last_value=(0.0, 16.0, 0.0, 64.0)) == [8.0, 14.0, 24.0, 40.0, 0.0]
 
 
 def test_lambda_weighs_the_values():
