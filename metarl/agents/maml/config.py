@@ -60,6 +60,9 @@ class MAMLConfig(AgentConfig):
             inner.emaml_weight,
             "num_tasks is 1, and it compares the tasks of a meta-batch",
         )
+        lambda_ = self.returns.gae_lambda
+        reason = "inner.surrogate dice has returns where the others have advantages; expected 1"
+        _refuse(inner.surrogate == "dice" and lambda_ != 1, "returns.gae_lambda", lambda_, reason)
         _refuse(
             inner.retention_weight != 1 and sampling.sequence == 1,
             "inner.retention_weight",

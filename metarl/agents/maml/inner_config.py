@@ -57,15 +57,17 @@ class InnerConfig(Section):
     surrogate: Literal["likelihood_ratio", "log_likelihood", "dice", "loaded_dice"] = (
         "likelihood_ratio"
     )
-    """The loss of the inner loop. All losses have the same gradient, but different meta-gradients.
-    `log_likelihood` is the loss of the first implementations of MAML; its meta-gradient lacks the
-    credit of the pre-adaptation policy for the data that it collects."""
+    """The loss of the inner loop. All losses have the same expected gradient (`dice` with discounts
+    counted from the first step of an episode, and only with `returns.gae_lambda` of 1), but
+    different meta-gradients. `log_likelihood` is the loss of the first implementations of MAML; its
+    meta-gradient lacks the credit of the pre-adaptation policy for the data that it collects."""
     dice_decay: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Decay of `loaded_dice`; values below 1 reduce the variance and introduce bias."""
     emaml_weight: NonNegative = 0.0
     """Weight of E-MAML's term, which increases the probability of pre-adaptation data that led to
     high returns after adaptation. Requires `log_likelihood`; the other surrogates include this
-    credit. The unbiased weight is far above 1, and its variance is high (docs/estimators.md)."""
+    credit (`likelihood_ratio` only a part of it). The unbiased weight is far above 1, and its
+    variance is high (docs/estimators.md)."""
     pre_adaptation_weight: NonNegative = 0.0
     """Weight of the return before each adaptation step in the meta-objective, relative to the
     return after adaptation."""

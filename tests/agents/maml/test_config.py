@@ -5,8 +5,10 @@ import torch
 
 from metarl.agents.base import AgentSetup
 from metarl.agents.maml.config import MAMLConfig
+from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
 from metarl.envs import PointNav
+from metarl.rollout.sampling import SamplingConfig
 
 FAMILY = PointNav()
 
@@ -55,3 +57,23 @@ def test_the_size_of_the_microbatches(size, sizes):
 def test_the_largest_divergence_of_an_update_is_that_of_the_outer_update(outer, limit):
     agent = MAMLConfig(outer=outer).make(setup())
     assert agent.max_update_kl == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("agent", "change", "expected"),
+    [
+        (
+            {"inner": {"surrogate": "dice"}, "returns": {"gae_lambda": 0.95}},
+            {"returns": {"gae_lambda": 1.0}},
+            "returns.gae_lambda: 0.95 makes no sense here: inner.surrogate dice has returns where "
+            "the others have advantages; expected 1",
+        ),
+    ],
+)
+def test_what_has_no_effect_or_another_one_is_refused(agent, change, expected):
+    """And is not, with one setting changed."""
+    sampling = SamplingConfig()
+    with pytest.raises(ConfigError) as error:
+        MAMLConfig(**agent).check(FAMILY, sampling)
+    assert str(error.value) == expected
+    MAMLConfig(**{**agent, **change}).check(FAMILY, sampling)
