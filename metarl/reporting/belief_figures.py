@@ -34,6 +34,8 @@ TRIALS = 4
 """Number of tasks whose trials are drawn."""
 LATENTS = 6
 """Numbers of the latent variable that are drawn, those that tell most about the tasks."""
+NUMBERS = 6
+"""Numbers of a task that are drawn, those that the beliefs tell most about."""
 BAND = 1.96
 """Half width of the central 95% of a normal distribution, standard deviations."""
 
@@ -80,13 +82,14 @@ def beliefs_over_steps(found: TrialBeliefs, reading: Reading, family: str = "") 
     Dashed lines are the ends of episodes, dotted ones the task itself.
     """
     shown = min(TRIALS, len(found.tasks))
-    size = found.tasks.shape[1]
+    numbers = drawn_numbers(found)
+    size, tasks = len(numbers), found.tasks[:, numbers]
     figure = Figure(figsize=(2.4 * shown + 1, 1.9 * (1 + size) + 0.4), layout="constrained")
     all_axes = figure.subplots(1 + size, shown, squeeze=False, sharex="col", sharey="row")
     informative = np.argsort(-found.last.mean.std(0), kind="stable")[:LATENTS]
-    task_mean, covariance = reading(found.beliefs)
+    task_mean, covariance = reading.only(numbers)(found.beliefs)
     task_std = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    texts, rows = task_texts(family, size), []
+    texts, rows = number_texts(found, numbers, family), []
     for trial, axes in enumerate(all_axes.T):
         mask = found.mask[trial]
         ends = np.cumsum(mask.sum(-1))
@@ -98,13 +101,15 @@ def beliefs_over_steps(found: TrialBeliefs, reading: Reading, family: str = "") 
             rows += draw_band(row, mean, std, REFERENCE, f"belief about {texts[number]}", trial)
             row.lines[-1].set_label("belief about the task")
             row.axhline(
-                found.tasks[trial, number], color=TEXT, linestyle=":", linewidth=1.2, label="task"
+                tasks[trial, number], color=TEXT, linestyle=":", linewidth=1.2, label="task"
             )
         for row in axes:
             for end in ends[:-1]:
                 row.axvline(end, color=REFERENCE, linestyle="--", linewidth=0.8)
             style_axes(row)
-        axes[0].set_title(f"task {', '.join(f'{number:.2g}' for number in found.tasks[trial])}")
+        whole = size == found.tasks.shape[1]
+        values = ", ".join(f"{number:.2g}" for number in tasks[trial])
+        axes[0].set_title(f"task {values}" if whole else f"task {trial + 1}")
         axes[-1].set_xlabel("step of the trial")
     for row, label in zip(all_axes[:, 0], ["latent variable", *texts], strict=True):
         row.set_ylabel(label)
@@ -112,9 +117,37 @@ def beliefs_over_steps(found: TrialBeliefs, reading: Reading, family: str = "") 
     caption = (
         "What the agent believes over the steps of a trial, with the central 95% of the belief as "
         "band: the latent variable, and the numbers of the task as they are read from it. Dotted: "
-        "the task; dashed: the end of an episode."
+        f"the task; dashed: the end of an episode.{left_out(found, numbers)}"
     )
     return Drawing(figure, caption, ("trial", "quantity", "step", "mean", "low", "high"), rows)
+
+
+def drawn_numbers(found: TrialBeliefs) -> np.ndarray:
+    """Return the indices of the numbers of a task that are drawn: all, or those of whose variance
+    the beliefs at the ends of trials explain the largest share."""
+    size = found.tasks.shape[1]
+    if size <= NUMBERS:
+        return np.arange(size)
+    variance = found.tasks.var(0)
+    told = variance - np.diagonal(Reading.fit(found.last.mean, found.tasks).error)
+    order = np.argsort(-told / np.maximum(variance, 1e-12), kind="stable")
+    return np.sort(order[:NUMBERS])
+
+
+def number_texts(found: TrialBeliefs, numbers: np.ndarray, family: str) -> list[str]:
+    """Return the names of some of the numbers of a task."""
+    texts = task_texts(family, found.tasks.shape[1])
+    return [texts[number] for number in numbers]
+
+
+def left_out(found: TrialBeliefs, numbers: np.ndarray) -> str:
+    """Return a sentence for a caption if not all numbers of a task are drawn."""
+    drawn, size = len(numbers), found.tasks.shape[1]
+    if drawn == size:
+        return ""
+    return (
+        f" Drawn are the {drawn} of the {size} numbers of a task that the beliefs tell most about."
+    )
 
 
 def draw_band(
@@ -132,14 +165,15 @@ def draw_band(
 def embeddings(found: TrialBeliefs, family: str = "") -> Drawing:
     """Draw the means of the beliefs at the ends of trials in their two principal components, once
     for each number of the task, which is the colour."""
-    size = found.tasks.shape[1]
+    numbers = drawn_numbers(found)
+    size, tasks = len(numbers), found.tasks[:, numbers]
     points, share = principal_components(found.last)
-    texts = task_texts(family, size)
+    texts = number_texts(found, numbers, family)
     figure = Figure(figsize=(4 * size + 0.5, 3.4), layout="constrained")
     for number, axes in enumerate(figure.subplots(1, size, squeeze=False)[0]):
         marks = axes.scatter(
             *points.T,
-            c=found.tasks[:, number],
+            c=tasks[:, number],
             cmap="viridis",
             s=20,
             edgecolors=REFERENCE,
@@ -151,9 +185,9 @@ def embeddings(found: TrialBeliefs, family: str = "") -> Drawing:
         style_axes(axes)
     caption = (
         "Means of the beliefs at the ends of the trials, one for each test task, in their two "
-        "principal components, coloured by the task."
+        f"principal components, coloured by the task.{left_out(found, numbers)}"
     )
-    rows = [(*task, *point) for task, point in zip(found.tasks, points, strict=True)]
+    rows = [(*task, *point) for task, point in zip(tasks, points, strict=True)]
     return Drawing(figure, caption, (*texts, "component 1", "component 2"), rows)
 
 

@@ -92,3 +92,25 @@ def test_embeddings_are_principal_components():
     assert (
         len(embeddings(found).figure.axes) == 2 * 2
     )  # for each number of the task, with its colours
+
+
+def test_of_a_task_of_many_numbers_those_are_drawn_that_the_beliefs_tell_most_about():
+    """The 34th is what is believed, and others are closer or farther; the last is constant."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(40, 1, 1, 1))
+    tasks = rng.normal(size=(40, 37))
+    for noise, number in enumerate((33, 2, 10, 20, 0, 5)):
+        tasks[:, number] = mean[:, 0, 0, 0] + 0.2 * noise * tasks[:, number]
+    tasks[:, 36] = 1.0
+    found = TrialBeliefs(tasks, Beliefs(mean, np.ones_like(mean)), np.ones((40, 1, 1), bool))
+    reading = Reading.fit(mean[:, 0, 0], tasks)
+    drawn = ["latent variable", *(f"task, number {n}" for n in (1, 3, 6, 11, 21, 34))]
+    steps, places = beliefs_over_steps(found, reading), embeddings(found)
+    assert [axes.get_ylabel() for axes in steps.figure.axes[::4]] == drawn
+    assert places.columns[:-2] == tuple(drawn[1:])
+    assert [row[5] for row in places.rows] == tasks[:, 33].tolist()
+    assert steps.figure.axes[0].get_title() == "task 1"
+    for drawing in (steps, places):
+        assert drawing.caption.endswith(
+            "Drawn are the 6 of the 37 numbers of a task that the beliefs tell most about."
+        )
