@@ -57,14 +57,15 @@ def reward_scale(
     Args:
         moments: the moments of discounted returns so far; None for a factor of 1.
         trials: the trials.
-        config: the discount.
+        config: the discount, and whether returns go on over the ends of episodes.
     """
     if moments is None:
         return None, 1.0
     returns = np.zeros(trials.reward.shape)
     carried = np.zeros(len(trials.reward))
+    goes_on = np.full_like(trials.ends, True) if config.across_episodes else ~trials.ends
     for step in range(trials.reward.shape[1] - 1, -1, -1):
-        carried = trials.reward[:, step] + config.discount * carried
+        carried = trials.reward[:, step] + config.discount * carried * goes_on[:, step]
         returns[:, step] = carried
     moments = moments.with_rows(returns[trials.mask][:, None])
     return moments, float(1 / moments.std[0])

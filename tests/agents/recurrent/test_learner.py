@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from metarl.agents.recurrent.actor_critic import Predictions
-from metarl.agents.recurrent.learner import Learner, encode_trials, microbatches
+from metarl.agents.recurrent.learner import Learner, encode_trials, microbatches, reward_scale
+from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.trials import Trials, join_episodes
 from metarl.config import Config
@@ -124,3 +125,16 @@ def test_returns_go_on_after_a_trial_or_an_episode_that_was_cut_off(
     batch, _ = learner.batch({"none": torch.zeros(1)}, cut, inputs, after, 1.0)
     found = batch.target * (batch.weight > 0)
     assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("across_episodes", "returns"),
+    [(True, [3.0, 4.0, 4.0, 16.0, 16.0]), (False, [2.0, 2.0, 4.0, 8.0, 16.0])],
+)
+def test_rewards_are_scaled_by_the_returns_that_are_learned(across_episodes, returns):
+    """1 + 4 / 2 .. over the end of an episode, or 1 + 2 / 2."""
+    config = PPOConfig(discount=0.5, across_episodes=across_episodes)
+    moments, scale = reward_scale(Moments.empty(1), two_trials(), config)
+    assert moments.count == 5
+    assert moments.mean == pytest.approx(np.mean(returns))
+    assert scale == pytest.approx(1 / np.std(returns))
