@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from metarl.envs.external.process import WorkerError
 from metarl.envs.rendering import RenderingUnavailable, frame_at
 
 BACKGROUND = "#ffffff"
-MAX_REPLAYS = 8  # episodes whose environments are kept open to be rendered further
+MAX_REPLAYS = 8  # episodes whose environments are kept open, in a worker each
 
 
 class RenderedFamily(Protocol):
@@ -32,26 +32,37 @@ class RenderedFamily(Protocol):
     def make_pool(self, num_episodes: int, num_workers: int, *, render: bool = False) -> Pool: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class Replay:
     """An episode that is replayed to be rendered.
 
     Attributes:
         pool: one worker with one episode.
-        steps: control steps taken so far; -1 before the first reset.
+        task: the task of the episode.
+        states: the render states replayed so far; none before the first reset.
         image: the last one rendered, (height, width, 3) uint8.
     """
 
     pool: Pool
-    steps: int
+    task: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    states: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     image: np.ndarray | None = None
+
+    def is_of(self, states: np.ndarray, task: np.ndarray) -> bool:
+        """Return whether this may be the episode of the states, (t, k), under a task."""
+        both = min(len(self.states), len(states))
+        return both == 0 or (
+            np.array_equal(self.states[:both], states[:both]) and np.array_equal(self.task, task)
+        )
 
 
 class ExternalRenderer:
     """Renders an episode by replaying it in an environment that can render.
 
     The render states of an episode are its seed and its actions, (t, 1 + action_dim); the first
-    state has no action yet. A later time of the same episode continues its replay.
+    state has no action yet. A later time of the same episode continues its replay. Beyond
+    `MAX_REPLAYS` episodes the worker used last takes the new one, so that most of those drawn in
+    turn keep theirs.
     """
 
     def __init__(self, family: RenderedFamily, width: int, height: int) -> None:
@@ -61,7 +72,7 @@ class ExternalRenderer:
             RenderingUnavailable: if the environment cannot render, or fails.
         """
         self._family, self._size = family, (width, height)
-        self._replays: dict[bytes, Replay] = {}
+        self._replays: list[Replay] = []  # the one used last at the end
         name = family.environment.name
         if not family.description.can_render:
             raise RenderingUnavailable(f"{name} cannot draw: it has no render mode rgb_array")
@@ -70,27 +81,39 @@ class ExternalRenderer:
         except WorkerError as error:
             self.close()
             raise RenderingUnavailable(f"cannot draw: {error}") from error
+        self._replays[0].states = np.zeros((0, 0))  # its worker is that of the first episode
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
         """Return the image of the states, (t, 1 + action_dim), at a time, under a task.
 
         Args and errors are those of `Renderer.draw`.
         """
-        key = np.append(states[0, 0], task).tobytes()
-        if key not in self._replays:
-            if len(self._replays) == MAX_REPLAYS:
-                self._replays.pop(next(iter(self._replays))).pool.close()
-            self._replays[key] = Replay(self._family.make_pool(1, 1, render=True), -1)
-        replay, steps = self._replays[key], frame_at(states, time)[0]
-        if replay.steps == steps and replay.image is not None:
+        replay, steps = self._replay_of(states, task), frame_at(states, time)[0]
+        done = len(replay.states) - 1
+        if done == steps and replay.image is not None:
             return replay.image
-        if not 0 <= replay.steps <= steps:
+        replay.states = states[:0]  # until all steps are taken
+        if not 0 <= done <= steps:
             replay.pool.reset(task[None], states[:1, 0].astype(np.int64))
-            replay.steps = 0
-        for state in states[replay.steps + 1 : steps + 1]:
+            done = 0
+        for state in states[done + 1 : steps + 1]:
             replay.pool.step(state[None, 1:], np.ones(1, bool))
-        replay.steps, replay.image = steps, self._fit(replay.pool.render(0))
+        replay.task, replay.states = task.copy(), states[: steps + 1].copy()
+        replay.image = self._fit(replay.pool.render(0))
         return replay.image
+
+    def _replay_of(self, states: np.ndarray, task: np.ndarray) -> Replay:
+        """Return the replay of an episode, to which it may have to be reset."""
+        found = next((each for each in self._replays if each.is_of(states, task)), None)
+        if found is None and len(self._replays) < MAX_REPLAYS:
+            found = Replay(self._family.make_pool(1, 1, render=True))
+            self._replays.append(found)
+        if found is None:
+            found = self._replays[-1]
+            found.states = states[:0]
+        self._replays.remove(found)
+        self._replays.append(found)
+        return found
 
     def _fit(self, frame: np.ndarray) -> np.ndarray:
         """Scale a frame to the size of the image, with borders if the aspect ratios differ."""
@@ -104,6 +127,6 @@ class ExternalRenderer:
 
     def close(self) -> None:
         """Close the environments and end their workers."""
-        for replay in self._replays.values():
+        for replay in self._replays:
             replay.pool.close()
         self._replays.clear()

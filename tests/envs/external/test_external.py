@@ -18,6 +18,7 @@ from metarl.envs import (
     WorkerError,
     make_family,
 )
+from metarl.envs.external import rendering
 from metarl.evaluation.evaluate import evaluate
 from metarl.reporting.evaluation import evaluation_table
 from metarl.rollout.collect import collect
@@ -351,6 +352,55 @@ def test_a_picture_is_drawn_by_the_environment_itself(walk):
         assert np.array_equal(renderer.draw(np.stack(states), task, min(count - 0.6, 4)), picture)
     renderer.close()
     assert family.caption(states[0], task) == "pull 0.5"
+
+
+SHOWS_X = DRAWS.replace("10 + self.t", "int(20 + 4 * self.x)")
+
+
+@pytest.fixture
+def drawn(walk):
+    """A family whose picture has a white part as wide as 20 pixels + 4 for each unit of x."""
+    file = walk().env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write(f"\n\nclass Drawn(Walk):{SHOWS_X}")
+    return GymnasiumFamily(env_id=f"{file}:Drawn", parameters={"pull": (-1, 1)}, horizon=10)
+
+
+def whites(renderer, states, time: float) -> int:
+    picture = renderer.draw(states, np.array([0.0]), time)
+    return int((picture[10] > 127).all(axis=1).sum())
+
+
+def test_episodes_with_one_seed_and_other_actions_have_pictures_of_their_own(drawn):
+    """Each step of Walk goes 1 to the left or to the right; both episodes have the same noise."""
+    renderer = drawn.make_renderer(40, 20)
+    left, right = (np.array([[7.0, 0.0]] + [[7.0, action]] * 3) for action in (0.0, 2.0))
+    for time in (0, 3, 1, 2):
+        widths = [whites(renderer, states, time) for states in (left, right, left, right)]
+        assert widths[:2] == widths[2:]
+        assert widths[1] - widths[0] == pytest.approx(4 * 2 * time, abs=1)
+    renderer.close()
+
+
+def test_episodes_drawn_in_turn_need_no_more_workers_than_are_kept(drawn, monkeypatch):
+    made, make_pool = [], GymnasiumFamily.make_pool
+
+    def counted(*args, **settings):
+        made.append(make_pool(*args, **settings))
+        return made[-1]
+
+    episodes = [np.array([[seed, 0.0]] + [[seed, 1.0]] * 3) for seed in range(4)]
+    found = []
+    for limit in (4, 3):
+        monkeypatch.setattr(rendering, "MAX_REPLAYS", limit)
+        monkeypatch.setattr(GymnasiumFamily, "make_pool", counted)
+        made.clear()
+        renderer = drawn.make_renderer(40, 20)
+        found.append([whites(renderer, each, time) for time in range(4) for each in episodes])
+        renderer.close()
+        assert len(made) == limit
+    assert found[0] == found[1]
+    assert len({*found[0]}) > 4
 
 
 def test_an_environment_that_cannot_draw_says_so(walk):
