@@ -49,6 +49,8 @@ class VariBADConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.policy.check_actions(family, "policy")
+        truncate, expected = self.update.truncate, "0, as the policy of varibad has no memory"
+        check(truncate == 0, "update.truncate", expected, truncate)
         decoder = self.decoder
         weights = decoder.reward_weight, decoder.state_weight, decoder.task_weight
         check(any(weights), "decoder.reward_weight", "more than 0 if no other decoder is used", 0.0)

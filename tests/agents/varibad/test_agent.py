@@ -10,6 +10,7 @@ from metarl.agents.optional import beliefs
 from metarl.agents.recurrent.learner import encode_trials
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.config import Config
+from metarl.core.errors import ConfigError
 from metarl.core.params import flatten
 from metarl.core.timer import Timer
 from metarl.envs import PointNav, TabularMDP
@@ -163,3 +164,10 @@ def test_without_trials_there_is_no_update(config):
     agent = config.make_agent()
     with pytest.raises(NotFinite, match="no trials"):
         agent.update(play(config, agent), np.random.default_rng(0), Timer())
+
+
+def test_a_policy_without_a_memory_has_no_propagation_to_truncate(config):
+    update = {**AGENT["update"], "truncate": 3}
+    expected = r"update\.truncate: expected 0, as the policy of varibad has no memory, got 3$"
+    with pytest.raises(ConfigError, match=expected):
+        config.replace(agent={**AGENT, "update": update})
