@@ -46,6 +46,11 @@ class PEARLConfig(AgentConfig):
         check(size >= played, "replay_size", expected, size)
         batch = self.update.batch
         check(size >= batch, "update.batch", f"at most {size:,}, the replay_size", batch)
+        loss, tasks = self.update.encoder_loss, min(self.update.meta_batch, sampling.train_tasks)
+        expected = (
+            "critic, as update.meta_batch or sampling.train_tasks is 1, and metric compares tasks"
+        )
+        check(loss != "metric" or tasks >= 2, "update.encoder_loss", expected, loss)
         stored, source = size, "the replay_size"
         if self.update.context_from != "all":
             phases = min(self.prior_episodes, sampling.adaptation_steps + 1)

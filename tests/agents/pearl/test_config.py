@@ -77,6 +77,19 @@ def test_what_does_not_fit_is_refused_by_name(values, expected):
     assert refusal("agent", **values).startswith(f"mine: agent.{expected}")
 
 
+@pytest.mark.parametrize("key", ["agent.update.meta_batch", "sampling.train_tasks"])
+def test_the_metric_needs_two_tasks_in_a_gradient_step(key):
+    values = {"agent.update.encoder_loss": "metric", "sampling.num_tasks": 1}
+    message = (
+        r"update.encoder.loss: expected critic, as update\.meta_batch or sampling\.train_tasks "
+        "is 1, and metric compares tasks, got 'metric'$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        make_config(DATA, "mine", {**values, key: 1})
+    assert make_config(DATA, "mine", {**values, key: 2}).agent.kind == "pearl"
+    assert make_config(DATA, "mine", {key: 1, "sampling.num_tasks": 1}).agent.kind == "pearl"
+
+
 def test_networks_that_are_too_large_are_refused():
     with pytest.raises(ConfigError, match=r"^agent\.network\.hidden: expected layers of at most"):
         make_config(DATA, "mine", {"agent.network.hidden": [4096, 4096]}).make_agent()
