@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import StepResult
+from metarl.envs.base import StepResult, TaskFamily
+from metarl.envs.external.family import ExternalFamily
+from metarl.envs.mujoco.family import MujocoFamily
 from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 PERTURBATIONS = ("observation_noise", "action_delay", "motor_strength")
@@ -27,10 +29,11 @@ class Perturbed(FamilyWrapper):
     """Standard deviation of normal noise on every number observed, in its own unit."""
     action_delay: int | tuple[int, int] = 0
     """How many control steps later an action takes effect; until the first one does, the action is
-    zero (of a Discrete space the first)."""
+    zero in the environment's own units (of a Discrete space the first), or the nearest to it in its
+    range."""
     motor_strength: float | tuple[float, float] = 1.0
-    """Factor on actions, once they are clipped to the action space: the motors' share of the force
-    they had in training. For Box actions only."""
+    """Factor on actions in the environment's own units, once they are clipped to the action space:
+    the motors' share of the force they had in training. For Box actions only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +67,24 @@ class Perturbed(FamilyWrapper):
         return PerturbedBatchEnv(self, num_episodes, num_threads)
 
 
+def zero_action(family: TaskFamily) -> np.ndarray:
+    """Return the policy's action, (action_dim,), that is zero in the environment's own units.
+
+    It may lie beyond the action space: that of an environment whose range, such as [1, 2], has no
+    zero is clipped to the nearest action.
+    """
+    while isinstance(family, FamilyWrapper):
+        family = family.family
+    zero, space = np.zeros(family.action_dim), family.action_space
+    if isinstance(family, ExternalFamily | MujocoFamily) and isinstance(space, Box):
+        bounds = np.stack([space.low, space.high]).astype(np.float64)
+        own = family.control(bounds)
+        scaled = np.isfinite(bounds).all(axis=0) & (own[0] < own[1])
+        (low, high), (own_low, own_high) = bounds[:, scaled], own[:, scaled]
+        zero[scaled] = low - own_low / (own_high - own_low) * (high - low)
+    return zero
+
+
 class PerturbedBatchEnv(WrappedBatchEnv):
     """N episodes of the wrapped family, perturbed."""
 
@@ -77,8 +98,9 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         self._noise_std = self._drawn("observation_noise", rngs).astype(np.float32)
         self._delay = self._drawn("action_delay", rngs).astype(np.int64)
         self._strength = self._drawn("motor_strength", rngs)
+        self._zero = zero_action(family)
         # Ring buffer of delayed actions of each episode, (N, largest delay, action_dim).
-        self._delayed = np.zeros((count, int(family.limits("action_delay")[1]), family.action_dim))
+        self._delayed = np.tile(self._zero, (count, int(family.limits("action_delay")[1]), 1))
         shape = (family.horizon + 1, obs.shape[1])
         # (N, T + 1, obs_dim)
         self._noise = (
@@ -121,7 +143,9 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         if self.family.limits("motor_strength") != (1, 1):
             space = self.family.action_space
             assert isinstance(space, Box)
-            effective = self._strength[:, None] * np.clip(effective, space.low, space.high)
+            strength = self._strength[:, None]
+            effective = strength * np.clip(effective, space.low, space.high)
+            effective += (1 - strength) * self._zero
         return effective
 
     def transform_obs(self, obs: np.ndarray) -> np.ndarray:

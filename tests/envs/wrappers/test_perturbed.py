@@ -5,6 +5,7 @@ import pytest
 
 from metarl.envs import HalfCheetahVel, Perturbed, PointNav, TabularMDP, TaskObserved
 from metarl.envs.contract import check_family
+from metarl.envs.wrappers.perturbed import zero_action
 
 POINT = PointNav(action_scale=0.1, horizon=6)  # actions are displacements
 GOALS = np.array([[0.5, 0.5], [-0.5, 0.5]])
@@ -41,6 +42,24 @@ def test_motors_lose_strength_after_the_clipping():
     env, _ = begin(Perturbed(POINT, motor_strength=0.5))
     obs, _, _ = env.step(np.array([[0.1, -0.04], [5.0, 0.0]]))
     np.testing.assert_allclose(obs, [[0.05, -0.02], [0.05, 0.0]], atol=1e-12)
+
+
+def test_zero_is_that_of_the_environment(walk):
+    """The second action of Push, alone here, is in [0, 10]; the policy's -1, 0, 1 are 0, 5, 10."""
+    push = walk(cls="Push")
+
+    def moved(family) -> np.ndarray:
+        env, action = family.make_batch(3), np.array([[0.0, x, 0.0] for x in (-1, 0, 1)])
+        env.reset(np.zeros((3, 1)), [np.random.default_rng(0) for _ in range(3)])
+        return env.step(action)[0][:, 0]
+
+    still = moved(push)[0]
+    np.testing.assert_allclose(moved(push) - still, [0, 5, 10], atol=1e-5)
+    weak = Perturbed(TaskObserved(push), motor_strength=0.6)
+    np.testing.assert_allclose(moved(weak) - still, [0, 3, 6], atol=1e-5)
+    np.testing.assert_allclose(moved(Perturbed(push, action_delay=1)), still, atol=1e-5)
+    assert zero_action(push).tolist() == [0, -1, 0]
+    assert zero_action(HalfCheetahVel()).tolist() == [0] * 6
 
 
 def test_noise_is_on_what_is_seen_and_not_on_what_is():
