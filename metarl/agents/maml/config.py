@@ -64,6 +64,12 @@ class MAMLConfig(AgentConfig):
         reason = "inner.surrogate dice has returns where the others have advantages; expected 1"
         _refuse(inner.surrogate == "dice" and lambda_ != 1, "returns.gae_lambda", lambda_, reason)
         _refuse(
+            len(self.policy.bias_transform) > 0 and inner.adapts in ("head", "context", "nothing"),
+            "policy.bias_transform",
+            list(self.policy.bias_transform),
+            f"inner.adapts is {inner.adapts}, so the additional inputs do not adapt",
+        )
+        _refuse(
             inner.retention_weight != 1 and sampling.sequence == 1,
             "inner.retention_weight",
             inner.retention_weight,
@@ -79,6 +85,8 @@ class MAMLConfig(AgentConfig):
                 "with 0 adaptation steps no adaptation takes place that could teach it anything"
             )
             _refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
+            first_order = "with 0 adaptation steps there are no inner gradients"
+            _refuse(inner.first_order, "inner.first_order", True, first_order)
             for key in ("emaml_weight", "pre_adaptation_weight"):
                 value = getattr(inner, key)
                 _refuse(value > 0, f"inner.{key}", value, reason)

@@ -107,6 +107,9 @@ class InnerConfig(Section):
             "all that dice is for",
             self.surrogate,
         )
+        wanted = f"1 with surrogate {self.surrogate}: only loaded_dice has a decay"
+        loaded = self.surrogate == "loaded_dice"
+        check(loaded or self.dice_decay == 1, "dice_decay", wanted, self.dice_decay)
         return self
 
 

@@ -59,9 +59,21 @@ def test_the_largest_divergence_of_an_update_is_that_of_the_outer_update(outer, 
     assert agent.max_update_kl == pytest.approx(limit)
 
 
+INPUTS = {"bias_transform": [2.0]}
+
+
 @pytest.mark.parametrize(
     ("agent", "change", "expected"),
     [
+        *(
+            (
+                {"policy": INPUTS, "inner": {"adapts": adapts}},
+                {"inner": {"adapts": other}},
+                f"policy.bias_transform: [2.0] makes no sense here: inner.adapts is {adapts}, so "
+                "the additional inputs do not adapt",
+            )
+            for adapts, other in (("head", "all"), ("context", "latent"))
+        ),
         (
             {"inner": {"surrogate": "dice"}, "returns": {"gae_lambda": 0.95}},
             {"returns": {"gae_lambda": 1.0}},
@@ -77,3 +89,26 @@ def test_what_has_no_effect_or_another_one_is_refused(agent, change, expected):
         MAMLConfig(**agent).check(FAMILY, sampling)
     assert str(error.value) == expected
     MAMLConfig(**{**agent, **change}).check(FAMILY, sampling)
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        (
+            {"policy": INPUTS, "inner": {"adapts": "nothing"}},
+            "policy.bias_transform: [2.0] makes no sense here: inner.adapts is nothing, so the "
+            "additional inputs do not adapt",
+        ),
+        (
+            {"inner": {"first_order": True}},
+            "inner.first_order: True makes no sense here: with 0 adaptation steps there are no "
+            "inner gradients",
+        ),
+    ],
+)
+def test_what_has_no_effect_without_adaptation_is_refused(agent, expected):
+    sampling = SamplingConfig(adaptation_steps=0)
+    with pytest.raises(ConfigError) as error:
+        MAMLConfig(**agent).check(FAMILY, sampling)
+    assert str(error.value) == expected
+    MAMLConfig(policy=INPUTS).check(FAMILY, sampling)  # adapts in an evaluation

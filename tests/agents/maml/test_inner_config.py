@@ -10,6 +10,7 @@ from metarl.agents.maml.inner_config import (
 )
 from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent
 from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR
+from metarl.core.errors import ConfigError
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 
 
@@ -62,3 +63,11 @@ def test_the_loop_of_a_config(first_order, tiny_policy):
     assert isinstance(loop.task_parameters, Latent)
     assert isinstance(loop.rule, MetaSGD)
     assert loop.first_order == first_order
+
+
+@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "log_likelihood", "dice"])
+def test_only_loaded_dice_has_a_decay(surrogate):
+    expected = f"^dice_decay: expected 1 with surrogate {surrogate}: only loaded_dice has a decay, "
+    with pytest.raises(ConfigError, match=f"{expected}got 0.9$"):
+        InnerConfig(surrogate=surrogate, dice_decay=0.9)
+    assert InnerConfig(surrogate="loaded_dice", dice_decay=0.9).dice_decay == 0.9
