@@ -1,5 +1,4 @@
-"""Methods on the same tasks: the return by episodes of experience, and what noise, new tasks and
-sequences of tasks cost.
+"""Measures methods on the same tasks: by episodes of experience, under noise, and on sequences.
 
     python -m examples.agents RUN [RUN ...] --out docs/results/agents.json
     python -m examples.agents --tables docs/results/agents.json

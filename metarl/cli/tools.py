@@ -71,7 +71,7 @@ def check_env(target: FamilyTarget, overrides: dict[str, Any]) -> int:
     return 0 if "pass" in outcomes and "FAIL" not in outcomes else 1
 
 
-@cli.command("list", cls=Command, short_help="List families, configs, agents or runs.")
+@cli.command("list", cls=Command, short_help="List families, configs, pretrained or runs.")
 @click.argument("kind", type=Choice(["families", "configs", "pretrained", "runs"]))
 @click.option("--runs", type=FILE, default=Path("runs"), metavar="DIR", help="The folder of runs.")
 def show_list(kind: str, runs: Path) -> int:
