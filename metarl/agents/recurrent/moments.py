@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.agents.normalization import MIN_VARIATION
+
 LIMIT = 10.0  # bound of normalised values
+MIN_STD = 1e-8  # smaller standard deviations are taken for rounding errors
 FIELDS = ("count", "mean", "square")
 
 
@@ -48,9 +51,11 @@ class Moments:
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviations, (k,); 1 before there are rows, and where all are equal."""
-        variance = self.square / np.maximum(self.count, 1)
-        return np.where(variance > 0, np.sqrt(variance), 1.0)
+        """Standard deviations, (k,); 1 before there are rows, and where all are equal but for
+        rounding errors of 32 bits."""
+        std = np.sqrt(self.square / np.maximum(self.count, 1))
+        varies = std > np.maximum(MIN_VARIATION * np.abs(self.mean), MIN_STD)
+        return np.where(varies, std, 1.0)
 
     def normalise(self, values: np.ndarray, *, shift: bool = True) -> np.ndarray:
         """Return values (..., k) divided by the standard deviations, float32, within +-`LIMIT`.

@@ -134,6 +134,16 @@ def test_moments_of_parts_are_those_of_all_rows():
     assert Moments.empty(2).normalise(np.array([3.0, -4.0])).tolist() == [3.0, -4.0]
 
 
+def test_numbers_that_are_equal_but_for_rounding_are_not_scaled():
+    """Nor numbers around 0 of the size of such errors; smaller steps of a varying one are."""
+    constant, tiny, varying = np.float32([[0.7, 1e-9, 100.0], [0.7, -1e-9, 100.001]]).T
+    constant[1] = np.nextafter(constant[0], np.float32(1))
+    moments = Moments.empty(3).with_rows(np.stack([constant, tiny, varying], 1))
+    assert moments.square[0] > 0
+    assert moments.std[:2].tolist() == [1.0, 1.0]
+    assert moments.std[2] == np.float64(varying).std()
+
+
 def test_moments_go_through_a_checkpoint():
     moments = Moments.empty(2).with_rows(np.arange(6.0).reshape(3, 2))
     again = Moments.from_state(moments.state_dict("rewards"), "rewards")
