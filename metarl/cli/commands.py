@@ -134,8 +134,8 @@ def evaluate(
 
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
-    from metarl.evaluation.compare import evaluate_run
-    from metarl.reporting import evaluation as presented
+    from metarl.evaluation.compare import ResultNotWritten, evaluate_run
+    from metarl.reporting.evaluation import publish_evaluation
     from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
@@ -159,13 +159,25 @@ def evaluate(
             )
     except EpisodeDiverged as error:
         return print_error(f"evaluation stopped: {error}", 1)
+    except ResultNotWritten as error:
+        print_results(error.results)
+        raise
+    # Before anything else is written, which a full disk or a lost server can prevent
+    print_results(results)
+    click.echo(file)
     run = run_to_track(target.directory, overrides)
-    figure = presented.publish_evaluation(run, file, results)
+    click.echo(publish_evaluation(run, file, results))
+    return 0
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print evaluations by method as a table, with title and notes."""
+    from metarl.reporting import evaluation as presented
+
     click.echo(presented.evaluation_title(results))
     print_table(presented.evaluation_table(results))
-    for line in (*presented.evaluation_notes(results), file, figure):
+    for line in presented.evaluation_notes(results):
         click.echo(line)
-    return 0
 
 
 def check_flags_of(protocol: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.errors import UserError, nearest
+from metarl.core.errors import StorageError, UserError, nearest
 from metarl.core.parsing import printable
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
@@ -42,6 +42,18 @@ class EvaluatedAgent:
     state: Mapping[str, Any] | None
     source: str
     iteration: int | None = None
+
+
+class ResultNotWritten(StorageError):
+    """A result file cannot be written.
+
+    Attributes:
+        results: the evaluations that it was to hold, as `evaluate_run` returns them.
+    """
+
+    def __init__(self, message: str, results: Mapping[str, Evaluation] | None = None) -> None:
+        super().__init__(message)  # alone, by which the error is unpickled
+        self.results = dict(results or {})
 
 
 def evaluate_run(
@@ -90,7 +102,8 @@ def evaluate_run(
     Raises:
         UserError: if the run, a baseline, the checkpoint, the protocol or the task set does not
             exist, a task is not one of the family's, a baseline is given twice, or the file exists
-            (where `out` names it) or cannot be written.
+            (where `out` names it), or nothing can be written in its folder.
+        ResultNotWritten: if the file cannot be written all the same, after the evaluation.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
             left.
     """
@@ -137,12 +150,15 @@ def evaluate_run(
         },
         "provenance": provenance(),
     }
-    write_result(file, content)
     labelled = {
         part_label(label, part): result
         for label, results in results_by_label.items()
         for part, result in results.items()
     }
+    try:
+        write_result(file, content)
+    except StorageError as error:
+        raise ResultNotWritten(str(error), labelled) from error
     return labelled, file
 
 

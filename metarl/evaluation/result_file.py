@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.core.parsing import error_summary, printable, read_json
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, plain_strengths
 from metarl.evaluation.protocols import UNUSED_SETTINGS
-from metarl.runs.atomic_io import wrap_os_errors, write_atomically
+from metarl.runs.atomic_io import check_writable, wrap_os_errors, write_atomically
 from metarl.runs.run import encode
 
 DEFAULTS = {
@@ -106,7 +106,7 @@ def stem_of_content(content: Mapping[str, Any]) -> str:
 
 
 def result_path(out: Path, stem: str) -> Path:
-    """Return the path of a result file, in a folder that exists.
+    """Return the path of a result file, in a folder in which a file can be written.
 
     Args:
         out: a new file that ends in .json, or a folder, which is made.
@@ -115,7 +115,7 @@ def result_path(out: Path, stem: str) -> Path:
     Raises:
         UserError: if the file, or a figure of its name, exists; if `out` has the ending of another
             kind of file; if it is in a run's folder of results, and its name does not begin with
-            protocol and split; or if the folder cannot be made.
+            protocol and split; or if the folder cannot be made, or no file written in it.
     """
     if out.suffix in OTHER_FORMATS and not out.is_dir():
         raise UserError(f"--out: expected a file that ends in .json, or a folder, got {out}")
@@ -128,6 +128,10 @@ def result_path(out: Path, stem: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{file.parent}: cannot be written ({error_summary(error)})") from error
+    try:
+        check_writable(file.parent)
+    except StorageError as error:
+        raise UserError(str(error)) from error
     return file
 
 

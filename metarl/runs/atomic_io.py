@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder
             sync(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a file can be made and written in a folder, before what it is for is computed.
+
+    Raises:
+        StorageError: if it cannot; names the folder.
+    """
+    with wrap_os_errors(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        file.write(b"0")
 
 
 def sync(path: Path) -> None:

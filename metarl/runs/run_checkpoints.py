@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from metarl.config import Config
 from metarl.core.errors import UserError, shown, warn
 from metarl.runs import checkpoint
-from metarl.runs.atomic_io import sync, wrap_os_errors
+from metarl.runs.atomic_io import check_writable, sync, wrap_os_errors
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.logs import RunLogs
 from metarl.runs.package import WEIGHTS, read_weights
@@ -183,8 +182,7 @@ class RunCheckpoints(RunLogs):
         """
         with wrap_os_errors(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.checkpoints):
-                pass
+        check_writable(self.checkpoints)
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:
         """Write the checkpoint `latest`.

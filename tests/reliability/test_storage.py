@@ -10,7 +10,9 @@ import pytest
 
 from examples.soak.trainer import CONTEXT
 from metarl.cli.main import main
+from metarl.core.errors import UserError
 from metarl.envs import PointNav
+from metarl.evaluation.compare import evaluate_run
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from tests.training.test_loop import TINY, assert_same_outcome, tiny
@@ -195,9 +197,19 @@ def test_an_evaluation_that_cannot_be_written_is_one_line_and_exit_code_1(
         "/dev/full"
     )
     assert main(["evaluate", str(directory), "--tasks=2", "--episodes=2", "--steps=1"]) == 1
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
     path = directory / "evaluation" / "k_step-test-tasks_2-episodes_2-steps_1.json"
     assert error == f"metarl: error: {path}: cannot be written ({NO_SPACE})\n"
+    assert out.startswith("point_nav: 2 test tasks")  # what was measured is printed all the same
+
+
+@pytest.mark.parametrize("out", ["/proc", "/proc/result.json"])
+def test_a_result_that_cannot_be_written_is_known_before_anything_is_played(finished, out):
+    def played(label):
+        raise AssertionError(label)
+
+    with pytest.raises(UserError, match=r"^/proc: cannot be written \("):
+        evaluate_run(finished, tasks=2, out=Path(out), on_agent=played)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
