@@ -51,8 +51,9 @@ def _git() -> dict[str, str] | None:
         return None
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True)
-        return done.stdout.strip()
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True)
+        # A diff has lines of files in any encoding.
+        return done.stdout.decode(errors="replace").strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "diff": limited(git("diff", "HEAD"))}

@@ -1,8 +1,10 @@
 """What a result says of the code that produced it."""
 
 import hashlib
+import subprocess
 
-from metarl.runs.provenance import MAX_DIFF, limited
+from metarl.runs import provenance as module
+from metarl.runs.provenance import MAX_DIFF, limited, provenance
 
 
 def test_a_short_diff_is_kept_and_of_a_long_one_the_digest():
@@ -11,3 +13,18 @@ def test_a_short_diff_is_kept_and_of_a_long_one_the_digest():
     assert limited(long) == (
         f"left out: {MAX_DIFF + 1} characters, SHA-256 {hashlib.sha256(long.encode()).hexdigest()}"
     )
+
+
+def test_uncommitted_lines_may_be_in_any_encoding(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True)
+
+    changed, place = tmp_path / "notes.txt", tmp_path / "metarl" / "runs" / "provenance.py"
+    changed.write_bytes(b"old\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    changed.write_bytes("café\n".encode("latin-1"))
+    monkeypatch.setattr(module, "__file__", str(place))
+    assert provenance()["git"]["diff"].endswith("-old\n+caf\N{REPLACEMENT CHARACTER}")
