@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+
 from metarl.evaluation.tasks import CUSTOM
 
 METHODS = {
@@ -66,13 +68,16 @@ FAMILIES = {
 }
 """Names of the task families that come with the package."""
 VELOCITY = ("goal velocity (m/s)",)
+DIRECTION, HEADING = ("direction (+1 forward, -1 backward)",), ("heading (rad)",)
+EITHER = ("direction (+1 forward, -1 backward) or heading (rad)",)
 TASKS = {
-    "ant_dir": ("direction (+1 forward, -1 backward)",),
+    "ant_dir": EITHER,
     "ant_goal": ("goal x (m)", "goal y (m)"),
     "ant_vel": VELOCITY,
     "gridworld": ("goal x (cell)", "goal y (cell)"),
-    "half_cheetah_dir": ("direction (+1 forward, -1 backward)",),
+    "half_cheetah_dir": DIRECTION,
     "half_cheetah_vel": VELOCITY,
+    "humanoid_dir": HEADING,
     "point_nav": ("goal x", "goal y"),
     "walker_vel": VELOCITY,
 }
@@ -139,9 +144,12 @@ def family_text(name: str) -> str:
     return FAMILIES.get(name, name)
 
 
-def task_texts(family: str, size: int) -> list[str]:
-    """Return the names of the numbers of a task, `size` of them."""
+def task_texts(family: str, size: int, tasks: np.ndarray | None = None) -> list[str]:
+    """Return the names of the numbers of a task, `size` of them; by the tasks, (n, size), a family
+    that has directions or headings is known to have the one or the other."""
     known = TASKS.get(family, ())
+    if known == EITHER and tasks is not None:
+        known = DIRECTION if (np.abs(tasks) == 1).all() else HEADING
     if len(known) == size:
         return [*known]
     return ["task"] if size == 1 else [f"task, number {number + 1}" for number in range(size)]

@@ -256,6 +256,17 @@ def test_two_methods_never_have_the_same_name():
     assert names.method_texts(["maml", "rl2"]) == {"maml": "MAML", "rl2": "RL²"}
 
 
+def test_headings_are_not_called_forward_and_backward():
+    """Tasks of ant_dir are the one or the other, by `plane`."""
+    forward, heading = "direction (+1 forward, -1 backward)", "heading (rad)"
+    both, plane = np.array([[1.0], [-1.0]]), np.array([[1.0], [-3.1]])
+    assert names.task_texts("ant_dir", 1, both) == [forward]
+    assert names.task_texts("ant_dir", 1, plane) == [heading]
+    assert names.task_texts("ant_dir", 1) == [f"{forward} or {heading}"]
+    assert names.task_texts("half_cheetah_dir", 1) == [forward]
+    assert names.task_texts("humanoid_dir", 1) == [heading]
+
+
 def test_names_of_evaluations():
     assert names.evaluation_text("k_step-test") == "Adaptation, test tasks"
     assert names.evaluation_text("few_episode-validation-tasks_5-trials_1-deterministic_true") == (
