@@ -15,6 +15,7 @@ from metarl.core.errors import check
 from metarl.core.parsing import read_json
 from metarl.evaluation.compare import RANDOM, evaluate_run
 from metarl.evaluation.result_file import DEFAULTS, result_stem
+from metarl.evaluation.tasks import is_number_of_tasks, own_tasks, split_of
 from metarl.reporting.aggregates import Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_plan import (
@@ -98,7 +99,11 @@ def compare(
     settings = {"protocol": "k_step", "split": "test", **DEFAULTS, **(evaluation or {})}
     planned = plan(names, seeds, out, overrides, env_steps)
     for family in planned.values():
-        check_evaluation(family[0].config.env, settings)
+        env = family[0].config.env
+        if not is_number_of_tasks(settings["tasks"]):  # results are named by them
+            settings["tasks"] = own_tasks(env, settings["tasks"]).tolist()
+            settings["split"] = split_of(settings["split"], settings["tasks"])
+        check_evaluation(env, settings)
     all_jobs = [job for family in planned.values() for job in family]
     for job in all_jobs:
         check_length(job)

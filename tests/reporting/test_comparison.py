@@ -110,6 +110,21 @@ def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
     ]
 
 
+def test_tasks_of_ones_own_are_measured_too(tmp_path):
+    """Given as whole numbers too, and by the split that results on them have."""
+    overrides = {"iterations": 1, "num_tasks": 2, "num_episodes": 1, "env.horizon": 6}
+    own = {"tasks": [[0, 0.5], [0.5, 0]], "episodes": 2, "steps": 1}
+    settings = {"seeds": 1, "overrides": {**overrides, "agent.policy.hidden": [4]}}
+    for split in ({}, {"split": "custom"}):
+        evaluation = {**own, **split}
+        found = comparison.compare(METHODS[:1], tmp_path, evaluation=evaluation, **settings)
+        section = found.sections["point_nav"]
+        assert (section.split, section.num_tasks) == ("custom", 2)
+        assert not found.failed
+    assert len([*tmp_path.glob("*/evaluation/*.json")]) == 1
+    assert "tasks of your own" in (tmp_path / "comparison.html").read_text()
+
+
 def test_repeated_it_repeats_no_run_and_no_evaluation(whole, tmp_path, monkeypatch, capsys):
     out = shutil.copytree(whole, tmp_path / "again")
     before = rows(out)
