@@ -64,8 +64,8 @@ class AdaptedAgent:
 
         Args:
             observation: one, (obs_dim,), or those of n environments, (n, obs_dim).
-            state: what the last call returned. None begins an episode. Agents that keep nothing
-                within an episode, such as MAML's, need none.
+            state: what the last call returned. None begins episodes, whatever `episode_start` says.
+                Agents that keep nothing within an episode, such as MAML's, need none.
             episode_start: whether episodes begin with these observations, () or (n,): all or none.
             deterministic: whether to take the best action instead of exploring.
             reward: the rewards of the last step, () or (n,), for agents with a memory.
@@ -83,7 +83,7 @@ class AdaptedAgent:
         check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
         obs = obs.reshape(1, -1, size)
         begins = state is None or bool(np.any(episode_start))
-        if episode_start is not None and begins and not np.all(episode_start):
+        if state is not None and begins and not np.all(episode_start):
             raise UserError(
                 "episode_start: expected all or none; environments whose episodes end apart need a "
                 "state each"

@@ -136,6 +136,14 @@ def test_pearl_keeps_its_guess_of_the_task_within_an_episode(runs):
     assert not np.array_equal(state.actor.z, other.actor.z)
 
 
+@pytest.mark.parametrize("start", [False, np.array([False, True])])
+def test_without_a_state_episodes_begin_whatever_their_start_says(runs, start):
+    adapted = metarl.load(runs["rl2"].directory).adapt_to(make_env(runs["rl2"]), episodes=1)
+    begun, _ = adapted.predict(np.ones((2, 2)), deterministic=True)
+    action, _ = adapted.predict(np.ones((2, 2)), episode_start=start, deterministic=True)
+    assert np.array_equal(action, begun)
+
+
 def test_several_environments_act_as_each_of_them(runs):
     adapted = metarl.load(runs["rl2"].directory).adapt_to(make_env(runs["rl2"]), episodes=2)
     obs, reward = np.random.default_rng(0).normal(size=(3, 2)), np.array([0.1, 0.2, 0.3])
