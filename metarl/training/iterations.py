@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from metarl.agents import MetaAgent, check_fits
+from metarl.core.errors import StorageError
 from metarl.core.parsing import shell_path
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, WorkerError
 from metarl.rollout.failures import EpisodeDiverged, Failure, failures_of
 from metarl.rollout.sampler import Sampler
 from metarl.rollout.task_sampler import TaskSampler
+from metarl.runs.atomic_io import wrap_os_errors
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.run import Run
 from metarl.training.callbacks import Callback, after_iteration
@@ -107,15 +111,12 @@ class Iterations:
         answers = [each.on_start(run, self.state.iteration) for each in callbacks]
         asked, signals = any(answers), []
         while self.state.iteration < total and not (asked or signals):
-            metrics, timings = self._iterate(env)
-            tracker.log(tracked(metrics, timings))
-            progress(metrics, timings)
-            kept = self._save(metrics, tracker)
-            try:
+            with self._saving():
+                metrics, timings = self._iterate(env)
+                tracker.log(tracked(metrics, timings))
+                kept = self._save(metrics, tracker)
+                progress(metrics, timings)  # after saving: standard output may be closed
                 asked = after_iteration(callbacks, run, metrics, kept)
-            except BaseException:
-                run.save(self.state, best=False, keep=False)
-                raise
             signals = [*stop]  # one that comes later ends the next iteration
             if (asked or signals) and not kept:
                 run.save(self.state, best=False, keep=False)
@@ -130,6 +131,17 @@ class Iterations:
             f"metarl train --resume {shell_path(run.directory)}",
             flush=True,
         )
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """After an error in the block, save the state after the last whole iteration, where the
+        disk allows it."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                self._run.save(self.state, best=False, keep=False)
+            raise
 
     def _iterate(self, env: BatchEnv | Sampler) -> tuple[dict[str, Any], dict[str, Any]]:
         """Carry out and log the next iteration, and return its metrics and timings."""
@@ -152,12 +164,12 @@ class Iterations:
             validation = self._validate(done, failures)
         except (EpisodeDiverged, FloatingPointError, WorkerError) as error:
             run.record(done, [*failures, *failures_of(error)])
-            run.save(before, best=False, keep=False)
             raise
 
         warnings = self._monitor(metrics)
-        for warning in warnings:
-            print(f"warning: iteration {done}: {warning}", flush=True)
+        with wrap_os_errors("standard output"):
+            for warning in warnings:
+                print(f"warning: iteration {done}: {warning}", flush=True)
         if self._monitor.warnings:
             metrics["warnings"] = len(self._monitor.warnings)
         run.record(done, [*failures, *warnings])
@@ -191,7 +203,7 @@ class Iterations:
         due = done % config.checkpoint_every == 0 or done == config.iterations
         score = self._score(metrics, due)
         best = score > self.state.best_return
-        self.state = Checkpoint(
+        state = Checkpoint(
             done,
             metrics["env_steps"],
             score if best else self.state.best_return,
@@ -199,7 +211,8 @@ class Iterations:
             self._task_sampler.state_dict(),
         )
         if due or best:
-            run.save(self.state, best=best, keep=due)
+            run.save(state, best=best, keep=due)
+        self.state = state  # not before: without its files, the iteration is carried out again
         if due:
             self._recorder.trim()
         if due and config.tracking.artifacts == "all":

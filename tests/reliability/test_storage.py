@@ -121,7 +121,9 @@ def test_training_stops_with_one_line_and_goes_on_later(
 
     mend(directory)
     assert not list(directory.rglob(".*.partial"))
-    assert Run.open(directory).load().iteration == 2
+    # The third is saved where only the one write failed.
+    saved = 3 if expected.startswith("/checkpoints/") else 2
+    assert Run.open(directory).load().iteration == saved
     resume(directory)
     assert_same_outcome(directory, finished)
 
