@@ -6,9 +6,11 @@ these files, so a checkpoint needs no copy of it, and a run that was killed goes
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,11 +37,12 @@ class ReplayLog:
         numbers = map(number_in, self.directory.glob("iteration-*.pt"))
         return sorted(number for number in numbers if number >= 0)
 
-    def append(self, iteration: int, phases: Sequence[Episodes]) -> None:
+    def append(self, iteration: int, oldest: int, phases: Sequence[Episodes]) -> None:
         """Write the file of an iteration.
 
         Args:
             iteration: its number.
+            oldest: the number of the oldest iteration of which the agent then keeps something.
             phases: its episodes before, between and after the adaptations. The memory of actors is
                 left out.
 
@@ -56,7 +59,8 @@ class ReplayLog:
             }
             for number, episodes in enumerate(phases)
         }
-        pack(self._file(iteration), {"format": FORMAT, "iteration": iteration, "phases": arrays})
+        content = {"iteration": iteration, "oldest": oldest, "phases": arrays}
+        pack(self._file(iteration), {"format": FORMAT, **content})
 
     def load(self, iteration: int) -> list[Episodes]:
         """Return the episodes of an iteration.
@@ -65,8 +69,7 @@ class ReplayLog:
             DamagedFile: if its file is missing or damaged.
             UserError: if it has a newer format.
         """
-        path = self._file(iteration)
-        content = unpack(path, "file of episodes", (FORMAT, FORMAT))
+        path, content = self._file(iteration), self._content(iteration)
         try:
             if content["iteration"] != iteration:
                 raise ValueError(f"it is of iteration {content['iteration']}")
@@ -77,6 +80,23 @@ class ReplayLog:
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFile(f"{path}: not episodes of metarl ({error})") from error
+
+    def oldest_kept(self) -> int | None:
+        """Return the oldest iteration of which the agent kept something after the last one with an
+        undamaged file; None if there is no file.
+
+        Files of earlier versions do not say it: it is then the oldest one with a file.
+
+        Raises:
+            UserError: if a file has a newer format.
+        """
+        numbers = self.iterations()
+        for number in reversed(numbers):
+            with contextlib.suppress(DamagedFile):
+                oldest = self._content(number).get("oldest")
+                known = isinstance(oldest, int) and 1 <= oldest <= number
+                return oldest if known else numbers[0]
+        return numbers[0] if numbers else None
 
     def rewind(self, iteration: int) -> None:
         """Delete the files of iterations after `iteration`."""
@@ -90,6 +110,9 @@ class ReplayLog:
         for path in map(self._file, iterations):
             with wrap_os_errors(path):
                 path.unlink(missing_ok=True)
+
+    def _content(self, iteration: int) -> dict[str, Any]:
+        return unpack(self._file(iteration), "file of episodes", (FORMAT, FORMAT))
 
     def _file(self, iteration: int) -> Path:
         return self.directory / f"iteration-{iteration:06d}.pt"

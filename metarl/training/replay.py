@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metarl.agents import MetaAgent
-from metarl.agents.optional import record
+from metarl.agents.normalization import NormalizedAgent
+from metarl.agents.optional import keeps_episodes, record
 from metarl.core.errors import warn
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
@@ -30,30 +31,38 @@ class Recorder:
         """
         self._oldest = record(self._agent, iteration, phases)
         if self._oldest is not None:
-            self._log.append(iteration, phases)
+            self._log.append(iteration, self._oldest, phases)
 
     def restore(self, iteration: int) -> None:
         """Give the agent of a checkpoint the episodes that it kept. A file that is missing or
-        damaged is left out with a warning, also in `failures.jsonl`.
+        damaged is left out with a warning, also in `failures.jsonl`; one warning says that there
+        is no file at all.
 
         Args:
             iteration: the number of iterations of the checkpoint.
         """
         self._log.rewind(iteration)
-        found = self._log.iterations()
-        if not found:
+        if not (iteration and keeps_episodes(without_normalization(self._agent))):
             return
-        for number in range(found[0], iteration + 1):
+        oldest = self._log.oldest_kept()
+        if oldest is None:
+            self._lose(iteration, f"{self._log.directory}: there is no file of episodes")
+            return
+        for number in range(oldest, iteration + 1):
             try:
                 self._oldest = record(self._agent, number, self._log.load(number))
             except DamagedFile as error:
-                lost = Failure(
-                    "warning",
-                    f"{error}; training goes on without these episodes, so its results are no "
-                    "longer bit for bit those of an uninterrupted run",
-                )
-                warn(str(lost))
-                self._run.record(iteration, [lost])
+                self._lose(iteration, str(error))
+
+    def _lose(self, iteration: int, problem: str) -> None:
+        """Warn that the agent of a checkpoint does not get all episodes that it kept."""
+        lost = Failure(
+            "warning",
+            f"{problem}; training goes on without these episodes, so its results are no longer bit "
+            "for bit those of an uninterrupted run",
+        )
+        warn(str(lost))
+        self._run.record(iteration, [lost])
 
     def trim(self) -> None:
         """Delete what no later resumption needs; called after each checkpoint that is kept. What
@@ -61,3 +70,8 @@ class Recorder:
         if self._trimmed is not None:
             self._log.trim(self._trimmed)
         self._trimmed = self._oldest
+
+
+def without_normalization(agent: MetaAgent) -> MetaAgent:
+    """Return an agent, or the agent that it normalises the observations of."""
+    return agent.agent if isinstance(agent, NormalizedAgent) else agent

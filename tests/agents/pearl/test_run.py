@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
+import torch
 import yaml
 
 from examples.soak.trainer import start
 from metarl.cli.main import main
 from metarl.config_files import make_config
 from metarl.evaluation.loaded import load
+from metarl.runs.packed import pack
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from tests.agents.pearl.test_agent import SMALL, assert_same
@@ -36,6 +39,46 @@ def test_a_resumed_run_is_the_uninterrupted_one_after_the_buffer_has_wrapped(tmp
     assert_same(parts.load().agent, whole.load().agent)
     assert parts.metrics() == whole.metrics()
     assert whole.metrics()[-1]["replay_size"] <= 300
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of four iterations, of which the last three are in the buffer."""
+    config = make_config(DATA, "test", {"iterations": 4})
+    return train(config, tmp_path_factory.mktemp("runs") / "stopped").directory
+
+
+@pytest.mark.parametrize("gone", [[1], [2], [4], [2, 3], [1, 2, 3, 4]])
+def test_each_missing_file_of_the_replay_log_is_warned_of(stopped, tmp_path, capsys, gone):
+    """But not the first, which has fallen out of the buffer."""
+    directory = shutil.copytree(stopped, tmp_path / "run")
+    paths = [directory / "replay" / f"iteration-{number:06d}.pt" for number in gone]
+    for path in paths:
+        path.unlink()
+    run = resume(directory, iterations=5)
+    expected = [f"{path}: there is no such file of episodes" for path in paths if gone != [1]]
+    if len(gone) == 4:
+        expected = [f"{directory / 'replay'}: there is no file of episodes"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("; ")[0] for line in lines] == [
+        f"metarl: warning: {each}" for each in expected
+    ]
+    assert len(run.failures()) == len(expected)
+    resume(directory, iterations=6)
+    again = capsys.readouterr().err  # only of a gap between the iterations that are kept
+    assert again.count("\n") == (gone == [4])
+
+
+def test_a_replay_log_of_an_earlier_version_is_whole(stopped, tmp_path, capsys):
+    """Its files do not say what the agent kept."""
+    directory, same = (shutil.copytree(stopped, tmp_path / each) for each in ("run", "same"))
+    for path in directory.glob("replay/*"):
+        content = torch.load(path, weights_only=True)
+        del content["oldest"], content["checksum"]
+        pack(path, content)
+    states = [resume(each, iterations=6).load().agent for each in (directory, same)]
+    assert_same(*states)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("die_at", [90, 110, 130])
