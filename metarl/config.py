@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -33,6 +34,9 @@ from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
 from metarl.rollout.task_sampler import initial_proposal
+
+DEVICE = r"cpu|cuda(:([0-9]|[1-9][0-9]|1[01][0-9]|12[0-7]))?"
+"""Names of devices. Torch takes a greater number for that of another device, or for none."""
 
 
 def make_family(values: Any) -> TaskFamily:
@@ -113,9 +117,8 @@ class Config(Section):
         check_amount(sampling.num_tasks * sampling.num_episodes, self.env.horizon)
         fits = self.method.isprintable() and 0 < len(self.method) <= 100
         check(fits, "method", "1 to 100 characters, all printable", self.method)
-        kind, _, number = self.device.partition(":")
-        known = kind in ("cpu", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
-        check(known, "device", "cpu, cuda or cuda:NUMBER", self.device)
+        known = re.fullmatch(DEVICE, self.device) is not None
+        check(known, "device", "cpu, cuda or cuda:NUMBER, from 0 to 127", self.device)
         sampling.check(self.env)
         if not (sampling.single_task or self.agent.learns_sequences):
             key, default = ("drift", 0) if sampling.drift else ("sequence", 1)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import get_origin
 
 import pytest
+import torch
 import yaml
 
 from metarl.agents.maml.config import InnerConfig, MAMLConfig
@@ -171,6 +172,12 @@ def test_published_settings():
         ("env.goal_high", -1.0, "expected more than goal_low"),
         ("env.family", "half_cheeta_vel", "(nearest: half_cheetah_vel)"),
         ("device", "gpu", "expected cpu, cuda or cuda:NUMBER"),
+        ("device", "cuda:", "expected cpu, cuda or cuda:NUMBER, from 0 to 127, got 'cuda:'"),
+        ("device", "cpu:", "got 'cpu:'"),
+        ("device", "cuda:²", "got 'cuda:²'"),
+        ("device", "cuda:01", "got 'cuda:01'"),
+        ("device", "cuda:128", "got 'cuda:128'"),
+        ("device", "cuda:99999999999", "got 'cuda:99999999999'"),
         ("agent.outer.fisher_fraction", 0, "expected more than 0, at most 1"),
         ("seed", -1, "expected between 0 and"),
     ],
@@ -180,6 +187,11 @@ def test_bad_values_are_refused_by_name(key, value, expected):
         load_config("half_cheetah_vel/maml_trpo", **{key: value})
     assert expected in str(error.value)
     assert key.split(".")[0] in str(error.value).replace("-", "_")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:9", "cuda:10", "cuda:127"])
+def test_devices_are_those_of_torch(device):
+    assert str(torch.device(Config(env=PointNav(), device=device).device)) == device
 
 
 # --- the outer update, by its key `update` ---
