@@ -116,13 +116,14 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
     from metarl.training.episode_source import check_sampler
-    from metarl.training.memory import check_memory
+    from metarl.training.memory import check_disk, check_memory
     from metarl.training.tracking import check_trackers
     from metarl.training.warm_start import warm_start
 
     check_trackers(config)
     check_memory(config)
     config.env.check_repeatable()
+    check_disk(config, directory)
     check_sampler(config)
     origin = warm_start(config, init_from)[1] if init_from else None
     if origin is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from metarl.rollout.failures import Failure
 from metarl.rollout.sampler import Sampler
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
-from metarl.runs.run import Run, is_free
+from metarl.runs.run import Run, check_free, is_free
 from metarl.training.callbacks import Callback, check_callbacks
 from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.episode_source import episode_source, make_sampler
@@ -147,10 +147,11 @@ class Trainer:
         init_from: str | Path | None = None,
     ) -> Trainer:
         """Create a run in a new folder; see `train`."""
+        directory = Path(out) if out else default_directory(config)
+        check_free(directory)
         check_trackers(config)
         check_memory(config)
         config.env.check_repeatable()
-        directory = Path(out) if out else default_directory(config)
         check_disk(config, directory)
         sampler = make_sampler(config)  # before there is a folder: there may be no such cluster
         try:
@@ -220,7 +221,11 @@ class Trainer:
             StorageError: if the run cannot be written; its last checkpoint is undamaged.
         """
         run, config = self._run, self._run.config
-        with run.lock():
+        with ExitStack() as stack:
+            made = None
+            if self._sampler is not None:  # closed whatever happens before the first iteration
+                made = stack.enter_context(episode_source(config, self._sampler))
+            stack.enter_context(run.lock())
             state = run.restore_latest()
             if not self._check_unfinished(state):
                 return Run(self.directory, self._begun)
@@ -231,11 +236,11 @@ class Trainer:
             run.rewind(training.state.iteration)
             self._record_changes(training.state.iteration)
             training.restore()
-            tracker = start_tracker(run)
             progress = Progress(run, training.state.iteration)
+            tracker = start_tracker(run)
             with (
-                episode_source(config, self._sampler) as env,
                 finishing(tracker, run),
+                nullcontext(made) if made else episode_source(config) as env,
                 single_threaded_math(),
                 stop_signals() as stop,
                 progress,

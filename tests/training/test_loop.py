@@ -1,5 +1,6 @@
 """Training: what a run leaves behind, and that resuming equals never having stopped."""
 
+import contextlib
 import json
 import operator
 import os
@@ -23,8 +24,10 @@ from metarl.evaluation.loaded import load
 from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
 from metarl.training.iterations import Interrupted
-from metarl.training.loop import resume, train
+from metarl.training.loop import Trainer, resume, train
 from metarl.training.meta_iteration import return_metrics
+from metarl.training.tracker import NullTracker
+from tests.rollout.sharded import Sharded
 
 TINY = {
     "iterations": 6,
@@ -260,6 +263,54 @@ def test_an_existing_folder_and_a_finished_run_are_refused(finished, tmp_path):
         resume(finished.directory)
     with pytest.raises(UserError, match="not a run's folder"):
         resume(tmp_path / "nothing")
+
+
+def test_an_existing_folder_is_refused_before_anything_is_played(finished, monkeypatch):
+    def too_soon(self, state=None):
+        raise AssertionError("episodes that observations are normalised by")
+
+    monkeypatch.setattr("metarl.config.Config.make_agent", too_soon)
+    with pytest.raises(UserError, match="exists already"):
+        train(tiny(), finished.directory)
+
+
+def test_a_tracker_is_finished_where_no_environment_can_be_made(tmp_path, monkeypatch):
+    class Kept(NullTracker):
+        finished = 0
+
+        def finish(self):
+            self.finished += 1
+
+    def cannot(self, num_episodes, num_threads=1):
+        raise WorkerError("no memory for an environment")
+
+    tracker = Kept()
+    monkeypatch.setattr("metarl.training.loop.start_tracker", lambda run: tracker)
+    monkeypatch.setattr(PointNav, "make_batch", cannot)
+    with pytest.raises(WorkerError):
+        train(tiny(), tmp_path / "run")
+    assert tracker.finished == 1
+
+
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_the_sampler_of_a_new_run_is_closed_once(tmp_path, is_locked):
+    """Also where another process trains the run by then."""
+
+    class Counted(Sharded):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    config = tiny(iterations=1)
+    sampler = Counted(config.env, 4, 2)
+    run = Run.create(config, tmp_path / "run")
+    with contextlib.ExitStack() as stack:
+        if is_locked:
+            stack.enter_context(run.lock())
+            stack.enter_context(pytest.raises(UserError, match="is training here"))
+        Trainer(run, sampler=sampler).run()
+    assert sampler.closed == 1
 
 
 # --- every method ---

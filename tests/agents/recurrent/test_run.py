@@ -300,13 +300,14 @@ def test_a_damaged_file_of_the_replay_log_is_named_and_left_out(run, tmp_path, c
 
 
 @pytest.mark.parametrize("name", ["varibad"], indirect=True)
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
 def test_a_replay_log_that_does_not_fit_on_the_disk_is_refused(
-    config_file, tmp_path, capsys, monkeypatch
+    config_file, tmp_path, capsys, monkeypatch, words
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     out = tmp_path / "not" / "there"
-    assert main(["train", str(config_file), "--out", str(out)]) == 2
+    assert main(["train", str(config_file), "--out", str(out), *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search("need up to .* GB in .*there, and 1e-06 GB are free; choose .* --out", error)
