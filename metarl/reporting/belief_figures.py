@@ -136,7 +136,7 @@ def drawn_numbers(found: TrialBeliefs) -> np.ndarray:
 
 def number_texts(found: TrialBeliefs, numbers: np.ndarray, family: str) -> list[str]:
     """Return the names of some of the numbers of a task."""
-    texts = task_texts(family, found.tasks.shape[1], found.tasks)
+    texts = task_texts(family, found.tasks)
     return [texts[number] for number in numbers]
 
 

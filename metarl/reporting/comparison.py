@@ -116,18 +116,17 @@ def compare(
         if sampler is None
         else finished_on_cluster(all_jobs, sampler, work)
     )
-    for ended, outcome in enumerate(outcomes, start=1):
-        spent = time.perf_counter() - start
-        left = spent / ended * (len(all_jobs) - ended)
-        name = outcome.job.folder.name
-        done = "trained and evaluated" if outcome.error is None else f"failed: {outcome.error}"
-        on_progress(
-            f"{ended}/{len(all_jobs)}  {name} {done} ({clock_time(outcome.seconds)})"
-            + (f"  ETA {clock_time(left)}" if ended < len(all_jobs) else "")
-        )
-        result.stopped |= outcome.stopped
-        if outcome.error is not None:
-            result.failed.append(outcome)
+    with contextlib.closing(outcomes):
+        for ended, outcome in enumerate(outcomes, start=1):
+            left = (time.perf_counter() - start) / ended * (len(all_jobs) - ended)
+            on_progress(
+                f"{ended}/{len(all_jobs)}  {outcome.job.folder.name} {end_of(outcome)} "
+                f"({clock_time(outcome.seconds)})"
+                + (f"  ETA {clock_time(left)}" if left > 0 and not outcome.stopped else "")
+            )
+            result.stopped |= outcome.stopped
+            if outcome.error is not None:
+                result.failed.append(outcome)
     if result.stopped:
         return result
     failed = {outcome.job.folder for outcome in result.failed}
@@ -153,6 +152,13 @@ def compare(
     for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
         result.files += save_drawing(drawing, out / f"{name}.png")[:1]
     return result
+
+
+def end_of(outcome: Outcome) -> str:
+    """Return how a job ended, as text."""
+    if outcome.error is None:
+        return "trained and evaluated"
+    return "stopped" if outcome.stopped else f"failed: {outcome.error}"
 
 
 def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> None:

@@ -69,9 +69,8 @@ FAMILIES = {
 """Names of the task families that come with the package."""
 VELOCITY = ("goal velocity (m/s)",)
 DIRECTION, HEADING = ("direction (+1 forward, -1 backward)",), ("heading (rad)",)
-EITHER = ("direction (+1 forward, -1 backward) or heading (rad)",)
 TASKS = {
-    "ant_dir": EITHER,
+    "ant_dir": DIRECTION,
     "ant_goal": ("goal x (m)", "goal y (m)"),
     "ant_vel": VELOCITY,
     "gridworld": ("goal x (cell)", "goal y (cell)"),
@@ -144,12 +143,11 @@ def family_text(name: str) -> str:
     return FAMILIES.get(name, name)
 
 
-def task_texts(family: str, size: int, tasks: np.ndarray | None = None) -> list[str]:
-    """Return the names of the numbers of a task, `size` of them; by the tasks, (n, size), a family
-    that has directions or headings is known to have the one or the other."""
-    known = TASKS.get(family, ())
-    if known == EITHER and tasks is not None:
-        known = DIRECTION if (np.abs(tasks) == 1).all() else HEADING
+def task_texts(family: str, tasks: np.ndarray) -> list[str]:
+    """Return the names of the numbers of the tasks of a family, (n, size)."""
+    known, size = TASKS.get(family, ()), tasks.shape[1]
+    if known == DIRECTION and not (np.abs(tasks) == 1).all():  # ant_dir with headings
+        known = HEADING
     if len(known) == size:
         return [*known]
     return ["task"] if size == 1 else [f"task, number {number + 1}" for number in range(size)]

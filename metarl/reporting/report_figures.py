@@ -212,7 +212,7 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
         figsize=(max(5 if task_dim == 1 else 4.4, 3.5 * count + 0.8), 3.3), layout="constrained"
     )
     panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
-    names, texts = method_texts(results), task_texts(first.family, task_dim)
+    names, texts = method_texts(results), task_texts(first.family, first.tasks)
     last = np.concatenate([result.by_task[:, -1] for result in results.values()])
     limits = {"vmin": np.nanmin(last), "vmax": np.nanmax(last)}
     rows, points = [], None

@@ -260,11 +260,10 @@ def test_headings_are_not_called_forward_and_backward():
     """Tasks of ant_dir are the one or the other, by `plane`."""
     forward, heading = "direction (+1 forward, -1 backward)", "heading (rad)"
     both, plane = np.array([[1.0], [-1.0]]), np.array([[1.0], [-3.1]])
-    assert names.task_texts("ant_dir", 1, both) == [forward]
-    assert names.task_texts("ant_dir", 1, plane) == [heading]
-    assert names.task_texts("ant_dir", 1) == [f"{forward} or {heading}"]
-    assert names.task_texts("half_cheetah_dir", 1) == [forward]
-    assert names.task_texts("humanoid_dir", 1) == [heading]
+    assert names.task_texts("ant_dir", both) == [forward]
+    assert names.task_texts("ant_dir", plane) == [heading]
+    assert names.task_texts("half_cheetah_dir", both) == [forward]
+    assert names.task_texts("humanoid_dir", plane) == [heading]
 
 
 def test_names_of_evaluations():
