@@ -80,4 +80,7 @@ def tune(
     failed = [row for row in found.trials if row.state == "failed"]
     for row in failed:
         print_error(f"trial {row.number}: {row.note} (see {out}/trial-{row.number:04d}.log)", 1)
-    return 1 if found.best is None else 0
+    unfinished = [row for row in found.trials if row.state == "running" and row.number < trials]
+    for row in unfinished:
+        print_error(f"trial {row.number}: not finished: {row.note}; the same command goes on", 1)
+    return 1 if found.best is None or unfinished else 0

@@ -6,18 +6,17 @@ import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import ConfigError, UserError, warn
+from metarl.core.errors import ConfigError, warn
 from metarl.envs.errors import first_line
 from metarl.rollout.cluster.checks import ask_nodes, check_versions, number_of_workers, room
 from metarl.rollout.cluster.session import Session
 from metarl.rollout.cluster.worker import Surroundings
 from metarl.rollout.sampler_config import SamplerConfig
-from metarl.runs.lock import training_lock
-from metarl.training.many_runs import Job, Outcome, finish
+from metarl.training.many_runs import Job, Outcome, finish, is_locked
 from metarl.training.signals import stop_signals
 
 LOCK_TIMEOUT = 120.0  # s, in which a node that is cut off ends its processes
@@ -27,7 +26,7 @@ STOPPING = "stopping the runs; they go on from their last checkpoints"
 
 def finished_on_cluster(
     jobs: Sequence[Job], config: SamplerConfig, then: Callable[[Job], None]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Train each run in a slot of a cluster and call `then` with its job, as `many_runs.finished`.
 
     A run whose process or node is lost goes on elsewhere from its last checkpoint.
@@ -170,16 +169,6 @@ class Slot:
             patience: seconds to wait for another process that trains it, on a node that is cut off.
         """
         deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and _is_locked(job.folder):
+        while time.monotonic() < deadline and is_locked(job.folder):
             time.sleep(POLL)
         return finish(job, then)
-
-
-def _is_locked(folder: Path) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        with training_lock(folder):
-            return False
-    except UserError:
-        return True

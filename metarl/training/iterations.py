@@ -139,7 +139,7 @@ class Iterations:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(StorageError, MemoryError):
                 self._run.save(self.state, best=False, keep=False)
             raise
 

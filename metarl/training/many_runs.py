@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from metarl.config import Config
 from metarl.config_files import load_config
+from metarl.core.errors import StorageError, UserError
+from metarl.runs.atomic_io import wrap_os_errors
+from metarl.runs.lock import training_lock
 from metarl.training.callbacks import Callback
 from metarl.training.iterations import Interrupted
+from metarl.training.job_workers import Worker
 from metarl.training.loop import start_or_resume
+from metarl.training.signals import stop_signals
+
+POLL = 0.5  # s, between two looks at the signals
+STOPPING = "stopping after the iterations or evaluations under way; once more to stop at once"
+STOPPED = "stopped by a signal"
+LOST = "its process was lost (killed, or out of memory)"
 
 
 @dataclass(frozen=True)
@@ -57,17 +67,22 @@ class Outcome(NamedTuple):
     Attributes:
         job: the job.
         seconds: the time it took now.
-        error: why it failed; None if it did not.
-        stopped: whether a signal stopped it, after which no other job begins.
+        error: why it is not done; None if it is.
+        stopped: whether a signal came, after which no other job begins.
+        passing: whether the error is not one of the run, but of what it met: the disk, another
+            process that trains it, the loss of its process.
     """
 
     job: Job
     seconds: float
     error: str | None
     stopped: bool = False
+    passing: bool = False
 
 
-def finished(jobs: Iterable[Job], processes: int, then: Callable[[Job], None]) -> Iterator[Outcome]:
+def finished(
+    jobs: Iterable[Job], processes: int, then: Callable[[Job], None]
+) -> Generator[Outcome, None, None]:
     """Train each run and call `then` with its job, `processes` runs at a time.
 
     Finished runs are not trained again, and others are resumed, so the call can be stopped and
@@ -81,57 +96,144 @@ def finished(jobs: Iterable[Job], processes: int, then: Callable[[Job], None]) -
         then: called in the process of the run. It must be importable.
 
     Yields:
-        The outcomes, in the order in which the jobs end.
+        The outcomes, in the order in which the jobs end. After a signal, those of the runs under
+        way are the last ones.
     """
     waiting = iter(jobs)
-    if processes == 1:
+    with stop_signals(STOPPING) as stop:
+        if processes > 1:
+            yield from _finished_by_workers(waiting, processes, then, stop)
+            return
         for job in waiting:
             yield (outcome := finish(job, then))
             if outcome.stopped:
                 return
-        return
-    pool = ProcessPoolExecutor(processes, get_context("spawn"))
+
+
+def _finished_by_workers(
+    jobs: Iterator[Job], processes: int, then: Callable[[Job], None], stop: Sequence[int]
+) -> Iterator[Outcome]:
+    """Yield the outcomes as `finished`, of processes that a signal in `stop` is passed on to."""
+    free: list[Worker] = []
+    running: dict[Future[Outcome], tuple[Job, Worker, float]] = {}
+    is_told = False
     try:
-        running = {pool.submit(finish, job, then) for job in islice(waiting, processes)}
-        while running:
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for done in ended:
-                yield (outcome := done.result())
-                if outcome.stopped:
-                    return
-                running |= {pool.submit(finish, job, then) for job in islice(waiting, 1)}
+        while True:
+            while len(running) < processes and not stop and (job := next(jobs, None)) is not None:
+                worker, future = _begin(job, then, free)
+                running[future] = job, worker, time.perf_counter()
+            if not running:
+                break
+            ended, _ = wait(running, POLL, FIRST_COMPLETED)
+            for _, worker, _ in running.values() if stop else ():
+                worker.stop(stop[0])
+            for future in ended:
+                job, worker, start = running.pop(future)
+                try:
+                    outcome = future.result()
+                    free.append(worker)
+                except BrokenProcessPool:
+                    worker.close()
+                    spent = time.perf_counter() - start
+                    outcome = Outcome(job, spent, STOPPED if stop else LOST, passing=True)
+                is_told = is_told or bool(stop)
+                yield outcome._replace(stopped=bool(stop))
+        if stop and not is_told and (job := next(jobs, None)) is not None:
+            yield Outcome(job, 0.0, STOPPED, stopped=True)
     finally:
-        pool.shutdown(cancel_futures=True)
+        workers = [*free, *(worker for _, worker, _ in running.values())]
+        for worker in workers:
+            worker.stop(stop[0] if stop else signal.SIGTERM)
+        for worker in workers:
+            worker.close()
+
+
+def _begin(
+    job: Job, then: Callable[[Job], None], free: list[Worker]
+) -> tuple[Worker, Future[Outcome]]:
+    """Begin a job in a free worker, or in a new one, and return both."""
+    while free:
+        worker = free.pop()
+        try:
+            return worker, worker.submit(finish, job, then)
+        except BrokenProcessPool:  # it was killed between two jobs
+            worker.close()
+    worker = Worker()
+    return worker, worker.submit(finish, job, then)
 
 
 def finish(job: Job, then: Callable[[Job], None]) -> Outcome:
     """Train one run to its last iteration, and call `then` with its job."""
-    start, error, stopped = time.perf_counter(), None, False
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a") as file, contextlib.redirect_stdout(file):
+    start, error, passing = time.perf_counter(), None, False
+    with stop_signals(STOPPING) as stop:
+        if stop:
+            return Outcome(job, 0.0, STOPPED, stopped=True)
         try:
-            start_or_resume(job.config, job.folder, callbacks=job.callbacks)
-            then(job)
-        except Interrupted as raised:
-            error, stopped = str(raised), True
-        except Exception as raised:  # of whatever kind: it may not be transported as it is
-            traceback.print_exc(file=file)
-            error = f"{type(raised).__name__}: {raised}"
-    return Outcome(job, time.perf_counter() - start, error, stopped)
+            with _printing_to(job.log) as file:
+                try:
+                    start_or_resume(job.config, job.folder, callbacks=job.callbacks)
+                    error = STOPPED if stop else None
+                    if error is None:
+                        then(job)
+                except Interrupted as raised:
+                    error = str(raised)
+                except Exception as raised:  # of whatever kind: it may not be transported as it is
+                    with contextlib.suppress(OSError):
+                        traceback.print_exc(file=file)
+                    error = f"{type(raised).__name__}: {raised}"
+                    is_foreign = isinstance(raised, UserError) and is_locked(job.folder)
+                    passing = is_foreign or isinstance(raised, StorageError)
+        except StorageError as raised:  # of the file beside the folder
+            error, passing = f"StorageError: {raised}", True
+        return Outcome(job, time.perf_counter() - start, error, bool(stop), passing)
+
+
+@contextlib.contextmanager
+def _printing_to(log: Path) -> Iterator[TextIO]:
+    """Append what is printed in the block to a file.
+
+    Raises:
+        StorageError: if the file cannot be opened.
+    """
+    with wrap_os_errors(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = log.open("a")
+    try:
+        with contextlib.redirect_stdout(file):
+            yield file
+    finally:
+        with contextlib.suppress(OSError):  # a full disk, of which the run has told
+            file.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether another process trains the run of a folder."""
+    if not folder.exists():
+        return False
+    try:
+        with training_lock(folder):
+            return False
+    except UserError:
+        return True
+    except StorageError:
+        return False
 
 
 def finish_all(jobs: Sequence[Job], processes: int, then: Callable[[Job], None]) -> None:
     """Finish all jobs as `finished`, and say so on stderr.
 
     Raises:
-        RuntimeError: if a job fails, once all others have ended.
+        RuntimeError: if a job fails, once all others have ended, or if a signal stops them.
     """
-    failed = []
+    failed, stopped = [], False
     for outcome in finished(jobs, processes, then):
+        stopped |= outcome.stopped
         if outcome.error is None:
             print("done:", outcome.job.folder, file=sys.stderr, flush=True)
-        else:
+        elif not outcome.stopped:
             failed.append(outcome)
+    if stopped:
+        raise RuntimeError("stopped; the same command goes on")
     if failed:
         first = failed[0]
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Whatever ends a training early, the last whole iteration is saved, and the run goes on from it."""
+"""Whatever ends a training early, the last whole iteration is saved, and it goes on from there."""
 
 import os
 import signal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import time
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 EVALUATIONS = 10
 """Number of evaluations of a trial, unless the config has `evaluation.every`."""
 ERROR = "error"
-"""Attribute of a trial that failed: the reason."""
+"""Attribute of a trial that failed, or did not come to its end: the reason."""
 MAX_TRIALS, MAX_JOBS = 100_000, 1024
 
 
@@ -52,7 +53,7 @@ class TrialRow:
         state: `complete`, `pruned`, `failed` or `running`.
         value: the last return after adaptation on validation tasks; None before the first.
         values: the values that it has of the config, by dotted key.
-        note: where it was pruned, or why it failed; '' otherwise.
+        note: where it was pruned, or why it failed or is not finished; '' otherwise.
     """
 
     number: int
@@ -158,21 +159,24 @@ class Search:
         """Carry out the trials that are missing, and return whether a signal stopped them."""
         start = time.perf_counter()
         before = sum(each.state.is_finished() for each in self.study.get_trials(deepcopy=False))
-        for ended, outcome in enumerate(finished(self._jobs(trials), jobs, done), start=1):
-            if outcome.stopped:
-                return True
-            self._tell(outcome)
-            rows = [row_of(each) for each in self.study.get_trials()]
-            row, best = rows[number_of(outcome.job)], best_of(rows)
-            left = (time.perf_counter() - start) / ended * (trials - before - ended)
-            value = f"{format_return(row.value)}{f' ({row.note})' if row.note else ''}"
-            on_progress(
-                f"{before + ended}/{trials}  trial {row.number}: {value}"
-                + (f"  best {format_return(best.value)} (trial {best.number})" if best else "")
-                + f"  {clock_time(outcome.seconds)}"
-                + (f"  ETA {clock_time(left)}" if left > 0 else "")
-            )
-        return False
+        stopped = False
+        with contextlib.closing(finished(self._jobs(trials), jobs, done)) as outcomes:
+            for ended, outcome in enumerate(outcomes, start=1):
+                stopped |= outcome.stopped
+                if outcome.stopped and outcome.error is not None:
+                    continue
+                self._tell(outcome)
+                rows = [row_of(each) for each in self.study.get_trials()]
+                row, best = rows[number_of(outcome.job)], best_of(rows)
+                left = (time.perf_counter() - start) / ended * (trials - before - ended)
+                value = f"{format_return(row.value)}{f' ({row.note})' if row.note else ''}"
+                on_progress(
+                    f"{before + ended}/{trials}  trial {row.number}: {value}"
+                    + (f"  best {format_return(best.value)} (trial {best.number})" if best else "")
+                    + f"  {clock_time(outcome.seconds)}"
+                    + (f"  ETA {clock_time(left)}" if left > 0 and not stopped else "")
+                )
+        return stopped
 
     def _jobs(self, trials: int) -> Iterator[Job]:
         """Yield the jobs of the trials that were stopped, then those of new ones."""
@@ -193,7 +197,8 @@ class Search:
         return Job(self.name, {**self.settings, **values}, folder, callbacks=(pruning,))
 
     def _tell(self, outcome: Outcome) -> None:
-        """Record the end of a trial in the study."""
+        """Record the end of a trial in the study. One that an error kept from its end which may
+        pass is not finished, and goes on another time."""
         from optuna.trial import TrialState
 
         number, error = number_of(outcome.job), outcome.error
@@ -207,7 +212,8 @@ class Search:
             error = "no validation task was played to the end" if value is None else None
         if error is not None:
             open_trial(self.study, number).set_user_attr(ERROR, error)
-            self.study.tell(number, state=TrialState.FAIL)
+            if not outcome.passing:
+                self.study.tell(number, state=TrialState.FAIL)
             return
         self.study.tell(number, value)
 
@@ -230,7 +236,7 @@ def row_of(trial: FrozenTrial) -> TrialRow:
     """Return a trial of Optuna's as a row."""
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     state = names.get(trial.state.name, "running")
-    note = trial.user_attrs.get(ERROR, "") if state == "failed" else ""
+    note = trial.user_attrs.get(ERROR, "") if state in ("failed", "running") else ""
     if state == "pruned":
         note = f"pruned at iteration {trial.user_attrs[PRUNED_AT]}"
     last = max(trial.intermediate_values.items(), default=(0, None))[1]

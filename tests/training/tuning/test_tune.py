@@ -255,6 +255,28 @@ def test_a_trial_that_fails_does_not_end_the_search(words, tmp_path, monkeypatch
     assert study_of(out).trials[0].state.name == "FAIL"
 
 
+@pytest.mark.parametrize("cause", ["process", "disk"])
+def test_a_trial_that_another_process_or_the_disk_kept_from_its_end_goes_on_later(
+    words, tmp_path, monkeypatch, capsys, cause
+):
+    out = tmp_path / "kept"
+    (out / "trial-0000").mkdir(parents=True)
+    if cause == "process":
+        with training_lock(out / "trial-0000"):
+            assert main(words(out, 1)) == 1
+    else:
+        (out / "trial-0000.log").symlink_to("/dev/full")
+        assert main(words(out, 1)) == 1
+        (out / "trial-0000.log").unlink()
+    why = f"process {os.getpid()} on " if cause == "process" else "No space left on device"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("metarl: error: trial 0: not finished: ")
+    assert why in last
+    assert study_of(out).trials[0].state.name == "RUNNING"
+    assert main(words(out, 1)) == 0
+    assert study_of(out).trials[0].state.name == "COMPLETE"
+
+
 def test_several_trials_at_a_time_in_processes_of_their_own(words, whole, tmp_path):
     out = tmp_path / "jobs"
     assert main(words(out, 3, "--jobs=2")) == 0
