@@ -79,8 +79,10 @@ def train(
         if resume:
             with short_flags():
                 trainer = Trainer.resume(resume, **overrides)
+            trainer.config.sampler.check_used(overrides)
         else:
             config = target.make(overrides)
+            config.sampler.check_used(overrides)
             # A label given by hand names the folder too.
             source = None if "method" in overrides else target.name
             directory = out or default_directory(config, source)

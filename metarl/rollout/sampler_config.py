@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -60,6 +61,25 @@ class SamplerConfig(Section):
             "resources": self.resources,
             "scheduling_strategy": strategy,
         }
+
+    def check_used(self, given: Iterable[str]) -> None:
+        """Check that keys which are given have an influence on where episodes are played.
+
+        Args:
+            given: their paths in the config; those of other sections are left out.
+
+        Raises:
+            ConfigError: if the kind is `local`, and one is for `ray` and has another value than its
+                default.
+        """
+        for path in given if self.kind == "local" else ():
+            section, _, name = path.partition(".")
+            if section == "sampler" and getattr(self, name) != getattr(SamplerConfig(), name):
+                flag = path.replace("_", "-")
+                raise ConfigError(
+                    f"--{flag}: has no influence with --sampler.kind local; expected "
+                    "--sampler.kind ray with it"
+                )
 
     def check(self, num_tasks: int) -> None:
         """Check that there is a task for each worker.

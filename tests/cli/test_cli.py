@@ -492,3 +492,16 @@ def test_default_folders_of_configs_with_one_label_are_distinct(output):
     assert "into runs/half_cheetah_dir-demo-seed0" in text
     _, text, _ = output("train", "half_cheetah_dir/demo", "--method", "x", "--dry-run")
     assert "into runs/half_cheetah_dir-x-seed0" in text
+
+
+@pytest.mark.parametrize("key", ["workers=2", "address=auto", "max-restarts=3"])
+def test_flags_of_a_cluster_are_refused_where_none_is_used(output, key):
+    words = ["train", "point_nav/maml_trpo", "--dry-run", f"--sampler.{key}"]
+    name = key.partition("=")[0]
+    assert output(*words) == (
+        2,
+        "",
+        f"metarl: error: --sampler.{name}: has no influence with --sampler.kind local; expected "
+        "--sampler.kind ray with it\n",
+    )
+    assert output(*words[:3], "--sampler.workers=0")[0] == 0  # the default
