@@ -135,6 +135,7 @@ def evaluate(
     `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import ResultNotWritten, evaluate_run
+    from metarl.evaluation.overrides import check_overrides
     from metarl.reporting.evaluation import publish_evaluation
     from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
@@ -146,6 +147,7 @@ def evaluate(
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
     baselines = [name for names in lists for name in names if name]
     check_flags_of(protocol)
+    check_overrides(overrides, "an evaluation")
     family = Run.open(target.directory, **overrides).config.env
     own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}
@@ -237,6 +239,7 @@ def render(
     """
     from metarl.envs import RendererFailed, RenderingUnavailable
     from metarl.evaluation.evaluate import open_to_evaluate
+    from metarl.evaluation.overrides import check_overrides
     from metarl.reporting.progress import WorkProgress
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
@@ -244,6 +247,7 @@ def render(
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
+    check_overrides(overrides, "a video")
     run = open_to_evaluate(target.directory, **overrides)
     family = run.config.env
     rows = given_tasks(family, task, task_file, {"--tasks": tasks})

@@ -13,6 +13,7 @@ from metarl.core.parsing import printable
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
+from metarl.evaluation.overrides import check_overrides
 from metarl.evaluation.protocols import PROTOCOLS, check_measurable, check_protocol
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
@@ -101,13 +102,15 @@ def evaluate_run(
 
     Raises:
         UserError: if the run, a baseline, the checkpoint, the protocol or the task set does not
-            exist, a task is not one of the family's, a baseline is given twice, or the file exists
-            (where `out` names it), or nothing can be written in its folder.
+            exist, a task is not one of the family's, a baseline is given twice, the file exists
+            (where `out` names it), nothing can be written in its folder, or an override is of a
+            key of training.
         ResultNotWritten: if the file cannot be written all the same, after the evaluation.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
             left.
     """
     check_protocol(protocol)
+    check_overrides(overrides, "an evaluation")
     run = open_to_evaluate(directory, **overrides)
     config = run.config
     evaluation_config = EvaluationConfig(

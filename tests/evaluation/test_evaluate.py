@@ -233,6 +233,33 @@ def test_bad_requests_are_refused(run, wrong, expected):
         evaluate_run(run.directory, **wrong)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("sampling.num_episodes", 7, "; expected --episodes"),
+        ("sampling.num_tasks", 7, "; expected --tasks"),
+        ("sampling.nuisances.observation_noise", 0.1, ""),
+        ("sampler.kind", "ray", ""),
+        ("evaluation.every", 3, ""),
+    ],
+)
+def test_settings_of_training_alone_are_refused(run, tmp_path, capsys, key, value, instead):
+    """By name, in Python and by both commands; the steps of training scale those of tests."""
+    name = f"--{key.replace('_', '-')}"
+    expected = f"{name}: is of training, and has no influence on an evaluation{instead}"
+    with pytest.raises(ConfigError) as error:
+        evaluate_run(run.directory, **{key: value})
+    assert str(error.value) == expected
+    for command, work in (("evaluate", "an evaluation"), ("render", "a video")):
+        words = [command, str(run.directory), f"{name}={value}"]
+        words += [f"--out={tmp_path / 'x.gif'}"] if command == "render" else []
+        assert main(words) == 2
+        line = f"metarl: error: {expected.replace('an evaluation', work)}\n"
+        assert capsys.readouterr().err == line
+    little = {"tasks": 2, "episodes": 2, "steps": 1, "out": tmp_path}
+    evaluate_run(run.directory, **little, **{"sampling.adaptation_steps": 2})
+
+
 def test_load_takes_checkpoints_by_name(run):
     names = {f"params.{name}" for name in ("weight0", "bias0", "weight1", "bias1", "log_std")}
     for checkpoint in ("latest", "best", "2"):

@@ -1,0 +1,41 @@
+"""Which values of a run's config may be replaced in an evaluation or a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metarl.config_files import flag
+from metarl.config_upgrade import ALIASES
+from metarl.core.errors import ConfigError
+
+INSTEAD = {"sampling.num_tasks": "--tasks", "sampling.num_episodes": "--episodes"}
+"""What has the meaning of a key of training in an evaluation or a video."""
+OF_TRAINING = (
+    "iterations",
+    "evaluation",
+    "sampler",
+    *INSTEAD,
+    *(f"sampling.{each}" for each in ("train_tasks", "drift", "risk", "nuisances")),
+)
+"""Keys and sections of a config that have no influence on what a trained agent does."""
+
+
+def check_overrides(overrides: Mapping[str, Any], work: str) -> None:
+    """Check that all values that replace values of a run's config have an influence on what its
+    agent does.
+
+    Args:
+        overrides: the values, by key.
+        work: what the agent is used for, as text.
+
+    Raises:
+        ConfigError: if one has none; names it as a flag.
+    """
+    for name in overrides:
+        path = ALIASES.get(name, name)
+        if any(f"{path}.".startswith(f"{each}.") for each in OF_TRAINING):
+            instead = f"; expected {INSTEAD[path]}" if path in INSTEAD else ""
+            raise ConfigError(
+                f"{flag(name)}: is of training, and has no influence on {work}{instead}"
+            )
