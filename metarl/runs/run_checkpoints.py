@@ -147,7 +147,8 @@ class RunCheckpoints(RunLogs):
 
         Args:
             name: `latest`, `best`, the number of an iteration, or `average`: the mean of the last
-                quarter of the kept checkpoints.
+                quarter of the kept checkpoints. The `best` of a run that was extended may be one of
+                where it ended before, which the same run without a break would not have.
 
         Raises:
             UserError: if the checkpoint is missing or damaged.

@@ -91,7 +91,9 @@ def start_or_resume(
 
     An existing run may have been started with another number of iterations: parameters and metrics
     are those of a run that was started with this config. (It has a further checkpoint where it
-    ended before, and, if `evaluation.every` is set, a further evaluation.) It may also have had
+    ended before, and, if `evaluation.every` is set, a further evaluation. `best` may be another one
+    than without a break: the last iteration before was a candidate too, by that evaluation or by
+    the mean return of up to `checkpoint_every` iterations.) It may also have had
     other `threads`, another `device`, another `sampler` or other `tracking`, and goes on with those
     of `config`; see `resume`. A run with enough iterations is not changed.
 
