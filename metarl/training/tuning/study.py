@@ -6,6 +6,7 @@ Nothing else imports Optuna, which is an extra.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metarl.config import Config
-from metarl.core.errors import UserError, check_known
+from metarl.core.errors import StorageError, UserError, check_known
 from metarl.core.parsing import format_value
 from metarl.core.schema_keys import plain
 from metarl.runs.identity import fixed_values
@@ -91,7 +92,40 @@ def keep_search(study: Study, out: Path, wanted: Mapping[str, Any]) -> None:
 
 @contextmanager
 def stored(file: Path, pruner: BasePruner) -> Iterator[Study]:
-    """Yield the study in an SQLite file, which is made if it is not there."""
+    """Yield the study in an SQLite file, which is made if it is not there.
+
+    Raises:
+        StorageError: if the file cannot be written, also in the block.
+        UserError: if it is damaged, likewise.
+    """
+    with naming(file), opened(file, pruner) as study:
+        yield study
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Convert the errors of a database to those of metarl, which name its file; see `stored`."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause: BaseException = error
+        while not isinstance(cause, sqlite3.Error) and (under := cause.__cause__) is not None:
+            cause = under
+        reason = str(cause).partition("\n")[0]
+        if type(cause) is sqlite3.DatabaseError:
+            raise UserError(
+                f"{file}: cannot be read ({reason}); bring back a copy of it, or choose another "
+                "folder with --out"
+            ) from error
+        raise StorageError(f"{file}: cannot be written ({reason})") from error
+
+
+@contextmanager
+def opened(file: Path, pruner: BasePruner) -> Iterator[Study]:
+    """Yield the study in a file as `stored`, with the errors of the database as they are."""
     import optuna
     from sqlalchemy import URL
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,11 @@ import yaml
 
 import metarl
 from metarl.cli.main import main
+from metarl.core.errors import StorageError
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations
+from metarl.training.tuning.study import stored
 from tests.training.test_loop import assert_same_outcome
 
 ROOT = Path(__file__).parents[3]
@@ -275,6 +278,32 @@ def test_a_trial_that_another_process_or_the_disk_kept_from_its_end_goes_on_late
     assert study_of(out).trials[0].state.name == "RUNNING"
     assert main(words(out, 1)) == 0
     assert study_of(out).trials[0].state.name == "COMPLETE"
+
+
+def test_a_damaged_study_is_one_line(words, tmp_path, capsys):
+    file = tmp_path / "study.db"
+    file.write_bytes(b"nonsense" * 100)
+    assert main(words(tmp_path)) == 2
+    said = f"metarl: error: {file}: cannot be read (file is not a database); bring back a copy of "
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_told_with_the_file_of_the_study(tmp_path):
+    """By the system's own limit on the size of files."""
+    file, limits = tmp_path / "study.db", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        with stored(file, optuna.pruners.NopPruner()) as study:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))
+            study.set_user_attr("large", "x" * 10_000)
+
+    try:
+        with pytest.raises(StorageError, match=rf"^{file}: cannot be written \([^\n]*\)$"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_several_trials_at_a_time_in_processes_of_their_own(words, whole, tmp_path):
