@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
+from metarl.config_files import read_config
 from metarl.core.errors import ConfigError, UserError, check
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import family_text, have_same_tasks
@@ -47,14 +48,16 @@ def plan(
         raise ConfigError("--iterations: expected it or --env-steps, which sets it, not both")
     configs: dict[str, Config] = {}
     settings: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for name in names:
         if name in configs:
             raise UserError(f"{name}: given twice; expected each config once")
         settings[name] = dict(overrides)
-        configs[name] = Job(name, settings[name], out).config
+        values[name] = read_config(name)  # once: the file may change during the comparison
+        configs[name] = Job(name, settings[name], out, values=values[name]).config
         if env_steps is not None:
             settings[name]["iterations"] = iterations(name, configs[name], env_steps)
-            configs[name] = Job(name, settings[name], out).config
+            configs[name] = Job(name, settings[name], out, values=values[name]).config
     check_comparable(configs)
     stems = {name: folder_stem(name) for name in configs}
     for name, stem in stems.items():
@@ -68,7 +71,8 @@ def plan(
         for name, config in configs.items():
             seed = config.seed + number
             folder = out / f"{stems[name]}-seed{seed}"
-            found[config.env.name].append(Job(name, {**settings[name], "seed": seed}, folder))
+            own = {**settings[name], "seed": seed}
+            found[config.env.name].append(Job(name, own, folder, values=values[name]))
     return found
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from metarl.config import Config
-from metarl.config_files import load_config
+from metarl.config_files import make_config, read_config
 from metarl.core.errors import StorageError, UserError
 from metarl.runs.atomic_io import wrap_os_errors
 from metarl.runs.lock import training_lock
@@ -41,6 +41,8 @@ class Job:
         folder: the run's folder.
         label: suffix that distinguishes its results from others of the same method.
         callbacks: are told the events of its training. They travel to the process of the run.
+        values: the plain values of its config (`metarl.config_files.read_config`), which then do
+            not depend on when they are used; None reads them by the name each time.
     """
 
     name: str
@@ -48,12 +50,14 @@ class Job:
     folder: Path
     label: str = ""
     callbacks: tuple[Callback, ...] = ()
+    values: Mapping[str, Any] | None = None
 
     @property
     def config(self) -> Config:
         """The config, on one thread and untracked unless `settings` say otherwise."""
         usual = {"threads": 1, "tracking.mode": "disabled"}
-        return load_config(self.name, **{**usual, **self.settings})
+        values = read_config(self.name) if self.values is None else self.values
+        return make_config(values, self.name, {**usual, **self.settings})
 
     @property
     def log(self) -> Path:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from metarl.reporting.comparison_plan import plan
 from metarl.runs.run import Run
 from metarl.training import iterations
 from metarl.training.many_runs import LOST, STOPPED, STOPPING, Job, finish_all, finished, is_locked
@@ -105,3 +106,13 @@ def test_after_a_signal_in_the_last_iteration_of_a_run_no_other_begins(tmp_path,
     assert is_saved(tmp_path / "a")
     with pytest.raises(RuntimeError, match=r"^stopped; the same command goes on$"):
         finish_all(jobs[1:], 1, print)
+
+
+def test_a_file_that_changes_meanwhile_changes_no_run_that_was_planned(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("env: {family: point_nav}\niterations: 3\n")
+    (planned,) = plan([str(file)], 1, tmp_path, {}, env_steps=None)["point_nav"]
+    by_name = Job(str(file), {}, tmp_path)
+    file.write_text("env: {family: point_nav}\niterations: 4\n")
+    assert planned.config.iterations == 3
+    assert by_name.config.iterations == 4

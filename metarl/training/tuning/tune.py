@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarl.config import Config
-from metarl.config_files import load_config
+from metarl.config_files import make_config, read_config
 from metarl.core.errors import check, check_known
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.lock import training_lock
@@ -122,15 +122,16 @@ def tune(
     check_known(pruner, PRUNERS, "--pruner: unknown pruner")
     check_optuna()
     given = dict(overrides or {})
-    config = Job(name, given, out).config
+    values = read_config(name)  # once: the file may change during the search
+    config = make_config(values, name, given)
     searched = read_space(space, name, given)
     every = config.evaluation.every or max(1, config.iterations // EVALUATIONS)
     settings = {**given, "evaluation.every": every}
-    config = Job(name, settings, out).config
+    config = Job(name, settings, out, values=values).config
     with wrap_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
-        search = Search(name, settings, config, searched, out, pruner, study)
+        search = Search(name, values, settings, config, searched, out, pruner, study)
         stopped = search.run(trials, jobs, on_progress)
         rows = [row_of(each) for each in study.get_trials()]
     best = best_of(rows)
@@ -138,16 +139,18 @@ def tune(
     if best is not None:
         chosen = {key: searched[key].value_of(best.values[key]) for key in searched}
         files.append(out / "best.yaml")
-        text = load_config(name, **{**given, **chosen}).to_yaml()
+        text = make_config(values, name, {**given, **chosen}).to_yaml()
         write_atomically(files[-1], text.encode())
     return Tuned(rows, best, files, stopped)
 
 
 @dataclass(frozen=True)
 class Search:
-    """The trials of a search; the attributes are as in `tune`, `settings` with the evaluations."""
+    """The trials of a search; the attributes are as in `tune`, `values` those of the config's
+    file, and `settings` with the evaluations."""
 
     name: str
+    values: Mapping[str, Any]
     settings: Mapping[str, Any]
     config: Config
     space: SearchSpace
@@ -194,7 +197,8 @@ class Search:
         values = suggest(open_trial(self.study, number), self.space)
         pruning = Pruning(self.out / FILE, number, self.pruner)
         folder = self.out / f"trial-{number:04d}"
-        return Job(self.name, {**self.settings, **values}, folder, callbacks=(pruning,))
+        settings = {**self.settings, **values}
+        return Job(self.name, settings, folder, callbacks=(pruning,), values=self.values)
 
     def _tell(self, outcome: Outcome) -> None:
         """Record the end of a trial in the study. One that an error kept from its end which may

@@ -280,6 +280,26 @@ def test_a_trial_that_another_process_or_the_disk_kept_from_its_end_goes_on_late
     assert study_of(out).trials[0].state.name == "COMPLETE"
 
 
+def test_a_config_that_is_changed_meanwhile_changes_no_trial_and_not_the_best_values(
+    words, tmp_path, monkeypatch
+):
+    mine, out, iteration = tmp_path / "mine.yaml", tmp_path / "out", iterations.meta_iteration
+    shutil.copy(ROOT / "configs" / "point_nav" / "maml_trpo.yaml", mine)
+    before = metarl.load_config(mine)
+
+    def change(*args, **settings):
+        mine.write_text(before.replace(seed=7).to_yaml())
+        return iteration(*args, **settings)
+
+    monkeypatch.setattr(iterations, "meta_iteration", change)
+    argv = [str(mine) if word == "point_nav/maml_trpo" else word for word in words(out, 2)]
+    assert main(argv) == 0
+    assert metarl.load_config(mine).seed == 7
+    configs = [metarl.load_config(out / "best.yaml")]
+    configs += [Run.open(out / f"trial-000{number}").config for number in (0, 1)]
+    assert [config.seed for config in configs] == [0] * 3
+
+
 def test_a_damaged_study_is_one_line(words, tmp_path, capsys):
     file = tmp_path / "study.db"
     file.write_bytes(b"nonsense" * 100)
