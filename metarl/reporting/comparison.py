@@ -19,8 +19,8 @@ from metarl.evaluation.tasks import is_number_of_tasks, own_tasks, split_of
 from metarl.reporting.aggregates import Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_plan import (
+    check_begun,
     check_evaluation,
-    check_length,
     cluster_of_runs,
     plan,
 )
@@ -106,7 +106,7 @@ def compare(
         check_evaluation(env, settings)
     all_jobs = [job for family in planned.values() for job in family]
     for job in all_jobs:
-        check_length(job)
+        check_begun(job)
     references = {job.name for job in (family[0] for family in planned.values())}
     result = Comparison()
     start = time.perf_counter()

@@ -16,6 +16,7 @@ from metarl.evaluation.protocols import check_measurable
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.identity import settings_digest
 from metarl.runs.run import Run
+from metarl.training.continuation import check_same_run
 from metarl.training.many_runs import Job
 
 MAX_SEEDS = 1000
@@ -148,18 +149,21 @@ def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
     check_measurable(settings["protocol"], family, EvaluationConfig(**measured))
 
 
-def check_length(job: Job) -> None:
-    """Check that a run that is there already was not trained longer than its job says.
+def check_begun(job: Job) -> None:
+    """Check that a run that is there already is that of its job, and not trained longer.
 
     Raises:
-        UserError: if it was; its results are not those of the job.
+        UserError: if it has other settings or more iterations; its results are not those of the
+            job.
     """
     if not (job.folder / "config.yaml").exists():
         return
-    wanted, metrics = job.config.iterations, Run.open(job.folder).metrics()
+    begun, config = Run.open(job.folder), job.config
+    check_same_run(begun, config)
+    metrics = begun.metrics()
     trained = metrics[-1]["iteration"] if metrics else 0
-    if trained > wanted:
+    if trained > config.iterations:
         raise UserError(
-            f"{job.folder}: has {trained:,} iterations, expected at most {wanted:,}; name another "
-            "--out, or at least as many --iterations"
+            f"{job.folder}: has {trained:,} iterations, expected at most {config.iterations:,}; "
+            "name another --out, or at least as many --iterations"
         )

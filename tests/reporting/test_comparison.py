@@ -149,6 +149,19 @@ def test_longer_runs_than_asked_for_are_no_part_of_a_comparison(whole, tmp_path,
     assert rows(out) == rows(whole)
 
 
+def test_runs_with_other_settings_are_refused_before_anything_is_trained(whole, tmp_path, capsys):
+    """The third seed is new; the comparison that was finished stays."""
+    out = shutil.copytree(whole, tmp_path / "other")
+    assert main(words(out, "--seeds=3", "--agent.inner.lr=0.3")) == 2
+    error = capsys.readouterr().err
+    folder = out / "point_nav-maml_trpo-seed0"
+    lr = Run.open(folder).config.agent.inner.lr
+    said = f"{folder}: was begun with agent.inner.lr = {lr}, not 0.3; choose another folder with"
+    assert error == f"metarl: error: {said} --out\n"
+    assert rows(out) == rows(whole)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
 def test_a_damaged_result_is_measured_again(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "damaged")
     (file,) = (out / "point_nav-reptile-seed1" / "evaluation").glob("*.json")
