@@ -136,7 +136,7 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
 def folder_stem(name: str) -> str:
     """Return the beginning of the names of a config's runs: FAMILY-METHOD, or the file's name."""
     path = Path(name)
-    return path.stem if path.suffix == ".yaml" else name.replace("/", "-")
+    return path.stem if path.suffix == ".yaml" or path.is_file() else name.replace("/", "-")
 
 
 def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:

@@ -162,6 +162,13 @@ def test_runs_with_other_settings_are_refused_before_anything_is_trained(whole, 
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+def test_the_folders_of_a_file_are_named_by_it_whatever_it_ends_in(tmp_path):
+    for name in ("mine.yml", "other"):
+        (tmp_path / name).write_text("env: {family: point_nav}\n")
+        (job,) = plan([str(tmp_path / name)], 1, tmp_path, {})["point_nav"]
+        assert job.folder == tmp_path / f"{name.partition('.')[0]}-seed0"
+
+
 def test_a_damaged_result_is_measured_again(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "damaged")
     (file,) = (out / "point_nav-reptile-seed1" / "evaluation").glob("*.json")
