@@ -321,7 +321,8 @@ def make_problem(tiny_policy, tiny_params, make_batch) -> Callable[..., MetaProb
         if sequence > 1:
             weights = {"query": 0.6 / sequence, "revisit": 0.4 / (sequence - 1)}
         rng = np.random.default_rng(8)
-        inner = InnerConfig(**{"lr": 0.02, **settings}, surrogate=surrogate, dice_decay=0.8)
+        decay = 0.8 if surrogate == "loaded_dice" else 1.0
+        inner = InnerConfig(**{"lr": 0.02, **settings}, surrogate=surrogate, dice_decay=decay)
         loop = make_inner_loop(inner, policy, steps)
         meta = loop.init(params, rng)
         for name in [] if fresh else sorted(meta.keys() - params.keys()):

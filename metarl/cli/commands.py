@@ -132,7 +132,7 @@ def evaluate(
 ) -> int:
     """Measure the return before and after adaptation, on test tasks or tasks of your own.
 
-    `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
+    `--SECTION.KEY VALUE` replaces a value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.evaluation.compare import ResultNotWritten, evaluate_run
     from metarl.evaluation.overrides import check_overrides
@@ -235,7 +235,7 @@ def render(
 ) -> int:
     """Make a video of the agent before and after each adaptation, side by side.
 
-    `--SECTION.KEY VALUE` replaces any value of the run's config, such as `--env.horizon 50`.
+    `--SECTION.KEY VALUE` replaces a value of the run's config, such as `--env.horizon 50`.
     """
     from metarl.envs import RendererFailed, RenderingUnavailable
     from metarl.evaluation.evaluate import open_to_evaluate
