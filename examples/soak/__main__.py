@@ -30,6 +30,7 @@ from examples.soak.trainer import fingerprint, start
 from metarl.core.errors import UserError
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import encode
+from metarl.training.signals import NOTICE
 
 SMALL = {
     "iterations": 20,
@@ -219,7 +220,8 @@ def finish(
         process.join()
     tally.endings[str(code)] += 1
     said = errors.read_text() if errors.exists() else ""
-    told = [line for line in said.splitlines() if not line.startswith("metarl: warning: ")]
+    usual = ("metarl: warning: ", NOTICE)
+    told = [line for line in said.splitlines() if line and not line.startswith(usual)]
     clean = all(line.startswith("metarl: error: ") for line in told) and len(told) == (
         code in (1, 2)
     )

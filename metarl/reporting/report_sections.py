@@ -224,7 +224,8 @@ def improvements(results: Mapping[str, Sequence[Evaluation]]) -> list[Improvemen
     """
     found = []
     for (one, x), (other, y) in permutations(final_scores(results).items(), 2):
-        if results[one][0].task_hash != results[other][0].task_hash:
+        same = results[one][0].task_hash == results[other][0].task_hash
+        if not same or x.shape[1] != y.shape[1]:  # of a file that was changed
             continue
         probability = probability_of_improvement(x, y)
         if probability > 0.5 or (probability == 0.5 and one < other):

@@ -12,6 +12,7 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
+NOTICE = "finishing the iteration, then saving; once more to stop at once"
 STDERR = 2
 
 _received: list[int] | None = None
@@ -20,7 +21,7 @@ _received: list[int] | None = None
 
 @contextmanager
 def stop_signals(
-    notice: str = "finishing the iteration, then saving; once more to stop at once",
+    notice: str = NOTICE,
 ) -> Iterator[list[int]]:
     """Record SIGINT, SIGTERM and SIGHUP in the block; a second signal ends the process, unless it
     is SIGHUP. Where SIGHUP is ignored, as with nohup, it stays so.
