@@ -61,6 +61,8 @@ class NormalizedAgent:
             self.beliefs = self._beliefs
         if has_policy_module(agent):
             self.policy_module = self._policy_module
+        if keeps_episodes(agent):
+            self.record = self._record
 
     def measure(self, episodes: Episodes) -> None:
         """Set mean and standard deviation to those of the observations in episodes.
@@ -111,9 +113,7 @@ class NormalizedAgent:
         ]
         return self.agent.update(normalized, rng, timer)
 
-    def record(self, iteration: int, phases: Sequence[Episodes]) -> int | None:
-        if not keeps_episodes(self.agent):
-            return None
+    def _record(self, iteration: int, phases: Sequence[Episodes]) -> int | None:
         return record(self.agent, iteration, [self._normalize_episodes(each) for each in phases])
 
     def _beliefs(self, state: Any, episodes: Episodes) -> Beliefs | None:

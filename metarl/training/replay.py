@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metarl.agents import MetaAgent
-from metarl.agents.normalization import NormalizedAgent
 from metarl.agents.optional import keeps_episodes, record
 from metarl.core.errors import warn
 from metarl.rollout.episodes import Episodes
@@ -42,7 +41,7 @@ class Recorder:
             iteration: the number of iterations of the checkpoint.
         """
         self._log.rewind(iteration)
-        if not (iteration and keeps_episodes(without_normalization(self._agent))):
+        if not (iteration and keeps_episodes(self._agent)):
             return
         oldest = self._log.oldest_kept()
         if oldest is None:
@@ -70,8 +69,3 @@ class Recorder:
         if self._trimmed is not None:
             self._log.trim(self._trimmed)
         self._trimmed = self._oldest
-
-
-def without_normalization(agent: MetaAgent) -> MetaAgent:
-    """Return an agent, or the agent that it normalises the observations of."""
-    return agent.agent if isinstance(agent, NormalizedAgent) else agent
