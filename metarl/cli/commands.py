@@ -256,7 +256,7 @@ def render(
     try:
         rows = family.tasks("test", num_tasks) if rows is None else rows
     except ValueError as error:
-        raise UserError(f"--tasks: {error}") from error
+        raise UserError(f"--tasks: {str(error).removeprefix('num_tasks: ')}") from error
     agent = run.config.make_agent(run.load(checkpoint).agent)
     try:
         with WorkProgress() as progress:

@@ -32,8 +32,11 @@ from metarl.reporting.video.layout import (
     panel_title,
 )
 from metarl.reporting.video.render_workers import num_processes, render_frames
+from metarl.runs.atomic_io import wrap_os_errors
 
+MIN_FPS = 0.1
 MAX_FPS = {".mp4": 240, ".gif": 50}  # GIF players show a frame for at least 0.02 s
+MAX_FRAME = {".mp4": 16384, ".gif": 65535}  # width and height of a frame, pixels
 DEFAULT_MAX_FPS = {".mp4": 60, ".gif": 20}  # GIF files are large
 
 
@@ -141,6 +144,7 @@ def adaptation_video(
         TaskError: if a task is not one of the family's.
         RenderingUnavailable: if the family cannot be rendered here.
         RendererFailed: if its renderer raises another error.
+        StorageError: if the file cannot be written, as on a full disk.
     """
     out = Path(out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
@@ -148,8 +152,8 @@ def adaptation_video(
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
     check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
     size = (width, height)
-    fits = min(size) >= MIN_SIZE and max(size) <= MAX_SIZE
-    check(fits, "width and height", f"{MIN_SIZE} to {MAX_SIZE}", size)
+    for name, pixels in zip(("width", "height"), size, strict=True):
+        check(MIN_SIZE <= pixels <= MAX_SIZE, name, f"between {MIN_SIZE} and {MAX_SIZE}", pixels)
     check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
     steps = possible_adaptations(agent, steps)
     tasks = own_tasks(family, task, "task")
@@ -159,11 +163,12 @@ def adaptation_video(
         check_known(preset, PRESETS, "preset: unknown")
         chosen = PRESETS[preset]
         check(out.suffix == chosen.suffix, "out", f"a file ending in {chosen.suffix}", str(out))
-        total, size, fps = chosen.total, chosen.picture, fps or chosen.fps
+        total, size = chosen.total, chosen.picture
+        fps = chosen.fps if fps is None else fps
     if fps is None:
         fps = min(family.frames_per_second, DEFAULT_MAX_FPS[out.suffix])
     limit = MAX_FPS[out.suffix]
-    check(0 < fps <= limit, "fps", f"more than 0, at most {limit} in {out.suffix}", fps)
+    check(MIN_FPS <= fps <= limit, "fps", f"between {MIN_FPS} and {limit} in {out.suffix}", fps)
     if total is None:
         layout = Layout.around(size, len(tasks), steps + 1)
     else:
@@ -171,6 +176,12 @@ def adaptation_video(
             layout = Layout.within(total, len(tasks), steps + 1)
         except ValueError as error:
             raise UserError(f"steps: {error}") from error
+    side = MAX_FRAME[out.suffix]
+    if max(layout.total) > side:
+        raise UserError(
+            "out: expected fewer tasks or steps, or smaller width and height: a frame of "
+            f"{out.suffix} has at most {side} pixels a side, got {layout.total}"
+        )
     with complete_file(out) as path:
         panels = play(agent, family, tasks, steps, seed, num_episodes, deterministic, on_step)
         video = AdaptationVideo(family, tasks, panels, layout)
@@ -180,7 +191,8 @@ def adaptation_video(
         frames = render_frames(video, times, cores)
         if on_frame is not None:
             frames = counted(frames, len(times), on_frame)
-        num_frames = save(video, frames, path, fps)
+        with wrap_os_errors(out):
+            num_frames = save(video, frames, path, fps)
         seconds = time.perf_counter() - start
     returns = np.mean([[panel.mean_return for panel in row] for row in video.panels], axis=0)
     processes = num_processes(video, len(times), cores)

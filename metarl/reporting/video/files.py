@@ -47,21 +47,29 @@ def frame_times(video: AdaptationVideo, fps: float) -> list[float]:
 
 
 def save_mp4(video: AdaptationVideo, frames: Iterable[Image.Image], path: Path, fps: float) -> int:
-    """Write an MP4 in H.264, playable in browsers; return the number of frames."""
+    """Write an MP4 in H.264, playable in browsers; return the number of frames.
+
+    Raises:
+        OSError: if ffmpeg cannot write the file; with the last line of its output.
+    """
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "{}x{}".format(*video.layout.total)]
     target = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"]
     source += ["-r", str(fps), "-i", "-"]
     command = [get_ffmpeg_exe(), "-v", "error", *source, *target, str(path)]
     pixels, held, written = b"", round(LAST_FRAME_SECONDS * fps), 0
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe) as process:
         assert process.stdin is not None
-        for frame in frames:
-            pixels = frame.tobytes()
-            process.stdin.write(pixels)
-            written += 1
-        process.stdin.writelines([pixels] * held)
+        with contextlib.suppress(BrokenPipeError):  # ffmpeg has ended
+            for frame in frames:
+                pixels = frame.tobytes()
+                process.stdin.write(pixels)
+                written += 1
+            process.stdin.writelines([pixels] * held)
+        said = process.communicate()[1].decode(errors="replace").strip()
     if process.returncode:
-        raise RuntimeError(f"ffmpeg could not encode the video (exit code {process.returncode})")
+        line = said.splitlines()[-1] if said else f"exit code {process.returncode}"
+        raise OSError(f"ffmpeg: {line.rpartition('] ')[2]}")
     return written + held
 
 

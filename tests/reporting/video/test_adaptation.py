@@ -9,7 +9,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.envs import RenderingUnavailable, TaskError, make_family
 from metarl.envs.point import PointRenderer
 from metarl.reporting.video import adaptation as video
@@ -170,11 +170,31 @@ def test_refuses_other_formats_before_any_work(make_video, tmp_path, out):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": -1}, {"num_episodes": 0}, {"width": 10}, {"fps": 0}, {"fps": 500}, {"seed": -1}],
+    [
+        {"steps": -1},
+        {"num_episodes": 0},
+        {"width": 10},
+        {"height": 5000},
+        {"fps": 0},
+        {"fps": 0, "preset": "talk"},
+        {"fps": 1e-9},
+        {"fps": 500},
+        {"seed": -1},
+    ],
 )
 def test_refuses_settings_out_of_range(make_video, tmp_path, settings):
-    with pytest.raises(UserError, match=next(iter(settings))):
+    with pytest.raises(UserError, match=f"^{next(iter(settings))}"):
         make_video(**settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["a.mp4", "a.gif"])
+def test_refuses_frames_larger_than_the_format_has_before_any_work(
+    make_video, tmp_path, monkeypatch, out
+):
+    monkeypatch.setattr(video, "play", None)
+    with pytest.raises(UserError, match=r"out: expected fewer .* pixels a side, got \(1938, "):
+        make_video(out=out, steps=1000, width=480, height=360)
     assert not list(tmp_path.iterdir())
 
 
@@ -217,7 +237,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(make_video, tmp_path, mo
 
 def test_a_failing_encoder_is_not_overlooked(make_video, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "get_ffmpeg_exe", lambda: "false")
-    with pytest.raises((RuntimeError, BrokenPipeError)):
+    with pytest.raises(StorageError, match=r"a\.mp4: cannot be written \(ffmpeg: exit code 1\)"):
         make_video()
     assert not list(tmp_path.iterdir())
 
