@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import re
@@ -23,13 +24,21 @@ from metarl.agents import (
 from metarl.agents.base import AgentState
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.config_sections import TrackingConfig, ValidationConfig
-from metarl.core.errors import ConfigError, check, check_amount, nearest
+from metarl.core.errors import ConfigError, check, check_amount, nearest, shown
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
 from metarl.core.schema import Section, build
+from metarl.core.schema_errors import CHOICE
 from metarl.core.schema_keys import Choice, Key, keys, plain
-from metarl.envs import TaskFamily, TaskObserved, family_class, family_name, family_settings
+from metarl.envs import (
+    FAMILIES,
+    TaskFamily,
+    TaskObserved,
+    family_class,
+    family_name,
+    family_settings,
+)
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
@@ -54,12 +63,12 @@ def make_family(values: Any) -> TaskFamily:
         return values
     values = {"family": values} if isinstance(values, str) else values
     if not isinstance(values, Mapping) or not isinstance(values.get("family"), str):
-        keys = map(str, values) if isinstance(values, Mapping) else ()
-        found = "".join(f", got the key {key}" for key in keys if nearest("family", [key]))
         raise ConfigError(
-            f"family: expected the name of a task family (metarl list families){found}"
+            f"family: expected the name of a task family (metarl list families){_found(values)}"
         )
     fields = {**values}
+    if wrong := [key for key in fields if not isinstance(key, str)]:
+        raise ConfigError(f"{shown(wrong[0])}: expected a key that is text")
     try:
         cls = family_class(fields.pop("family"))
     except ValueError as error:
@@ -68,8 +77,29 @@ def make_family(values: Any) -> TaskFamily:
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise ConfigError(f"family: {values['family']} does not define {missing}")
     observe_task = ObserveTask(**{k: fields.pop(k) for k in ("observe_task",) if k in fields})
-    family = build(cls, fields)
+    try:
+        family = build(cls, fields)
+    except ConfigError as error:
+        key, _, reason = str(error).partition(": ")
+        owners = [
+            name
+            for name, each in FAMILIES.items()
+            if key in (field.name for field in dataclasses.fields(each))
+        ]
+        if not (owners and reason.startswith("unknown key")):
+            raise
+        known = f"(known where it is {' or '.join(owners)})"
+        raise ConfigError(f"{key}: {CHOICE}family is {values['family']} {known}") from None
     return TaskObserved(family) if observe_task.observe_task else family
+
+
+def _found(values: Any) -> str:
+    """Return what is found in place of the name of a family, as the end of an error message."""
+    if not isinstance(values, Mapping):
+        return f", got {shown(plain(values))}"
+    if "family" in values:
+        return f", got {shown(plain(values['family']))}"
+    return "".join(f", got the key {key}" for key in map(str, values) if nearest("family", [key]))
 
 
 class ObserveTask(Section):

@@ -85,6 +85,8 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
     check_keys(data, source)
     given: dict[str, str] = {}  # names of the overrides by path
     values: Any = data
+    if isinstance(family := data.get("env"), str):  # by name, with its defaults
+        values = {**data, "env": {"family": family}}
     for name, value in overrides.items():
         if name not in ALIASES and (new := renamed_key(name)):
             raise ConfigError(f"{flag(name)}: has moved to {flag(new)}")

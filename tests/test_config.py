@@ -157,6 +157,11 @@ def test_published_settings():
         ("sed", 1, "unknown key (nearest: seed)"),
         ("agent.policy.hiden", [8], "unknown key (nearest: hidden)"),
         ("env.goal_hihg", 3, "unknown key (nearest: goal_high)"),
+        (
+            "env.goal_range",
+            1.0,
+            "unknown key where env.family is half_cheetah_vel (known where it is point_nav or ant_",
+        ),
         ("iterations", "many", "expected whole number, got 'many'"),
         ("iterations", True, "expected whole number"),
         ("iterations", -1, "expected at least 1, got -1"),
@@ -564,13 +569,35 @@ def test_a_discrete_family_makes_a_categorical_agent():
     assert "log_std" not in agent.meta
 
 
-def test_an_error_in_a_file_names_the_file_and_the_key(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "env: {family: point_nav}\nagent: {inner: {lrr: 1}}",
+            "agent.inner.lrr: unknown key (nearest: lr)",
+        ),
+        ("env: {family: point_nav, 3: 4}", "env.3: expected a key that is text"),
+        (
+            "env: {family: }",
+            "env.family: expected the name of a task family (metarl list families), got None",
+        ),
+        (
+            "env: [point_nav]",
+            "env.family: expected the name of a task family (metarl list families), got ['point_",
+        ),
+    ],
+)
+def test_an_error_in_a_file_names_the_file_and_the_key(tmp_path, text, expected):
     path = tmp_path / "mine.yaml"
-    path.write_text("env: {family: point_nav}\nagent: {inner: {lrr: 1}}\n")
-    with pytest.raises(
-        ConfigError, match=r"mine\.yaml: agent\.inner\.lrr: unknown key \(nearest: lr\)"
-    ):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"mine.yaml: {expected}")):
         load_config(path)
+
+
+def test_fields_of_a_family_that_is_given_by_its_name_can_be_replaced(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("env: point_nav\n")
+    assert load_config(path, **{"env.horizon": 3}).env == PointNav(horizon=3)
 
 
 @pytest.mark.parametrize(
