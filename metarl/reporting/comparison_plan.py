@@ -18,6 +18,7 @@ from metarl.runs.identity import settings_digest
 from metarl.runs.run import Run
 from metarl.training.continuation import check_same_run
 from metarl.training.many_runs import Job
+from metarl.training.tracking import check_trackers
 
 MAX_SEEDS = 1000
 
@@ -39,8 +40,9 @@ def plan(
         env_steps: env steps of each training, at most; they take the place of `iterations`.
 
     Raises:
-        UserError: if a config is not valid or given twice, the configs of a family have different
-            tasks, `overrides` has the seed, or iterations too where `env_steps` are given.
+        UserError: if a config is not valid or given twice, or one of its trackers cannot be made,
+            the configs of a family have different tasks, `overrides` has the seed, or iterations
+            too where `env_steps` are given.
     """
     check(1 <= seeds <= MAX_SEEDS, "--seeds", f"from 1 to {MAX_SEEDS}", seeds)
     if "seed" in overrides:
@@ -59,6 +61,8 @@ def plan(
         if env_steps is not None:
             settings[name]["iterations"] = iterations(name, configs[name], env_steps)
             configs[name] = Job(name, settings[name], out, values=values[name]).config
+    for config in configs.values():
+        check_trackers(config)
     check_comparable(configs)
     stems = {name: folder_stem(name) for name in configs}
     for name, stem in stems.items():

@@ -16,7 +16,7 @@ from metarl.envs.registry import import_object
 from metarl.runs.run import Run
 from metarl.training.safe_tracker import SafeTracker
 from metarl.training.tracker import NullTracker, Tracker
-from metarl.training.tracking_environment import tracking_mode
+from metarl.training.tracking_environment import check_project, tracking_mode
 
 KEY = "tracking.trackers"
 METHODS = ("log", "scalars", "table", "image", "video", "artifact", "finish")
@@ -95,13 +95,16 @@ def check_trackers(config: Config) -> None:
     """Check that the trackers of a config can be made, before the work begins.
 
     Raises:
-        ConfigError: if one cannot be imported, or is no tracker; names it.
+        ConfigError: if one cannot be imported, or is no tracker, or W&B refuses the name of the
+            project; names it.
         UserError: if WANDB_MODE is no mode.
     """
-    tracking_mode(config.tracking.mode)
+    mode = tracking_mode(config.tracking.mode)
     for name in config.tracking.trackers:
         if name != "wandb":
             tracker_class(name)
+        elif mode != "disabled":
+            check_project(config.tracking.project)
 
 
 def tracked(metrics: Mapping[str, Any], timings: Mapping[str, Any]) -> dict[str, Any]:

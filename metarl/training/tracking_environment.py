@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 
-from metarl.core.errors import UserError, nearest
+from metarl.core.errors import UserError, check, nearest
 
 MODES = ("auto", "online", "offline", "disabled")
 SYNONYMS = {"run": "online", "dryrun": "offline"}
 """Older names of modes, which W&B still accepts."""
+
+MAX_PROJECT = 128  # characters of the name of a project
+NOT_IN_PROJECT = "/\\#?%:"
 
 
 def tracking_mode(configured: str) -> str:
@@ -31,6 +34,20 @@ def tracking_mode(configured: str) -> str:
             f"got {mode!r}{nearest(mode.lower(), MODES)}"
         )
     return SYNONYMS.get(mode, mode)
+
+
+def check_project(configured: str) -> None:
+    """Check the name of the project in W&B: WANDB_PROJECT if it is set, or that of the config. W&B
+    would refuse it when the training begins, which would go on without being tracked.
+
+    Raises:
+        UserError: if W&B does not accept it; names the variable or the key.
+    """
+    project = from_environment("PROJECT", configured)
+    name = "WANDB_PROJECT" if os.environ.get("WANDB_PROJECT") else "tracking.project"
+    fits = 0 < len(project) <= MAX_PROJECT and not set(project) & set(NOT_IN_PROJECT)
+    expected = f"1 to {MAX_PROJECT} characters, none of them {' '.join(NOT_IN_PROJECT)}"
+    check(fits, name, expected, project)
 
 
 def check_environment() -> None:

@@ -289,6 +289,13 @@ def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, mo
     assert not out.exists()
 
 
+def test_a_folder_that_cannot_be_made_is_one_line_before_any_training(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["compare", *METHODS, f"--out={tmp_path / 'file'}", *TINY, "--seeds=3"]) == 1
+    error = capsys.readouterr().err
+    assert error == f"metarl: error: {tmp_path / 'file'}: cannot be written (File exists)\n"
+
+
 def test_a_budget_below_one_iteration_is_refused(tmp_path, capsys):
     sizes = [word for word in TINY if not word.startswith("--iterations")]
     assert main(["compare", *METHODS, f"--out={tmp_path / 'out'}", *sizes, "--env-steps=71"]) == 2

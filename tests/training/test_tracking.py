@@ -16,6 +16,7 @@ from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.envs import PointNav
 from metarl.evaluation.compare import evaluate_run
+from metarl.reporting.comparison import compare
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.report import write_report
 from metarl.runs.identity import group_name
@@ -205,6 +206,18 @@ def test_a_mistyped_mode_is_refused_before_the_work_begins(tmp_path, monkeypatch
     ):
         assert main(argv) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x#1", "100%", "x" * 129])
+def test_a_project_that_wandb_refuses_is_known_before_the_work_begins(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match=r"^tracking\.project: expected 1 to 128 char"):
+        train(config(**{"tracking.project": name}), tmp_path / "run")
+    if name:
+        monkeypatch.setenv("WANDB_PROJECT", name)
+        with pytest.raises(UserError, match=r"^WANDB_PROJECT: expected 1 to 128 char"):
+            compare(["point_nav/maml_trpo"], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def begun(run):

@@ -19,6 +19,7 @@ from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time, format_return
+from metarl.training.tracking import check_trackers
 from metarl.training.tuning.space import SearchSpace, read_space
 from metarl.training.tuning.study import (
     FILE,
@@ -128,6 +129,7 @@ def tune(
     every = config.evaluation.every or max(1, config.iterations // EVALUATIONS)
     settings = {**given, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config
+    check_trackers(config)
     with wrap_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
