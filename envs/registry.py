@@ -51,7 +51,7 @@ def family_class(name: str) -> type[TaskFamily]:
     if name in FAMILIES:
         return FAMILIES[name]
     if ":" not in name:
-        near = difflib.get_close_matches(name, FAMILIES, 1, cutoff=0.4)
+        near = difflib.get_close_matches(name.lower(), FAMILIES, 1, cutoff=0.4)
         hint = f" (nearest: {near[0]})" if near else ""
         raise ValueError(
             f"unknown family {name!r}{hint}: expected one of {', '.join(FAMILIES)}, "

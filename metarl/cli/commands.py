@@ -59,13 +59,15 @@ experience_option = click.option(
 
 def read_perturbations(words: tuple[str, ...]) -> dict[str, list[float]] | None:
     """Return the strengths of perturbations, given as NAME=NUMBERS; None for no words."""
-    found = {}
+    found: dict[str, list[float]] = {}
     for word in words:
         name, _, text = word.partition("=")
         if not are_numbers(text):
             expected = "--perturbations: expected a name and numbers, such as action_delay=1,2"
             raise UserError(f"{expected}, got {shown(word)}")
-        found[name] = [int(each) if each.is_integer() else each for each in read_numbers(text)]
+        found.setdefault(name, []).extend(
+            int(each) if each.is_integer() else each for each in read_numbers(text)
+        )
     return found or None
 
 

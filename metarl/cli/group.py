@@ -12,7 +12,18 @@ from metarl.cli.completion import complete_names
 
 MAX_WIDTH = 10_000  # of a table, characters
 SLACK = 60  # by which a table may be wider than at its minimum, characters
-FILE = click.Path(path_type=Path, readable=False)
+
+
+class PathType(click.Path):
+    """A path; an empty text, as of a variable of the shell that is not set, is none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("expected a path, got ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = PathType(path_type=Path, readable=False)
 
 config_argument = functools.partial(
     click.argument,

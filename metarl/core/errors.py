@@ -103,6 +103,8 @@ def nearest_path(path: str, paths: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ' (nearest: ...)' with the known name most similar to `name`, or ''."""
-    near = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
-    return f" (nearest: {near[0]})" if near else ""
+    """Return ' (nearest: ...)' with the known name most similar to `name`, in upper or lower case,
+    or ''."""
+    known = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.5)
+    return f" (nearest: {known[near[0]]})" if near else ""

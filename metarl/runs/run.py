@@ -24,7 +24,13 @@ from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
 from metarl.runs.origin import KEY, Origin, read_origin
-from metarl.runs.pretrained import PREFIX, is_pretrained, output_folder, run_folder
+from metarl.runs.pretrained import (
+    PREFIX,
+    is_pretrained,
+    output_folder,
+    pretrained_names,
+    run_folder,
+)
 from metarl.runs.provenance import provenance
 from metarl.runs.replay_log import ReplayLog
 from metarl.runs.result import Evaluation
@@ -205,12 +211,17 @@ class Run(RunCheckpoints):
 
 def no_run(directory: Path) -> str:
     """Return why a path without a config.yaml is no run's folder, and what can be meant by it."""
+    for parent in [*directory.parents][:2] if directory.exists() else []:
+        if (parent / "config.yaml").is_file() and (parent / "provenance.json").is_file():
+            return f"is part of a run; expected the run's folder, {parent}"
     with contextlib.suppress(ConfigError):
         find_config(directory)
         return f"is a config, not a run; train it first: metarl train {shell_path(directory)}"
     reason = "no config.yaml" if directory.exists() else "it does not exist"
     siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
     known = [other.name for other in siblings if (other / "config.yaml").is_file()]
+    known += [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
+    known += pretrained_names()
     return f"not a run's folder ({reason}){nearest(directory.name, known)}"
 
 
