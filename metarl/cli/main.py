@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after shell completion, and if stdout is a closed pipe.
     """
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr; names are any text
     code = run(argv)
     cluster = sys.modules.get("metarl.rollout.cluster.session")
     if argv is None and cluster is not None and cluster.was_lost():

@@ -1,5 +1,6 @@
 """The commands, as a user meets them."""
 
+import io
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from PIL import Image
 
 import metarl
 import metarl.reporting.benchmark
+from metarl.cli.main import main
 from metarl.cli.train import go_on_with
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
@@ -212,6 +214,18 @@ def test_list(run, output):
     assert "half_cheetah_dir" in output("list", "families")[1]
     assert "point_nav/maml_trpo" in output("list", "configs")[1]
     assert "2/2" in output("list", "runs", "--runs", run.parent)[1]
+
+
+def test_names_are_printed_whatever_the_encoding_of_the_terminal(run, tmp_path, monkeypatch):
+    config = (run / "config.yaml").read_text("utf-8").replace("method: maml_trpo", "method: größe")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(config, "utf-8")
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["metarl", "list", "runs", "--runs", str(tmp_path)])
+    assert main() == 0
+    stream.flush()
+    assert b"gr\\xf6\\xdfe" in stream.buffer.getvalue()
 
 
 def test_list_of_families_is_readable_without_a_terminal(output):
