@@ -68,7 +68,7 @@ def train(
             f"--out: {resume} goes on in its own folder; for another run: metarl train "
             f"{shell_path(resume / 'config.yaml')} --out {shell_path(out)}"
         )
-    if resume and init_from:
+    if resume and init_from is not None:
         raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
     if resume and or_resume:
         raise UserError(
@@ -127,7 +127,7 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     config.env.check_repeatable()
     check_disk(config, directory)
     check_sampler(config)
-    origin = warm_start(config, init_from)[1] if init_from else None
+    origin = None if init_from is None else warm_start(config, init_from)[1]
     if origin is None:
         config.make_agent()
     click.echo(config.to_yaml(), nl=False)

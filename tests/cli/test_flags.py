@@ -297,6 +297,8 @@ def test_help_and_version_import_nothing_slow(flag):
         ("train POINT_NAV/maml_trpo", "(nearest: point_nav/maml_trpo)"),
         ("train point_nav/maml_trpo --env.family POINT_NAV", "(nearest: point_nav)"),
         ("train point_nav/maml_trpo --agent.kind RL2", "(nearest: rl2)"),
+        ("train point_nav/maml_trpo --init-from= --dry-run", "--init-from: .: not a run's folder"),
+        ("train --resume {run} --init-from=", "--init-from: {run} goes on from its own checkpoint"),
         ("train point_nav/maml_trpo --out= --dry-run", "--out: expected a path, got ''"),
         ("evaluate {run} --out=", "--out: expected a path, got ''"),
         ("report {run} --out=", "--out: expected a path, got ''"),
