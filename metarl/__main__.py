@@ -1,7 +1,17 @@
-"""`python -m metarl`."""
+"""`python -m metarl`, and the command `metarl`."""
 
 import sys
 
-from metarl.cli.main import main
 
-sys.exit(main())
+def main() -> int:
+    """Run a command as `metarl.cli.main`, also if Ctrl-C comes while that is imported."""
+    try:
+        from metarl.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import metarl
+import metarl.__main__
 import metarl.reporting.benchmark
 from metarl.cli.main import main
 from metarl.cli.train import go_on_with
@@ -410,6 +411,18 @@ def test_a_diverging_simulation_is_named_and_stops_training(tmp_path, output, mo
     # Two tasks of three episodes: number 4 of the batch is the second episode of the second task.
     assert re.search(r"training stopped: task 1 \[.*\], episode 1, step 3: .*not finite", error)
     assert len(Run.open(out).metrics()) == Run.open(out).load().iteration == 1
+
+
+def test_ctrl_c_while_the_command_is_imported_is_no_traceback(monkeypatch):
+    class Interrupt:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "metarl.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "metarl.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt, *sys.meta_path])
+    assert metarl.__main__.main() == 130
 
 
 def test_without_a_command_there_is_help(output):
