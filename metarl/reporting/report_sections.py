@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from metarl.core.statistics import (
     difference_interval,
     interquartile_mean,
+    mean_interval,
     probability_of_improvement,
 )
 from metarl.evaluation.continual import SEQUENCE_LENGTH, forgetting
@@ -121,9 +122,11 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         figures = {name: adaptation_curves(seeds_by_method)}
         figures[f"{name}-profile"] = report_figures.profiles(seeds_by_method)
         few = dict(list(results.items())[:MAX_SCATTERS])
-        if (scatter := report_figures.returns_by_task(few)) is not None:
+        scatter = report_figures.returns_by_task(few)
+        if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_method if protocol == "continual" else {}
+    parts = {part for each in summaries for part in each.evaluations.get(name, {})}
     return Section(
         name=name,
         family=first.family,
@@ -134,7 +137,7 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         x_label=longest.x_label,
         x=longest.x,
         rows=[method_row(label, seeds, len(longest.x)) for label, seeds in seeds_by_method.items()],
-        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_method),
+        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_method, parts),
         transfers=[
             transfer(label, seeds) for label, seeds in sequences.items() if len(seeds[0].x) > 1
         ],
@@ -213,23 +216,40 @@ def transfer(name: str, seeds: Sequence[Evaluation]) -> Transfer:
     return Transfer(name, *(float(np.mean(each)) for each in means))
 
 
-def improvements(results: Mapping[str, Sequence[Evaluation]]) -> list[Improvement]:
+def improvements(
+    results: Mapping[str, Sequence[Evaluation]], parts: Collection[str] = ()
+) -> list[Improvement]:
     """Return the probability that a method beats another after the last adaptation, and by how
     much, by pairs.
 
     Of each pair on the same tasks only the direction with a probability of at least 1/2 is listed.
 
     Args:
-        results: of each method, seed by seed.
+        results: of each method, or `method, part`, seed by seed.
+        parts: names of the parts. Two parts of a method are results of the same runs, so each run
+            is compared with itself.
     """
     found = []
     for (one, x), (other, y) in permutations(final_scores(results).items(), 2):
         same = results[one][0].task_hash == results[other][0].task_hash
         if not same or x.shape[1] != y.shape[1]:  # of a file that was changed
             continue
-        probability = probability_of_improvement(x, y)
+        same_runs = method_of(one, parts) == method_of(other, parts) and len(x) == len(y)
+        pairs = zip(x[:, None], y[:, None], strict=True) if same_runs else [(x, y)]
+        probability = float(np.mean([probability_of_improvement(*pair) for pair in pairs]))
         if probability > 0.5 or (probability == 0.5 and one < other):
             fixed = results[one][0].has_all_tasks
-            bounds = map(float, difference_interval(x, y, fixed_tasks=fixed))
-            found.append(Improvement(one, other, probability, x.mean() - y.mean(), *bounds))
+            bounds = (
+                mean_interval(x - y, fixed_tasks=fixed)
+                if same_runs
+                else difference_interval(x, y, fixed_tasks=fixed)
+            )
+            difference = x.mean() - y.mean()
+            found.append(Improvement(one, other, probability, difference, *map(float, bounds)))
     return found
+
+
+def method_of(label: str, parts: Collection[str]) -> str:
+    """Return the method of a label, `method` or `method, part`."""
+    ends = (part_label("", part) for part in parts)
+    return next((label.removesuffix(end) for end in ends if end and label.endswith(end)), label)

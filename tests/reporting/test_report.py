@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import metarl
 from metarl.config_files import make_config
@@ -438,6 +439,35 @@ def test_only_methods_on_the_same_tasks_are_compared_in_pairs():
     results = {"a, in": [one], "b, in": [one], "a, out": [other], "b, out": [other]}
     pairs = [(each.better, each.other) for each in improvements(results)]
     assert pairs == [("a, in", "b, in"), ("a, out", "b, out")]
+
+
+def test_two_parts_of_a_method_are_compared_run_by_run():
+    """The runs differ by far more than the parts do, which gain 1, 2, 3 and 2 in each run."""
+    tasks, gain = np.arange(4.0)[:, None], np.array([1.0, 2.0, 3.0, 2.0])
+
+    def part(each):
+        returns = [100.0 * run + tasks[:, 0] + each for run in range(3)]
+        return [Evaluation("f", "test", "hash", tasks, x[:, None, None]) for x in returns]
+
+    results = {"a, on": part(gain), "a, off": part(0 * gain), "b, off": part(0 * gain)}
+    found = {(each.better, each.other): each for each in improvements(results, {"on", "off"})}
+    paired = found["a, on", "a, off"]
+    assert (paired.probability, paired.difference) == (1.0, 2.0)
+    expected = stats.t.interval(0.95, 3, 2.0, stats.sem(gain))
+    assert (paired.low, paired.high) == pytest.approx(expected)
+    other = found["a, on", "b, off"]
+    assert other.probability == pytest.approx(2 / 3)  # all of the same number, and of a lower one
+    assert other.high - other.low > 400
+
+
+def test_drifting_tasks_are_not_drawn_where_they_were_before(runs, tmp_path):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    evaluate_run(copy, protocol="drift", tasks=5, episodes=2, steps=1)
+    name = "drift-test-tasks_5-episodes_2-steps_1"
+    section = make_section(read_summaries([copy]), name)
+    assert section.figures.keys() == {name, f"{name}-profile"}
+    (pair,) = section.improvements
+    assert {pair.better, pair.other} == {"maml_trpo, adapting", "maml_trpo, not adapting"}
 
 
 def test_the_summary_names_the_tasks_of_its_row(runs):
