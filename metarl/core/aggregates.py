@@ -6,7 +6,7 @@ training runs (seeds), a column for each of B tasks. Scores of different familie
 after `normalise`: 0 is the score of an agent that has learned nothing, 1 that of a reference.
 
 Every task counts as one task of the benchmark, so families with equally many tasks have equal
-weights.
+weights, however many seeds a method has in each.
 """
 
 from __future__ import annotations
@@ -42,24 +42,38 @@ def normalise(scores: np.ndarray, low: float, high: float) -> np.ndarray:
     return (scores - low) / (high - low)
 
 
-def pooled(scores: Scores) -> np.ndarray:
-    """Return the scores of all seeds and tasks of all families, (n,)."""
-    return np.concatenate([each.ravel() for each in scores])
+def over_tasks(scores: Scores, statistic: Callable[[np.ndarray], np.ndarray | float]) -> np.ndarray:
+    """Return the mean over the tasks of all families of a statistic of the scores (S, B) of a
+    family, which is a mean over seeds and tasks."""
+    counts = np.array([each.shape[1] for each in scores])
+    return counts @ np.array([statistic(each) for each in scores]) / counts.sum()
 
 
 def iqm(scores: Scores) -> float:
-    """Return the mean of the middle half of all scores."""
-    return float(interquartile_mean(pooled(scores)))
+    """Return the mean of the middle half of all scores.
+
+    Where families have different numbers of seeds, a score weighs the less the more seeds its
+    family has, and the scores at the quartiles count in part.
+    """
+    values = np.concatenate([each.ravel() for each in scores])
+    if len({len(each) for each in scores}) == 1:
+        return float(interquartile_mean(values))
+    weights = np.concatenate([np.full(each.size, 1 / len(each)) for each in scores])
+    order = np.argsort(values)
+    shares = weights[order] / weights.sum()
+    ends = np.cumsum(shares)
+    kept = np.clip(ends, 0.25, 0.75) - np.clip(ends - shares, 0.25, 0.75)
+    return float(np.average(values[order], weights=kept))
 
 
 def mean(scores: Scores) -> float:
     """Return the mean of all scores."""
-    return float(pooled(scores).mean())
+    return float(over_tasks(scores, np.mean))
 
 
 def optimality_gap(scores: Scores) -> float:
     """Return the mean of what the scores lack of 1; those above 1 lack nothing."""
-    return float(np.maximum(1 - pooled(scores), 0).mean())
+    return float(over_tasks(scores, lambda each: np.maximum(1 - each, 0).mean()))
 
 
 STATISTICS: Mapping[str, Callable[[Scores], float]] = {
@@ -157,4 +171,6 @@ def improvements(methods: Sequence[Scores]) -> np.ndarray:
 
 def profiles(methods: Sequence[Scores], levels: np.ndarray) -> np.ndarray:
     """Return the fraction of the scores of each method above each level (n,), (M, n)."""
-    return np.array([performance_profile(pooled(scores), levels) for scores in methods])
+    return np.array(
+        [over_tasks(scores, lambda each: performance_profile(each, levels)) for scores in methods]
+    )

@@ -39,6 +39,16 @@ def test_statistics_by_hand():
     np.testing.assert_allclose(summaries([ONE])[0], [0.6, 4.4 / 6, 2.6 / 6])
 
 
+def test_a_family_with_fewer_seeds_weighs_as_much():
+    """A family with two seeds, 0 and 2, and one with one seed, 4, of a task each. The middle half
+    is the scores of 2, and half of those of 4."""
+    scores = [np.array([[0.0], [2.0]]), np.array([[4.0]])]
+    assert iqm(scores) == pytest.approx(3.0)
+    assert mean(scores) == pytest.approx((1 + 4) / 2)
+    assert optimality_gap(scores) == pytest.approx((0.5 + 0) / 2)
+    np.testing.assert_allclose(profiles([scores], np.array([1.0, 3.0]))[0], [0.75, 0.5])
+
+
 def test_profiles_by_hand():
     levels = np.array([-1.0, 0.0, 0.5, 1.0])
     shares = profiles([ONE, OTHER], levels)
