@@ -7,6 +7,7 @@ sees zeros, so that the units of observations influence neither its actions nor 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -141,6 +142,10 @@ class NormalizedActor:
 
     def __init__(self, actor: Actor, mean: np.ndarray, std: np.ndarray) -> None:
         self._actor, self._mean, self._std = actor, mean, std
+
+    def __copy__(self) -> NormalizedActor:
+        """Return an actor whose steps leave this one as it is."""
+        return NormalizedActor(copy.copy(self._actor), self._mean, self._std)
 
     @property
     def rows(self) -> Callable[[int, int], NormalizedActor] | None:

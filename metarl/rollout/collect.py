@@ -37,6 +37,9 @@ class Actor(Protocol):
     An actor with a method `rows(start, stop)`, which returns the actor of the tasks `start`, ...,
     `stop` - 1, promises the same actions to the bit, so that other machines compute only the
     actions of their own tasks. Actors travel there by pickle.
+
+    `AdaptedAgent.predict` acts by a shallow copy, `copy.copy(actor)`, which must leave the actor as
+    it is: `act` assigns new arrays to attributes instead of writing into the old ones.
     """
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:

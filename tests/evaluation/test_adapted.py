@@ -16,14 +16,17 @@ from metarl.evaluation.live_env import ActionUnits, LiveEnv
 from metarl.rollout.collect import collect
 from tests.evaluation.tiny_runs import KINDS, TASK, episode, make_env, train_tiny
 
+OPTION = {"running_observations": False, "normalize_observations": True}
+NORMALIZED = {"agent": {**KINDS["rl2"]["agent"], **OPTION}}
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run of each kind, one iteration old."""
-    return train_tiny(KINDS, tmp_path_factory.mktemp("runs"))
+    return train_tiny({**KINDS, "normalized": NORMALIZED}, tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "normalized"])
 def test_it_acts_as_in_an_evaluation(runs, kind):
     """Step by step, the deterministic actions of `collect` from the adapted state."""
     run = runs[kind]
@@ -112,7 +115,7 @@ def test_units_by_hand():
             ActionUnits(policy_space, env_space)
 
 
-@pytest.mark.parametrize("kind", ["rl2", "varibad", "pearl"])
+@pytest.mark.parametrize("kind", ["rl2", "varibad", "pearl", "normalized"])
 def test_a_state_of_an_episode_stays_as_it_is(runs, kind):
     """So that a call can be repeated; and it matters."""
     adapted = metarl.load(runs[kind].directory).adapt_to(make_env(runs[kind]), episodes=1)
