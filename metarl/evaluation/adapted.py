@@ -35,6 +35,7 @@ class AdaptedAgent:
         state: its state for the task.
         family: the task family.
         units: turns its actions into those of the environment.
+        obs_shape: the shape of one observation of the environment.
         returns: undiscounted return of each episode of experience, in order.
         seed: of the actions of `predict`.
         source: the run, its family and its method, by these names.
@@ -44,6 +45,7 @@ class AdaptedAgent:
     state: Any
     family: TaskFamily
     units: ActionUnits
+    obs_shape: tuple[int, ...]
     returns: list[float]
     seed: int = 0
     source: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class AdaptedAgent:
         """Return actions in the units of the environment, as Stable-Baselines3's `predict`.
 
         Args:
-            observation: one, (obs_dim,), or those of n environments, (n, obs_dim).
+            observation: one, (obs_dim,), or those of n environments, (n, obs_dim); or with the
+                shape of the environment's observations in place of (obs_dim,).
             state: what the last call returned. None begins episodes, whatever `episode_start` says.
                 Agents that keep nothing within an episode, such as MAML's, need none.
             episode_start: whether episodes begin with these observations, () or (n,): all or none.
@@ -79,7 +82,7 @@ class AdaptedAgent:
         """
         obs = np.asarray(observation, np.float32)
         size = self.family.observation_space.shape[0]
-        single = obs.size == size
+        single = obs.size == size and obs.shape != (1, *self.obs_shape)
         check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
         obs = obs.reshape(1, -1, size)
         begins = state is None or bool(np.any(episode_start))

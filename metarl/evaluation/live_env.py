@@ -26,6 +26,8 @@ class LiveEnv(BatchEnv):
 
     Attributes:
         env: the environment.
+        actions: turns the actions of the policy into those of the environment.
+        obs_shape: the shape of one observation.
     """
 
     def __init__(self, env: gymnasium.Env | VectorEnv, family: TaskFamily) -> None:
@@ -49,6 +51,7 @@ class LiveEnv(BatchEnv):
                 f"env: expected observations of {expected[0]} numbers, for which the policy was "
                 f"made, got {observations}"
             )
+        self.obs_shape = found
 
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         seeds: Any = [int(rng.integers(MAX_ENV_SEED)) for rng in rngs]

@@ -98,7 +98,8 @@ class LoadedAgent(Contract):
             "family": config.env.name,
             "method": config.method,
         }
-        return AdaptedAgent(agent, state, config.env, live.actions, returns, seed, source)
+        spaces = live.actions, live.obs_shape
+        return AdaptedAgent(agent, state, config.env, *spaces, returns, seed, source)
 
 
 def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> LoadedAgent:

@@ -158,6 +158,18 @@ def test_several_environments_act_as_each_of_them(runs):
         np.testing.assert_allclose(action, actions[row], atol=1e-6)
 
 
+def test_a_vector_of_one_environment_gets_a_vector_of_actions(runs):
+    """An observation that is (1, obs_dim) by itself is one, and not a vector."""
+    run, several = runs["maml"], SyncVectorEnv([lambda: make_env(runs["maml"])])
+    agent, obs = metarl.load(run.directory), np.ones((1, 2))
+    adapted = agent.adapt_to(several, episodes=1)
+    assert adapted.predict(obs)[0].shape == several.action_space.shape == (1, 2)
+    assert adapted.predict(obs[0])[0].shape == (2,)
+    framed = agent.adapt_to(FrameStackObservation(make_env(run), 1), episodes=1)
+    assert framed.predict(obs)[0].shape == (2,)
+    assert framed.predict(obs[None])[0].shape == (1, 2)
+
+
 def test_what_does_not_fit_is_one_line(runs):
     run, agent = runs["rl2"], metarl.load(runs["rl2"].directory)
     env = make_env(run)

@@ -252,7 +252,7 @@ def test_an_agent_without_a_module_says_so():
     config = make_config(values, "own", {})
     agent, space = config.make_agent(), config.env.action_space
     units = ActionUnits(space, space)
-    adapted = AdaptedAgent(agent, agent.initial_state(1), config.env, units, [])
+    adapted = AdaptedAgent(agent, agent.initial_state(1), config.env, units, (2,), [])
     assert adapted.predict(np.array(TASK))[0].shape == (2,)
     with pytest.raises(UserError, match="MeanActionAgent cannot be exported; expected a method"):
         adapted.to_torch()
