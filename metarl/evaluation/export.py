@@ -46,10 +46,11 @@ class EnvPolicy(nn.Module):
         super().__init__()
         self.policy, self._space = policy, units.env
         env, own = units.env, units.policy
-        self._scales = not units.same and isinstance(env, Box) and isinstance(own, Box)
-        if isinstance(env, Box) and isinstance(own, Box) and self._scales:
+        self._scales = not units.same and isinstance(env, Box)
+        if isinstance(env, Box) and isinstance(own, Box):
             bounds = {"low": env.low, "high": env.high}
-            bounds |= {"policy_low": own.low, "policy_high": own.high}
+            if self._scales:
+                bounds |= {"policy_low": own.low, "policy_high": own.high}
             for name, value in bounds.items():
                 add_constant(self, name, value.ravel())
         self.eval()
@@ -67,7 +68,8 @@ class EnvPolicy(nn.Module):
             return step._replace(action=action[:, 0].to(torch.int64) + int(space.start))
         if self._scales:
             share = (action - self.policy_low) / (self.policy_high - self.policy_low)
-            action = self.low + share.clamp(0, 1) * (self.high - self.low)
+            action = self.low + share * (self.high - self.low)
+        action = action.clamp(self.low, self.high)
         action = action.reshape(-1, *(space.shape or ()))
         return step._replace(action=action.to(torch_dtype(space.dtype)))
 

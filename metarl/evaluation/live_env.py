@@ -108,14 +108,16 @@ class ActionUnits:
     def to_env(self, action: np.ndarray) -> np.ndarray:
         """Return actions of the environment, (N, ...), given the policy's, (N, action_dim).
 
-        Between spaces with other bounds they are scaled, and clipped.
+        They are clipped to its bounds, as in training; between spaces with other bounds they are
+        scaled before.
         """
         if isinstance(self.env, Discrete):
             return action[:, 0].astype(np.int64) + self.env.start
         assert isinstance(self.env, Box)
         assert isinstance(self.policy, Box)
+        low, high = self.env.low.ravel(), self.env.high.ravel()
         if not self.same:
-            low, high = self.env.low.ravel(), self.env.high.ravel()
             share = (action - self.policy.low) / (self.policy.high - self.policy.low)
-            action = low + np.clip(share, 0, 1) * (high - low)
+            action = low + share * (high - low)
+        action = np.clip(action, low, high)
         return action.reshape(-1, *self.env.shape).astype(self.env.dtype)

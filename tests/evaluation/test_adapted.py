@@ -100,8 +100,11 @@ def test_units_by_hand():
     units = ActionUnits(policy, Box(np.float32([0, -1]), np.float32([10, 1])))
     actions = np.float32([[-2, 2], [1, 0], [9, -9]])
     assert units.to_env(actions).tolist() == [[0, 1], [7.5, 0], [10, -1]]
-    # The environment's own bounds: what is beyond them is left to it.
-    assert ActionUnits(policy, policy).to_env(actions).tolist() == actions.tolist()
+    assert ActionUnits(policy, policy).to_env(actions).tolist() == [[-2, 2], [1, 0], [2, -2]]
+    half = Box(np.float32([-np.inf, -1]), np.float32([np.inf, np.inf]))  # the same in both
+    assert ActionUnits(half, half).to_env(actions).tolist() == [[-2, 2], [1, 0], [9, -1]]
+    odd = Box(np.float32([-0.1, -0.7]), np.float32([0.3, 0.1]))  # -0.1 + 0.4 is above 0.3
+    assert all(odd.contains(each) for each in ActionUnits(policy, odd).to_env(actions))
     indices = ActionUnits(Discrete(3), Discrete(3, start=5)).to_env(np.float32([[0], [2]]))
     assert indices.tolist() == [5, 7]
     for policy_space, env_space in (

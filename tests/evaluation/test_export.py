@@ -108,6 +108,14 @@ def test_the_module_acts_as_predict(runs, kind, deterministic):
     assert (state is None) == (policy.policy.state_size == 0)
 
 
+def test_actions_stay_within_the_same_bounds_too(runs):
+    adapted = adapt(runs["maml"])
+    policy, noise = adapted.to_torch(), torch.tensor([[100.0, -100.0]])
+    action = policy(torch.ones(1, 2), noise).action
+    assert action.tolist() == [[2.0, -2.0]]
+    assert adapted.units.env.contains(action[0].detach().numpy())
+
+
 def test_outputs_are_the_distribution(runs):
     """Mean and standard deviation in the policy's units, or logits."""
     adapted = adapt(runs["maml"])
