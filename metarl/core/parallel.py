@@ -50,7 +50,12 @@ class MicrobatchPool:
         # Otherwise the first matrix products of a new thread use two threads of torch, which
         # changes the rounding.
         single = {"initializer": set_torch_threads, "initargs": (1,)}
+        self._num_threads = num_threads
         self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
+
+    def __reduce__(self) -> tuple[type[MicrobatchPool], tuple[int]]:
+        """Let an agent be copied and pickled: its copy has a pool, with threads of its own."""
+        return MicrobatchPool, (self._num_threads,)
 
     def map(self, function: Callable[[T], R], microbatches: Sequence[T]) -> list[R]:
         """Return the results of `function`, in the order of the microbatches."""

@@ -1,5 +1,7 @@
 """metarl.core.parallel: the threads that work on microbatches of tasks."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -27,6 +29,14 @@ def test_a_new_threads_first_matrix_product_is_that_of_the_main_thread():
 
 def test_results_come_in_the_order_of_the_microbatches():
     assert MicrobatchPool(3).map(lambda x: x * x, list(range(20))) == [x * x for x in range(20)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_copy_has_threads_of_its_own(threads):
+    pool = MicrobatchPool(threads)
+    for other in (copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):
+        assert (other._executor is None) == (threads == 1)
+        assert other.map(abs, [-1, 2]) == pool.map(abs, [-1, 2]) == [1, 2]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
@@ -171,6 +174,16 @@ def test_a_vector_of_one_environment_gets_a_vector_of_actions(runs):
     framed = agent.adapt_to(FrameStackObservation(make_env(run), 1), episodes=1)
     assert framed.predict(obs)[0].shape == (2,)
     assert framed.predict(obs[None])[0].shape == (1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_copied_and_pickled(runs, kind):
+    env = make_env(runs[kind])
+    adapted = metarl.load(runs[kind].directory, threads=2).adapt_to(env, episodes=1)
+    obs, _ = env.reset(seed=0)
+    others = copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))
+    action, _ = adapted.predict(obs)
+    assert all(np.array_equal(other.predict(obs)[0], action) for other in others)
 
 
 def test_what_does_not_fit_is_one_line(runs):
