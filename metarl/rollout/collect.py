@@ -14,6 +14,7 @@ from metarl.core.errors import UserError
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, SimulationDiverged
+from metarl.rollout.episode_buffer import EpisodeBuffer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import MAX_FLOAT32, EpisodeDiverged, Failure, episode_failures
 
@@ -99,12 +100,8 @@ def collect(
             return the results of the other episodes; names task, episode and step.
         UserError: if the rewards of the task family have a wrong shape.
     """
-    family, num_tasks = env.family, len(tasks)
-    horizon, num_episodes = family.horizon, env.num_episodes // num_tasks
-    shape = (num_tasks, num_episodes)
-    out = np.zeros(shape, bool)
-    if task_mask is not None:
-        out |= ~task_mask[:, None]
+    family, num_tasks, num_episodes = env.family, len(tasks), env.num_episodes // len(tasks)
+    horizon, action_dim = family.horizon, family.action_dim
 
     def described(ids: np.ndarray, step: int, reason: str) -> list[Failure]:
         return episode_failures(
@@ -117,102 +114,62 @@ def collect(
         if failures is None:
             raise EpisodeDiverged(described(ids, step, reason))
         failures.extend(described(ids, step, reason))
-        out.flat[ids] = True
+        buffer.left_out.flat[ids] = True
 
     with timer("reset"):
+        buffer = EpisodeBuffer(family, num_tasks, num_episodes)
+        if task_mask is not None:
+            buffer.left_out |= ~task_mask[:, None]
         try:
             obs = env.reset(np.repeat(tasks, num_episodes, axis=0), rngs)
         except SimulationDiverged as error:
             reason = f"{AT_RESET}{error.reason}"
             raise EpisodeDiverged(described(error.ids, 0, reason)) from error
-        bad = ~in_range(obs).all(axis=1) & ~out.ravel()
+        bad = ~in_range(obs).all(axis=1) & ~buffer.left_out.ravel()
         leave_out(np.flatnonzero(bad), 0, BAD_OBSERVATION)
-        # (B, E, T, noise_dim)
+        buffer.begin(obs)
         noise = np.stack([actor.noise(rng, horizon) for rng in rngs])
-        noise = noise.reshape(*shape, horizon, -1)
-
-        # (T, B, E, ...), since the arrays are filled step by step; transposed at the end
-        obs_dim, action_dim = family.observation_space.shape[0], family.action_dim
-        all_obs = np.zeros((horizon + 1, *shape, obs_dim), np.float32)
-        all_action = np.zeros((horizon, *shape, action_dim), np.float32)
-        all_reward = np.zeros((horizon, *shape), np.float32)
-        mask = np.zeros((horizon, *shape), bool)
-        terminated, truncated = np.zeros((2, *shape), bool)
-        all_obs[0] = np.where(out[..., None], 0, obs.reshape(*shape, -1))
-        last_obs = all_obs[0].copy()
+        noise = noise.reshape(num_tasks, num_episodes, horizon, -1)  # (B, E, T, noise_dim)
 
     if on_step is not None:
         on_step(env)
-    last_reward = np.zeros(shape, np.float32)
     for step in range(horizon):
-        active = ~(terminated | truncated | out)
+        active = buffer.active
         if not active.any():
             break
         with timer("policy"):
             # Actions of ended episodes are computed too: the rounding of a matrix product depends
             # on its shape, and the end of an episode must not change other results.
-            action = actor.act(all_obs[step], noise[:, :, step], last_reward, active)
+            action = actor.act(buffer.obs[step], noise[:, :, step], buffer.last_reward, active)
         if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
             leave_out(np.flatnonzero(bad), step, BAD_ACTION)
-            active &= ~out
+            active &= ~buffer.left_out
             if not active.any():
                 break
         with timer("environment"):
             ids = None if active.all() else np.flatnonzero(active)
             try:
-                obs, reward, ended = env.step(action.reshape(-1, action_dim), ids)
+                result = env.step(action.reshape(-1, action_dim), ids)
             except SimulationDiverged as error:
                 if error.result is None:
                     found = described(error.ids, step, error.reason)
                     remark = "" if failures is None else UNKNOWN_OTHERS
                     raise EpisodeDiverged(found, remark) from error
                 leave_out(error.ids[active.flat[error.ids]], step, error.reason)
-                obs, reward, ended = error.result
-                active &= ~out
-        if np.shape(reward) != (env.num_episodes,):
-            raise UserError(
-                f"{family.name}: its reward has the shape {np.shape(reward)}, expected "
-                f"{(env.num_episodes,)}, one for each episode; metarl check-env looks at the rest"
-            )
+                result = error.result
+                active &= ~buffer.left_out
+        obs, reward, _ = result
+        check_reward(env, reward)
         if not (all_in_range(reward) and all_in_range(obs)):
             finite = in_range(reward) & in_range(obs).all(axis=1)
             bad = np.flatnonzero(~finite & active.ravel())
             leave_out(bad, step, BAD_RESULT)
-            active &= ~out
-        all_action[step][active] = action[active]
-        all_reward[step][active] = reward.reshape(shape)[active]
-        mask[step] = active
-        last_obs[active] = obs.reshape(*shape, -1)[active]
-        terminated |= active & ended.reshape(shape)
-        if env.truncated is not None:
-            truncated |= active & ~terminated & env.truncated.reshape(shape)
-        all_obs[step + 1] = np.where((terminated | truncated | out)[..., None], 0, last_obs)
-        last_reward = all_reward[step]
+            active &= ~buffer.left_out
+        buffer.add(step, active, action, result, env.truncated)
         if on_step is not None:
             on_step(env)
-
-    if out.any():
-        for array in (all_obs, all_action, all_reward, mask):
-            array[:, out] = 0
-        last_obs[out], terminated[out] = 0, False
-    endless = not family.finite_horizon
-    if (memory := getattr(actor, "memory", None)) is not None:
-        # One of each task as long as nothing was played
-        memory = np.broadcast_to(memory, (*shape, memory.shape[2]))
-    return Episodes(
-        obs=episode_major(all_obs[:-1]),
-        action=episode_major(all_action),
-        reward=episode_major(all_reward),
-        mask=episode_major(mask),
-        last_obs=last_obs,
-        terminated=terminated,
-        bootstrap=~(terminated | out) & (truncated | endless),
-        tasks=np.asarray(tasks, np.float64),
-        task_ids=task_ids,
-        success=None if env.success is None else env.success.reshape(shape) & ~out,
-        memory=memory,
-    )
+    return buffer.episodes(tasks, task_ids, env.success, getattr(actor, "memory", None))
 
 
 def episode_rngs(
@@ -254,9 +211,17 @@ def order_in_step(failure: Failure) -> int:
     return -1 if at_reset else reasons.index(failure.reason if failure.reason in reasons else None)
 
 
-def episode_major(array: np.ndarray) -> np.ndarray:
-    """Return an array (T, B, E, ...) as a contiguous array (B, E, T, ...)."""
-    return np.ascontiguousarray(np.moveaxis(array, 0, 2))
+def check_reward(env: BatchEnv, reward: np.ndarray) -> None:
+    """Check the shape of the rewards of a step.
+
+    Raises:
+        UserError: if there is not one for each episode.
+    """
+    if np.shape(reward) != (env.num_episodes,):
+        raise UserError(
+            f"{env.family.name}: its reward has the shape {np.shape(reward)}, expected "
+            f"{(env.num_episodes,)}, one for each episode; metarl check-env looks at the rest"
+        )
 
 
 def all_in_range(array: np.ndarray) -> bool:
