@@ -57,8 +57,8 @@ def train(
     from metarl.runs.identity import default_directory
     from metarl.runs.run import is_free
     from metarl.training.iterations import Interrupted
-    from metarl.training.loop import Trainer
     from metarl.training.tracking_environment import check_environment
+    from metarl.training.trainer import Trainer
 
     check_environment()
     if (target.name is None) == (resume is None):

@@ -17,7 +17,7 @@ from metarl.reporting.package import package
 from metarl.runs.package import KEY, WEIGHTS, read_tensors
 from metarl.runs.packed import DamagedFile, checksum
 from metarl.runs.pretrained import FOLDER, pretrained_names, run_folder
-from metarl.training.loop import Trainer
+from metarl.training.trainer import Trainer
 from tests.evaluation.tiny_runs import KINDS, make_env, train_tiny
 
 OWN = {"agent": {"kind": "tests.agents.mean_action:MeanActionConfig"}}

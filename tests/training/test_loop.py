@@ -24,9 +24,10 @@ from metarl.evaluation.loaded import load
 from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
 from metarl.training.iterations import Interrupted
-from metarl.training.loop import Trainer, resume, train
+from metarl.training.loop import resume, train
 from metarl.training.meta_iteration import return_metrics
 from metarl.training.tracker import NullTracker
+from metarl.training.trainer import Trainer
 from tests.rollout.sharded import Sharded
 
 TINY = {
@@ -285,7 +286,7 @@ def test_a_tracker_is_finished_where_no_environment_can_be_made(tmp_path, monkey
         raise WorkerError("no memory for an environment")
 
     tracker = Kept()
-    monkeypatch.setattr("metarl.training.loop.start_tracker", lambda run: tracker)
+    monkeypatch.setattr("metarl.training.trainer.start_tracker", lambda run: tracker)
     monkeypatch.setattr(PointNav, "make_batch", cannot)
     with pytest.raises(WorkerError):
         train(tiny(), tmp_path / "run")
