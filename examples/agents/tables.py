@@ -18,7 +18,8 @@ from examples.agents.scores import (
     worst_scores,
 )
 from metarl.core.statistics import mean_interval
-from metarl.runs.result import Evaluation, pooled_interval
+from metarl.reporting.pooling import pooled_interval
+from metarl.runs.result import Evaluation
 
 
 def tables(stored: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from examples.reproduce.measure import evaluations
 from examples.reproduce.published import BUDGETS, PUBLISHED
 from metarl.reporting.figures import draw_curve
 from metarl.reporting.names import family_text, method_text
+from metarl.reporting.pooling import pooled_interval
 from metarl.reporting.style import (
     REFERENCE,
     TEXT,
@@ -24,7 +25,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
-from metarl.runs.result import Evaluation, pooled_interval
+from metarl.runs.result import Evaluation
 
 SHOWN = (
     "maml_trpo",

@@ -24,7 +24,7 @@ from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
-from metarl.runs.result import Evaluation, Results
+from metarl.runs.result import TASKS_MET, Evaluation, Results
 
 SEQUENCE_LENGTH = 5
 """Number of successive tasks of a sequence of `continual`, L."""
@@ -91,7 +91,7 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
             rows,
             sequence_length=SEQUENCE_LENGTH,
             **arranged(scores, by_task_and_met),
-            x_label="tasks met",
+            x_label=TASKS_MET,
             x=tuple(range(SEQUENCE_LENGTH + 1)),
             failures=tuple(failures),
             **config.recorded,

@@ -139,23 +139,20 @@ def arranged(
     }
 
 
-def complete_result(
-    family: TaskFamily, rows: np.ndarray, *, sequence_length: int = 1, **fields: Any
-) -> Evaluation:
+def complete_result(family: TaskFamily, rows: np.ndarray, **fields: Any) -> Evaluation:
     """Return the evaluation on tasks, and check that it has a complete sequence of them.
 
     Args:
         family: the task family.
-        rows: the tasks, (B, task_dim), in consecutive sequences of `sequence_length` tasks.
-        sequence_length: number of tasks of a sequence.
+        rows: the tasks, (B, task_dim).
         fields: the other fields of the evaluation.
 
     Raises:
         EpisodeDiverged: if every sequence has a task without episodes at some x.
     """
     result = Evaluation.on_tasks(family, rows, **fields)
-    if not result.complete_tasks.reshape(-1, sequence_length).all(axis=1).any():
-        unit = "sequence of tasks" if sequence_length > 1 else "task"
+    if not result.complete_tasks.any():
+        unit = "sequence of tasks" if result.sequence_length > 1 else "task"
         note = f"; no {unit} is left that was played to the end"
         raise EpisodeDiverged(result.failures, note)
     return result

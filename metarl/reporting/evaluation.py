@@ -84,6 +84,8 @@ def evaluation_text(result: Evaluation) -> str:
     text = f"{tasks_text(result)}, hash {result.task_hash}, {episodes_text(result)} each"
     if result.deterministic:
         text += ", deterministic actions"
+    if (length := result.sequence_length) > 1:
+        text += f", in sequences of {length}, over which intervals are"
     if result.has_all_tasks:
         text += "; these are all tasks of the distribution, so the tasks of training too"
     return text

@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from metarl.evaluation.continual import forgetting
 from metarl.reporting.names import PERTURBATIONS, family_text, method_texts
+from metarl.reporting.pooling import pooled_interval
 from metarl.reporting.style import (
     Drawing,
     LineStyle,
@@ -26,7 +27,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
-from metarl.runs.result import Evaluation, pooled_interval
+from metarl.runs.result import Evaluation
 
 INTERVAL = (
     "A band is the 95% interval of the mean over seeds and tasks; of one seed, over tasks. A "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
+from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.groups import group_runs
 from metarl.reporting.summary import RunSummary
@@ -85,9 +86,7 @@ def extent(result: Evaluation) -> str:
     return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
 
 
-def comparable(
-    results: Mapping[str, Sequence[Evaluation]], sequence_length: int = 1
-) -> dict[str, list[Evaluation]]:
+def comparable(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, list[Evaluation]]:
     """Return the results on the tasks that every seed of every method has played to their end.
 
     A task that is not complete for one seed of one method is left out of all results on the same
@@ -95,7 +94,6 @@ def comparable(
 
     Args:
         results: by method, seed by seed.
-        sequence_length: number of consecutive tasks of a sequence.
 
     Raises:
         UserError: if no task is left.
@@ -104,9 +102,6 @@ def comparable(
     for each in (each for seeds in results.values() for each in seeds):
         known = complete.get(each.task_hash, each.complete_tasks)
         complete[each.task_hash] = known & each.complete_tasks
-    for key, tasks in complete.items():
-        whole = tasks.reshape(-1, sequence_length).all(axis=1)
-        complete[key] = np.repeat(whole, sequence_length)
     for name, seeds in results.items():
         if not complete[seeds[0].task_hash].any():
             raise UserError(f"{name}: no task is left that every method has played to its end")
@@ -119,6 +114,19 @@ def comparable(
 def pooled_scores(seeds: Sequence[Evaluation]) -> np.ndarray:
     """Return the scores of a method, (S, D, P): mean returns by seed, distinct task and x."""
     return np.stack([each.scores for each in seeds])
+
+
+def pooled_interval(seeds: Sequence[Evaluation]) -> np.ndarray:
+    """Return the 95% interval of the mean return of a method at each x, (P, 2): over its runs and
+    tasks, or sequences of tasks; of its only run, as `Evaluation.interval`.
+
+    Args:
+        seeds: the result of each run of the method, on the same tasks.
+    """
+    if len(seeds) == 1:
+        return seeds[0].interval
+    scores = np.stack([each.independent_scores.T for each in seeds], axis=1)  # (P, S, n)
+    return np.stack(mean_interval(scores, fixed_tasks=seeds[0].has_all_tasks), axis=1)
 
 
 def final_places(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, int]:

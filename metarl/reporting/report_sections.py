@@ -16,7 +16,7 @@ from metarl.core.statistics import (
     mean_interval,
     probability_of_improvement,
 )
-from metarl.evaluation.continual import SEQUENCE_LENGTH, forgetting
+from metarl.evaluation.continual import forgetting
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
@@ -24,12 +24,13 @@ from metarl.reporting.groups import group_runs
 from metarl.reporting.pooling import (
     comparable,
     final_scores,
+    pooled_interval,
     pooled_scores,
     results_by_method,
 )
 from metarl.reporting.style import Drawing
 from metarl.reporting.summary import RunSummary
-from metarl.runs.result import Evaluation, part_label, pooled_interval
+from metarl.runs.result import Evaluation, part_label
 
 MAX_SCATTERS = 3
 """Number of methods whose returns are drawn against the task."""
@@ -111,8 +112,7 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         UserError: if the results of the runs cannot be put together.
     """
     protocol = name.partition("-")[0]
-    sequence_length = SEQUENCE_LENGTH if protocol == "continual" else 1
-    seeds_by_method = comparable(results_by_method(summaries, name), sequence_length)
+    seeds_by_method = comparable(results_by_method(summaries, name))
     results = first_results(summaries, name)
     first = next(iter(results.values()))
     longest = longest_result(seeds[0] for seeds in seeds_by_method.values())

@@ -4,7 +4,7 @@ episode."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,6 +20,8 @@ LEGACY_KEYS = {"axis": "x_label", "points": "x"}
 """Earlier keys of result files, and their present names."""
 LEGACY_X_LABELS = {"adaptation steps": "adaptations"}
 """Earlier labels in result files, and their present texts."""
+TASKS_MET = "tasks met"
+"""The label of x, from 0 to L, where tasks are in sequences of L."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Evaluation:
     adaptation of its own, counts once, with the mean of these returns.
 
     Failed episodes are left out of all statistics. A task whose episodes have all failed at some x
-    is left out at all x, so that statistics at different x are over the same tasks.
+    is left out at all x, with the other tasks of its sequence, so that statistics at different x
+    are over the same tasks.
 
     Attributes:
         family: name of the task family.
@@ -47,6 +50,8 @@ class Evaluation:
         failures: the failed episodes.
         num_all_tasks: number of tasks of the distribution; None if it is infinite.
         deterministic: whether the episodes have deterministic actions.
+        sequence_length: number of consecutive tasks that are a sequence: an agent in one state
+            plays them all, so their returns are not independent.
     """
 
     family: str
@@ -61,6 +66,7 @@ class Evaluation:
     failures: tuple[Failure, ...] = ()
     num_all_tasks: int | None = None
     deterministic: bool = False
+    sequence_length: int = 1
 
     def __post_init__(self) -> None:
         if not self.x:
@@ -111,8 +117,11 @@ class Evaluation:
 
     @property
     def complete_tasks(self) -> np.ndarray:
-        """Mask of the tasks with episodes at every x, (B,) bool; only these enter statistics."""
-        return np.asarray(np.isfinite(self.by_task).all(axis=1))
+        """Mask of the tasks with episodes at every x, in whole sequences, (B,) bool; only these
+        enter statistics."""
+        known = np.isfinite(self.by_task).all(axis=1)
+        whole = known.reshape(-1, self.sequence_length).all(axis=1)
+        return np.repeat(whole, self.sequence_length)
 
     def only(self, kept: np.ndarray) -> Evaluation:
         """Return the results of some of the tasks, given by a mask (B,) bool."""
@@ -146,21 +155,31 @@ class Evaluation:
         return sums / np.bincount(index)[:, None]
 
     @property
+    def independent_scores(self) -> np.ndarray:
+        """Scores around `mean` that are independent given the run, (n, P): those of tasks, or those
+        of sequences."""
+        if self.sequence_length == 1:
+            return self.scores
+        played = self.by_task[self.complete_tasks]
+        means = played.reshape(-1, self.sequence_length, len(self.x)).mean(axis=1)
+        return means - means.mean(axis=0) + self.mean  # which counts repeated tasks once
+
+    @property
     def mean(self) -> np.ndarray:
         """Mean over distinct tasks at each x, (P,)."""
         return self.scores.mean(axis=0)
 
     @functools.cached_property
     def interval(self) -> np.ndarray:
-        """95% interval of `mean` at each x, (P, 2): of this run, over tasks. If the tasks are all
-        there are, over the repetitions of each task. NaN if there is none: for one task, or for
-        all tasks without repetitions.
+        """95% interval of `mean` at each x, (P, 2): of this run, over tasks, or over sequences of
+        tasks. If the tasks are all there are, over the repetitions of each task. NaN if there is
+        none: for one task or sequence, or for all tasks without repetitions.
         """
-        if self.has_all_tasks:
+        if self.has_all_tasks and self.sequence_length == 1:
             played = self.by_task[self.complete_tasks]
             bounds = repeats_interval(played.T, self.distinct_index)
         else:
-            bounds = mean_interval(self.scores.T[:, None])
+            bounds = mean_interval(self.independent_scores.T[:, None])
         return np.stack(bounds, axis=1)
 
     @property
@@ -201,6 +220,7 @@ class Evaluation:
             **({} if self.success is None else {"success": self.success.tolist()}),
             **({} if self.success_rate is None else {"success_rate": self.success_rate.tolist()}),
             **({"deterministic": True} if self.deterministic else {}),
+            **({"sequence_length": length} if (length := self.sequence_length) > 1 else {}),
             **({"failures": [asdict(each) for each in self.failures]} if self.failures else {}),
         }
 
@@ -245,6 +265,9 @@ class Evaluation:
         )
         if not (num_all_tasks is None or type(num_all_tasks) is int):
             raise ValueError(f"num_all_tasks: expected a whole number, got {shown(num_all_tasks)}")
+        length = content.get("sequence_length", len(x) - 1 if texts["x_label"] == TASKS_MET else 1)
+        if type(length) is not int or length < 1 or len(tasks) % length:
+            raise ValueError(f"{len(tasks)} tasks, sequence_length {shown(length)}")
         return cls(
             **texts,
             tasks=tasks,
@@ -258,6 +281,7 @@ class Evaluation:
                 for each in content.get("failures", ())
             ),
             deterministic=content.get("deterministic") is True,
+            sequence_length=length,
         )
 
 
@@ -273,19 +297,6 @@ def without_nan(values: np.ndarray) -> list[Any]:
     nested = values.astype(object)
     nested[np.isnan(values)] = None
     return nested.tolist()
-
-
-def pooled_interval(seeds: Sequence[Evaluation]) -> np.ndarray:
-    """Return the 95% interval of the mean return of a method at each x, (P, 2): over its runs and
-    tasks; of its only run, as `Evaluation.interval`.
-
-    Args:
-        seeds: the result of each run of the method, on the same tasks.
-    """
-    if len(seeds) == 1:
-        return seeds[0].interval
-    scores = np.stack([each.scores.T for each in seeds], axis=1)  # (P, S, D)
-    return np.stack(mean_interval(scores, fixed_tasks=seeds[0].has_all_tasks), axis=1)
 
 
 Results: TypeAlias = dict[str, Evaluation]

@@ -18,7 +18,7 @@ from examples.reproduce import figures, measure
 from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
-from metarl.runs.result import pooled_interval
+from metarl.reporting.pooling import pooled_interval
 
 ROOT = Path(__file__).parents[2]
 STORED = json.loads((ROOT / "docs/results/reproduction.json").read_text())

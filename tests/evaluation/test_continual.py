@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav
 from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import SEQUENCE_LENGTH, continual, forgetting
+from metarl.reporting.evaluation import evaluation_text
+from metarl.reporting.pooling import pooled_interval
 from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.result import Evaluation
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
@@ -58,6 +61,39 @@ def matrix_result(matrices: np.ndarray) -> Evaluation:
     number, _, length = matrices.shape
     by_task = np.swapaxes(matrices, 1, 2).reshape(number * length, length + 1, 1)
     return Evaluation("f", "test", "", np.zeros((number * length, 1)), by_task)
+
+
+def test_intervals_are_over_sequences():
+    """An agent in one state plays the tasks of a sequence: here they differ by sequence only."""
+    returns = np.repeat(np.random.default_rng(0).normal(size=(4, 6)), 5, axis=0)[..., None]
+    tasks = np.arange(20.0)[:, None]
+    found = Evaluation("f", "test", "", tasks, returns, x_label="tasks met", sequence_length=5)
+    by_sequence = returns[::5, :, 0]
+    expected = stats.t.interval(0.95, 3, by_sequence.mean(0), stats.sem(by_sequence))
+    np.testing.assert_allclose(found.interval.T, expected)
+    np.testing.assert_allclose(pooled_interval([found, found]).T, expected)
+    stored = found.to_dict()
+    for content in (stored, {name: stored[name] for name in stored if name != "sequence_length"}):
+        again = Evaluation.from_dict(content)  # the second one is of an earlier version
+        assert np.array_equal(again.interval, found.interval)
+    with pytest.raises(ValueError, match="20 tasks, sequence_length 3"):
+        Evaluation.from_dict({**stored, "sequence_length": 3})
+    assert evaluation_text(found).endswith("in sequences of 5, over which intervals are")
+    one = found.only(np.arange(20) < 5)
+    assert np.isnan(one.interval).all()
+
+
+def test_the_interval_over_sequences_of_all_tasks_is_around_the_mean():
+    """Which counts two directions once each, however often a sequence has them."""
+    tasks = np.array([[1.0], [-1.0]] * 8)[:15]
+    returns = 10 * tasks[:, :, None] + np.arange(15.0)[:, None, None] + np.zeros((15, 6, 1))
+    found = Evaluation("f", "test", "", tasks, returns, num_all_tasks=2, sequence_length=5)
+    assert found.mean == pytest.approx(found.interval.mean(axis=1))
+    assert np.ptp(found.interval, axis=1).min() > 0
+
+
+def test_continual_has_sequences():
+    assert {each.sequence_length for each in continual(Learner(), FAMILY, SMALL).values()} == {5}
 
 
 def test_forgetting_by_hand():

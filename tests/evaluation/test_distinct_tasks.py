@@ -14,7 +14,8 @@ from metarl.cli.main import main
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
 from metarl.reporting.evaluation import evaluation_title
-from metarl.runs.result import Evaluation, pooled_interval
+from metarl.reporting.pooling import pooled_interval
+from metarl.runs.result import Evaluation
 from metarl.training.loop import train
 
 SMALL = {
