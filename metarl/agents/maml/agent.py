@@ -36,8 +36,8 @@ class MAMLAgent:
 
     Attributes:
         policy: the policy.
-        loop: the inner loop.
-        inner: settings of the inner loop.
+        inner_loop: the inner loop.
+        inner_config: settings of the inner loop.
         returns: settings of the advantages.
         outer: the outer update.
         meta: the meta-parameters, unstacked: parameters of the policy, of the mapping from fast
@@ -51,8 +51,8 @@ class MAMLAgent:
         self,
         policy: MLPPolicy,
         params: Params,
-        loop: InnerLoop,
-        inner: InnerConfig,
+        inner_loop: InnerLoop,
+        inner_config: InnerConfig,
         outer: OuterConfig,
         returns: ReturnConfig,
         device: torch.device,
@@ -64,9 +64,9 @@ class MAMLAgent:
 
         Args:
             policy: the policy.
-            params: initial meta-parameters, unstacked, as returned by `loop.init`.
-            loop: the inner loop.
-            inner, outer, returns: settings.
+            params: initial meta-parameters, unstacked, as returned by `inner_loop.init`.
+            inner_loop: the inner loop.
+            inner_config, outer, returns: settings.
             device: the device of the learner.
             num_threads: number of microbatches processed in parallel on a CPU; no influence on
                 results.
@@ -75,13 +75,14 @@ class MAMLAgent:
             trained_steps: number of adaptations to a task in training, after which
                 `inner.test_lr_schedule` begins.
         """
-        self.policy, self.loop, self.inner, self.returns = policy, loop, inner, returns
+        self.policy, self.inner_loop, self.returns = policy, inner_loop, returns
+        self.inner_config = inner_config
         self.device = device
-        self.max_adaptations = 0 if inner.adapts == "nothing" else None
+        self.max_adaptations = 0 if inner_config.adapts == "nothing" else None
         self.max_update_kl = outer.max_update_kl
         self.meta = {name: value.to(device) for name, value in params.items()}
         self.outer = outer.make(flatten(self.meta))
-        self._surrogate = inner_surrogate(inner.surrogate, inner.dice_decay)
+        self._surrogate = inner_surrogate(inner_config.surrogate, inner_config.dice_decay)
         on_cpu = device.type == "cpu"
         self._pool = MicrobatchPool(num_threads if on_cpu else 1)
         self._tasks_per_microbatch = tasks_per_microbatch or (1 if on_cpu else None)
@@ -91,7 +92,7 @@ class MAMLAgent:
         """Return the states of B tasks: every task starts from the meta-parameters."""
         size = self._tasks_per_microbatch or num_tasks
         sizes = [min(size, num_tasks - start) for start in range(0, num_tasks, size)]
-        states = (self._microbatch(self.loop.init_state(self.meta, b)) for b in sizes)
+        states = (self._microbatch(self.inner_loop.init_state(self.meta, b)) for b in sizes)
         return MAMLState(tuple(states), training)
 
     def next_task(self, state: MAMLState) -> MAMLState:
@@ -99,9 +100,10 @@ class MAMLAgent:
         return replace(state, num_adaptations=0)
 
     def _microbatch(
-        self, inner: InnerState, support: tuple[TrainingBatch, ...] = ()
+        self, inner_state: InnerState, support: tuple[TrainingBatch, ...] = ()
     ) -> StateMicrobatch:
-        return StateMicrobatch(inner, self.loop.to_model_params(self.meta, inner), support)
+        params = self.inner_loop.to_model_params(self.meta, inner_state)
+        return StateMicrobatch(inner_state, params, support)
 
     def actor(self, state: MAMLState, *, deterministic: bool = False) -> MLPActor:
         """Return the actor with the adapted policy parameters of each task."""
@@ -122,7 +124,7 @@ class MAMLAgent:
 
         Outside training the step is scaled by `inner.test_lr_schedule`.
         """
-        schedule = "constant" if state.training else self.inner.test_lr_schedule
+        schedule = "constant" if state.training else self.inner_config.test_lr_schedule
         scale = step_scale(schedule, state.num_adaptations, self._trained_steps)
 
         def work(item: tuple[StateMicrobatch, Episodes]) -> StateMicrobatch:
@@ -131,10 +133,10 @@ class MAMLAgent:
                 part, self.policy, microbatch.params, self.returns, self.device
             )
             loss = policy_loss(batch, self.policy, self._surrogate)
-            inner = self.loop.step(
-                self.meta, microbatch.inner, loss, rule_loss=batch.loss, scale=scale
+            inner_state = self.inner_loop.step(
+                self.meta, microbatch.inner_state, loss, rule_loss=batch.loss, scale=scale
             )
-            return self._microbatch(inner, (*microbatch.support, batch))
+            return self._microbatch(inner_state, (*microbatch.support, batch))
 
         microbatches = tuple(self._pool.map(work, state.pair(episodes)))
         return MAMLState(microbatches, state.training, state.num_adaptations + 1)
@@ -155,7 +157,7 @@ class MAMLAgent:
             NotFinite: if the loss, its gradient, the step or a diagnostic is not finite, or if no
                 episode is left. The agent and the state of its outer update are then unchanged.
         """
-        measured = measured_rollouts(rollouts, self.inner.retention_weight)
+        measured = measured_rollouts(rollouts, self.inner_config.retention_weight)
         episodes = rollouts[-1].episodes
         kept, tasks = np.flatnonzero(episodes.task_mask), episodes.tasks
         if not kept.size:
@@ -168,14 +170,14 @@ class MAMLAgent:
                 microbatches, explained = self._build_meta_batch(measured)
             objective = MetaObjective(
                 self.policy,
-                self.loop,
+                self.inner_loop,
                 self._surrogate,
                 self.meta,
                 microbatches,
                 self._pool,
-                emaml_weight=self.inner.emaml_weight,
-                pre_adaptation_weight=self.inner.pre_adaptation_weight,
-                whole_episodes=self.inner.surrogate in EPISODIC,
+                emaml_weight=self.inner_config.emaml_weight,
+                pre_adaptation_weight=self.inner_config.pre_adaptation_weight,
+                whole_episodes=self.inner_config.surrogate in EPISODIC,
             )
             vector, metrics = self.outer.step(objective, timer)
             if not bool(torch.isfinite(vector).all()):
@@ -203,7 +205,7 @@ class MAMLAgent:
         query_weights = [each.weight for each in measured]
         # By microbatch: its states and episodes in all measured rollouts
         parts = list(zip(*(each.state.pair(each.episodes) for each in measured), strict=True))
-        sizes = [part[-1][0].inner.num_tasks for part in parts]
+        sizes = [part[-1][0].inner_state.num_tasks for part in parts]
 
         def work(
             item: tuple[tuple[tuple[StateMicrobatch, Episodes], ...], Tensor],
@@ -215,7 +217,7 @@ class MAMLAgent:
                 batch, variance = process_episodes(
                     episodes, self.policy, params, self.returns, self.device
                 )
-                queries.append(Query(microbatch.inner.step, params, batch, weight))
+                queries.append(Query(microbatch.inner_state.step, params, batch, weight))
                 explained.append(variance)
             last, episodes = part[-1]
             advantage = queries[-1].batch.advantage
@@ -223,7 +225,7 @@ class MAMLAgent:
             if episodes.task_weight is not None:
                 task_weight = upload(episodes.task_weight, self.device, advantage.dtype)
             built = MetaMicrobatch(
-                last.support, last.inner, tuple(queries), return_weight, task_weight
+                last.support, last.inner_state, tuple(queries), return_weight, task_weight
             )
             return built, torch.cat(explained)
 
@@ -240,8 +242,8 @@ class MAMLAgent:
             if not microbatch.support:
                 return torch.zeros(microbatch.num_tasks, device=self.device)
             batch = microbatch.support[0]
-            start = self.loop.init_state(self.meta, microbatch.num_tasks)
-            before = self.policy(self.loop.to_model_params(self.meta, start), batch.obs)
+            start = self.inner_loop.init_state(self.meta, microbatch.num_tasks)
+            before = self.policy(self.inner_loop.to_model_params(self.meta, start), batch.obs)
             return mean_kl(before, self.policy(microbatch.adapted, batch.obs), batch.weight)
 
         return float(torch.cat(self._pool.map(work, microbatches)).mean())

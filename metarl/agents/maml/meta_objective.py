@@ -64,7 +64,7 @@ class MetaObjective:
     def __init__(
         self,
         policy: MLPPolicy,
-        inner: InnerLoop,
+        inner_loop: InnerLoop,
         surrogate: Surrogate,
         meta: Params,
         microbatches: Sequence[MetaMicrobatch],
@@ -77,7 +77,7 @@ class MetaObjective:
         """Set up the objective at the old meta-parameters.
 
         Args:
-            policy, inner, surrogate: policy, inner loop and inner surrogate of the adaptation.
+            policy, inner_loop, surrogate: policy, inner loop and inner surrogate of the adaptation.
             meta: the old meta-parameters.
             microbatches: the microbatches of the meta-batch.
             pool: the threads that process the microbatches.
@@ -86,7 +86,7 @@ class MetaObjective:
                 adaptation step.
             whole_episodes: whether the inner surrogate needs whole episodes.
         """
-        self._policy, self._inner, self._surrogate = policy, inner, surrogate
+        self._policy, self._inner_loop, self._surrogate = policy, inner_loop, surrogate
         self.meta, self.vector = meta, flatten(meta)
         self._pool, self._microbatches = pool, list(microbatches)
         self._emaml_weight, self._pre_adaptation_weight = emaml_weight, pre_adaptation_weight
@@ -99,14 +99,14 @@ class MetaObjective:
         self, meta: Params, microbatch: MetaMicrobatch, *, differentiable: bool
     ) -> list[Params]:
         """Return the policy parameters before, between and after the steps, (b, ...) each."""
-        states = self._inner.trajectory(
+        states = self._inner_loop.trajectory(
             meta,
             [policy_loss(batch, self._policy, self._surrogate) for batch in microbatch.support],
             microbatch.num_tasks,
             rule_losses=[batch.loss for batch in microbatch.support],
             differentiable=differentiable,
         )
-        return [self._inner.to_model_params(meta, state) for state in states]
+        return [self._inner_loop.to_model_params(meta, state) for state in states]
 
     def _distributions(
         self, trajectory: Sequence[Params], microbatch: MetaMicrobatch, support: bool = False
@@ -245,7 +245,9 @@ class MetaObjective:
         def work(microbatch: MetaMicrobatch) -> Tensor:
             batch = microbatch.queries[-1].batch
             loss = policy_loss(batch, self._policy, self._surrogate)
-            state = self._inner.step(self.meta, microbatch.inner, loss, rule_loss=batch.loss)
+            state = self._inner_loop.step(
+                self.meta, microbatch.inner_state, loss, rule_loss=batch.loss
+            )
             # Sum over the tasks of W - phi in the notation of algorithm 2
             return concatenate(
                 microbatch.weighted(state.fast_params[name] - value).sum(0)

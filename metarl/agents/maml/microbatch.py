@@ -25,12 +25,12 @@ class StateMicrobatch:
     """The state of the adaptation to b tasks.
 
     Attributes:
-        inner: the state of the inner loop.
+        inner_state: the state of the inner loop.
         params: the policy parameters in this state, stacked (b, ...).
         support: the training batches of all adaptation steps so far.
     """
 
-    inner: InnerState
+    inner_state: InnerState
     params: Params
     support: tuple[TrainingBatch, ...] = ()
 
@@ -38,7 +38,7 @@ class StateMicrobatch:
         """Return the state of the tasks at `indices` in the microbatch, (n,)."""
         params = {name: value[indices] for name, value in self.params.items()}
         support = tuple(batch.of_tasks(indices) for batch in self.support)
-        return StateMicrobatch(self.inner.of_tasks(indices), params, support)
+        return StateMicrobatch(self.inner_state.of_tasks(indices), params, support)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class MetaMicrobatch:
 
     Attributes:
         support: the training batches of all adaptation steps.
-        inner: the state of the inner loop after the last adaptation step.
+        inner_state: the state of the inner loop after the last adaptation step.
         queries: what the meta-objective measures, in the order of the adaptation steps before; the
             last one is played after all of them.
         return_weight: mean return of the queries, standardised over the meta-batch, (b,).
@@ -72,7 +72,7 @@ class MetaMicrobatch:
     """
 
     support: tuple[TrainingBatch, ...]
-    inner: InnerState
+    inner_state: InnerState
     queries: tuple[Query, ...]
     return_weight: Tensor
     task_weight: Tensor | None = None
@@ -104,7 +104,7 @@ class MetaMicrobatch:
 
     @property
     def num_tasks(self) -> int:
-        return self.inner.num_tasks
+        return self.inner_state.num_tasks
 
 
 def query_kl(
@@ -150,7 +150,7 @@ def joined(microbatches: Sequence[MetaMicrobatch]) -> MetaMicrobatch:
     weights = [each.task_weight for each in microbatches if each.task_weight is not None]
     return MetaMicrobatch(
         support=tuple(map(TrainingBatch.joined, support)),
-        inner=InnerState.joined([each.inner for each in microbatches]),
+        inner_state=InnerState.joined([each.inner_state for each in microbatches]),
         queries=queries,
         return_weight=torch.cat([each.return_weight for each in microbatches]),
         task_weight=torch.cat(weights) if weights else None,

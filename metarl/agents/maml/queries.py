@@ -49,7 +49,7 @@ def measured_rollouts(
     These are the rollouts by which no later state was adapted. The first one after an adaptation is
     on the task just met, and all others are on tasks met before. Rollouts of weight 0 are left out.
     """
-    steps = [rollout.state.microbatches[0].inner.step for rollout in rollouts]
+    steps = [rollout.state.microbatches[0].inner_state.step for rollout in rollouts]
     just_met: list[Rollout] = []
     met_before: list[Rollout] = []
     measured = None  # number of adaptation steps before the last measured rollout

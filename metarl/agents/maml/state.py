@@ -29,7 +29,7 @@ class MAMLState:
 
     def of_tasks(self, indices: np.ndarray) -> MAMLState:
         """Return the states of the tasks at `indices`, (n,) integers in increasing order."""
-        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
+        sizes = [microbatch.inner_state.num_tasks for microbatch in self.microbatches]
         indices_by_microbatch = [
             indices[(indices >= stop - size) & (indices < stop)] - (stop - size)
             for size, stop in zip(sizes, accumulate(sizes), strict=True)
@@ -43,7 +43,7 @@ class MAMLState:
 
     def pair(self, episodes: Episodes) -> list[tuple[StateMicrobatch, Episodes]]:
         """Return each microbatch with the episodes of its tasks."""
-        sizes = [microbatch.inner.num_tasks for microbatch in self.microbatches]
+        sizes = [microbatch.inner_state.num_tasks for microbatch in self.microbatches]
         return [
             (microbatch, episodes.rows(stop - size, stop))
             for microbatch, size, stop in zip(

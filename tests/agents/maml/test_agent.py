@@ -143,7 +143,9 @@ def test_adaptation_kl_is_of_the_first_episodes(make_agent, play, timer):
         state = agent.adapt(state, play(agent, state, FAMILY, TASKS, 5, adaptation_step=step))
     kls = [
         mean_kl(
-            agent.policy(stack(agent.meta, microbatch.inner.num_tasks), microbatch.support[0].obs),
+            agent.policy(
+                stack(agent.meta, microbatch.inner_state.num_tasks), microbatch.support[0].obs
+            ),
             agent.policy(microbatch.params, microbatch.support[0].obs),
             microbatch.support[0].weight,
         )
@@ -193,7 +195,7 @@ def test_terms_of_earlier_policies_enter_the_update(
     weights = torch.from_numpy((returns - returns.mean()) / returns.std())
     microbatches, start = [], 0
     for microbatch in state.microbatches:
-        rows = slice(start, start + microbatch.inner.num_tasks)
+        rows = slice(start, start + microbatch.inner_state.num_tasks)
         start = rows.stop
         query, _ = process_episodes(
             episodes.rows(rows.start, rows.stop),
@@ -205,7 +207,7 @@ def test_terms_of_earlier_policies_enter_the_update(
         microbatches.append(
             MetaMicrobatch(
                 microbatch.support,
-                microbatch.inner,
+                microbatch.inner_state,
                 (Query(1, microbatch.params, query),),
                 weights[rows],
             )
@@ -214,7 +216,7 @@ def test_terms_of_earlier_policies_enter_the_update(
     def gradient(**weights: float):
         objective = MetaObjective(
             agent.policy,
-            agent.loop,
+            agent.inner_loop,
             agent._surrogate,
             agent.meta,
             microbatches,

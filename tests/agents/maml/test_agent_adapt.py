@@ -99,7 +99,7 @@ def test_the_support_is_what_was_adapted_from_step_by_step(make_agent, play):
         episodes = play(agent, state, FAMILY, TASKS, 4, adaptation_step=step)
         state = agent.adapt(state, episodes)
         (microbatch,) = state.microbatches
-        assert len(microbatch.support) == microbatch.inner.step == step + 1
+        assert len(microbatch.support) == microbatch.inner_state.step == step + 1
         obs, action = (
             torch.from_numpy(array).flatten(1, 2) for array in (episodes.obs, episodes.action)
         )

@@ -43,7 +43,7 @@ def test_learned_step_sizes_may_be_averaged_too():
 def test_the_size_of_the_microbatches(size, sizes):
     """0 is the device's best: one task at a time on a CPU."""
     state = MAMLConfig(tasks_per_microbatch=size).make(setup()).initial_state(3)
-    assert [microbatch.inner.num_tasks for microbatch in state.microbatches] == sizes
+    assert [microbatch.inner_state.num_tasks for microbatch in state.microbatches] == sizes
 
 
 @pytest.mark.parametrize(

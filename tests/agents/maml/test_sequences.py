@@ -189,13 +189,20 @@ def test_an_update_follows_the_objective_of_the_sequences(make_agent, timer, tas
         tasks_per_microbatch=tasks_per_microbatch,
     )
     rollouts = play_sequences(agent, timer)
-    steps = [rollout.state.microbatches[0].inner.step for rollout in rollouts]
+    steps = [rollout.state.microbatches[0].inner_state.step for rollout in rollouts]
     assert steps == [0, 1, 1, 2, 2]
     measured = measured_rollouts(rollouts, 2.0)
 
     def gradient(queries):
         microbatches, _ = agent._build_meta_batch(queries)
-        args = agent.policy, agent.loop, agent._surrogate, agent.meta, microbatches, agent._pool
+        args = (
+            agent.policy,
+            agent.inner_loop,
+            agent._surrogate,
+            agent.meta,
+            microbatches,
+            agent._pool,
+        )
         return MetaObjective(*args).gradient().gradient
 
     parts = [gradient([replace(each, weight=1.0)]) for each in measured]
