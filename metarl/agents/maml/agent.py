@@ -20,6 +20,7 @@ from metarl.agents.maml.queries import MeasuredRollout, measured_rollouts
 from metarl.agents.maml.schedules import step_scale
 from metarl.agents.maml.state import MAMLState
 from metarl.agents.maml.surrogates import EPISODIC, inner_surrogate, mean_kl, policy_loss
+from metarl.agents.vector_adam import load_optimised, optimised_state
 from metarl.core.actors import MLPActor
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
@@ -263,13 +264,8 @@ class MAMLAgent:
 
     def state_dict(self) -> AgentState:
         """Return a copy, on the CPU, of the meta-parameters and the state of the outer update."""
-        params = {f"params.{name}": value.cpu().clone() for name, value in self.meta.items()}
-        outer = {f"outer.{name}": value for name, value in self.outer.state_dict().items()}
-        return {**params, **outer}
+        return optimised_state("params", "outer", self.meta, self.outer)
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
         """Load the state of another agent of the same config."""
-        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
-        self.meta = {name: tensors[f"params.{name}"].to(self.device) for name in self.meta}
-        names = self.outer.state_dict()
-        self.outer.load_state_dict({name: tensors[f"outer.{name}"] for name in names})
+        self.meta = load_optimised("params", "outer", state, self.meta, self.outer)
