@@ -49,6 +49,12 @@ def unflatten(vector: Tensor, like: Params) -> Params:
     }
 
 
+def flat_gradient(loss: Tensor, params: Params) -> Tensor:
+    """Return the gradient of a loss, (), with respect to the leaves of its graph, (P,); 0 for those
+    without influence."""
+    return concatenate(torch.autograd.grad(loss, list(params.values()), materialize_grads=True))
+
+
 def total(tensors: Sequence[Tensor]) -> Tensor:
     """Return the sum of tensors of one shape, added in order, so that the rounding is fixed."""
     return functools.reduce(torch.add, tensors)

@@ -24,7 +24,7 @@ from metarl.agents.maml.surrogates import (
 )
 from metarl.core.distributions import Distribution
 from metarl.core.parallel import MicrobatchPool, long_lived_memory
-from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.params import Params, concatenate, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.policies import MLPPolicy
 from metarl.rollout.failures import check_finite
 
@@ -176,9 +176,8 @@ class MetaObjective:
                 if weight:
                     loss = loss + weight * divergence
             loss = loss.sum()
-            gradient = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
             numbers = torch.stack([loss, kl.sum(), inner_kl.sum()]).detach()
-            return numbers, concatenate(gradient), old
+            return numbers, flat_gradient(loss, start), old
 
         known: Sequence[list[Distribution] | None]
         if vector is None:

@@ -22,7 +22,7 @@ from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.agents.vector_adam import VectorAdam
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite, check_metrics
 
@@ -195,9 +195,8 @@ class Learner:
             )
             errors, value = self._sac.critic_loss(start, part.batch, z, target)
             loss = errors / num_rows + (config.kl_weight * kl if by_critic else 0.0)
-            gradient = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
             terms = torch.stack([errors.detach() / num_rows, kl.detach(), value / num_rows])
-            return terms, concatenate(gradient), z.detach()
+            return terms, flat_gradient(loss, start), z.detach()
 
         found = self._pool.map(work, self._split(data))
         critic_loss, kl, value = total([terms for terms, _, _ in found])
@@ -213,8 +212,7 @@ class Learner:
             parts, task = halves(data.context)
             embedding = product(self._networks.factors(start, parts)).mean
             loss = metric_loss(embedding, task, config.repulsion)
-            more = torch.autograd.grad(loss, list(start.values()), materialize_grads=True)
-            gradient = gradient + concatenate(more)
+            gradient = gradient + flat_gradient(loss, start)
             terms["metric_loss"] = loss.detach()
         terms["critic_gradient_norm"] = gradient.norm()
         vector = optimizers.critic.step(flatten(params), gradient)
@@ -246,8 +244,8 @@ class Learner:
             loss, log_prob = self._sac.policy_loss(
                 start, critics, own.batch, latent, own.policy_noise, temperature
             )
-            gradient = torch.autograd.grad(loss / num_rows, list(start.values()))
-            return torch.stack([loss.detach(), log_prob]) / num_rows, concatenate(gradient)
+            gradient = flat_gradient(loss / num_rows, start)
+            return torch.stack([loss.detach(), log_prob]) / num_rows, gradient
 
         parts = self._split(data)
         latents = z.split([len(part.context) for part in parts])

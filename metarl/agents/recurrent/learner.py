@@ -21,7 +21,7 @@ from metarl.agents.recurrent.trials import Trials, shifted
 from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.returns import is_last
 from metarl.core.timer import Timer
 
@@ -219,8 +219,7 @@ class Learner:
             start, part = leaves(params), batch.rows(rows)
             predictions = self._network(start, part.inputs, part.memory)
             terms = ppo_loss(predictions, part, config) / count
-            gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
-            return terms.detach(), concatenate(gradient)
+            return terms.detach(), flat_gradient(terms[0], start)
 
         parts = self._pool.map(work, self._split(rows, batch.weight.shape[1]))
         return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])

@@ -28,7 +28,7 @@ from metarl.agents.varibad.replay import TrialBuffer
 from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, concatenate, flatten, leaves, total, unflatten
+from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.schema import Count, NotNegative, Positive, Section
 
 ROWS = 16  # trials that a thread processes together on a CPU, at most
@@ -184,8 +184,7 @@ class Model:
                 start, x[rows], steps.rows(rows), chosen[rows], used[rows], noise[rows]
             )
             terms = terms / number
-            gradient = torch.autograd.grad(terms[0], list(start.values()), materialize_grads=True)
-            return terms.detach(), concatenate(gradient)
+            return terms.detach(), flat_gradient(terms[0], start)
 
         rows = torch.arange(len(x), device=self._device)
         parts = self._pool.map(
