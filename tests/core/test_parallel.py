@@ -34,7 +34,7 @@ def test_results_come_in_the_order_of_the_microbatches():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_copy_has_threads_of_its_own(threads):
     pool = MicrobatchPool(threads)
-    for other in (copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):
+    for other in (copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):  # noqa: S301
         assert (other._executor is None) == (threads == 1)
         assert other.map(abs, [-1, 2]) == pool.map(abs, [-1, 2]) == [1, 2]
 

@@ -181,7 +181,7 @@ def test_it_can_be_copied_and_pickled(runs, kind):
     env = make_env(runs[kind])
     adapted = metarl.load(runs[kind].directory, threads=2).adapt_to(env, episodes=1)
     obs, _ = env.reset(seed=0)
-    others = copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))
+    others = copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))  # noqa: S301
     action, _ = adapted.predict(obs)
     assert all(np.array_equal(other.predict(obs)[0], action) for other in others)
 
