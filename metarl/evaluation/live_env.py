@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from metarl.core.errors import UserError
 from metarl.envs import BatchEnv, TaskFamily
@@ -57,19 +57,27 @@ class LiveEnv(BatchEnv):
         seeds: Any = [int(rng.integers(MAX_ENV_SEED)) for rng in rngs]
         obs, _ = self.env.reset(seed=seeds if self._vector else seeds[0])
         self.truncated, self._steps = np.zeros(self.num_episodes, bool), 0
+        self._ended = np.zeros(self.num_episodes, bool)
         return self._rows(obs)
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         own = self.actions.to_env(action)
+        if self._ended.any() and self.env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
+            self.env.reset(options={"reset_mask": self._ended})
         found: Any = self.env.step(own if self._vector else own[0])
-        obs, *outcome, _ = found
+        obs, *outcome, info = found
         reward, terminated, truncated = (np.atleast_1d(each) for each in outcome)
+        rows = self._rows(obs)
+        self._ended = terminated.astype(bool) | truncated.astype(bool)
+        if self._vector and "final_obs" in info:  # `obs` is of the next episodes (SAME_STEP)
+            for row in np.flatnonzero(self._ended):
+                rows[row] = np.ravel(info["final_obs"][row])
         self._steps += 1
         self.truncated = truncated.astype(bool) & (self._steps < self.family.horizon)
-        return self._rows(obs), reward.astype(np.float64), terminated.astype(bool)
+        return rows, reward.astype(np.float64), terminated.astype(bool)
 
     def _rows(self, obs: np.ndarray) -> np.ndarray:
-        return np.asarray(obs, np.float64).reshape(self.num_episodes, -1)
+        return np.array(obs, np.float64).reshape(self.num_episodes, -1)
 
     def advance(self, action: np.ndarray, ids: np.ndarray | None = None) -> None:
         self.step(action, ids)

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation, RescaleAction
 
 import metarl
@@ -73,6 +73,39 @@ def test_the_horizon_is_not_a_truncation(runs):
     for limit, bootstrap in ((env, False), (gymnasium.wrappers.TimeLimit(env, 4), True)):
         played = collect(LiveEnv(limit, family), actor, np.array([TASK]), rngs, Timer())
         assert played.bootstrap.tolist() == [[bootstrap]]
+
+
+class Ends(gymnasium.Wrapper):
+    """Cuts episodes off after 3 to 5 steps, by their seed."""
+
+    def reset(self, **settings):
+        self.left = 3 + int(settings.get("seed") or 0) % 3
+        return self.env.reset(**settings)
+
+    def step(self, action):
+        self.left -= 1
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, reward, terminated, truncated or self.left == 0, info
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_vector_environment_may_reset_as_it_likes(runs, mode):
+    """The last observation of an episode is its own, also where the next one has begun."""
+    family, agent = runs["maml"].config.env, runs["maml"].config.make_agent()
+    several = SyncVectorEnv([lambda: Ends(make_env(runs["maml"]))] * 3, autoreset_mode=mode)
+    actor = agent.actor(agent.initial_state(1))
+
+    def play(env, *seeds):
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return collect(LiveEnv(env, family), actor, np.array([TASK]), rngs, Timer())
+
+    together = play(several, 0, 1, 2)
+    alone = [play(Ends(make_env(runs["maml"])), seed) for seed in range(3)]
+    assert len({each.mask.sum() for each in alone}) > 1
+    for row, each in enumerate(alone):
+        assert each.bootstrap.all()
+        np.testing.assert_allclose(together.last_obs[0, row], each.last_obs[0, 0], atol=1e-6)
+        np.testing.assert_allclose(together.reward[0, row], each.reward[0, 0], atol=1e-6)
 
 
 def test_a_seed_repeats_everything(runs):
