@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.base import AgentSetup
 from metarl.agents.maml.agent import MAMLAgent, MAMLState
 from metarl.agents.maml.batch import ReturnConfig, TrainingBatch
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
@@ -129,6 +130,14 @@ def make_agent() -> Callable[..., MAMLAgent]:
         inner = inner or InnerConfig()
         loop = make_inner_loop(inner, policy, inner_steps)
         rng = make_rng(0, Purpose.INITIALISE)
+        setup = AgentSetup(
+            family.observation_space,
+            family.action_space,
+            inner_steps,
+            rng,
+            torch.device("cpu"),
+            num_threads,
+        )
         return MAMLAgent(
             policy,
             loop.init(policy.init(rng, dtype), rng),
@@ -136,8 +145,7 @@ def make_agent() -> Callable[..., MAMLAgent]:
             inner,
             outer or TRPOConfig(),
             returns or ReturnConfig(),
-            torch.device("cpu"),
-            num_threads,
+            setup,
             tasks_per_microbatch,
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState
@@ -56,10 +56,8 @@ class MAMLAgent:
         inner_config: InnerConfig,
         outer: OuterConfig,
         returns: ReturnConfig,
-        device: torch.device,
-        num_threads: int = 1,
+        setup: AgentSetup,
         tasks_per_microbatch: int | None = None,
-        trained_steps: int = 1,
     ) -> None:
         """Assemble the agent.
 
@@ -68,26 +66,23 @@ class MAMLAgent:
             params: initial meta-parameters, unstacked, as returned by `inner_loop.init`.
             inner_loop: the inner loop.
             inner_config, outer, returns: settings.
-            device: the device of the learner.
-            num_threads: number of microbatches processed in parallel on a CPU; no influence on
-                results.
+            setup: device, threads, and the number of adaptations to a task in training, after
+                which `inner.test_lr_schedule` begins.
             tasks_per_microbatch: number of tasks of a microbatch. None chooses the fastest: all
                 tasks on a GPU, one task on a CPU, whose cache should hold a microbatch.
-            trained_steps: number of adaptations to a task in training, after which
-                `inner.test_lr_schedule` begins.
         """
         self.policy, self.inner_loop, self.returns = policy, inner_loop, returns
         self.inner_config = inner_config
-        self.device = device
+        self.device = setup.device
         self.max_adaptations = 0 if inner_config.adapts == "nothing" else None
         self.max_update_kl = outer.max_update_kl
-        self.meta = {name: value.to(device) for name, value in params.items()}
+        self.meta = {name: value.to(self.device) for name, value in params.items()}
         self.outer = outer.make(flatten(self.meta))
         self._surrogate = inner_surrogate(inner_config.surrogate, inner_config.dice_decay)
-        on_cpu = device.type == "cpu"
-        self._pool = MicrobatchPool(num_threads if on_cpu else 1)
+        on_cpu = self.device.type == "cpu"
+        self._pool = MicrobatchPool(setup.num_threads if on_cpu else 1)
         self._tasks_per_microbatch = tasks_per_microbatch or (1 if on_cpu else None)
-        self._trained_steps = trained_steps
+        self._trained_steps = setup.task_adaptations
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> MAMLState:
         """Return the states of B tasks: every task starts from the meta-parameters."""

@@ -116,10 +116,8 @@ class MAMLConfig(AgentConfig):
             self.inner,
             self.outer,
             self.returns,
-            setup.device,
-            setup.num_threads,
+            setup,
             self.tasks_per_microbatch or None,
-            setup.task_adaptations,
         )
 
     def may_average(self, name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, Metrics, Rollout
+from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.optional import Beliefs
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.learner import Learned, Learner, Optimizers
@@ -88,8 +88,7 @@ class PEARLAgent:
         replay: Replay,
         update_config: UpdateConfig,
         prior_episodes: int,
-        device: torch.device,
-        num_threads: int = 1,
+        setup: AgentSetup,
     ) -> None:
         """Assemble the agent.
 
@@ -99,19 +98,18 @@ class PEARLAgent:
             replay: an empty replay buffer.
             update_config: settings of the update.
             prior_episodes: number of episodes of a trial that are played under the prior.
-            device: the device of the learner.
-            num_threads: number of threads of the learner on a CPU; no influence on results.
+            setup: device and threads.
         """
         self.networks, self.replay, self.update_config = networks, replay, update_config
-        self.device, self._prior_episodes = device, prior_episodes
-        params = {name: value.to(device) for name, value in params.items()}
+        self.device, self._prior_episodes = setup.device, prior_episodes
+        params = {name: value.to(self.device) for name, value in params.items()}
         first = next(iter(params.values()))
         log_temperature = first.new_full((1,), update_config.temperature).log()
         target = {name: value.clone() for name, value in select(params, *CRITICS).items()}
         self.learned = Learned(params, target, log_temperature)
         self._optimizers = Optimizers(self.learned, update_config.lr)
         self._num_updates = 0
-        self._learner = Learner(networks, update_config, device, num_threads)
+        self._learner = Learner(networks, update_config, setup.device, setup.num_threads)
 
     def initial_state(self, num_tasks: int, *, training: bool = False) -> PEARLState:
         """Return the states before the first episode of a trial: no context."""

@@ -101,8 +101,7 @@ class PEARLConfig(AgentConfig):
             Replay(self.replay_size, self._row_format(*spaces), self.prior_episodes),
             self.update,
             self.prior_episodes,
-            setup.device,
-            setup.num_threads,
+            setup,
         )
 
     def may_average(self, name: str) -> bool:
