@@ -24,8 +24,6 @@ from metarl.rollout.sampling import SamplingConfig
 class MAMLConfig(AgentConfig):
     """MAML and its relatives: agents that adapt by policy-gradient steps."""
 
-    learns_sequences: ClassVar[bool] = True
-
     kind: Literal["maml"] = "maml"
     """The kind of agent."""
     policy: PolicyConfig = PolicyConfig()
@@ -37,17 +35,13 @@ class MAMLConfig(AgentConfig):
     GPU, one task per thread on a CPU, whose cache should hold them. Changes results by rounding
     only."""
 
+    learns_sequences: ClassVar[bool] = True
     weighs_tasks: ClassVar[bool] = True
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        if scale := self.policy.obs_scale:
-            # Only here, since some families start a simulation to determine their spaces
-            obs_dim = family.observation_space.shape[0]
-            wanted = f"one number for each of the {obs_dim} of an observation, or none"
-            check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
-            reason = "normalize_observations is true, and scales them by measured numbers"
-            _refuse(self.normalize_observations, "policy.obs_scale", list(scale), reason)
-        inner, outer = self.inner, self.outer
+        if self.policy.obs_scale:  # since some families start a simulation for their spaces
+            self._check_obs_scale(family.observation_space.shape[0])
+        inner = self.inner
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,
             "inner.adapts",
@@ -75,28 +69,35 @@ class MAMLConfig(AgentConfig):
             inner.retention_weight,
             "sampling.sequence is 1, so that no task is met before another one",
         )
-        if outer.update == "reptile":
-            _check_reptile(inner)
-            length = sampling.sequence
-            reason = f"sampling.sequence is {length}, and reptile measures no return"
-            _refuse(length > 1, "outer.update", "reptile", reason)
+        if self.outer.update == "reptile":
+            _check_reptile(inner, sampling.sequence)
         if sampling.adaptation_steps == 0:
-            reason = (
-                "with 0 adaptation steps no adaptation takes place that could teach it anything"
-            )
-            _refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
-            first_order = "with 0 adaptation steps there are no inner gradients"
-            _refuse(inner.first_order, "inner.first_order", True, first_order)
-            for key in ("emaml_weight", "pre_adaptation_weight"):
-                value = getattr(inner, key)
-                _refuse(value > 0, f"inner.{key}", value, reason)
-            _refuse(inner.adapts in ("context", "latent"), "inner.adapts", inner.adapts, reason)
-            weight = getattr(outer, "inner_kl_weight", 0.0)
-            reason = "there is no policy before adaptation"
-            _refuse(weight > 0, "outer.inner_kl_weight", weight, reason)
+            self._check_without_adaptation()
         else:
             reason = "sampling.adaptation_steps is not 0"
             _refuse(inner.adapts == "nothing", "inner.adapts", inner.adapts, reason)
+
+    def _check_obs_scale(self, obs_dim: int) -> None:
+        scale = self.policy.obs_scale
+        wanted = f"one number for each of the {obs_dim} of an observation, or none"
+        check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
+        reason = "normalize_observations is true, and scales them by measured numbers"
+        _refuse(self.normalize_observations, "policy.obs_scale", list(scale), reason)
+
+    def _check_without_adaptation(self) -> None:
+        """Check that the settings of a training without adaptation need none."""
+        inner = self.inner
+        reason = "with 0 adaptation steps no adaptation takes place that could teach it anything"
+        _refuse(inner.rule != "sgd", "inner.rule", inner.rule, reason)
+        first_order = "with 0 adaptation steps there are no inner gradients"
+        _refuse(inner.first_order, "inner.first_order", True, first_order)
+        for key in ("emaml_weight", "pre_adaptation_weight"):
+            value = getattr(inner, key)
+            _refuse(value > 0, f"inner.{key}", value, reason)
+        _refuse(inner.adapts in ("context", "latent"), "inner.adapts", inner.adapts, reason)
+        weight = getattr(self.outer, "inner_kl_weight", 0.0)
+        reason = "there is no policy before adaptation"
+        _refuse(weight > 0, "outer.inner_kl_weight", weight, reason)
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         obs_dim = family.observation_space.shape[0]
@@ -132,11 +133,12 @@ def _refuse(condition: bool, key: str, value: Any, reason: str) -> None:
         raise ConfigError(f"{key}: {value} makes no sense here: {reason}")
 
 
-def _check_reptile(inner: InnerConfig) -> None:
-    """Check that the settings of the inner loop need no derivatives through the adaptation.
+def _check_reptile(inner: InnerConfig, sequence: int) -> None:
+    """Check that the settings of the inner loop need no derivatives through the adaptation, and
+    that tasks do not come in sequences.
 
     Raises:
-        ConfigError: if a setting needs such derivatives; names the key.
+        ConfigError: if a setting does not fit; names the key.
     """
     reason = "outer.update reptile differentiates nothing through the adaptation"
     for key, default in (
@@ -154,3 +156,5 @@ def _check_reptile(inner: InnerConfig) -> None:
         inner.surrogate,
         f"{reason}, and the second derivatives are all that dice is for",
     )
+    reason = f"sampling.sequence is {sequence}, and reptile measures no return"
+    _refuse(sequence > 1, "outer.update", "reptile", reason)
