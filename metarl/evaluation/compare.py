@@ -61,7 +61,7 @@ def evaluate_run(
     directory: Path,
     *,
     protocol: str = "k_step",
-    checkpoint: str = "latest",
+    checkpoint: str | int = "latest",
     split: str = "test",
     tasks: Tasks = 40,
     episodes: int = 20,
@@ -127,6 +127,7 @@ def evaluate_run(
         perturbations,
     )
     check_measurable(protocol, config.env, evaluation_config)
+    checkpoint = str(checkpoint)
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
     evaluated = {config.method: own} | find_baselines(against, run, overrides)

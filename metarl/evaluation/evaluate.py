@@ -72,11 +72,13 @@ def evaluate(
         The evaluation, with returns (B, number of adaptations + 1, episodes).
 
     Raises:
-        ConfigError: if a number is out of range, or a split is given with tasks of one's own.
+        ConfigError: if a number is out of range, a split is given with tasks of one's own, or there
+            is no agent or no task family.
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`, or if no task is left.
         UserError: if the task set is unknown, or not defined for the family; if a task is not one
             of the family's; or if the agent has no deterministic actions.
     """
+    check_played(agent, family)
     split = split_of(split, tasks)
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
@@ -156,6 +158,18 @@ def complete_result(family: TaskFamily, rows: np.ndarray, **fields: Any) -> Eval
         note = f"; no {unit} is left that was played to the end"
         raise EpisodeDiverged(result.failures, note)
     return result
+
+
+def check_played(agent: MetaAgent, family: TaskFamily) -> None:
+    """Check that what is to be played is an agent and a task family.
+
+    Raises:
+        ConfigError: if it is anything else, such as the folder of a run or the name of a family.
+    """
+    is_agent = hasattr(agent, "initial_state")
+    check(is_agent, "agent", "a meta-agent, such as metarl.load returns", agent)
+    is_family = isinstance(family, TaskFamily)
+    check(is_family, "family", "a task family, such as `env` of a config", family)
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, check
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.envs.base import StepResult
 
@@ -38,8 +38,11 @@ class LiveEnv(BatchEnv):
             family: the task family whose spaces the agent was made for.
 
         Raises:
-            UserError: if observations or actions have another size or kind.
+            UserError: if it is no environment, or its observations or actions have another size or
+                kind.
         """
+        made = hasattr(env, "step") and hasattr(env, "action_space")
+        check(made, "env", "a Gymnasium environment, such as Run.make_env returns", env)
         self.env, self._vector = env, isinstance(env, VectorEnv)
         super().__init__(family, env.num_envs if isinstance(env, VectorEnv) else 1, 1)
         prefix = "single_" if self._vector else ""

@@ -102,12 +102,12 @@ class LoadedAgent(Contract):
         return AdaptedAgent(agent, state, config.env, *spaces, returns, seed, source)
 
 
-def load(directory: str | Path, checkpoint: str = "latest", **overrides: Any) -> LoadedAgent:
+def load(directory: str | Path, checkpoint: str | int = "latest", **overrides: Any) -> LoadedAgent:
     """Load the agent of a run, on the run's device, or on the CPU if this machine does not have it.
 
     Args:
         directory: the run's folder, or `pretrained/NAME`.
-        checkpoint: `latest`, `best`, an iteration, or `average`.
+        checkpoint: `latest`, `best`, the number of an iteration, or `average`.
         overrides: values that replace values of the run's config, such as device="cpu".
 
     Returns:

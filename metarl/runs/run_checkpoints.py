@@ -142,7 +142,7 @@ class RunCheckpoints(RunLogs):
         due = [path for path in kept if number_in(path) % every == 0 or path == kept[-1]]
         return due[-math.ceil(AVERAGED * len(due)) :]
 
-    def load(self, name: str = "latest") -> Checkpoint:
+    def load(self, name: str | int = "latest") -> Checkpoint:
         """Return a checkpoint by name.
 
         Args:
@@ -153,6 +153,7 @@ class RunCheckpoints(RunLogs):
         Raises:
             UserError: if the checkpoint is missing or damaged.
         """
+        name = str(name)
         if self.packaged:
             only = f"{self.directory}: has one set of weights; expected the checkpoint latest"
             if name != "latest":

@@ -31,7 +31,7 @@ class Callback:
         `validation/return_after` and others."""
 
     def on_checkpoint(self, run: Run, iteration: int) -> bool | None:
-        """A checkpoint was written that the run keeps; `run.load(str(iteration))` reads it."""
+        """A checkpoint was written that the run keeps; `run.load(iteration)` reads it."""
 
     def on_end(self, run: Run, iteration: int) -> None:
         """The training ends after `iteration` iterations: finished, or stopped by a callback or a

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
+from metarl.core.errors import check
 from metarl.runs.run import Run
 from metarl.training.callbacks import Callback, check_callbacks
 from metarl.training.trainer import Trainer
@@ -39,6 +40,7 @@ def train(
         WorkerError: if an environment of the user's does not repeat its episodes.
         Interrupted, EpisodeDiverged, NotFinite, WorkerError, StorageError: as `Trainer.run`.
     """
+    check(isinstance(config, Config), "config", "what metarl.load_config returns", config)
     check_callbacks(callbacks)
     return Trainer.create(config, out, init_from).run(callbacks)
 

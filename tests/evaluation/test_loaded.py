@@ -49,3 +49,28 @@ def test_it_stays_as_it_is_when_it_adapts(runs):
     after = copy.deepcopy(agent).state_dict()
     for name, value in before.items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(after[name]))
+
+
+def test_a_checkpoint_may_be_a_number(runs):
+    run = runs["maml"]
+    assert run.load(1).iteration == run.load("1").iteration == 1
+    agent, latest = metarl.load(run.directory, 1), metarl.load(run.directory)
+    name = "params.weight0"
+    assert torch.equal(agent.state_dict()[name], latest.state_dict()[name])
+    with pytest.raises(metarl.UserError, match="there is no such checkpoint"):
+        metarl.load(run.directory, 7)
+
+
+def test_other_things_than_agents_families_and_configs_are_one_line(runs):
+    run = runs["maml"]
+    agent, family = metarl.load(run.directory), run.config.env
+    for call, words in (
+        (lambda: metarl.train("point_nav/maml_trpo"), "config: expected what metarl.load_config"),
+        (lambda: metarl.evaluate(run.directory, family), "agent: expected a meta-agent, such as"),
+        (lambda: metarl.evaluate(agent, "point_nav"), "family: expected a task family, such as"),
+        (lambda: metarl.render(agent, run, [1.0], steps=1, out="a.gif"), "family: expected"),
+        (lambda: agent.adapt_to("Ant-v5"), "env: expected a Gymnasium environment, such as"),
+    ):
+        with pytest.raises(metarl.UserError, match=words) as raised:
+            call()
+        assert "\n" not in str(raised.value)

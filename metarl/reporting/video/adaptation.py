@@ -18,7 +18,7 @@ from metarl.core.parallel import available_cores
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
-from metarl.evaluation.evaluate import possible_adaptations
+from metarl.evaluation.evaluate import check_played, possible_adaptations
 from metarl.evaluation.tasks import own_tasks
 from metarl.reporting.video.belief_inset import task_belief, task_reading
 from metarl.reporting.video.files import complete_file, frame_times, save_gif, save_mp4
@@ -146,6 +146,7 @@ def adaptation_video(
         RendererFailed: if its renderer raises another error.
         StorageError: if the file cannot be written, as on a full disk.
     """
+    check_played(agent, family)
     out = Path(out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
     check(steps >= 0, "steps", "at least 0", steps)
