@@ -119,6 +119,15 @@ class TaskFamily(ABC):
         return 1 if isinstance(space, Discrete) else space.shape[0]
 
     @property
+    def zero_action(self) -> np.ndarray:
+        """The policy's action that is zero in the environment's own units, (action_dim,).
+
+        It may lie beyond the action space: that of an environment whose range, such as [1, 2], has
+        no zero is clipped to the nearest action.
+        """
+        return np.zeros(self.action_dim)
+
+    @property
     def frames_per_second(self) -> float:
         """Default number of control steps per second of video."""
         return 20.0

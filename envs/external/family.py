@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.control import action_of_zero
 from metarl.envs.errors import SimulationDiverged
 from metarl.envs.external.description import Description, Environment, query_environment
 from metarl.envs.external.pool import Pool
@@ -110,6 +111,13 @@ class ExternalFamily(TaskFamily):
         unit = np.clip(action / self.action_scale, -1.0, 1.0)
         scaled = (high + low) / 2 + unit * ((high - low) / 2)
         return np.where(bounded, scaled, np.clip(action, found.action_low, found.action_high))
+
+    @property
+    def zero_action(self) -> np.ndarray:
+        space = self.action_space
+        if isinstance(space, Discrete):
+            return super().zero_action
+        return action_of_zero(space, self.control)
 
     @property
     def frames_per_second(self) -> float:

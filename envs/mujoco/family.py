@@ -17,6 +17,7 @@ from gymnasium.spaces import Box
 from mujoco.batch import Batch, SimulationError
 
 from metarl.envs.base import BatchEnv, StepResult, TaskFamily
+from metarl.envs.control import action_of_zero
 from metarl.envs.errors import SimulationDiverged
 from metarl.envs.mujoco.markers import Marker
 from metarl.envs.mujoco.models import load_model, quiet
@@ -126,6 +127,10 @@ class MujocoFamily(TaskFamily):
         low, high = self.model.actuator_ctrlrange.T
         share = np.clip(np.asarray(action, np.float64) / self.action_scale, -1.0, 1.0)
         return (high + low) / 2 + share * ((high - low) / 2)
+
+    @property
+    def zero_action(self) -> np.ndarray:
+        return action_of_zero(self.action_space, self.control)
 
     def initial_state(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw the initial qpos (nq,) and qvel (nv,) of one episode."""

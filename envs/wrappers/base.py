@@ -58,6 +58,10 @@ class FamilyWrapper(TaskFamily):
         return self.family.all_tasks
 
     @property
+    def zero_action(self) -> np.ndarray:
+        return self.family.zero_action
+
+    @property
     def frames_per_second(self) -> float:
         return self.family.frames_per_second
 

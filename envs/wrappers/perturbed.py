@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import StepResult, TaskFamily
-from metarl.envs.external.family import ExternalFamily
-from metarl.envs.mujoco.family import MujocoFamily
+from metarl.envs.base import StepResult
 from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 PERTURBATIONS = ("observation_noise", "action_delay", "motor_strength")
@@ -67,24 +65,6 @@ class Perturbed(FamilyWrapper):
         return PerturbedBatchEnv(self, num_episodes, num_threads)
 
 
-def zero_action(family: TaskFamily) -> np.ndarray:
-    """Return the policy's action, (action_dim,), that is zero in the environment's own units.
-
-    It may lie beyond the action space: that of an environment whose range, such as [1, 2], has no
-    zero is clipped to the nearest action.
-    """
-    while isinstance(family, FamilyWrapper):
-        family = family.family
-    zero, space = np.zeros(family.action_dim), family.action_space
-    if isinstance(family, ExternalFamily | MujocoFamily) and isinstance(space, Box):
-        bounds = np.stack([space.low, space.high]).astype(np.float64)
-        own = family.control(bounds)
-        scaled = np.isfinite(bounds).all(axis=0) & (own[0] < own[1])
-        (low, high), (own_low, own_high) = bounds[:, scaled], own[:, scaled]
-        zero[scaled] = low - own_low / (own_high - own_low) * (high - low)
-    return zero
-
-
 class PerturbedBatchEnv(WrappedBatchEnv):
     """N episodes of the wrapped family, perturbed."""
 
@@ -98,7 +78,7 @@ class PerturbedBatchEnv(WrappedBatchEnv):
         self._noise_std = self._drawn("observation_noise", rngs).astype(np.float32)
         self._delay = self._drawn("action_delay", rngs).astype(np.int64)
         self._strength = self._drawn("motor_strength", rngs)
-        self._zero = zero_action(family)
+        self._zero = family.zero_action
         # Ring buffer of delayed actions of each episode, (N, largest delay, action_dim).
         self._delayed = np.tile(self._zero, (count, int(family.limits("action_delay")[1]), 1))
         shape = (family.horizon + 1, obs.shape[1])

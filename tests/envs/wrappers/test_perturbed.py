@@ -5,7 +5,6 @@ import pytest
 
 from metarl.envs import HalfCheetahVel, Perturbed, PointNav, TabularMDP, TaskObserved
 from metarl.envs.contract import check_family
-from metarl.envs.wrappers.perturbed import zero_action
 
 POINT = PointNav(action_scale=0.1, horizon=6)  # actions are displacements
 GOALS = np.array([[0.5, 0.5], [-0.5, 0.5]])
@@ -58,8 +57,8 @@ def test_zero_is_that_of_the_environment(walk):
     weak = Perturbed(TaskObserved(push), motor_strength=0.6)
     np.testing.assert_allclose(moved(weak) - still, [0, 3, 6], atol=1e-5)
     np.testing.assert_allclose(moved(Perturbed(push, action_delay=1)), still, atol=1e-5)
-    assert zero_action(push).tolist() == [0, -1, 0]
-    assert zero_action(HalfCheetahVel()).tolist() == [0] * 6
+    assert push.zero_action.tolist() == [0, -1, 0]
+    assert HalfCheetahVel().zero_action.tolist() == [0] * 6
 
 
 def test_noise_is_on_what_is_seen_and_not_on_what_is():
