@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metarl.config_files import load_config, read_mapping
+from metarl.config_files import make_config, read_mapping
 from metarl.config_upgrade import ALIASES
 from metarl.core.errors import ConfigError, UserError, check_known, shown
 from metarl.core.parsing import format_value, is_number
@@ -73,12 +73,15 @@ SearchSpace = dict[str, Range | Choices]
 """What varies, by dotted key."""
 
 
-def read_space(path: Path, config: str, overrides: Mapping[str, Any]) -> SearchSpace:
+def read_space(
+    path: Path, values: Mapping[str, Any], source: str, overrides: Mapping[str, Any]
+) -> SearchSpace:
     """Read the search space of a config from a YAML file.
 
     Args:
         path: the file: a mapping of keys, or of `parameters`, which are such a mapping.
-        config: the name of the config, for which every bound and every choice is tried.
+        values: plain values of the config, with which every bound and every choice is tried.
+        source: name of the config in error messages.
         overrides: values that replace those of the config.
 
     Raises:
@@ -101,9 +104,9 @@ def read_space(path: Path, config: str, overrides: Mapping[str, Any]) -> SearchS
         if key in overrides:
             raise UserError(f"{path}: {name}: is also given as a flag; expected one of both")
         space[key] = read_entry(entry, f"{path}: {name}")
-        for value in space[key].probes:
+        for probe in space[key].probes:
             try:
-                load_config(config, **{**overrides, key: value})
+                make_config(values, source, {**overrides, key: probe})
             except ConfigError as error:
                 reason = str(error).partition(": ")[2]
                 hint = whole_hint(space[key], reason)

@@ -125,7 +125,7 @@ def tune(
     given = dict(overrides or {})
     values = read_config(name)  # once: the file may change during the search
     config = make_config(values, name, given)
-    searched = read_space(space, name, given)
+    searched = read_space(space, values, name, given)
     every = config.evaluation.every or max(1, config.iterations // EVALUATIONS)
     settings = {**given, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config

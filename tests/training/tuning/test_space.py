@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from metarl.config_files import read_config
 from metarl.core.errors import UserError
 from metarl.training.tuning.space import Choices, Range, read_space
 
@@ -15,7 +16,11 @@ ROOT = Path(__file__).parents[3]
 def read(tmp_path, content, **overrides):
     file = tmp_path / "space.yaml"
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return read_space(file, "point_nav/maml_trpo", overrides)
+    return read_for(file, "point_nav/maml_trpo", overrides)
+
+
+def read_for(file, config, overrides):
+    return read_space(file, read_config(config), config, overrides)
 
 
 def test_ranges_and_choices(tmp_path):
@@ -43,7 +48,7 @@ def test_ranges_and_choices(tmp_path):
 
 def test_a_sweep_of_wandb_is_a_space():
     file = ROOT / "configs" / "sweeps" / "half_cheetah_dir.yaml"
-    space = read_space(file, "half_cheetah_dir/demo", {})
+    space = read_for(file, "half_cheetah_dir/demo", {})
     assert space["agent.inner.lr"] == Range(0.02, 0.5, log=True)
     assert space["agent.outer.max_kl"] == Choices((0.005, 0.01, 0.02))
     assert space.keys() == yaml.safe_load(file.read_text())["parameters"].keys()
@@ -52,7 +57,7 @@ def test_a_sweep_of_wandb_is_a_space():
 def test_the_space_of_the_page(tmp_path):
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/tuning.md").read_text(), re.S)
     (tmp_path / "space.yaml").write_text(text)
-    assert read_space(tmp_path / "space.yaml", "half_cheetah_dir/demo", {}).keys() == {
+    assert read_for(tmp_path / "space.yaml", "half_cheetah_dir/demo", {}).keys() == {
         *("agent.inner.lr", "agent.inner.surrogate", "agent.outer.max_kl")
     }
 
@@ -122,4 +127,4 @@ def test_a_key_is_not_given_twice(tmp_path):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.yaml: not a readable YAML file"):
-        read_space(tmp_path / "nothing.yaml", "point_nav/maml_trpo", {})
+        read_for(tmp_path / "nothing.yaml", "point_nav/maml_trpo", {})
