@@ -91,10 +91,8 @@ def compare(
     for family, section in found.sections.items():
         click.echo(f"{family}: {section.about}")
         table = Table(*("method", "seeds", *(f"{section.x_label}: {x}" for x in section.x)))
-        for row in section.rows:
-            cells = (
-                "" if cell is None else comparison_tables.cell_text(cell) for cell in row.cells
-            )
+        texts = comparison_tables.cell_texts(section)
+        for row, cells in zip(section.rows, texts, strict=True):
             table.add_row(row.name, str(row.seeds), *cells)
         print_table(table)
     if found.sections and found.aggregates is None:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from metarl.core.aggregates import STATISTICS
 from metarl.reporting.aggregates import Aggregates
 from metarl.reporting.report_sections import Section
 from metarl.runs.atomic_io import write_atomically
+from metarl.runs.printing import decimals
 
 SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
 NO_AGGREGATES = (
@@ -32,16 +32,15 @@ def write_tables(
     writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
     lines: list[str] = []
     for family, section in sections.items():
+        texts = cell_texts(section)
         lines += [f"{family}, {section.name}: {section.about}", ""]
         lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
         lines.append("|" + "---|" * (2 + len(section.x)))
-        for row in section.rows:
-            cells = []
-            for x, cell in zip(section.x, row.cells, strict=True):
-                cells.append("" if cell is None else cell_text(cell))
-                if cell is not None:
-                    writer.writerow([family, row.name, row.seeds, x, *cell])
+        for row, cells in zip(section.rows, texts, strict=True):
             lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
+            numbers = zip(section.x, row.cells, strict=True)
+            measured = [(x, cell) for x, cell in numbers if cell is not None]
+            writer.writerows([family, row.name, row.seeds, x, *cell] for x, cell in measured)
         lines.append("")
     if aggregates is None:
         lines += [NO_AGGREGATES, ""]
@@ -67,9 +66,18 @@ def aggregate_table(aggregates: Aggregates) -> list[list[str]]:
     return rows
 
 
-def cell_text(cell: Any) -> str:
-    """Return the mean return of a cell of a section, with its interval if there is one."""
-    return interval_text(cell.mean, cell.low, cell.high, digits=1)
+def cell_texts(section: Section) -> list[list[str]]:
+    """Return the mean returns of a section, with their intervals if there are any, row by row; ''
+    at an x that a method does not have."""
+    means = [cell.mean for row in section.rows for cell in row.cells if cell is not None]
+    digits = decimals(np.array(means))
+    return [
+        [
+            "" if cell is None else interval_text(cell.mean, cell.low, cell.high, digits=digits)
+            for cell in row.cells
+        ]
+        for row in section.rows
+    ]
 
 
 def interval_text(value: float, low: float, high: float, *, digits: int) -> str:

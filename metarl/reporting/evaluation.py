@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation, part_label
 from metarl.runs.result_files import read_results, read_settings
 from metarl.runs.run import Run
@@ -105,13 +106,14 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
     for column in [*columns, *["success"] * succeeds]:
         justify = "left" if column == "method" else "right"
         table.add_column(column, justify=justify, overflow="fold")
+    digits = decimals(np.concatenate([result.mean for result in results.values()]))
     for label, x, mean, low, high, iqm, worse, success in evaluation_rows(results):
         table.add_row(
             escape(label) if x == 0 else "",
             str(x),
-            f"{mean:.1f}",
-            "none" if low is None else f"{low:.1f} to {high:.1f}",
-            f"{iqm:.1f}",
+            f"{mean:.{digits}f}",
+            "none" if low is None else f"{low:.{digits}f} to {high:.{digits}f}",
+            f"{iqm:.{digits}f}",
             f"{worse:.0%}" if x else "",
             *([] if success is None else [f"{success:.0%}"]),
         )

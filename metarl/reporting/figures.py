@@ -27,6 +27,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
 
 INTERVAL = (
@@ -199,6 +200,7 @@ def forgetting_matrices(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
         np.mean([forgetting(seed).matrix for seed in seeds], axis=0) for seeds in adapting.values()
     ]
     low, high = min(map(np.min, matrices)), max(map(np.max, matrices))
+    digits = decimals(np.array(matrices)) - 1
     names, rows = method_texts(adapting), []
     scale = ScalarMappable(Normalize(low, high), "viridis")
     for axes, (label, (result, *_)), matrix in zip(
@@ -207,7 +209,7 @@ def forgetting_matrices(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
         axes.imshow(matrix, norm=scale.norm, cmap=scale.cmap, aspect="auto")
         for (met, place), value in np.ndenumerate(matrix):
             colour = "#ffffff" if value < (low + high) / 2 else "#000000"
-            text = f"{value:.0f}"
+            text = f"{value:.{digits}f}"
             axes.text(place, met, text, ha="center", va="center", color=colour, fontsize=9)
             rows.append((label, result.x[met], place + 1, value))
         axes.set_yticks(range(len(result.x)), list(map(str, result.x)))

@@ -6,8 +6,21 @@ import html
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from metarl.runs.result import Evaluation
+
+
+def decimals(values: np.ndarray) -> int:
+    """Return the number of decimals of returns in a table: those of three digits of the largest of
+    them, from 1 to 6.
+
+    Args:
+        values: the mean returns, any shape; NaN where one is missing.
+    """
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    return 1 if largest == 0 else min(max(1, 2 - math.floor(math.log10(largest))), 6)
 
 
 def table(result: Evaluation) -> list[list[str]]:
@@ -16,13 +29,16 @@ def table(result: Evaluation) -> list[list[str]]:
     head = [result.x_label, "return", "95% interval", "IQM", "tasks made worse"]
     rates = result.success_rate
     rows = [head if rates is None else [*head, "success"]]
-    for index, x in enumerate(result.x if result.complete_tasks.any() else ()):
+    if not result.complete_tasks.any():
+        return rows
+    digits = decimals(result.mean)
+    for index, x in enumerate(result.x):
         low, high = result.interval[index]
         row = [
             str(x),
-            f"{result.mean[index]:.1f}",
-            f"{low:.1f} to {high:.1f}" if math.isfinite(low) else "none",
-            f"{result.iqm[index]:.1f}",
+            f"{result.mean[index]:.{digits}f}",
+            f"{low:.{digits}f} to {high:.{digits}f}" if math.isfinite(low) else "none",
+            f"{result.iqm[index]:.{digits}f}",
             f"{result.fraction_worse[index]:.0%}" if index else "",
         ]
         rows.append(row if rates is None else [*row, f"{rates[index]:.0%}"])
@@ -64,7 +80,8 @@ def as_repr(result: Evaluation) -> str:
     """Return a short text: what was measured, and the first and the last mean return."""
     if not result.complete_tasks.any():
         return f"<Evaluation {heading(result)}, no task played to the end>"
-    means = f"{result.mean[0]:.1f}"
+    digits = decimals(result.mean)
+    means = f"{result.mean[0]:.{digits}f}"
     if len(result.x) > 1:
-        means += f" -> {result.mean[-1]:.1f} after {result.x[-1]} {result.x_label}"
+        means += f" -> {result.mean[-1]:.{digits}f} after {result.x[-1]} {result.x_label}"
     return f"<Evaluation {heading(result)}, mean return {means}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
 
 TASKS = np.array([[0.0], [1.0]])
@@ -23,16 +24,25 @@ def test_the_table(result):
     assert lines[1].endswith("tasks made worse  success")
     before, after = lines[2:]
     low, high = result.interval[0]
-    assert before.split() == ["0", "0.5", f"{low:.1f}", "to", f"{high:.1f}", "0.5", "50%"]
+    assert before.split() == ["0", "0.500", f"{low:.3f}", "to", f"{high:.3f}", "0.500", "50%"]
     assert after.split()[-2:] == ["50%", "50%"]
     assert len({len(line) for line in lines[1:]}) == 1
 
 
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [([-38.4, 0.1], 1), ([-9.0, np.nan], 2), ([0.02], 4), ([1e-20], 6), ([0.0], 1), ([1e7], 1)],
+)
+def test_small_returns_have_digits_too(returns, expected):
+    """With one decimal, returns between 0 and 0.1 would all be 0.0 or 0.1."""
+    assert decimals(np.array(returns)) == expected
+
+
 def test_the_short_text(result):
-    means = "mean return 0.5 -> 0.5 after 1 adaptations"
+    means = "mean return 0.500 -> 0.500 after 1 adaptations"
     assert repr(result) == f"<Evaluation point_nav: 2 test tasks, 2 episodes each, {means}>"
     single = Evaluation("point_nav", "custom", "hash", TASKS[:1], RETURNS[:1, :1])
-    assert repr(single).endswith("1 custom task, 2 episodes each, mean return 2.0>")
+    assert repr(single).endswith("1 custom task, 2 episodes each, mean return 2.00>")
 
 
 def test_the_notebooks_table(result):
