@@ -77,13 +77,14 @@ class AdaptedAgent:
             The actions, one or n; and the state for the next call.
 
         Raises:
-            UserError: if the observations have a wrong size, some episodes begin and others do not,
-                or an agent with a memory is not told the rewards.
+            UserError: if the observations or rewards have a wrong size or are not finite, some
+                episodes begin and others do not, or an agent with a memory is not told the rewards.
         """
         obs = np.asarray(observation, np.float32)
         size = self.family.observation_space.shape[0]
         single = obs.size == size and obs.shape != (1, *self.obs_shape)
         check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
+        check(bool(np.isfinite(obs).all()), "observation", "finite numbers", observation)
         obs = obs.reshape(1, -1, size)
         begins = state is None or bool(np.any(episode_start))
         if state is not None and begins and not np.all(episode_start):
@@ -101,7 +102,10 @@ class AdaptedAgent:
         shape = obs.shape[:2]
         last = np.zeros(shape, np.float32)
         if not begins and reward is not None:
-            last = np.broadcast_to(np.asarray(reward, np.float32), shape)
+            last = np.asarray(reward, np.float32)
+            fits = last.size in (1, shape[1]) and bool(np.isfinite(last).all())
+            check(fits, "reward", f"1 or {shape[1]} finite numbers", reward)
+            last = np.broadcast_to(last.ravel(), shape)
         noise = np.stack([actor.noise(self._rng, 1)[0] for _ in range(shape[1])])[None]
         action = actor.act(obs, noise, last, np.ones(shape, bool))[0]
         own = self.units.to_env(action)

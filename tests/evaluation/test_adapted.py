@@ -244,7 +244,15 @@ def test_what_does_not_fit_is_one_line(runs):
     adapted = agent.adapt_to(env, episodes=1)
     with pytest.raises(UserError, match="observation: expected 2 numbers"):
         adapted.predict(np.zeros(3))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(UserError, match="observation: expected finite numbers"):
+            adapted.predict(np.array([[0.0, 0.0], [bad, 0.0]]))
     _, state = adapted.predict(np.zeros((2, 2)))
+    for wrong in (np.nan, np.zeros(3)):
+        with pytest.raises(UserError, match="reward: expected 1 or 2 finite numbers"):
+            adapted.predict(np.zeros((2, 2)), state, reward=wrong)
+    column, row = (adapted.predict(np.zeros((2, 2)), state, reward=r) for r in ([[0], [1]], [0, 1]))
+    assert column[0].shape == row[0].shape == (2, 2)
     with pytest.raises(UserError, match="reward: expected the reward of the last step"):
         adapted.predict(np.zeros((2, 2)), state)
     with pytest.raises(UserError, match="episode_start: expected all or none"):
