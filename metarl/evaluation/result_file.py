@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.core.errors import StorageError, UserError
-from metarl.core.parsing import error_summary, printable, read_json
+from metarl.core.parsing import printable, read_json
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, plain_strengths
 from metarl.evaluation.protocols import UNUSED_SETTINGS
 from metarl.runs.atomic_io import check_writable, wrap_os_errors, write_atomically
@@ -125,10 +125,8 @@ def result_path(out: Path, stem: str) -> Path:
             raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
     check_reported(file, stem)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{file.parent}: cannot be written ({error_summary(error)})") from error
-    try:
+        with wrap_os_errors(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
         check_writable(file.parent)
     except StorageError as error:
         raise UserError(str(error)) from error
