@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -46,6 +47,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def one_torch_thread() -> Iterator[None]:
     """Torch as in training: single-threaded, threads are over microbatches of tasks."""
     with single_threaded_math():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_wandb() -> Iterator[None]:
+    """Variables of the caller's shell, such as WANDB_MODE, do not reach the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
         yield
 
 
