@@ -57,11 +57,12 @@ def check_amount(num_episodes: int, horizon: int) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return the text of a value for an error message, at most about 200 characters."""
+    """Return the text of a value for an error message: one line, at most about 200 characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python does not write numbers of many thousand digits
         text = f"a {type(value).__name__}"
+    text = re.sub(r"\s*\n\s*", " ", text)  # of arrays
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

@@ -245,8 +245,9 @@ def test_what_does_not_fit_is_one_line(runs):
     with pytest.raises(UserError, match="observation: expected 2 numbers"):
         adapted.predict(np.zeros(3))
     for bad in (np.nan, np.inf):
-        with pytest.raises(UserError, match="observation: expected finite numbers"):
+        with pytest.raises(UserError, match="observation: expected finite numbers") as raised:
             adapted.predict(np.array([[0.0, 0.0], [bad, 0.0]]))
+        assert "\n" not in str(raised.value)
     _, state = adapted.predict(np.zeros((2, 2)))
     for wrong in (np.nan, np.zeros(3)):
         with pytest.raises(UserError, match="reward: expected 1 or 2 finite numbers"):
