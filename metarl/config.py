@@ -28,8 +28,7 @@ from metarl.core.errors import ConfigError, check, check_amount, nearest, shown
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
-from metarl.core.schema import Section, build
-from metarl.core.schema_errors import CHOICE
+from metarl.core.schema import Section, build, key_of_others
 from metarl.core.schema_keys import Choice, Key, keys, plain
 from metarl.envs import (
     FAMILIES,
@@ -80,16 +79,13 @@ def make_family(values: Any) -> TaskFamily:
     try:
         family = build(cls, fields)
     except ConfigError as error:
-        key, _, reason = str(error).partition(": ")
-        owners = [
-            name
+        known = {
+            name: [field.name for field in dataclasses.fields(each)]
             for name, each in FAMILIES.items()
-            if key in (field.name for field in dataclasses.fields(each))
-        ]
-        if not (owners and reason.startswith("unknown key")):
-            raise
-        known = f"(known where it is {' or '.join(owners)})"
-        raise ConfigError(f"{key}: {CHOICE}family is {values['family']} {known}") from None
+        }
+        if misplaced := key_of_others(error, f"family is {values['family']}", known):
+            raise misplaced from None
+        raise
     return TaskObserved(family) if observe_task.observe_task else family
 
 

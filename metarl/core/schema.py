@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -114,12 +114,31 @@ def make_member(
     try:
         return cls(**values)
     except ConfigError as error:
+        known = {name: other.model_fields for name, other in others.items()}
+        if misplaced := key_of_others(error, where, known):
+            raise misplaced from None
         key, _, reason = str(error).partition(": ")
         if not reason.startswith("unknown key") or "." in key:
             raise
-        owners = [name for name, other in others.items() if key in other.model_fields]
-        hint = f" (known where it is {' or '.join(owners)})" if owners else reason[11:]
-        raise ConfigError(f"{key}: {CHOICE}{where}{hint}") from None
+        raise ConfigError(f"{key}: {CHOICE}{where}{reason[11:]}") from None
+
+
+def key_of_others(
+    error: ConfigError, where: str, others: Mapping[str, Collection[str]]
+) -> ConfigError | None:
+    """Return the error at a key that only other choices have, which it names; None for an error of
+    another kind, or at a key that no choice has.
+
+    Args:
+        error: the error at the values of a choice.
+        where: the choice as text, such as "update is ppo".
+        others: the keys of all choices, by name.
+    """
+    key, _, reason = str(error).partition(": ")
+    owners = [name for name, known in others.items() if key in known]
+    if not (owners and reason.startswith("unknown key")):
+        return None
+    return ConfigError(f"{key}: {CHOICE}{where} (known where it is {' or '.join(owners)})")
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
