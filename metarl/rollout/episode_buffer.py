@@ -33,7 +33,7 @@ class EpisodeBuffer:
         self._reward = np.zeros((horizon, *shape), np.float32)
         self._mask = np.zeros((horizon, *shape), bool)
         self._terminated, self._truncated, self.left_out = np.zeros((3, *shape), bool)
-        self._last_obs = self.obs[0].copy()
+        self._last_obs = np.zeros_like(self.obs[0])
         self.last_reward = np.zeros(shape, np.float32)
 
     @property
@@ -44,7 +44,7 @@ class EpisodeBuffer:
     def begin(self, obs: np.ndarray) -> None:
         """Set the first observations, (B * E, obs_dim)."""
         self.obs[0] = np.where(self.left_out[..., None], 0, obs.reshape(*self.shape, -1))
-        self._last_obs = self.obs[0].copy()
+        self._last_obs[:] = self.obs[0]
 
     def add(
         self,
