@@ -22,7 +22,7 @@ MEASURED = "measured.json"  # cost and return of some configs (examples/reproduc
 
 
 def load_config(
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    source: str | os.PathLike[str] | Config | Mapping[str, Any],
     /,
     base: str | os.PathLike[str] | Config | None = None,
     **overrides: Any,
@@ -31,8 +31,8 @@ def load_config(
     values.
 
     Args:
-        source: a YAML file, the name of a config of the package, or values by key: nested, as in
-            YAML, or with dotted keys such as "agent.inner.lr".
+        source: a YAML file, the name of a config of the package, a config itself, or values by key:
+            nested, as in YAML, or with dotted keys such as "agent.inner.lr".
         base: a config, by path or by name or itself, in which values by key replace those given;
             None for the defaults.
         overrides: values that replace values of the file, by key. A key of a section is given as
@@ -44,7 +44,10 @@ def load_config(
     """
     if not isinstance(source, Mapping):
         if base is not None:
-            raise ConfigError(f"base: goes with values by key, got the config {source}")
+            name = "itself" if isinstance(source, Config) else source
+            raise ConfigError(f"base: goes with values by key, got the config {name}")
+        if isinstance(source, Config):
+            return make_config(source.to_dict(), "config", overrides)
         return make_config(read_config(source), str(source), overrides)
     data: dict[str, Any] = {}
     if base is not None:

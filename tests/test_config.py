@@ -741,6 +741,8 @@ def test_values_replace_those_of_a_base():
     assert other.env == FAMILIES["half_cheetah_vel"]()
     assert (other.method, other.agent) == ("mine", load_config("point_nav/cavia").agent)
     assert base.env.horizon == 30
+    assert load_config(base) == base
+    assert load_config(base, num_tasks=4).sampling.num_tasks == 4
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from metarl.rollout.collect import Actor
 
 
 class EpisodeState(NamedTuple):
-    """What an agent keeps within an episode; see `AdaptedAgent.predict`."""
+    """What an agent keeps within the episodes of n environments; see `AdaptedAgent.predict`."""
 
     actor: Actor
+    num_envs: int
 
 
 @dataclass
@@ -78,7 +79,8 @@ class AdaptedAgent:
 
         Raises:
             UserError: if the observations or rewards have a wrong size or are not finite, some
-                episodes begin and others do not, or an agent with a memory is not told the rewards.
+                episodes begin and others do not, or an agent with a memory is not told the rewards
+                or gets more or fewer observations than before.
         """
         obs = np.asarray(observation, np.float32)
         size = self.family.observation_space.shape[0]
@@ -86,6 +88,7 @@ class AdaptedAgent:
         check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
         check(bool(np.isfinite(obs).all()), "observation", "finite numbers", observation)
         obs = obs.reshape(1, -1, size)
+        shape = obs.shape[:2]
         begins = state is None or bool(np.any(episode_start))
         if state is not None and begins and not np.all(episode_start):
             raise UserError(
@@ -97,9 +100,13 @@ class AdaptedAgent:
                 actor = measuring_actor(self.agent, self.state, deterministic)
         else:
             actor = copy.copy(state.actor)  # which stays as it is
-            if reward is None and getattr(actor, "memory", None) is not None:
-                raise UserError("reward: expected the reward of the last step, which memory needs")
-        shape = obs.shape[:2]
+            if getattr(actor, "memory", None) is not None:
+                if reward is None:
+                    raise UserError(
+                        "reward: expected the reward of the last step, which memory needs"
+                    )
+                fits = shape[1] == state.num_envs
+                check(fits, "observation", f"as many as before, {state.num_envs}", shape[1])
         last = np.zeros(shape, np.float32)
         if not begins and reward is not None:
             last = np.asarray(reward, np.float32)
@@ -109,7 +116,7 @@ class AdaptedAgent:
         noise = np.stack([actor.noise(self._rng, 1)[0] for _ in range(shape[1])])[None]
         action = actor.act(obs, noise, last, np.ones(shape, bool))[0]
         own = self.units.to_env(action)
-        return (own[0] if single else own), EpisodeState(actor)
+        return (own[0] if single else own), EpisodeState(actor, shape[1])
 
     def to_torch(self) -> EnvPolicy:
         """Return the adapted policy as a plain `torch.nn.Module`, which needs no agent.

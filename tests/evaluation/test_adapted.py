@@ -256,6 +256,8 @@ def test_what_does_not_fit_is_one_line(runs):
     assert column[0].shape == row[0].shape == (2, 2)
     with pytest.raises(UserError, match="reward: expected the reward of the last step"):
         adapted.predict(np.zeros((2, 2)), state)
+    with pytest.raises(UserError, match="observation: expected as many as before, 2, got 3"):
+        adapted.predict(np.zeros((3, 2)), state, reward=0.0)
     with pytest.raises(UserError, match="episode_start: expected all or none"):
         adapted.predict(np.zeros((2, 2)), state, np.array([True, False]), reward=0.0)
 
