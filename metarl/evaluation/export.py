@@ -69,9 +69,11 @@ class EnvPolicy(nn.Module):
         if self._scales:
             share = (action - self.policy_low) / (self.policy_high - self.policy_low)
             action = self.low + share * (self.high - self.low)
-        action = action.clamp(self.low, self.high)
-        action = action.reshape(-1, *(space.shape or ()))
-        return step._replace(action=action.to(torch_dtype(space.dtype)))
+        action = action.clamp(self.low, self.high).reshape(-1, *(space.shape or ()))
+        dtype = torch_dtype(space.dtype)
+        return step._replace(
+            action=(action if dtype.is_floating_point else action.round()).to(dtype)
+        )
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:

@@ -120,7 +120,7 @@ class ActionUnits:
         """Return actions of the environment, (N, ...), given the policy's, (N, action_dim).
 
         They are clipped to its bounds, as in training; between spaces with other bounds they are
-        scaled before.
+        scaled before. Those of a space of integers are rounded to the nearest.
         """
         if isinstance(self.env, Discrete):
             return action[:, 0].astype(np.int64) + self.env.start
@@ -131,4 +131,6 @@ class ActionUnits:
             share = (action - self.policy.low) / (self.policy.high - self.policy.low)
             action = low + share * (high - low)
         action = np.clip(action, low, high)
+        if np.issubdtype(self.env.dtype, np.integer):
+            action = np.rint(action)
         return action.reshape(-1, *self.env.shape).astype(self.env.dtype)

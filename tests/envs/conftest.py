@@ -56,6 +56,10 @@ class Push(Walk):
     action_space = Box(np.array([-1, 0, -np.inf]), np.array([1, 10, np.inf]), dtype=np.float64)
 
 
+class Count(Walk):
+    action_space = Box(0, 10, (2,), dtype=np.int32)
+
+
 class Unfit(Walk):
     observation_space = Dict(dict(x=Discrete(2)))
 

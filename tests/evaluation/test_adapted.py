@@ -141,6 +141,8 @@ def test_units_by_hand():
     assert ActionUnits(half, half).to_env(actions).tolist() == [[-2, 2], [1, 0], [9, -1]]
     odd = Box(np.float32([-0.1, -0.7]), np.float32([0.3, 0.1]))  # -0.1 + 0.4 is above 0.3
     assert all(odd.contains(each) for each in ActionUnits(policy, odd).to_env(actions))
+    whole = ActionUnits(policy, Box(0, 10, (2,), np.int32)).to_env(np.float32([[-0.1, 1.96]]))
+    assert (whole.tolist(), whole.dtype) == ([[5, 10]], np.int32)  # 4.75 and 9.9
     indices = ActionUnits(Discrete(3), Discrete(3, start=5)).to_env(np.float32([[0], [2]]))
     assert indices.tolist() == [5, 7]
     for policy_space, env_space in (

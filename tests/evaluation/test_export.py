@@ -116,6 +116,16 @@ def test_actions_stay_within_the_same_bounds_too(runs):
     assert adapted.units.env.contains(action[0].detach().numpy())
 
 
+def test_actions_of_a_space_of_integers_are_rounded(runs):
+    adapted = adapt(runs["maml"])
+    adapted.units = ActionUnits(adapted.units.policy, Box(0, 9, (2,), np.int32))
+    obs = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    expected, _ = adapted.predict(obs, deterministic=True)
+    step = adapted.to_torch()(torch.from_numpy(obs))
+    assert step.action.dtype == torch.int32
+    assert step.action.tolist() == expected.tolist()
+
+
 def test_outputs_are_the_distribution(runs):
     """Mean and standard deviation in the policy's units, or logits."""
     adapted = adapt(runs["maml"])

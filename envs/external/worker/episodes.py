@@ -95,7 +95,8 @@ class EpisodeRunner:
         if is_kind(space, "Discrete"):
             chosen: Any = int(action[0]) + int(getattr(space, "start", 0))
         else:
-            chosen = action.reshape(space.shape).astype(space.dtype)
+            whole = np.issubdtype(space.dtype, np.integer)
+            chosen = (np.rint(action) if whole else action).reshape(space.shape).astype(space.dtype)
         obs, reward, *ends, info = outcome_of("step", self.env.step(chosen))
         reward = number(reward, "the reward", "a number")
         terminated, truncated = (

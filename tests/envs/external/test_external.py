@@ -125,6 +125,16 @@ def test_box_actions_are_scaled_and_clipped(walk):
     assert moved - moved[0] == pytest.approx(np.sum(expected, axis=1) - 5.0, abs=1e-5)
 
 
+def test_actions_of_a_space_of_integers_are_rounded(walk):
+    """-0.1 of [-1, 1] is 4.5 of [0, 10], and -0.08 is 4.6; 4.5 is rounded to the even 4."""
+    family = walk(cls="Count")
+    env = family.make_batch(2)
+    before = env.reset(np.zeros((2, 1)), [np.random.default_rng(0) for _ in range(2)])
+    obs, _, _ = env.step(np.array([[-1.0, -0.1], [-1.0, -0.08]]))
+    moved = obs[:, 0] - before[:, 0]
+    assert moved[1] - moved[0] == pytest.approx(1.0, abs=1e-5)
+
+
 def test_observations_of_several_dimensions_are_flat(walk):
     assert walk().observation_space.shape == (2,)
 
