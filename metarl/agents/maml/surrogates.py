@@ -28,6 +28,16 @@ EPISODIC = ("dice", "loaded_dice")
 earlier actions of the episode."""
 
 
+def ratio_to_old(policy: Distribution, batch: TrainingBatch) -> Tensor:
+    """Return pi / pi_old of each step, (B, N); 1 at steps that did not take place.
+
+    There the ratio is that of an action which was never chosen: it may become infinite, and an
+    infinite number times a weight of 0 is not a number.
+    """
+    log_ratio = policy.log_prob(batch.action) - batch.log_prob
+    return torch.exp(torch.where(batch.weight > 0, log_ratio, 0.0))
+
+
 def likelihood_ratio(policy: Distribution, batch: TrainingBatch) -> Tensor:
     """Return -E[pi / pi_old A], (B,): the importance-weighted surrogate (Schulman et al. 2015,
     equation 14, with advantages).
@@ -36,8 +46,7 @@ def likelihood_ratio(policy: Distribution, batch: TrainingBatch) -> Tensor:
     (Rothfuss et al. 2019, section 5), which credits the pre-adaptation policy for the data that it
     collects.
     """
-    ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)  # pi / pi_old, (B, N)
-    return -(ratio * batch.advantage * batch.weight).sum(1)
+    return -(ratio_to_old(policy, batch) * batch.advantage * batch.weight).sum(1)
 
 
 def clipped_ratio(clip: float) -> Surrogate:
@@ -45,7 +54,7 @@ def clipped_ratio(clip: float) -> Surrogate:
     (PPO, Schulman et al. 2017, equation 7)."""
 
     def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
-        ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)  # r, (B, N)
+        ratio = ratio_to_old(policy, batch)  # r
         unclipped = ratio * batch.advantage
         clipped = ratio.clamp(1 - clip, 1 + clip) * batch.advantage
         return -(torch.minimum(unclipped, clipped) * batch.weight).sum(1)
@@ -114,8 +123,7 @@ def emaml_term(policy: Distribution, batch: TrainingBatch, return_weight: Tensor
         batch: the support batch.
         return_weight: standardised return after adaptation, (B,).
     """
-    ratio = torch.exp(policy.log_prob(batch.action) - batch.log_prob)
-    return -(ratio * batch.weight).sum(1) * return_weight
+    return -(ratio_to_old(policy, batch) * batch.weight).sum(1) * return_weight
 
 
 def inner_surrogate(name: str, decay: float = 1.0) -> Surrogate:

@@ -109,7 +109,8 @@ def ppo_loss(predictions: Predictions, batch: PPOBatch, config: PPOConfig) -> Te
         (3,): the loss, the loss of the policy, and the squared error of the value function.
     """
     log_prob = predictions.policy.log_prob(batch.action)
-    ratio = (log_prob - batch.log_prob).exp()
+    # 1 where no step took place: there it may become infinite, and infinity times 0 is no number
+    ratio = torch.where(batch.weight > 0, log_prob - batch.log_prob, 0.0).exp()
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
     # Schulman et al. 2017, equation 7
     policy_loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage)

@@ -186,6 +186,29 @@ def test_surrogates_are_weighted_sums(surrogate, expected):
     assert loss.item() == pytest.approx(-expected)
 
 
+@pytest.mark.parametrize(
+    "surrogate",
+    [
+        likelihood_ratio,
+        clipped_ratio(0.2),
+        lambda policy, batch: emaml_term(policy, batch, torch.ones(1).double()),
+    ],
+    ids=["likelihood_ratio", "clipped_ratio", "emaml_term"],
+)
+def test_steps_after_an_episodes_end_have_no_ratio(surrogate):
+    """Where it would be infinite: neither value nor slope differ from those of the first step."""
+    log_prob = torch.tensor([[0.1, 1e4]], dtype=torch.float64, requires_grad=True)
+    alone, leaf = ratios(np.exp(0.1))
+    loss, expected = (
+        surrogate(Given(log_prob), steps([2.0, 0.0], [1.0, 0.0])),
+        surrogate(alone, steps([2.0], [1.0])),
+    )
+    assert loss.tolist() == pytest.approx(expected.tolist())
+    (slope,) = torch.autograd.grad(loss.sum(), log_prob)
+    (first,) = torch.autograd.grad(expected.sum(), leaf)
+    assert slope.tolist() == [pytest.approx([first.item(), 0.0])]
+
+
 def test_emaml_term_by_hand():
     """-(mean ratio) * return weight; by log pi: -weight * ratio * return weight."""
     policy, leaf = ratios(1.5, 0.5)

@@ -77,6 +77,22 @@ def test_minibatches_have_the_weighted_gradient_on_average(truncate):
     assert float((whole - each.mean(0)).norm()) > 0.1 * float(whole.norm())
 
 
+def test_steps_after_a_trials_end_have_no_probability_ratio():
+    """Where it would be infinite: neither the loss nor its derivatives differ."""
+    learner, params, batch = weighed_batch(None)
+    weight = batch.weight.clone()
+    weight[1, 7:] = 0
+    shorter = replace(batch, weight=weight, advantage=batch.advantage * weight)
+    log_prob = torch.where(weight > 0, batch.log_prob, -1e4)
+    rows = torch.arange(4)
+    for one, other in zip(
+        learner._gradient(params, shorter, rows, learner._config),
+        learner._gradient(params, replace(shorter, log_prob=log_prob), rows, learner._config),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
 def test_equal_weights_change_no_bit():
     plain, equal = (weighed_batch(weight)[2].tensors for weight in (None, [2.0] * 4))
     assert all(torch.equal(plain[name], equal[name]) for name in plain)
