@@ -275,6 +275,22 @@ def test_every_part_learns():
         assert bool(after.log_temperature < before.log_temperature) == learns
 
 
+def test_the_temperature_follows_the_entropy():
+    """Steps of Adam on alpha (entropy - target) in the logarithm of alpha (Haarnoja et al. 2018b,
+    equation 18); the target is -2, for two numbers of an action within +-1."""
+    config = make(update={"learn_temperature": True, "temperature": 0.3, "gradient_steps": 1})
+    agent = config.make_agent()
+    log_temperature = agent.learned.log_temperature.clone().requires_grad_()
+    adam = torch.optim.Adam([log_temperature], lr=config.agent.update.lr)
+    for iteration in range(1, 4):
+        metrics = learn(config, agent, iteration)[1]
+        assert metrics["temperature"] == pytest.approx(log_temperature.exp().item())
+        adam.zero_grad()
+        (log_temperature.exp() * (metrics["entropy"] + 2)).sum().backward()
+        adam.step()
+        torch.testing.assert_close(agent.learned.log_temperature, log_temperature.detach())
+
+
 def test_the_metric_loss_alone_trains_the_encoder():
     """The critics' loss does not: another scale of rewards changes nothing in the encoder."""
     found = []
