@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import StorageError, UserError
+from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, plain_strengths
 from metarl.evaluation.protocols import UNUSED_SETTINGS
-from metarl.runs.atomic_io import check_writable, wrap_os_errors, write_atomically
+from metarl.runs.atomic_io import make_output_folder, wrap_os_errors, write_atomically
 from metarl.runs.run import encode
 
 DEFAULTS = {
@@ -124,12 +124,7 @@ def result_path(out: Path, stem: str) -> Path:
         if path.exists():
             raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
     check_reported(file, stem)
-    try:
-        with wrap_os_errors(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(file.parent)
-    except StorageError as error:
-        raise UserError(str(error)) from error
+    make_output_folder(file.parent)
     return file
 
 

@@ -30,7 +30,7 @@ from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import save_drawing
 from metarl.reporting.summary import read_summaries
-from metarl.runs.atomic_io import wrap_os_errors
+from metarl.runs.atomic_io import make_folder
 from metarl.runs.result import Evaluation
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
@@ -109,8 +109,7 @@ def compare(
     all_jobs = [job for family in planned.values() for job in family]
     for job in all_jobs:
         check_begun(job)
-    with wrap_os_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     references = {job.name for job in (family[0] for family in planned.values())}
     result = Comparison()
     start = time.perf_counter()

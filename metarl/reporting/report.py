@@ -10,8 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from metarl.core.errors import UserError
-from metarl.core.parsing import error_summary, format_value, printable, shell_path
+from metarl.core.parsing import format_value, printable, shell_path
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands
 from metarl.reporting.hub import front_matter
@@ -23,6 +22,7 @@ from metarl.reporting.report_lead import lead, title
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import FORMATS, drawing_style, figure_bytes
 from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
+from metarl.runs.atomic_io import make_output_folder, wrap_os_errors
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
 
@@ -47,6 +47,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
 
     Raises:
         UserError: if a run cannot be read, the runs do not go together, or `out` cannot be written.
+        StorageError: if a file cannot be written in it later.
     """
     summaries = read_summaries(directories)
     out = out or directories[0] / "report"
@@ -57,10 +58,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     sections = [make_section(summaries, name) for name in evaluation_names(summaries)]
     for section in sections:
         figures |= section.figures
-    try:  # before the rest of the work
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
+    make_output_folder(out)  # before the rest of the work
     belief_drawings, notes = belief_figures(summaries)
     figures |= {**belief_drawings, "diagnostics": diagnostics(summaries)}
     files = {
@@ -86,10 +84,8 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     page = render_page(PAGE, texts, drawn, variables)
     model_card = environment().get_template(MODEL_CARD).render(card)
     pages = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
-    try:
+    with wrap_os_errors(out):
         paths = write_files(out, pages | dict(sorted(files.items())))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error_summary(error)})") from error
     track_report(summaries[0].run, paths)
     return paths
 

@@ -53,6 +53,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             sync(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder, and those above it, where they are missing.
+
+    Raises:
+        StorageError: if it cannot be created; names the folder.
+    """
+    with wrap_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def check_writable(folder: Path) -> None:
     """Check that a file can be made and written in a folder, before what it is for is computed.
 
@@ -61,6 +71,20 @@ def check_writable(folder: Path) -> None:
     """
     with wrap_os_errors(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         file.write(b"0")
+
+
+def make_output_folder(folder: Path) -> None:
+    """Create a folder for results, with those above it, and check that it is writable, before the
+    results are computed.
+
+    Raises:
+        UserError: if it cannot be created or written; names the folder.
+    """
+    try:
+        make_folder(folder)
+        check_writable(folder)
+    except StorageError as error:
+        raise UserError(str(error)) from error
 
 
 def sync(path: Path) -> None:

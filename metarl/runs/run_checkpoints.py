@@ -176,7 +176,7 @@ class RunCheckpoints(RunLogs):
             raise UserError(f"{reason} (there are: {', '.join(known) or 'none yet'})")
         return checkpoint.load(path)
 
-    def make_folder(self) -> None:
+    def make_checkpoint_folder(self) -> None:
         """Create the folder of the checkpoints if it is missing.
 
         Raises:

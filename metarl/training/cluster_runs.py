@@ -16,6 +16,7 @@ from metarl.rollout.cluster.checks import ask_nodes, check_versions, number_of_w
 from metarl.rollout.cluster.session import Session
 from metarl.rollout.cluster.worker import Surroundings
 from metarl.rollout.sampler_config import SamplerConfig
+from metarl.runs.atomic_io import make_folder
 from metarl.training.many_runs import Job, Outcome, finish, is_locked
 from metarl.training.signals import stop_signals
 
@@ -43,10 +44,11 @@ def finished_on_cluster(
         ConfigError: if Ray or the cluster is missing, has no room, other versions of the software,
             or nodes that do not see the folder of the runs.
         ClusterError: if the cluster is lost.
+        StorageError: if the folder of the runs cannot be created.
     """
     jobs = [dataclasses.replace(job, folder=job.folder.absolute()) for job in jobs]
     for job in jobs:
-        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(job.folder.parent)
     session = Session(config.address)
     try:
         with stop_signals(STOPPING) as signals:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TextIO
 from metarl.config import Config
 from metarl.config_files import make_config, read_config
 from metarl.core.errors import StorageError, UserError
-from metarl.runs.atomic_io import wrap_os_errors
+from metarl.runs.atomic_io import make_folder, wrap_os_errors
 from metarl.runs.lock import training_lock
 from metarl.training.callbacks import Callback
 from metarl.training.iterations import Interrupted
@@ -199,8 +199,8 @@ def _printing_to(log: Path) -> Iterator[TextIO]:
     Raises:
         StorageError: if the file cannot be opened.
     """
+    make_folder(log.parent)
     with wrap_os_errors(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
         file = log.open("a")
     try:
         with contextlib.redirect_stdout(file):

@@ -151,7 +151,7 @@ class Trainer:
             state = run.restore_latest()
             if not self._check_unfinished(state):
                 return Run(self.directory, self._begun)
-            run.make_folder()  # if it cannot be made, that is known before the first iteration
+            run.make_checkpoint_folder()  # an error comes before the first iteration
             announce(run, state.iteration if state else 0)
             training = Iterations(run, self._agent_of(state), state)
             keep_freed_memory()

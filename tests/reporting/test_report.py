@@ -13,7 +13,7 @@ from scipy import stats
 
 import metarl
 from metarl.config_files import make_config
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
 from metarl.reporting.pooling import (
@@ -314,6 +314,12 @@ def test_a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(runs, tm
     with pytest.raises(UserError, match="cannot be written"):
         write_report(runs, blocked / "report")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_cannot_be_written_later_is_no_invalid_input(runs, tmp_path):
+    (tmp_path / "report.html" / "report.html").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(runs, tmp_path)
 
 
 def test_not_a_run(tmp_path):

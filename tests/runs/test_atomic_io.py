@@ -5,7 +5,13 @@ import json
 import pytest
 
 from metarl.core.errors import StorageError, UserError
-from metarl.runs.atomic_io import append_line, whole_lines, write_atomically
+from metarl.runs.atomic_io import (
+    append_line,
+    make_folder,
+    make_output_folder,
+    whole_lines,
+    write_atomically,
+)
 
 
 def test_a_file_is_replaced_whole_and_alone(tmp_path):
@@ -39,6 +45,16 @@ def test_what_cannot_be_written_is_named(tmp_path):
         StorageError, match=r"gone/a: cannot be written \(No such file or directory"
     ):
         write_atomically(tmp_path / "gone" / "a", b"")
+
+
+def test_a_folder_is_made_with_those_above_it_or_the_error_names_it(tmp_path):
+    for _ in range(2):
+        make_output_folder(tmp_path / "a" / "b")
+        assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    for make, error in ((make_folder, StorageError), (make_output_folder, UserError)):
+        with pytest.raises(error, match=r"file/c: cannot be written \(Not a directory\)"):
+            make(tmp_path / "file" / "c")
 
 
 def test_a_log_that_vanished_does_not_begin_again(tmp_path):

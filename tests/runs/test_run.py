@@ -246,7 +246,7 @@ def test_a_folder_of_checkpoints_that_cannot_be_made_is_refused_before_the_first
 def test_a_folder_of_checkpoints_in_which_no_file_can_be_made_is_refused(tmp_path):
     (tmp_path / "checkpoints").symlink_to("/proc")  # in which not even root makes a file
     with pytest.raises(StorageError, match=r"checkpoints: cannot be written"):
-        Run(tmp_path, tiny()).make_folder()
+        Run(tmp_path, tiny()).make_checkpoint_folder()
 
 
 def test_a_cut_off_last_line_breaks_nothing(stopped, finished, capsys, tmp_path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from metarl.config import Config
 from metarl.config_files import make_config, read_config
 from metarl.core.errors import check, check_known
-from metarl.runs.atomic_io import wrap_os_errors, write_atomically
+from metarl.runs.atomic_io import make_folder, write_atomically
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training.many_runs import Job, Outcome, finished
@@ -130,8 +130,7 @@ def tune(
     settings = {**given, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config
     check_trackers(config)
-    with wrap_os_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
         search = Search(name, values, settings, config, searched, out, pruner, study)
         stopped = search.run(trials, jobs, on_progress)
