@@ -25,7 +25,7 @@ from metarl.reporting.comparison_plan import (
     plan,
 )
 from metarl.reporting.comparison_tables import write_tables
-from metarl.reporting.pooling import comparable, results_by_method
+from metarl.reporting.pooling import by_label, comparable, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import save_drawing
@@ -143,7 +143,7 @@ def compare(
         name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
         assert name in evaluation_names(summaries)
         result.sections[family] = make_section(summaries, name)
-        results[family] = comparable(results_by_method(summaries, name))
+        results[family] = by_label(comparable(results_by_method(summaries, name)))
         reports[family] = write_report(folders, out / f"report-{family}")[0]
     if not result.sections:  # what was written before stays
         return result

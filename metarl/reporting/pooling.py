@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,24 @@ from metarl.reporting.summary import RunSummary
 from metarl.runs.result import Evaluation, part_label
 
 
+class MethodPart(NamedTuple):
+    """What has a row and a curve of its own: a part of the results of a method; as text its label.
+
+    Attributes:
+        method: the name of a group of runs, or the label of a baseline.
+        part: the part of the protocol; '' if the protocol has only one.
+    """
+
+    method: str
+    part: str
+
+    def __str__(self) -> str:
+        return part_label(*self)
+
+
+Key = TypeVar("Key", str, MethodPart)
+
+
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
     """Return the config keys whose values differ between runs, with the value of each run."""
     configs = [summary.values for summary in summaries]
@@ -23,7 +41,9 @@ def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
     return {key: row for key, row in values.items() if any(each != row[0] for each in row)}
 
 
-def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, list[Evaluation]]:
+def results_by_method(
+    summaries: Sequence[RunSummary], name: str
+) -> dict[MethodPart, list[Evaluation]]:
     """Return the results of each method, and part, in the evaluations of one name, seed by seed.
 
     Baselines without a run among `summaries` come from the first run that was compared with them.
@@ -38,27 +58,26 @@ def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, l
         UserError: if results were evaluated on other tasks, or at other x; or if a seed of a method
             is there twice.
     """
-    found: dict[str, list[Evaluation]] = {}
+    found: dict[MethodPart, list[Evaluation]] = {}
     longest: dict[str, tuple[RunSummary, Evaluation]] = {}  # by part
-    first: dict[str, tuple[RunSummary, Evaluation]] = {}  # by method and part
+    first: dict[MethodPart, tuple[RunSummary, Evaluation]] = {}
 
-    def add(summary: RunSummary, method: str, part: str, result: Evaluation) -> None:
-        label = part_label(method, part)
-        seed_summary, seed_result = first.setdefault(label, (summary, result))
+    def add(summary: RunSummary, key: MethodPart, result: Evaluation) -> None:
+        seed_summary, seed_result = first.setdefault(key, (summary, result))
         if result.x != seed_result.x:
             raise mismatch(name, seed_summary, seed_result, summary, result)
-        other, expected = longest.setdefault(part, (summary, result))
+        other, expected = longest.setdefault(key.part, (summary, result))
         shared = min(len(result.x), len(expected.x))
         if result.task_hash != expected.task_hash or result.x[:shared] != expected.x[:shared]:
             raise mismatch(name, other, expected, summary, result)
         if len(result.x) > len(expected.x):
-            longest[part] = summary, result
-        found.setdefault(label, []).append(result)
+            longest[key.part] = summary, result
+        found.setdefault(key, []).append(result)
 
     for method, runs in group_runs(summaries).items():
         for summary in runs:
             for part, result in summary.evaluations.get(name, {}).items():
-                add(summary, method, part, result)
+                add(summary, MethodPart(method, part), result)
     own = {summary.method for summary in summaries if name in summary.evaluations}
     methods = {summary.method for summary in summaries}
     for summary in summaries:
@@ -66,9 +85,15 @@ def results_by_method(summaries: Sequence[RunSummary], name: str) -> dict[str, l
             # Not the runs of a method that is called `random`.
             method = UNTRAINED if method == RANDOM and RANDOM in methods else method
             for part, result in results.items():
-                if method not in own and part_label(method, part) not in found:
-                    add(summary, method, part, result)
+                key = MethodPart(method, part)
+                if method not in own and key not in found:
+                    add(summary, key, result)
     return found
+
+
+def by_label(results: Mapping[MethodPart, list[Evaluation]]) -> dict[str, list[Evaluation]]:
+    """Return the results of `results_by_method` by label."""
+    return {str(key): seeds for key, seeds in results.items()}
 
 
 def mismatch(
@@ -86,7 +111,7 @@ def extent(result: Evaluation) -> str:
     return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
 
 
-def comparable(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, list[Evaluation]]:
+def comparable(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, list[Evaluation]]:
     """Return the results on the tasks that every seed of every method has played to their end.
 
     A task that is not complete for one seed of one method is left out of all results on the same
@@ -129,7 +154,7 @@ def pooled_interval(seeds: Sequence[Evaluation]) -> np.ndarray:
     return np.stack(mean_interval(scores, fixed_tasks=seeds[0].has_all_tasks), axis=1)
 
 
-def final_places(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, int]:
+def final_places(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, int]:
     """Return the place of the x at which each method is compared with others.
 
     This is the last x that all methods have. A method that cannot adapt, with one x, does not limit
@@ -140,7 +165,7 @@ def final_places(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, int]:
     return {name: min(last, len(seeds[0].x) - 1) for name, seeds in results.items()}
 
 
-def final_scores(results: Mapping[str, Sequence[Evaluation]]) -> dict[str, np.ndarray]:
+def final_scores(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, np.ndarray]:
     """Return the scores by which methods are compared, (S, D), from comparable results."""
     places = final_places(results)
     return {name: pooled_scores(seeds)[:, :, places[name]] for name, seeds in results.items()}

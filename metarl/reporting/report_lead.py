@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarl.reporting.groups import group_runs
 from metarl.reporting.names import family_text
 from metarl.reporting.report_figures import seeds_text
 from metarl.reporting.report_sections import MethodRow, ScoreCell, Section
@@ -42,10 +43,11 @@ def lead(
             f"return in the last one was {returns[0]} before and {returns[1]} after adaptation."
         )
     section = sections[0]
-    own = {summary.method for summary in summaries}
+    own = group_runs(summaries).keys()
     rows = sorted(section.rows, key=lambda row: -last_cell(row)[1].mean)
-    adapting = [row for row in rows if is_of(row, own) and last_cell(row)[0]]
-    best = (adapting or [row for row in rows if is_of(row, own)] or rows)[0]
+    trained = [row for row in rows if row.method in own]
+    adapting = [row for row in trained if last_cell(row)[0]]
+    best = (adapting or trained or rows)[0]
     place, cell = last_cell(best)
     where = f"On {section.num_tasks} {best.split} tasks of {family_text(section.family)}, "
     text = (
@@ -66,13 +68,6 @@ def lead(
     more = len(named) - MAX_OTHERS
     rest = f", and {more} more" if more > 0 else ""
     return f"{text}. For comparison: {', '.join(named[:MAX_OTHERS])}{rest}."
-
-
-def is_of(row: MethodRow, methods: set[str]) -> bool:
-    """Return whether a row is of one of the methods, with settings or a part behind its name."""
-    return any(
-        row.name == each or row.name.startswith((f"{each} (", f"{each}, ")) for each in methods
-    )
 
 
 def last_cell(row: MethodRow) -> tuple[int, ScoreCell]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
 from metarl.reporting.groups import group_runs
 from metarl.reporting.pooling import (
+    MethodPart,
+    by_label,
     comparable,
     final_scores,
     pooled_interval,
@@ -50,9 +52,18 @@ class ScoreCell(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A row of an evaluation's table; None at every x that the method does not have."""
+    """A row of an evaluation's table.
+
+    Attributes:
+        name: the label of method and part.
+        method: the name of the group of runs, or the label of the baseline.
+        split: name of the task set.
+        seeds: number of seeds.
+        cells: the scores at each x of the table; None where the method does not have it.
+    """
 
     name: str
+    method: str
     split: str
     seeds: int
     cells: Sequence[ScoreCell | None]
@@ -112,21 +123,21 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         UserError: if the results of the runs cannot be put together.
     """
     protocol = name.partition("-")[0]
-    seeds_by_method = comparable(results_by_method(summaries, name))
+    seeds_by_part = comparable(results_by_method(summaries, name))
+    seeds_by_label = by_label(seeds_by_part)
     results = first_results(summaries, name)
     first = next(iter(results.values()))
-    longest = longest_result(seeds[0] for seeds in seeds_by_method.values())
+    longest = longest_result(seeds[0] for seeds in seeds_by_label.values())
     if protocol in PROTOCOL_FIGURES:
-        figures = {name: PROTOCOL_FIGURES[protocol](seeds_by_method)}
+        figures = {name: PROTOCOL_FIGURES[protocol](seeds_by_label)}
     else:
-        figures = {name: adaptation_curves(seeds_by_method)}
-        figures[f"{name}-profile"] = report_figures.profiles(seeds_by_method)
+        figures = {name: adaptation_curves(seeds_by_label)}
+        figures[f"{name}-profile"] = report_figures.profiles(seeds_by_label)
         few = dict(list(results.items())[:MAX_SCATTERS])
         scatter = report_figures.returns_by_task(few)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             figures[f"{name}-tasks"] = scatter
-    sequences = seeds_by_method if protocol == "continual" else {}
-    parts = {part for each in summaries for part in each.evaluations.get(name, {})}
+    sequences = seeds_by_label if protocol == "continual" else {}
     return Section(
         name=name,
         family=first.family,
@@ -136,8 +147,8 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         notes=[*left_out(summaries, name), *iteration_notes(summaries, name)],
         x_label=longest.x_label,
         x=longest.x,
-        rows=[method_row(label, seeds, len(longest.x)) for label, seeds in seeds_by_method.items()],
-        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_method, parts),
+        rows=[method_row(key, seeds, len(longest.x)) for key, seeds in seeds_by_part.items()],
+        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_part),
         transfers=[
             transfer(label, seeds) for label, seeds in sequences.items() if len(seeds[0].x) > 1
         ],
@@ -155,11 +166,11 @@ def first_results(summaries: Sequence[RunSummary], name: str) -> dict[str, Evalu
     return found
 
 
-def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRow:
+def method_row(key: MethodPart, seeds: Sequence[Evaluation], columns: int) -> MethodRow:
     """Return the table row of a method.
 
     Args:
-        name: its label.
+        key: the method, and the part of its results.
         seeds: the comparable result of each seed, at P values of x.
         columns: number of columns of the table, at least P; the cells after P are empty.
     """
@@ -171,7 +182,8 @@ def method_row(name: str, seeds: Sequence[Evaluation], columns: int) -> MethodRo
     for values, (low, high), rate in zip(scores.T, intervals, success, strict=True):
         iqm = float(interquartile_mean(values.ravel()))
         cells.append(ScoreCell(float(values.mean()), low, high, iqm, rate))
-    return MethodRow(name, seeds[0].split, len(seeds), cells + [None] * (columns - len(cells)))
+    cells += [None] * (columns - len(cells))
+    return MethodRow(str(key), key.method, seeds[0].split, len(seeds), cells)
 
 
 def left_out(summaries: Sequence[RunSummary], name: str) -> list[str]:
@@ -216,28 +228,25 @@ def transfer(name: str, seeds: Sequence[Evaluation]) -> Transfer:
     return Transfer(name, *(float(np.mean(each)) for each in means))
 
 
-def improvements(
-    results: Mapping[str, Sequence[Evaluation]], parts: Collection[str] = ()
-) -> list[Improvement]:
+def improvements(results: Mapping[MethodPart, Sequence[Evaluation]]) -> list[Improvement]:
     """Return the probability that a method beats another after the last adaptation, and by how
     much, by pairs.
 
     Of each pair on the same tasks only the direction with a probability of at least 1/2 is listed.
 
     Args:
-        results: of each method, or `method, part`, seed by seed.
-        parts: names of the parts. Two parts of a method are results of the same runs, so each run
-            is compared with itself.
+        results: of each method, and part, seed by seed. Two parts of a method are results of the
+            same runs, so each run is compared with itself.
     """
     found = []
     for (one, x), (other, y) in permutations(final_scores(results).items(), 2):
         same = results[one][0].task_hash == results[other][0].task_hash
         if not same or x.shape[1] != y.shape[1]:  # of a file that was changed
             continue
-        same_runs = method_of(one, parts) == method_of(other, parts) and len(x) == len(y)
+        same_runs = one.method == other.method and len(x) == len(y)
         pairs = zip(x[:, None], y[:, None], strict=True) if same_runs else [(x, y)]
         probability = float(np.mean([probability_of_improvement(*pair) for pair in pairs]))
-        if probability > 0.5 or (probability == 0.5 and one < other):
+        if probability > 0.5 or (probability == 0.5 and str(one) < str(other)):
             fixed = results[one][0].has_all_tasks
             bounds = (
                 mean_interval(x - y, fixed_tasks=fixed)
@@ -245,11 +254,6 @@ def improvements(
                 else difference_interval(x, y, fixed_tasks=fixed)
             )
             difference = x.mean() - y.mean()
-            found.append(Improvement(one, other, probability, difference, *map(float, bounds)))
+            names = str(one), str(other)
+            found.append(Improvement(*names, probability, difference, *map(float, bounds)))
     return found
-
-
-def method_of(label: str, parts: Collection[str]) -> str:
-    """Return the method of a label, `method` or `method, part`."""
-    ends = (part_label("", part) for part in parts)
-    return next((label.removesuffix(end) for end in ends if end and label.endswith(end)), label)

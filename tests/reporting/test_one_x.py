@@ -20,7 +20,13 @@ from metarl.reporting.figures import (
     forgetting_matrices,
     robustness_curves,
 )
-from metarl.reporting.pooling import final_scores, pooled_scores, results_by_method
+from metarl.reporting.pooling import (
+    MethodPart,
+    by_label,
+    final_scores,
+    pooled_scores,
+    results_by_method,
+)
 from metarl.reporting.report import write_report
 from metarl.reporting.report_figures import profiles, returns_by_task
 from metarl.reporting.report_sections import improvements, method_row, transfer
@@ -118,7 +124,7 @@ def test_a_terminal_table_has_one_row():
 
 
 def test_table_rows_have_empty_cells():
-    row = method_row("oracle", [ORACLE], 4)
+    row = method_row(MethodPart("oracle", ""), [ORACLE], 4)
     assert row.cells[0].mean == 26.5
     assert row.cells[1:] == [None, None, None]
 
@@ -136,7 +142,7 @@ def test_methods_are_compared_at_the_last_x_that_they_share():
 
 
 def test_improvement_uses_the_only_scores():
-    (found,) = improvements(RESULTS)
+    (found,) = improvements({MethodPart(name, ""): seeds for name, seeds in RESULTS.items()})
     assert (found.better, found.other, found.probability) == ("maml", "oracle", 1.0)
     assert (found.difference, found.low, found.high) == (5.0, 5.0, 5.0)  # on each of the tasks
 
@@ -179,7 +185,7 @@ def cut_results(path, method, count):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_results_with_fewer_x_are_put_together(runs, order):
-    found = results_by_method(read_summaries(runs[::order]), f"k_step-test{SIZE}")
+    found = by_label(results_by_method(read_summaries(runs[::order]), f"k_step-test{SIZE}"))
     assert {name: seeds[0].x for name, seeds in found.items()} == {
         "maml_trpo": (0, 1, 2, 3),
         "oracle": (0,),

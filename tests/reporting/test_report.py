@@ -17,6 +17,8 @@ from metarl.core.errors import StorageError, UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
 from metarl.reporting.pooling import (
+    MethodPart,
+    by_label,
     comparable,
     config_differences,
     pooled_scores,
@@ -117,7 +119,7 @@ def test_what_is_on_the_page(page):
 
 
 def test_seeds_are_pooled_and_baselines_are_shown_once(runs):
-    found = comparable(results_by_method(read_summaries(runs), NAME))
+    found = by_label(comparable(results_by_method(read_summaries(runs), NAME)))
     scores = {name: pooled_scores(seeds) for name, seeds in found.items()}
     assert {name: values.shape for name, values in scores.items()} == {
         "maml_trpo": (2, 5, 2),
@@ -415,7 +417,7 @@ def test_tasks_that_one_method_lost_are_pooled_for_none(troubled, tmp_path):
     found["random"]["returns"][3][1] = [None, None]
     path.write_text(json.dumps(content))
     results = read_results(path)
-    pooled = comparable(results_by_method(read_summaries([copy]), TROUBLED))
+    pooled = by_label(comparable(results_by_method(read_summaries([copy]), TROUBLED)))
     scores = {name: pooled_scores(seeds) for name, seeds in pooled.items()}
     assert {values.shape for values in scores.values()} == {(1, 5, 2)}
     kept = [0, 1, 2, 4, 5]
@@ -444,7 +446,8 @@ def test_only_methods_on_the_same_tasks_are_compared_in_pairs():
     """Of the parts of `ood`, task i of one has nothing to do with task i of the other."""
     tasks, returns = np.arange(4.0)[:, None], np.arange(4.0)[:, None, None]
     one, other = (Evaluation("f", "test", name, tasks, returns) for name in ("in", "out"))
-    results = {"a, in": [one], "b, in": [one], "a, out": [other], "b, out": [other]}
+    parts = (MethodPart(method, part) for part in ("in", "out") for method in ("a", "b"))
+    results = {key: [one if key.part == "in" else other] for key in parts}
     pairs = [(each.better, each.other) for each in improvements(results)]
     assert pairs == [("a, in", "b, in"), ("a, out", "b, out")]
 
@@ -457,8 +460,9 @@ def test_two_parts_of_a_method_are_compared_run_by_run():
         returns = [100.0 * run + tasks[:, 0] + each for run in range(3)]
         return [Evaluation("f", "test", "hash", tasks, x[:, None, None]) for x in returns]
 
-    results = {"a, on": part(gain), "a, off": part(0 * gain), "b, off": part(0 * gain)}
-    found = {(each.better, each.other): each for each in improvements(results, {"on", "off"})}
+    gains = {("a", "on"): gain, ("a", "off"): 0 * gain, ("b", "off"): 0 * gain}
+    results = {MethodPart(*names): part(each) for names, each in gains.items()}
+    found = {(each.better, each.other): each for each in improvements(results)}
     paired = found["a, on", "a, off"]
     assert (paired.probability, paired.difference) == (1.0, 2.0)
     expected = stats.t.interval(0.95, 3, 2.0, stats.sem(gain))
@@ -485,3 +489,14 @@ def test_the_summary_names_the_tasks_of_its_row(runs):
     (best,) = (row for part, row in rows.items() if part == "out of distribution")
     text = lead(summaries, [replace(section, rows=[best])], {best.name: "maml"})
     assert text.startswith("On 5 ood tasks of 2D navigation, maml (1 seed) has a mean return of")
+
+
+def test_the_summary_is_of_the_runs_whatever_the_names_of_baselines(runs):
+    summaries = read_summaries([runs[0]])
+    section = make_section(summaries, NAME)
+    own = next(row for row in section.rows if row.method == "maml_trpo")
+    cells = [cell and cell._replace(mean=cell.mean + 1) for cell in own.cells]
+    better = replace(own, name="maml_trpo, other", method="maml_trpo, other", cells=cells)
+    texts = {row.name: row.name for row in (own, better)}
+    text = lead(summaries, [replace(section, rows=[own, better])], texts)
+    assert "tasks of 2D navigation, maml_trpo (1 seed) has a mean return of" in text
