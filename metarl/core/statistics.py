@@ -22,6 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 CONFIDENCE = 0.95
+"""Coverage probability of all intervals."""
 RUN_WEIGHT_POWER = 1.15
 """Exponent of the share of the runs in the weights of `half_width`. By simulation, the coverage of
 95 % intervals over two runs and 10 to 200 tasks then stays between 93 and 97.5 %, whatever the
@@ -44,15 +45,12 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values).any(axis=-1), np.nan, middle.mean(axis=-1))
 
 
-def mean_interval(
-    scores: np.ndarray, *, fixed_tasks: bool = False, confidence: float = CONFIDENCE
-) -> Interval:
-    """Return the interval of the mean score of a method.
+def mean_interval(scores: np.ndarray, *, fixed_tasks: bool = False) -> Interval:
+    """Return the 95 % interval of the mean score of a method.
 
     Args:
         scores: (..., S, B).
         fixed_tasks: whether the tasks are all tasks of the distribution. Then only runs vary.
-        confidence: coverage probability of the interval.
 
     Returns:
         Lower and upper bounds, (...): over runs and tasks. For one run the interval is over tasks,
@@ -60,23 +58,20 @@ def mean_interval(
         one run on one task, and for one run with fixed tasks.
     """
     mean = scores.mean(axis=(-2, -1))
-    half = half_width([components(scores)], scores.mean(axis=-2), fixed_tasks, confidence)
+    half = half_width([components(scores)], scores.mean(axis=-2), fixed_tasks)
     return mean - half, mean + half
 
 
 def difference_interval(
-    one: np.ndarray,
-    other: np.ndarray,
-    *,
-    fixed_tasks: bool = False,
-    confidence: float = CONFIDENCE,
+    one: np.ndarray, other: np.ndarray, *, fixed_tasks: bool = False
 ) -> Interval:
-    """Return the interval of the mean score of a method minus that of another on the same tasks.
+    """Return the 95 % interval of the mean score of a method minus that of another on the same
+    tasks.
 
     Args:
         one: scores of the first method, (..., S, B).
         other: scores of the second method on the same B tasks, (..., S', B).
-        fixed_tasks, confidence: as in `mean_interval`.
+        fixed_tasks: as in `mean_interval`.
 
     Returns:
         Lower and upper bounds, (...); of a method with one run, this run counts as the method.
@@ -87,22 +82,19 @@ def difference_interval(
     check_same_tasks(one, other)
     differences = one.mean(axis=-2) - other.mean(axis=-2)  # (..., B)
     parts = [components(one), components(other)]
-    half = half_width(parts, differences, fixed_tasks, confidence)
+    half = half_width(parts, differences, fixed_tasks)
     mean = differences.mean(axis=-1)
     return mean - half, mean + half
 
 
-def repeats_interval(
-    values: np.ndarray, groups: np.ndarray, confidence: float = CONFIDENCE
-) -> Interval:
-    """Return the interval of the mean over fixed tasks of one run, each played several times.
+def repeats_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """Return the 95 % interval of the mean over fixed tasks of one run, each played several times.
 
     Only the repetitions vary: this is Welch's t interval, with Satterthwaite's degrees of freedom.
 
     Args:
         values: (..., n), one for each repetition.
         groups: the task of each repetition, (n,) integers 0, ..., D - 1.
-        confidence: coverage probability of the interval.
 
     Returns:
         Lower and upper bounds, (...); NaN if a task was played once only.
@@ -116,7 +108,7 @@ def repeats_interval(
     variances = np.stack([part.var(axis=-1, ddof=1) for part in parts], axis=-1) / counts
     total = variances.sum(axis=-1)
     degrees = divide(total**2, (variances**2 / (counts - 1)).sum(axis=-1))
-    width = t_quantile(np.where(total > 0, degrees, 1.0), confidence)
+    width = t_quantile(np.where(total > 0, degrees, 1.0))
     half = np.sqrt(total) / len(parts) * width
     return mean - half, mean + half
 
@@ -153,9 +145,7 @@ def components(scores: np.ndarray) -> Components:
     return Components(runs, residual, num_runs - 1)
 
 
-def half_width(
-    parts: list[Components], by_task: np.ndarray, fixed_tasks: bool, confidence: float
-) -> np.ndarray:
+def half_width(parts: list[Components], by_task: np.ndarray, fixed_tasks: bool) -> np.ndarray:
     """Return the half width of the interval of a mean, (...); NaN if there is none.
 
     The variance of the mean has a part of the runs and one of the tasks, each with its own degrees
@@ -165,7 +155,7 @@ def half_width(
     Args:
         parts: the components of each method in the mean.
         by_task: mean over the runs on each task, or a difference of such means, (..., B).
-        fixed_tasks, confidence: as in `mean_interval`.
+        fixed_tasks: as in `mean_interval`.
     """
     num_tasks = by_task.shape[-1]
     runs = np.sum([part.runs for part in parts], axis=0)
@@ -175,21 +165,21 @@ def half_width(
         return np.full_like(runs, np.nan)
     run_quantile = np.zeros_like(runs)
     for part in known:
-        run_quantile += divide(part.runs, runs) * t_quantile(part.degrees, confidence)
+        run_quantile += divide(part.runs, runs) * t_quantile(part.degrees)
     if not tasks_vary:
         return np.sqrt(runs) * run_quantile
     residual = np.sum([part.residual for part in parts], axis=0)
     tasks = np.maximum(by_task.var(axis=-1, ddof=1) - residual, 0) / num_tasks
     weight = divide(runs, runs + tasks) ** RUN_WEIGHT_POWER
-    quantile = weight * run_quantile + (1 - weight) * t_quantile(num_tasks - 1, confidence)
+    quantile = weight * run_quantile + (1 - weight) * t_quantile(num_tasks - 1)
     return np.sqrt(runs + tasks) * quantile
 
 
-def t_quantile(degrees: int | np.ndarray, confidence: float) -> np.ndarray:
-    """Return the quantile of Student's t distribution for a two-sided interval."""
+def t_quantile(degrees: int | np.ndarray) -> np.ndarray:
+    """Return the quantile of Student's t distribution for a two-sided 95 % interval."""
     from scipy.special import stdtrit  # slow to import, and training needs no intervals
 
-    return np.asarray(stdtrit(degrees, 0.5 + confidence / 2))
+    return np.asarray(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -97,12 +97,6 @@ def test_values_that_do_not_vary_have_an_interval_of_no_width():
     assert repeats_interval(np.full(4, 2.0), np.array([0, 0, 1, 1])) == (2.0, 2.0)
 
 
-def test_a_wider_confidence_has_a_wider_interval():
-    scores = normal(3, 10)
-    widths = [np.ptp(mean_interval(scores, confidence=level)) for level in (0.5, 0.9, 0.99)]
-    assert widths == sorted(widths)
-
-
 def test_many_intervals_at_once_are_each_ones():
     scores = normal(4, 3, 10)
     together = np.transpose(mean_interval(scores))
