@@ -36,8 +36,8 @@ NAME = "metarl"
 PRUNERS = ("median", "hyperband", "none")
 PRUNED_AT = "pruned_at"
 """Attribute of a trial: the iteration at which it was found to be bad."""
-KEPT = "search"
-"""Attribute of a study: what the search keeps for good."""
+SETTINGS = "search"
+"""Attribute of a study: the settings of its search, which stay as they are."""
 LOCK_TIMEOUT = 100.0
 """Seconds for which a process waits for another one to write to the file."""
 
@@ -68,43 +68,64 @@ def open_study(out: Path, config: Config, space: SearchSpace, pruner: str) -> It
     Raises:
         UserError: if the study is of another search; names the first key and both values.
     """
-    with stored(out / FILE, make_pruner(pruner, config)) as study:
-        keep_search(study, out, described(config, space, pruner))
+    wanted = search_settings(config, space, pruner)
+    with open_file(out / FILE, make_pruner(pruner, config)) as study:
+        begun = study.user_attrs.get(SETTINGS, wanted)
+        for key in sorted(begun.keys() | wanted.keys()):
+            own, other = (format_value(each.get(key)) for each in (begun, wanted))
+            if own != other:
+                raise UserError(
+                    f"{out}: its search was begun with {key} = {own}, not {other}; choose another "
+                    "folder with --out"
+                )
+        study.set_user_attr(SETTINGS, wanted)
         yield study
 
 
-def keep_search(study: Study, out: Path, wanted: Mapping[str, Any]) -> None:
-    """Note in a study what its search keeps for good, or check that it is this.
-
-    Raises:
-        UserError: if it is not; names the first key and both values.
-    """
-    kept = study.user_attrs.get(KEPT, wanted)
-    for key in sorted(kept.keys() | wanted.keys()):
-        own, other = (format_value(each.get(key)) for each in (kept, wanted))
-        if own != other:
-            raise UserError(
-                f"{out}: its search was begun with {key} = {own}, not {other}; choose another "
-                "folder with --out"
-            )
-    study.set_user_attr(KEPT, dict(wanted))
+def search_settings(config: Config, space: SearchSpace, pruner: str) -> dict[str, Any]:
+    """Return the settings that all trials of a search have in common, by name, as JSON values."""
+    values = {**fixed_values(config), "iterations": config.iterations, "pruner": pruner}
+    varied = {f"space {key}": plain(asdict(each)) for key, each in space.items()}
+    return json.loads(json.dumps({**values, **varied}, default=str))
 
 
 @contextmanager
-def stored(file: Path, pruner: BasePruner) -> Iterator[Study]:
-    """Yield the study in an SQLite file, which is made if it is not there.
+def open_file(file: Path, pruner: BasePruner) -> Iterator[Study]:
+    """Yield the study in an SQLite file, which is made if it is not there, and close the file at
+    the end of the block.
 
     Raises:
         StorageError: if the file cannot be written, also in the block.
         UserError: if it is damaged, likewise.
     """
-    with naming(file), opened(file, pruner) as study:
-        yield study
+    import optuna
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(file.resolve()))
+    arguments = {"connect_args": {"timeout": LOCK_TIMEOUT}}
+    with wrap_database_errors(file):
+        storage = optuna.storages.RDBStorage(str(url), engine_kwargs=arguments)
+        try:
+            yield optuna.create_study(
+                storage=storage,
+                study_name=NAME,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=pruner,
+            )
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Convert the errors of a database to those of metarl, which name its file; see `stored`."""
+def wrap_database_errors(file: Path) -> Iterator[None]:
+    """Convert the errors of the database in a file to those of metarl, which name the file.
+
+    Raises:
+        StorageError: if the file cannot be written.
+        UserError: if it is damaged.
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -123,37 +144,8 @@ def naming(file: Path) -> Iterator[None]:
         raise StorageError(f"{file}: cannot be written ({reason})") from error
 
 
-@contextmanager
-def opened(file: Path, pruner: BasePruner) -> Iterator[Study]:
-    """Yield the study in a file as `stored`, with the errors of the database as they are."""
-    import optuna
-    from sqlalchemy import URL
-
-    url = URL.create("sqlite", database=str(file.resolve()))
-    arguments = {"connect_args": {"timeout": LOCK_TIMEOUT}}
-    storage = optuna.storages.RDBStorage(str(url), engine_kwargs=arguments)
-    try:
-        yield optuna.create_study(
-            storage=storage,
-            study_name=NAME,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=pruner,
-        )
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def described(config: Config, space: SearchSpace, pruner: str) -> dict[str, Any]:
-    """Return what a search keeps for good, by name, as plain values."""
-    values = {**fixed_values(config), "iterations": config.iterations, "pruner": pruner}
-    varied = {f"space {key}": plain(asdict(each)) for key, each in space.items()}
-    return json.loads(json.dumps({**values, **varied}, default=str))
-
-
 def make_pruner(name: str, config: Config) -> BasePruner:
-    """Return what decides whether a trial is stopped before its end.
+    """Return the pruner of a name, which decides whether a trial is stopped before its end.
 
     Raises:
         UserError: if the name is unknown.
@@ -173,21 +165,20 @@ def make_pruner(name: str, config: Config) -> BasePruner:
 
 def open_trial(study: Study, number: int) -> Trial:
     """Return the trial of a number, which is a new one or is not finished yet."""
-
     known = study.get_trials(deepcopy=False)
     return study.ask() if number == len(known) else trial_of(study, known[number])
 
 
 def trial_of(study: Study, frozen: FrozenTrial) -> Trial:
-    """Return a trial as Optuna lets one change it."""
+    """Return a recorded trial as one that Optuna lets change."""
     import optuna
 
     return optuna.trial.Trial(study, frozen._trial_id)
 
 
-def sampler(seed: int, number: int) -> BaseSampler:
-    """Return what chooses the values of a trial: with a seed of its own, so that the values do not
-    depend on stops between trials.
+def make_sampler(seed: int, number: int) -> BaseSampler:
+    """Return the sampler that chooses the values of a trial: with a seed of its own, so that the
+    values do not depend on stops between trials.
 
     Args:
         seed: the seed of the config.
@@ -238,7 +229,7 @@ class Pruning(Callback):
         """Report the evaluations in lines of metrics, and return whether the trial, whose last
         evaluation is in the last line, is to be stopped."""
         check_optuna()  # as quiet as in the process of the search
-        with stored(self.file, make_pruner(self.pruner, config)) as study:
+        with open_file(self.file, make_pruner(self.pruner, config)) as study:
             own = study.get_trials(deepcopy=False)[self.number]
             trial = trial_of(study, own)
             reports = dict(own.intermediate_values)

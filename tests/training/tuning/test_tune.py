@@ -19,7 +19,7 @@ from metarl.core.errors import StorageError
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations
-from metarl.training.tuning.study import stored
+from metarl.training.tuning.study import open_file
 from tests.training.test_loop import assert_same_outcome
 
 ROOT = Path(__file__).parents[3]
@@ -315,7 +315,7 @@ def test_a_full_disk_is_told_with_the_file_of_the_study(tmp_path):
     file, limits = tmp_path / "study.db", resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill():
-        with stored(file, optuna.pruners.NopPruner()) as study:
+        with open_file(file, optuna.pruners.NopPruner()) as study:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))
             study.set_user_attr("large", "x" * 10_000)
 
