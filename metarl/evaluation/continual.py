@@ -24,7 +24,8 @@ from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
-from metarl.runs.result import TASKS_MET, Evaluation, Results
+from metarl.runs.result import Evaluation, Results
+from metarl.runs.result_content import TASKS_MET
 
 SEQUENCE_LENGTH = 5
 """Number of successive tasks of a sequence of `continual`, L."""

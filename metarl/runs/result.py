@@ -10,18 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from metarl.core.errors import shown
 from metarl.core.statistics import interquartile_mean, mean_interval, repeats_interval
 from metarl.envs import TaskFamily
 from metarl.rollout.failures import Failure
 from metarl.runs.printing import as_html, as_repr, as_text
-
-LEGACY_KEYS = {"axis": "x_label", "points": "x"}
-"""Earlier keys of result files, and their present names."""
-LEGACY_X_LABELS = {"adaptation steps": "adaptations"}
-"""Earlier labels in result files, and their present texts."""
-TASKS_MET = "tasks met"
-"""The label of x, from 0 to L, where tasks are in sequences of L."""
+from metarl.runs.result_content import evaluation_fields
 
 
 @dataclass(frozen=True)
@@ -236,53 +229,7 @@ class Evaluation:
         Raises:
             KeyError, TypeError, ValueError: if `content` is not a valid result.
         """
-        content = dict(content)
-        content = {LEGACY_KEYS.get(key, key): value for key, value in content.items()} | content
-        texts = {name: content[name] for name in ("family", "split", "task_hash", "x_label")}
-        for name, text in texts.items():
-            if not isinstance(text, str) or not text.isprintable():
-                raise ValueError(f"{name}: expected text, got {shown(text)}")
-        texts["x_label"] = LEGACY_X_LABELS.get(texts["x_label"], texts["x_label"])
-        tasks, returns = (np.array(content[name], np.float64) for name in ("tasks", "returns"))
-        success = np.array(content["success"], bool) if "success" in content else None
-        x = tuple(content["x"])
-        if not all(type(value) is int for value in x):
-            raise ValueError(f"x: expected whole numbers, got {shown(x)}")
-        if not (tasks.ndim == 2 and returns.ndim == 3 and returns.size):
-            raise ValueError(f"tasks and returns have the shapes {tasks.shape}, {returns.shape}")
-        if returns.shape[:2] != (len(tasks), len(x)):
-            raise ValueError(f"{len(tasks)} tasks, {len(x)} values of x, returns {returns.shape}")
-        if success is not None and success.shape != returns.shape:
-            raise ValueError(f"success has the shape {success.shape}, returns {returns.shape}")
-        # The returns of episodes left out are null in the file, and become NaN.
-        if not np.isfinite(tasks).all() or np.isinf(returns).any():
-            raise ValueError("tasks and returns: expected finite numbers")
-        # Earlier files do not say it, but only a finite distribution repeats tasks, which were
-        # drawn by chance, and so often that none was left out.
-        num_distinct = len(np.unique(tasks, axis=0))
-        num_all_tasks = content.get(
-            "num_all_tasks", num_distinct if num_distinct < len(tasks) else None
-        )
-        if not (num_all_tasks is None or type(num_all_tasks) is int):
-            raise ValueError(f"num_all_tasks: expected a whole number, got {shown(num_all_tasks)}")
-        length = content.get("sequence_length", len(x) - 1 if texts["x_label"] == TASKS_MET else 1)
-        if type(length) is not int or length < 1 or len(tasks) % length:
-            raise ValueError(f"{len(tasks)} tasks, sequence_length {shown(length)}")
-        return cls(
-            **texts,
-            tasks=tasks,
-            returns=returns,
-            seed=content["seed"],
-            success=success,
-            x=x,
-            num_all_tasks=num_all_tasks,
-            failures=tuple(
-                Failure(**{**each, "task": tuple(each["task"])})
-                for each in content.get("failures", ())
-            ),
-            deterministic=content.get("deterministic") is True,
-            sequence_length=length,
-        )
+        return cls(**evaluation_fields(content))
 
 
 def population_size(family: TaskFamily, rows: np.ndarray) -> int | None:
