@@ -29,7 +29,7 @@ class Momentum:
         loss: Tensor,
         index: int,
     ) -> tuple[Params, Params]:
-        """Take one step; the optimizer state is m."""
+        """Take one step; the optimiser state is m."""
         momentum = {
             name: gradient[name] + meta[f"momentum:{name}"] * optimizer_state[name]
             if optimizer_state

@@ -36,13 +36,13 @@ class UpdateRule(Protocol):
         Args:
             meta: the meta-parameters, unstacked.
             fast_params: the fast parameters of B tasks, stacked (B, ...).
-            optimizer_state: the optimizer state after the previous step; {} at the first step.
+            optimizer_state: the optimiser state after the previous step; {} at the first step.
             gradient: the gradient of the losses with respect to the fast parameters, (B, ...).
             loss: the losses of the tasks, (B,).
             index: number of earlier steps.
 
         Returns:
-            The new fast parameters and the new optimizer state, stacked (B, ...).
+            The new fast parameters and the new optimiser state, stacked (B, ...).
         """
         ...
 

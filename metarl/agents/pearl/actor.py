@@ -28,7 +28,7 @@ class LatentActor:
         layers: Sequence[tuple[np.ndarray, np.ndarray]],
         mean: np.ndarray,
         variance: np.ndarray,
-        center: np.ndarray,
+        centre: np.ndarray,
         half_width: np.ndarray,
         *,
         deterministic: bool,
@@ -38,25 +38,25 @@ class LatentActor:
         Args:
             layers: weight (in, out) and bias (out,) of each layer of the policy, float32.
             mean, variance: of the posteriors, (B, E, Z); E may be 1 for any number of episodes.
-            center, half_width: of the action space, (A,).
+            centre, half_width: of the action space, (A,).
             deterministic: whether to take the means of the posterior and of the policy.
         """
         self._layers = layers
         self._mean, self._std = mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
-        self._center, self._half_width = center, half_width
+        self._centre, self._half_width = centre, half_width
         self._obs_dim = self._layers[0][0].shape[0] - mean.shape[-1]
         self._deterministic = deterministic
         self.z: np.ndarray | None = None
 
     def noise(self, rng: np.random.Generator, horizon: int) -> np.ndarray:
-        size = len(self._center) + self._mean.shape[-1]
+        size = len(self._centre) + self._mean.shape[-1]
         return rng.standard_normal((horizon, size), dtype=np.float32)
 
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
         check_obs_size(obs, self._obs_dim)
-        action_dim = len(self._center)
+        action_dim = len(self._centre)
         if self.z is None:
             drawn = self._mean if self._deterministic else self._posterior_sample(noise)
             self.z = np.broadcast_to(drawn, (*active.shape, self._mean.shape[-1]))
@@ -66,8 +66,8 @@ class LatentActor:
         if not self._deterministic:
             std = np.exp(np.clip(log_std, MIN_LOG_STD, MAX_LOG_STD))
             u = u + std * noise[..., :action_dim].reshape(-1, action_dim)
-        action = self._center + self._half_width * np.tanh(u)
+        action = self._centre + self._half_width * np.tanh(u)
         return action.reshape(*active.shape, action_dim)
 
     def _posterior_sample(self, noise: np.ndarray) -> np.ndarray:
-        return self._mean + self._std * noise[..., len(self._center) :]
+        return self._mean + self._std * noise[..., len(self._centre) :]

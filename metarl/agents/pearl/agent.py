@@ -129,7 +129,7 @@ class PEARLAgent:
             self._policy_layers(),
             state.mean,
             state.variance,
-            row_format.center,
+            row_format.centre,
             row_format.half_width,
             deterministic=deterministic,
         )
@@ -142,7 +142,7 @@ class PEARLAgent:
             self._policy_layers(),
             state.mean[0, 0],
             np.sqrt(state.variance[0, 0]),
-            row_format.center,
+            row_format.centre,
             row_format.half_width,
         )
 

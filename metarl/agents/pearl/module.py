@@ -18,7 +18,7 @@ class LatentModule(PolicyModule):
 
     mean: Tensor
     std: Tensor
-    center: Tensor
+    centre: Tensor
     half_width: Tensor
 
     def __init__(
@@ -26,18 +26,18 @@ class LatentModule(PolicyModule):
         layers: Sequence[tuple[np.ndarray, np.ndarray]],
         mean: np.ndarray,
         std: np.ndarray,
-        center: np.ndarray,
+        centre: np.ndarray,
         half_width: np.ndarray,
     ) -> None:
         """Set up with the layers of the policy, as `LatentActor`; mean and standard deviation of
-        the posterior, (Z,); and center and half width of the action space, (A,)."""
+        the posterior, (Z,); and centre and half width of the action space, (A,)."""
         obs_dim = layers[0][0].shape[0] - len(mean)
-        super().__init__(obs_dim, len(center) + len(mean), discrete=False)
+        super().__init__(obs_dim, len(centre) + len(mean), discrete=False)
         self.state_size = 1 + len(mean)
         self.network = mlp_module(layers, relu=True)
         self.constant("mean", mean)
         self.constant("std", std)
-        self.constant("center", center)
+        self.constant("centre", centre)
         self.constant("half_width", half_width)
 
     def forward(
@@ -47,7 +47,7 @@ class LatentModule(PolicyModule):
         reward: Tensor | None = None,
         state: Tensor | None = None,
     ) -> PolicyStep:
-        size = len(self.center)
+        size = len(self.centre)
         z = self.mean.expand(obs.shape[0], -1)
         if noise is not None:
             z = z + self.std * noise[:, size:]
@@ -56,5 +56,5 @@ class LatentModule(PolicyModule):
         mean, log_std = self.network(torch.cat([obs, z], -1)).split(size, -1)
         std = log_std.clamp(MIN_LOG_STD, MAX_LOG_STD).exp()
         u = mean if noise is None else mean + std * noise[:, :size]
-        action = self.center + self.half_width * torch.tanh(u)
+        action = self.centre + self.half_width * torch.tanh(u)
         return PolicyStep(action, mean, std, torch.cat([torch.ones_like(z[:, :1]), z], -1))

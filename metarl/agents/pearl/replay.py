@@ -24,18 +24,18 @@ class RowFormat:
 
     Attributes:
         obs_dim: O.
-        center: centre of the action space, (A,) float32.
+        centre: centre of the action space, (A,) float32.
         half_width: half of its width, (A,) float32.
     """
 
     obs_dim: int
-    center: np.ndarray
+    centre: np.ndarray
     half_width: np.ndarray
 
     @property
     def size(self) -> int:
         """Length of a row."""
-        return 2 * self.obs_dim + len(self.center) + 2
+        return 2 * self.obs_dim + len(self.centre) + 2
 
     def rows(self, episodes: Episodes) -> np.ndarray:
         """Return the rows of all steps, (B, E, T, size) float32; those of steps that did not take
@@ -43,7 +43,7 @@ class RowFormat:
         last = episodes.ends[..., None]  # (B, E, T, 1)
         following = np.concatenate([episodes.obs[:, :, 1:], episodes.obs[:, :, :1]], axis=2)
         following = np.where(last, episodes.last_obs[:, :, None], following)
-        action = np.clip((episodes.action - self.center) / self.half_width, -1, 1)
+        action = np.clip((episodes.action - self.centre) / self.half_width, -1, 1)
         ends = last & episodes.terminated[..., None, None]
         parts = [episodes.obs, action, episodes.reward[..., None], following, ~ends]
         return np.concatenate(parts, axis=-1, dtype=np.float32)

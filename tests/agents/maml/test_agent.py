@@ -101,7 +101,7 @@ def test_a_rejected_search_leaves_the_parameters_alone(make_agent, meta_step):
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_refused(make_agent, meta_step, play, timer, bad, outer):
-    """And the agent stays as it was, an optimizer's moments included."""
+    """And the agent stays as it was, an optimiser's moments included."""
     agent = make_agent(FAMILY, outer=OUTER[outer])
     meta_step(agent)
     before = agent.state_dict()

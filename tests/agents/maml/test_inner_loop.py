@@ -96,7 +96,7 @@ def test_adapt_takes_its_steps_one_after_the_other(tiny_policy, tiny_params, mak
 
 
 class Counting(SGD):
-    """SGD that records its arguments, and returns the step's number as its optimizer state."""
+    """SGD that records its arguments, and returns the step's number as its optimiser state."""
 
     def __init__(self) -> None:
         super().__init__(0.5)

@@ -204,7 +204,7 @@ def test_meta_lstm_by_hand_over_two_steps():
 
 def test_meta_lstms_gates_are_shared_and_every_number_is_on_its_own():
     """Tensors of any shape, of several tasks: each number as if it were alone, with the loss of
-    its task and its own optimizer state."""
+    its task and its own optimiser state."""
     rule = MetaLSTM(0.25)
     meta = {name: torch.tensor(value, dtype=torch.float64) for name, value in GATES.items()}
     rng = np.random.default_rng(0)
@@ -287,7 +287,7 @@ def test_meta_lstm_begins_with_the_step_size_it_was_given(lr):
 
 @pytest.mark.parametrize("rule", [SGD, *LEARNED.values(), MetaLSTM])
 def test_a_rule_changes_nothing_it_is_given(rule):
-    """Neither fast parameters nor gradients nor its optimizer state."""
+    """Neither fast parameters nor gradients nor its optimiser state."""
     rule = rule(0.25)
     fast_params = two_tasks()
     meta = rule.init({name: value[0] for name, value in fast_params.items()})

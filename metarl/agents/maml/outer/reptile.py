@@ -29,7 +29,7 @@ class ReptileConfig(Section):
     """`sgd` adds `lr` times the Reptile direction; `adam` takes the direction as the negative
     gradient of Adam."""
     lr: Annotated[float, Field(gt=0)] = 1.0
-    """Step size of the optimizer."""
+    """Step size of the optimiser."""
 
     max_update_kl: ClassVar[float] = 1.0
 
