@@ -220,11 +220,11 @@ class TaskFamily(ABC):
             raise ValueError(f"{self.name} has no split {split!r}: {self.no_ood_reason}")
         if self.all_tasks is not None and split != "ood":
             return self.all_tasks[np.arange(num_tasks) % len(self.all_tasks)]
-        # The last word of the counter separates these streams from those of training runs.
+        # The last word of the counter separates these numbers from those of training runs.
         key = [SPLITS.index(split), 0]
-        streams = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))
+        philoxes = (np.random.Philox(key=key, counter=[0, i, 0, 1]) for i in range(num_tasks))
         sample = self.sample_ood_tasks if split == "ood" else self.sample_tasks
-        rows = [sample(np.random.Generator(stream), 1) for stream in streams]
+        rows = [sample(np.random.Generator(philox), 1) for philox in philoxes]
         return np.concatenate(rows)
 
     def task_settings(self) -> dict[str, Any]:
@@ -293,9 +293,9 @@ class BatchEnv(ABC):
 
         Args:
             tasks: the task of each episode, (N, task_dim).
-            rngs: a random stream for each episode, the only source of its initial state and of the
-                noise of all its steps. All of it is drawn during this call, so that it does not
-                depend on other episodes or on threads.
+            rngs: a random number generator for each episode, the only source of its initial state
+                and of the noise of all its steps. All of it is drawn during this call, so that it
+                does not depend on other episodes or on threads.
         """
 
     @abstractmethod

@@ -118,13 +118,13 @@ def actions(family: TaskFamily) -> str:
 
 
 def episodes_randomness(family: TaskFamily) -> str:
-    """Episodes draw from their own random streams only, and only at their reset."""
+    """Episodes draw from their own random number generators only, and only at their reset."""
     recordings = []
     for seed in (1, 2):  # of the global generators, which must not matter
         with unused_global_rngs(seed):
             recordings.append(record(family))
     found = recordings[0].difference(recordings[1])
-    expect(not found, f"the same streams gave other episodes ({found}); draw from nothing else")
+    expect(not found, f"the same generators gave other episodes ({found}); draw from nothing else")
 
     tasks, actions, rngs = random_tasks(family, 3), random_actions(family, 3), make_rngs(range(3))
     env = family.make_batch(3)
@@ -133,10 +133,10 @@ def episodes_randomness(family: TaskFamily) -> str:
     list(step_through(env, actions))
     expect(
         after_reset == [rng.bit_generator.state for rng in rngs],
-        "step draws from the streams that reset was given; draw the noise of all steps in reset",
+        "step draws from the generators that reset was given; draw the noise of all steps in reset",
     )
     other = play(env, tasks, actions, make_rngs(range(3), seed=1))
-    return "" if other.difference(recordings[0]) else "the streams make no difference"
+    return "" if other.difference(recordings[0]) else "the generators make no difference"
 
 
 def fresh_arrays(family: TaskFamily) -> str:

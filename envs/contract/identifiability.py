@@ -21,7 +21,7 @@ from metarl.envs.contract.recording import (
 from metarl.envs.wrappers.observed import TaskObserved
 
 NUM_TASKS = 16
-NUM_STREAMS = 3
+NUM_SEEDS = 3
 NUM_ROLLOUTS, ROLLOUT_STEPS = 32, 200  # to find a difference between tasks with sparse rewards
 MAX_CORRELATION = 1 - 1e-9  # above it, two numbers are equal up to scale and offset
 
@@ -35,7 +35,7 @@ def task_effect(family: TaskFamily) -> str:
         actions = random_actions(family, 1, NUM_STEPS if seed == 0 else ROLLOUT_STEPS, seed)
         if seed % 4:
             actions[:] = actions[0]  # constant actions lead further
-        recording = _under_equal_conditions(env, tasks, actions, stream=seed)
+        recording = _under_equal_conditions(env, tasks, actions, seed)
         differing = [
             name
             for name in ("reward", "terminated", "obs")
@@ -50,10 +50,10 @@ def task_effect(family: TaskFamily) -> str:
 
 
 def _under_equal_conditions(
-    env: BatchEnv, tasks: np.ndarray, actions: np.ndarray, stream: int = 0
+    env: BatchEnv, tasks: np.ndarray, actions: np.ndarray, seed: int = 0
 ) -> Recording:
-    """Play tasks, (N, task_dim), with the same random stream and actions, (T, 1, action_dim)."""
-    rngs = [make_rngs([stream])[0] for _ in tasks]
+    """Play tasks, (N, task_dim), with the same random numbers and actions, (T, 1, action_dim)."""
+    rngs = [make_rngs([seed])[0] for _ in tasks]
     return play(env, tasks, np.repeat(actions, len(tasks), axis=1), rngs)
 
 
@@ -69,8 +69,8 @@ def hidden_task(family: TaskFamily) -> str:
     tasks = np.unique(random_tasks(family, NUM_TASKS), axis=0)
     env, actions = family.make_batch(len(tasks)), random_actions(family, 1)
     actions[:] = actions[0]  # constant, so that observations change only with the state
-    played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_STREAMS)]
-    first = np.stack([recording.obs[0] for recording in played])  # (streams, N, obs_dim)
+    played = [_under_equal_conditions(env, tasks, actions, i) for i in range(NUM_SEEDS)]
+    first = np.stack([recording.obs[0] for recording in played])  # (seeds, N, obs_dim)
     note = ""
     if not _same_for_all(first):
         _expect_not_proportional(first, tasks, family.visible_task)
@@ -95,10 +95,10 @@ def hidden_task(family: TaskFamily) -> str:
 def _expect_not_proportional(
     first: np.ndarray, tasks: np.ndarray, visible: tuple[int, ...]
 ) -> None:
-    """Reject first observations, (streams, N, obs_dim), that hold an affine function of a task
+    """Reject first observations, (seeds, N, obs_dim), that hold an affine function of a task
     coordinate that is not visible."""
     obs = (first - first.mean(axis=1, keepdims=True)).reshape(-1, first.shape[-1])
-    task = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (streams * N, task_dim)
+    task = np.tile(tasks - tasks.mean(axis=0), (len(first), 1))  # (seeds * N, task_dim)
     norms = np.outer(np.linalg.norm(obs, axis=0), np.linalg.norm(task, axis=0))
     correlation = np.abs(obs.T @ task) / np.where(norms > 0, norms, np.inf)
     correlation[:, list(visible)] = 0

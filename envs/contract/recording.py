@@ -1,4 +1,4 @@
-"""Recordings of episodes under given tasks, random streams and actions, for comparison."""
+"""Recordings of episodes under given tasks, random numbers and actions, for comparison."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def play(
         env: a batch environment of N episodes.
         tasks: (N, task_dim).
         actions: (T, N, action_dim).
-        rngs: the random streams of the episodes, N.
+        rngs: the random number generators of the episodes, N.
     """
     num_steps, num_episodes = actions.shape[:2]
     first = np.array(env.reset(tasks, rngs))
@@ -133,7 +133,7 @@ def begin(family: TaskFamily, num_episodes: int) -> tuple[BatchEnv, np.ndarray]:
 
 
 def make_rngs(episodes: Iterable[int], seed: int = 0) -> list[np.random.Generator]:
-    """Return a random stream for each of these episode numbers."""
+    """Return a random number generator for each of these episode numbers."""
     return [np.random.default_rng([seed, episode]) for episode in episodes]
 
 

@@ -200,9 +200,9 @@ class ExternalFamily(TaskFamily):
 class ExternalBatchEnv(BatchEnv):
     """N episodes of an environment, divided among processes, which start at the first reset.
 
-    An episode's random stream gives the seed of the environment's reset, the only source of
-    randomness. `advance` also restarts an episode that has ended: only speed measurements continue
-    one.
+    An episode's random number generator gives the seed of the environment's reset, the only source
+    of randomness. `advance` also restarts an episode that has ended: only speed measurements
+    continue one.
 
     Attributes:
         pool: the workers.

@@ -196,7 +196,7 @@ def measure_observations(
     Raises:
         EpisodeDiverged: if an episode fails and `stops` is true, or if none is left.
     """
-    # Another iteration than that of the episodes, one of which would have the same stream
+    # Another iteration than that of the episodes, one of which would have the same numbers
     rng = make_rng(seed, Purpose.OBSERVATIONS, iteration=1)
     tasks, task_ids = sample_meta_batch(sampling.replace(sequence=1, drift=0), family, rng)
     num_tasks, num_episodes = sampling.num_tasks, sampling.num_episodes

@@ -12,7 +12,7 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
-from metarl.rollout.sampler import EpisodeStreams, Sampler, sample
+from metarl.rollout.sampler import EpisodeRngs, Sampler, sample
 from metarl.rollout.sampling import Phase, sequence_phases
 
 
@@ -81,7 +81,7 @@ def adaptation_rollouts(
             env,
             actor,
             sequences[:, task],
-            EpisodeStreams(seed, purpose, num_episodes, iteration, number, num_adapted),
+            EpisodeRngs(seed, purpose, num_episodes, iteration, number, num_adapted),
             timer,
             on_step,
             failures=failures,

@@ -130,7 +130,7 @@ def play(
         agent, state: the agent and its state for the task.
         env: the environment.
         episodes: number of episodes.
-        seed, step: of the random streams, with the number of adaptations so far.
+        seed, step: of the random number generators; `step` adaptations were made so far.
     """
     tasks = np.zeros((1, *env.family.task_space.shape))  # the environment keeps it to itself
     rngs = episode_rngs(seed, Purpose.EVALUATION_EPISODES, 1, episodes, 0, step)

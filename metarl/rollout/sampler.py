@@ -20,7 +20,7 @@ from metarl.rollout.failures import Failure
 
 
 @dataclass(frozen=True)
-class EpisodeStreams:
+class EpisodeRngs:
     """The random number generators of a batch of episodes, by address.
 
     Attributes:
@@ -37,7 +37,7 @@ class EpisodeStreams:
     phase: int = 0
     num_adaptations: int = 0
 
-    def rngs(self, start: int, stop: int) -> list[np.random.Generator]:
+    def of_tasks(self, start: int, stop: int) -> list[np.random.Generator]:
         """Return the generators of the episodes of the tasks `start`, ..., `stop` - 1."""
         return episode_rngs(
             self.seed,
@@ -64,7 +64,7 @@ class Sampler(ABC):
         self,
         actor: Actor,
         tasks: np.ndarray,
-        streams: EpisodeStreams,
+        rngs: EpisodeRngs,
         timer: Timer,
         *,
         failures: list[Failure] | None,
@@ -85,7 +85,7 @@ def sample(
     source: BatchEnv | Sampler,
     actor: Actor,
     tasks: np.ndarray,
-    streams: EpisodeStreams,
+    rngs: EpisodeRngs,
     timer: Timer,
     on_step: Callable[[BatchEnv], None] | None,
     *,
@@ -97,7 +97,7 @@ def sample(
 
     Args:
         source: where they are played.
-        streams: the random number generators of the episodes.
+        rngs: the random number generators of the episodes.
         on_step: as in `collect`; None for a sampler.
         actor, tasks, timer, failures, task_mask, task_ids: as in `collect`.
     """
@@ -106,23 +106,23 @@ def sample(
         return source.collect(
             actor,
             tasks,
-            streams,
+            rngs,
             timer,
             failures=failures,
             task_mask=task_mask,
             task_ids=task_ids,
         )
     with timer("reset"):
-        rngs = streams.rngs(0, len(tasks))
+        episode_rngs = rngs.of_tasks(0, len(tasks))
     return collect(
         source,
         actor,
         tasks,
-        rngs,
+        episode_rngs,
         timer,
         on_step,
         failures=failures,
-        adaptation_step=streams.num_adaptations,
+        adaptation_step=rngs.num_adaptations,
         task_mask=task_mask,
         task_ids=task_ids,
     )

@@ -20,7 +20,7 @@ from metarl.envs import BatchEnv
 from metarl.rollout.collect import Actor, collect, order_in_step
 from metarl.rollout.episodes import PER_TASK, Episodes
 from metarl.rollout.failures import EpisodeDiverged, Failure
-from metarl.rollout.sampler import EpisodeStreams
+from metarl.rollout.sampler import EpisodeRngs
 
 
 def bounds(num_tasks: int, num_shards: int) -> list[tuple[int, int]]:
@@ -77,7 +77,7 @@ class Shard:
         start, stop: the tasks.
         tasks: all tasks of the batch, (B, task_dim).
         task_mask: mask of the tasks to play, (B,) bool.
-        streams: the random number generators of the batch.
+        rngs: the random number generators of the batch.
         collect_failures: whether failed episodes are left out; otherwise the first one is an error.
     """
 
@@ -85,12 +85,12 @@ class Shard:
     stop: int
     tasks: np.ndarray
     task_mask: np.ndarray
-    streams: EpisodeStreams
+    rngs: EpisodeRngs
     collect_failures: bool
 
     @property
     def num_episodes(self) -> int:
-        return (self.stop - self.start) * self.streams.num_episodes
+        return (self.stop - self.start) * self.rngs.num_episodes
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def play_shard(env: BatchEnv, actor: Actor, shard: Shard) -> ShardResult:
             env,
             actor,
             shard.tasks[rows],
-            shard.streams.rngs(shard.start, shard.stop),
+            shard.rngs.of_tasks(shard.start, shard.stop),
             timer,
             failures=failures if shard.collect_failures else None,
-            adaptation_step=shard.streams.num_adaptations,
+            adaptation_step=shard.rngs.num_adaptations,
             task_mask=shard.task_mask[rows],
         )
     except EpisodeDiverged as error:

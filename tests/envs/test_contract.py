@@ -486,7 +486,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("actions", mdp(TakesAnyIndex), "the action 5 of Discrete(5) was taken"),
     ("episodes' randomness", begins_at(lambda *_: np.random.random()), "np.random's global"),
     ("episodes' randomness", begins_at(lambda *_: time.perf_counter() % 1), "gave other episodes"),
-    ("episodes' randomness", nav(DrawsInStep), "step draws from the streams"),
+    ("episodes' randomness", nav(DrawsInStep), "step draws from the generators"),
     ("fresh arrays", nav(ReturnsViews), "obs of step 0 changed"),
     ("fresh arrays", nav(DrawsViews), "render_state after step 0 changed"),
     ("fresh arrays", nav(LendsItsState), "depends on what the caller wrote"),

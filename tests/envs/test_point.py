@@ -200,7 +200,7 @@ def test_regions_of_goals():
     assert np.abs(PointNav().tasks("ood", 50)).max(axis=1).min() > 0.5
 
 
-def test_starts_are_drawn_from_the_episodes_streams():
+def test_starts_are_drawn_from_the_episodes_generators():
     family = PointNav(start_range=0.2)
     env = family.make_batch(50)
     starts = env.reset(np.zeros((50, 2)), [np.random.default_rng(i) for i in range(50)])

@@ -1,4 +1,4 @@
-"""What holds for the episodes of every family, whatever the tasks, streams, actions and sizes."""
+"""What holds for episodes of every family, with any tasks, random numbers, actions and sizes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def env_of(name: str, num_episodes: int, number: int = 0) -> BatchEnv:
 
 
 def episodes(name: str, seed: int, num_episodes: int, num_steps: int):
-    """Tasks (N, task_dim), actions (T, N, action_dim) and the seeds of the streams, (N,)."""
+    """Tasks (N, task_dim), actions (T, N, action_dim) and the seeds of the generators, (N,)."""
     family, rng = family_of(name), np.random.default_rng(seed)
     tasks, space = family.sample_tasks(rng, num_episodes), family.action_space
     shape = (min(num_steps, family.horizon), num_episodes, family.action_dim)
@@ -53,7 +53,7 @@ def episodes(name: str, seed: int, num_episodes: int, num_steps: int):
     return tasks, actions, rng.integers(2**32, size=num_episodes)
 
 
-def streams(numbers: np.ndarray) -> list[np.random.Generator]:
+def make_rngs(numbers: np.ndarray) -> list[np.random.Generator]:
     return [np.random.default_rng(number) for number in numbers]
 
 
@@ -64,8 +64,8 @@ def test_an_episode_does_not_depend_on_its_company(name, seed, other_seed, num_s
     """Alone, among others, and elsewhere among yet others on two threads, it is the same."""
     env = env_of(name, 4)
     tasks, actions, numbers = episodes(name, seed, 4, num_steps)
-    together = play(env, tasks, actions, streams(numbers))
-    alone = play(env_of(name, 1), tasks[:1], actions[:, :1], streams(numbers[:1]))
+    together = play(env, tasks, actions, make_rngs(numbers))
+    alone = play(env_of(name, 1), tasks[:1], actions[:, :1], make_rngs(numbers[:1]))
     assert together.select([0]).difference(alone) == ""
 
     # Episodes 0 and 1 go to other places; all the others are replaced.
@@ -73,7 +73,7 @@ def test_an_episode_does_not_depend_on_its_company(name, seed, other_seed, num_s
     other_tasks, other_actions, other_numbers = episodes(name, other_seed, 4, num_steps)
     other_tasks[kept], other_numbers[kept] = tasks[:2], numbers[:2]
     other_actions[:, kept] = actions[:, :2]
-    elsewhere = play(env_of(name, 4, 1), other_tasks, other_actions, streams(other_numbers))
+    elsewhere = play(env_of(name, 4, 1), other_tasks, other_actions, make_rngs(other_numbers))
     assert together.select([0, 1]).difference(elsewhere.select(kept)) == ""
 
 
@@ -84,8 +84,8 @@ def test_stepping_parts_equals_stepping_all(name, seed, num_steps, data):
     """Whichever episodes are stepped first; the others stay where they are meanwhile."""
     whole, parts = env_of(name, 4), env_of(name, 4, 1)
     tasks, actions, numbers = episodes(name, seed, 4, num_steps)
-    first = whole.reset(tasks, streams(numbers))
-    assert np.array_equal(first, parts.reset(tasks, streams(numbers)))
+    first = whole.reset(tasks, make_rngs(numbers))
+    assert np.array_equal(first, parts.reset(tasks, make_rngs(numbers)))
     for step, (active, result) in enumerate(step_through(whole, actions)):
         chosen = np.array(data.draw(st.lists(st.booleans(), min_size=4, max_size=4)))
         for part in (active & chosen, active & ~chosen):
@@ -111,7 +111,7 @@ def test_observations_lie_in_their_space_and_rewards_are_finite(
     split = data.draw(st.sampled_from(["sampled", *family.splits]))
     if split != "sampled":
         tasks = family.tasks(split, num_episodes)
-    recording = play(env, tasks, actions, streams(numbers))
+    recording = play(env, tasks, actions, make_rngs(numbers))
     seen = [*recording.obs[0], *recording.obs[1:][recording.active]]
     assert all(family.observation_space.contains(obs) for obs in seen)
     assert np.isfinite(recording.reward).all()

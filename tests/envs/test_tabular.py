@@ -131,7 +131,7 @@ def test_steps_beyond_the_horizon_meet_the_same_noise_again():
 # --- what results depend on ---
 
 
-def test_results_depend_on_the_streams_alone():
+def test_results_depend_on_the_generators_alone():
     tasks, actions = SMALL.tasks("train", 5), random_actions(SMALL, 5)
     first = play(begin(SMALL, tasks), actions)
     env = begin(SMALL, tasks, seed=100)

@@ -55,7 +55,7 @@ def test_it_adapts_by_the_episodes_of_the_environment(runs):
     several = SyncVectorEnv([lambda: make_env(run)] * 3)
     other = metarl.load(run.directory).adapt_to(several, episodes=5)
     assert len(other.returns) == len(one.returns) == 5
-    # The same streams, so the same episodes
+    # The same random numbers, so the same episodes
     np.testing.assert_allclose(one.returns, other.returns, rtol=1e-6)
     obs = np.ones((3, 2))
     actions = [each.predict(obs, deterministic=True)[0] for each in (one, other)]

@@ -15,11 +15,11 @@ class Sharded(Sampler):
     def close(self):
         pass
 
-    def collect(self, actor, tasks, streams, timer, *, failures, task_mask, task_ids):
+    def collect(self, actor, tasks, rngs, timer, *, failures, task_mask, task_ids):
         results = []
         for start, stop in bounds(len(tasks), self.num_shards):
             part = part_of(actor, start, stop)
-            shard = Shard(start, stop, tasks, task_mask, streams, failures is not None)
+            shard = Shard(start, stop, tasks, task_mask, rngs, failures is not None)
             env = self.family.make_batch(shard.num_episodes)
             results.append(play_shard(env, copy.deepcopy(part), shard))
         return merge(results, tasks, task_ids, failures)

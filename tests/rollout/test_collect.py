@@ -218,7 +218,7 @@ def test_ids_of_tasks_are_kept(run):
     assert run(POINT, FAR).task_ids is None
 
 
-def test_streams_of_episodes_are_those_of_their_addresses():
+def test_generators_of_episodes_are_those_of_their_addresses():
     """Task by task; another step, iteration, purpose or seed has others."""
     address = {"iteration": 3, "adaptation_step": 2}
     rngs = episode_rngs(1, Purpose.TRAIN_EPISODES, 2, 3, **address)

@@ -16,7 +16,7 @@ from metarl.config_files import make_config
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.rollout.failures import EpisodeDiverged
-from metarl.rollout.sampler import EpisodeStreams
+from metarl.rollout.sampler import EpisodeRngs
 from metarl.rollout.shards import Shard, bounds, play_shard, plays_rows
 from tests.faulty import FaultyNav
 from tests.rollout.sharded import Sharded
@@ -115,8 +115,8 @@ def test_a_worker_of_gradient_agents_does_without_torch(tmp_path):
     """Which takes it seconds to import, and most of its memory."""
     config = make_config({}, "mine", {**SIZES, **KINDS["maml"]})
     agent, tasks = config.make_agent(), config.env.tasks("train", NUM_TASKS)
-    streams = EpisodeStreams(1, Purpose.TRAIN_EPISODES, NUM_EPISODES)
-    shard = Shard(0, NUM_TASKS, tasks, np.ones(NUM_TASKS, bool), streams, False)
+    rngs = EpisodeRngs(1, Purpose.TRAIN_EPISODES, NUM_EPISODES)
+    shard = Shard(0, NUM_TASKS, tasks, np.ones(NUM_TASKS, bool), rngs, False)
     actor = agent.actor(agent.initial_state(NUM_TASKS))
     sent, played = tmp_path / "sent", tmp_path / "played"
     sent.write_bytes(pickle.dumps((config.env, actor, shard)))
@@ -175,7 +175,7 @@ def test_the_first_failure_of_all_shards_is_the_error(fault):
     assert messages[0] == messages[1] == messages[2]
 
 
-def test_streams_are_addressed_by_task():
-    streams = EpisodeStreams(3, Purpose.TRAIN_EPISODES, 2, iteration=5, phase=1, num_adaptations=1)
-    whole = [rng.random() for rng in streams.rngs(0, 4)]
-    assert [rng.random() for rng in streams.rngs(1, 3)] == whole[2:6]
+def test_generators_are_addressed_by_task():
+    rngs = EpisodeRngs(3, Purpose.TRAIN_EPISODES, 2, iteration=5, phase=1, num_adaptations=1)
+    whole = [rng.random() for rng in rngs.of_tasks(0, 4)]
+    assert [rng.random() for rng in rngs.of_tasks(1, 3)] == whole[2:6]

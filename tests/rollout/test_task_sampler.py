@@ -39,20 +39,20 @@ def trained(iterations=60, **settings):
 def test_without_risk_tasks_are_those_of_the_distribution_and_weigh_the_same():
     of = sampler(risk={})
     tasks, ids = draw(of)
-    assert np.array_equal(tasks, sample_meta_batch(SamplingConfig(), FAMILY, streams())[0][:20])
+    assert np.array_equal(tasks, sample_meta_batch(SamplingConfig(), FAMILY, task_rng())[0][:20])
     assert ids is None
     assert of.weigh(-distance(tasks)) is None
     assert of.state_dict() == {}
 
 
-def streams():
+def task_rng():
     return make_rng(0, Purpose.TASKS)
 
 
 def test_without_oversampling_only_the_weights_differ():
     of = sampler(risk={"alpha": 0.2}, num_tasks=10)
     tasks, _ = draw(of)
-    assert np.array_equal(tasks, FAMILY.sample_tasks(streams(), 10))
+    assert np.array_equal(tasks, FAMILY.sample_tasks(task_rng(), 10))
     weights = of.weigh(-distance(tasks))
     assert np.flatnonzero(weights).tolist() == sorted(np.argsort(-distance(tasks))[:2])
     assert weights.sum() == 10

@@ -21,7 +21,7 @@ from metarl.rollout.cluster.worker import RolloutWorker, Surroundings
 from metarl.rollout.collect import Actor
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import Failure
-from metarl.rollout.sampler import EpisodeStreams, Sampler
+from metarl.rollout.sampler import EpisodeRngs, Sampler
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.shards import Shard, bounds, merge, part_of, plays_rows
 
@@ -92,7 +92,7 @@ class RaySampler(Sampler):
         self,
         actor: Actor,
         tasks: np.ndarray,
-        streams: EpisodeStreams,
+        rngs: EpisodeRngs,
         timer: Timer,
         *,
         failures: list[Failure] | None,
@@ -101,7 +101,7 @@ class RaySampler(Sampler):
     ) -> Episodes:
         with timer("sampling"):
             shards = [
-                Shard(start, stop, tasks, task_mask, streams, failures is not None)
+                Shard(start, stop, tasks, task_mask, rngs, failures is not None)
                 for start, stop in bounds(len(tasks), self.num_workers)
             ]
             self._session.check()

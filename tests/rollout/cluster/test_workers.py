@@ -21,7 +21,7 @@ from metarl.envs import WorkerError
 from metarl.rollout.cluster import checks
 from metarl.rollout.cluster.sampler import RaySampler
 from metarl.rollout.cluster.session import ClusterError
-from metarl.rollout.sampler import EpisodeStreams, Sampler
+from metarl.rollout.sampler import EpisodeRngs, Sampler
 from metarl.rollout.sampler_config import SamplerConfig
 from tests.rollout.test_shards import (
     CHEETAH,
@@ -61,9 +61,9 @@ def pid(sampler, index):
 def play(sampler, actor):
     """One phase, on the sampler's family."""
     tasks = sampler._family.tasks("train", NUM_TASKS)
-    streams = EpisodeStreams(0, Purpose.TRAIN_EPISODES, NUM_EPISODES)
+    rngs = EpisodeRngs(0, Purpose.TRAIN_EPISODES, NUM_EPISODES)
     options = {"failures": None, "task_mask": np.ones(NUM_TASKS, bool), "task_ids": None}
-    return sampler.collect(actor, tasks, streams, Timer(), **options)
+    return sampler.collect(actor, tasks, rngs, Timer(), **options)
 
 
 @pytest.mark.parametrize("kind", ["maml", "maml, normalised", "rl2", "varibad", "pearl"])
