@@ -7,7 +7,7 @@ env = gymnasium.make("metarl/HalfCheetahVel-v0", task=[1.3])
 import gymnasium
 
 from metarl.envs.bandit import Bandit
-from metarl.envs.base import SPLITS, BatchEnv, TaskFamily
+from metarl.envs.base import BatchEnv, TaskFamily
 from metarl.envs.errors import SimulationDiverged, TaskError
 from metarl.envs.external import (
     Environment,
@@ -32,6 +32,7 @@ from metarl.envs.registry import (
 )
 from metarl.envs.rendering import Renderer, RendererFailed, RenderingUnavailable
 from metarl.envs.tabular import TabularMDP
+from metarl.envs.task_distribution import SPLITS
 from metarl.envs.wrappers.observed import TaskObserved
 from metarl.envs.wrappers.perturbed import Perturbed
 

@@ -12,9 +12,10 @@ import numpy as np
 from gymnasium.spaces import Box
 from PIL import Image, ImageDraw
 
-from metarl.envs.base import MARGIN, BatchEnv, StepResult, TaskFamily
+from metarl.envs.base import BatchEnv, StepResult, TaskFamily
 from metarl.envs.errors import SimulationDiverged
 from metarl.envs.rendering import frame_at
+from metarl.envs.task_distribution import MARGIN
 
 GOAL_RADIUS = 0.01  # the goal is reached when both axes are this close
 NEUTRAL = 0.5  # |x| + |y| within which no progress is rewarded

@@ -7,13 +7,14 @@ import itertools
 
 import numpy as np
 
-from metarl.envs.base import SPLITS, TaskFamily
+from metarl.envs.base import TaskFamily
 from metarl.envs.contract.recording import (
     Violation,
     expect,
     random_tasks,
     unused_global_rngs,
 )
+from metarl.envs.task_distribution import SPLITS
 
 REQUIRED_SPLITS = ("train", "validation", "test")
 """The task sets that every family must have."""

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import MARGIN
 from metarl.envs.external.description import Environment, Route
 from metarl.envs.external.family import ExternalFamily, Truncation
+from metarl.envs.task_distribution import MARGIN
 
 INCLUDED = Path(__file__).parent
 """The folder of the environments that come with metarl."""

@@ -16,12 +16,12 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import SPLITS
 from metarl.envs.errors import TaskError
 from metarl.envs.external.description import Environment
 from metarl.envs.external.family import ExternalFamily
 from metarl.envs.external.meta_world_setup import REQUIREMENTS, home, installed_python
 from metarl.envs.external.process import WorkerError, worker_environ
+from metarl.envs.task_distribution import SPLITS
 
 PROGRAM = Path(__file__).with_name("meta_world_env.py")
 MAX_HORIZON = 500  # limit of Meta-World's environments

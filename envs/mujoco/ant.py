@@ -14,11 +14,11 @@ import numpy as np
 from gymnasium.spaces import Box
 from mujoco.batch import Batch
 
-from metarl.envs.base import MARGIN
 from metarl.envs.mujoco.family import MujocoFamily, squared_norm
 from metarl.envs.mujoco.goals import DirectionGoal, VelocityGoal
 from metarl.envs.mujoco.markers import Marker
 from metarl.envs.mujoco.models import load_model
+from metarl.envs.task_distribution import MARGIN
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from mujoco.batch import Batch
 
-from metarl.envs.base import MARGIN
 from metarl.envs.mujoco.family import MujocoFamily
+from metarl.envs.task_distribution import MARGIN
 
 # Factors on these fields of the model are base ** task.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}

@@ -15,10 +15,10 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.base import MARGIN
 from metarl.envs.errors import TaskError
 from metarl.envs.mujoco.family import MujocoFamily
 from metarl.envs.mujoco.markers import Marker
+from metarl.envs.task_distribution import MARGIN
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What holds for every family: the contract of metarl.envs.base, and Gymnasium's interface."""
+"""What holds for every family: the contract of metarl.envs, and Gymnasium's interface."""
 
 from __future__ import annotations
 
