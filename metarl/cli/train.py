@@ -61,19 +61,7 @@ def train(
     from metarl.training.trainer import Trainer
 
     check_environment()
-    if (target.name is None) == (resume is None):
-        raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
-    if resume and out:
-        raise UserError(
-            f"--out: {resume} goes on in its own folder; for another run: metarl train "
-            f"{shell_path(resume / 'config.yaml')} --out {shell_path(out)}"
-        )
-    if resume and init_from is not None:
-        raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
-    if resume and or_resume:
-        raise UserError(
-            f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
-        )
+    check_start(target.name, out, resume, or_resume, init_from)
     directory = resume or Path()
     try:
         if resume:
@@ -107,6 +95,30 @@ def train(
         return print_error(f"training stopped: {error}; {remedy}", 1)
     click.echo(f"finished: {directory}\nevaluate it with: metarl evaluate {shell_path(directory)}")
     return 0
+
+
+def check_start(
+    name: str | None, out: Path | None, resume: Path | None, or_resume: bool, init_from: str | None
+) -> None:
+    """Check that the arguments say in one way where a run begins, as those of `train`.
+
+    Raises:
+        UserError: if there is neither a config nor a run to continue, or arguments exclude each
+            other.
+    """
+    if (name is None) == (resume is None):
+        raise UserError("train: expected either a CONFIG or --resume RUN; see metarl train --help")
+    if resume and out:
+        raise UserError(
+            f"--out: {resume} goes on in its own folder; for another run: metarl train "
+            f"{shell_path(resume / 'config.yaml')} --out {shell_path(out)}"
+        )
+    if resume and init_from is not None:
+        raise UserError(f"--init-from: {resume} goes on from its own checkpoint; give CONFIG")
+    if resume and or_resume:
+        raise UserError(
+            f"--continue: goes with CONFIG and --out; --resume {resume} continues by itself"
+        )
 
 
 def go_on_with(directory: Path) -> str:

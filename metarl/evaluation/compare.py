@@ -19,7 +19,7 @@ from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
 from metarl.runs.pretrained import run_folder
 from metarl.runs.provenance import provenance
-from metarl.runs.result import Evaluation, part_label
+from metarl.runs.result import Evaluation, Results, results_by_label
 from metarl.runs.run import Run
 
 RANDOM = "random"
@@ -135,10 +135,10 @@ def evaluate_run(
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
     file = result_path(out or run.output / "evaluation", stem)
-    results_by_label = {}
+    results: dict[str, Results] = {}
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
-        results_by_label[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
+        results[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
     content = {
         "protocol": protocol,
         "overrides": overrides,
@@ -148,17 +148,13 @@ def evaluate_run(
             label: {
                 "checkpoint": evaluated[label].source,
                 "iteration": evaluated[label].iteration,
-                "parts": {part: result.to_dict() for part, result in results.items()},
+                "parts": {part: result.to_dict() for part, result in parts.items()},
             }
-            for label, results in results_by_label.items()
+            for label, parts in results.items()
         },
         "provenance": provenance(),
     }
-    labelled = {
-        part_label(label, part): result
-        for label, results in results_by_label.items()
-        for part, result in results.items()
-    }
+    labelled = results_by_label(results)
     try:
         write_result(file, content)
     except StorageError as error:

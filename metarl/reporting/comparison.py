@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,7 @@ def compare(
     for job in all_jobs:
         check_begun(job)
     make_folder(out)
-    references = {job.name for job in (family[0] for family in planned.values())}
-    result = Comparison()
-    start = time.perf_counter()
+    references = {family[0].name for family in planned.values()}
     work = functools.partial(evaluate, references=references, settings=settings)
     outcomes = (
         finished(all_jobs, jobs, work)
@@ -120,23 +118,54 @@ def compare(
         else finished_on_cluster(all_jobs, sampler, work)
     )
     with contextlib.closing(outcomes):
-        for ended, outcome in enumerate(outcomes, start=1):
-            left = (time.perf_counter() - start) / ended * (len(all_jobs) - ended)
-            on_progress(
-                f"{ended}/{len(all_jobs)}  {outcome.job.folder.name} {end_of(outcome)} "
-                f"({clock_time(outcome.seconds)})"
-                + (f"  ETA {clock_time(left)}" if left > 0 and not outcome.stopped else "")
-            )
-            result.stopped |= outcome.stopped
-            if outcome.error is not None:
-                result.failed.append(outcome)
-    if result.stopped:
-        return result
+        result = await_all(outcomes, len(all_jobs), on_progress)
+    if not result.stopped:
+        write_results(result, planned, settings, out)
+    return result
+
+
+def await_all(
+    outcomes: Iterable[Outcome], num_jobs: int, on_progress: Callable[[str], None]
+) -> Comparison:
+    """Wait for the ends of all jobs, and return the comparison without any results yet.
+
+    Args:
+        outcomes: the outcomes of the jobs, as they end.
+        num_jobs: number of jobs.
+        on_progress: as in `compare`.
+    """
+    result, start = Comparison(), time.perf_counter()
+    for ended, outcome in enumerate(outcomes, start=1):
+        left = (time.perf_counter() - start) / ended * (num_jobs - ended)
+        on_progress(
+            f"{ended}/{num_jobs}  {outcome.job.folder.name} {end_of(outcome)} "
+            f"({clock_time(outcome.seconds)})"
+            + (f"  ETA {clock_time(left)}" if left > 0 and not outcome.stopped else "")
+        )
+        result.stopped |= outcome.stopped
+        if outcome.error is not None:
+            result.failed.append(outcome)
+    return result
+
+
+def write_results(
+    result: Comparison, planned: Mapping[str, Sequence[Job]], settings: Mapping[str, Any], out: Path
+) -> None:
+    """Add reports, tables and figures of the runs that did not fail to a comparison.
+
+    Nothing is written if all runs failed: the files of an earlier comparison stay.
+
+    Args:
+        result: the comparison.
+        planned: the runs by family.
+        settings: the settings of their evaluation.
+        out: the folder of the comparison.
+    """
     failed = {outcome.job.folder for outcome in result.failed}
     results: dict[str, dict[str, list[Evaluation]]] = {}
     reports: dict[str, Path] = {}
-    for family, own in planned.items():
-        folders = [job.folder for job in own if job.folder not in failed]
+    for family, jobs in planned.items():
+        folders = [job.folder for job in jobs if job.folder not in failed]
         if not folders:
             continue
         summaries = read_summaries(folders)
@@ -145,8 +174,8 @@ def compare(
         result.sections[family] = make_section(summaries, name)
         results[family] = by_label(comparable(results_by_method(summaries, name)))
         reports[family] = write_report(folders, out / f"report-{family}")[0]
-    if not result.sections:  # what was written before stays
-        return result
+    if not result.sections:
+        return
     if settings["protocol"] in AGGREGATED:
         result.aggregates = aggregate(results)
     result.files += [write_page(out, result.sections, reports, result.aggregates)]
@@ -154,7 +183,6 @@ def compare(
     result.files += write_tables(out, result.sections, result.aggregates)
     for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
         result.files += save_drawing(drawing, out / f"{name}.png")[:1]
-    return result
 
 
 def end_of(outcome: Outcome) -> str:

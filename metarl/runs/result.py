@@ -253,3 +253,12 @@ Results: TypeAlias = dict[str, Evaluation]
 def part_label(method: str, part: str) -> str:
     """Return the label of a part of the results of a method."""
     return f"{method}, {part}" if part else method
+
+
+def results_by_label(results: Mapping[str, Results]) -> dict[str, Evaluation]:
+    """Return the results of several methods, by method, as one mapping by `part_label`."""
+    return {
+        part_label(method, part): result
+        for method, parts in results.items()
+        for part, result in parts.items()
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 from metarl.core.errors import UserError
 from metarl.core.parsing import error_summary, read_json
-from metarl.runs.result import Evaluation, Results, part_label
+from metarl.runs.result import Evaluation, Results, results_by_label
 
 RENAMED_PROTOCOLS = {"paper": "k_step"}
 """Earlier names of protocols, and their present names."""
@@ -77,10 +77,5 @@ def read_evaluations(folder: Path) -> dict[str, dict[str, Evaluation]]:
         UserError: if a file is no result file.
     """
     return {
-        name: {
-            part_label(method, part): result
-            for method, parts in read_results(path).items()
-            for part, result in parts.items()
-        }
-        for name, path in result_files(folder).items()
+        name: results_by_label(read_results(path)) for name, path in result_files(folder).items()
     }
