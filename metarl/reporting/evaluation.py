@@ -11,7 +11,7 @@ from rich.table import Table
 
 from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
 from metarl.runs.printing import decimals
-from metarl.runs.result import Evaluation, results_by_label
+from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results, read_settings
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
@@ -32,8 +32,7 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
         StorageError: if the figure cannot be written.
     """
     figure = file.with_suffix(".png")
-    whole = results_by_label(read_results(file))
-    draw_evaluation(str(read_settings(file).get("protocol")), whole, figure)
+    draw_evaluation(str(read_settings(file).get("protocol")), read_results(file), figure)
     tracker = start_tracker(run, job="evaluate")
     columns = ["method", "x", "mean", "low", "high", "iqm", "fraction_worse", "success"]
     known = any(result.success is not None for result in results.values())

@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from metarl.evaluation.continual import forgetting
 from metarl.reporting.names import PERTURBATIONS, family_text, method_texts
-from metarl.reporting.pooling import pooled_interval
+from metarl.reporting.pooling import MethodPart, by_label, pooled_interval
 from metarl.reporting.style import (
     Drawing,
     LineStyle,
@@ -28,30 +28,44 @@ from metarl.reporting.style import (
     style_axes,
 )
 from metarl.runs.printing import decimals
-from metarl.runs.result import Evaluation
+from metarl.runs.result import Evaluation, Results
 
 INTERVAL = (
     "A band is the 95% interval of the mean over seeds and tasks; of one seed, over tasks. A "
     "dashed line is of an agent that does not adapt."
 )
+WITH_OWN_FIGURE = ("robust", "continual")
+"""Protocols whose results are not curves against x."""
 CURVE_COLUMNS = ("method", "seeds", "x", "mean", "low", "high")
 
 
 @drawing_style()
-def draw_evaluation(protocol: str, results: Mapping[str, Evaluation], path: Path) -> None:
+def draw_evaluation(protocol: str, results: Mapping[str, Results], path: Path) -> None:
     """Write the figure of an evaluation as PNG, PDF and SVG, and its numbers as CSV.
 
     Args:
         protocol: the name of the protocol.
-        results: by method, or `method, part`, on the same tasks.
+        results: by method and part, on the same tasks.
         path: the PNG to write; the other files are beside it.
 
     Raises:
         StorageError: if a file cannot be written.
         UserError: if the results hold numbers that cannot be drawn.
     """
-    draw = PROTOCOL_FIGURES.get(protocol, adaptation_curves)
-    save_drawing(draw({label: [result] for label, result in results.items()}), path)
+    found = {
+        MethodPart(method, part): [result]
+        for method, parts in results.items()
+        for part, result in parts.items()
+    }
+    save_drawing(main_figure(protocol, found), path)
+
+
+def main_figure(protocol: str, results: Mapping[MethodPart, Sequence[Evaluation]]) -> Drawing:
+    """Draw the results of a protocol, of each method, and part, seed by seed, on the same tasks."""
+    if protocol == "robust":
+        return robustness_curves(results)
+    draw = forgetting_matrices if protocol == "continual" else adaptation_curves
+    return draw(by_label(results))
 
 
 def adaptation_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
@@ -141,26 +155,29 @@ def draw_curve(
     axes.plot(places, means, style.line, marker=style.marker, color=colour, label=label)
 
 
-def robustness_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+def robustness_curves(results: Mapping[MethodPart, Sequence[Evaluation]]) -> Drawing:
     """Draw return before and after adaptation against the strength of each perturbation, means over
     seeds and tasks. An agent that cannot adapt has one dashed curve.
 
     Args:
-        results: of each `method, part`, seed by seed, on the same tasks.
+        results: of each method, and part, seed by seed, on the same tasks.
     """
-    nominal = ", nominal"
-    methods = [name.removesuffix(nominal) for name in results if name.endswith(nominal)]
+    methods = [key.method for key in results if key.part == "nominal"]
     names = method_texts(methods)
-    shown = [name for name in PERTURBATIONS if any(f", {name} " in key for key in results)]
+    first = [key.part for key in results if key.method == methods[0]]
+    strengths = {
+        name: [part.removeprefix(f"{name} ") for part in first if part.startswith(f"{name} ")]
+        for name in PERTURBATIONS
+    }
+    shown = [name for name in PERTURBATIONS if strengths[name]]
     figure = Figure(figsize=(3.8 * len(shown), 3.4), layout="constrained")
     all_axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     rows = []
     for axes, name in zip(all_axes, shown, strict=True):
-        first = f"{methods[0]}, {name} "
-        ticks = ["nominal", *(key[len(first) :] for key in results if key.startswith(first))]
+        ticks = ["nominal", *strengths[name]]
+        parts = ["nominal", *(f"{name} {strength}" for strength in strengths[name])]
         for number, method in enumerate(methods):
-            parts = [f"{method}, {name} {tick}" for tick in ticks[1:]]
-            found = [results[f"{method}{nominal}"], *(results[part] for part in parts)]
+            found = [results[MethodPart(method, part)] for part in parts]
             style = method_style(number)
             adapts = any(len(seeds[0].x) > 1 for seeds in found)
             curves = [(-1, style.line, f"{names[method]}, adapted")]
@@ -226,10 +243,6 @@ def forgetting_matrices(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
         "sequences."
     )
     return Drawing(figure, caption, ("method", "tasks met", "task", "mean"), rows)
-
-
-PROTOCOL_FIGURES = {"robust": robustness_curves, "continual": forgetting_matrices}
-"""Protocols with a figure of their own."""
 
 
 def figure_title(result: Evaluation) -> str:

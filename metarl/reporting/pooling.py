@@ -31,6 +31,7 @@ class MethodPart(NamedTuple):
 
 
 Key = TypeVar("Key", str, MethodPart)
+Seeds = TypeVar("Seeds", bound=Sequence[Evaluation])
 
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
@@ -91,8 +92,8 @@ def results_by_method(
     return found
 
 
-def by_label(results: Mapping[MethodPart, list[Evaluation]]) -> dict[str, list[Evaluation]]:
-    """Return the results of `results_by_method` by label."""
+def by_label(results: Mapping[MethodPart, Seeds]) -> dict[str, Seeds]:
+    """Return the results of each method, and part, by label."""
     return {str(key): seeds for key, seeds in results.items()}
 
 

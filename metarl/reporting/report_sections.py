@@ -19,7 +19,7 @@ from metarl.core.statistics import (
 from metarl.evaluation.continual import forgetting
 from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
-from metarl.reporting.figures import PROTOCOL_FIGURES, adaptation_curves, longest_result
+from metarl.reporting.figures import WITH_OWN_FIGURE, longest_result, main_figure
 from metarl.reporting.groups import group_runs
 from metarl.reporting.pooling import (
     MethodPart,
@@ -128,10 +128,8 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     results = first_results(summaries, name)
     first = next(iter(results.values()))
     longest = longest_result(seeds[0] for seeds in seeds_by_label.values())
-    if protocol in PROTOCOL_FIGURES:
-        figures = {name: PROTOCOL_FIGURES[protocol](seeds_by_label)}
-    else:
-        figures = {name: adaptation_curves(seeds_by_label)}
+    figures = {name: main_figure(protocol, seeds_by_part)}
+    if protocol not in WITH_OWN_FIGURE:
         figures[f"{name}-profile"] = report_figures.profiles(seeds_by_label)
         few = dict(list(results.items())[:MAX_SCATTERS])
         scatter = report_figures.returns_by_task(few)
@@ -148,7 +146,7 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
         x_label=longest.x_label,
         x=longest.x,
         rows=[method_row(key, seeds, len(longest.x)) for key, seeds in seeds_by_part.items()],
-        improvements=[] if protocol in PROTOCOL_FIGURES else improvements(seeds_by_part),
+        improvements=[] if protocol in WITH_OWN_FIGURE else improvements(seeds_by_part),
         transfers=[
             transfer(label, seeds) for label, seeds in sequences.items() if len(seeds[0].x) > 1
         ],

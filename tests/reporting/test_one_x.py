@@ -67,18 +67,26 @@ def test_curves_have_a_dashed_line_over_the_whole_range(order):
 
 @pytest.mark.parametrize("protocol", ["k_step", "few_episode", "ood", "continual"])
 def test_an_agent_that_cannot_adapt_has_a_figure_alone(tmp_path, protocol):
-    draw_evaluation(protocol, {"oracle": ORACLE}, tmp_path / "figure.png")
+    draw_evaluation(protocol, {"oracle": {"": ORACLE}}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_robustness_figure_has_one_dashed_curve():
     names = ["nominal", *(f"action_delay {delay}" for delay in (1, 2, 4))]
-    results = {f"maml, {name}": [ADAPTING] for name in names}
-    results |= {f"oracle, {name}": [ORACLE] for name in names}
+    results = {MethodPart("maml", name): [ADAPTING] for name in names}
+    results |= {MethodPart("oracle", name): [ORACLE] for name in names}
     (axes,) = robustness_curves(results).figure.axes
     labels = [line.get_label() for line in axes.lines]
     assert labels == ["MAML, adapted", "MAML, unadapted", "Oracle"]
     assert [line.get_label() for line in dashed_lines(axes)] == ["Oracle"]
+
+
+def test_a_robustness_figure_has_no_perturbation_of_the_name_of_a_method():
+    method = "maml, action_delay 1"
+    names = ("nominal", "motor_strength 0.8")
+    results = {MethodPart(method, name): [ADAPTING] for name in names}
+    (axes,) = robustness_curves(results).figure.axes
+    assert axes.get_xlabel() == "strength of motors (share)"
 
 
 def test_a_matrix_of_forgetting_needs_adaptation():
