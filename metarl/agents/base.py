@@ -155,12 +155,6 @@ class AgentSetup:
     task_adaptations: int = 1
 
 
-def centre_and_half_width(actions: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre and half of the width of an action space with bounds, (A,) float64 each."""
-    low, high = (np.asarray(each, np.float64).ravel() for each in (actions.low, actions.high))
-    return (high + low) / 2, (high - low) / 2
-
-
 class AgentConfig(Section):
     """The config of an agent of any kind; `kind` is the tag of the union of all kinds."""
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from metarl.core.errors import UserError
 
@@ -139,3 +140,9 @@ class CategoricalActor(MLPActor):
         logits = self.forward(obs)
         scores = logits if self._deterministic else logits + noise
         return scores.argmax(-1, keepdims=True).astype(np.float32)
+
+
+def centre_and_half_width(actions: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return centre and half of the width of an action space with bounds, (A,) float64 each."""
+    low, high = (np.asarray(each, np.float64).ravel() for each in (actions.low, actions.high))
+    return (high + low) / 2, (high - low) / 2

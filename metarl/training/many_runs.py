@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from metarl.config import Config
 from metarl.config_files import make_config, read_config
@@ -173,28 +173,23 @@ def finish(job: Job, then: Callable[[Job], None]) -> Outcome:
         if stop:
             return Outcome(job, 0.0, STOPPED, stopped=True)
         try:
-            with _printing_to(job.log) as file:
-                try:
-                    start_or_resume(job.config, job.folder, callbacks=job.callbacks)
-                    error = STOPPED if stop else None
-                    if error is None:
-                        then(job)
-                except Interrupted as raised:
-                    error = str(raised)
-                except Exception as raised:  # of whatever kind: it may not be transported as it is
-                    with contextlib.suppress(OSError):
-                        traceback.print_exc(file=file)
-                    error = f"{type(raised).__name__}: {raised}"
-                    is_foreign = isinstance(raised, UserError) and is_locked(job.folder)
-                    passing = is_foreign or isinstance(raised, StorageError)
-        except StorageError as raised:  # of the file beside the folder
-            error, passing = f"StorageError: {raised}", True
+            with _printing_to(job.log):
+                start_or_resume(job.config, job.folder, callbacks=job.callbacks)
+                error = STOPPED if stop else None
+                if error is None:
+                    then(job)
+        except Interrupted as raised:
+            error = str(raised)
+        except Exception as raised:  # of whatever kind: it may not be transported as it is
+            error = f"{type(raised).__name__}: {raised}"
+            is_foreign = isinstance(raised, UserError) and is_locked(job.folder)
+            passing = is_foreign or isinstance(raised, StorageError)
         return Outcome(job, time.perf_counter() - start, error, bool(stop), passing)
 
 
 @contextlib.contextmanager
-def _printing_to(log: Path) -> Iterator[TextIO]:
-    """Append what is printed in the block to a file.
+def _printing_to(log: Path) -> Iterator[None]:
+    """Append to a file what is printed in the block, and the traceback of an error in it.
 
     Raises:
         StorageError: if the file cannot be opened.
@@ -204,7 +199,13 @@ def _printing_to(log: Path) -> Iterator[TextIO]:
         file = log.open("a")
     try:
         with contextlib.redirect_stdout(file):
-            yield file
+            yield
+    except Interrupted:
+        raise
+    except Exception:
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=file)
+        raise
     finally:
         with contextlib.suppress(OSError):  # a full disk, of which the run has told
             file.close()

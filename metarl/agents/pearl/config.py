@@ -9,11 +9,12 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from pydantic import Field
 
-from metarl.agents.base import AgentConfig, AgentSetup, centre_and_half_width
+from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.pearl.agent import PEARLAgent
 from metarl.agents.pearl.networks import NetworkConfig, Networks
 from metarl.agents.pearl.replay import SLOT_BYTES, Replay, RowFormat
 from metarl.agents.pearl.update_config import UpdateConfig
+from metarl.core.actors import centre_and_half_width
 from metarl.core.errors import ConfigError, check
 from metarl.core.policies import MAX_WEIGHTS
 from metarl.envs import TaskFamily

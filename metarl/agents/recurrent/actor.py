@@ -66,25 +66,24 @@ class RecurrentActor:
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
         check_obs_size(obs, self._obs_dim)
+        shape = active.shape  # (B, E)
         if self._first:
             # One memory for all trials of a task becomes one for each.
-            shape = active.shape
-            for name in ("memory", "_action"):
-                value = getattr(self, name)
-                setattr(self, name, np.broadcast_to(value, (*shape, value.shape[-1])))
+            self.memory = np.broadcast_to(self.memory, (*shape, self.memory.shape[-1]))
+            self._action = np.broadcast_to(self._action, (*shape, self._action.shape[-1]))
             last_reward = np.broadcast_to(self._reward, shape)
             anew = np.broadcast_to(self._anew, shape)
         else:
-            anew = np.zeros(active.shape, bool)
+            anew = np.zeros(shape, bool)
         self._first = False
         inputs = self._encoder(obs, self._action, last_reward, anew)
         inputs = inputs.reshape(-1, inputs.shape[-1])
         memory = self._step(self._params, inputs, self.memory.reshape(len(inputs), -1))
         features = self._features(self._params, inputs, memory[:, : self._output_size])
-        memory = memory.reshape(*active.shape, -1)
+        memory = memory.reshape(*shape, -1)
         ended = not active.all()
         self.memory = np.where(active[..., None], memory, self.memory) if ended else memory
-        features = features.reshape(*active.shape, -1)
+        features = features.reshape(*shape, -1)
         action = self._head.actions(self._params, features, None if self._deterministic else noise)
         self._action = self._encoder.encode_action(action)
         return action

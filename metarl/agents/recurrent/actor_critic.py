@@ -19,8 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from metarl.agents.base import centre_and_half_width
-from metarl.core.actors import mlp_outputs
+from metarl.core.actors import centre_and_half_width, mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError, check
 from metarl.core.layers import orthogonal, tanh
