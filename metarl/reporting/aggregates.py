@@ -12,7 +12,7 @@ from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
-from metarl.reporting.report_figures import draw_profiles
+from metarl.reporting.score_figures import draw_profiles
 from metarl.reporting.style import Drawing, drawing_style, method_style, style_axes
 from metarl.runs.result import Evaluation
 

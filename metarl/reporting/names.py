@@ -160,3 +160,8 @@ def evaluation_text(name: str) -> str:
     settings = ", ".join(map(setting_text, rest))
     text = f"{PROTOCOLS.get(protocol, protocol)}, {SPLITS.get(split, split)}"
     return f"{text} ({settings})" if settings else text
+
+
+def seeds_text(number: int) -> str:
+    """Return a number of seeds as text."""
+    return "1 seed" if number == 1 else f"{number} seeds"

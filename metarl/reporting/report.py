@@ -17,11 +17,11 @@ from metarl.reporting.hub import front_matter
 from metarl.reporting.names import method_texts
 from metarl.reporting.pages import environment, render_page
 from metarl.reporting.pooling import config_differences
-from metarl.reporting.report_figures import diagnostics, learning_curves
 from metarl.reporting.report_lead import lead, title
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import FORMATS, drawing_style, figure_bytes
 from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
+from metarl.reporting.training_figures import diagnostics, learning_curves
 from metarl.runs.atomic_io import make_output_folder, wrap_os_errors
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker

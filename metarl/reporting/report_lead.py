@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarl.reporting.groups import group_runs
-from metarl.reporting.names import family_text
-from metarl.reporting.report_figures import seeds_text
+from metarl.reporting.names import family_text, seeds_text
 from metarl.reporting.report_sections import MethodRow, ScoreCell, Section
 from metarl.reporting.summary import RunSummary
 

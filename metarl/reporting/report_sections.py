@@ -17,7 +17,6 @@ from metarl.core.statistics import (
     probability_of_improvement,
 )
 from metarl.evaluation.continual import forgetting
-from metarl.reporting import report_figures
 from metarl.reporting.evaluation import evaluation_notes, evaluation_text
 from metarl.reporting.figures import WITH_OWN_FIGURE, longest_result, main_figure
 from metarl.reporting.groups import group_runs
@@ -30,6 +29,7 @@ from metarl.reporting.pooling import (
     pooled_scores,
     results_by_method,
 )
+from metarl.reporting.score_figures import profiles, returns_by_task
 from metarl.reporting.style import Drawing
 from metarl.reporting.summary import RunSummary
 from metarl.runs.result import Evaluation, part_label
@@ -130,9 +130,9 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     longest = longest_result(seeds[0] for seeds in seeds_by_label.values())
     figures = {name: main_figure(protocol, seeds_by_part)}
     if protocol not in WITH_OWN_FIGURE:
-        figures[f"{name}-profile"] = report_figures.profiles(seeds_by_label)
+        figures[f"{name}-profile"] = profiles(seeds_by_label)
         few = dict(list(results.items())[:MAX_SCATTERS])
-        scatter = report_figures.returns_by_task(few)
+        scatter = returns_by_task(few)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_label if protocol == "continual" else {}

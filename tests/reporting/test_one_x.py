@@ -28,8 +28,8 @@ from metarl.reporting.pooling import (
     results_by_method,
 )
 from metarl.reporting.report import write_report
-from metarl.reporting.report_figures import profiles, returns_by_task
 from metarl.reporting.report_sections import improvements, method_row, transfer
+from metarl.reporting.score_figures import profiles, returns_by_task
 from metarl.reporting.summary import read_summaries
 from metarl.runs.result import Evaluation
 from metarl.training.loop import train

@@ -25,10 +25,10 @@ from metarl.reporting.pooling import (
     results_by_method,
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
-from metarl.reporting.report_figures import interpolate, moving_mean
 from metarl.reporting.report_lead import count_text, lead, title
 from metarl.reporting.report_sections import improvements, make_section
 from metarl.reporting.summary import read_summaries
+from metarl.reporting.training_figures import interpolate, moving_mean
 from metarl.rollout.failures import Failure
 from metarl.runs.logs import RunLogs
 from metarl.runs.result import Evaluation

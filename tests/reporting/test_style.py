@@ -15,7 +15,7 @@ from metarl.config_files import config_names
 from metarl.envs import FAMILIES
 from metarl.reporting import names
 from metarl.reporting.figures import adaptation_curves
-from metarl.reporting.report_figures import returns_by_task
+from metarl.reporting.score_figures import returns_by_task
 from metarl.reporting.style import (
     COLOURS,
     DARK_COLOURS,

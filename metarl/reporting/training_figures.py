@@ -1,19 +1,16 @@
-"""The figures of a report, drawn by matplotlib without a display."""
+"""The figures of training in a report: learning curves, and diagnostics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from metarl.core.statistics import performance_profile
 from metarl.reporting.groups import group_runs
-from metarl.reporting.names import method_texts, task_texts
-from metarl.reporting.pooling import final_scores
+from metarl.reporting.names import method_texts, seeds_text
 from metarl.reporting.style import (
-    REFERENCE,
     TEXT,
     Drawing,
     legend_below,
@@ -24,15 +21,12 @@ from metarl.reporting.style import (
 )
 from metarl.reporting.summary import RETURNS, RunSummary
 from metarl.runs.logs import VALIDATION
-from metarl.runs.result import Evaluation
 from metarl.training.validation import RETURN_AFTER
 
 CURVE_POINTS = 100
 """Number of points of a learning curve."""
 NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 """Metrics that the diagnostics leave out."""
-MAX_TICKS = 6
-"""Number of distinct tasks that are marked on an axis."""
 VALIDATED = (0, (7, 3))
 """Long dashes, the line of the return on validation tasks."""
 TYPICAL = (0.02, 0.98)
@@ -93,11 +87,6 @@ def learning_curves(summaries: Sequence[RunSummary], *, hours: bool = False) -> 
     return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
 
 
-def seeds_text(number: int) -> str:
-    """Return a number of seeds as text."""
-    return "1 seed" if number == 1 else f"{number} seeds"
-
-
 def typical_values(values: np.ndarray) -> np.ndarray:
     """Return the values between the quantiles `TYPICAL`, without NaN."""
     known = values[np.isfinite(values)]
@@ -140,117 +129,6 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     count = counts[last] - counts[first]
     total = sums[last] - sums[first]
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
-    """Draw the performance profile of each method after the last adaptation.
-
-    A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
-
-    Args:
-        results: of each method, seed by seed.
-    """
-    last = final_scores(results)
-    middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
-    low, high = np.quantile(middle, [0.01, 1.0])
-    levels = np.linspace(low, high, 200)
-    shares = np.array([performance_profile(scores, levels) for scores in last.values()])
-    return draw_profiles(list(last), levels, shares, "return")
-
-
-def draw_profiles(
-    names: Sequence[str],
-    levels: np.ndarray,
-    shares: np.ndarray,
-    x_label: str,
-    bounds: np.ndarray | None = None,
-) -> Drawing:
-    """Draw performance profiles.
-
-    Args:
-        names: labels of M methods.
-        levels: levels of the scores, (n,).
-        shares: the fraction of the scores of each method above each level, (M, n).
-        x_label: what the scores are.
-        bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
-    """
-    figure = Figure(figsize=(5, 3.3), layout="constrained")
-    axes = figure.subplots()
-    texts, rows = method_texts(names), []
-    for number, name in enumerate(names):
-        style, values = method_style(number), [shares[number]]
-        if bounds is not None:
-            values += [*bounds[:, number]]
-            axes.fill_between(levels, *values[1:], color=style.colour, alpha=0.15, linewidth=0)
-        axes.plot(levels, values[0], linestyle=style.line, color=style.colour, label=texts[name])
-        rows += [(name, *each) for each in zip(levels, *values, strict=True)]
-    axes.set_xlabel(x_label)
-    axes.set_ylabel("share of runs and tasks above")
-    axes.set_ylim(-0.03, 1.03)
-    style_axes(axes)
-    legend_below(figure, [axes])
-    caption = (
-        f"Performance profiles: the share of runs and tasks with a {x_label} above the one on the "
-        "axis, after the last adaptation. A higher line is better."
-    )
-    columns = ("method", x_label, "share above", *(["low", "high"] if bounds is not None else []))
-    return Drawing(figure, caption, columns, rows)
-
-
-def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
-    """Draw the return before and after adaptation against the task, all methods on one scale.
-
-    A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
-    return after adaptation as colour. None for tasks of more numbers.
-    """
-    first = next(iter(results.values()))
-    task_dim = first.tasks.shape[1]
-    if task_dim > 2:
-        return None
-    count = len(results)
-    figure = Figure(
-        figsize=(max(5 if task_dim == 1 else 4.4, 3.5 * count + 0.8), 3.3), layout="constrained"
-    )
-    panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
-    names, texts = method_texts(results), task_texts(first.family, first.tasks)
-    last = np.concatenate([result.by_task[:, -1] for result in results.values()])
-    limits = {"vmin": np.nanmin(last), "vmax": np.nanmax(last)}
-    rows, points = [], None
-    for number, (axes, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
-        axes.set_title(names[name], fontsize=9)
-        axes.set_xlabel(texts[0])
-        if len(distinct := np.unique(result.tasks[:, 0])) <= MAX_TICKS and task_dim == 1:
-            axes.set_xticks(distinct)
-        style_axes(axes)
-        places = [0, len(result.x) - 1] if len(result.x) > 1 else [0]
-        for place in places:
-            values = result.by_task[:, place]
-            numbers = zip(result.tasks, values, strict=True)
-            rows += [(name, result.x[place], *task, value) for task, value in numbers]
-            if task_dim == 1:
-                is_last = place == places[-1]
-                look = {"color": method_style(number).colour if is_last else REFERENCE}
-                look |= {} if is_last else {"markerfacecolor": "none"}
-                label = f"{result.x_label}: {result.x[place]}"
-                axes.plot(result.tasks[:, 0], values, "o", ms=4, label=label, **look)
-        if task_dim == 1:
-            axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)
-        else:
-            colours = result.by_task[:, -1]
-            edge = {"edgecolors": REFERENCE, "linewidths": 0.5}  # for a dark page
-            points = axes.scatter(
-                *result.tasks.T, c=colours, s=34, cmap="viridis", **limits, **edge
-            )
-            axes.set_aspect("equal")
-    panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])
-    if points is not None:
-        figure.colorbar(points, ax=panels, label="mean return after the last adaptation")
-    caption = (
-        "Mean return of each task before adaptation (grey) and after the last one."
-        if task_dim == 1
-        else "Mean return of each task, a place in the plane, after the last adaptation."
-    )
-    return Drawing(figure, caption, ("method", first.x_label, *texts, "mean return"), rows)
 
 
 def diagnostics(summaries: Sequence[RunSummary]) -> Drawing:

@@ -1,0 +1,151 @@
+"""The figures of the scores in an evaluation: performance profiles, and returns by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from metarl.core.statistics import performance_profile
+from metarl.reporting.names import method_texts, task_texts
+from metarl.reporting.pooling import final_scores
+from metarl.reporting.style import REFERENCE, Drawing, legend_below, method_style, style_axes
+from metarl.runs.result import Evaluation
+
+MAX_TICKS = 6
+"""Number of distinct tasks that are marked on an axis."""
+
+
+def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+    """Draw the performance profile of each method after the last adaptation.
+
+    A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
+
+    Args:
+        results: of each method, seed by seed.
+    """
+    last = final_scores(results)
+    middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
+    low, high = np.quantile(middle, [0.01, 1.0])
+    levels = np.linspace(low, high, 200)
+    shares = np.array([performance_profile(scores, levels) for scores in last.values()])
+    return draw_profiles(list(last), levels, shares, "return")
+
+
+def draw_profiles(
+    names: Sequence[str],
+    levels: np.ndarray,
+    shares: np.ndarray,
+    x_label: str,
+    bounds: np.ndarray | None = None,
+) -> Drawing:
+    """Draw performance profiles.
+
+    Args:
+        names: labels of M methods.
+        levels: levels of the scores, (n,).
+        shares: the fraction of the scores of each method above each level, (M, n).
+        x_label: what the scores are.
+        bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
+    """
+    figure = Figure(figsize=(5, 3.3), layout="constrained")
+    axes = figure.subplots()
+    texts, rows = method_texts(names), []
+    for number, name in enumerate(names):
+        style, values = method_style(number), [shares[number]]
+        if bounds is not None:
+            values += [*bounds[:, number]]
+            axes.fill_between(levels, *values[1:], color=style.colour, alpha=0.15, linewidth=0)
+        axes.plot(levels, values[0], linestyle=style.line, color=style.colour, label=texts[name])
+        rows += [(name, *each) for each in zip(levels, *values, strict=True)]
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("share of runs and tasks above")
+    axes.set_ylim(-0.03, 1.03)
+    style_axes(axes)
+    legend_below(figure, [axes])
+    caption = (
+        f"Performance profiles: the share of runs and tasks with a {x_label} above the one on the "
+        "axis, after the last adaptation. A higher line is better."
+    )
+    columns = ("method", x_label, "share above", *(["low", "high"] if bounds is not None else []))
+    return Drawing(figure, caption, columns, rows)
+
+
+def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
+    """Draw the return before and after adaptation against the task, all methods on one scale.
+
+    A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
+    return after adaptation as colour. None for tasks of more numbers.
+    """
+    first = next(iter(results.values()))
+    task_dim = first.tasks.shape[1]
+    if task_dim > 2:
+        return None
+    count = len(results)
+    figure = Figure(
+        figsize=(max(5 if task_dim == 1 else 4.4, 3.5 * count + 0.8), 3.3), layout="constrained"
+    )
+    panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
+    names, texts = method_texts(results), task_texts(first.family, first.tasks)
+    last = np.concatenate([result.by_task[:, -1] for result in results.values()])
+    low, high = np.nanmin(last), np.nanmax(last)
+    rows, points = [], None
+    for number, (axes, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
+        axes.set_title(names[name], fontsize=9)
+        axes.set_xlabel(texts[0])
+        if len(distinct := np.unique(result.tasks[:, 0])) <= MAX_TICKS and task_dim == 1:
+            axes.set_xticks(distinct)
+        style_axes(axes)
+        places = [0, len(result.x) - 1] if len(result.x) > 1 else [0]
+        for place in places:
+            numbers = zip(result.tasks, result.by_task[:, place], strict=True)
+            rows += [(name, result.x[place], *task, value) for task, value in numbers]
+        if task_dim == 1:
+            draw_on_line(axes, result, places, method_style(number).colour)
+        else:
+            points = draw_in_plane(axes, result, low, high)
+    panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])
+    if points is not None:
+        figure.colorbar(points, ax=panels, label="mean return after the last adaptation")
+    caption = (
+        "Mean return of each task before adaptation (grey) and after the last one."
+        if task_dim == 1
+        else "Mean return of each task, a place in the plane, after the last adaptation."
+    )
+    return Drawing(figure, caption, ("method", first.x_label, *texts, "mean return"), rows)
+
+
+def draw_on_line(axes: Axes, result: Evaluation, places: Sequence[int], colour: str) -> None:
+    """Draw the returns against tasks of one number, at places of x; those at the last in colour."""
+    for place in places:
+        look = {"color": REFERENCE, "markerfacecolor": "none"}
+        if place == places[-1]:
+            look = {"color": colour}
+        label = f"{result.x_label}: {result.x[place]}"
+        axes.plot(result.tasks[:, 0], result.by_task[:, place], "o", ms=4, label=label, **look)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)
+
+
+def draw_in_plane(axes: Axes, result: Evaluation, low: float, high: float) -> PathCollection:
+    """Draw the returns at the last x as the colours of tasks of two numbers, and return the points.
+
+    Args:
+        axes: where to draw.
+        result: the evaluation.
+        low, high: the returns at the ends of the colours.
+    """
+    points = axes.scatter(
+        *result.tasks.T,
+        c=result.by_task[:, -1],
+        s=34,
+        cmap="viridis",
+        vmin=low,
+        vmax=high,
+        edgecolors=REFERENCE,  # for a dark page
+        linewidths=0.5,
+    )
+    axes.set_aspect("equal")
+    return points
