@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -44,10 +45,12 @@ def first_line(message: object) -> str:
 def located(error: Exception) -> str:
     """Return the type, the first line and the place of an error that was caught.
 
-    The place is the innermost one outside installed packages; the innermost of all if everything is
-    installed, the family too.
+    The place is the innermost one outside Python's library and installed packages; the innermost of
+    all if everything is installed, the family too.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    frame = ([each for each in frames if "site-packages" not in each.filename] or frames)[-1]
+    installed = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
+    own = [each for each in frames if not any(part in each.filename for part in installed)]
+    frame = (own or frames)[-1]
     place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
     return f"{type(error).__name__}: {first_line(error)} ({place})"

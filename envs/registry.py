@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 from dataclasses import asdict
+from types import ModuleType
 from typing import Any
 
 from metarl.envs.bandit import Bandit
 from metarl.envs.base import TaskFamily
+from metarl.envs.errors import located
 from metarl.envs.external import GymnasiumFamily, MetaWorld
 from metarl.envs.gridworld import GridWorld
 from metarl.envs.mujoco.ant import AntDir, AntGoal, AntVel
@@ -67,13 +69,29 @@ def import_object(name: str) -> Any:
     """Import the object named `package.module:name`.
 
     Raises:
-        ValueError: if it cannot be imported.
+        ValueError: if it cannot be imported; the message names the place in the user's code.
     """
     module_name, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        return getattr(_import_module(module_name), attribute)
+    except (AttributeError, ValueError) as error:
         raise ValueError(f"cannot import {name!r}: {error}") from error
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module; any error of its code is a ValueError, whose message is one line."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        example = "my_package.my_module:MyClass for a class of my_package/my_module.py"
+        raise ValueError(f"expected package.module:Class, such as {example}")
+    try:
+        return importlib.import_module(name)
+    except SyntaxError as error:  # names file and line by itself
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            where = "run in the folder that holds it, or add that folder to PYTHONPATH"
+            raise ValueError(f"{error} ({where})") from error
+        raise ValueError(located(error)) from error
 
 
 def family_name(family: TaskFamily) -> str:

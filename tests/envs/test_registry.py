@@ -1,5 +1,7 @@
 """metarl.envs.registry: families by name."""
 
+import re
+
 import pytest
 
 from metarl.envs import (
@@ -67,6 +69,8 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
         ("no_such_module:Nav", "cannot import 'no_such_module:Nav'"),
         ("metarl.envs:NoSuchFamily", "cannot import 'metarl.envs:NoSuchFamily'"),
         (":PointNav", "cannot import ':PointNav'"),
+        ("my/tasks.py:Nav", "cannot import 'my/tasks.py:Nav': expected package.module:Class, such"),
+        ("no_such:Nav", r"No module named 'no_such' \(run in the folder that holds it"),
         (
             "metarl.envs:TaskError",
             "'metarl.envs:TaskError' is not a subclass of metarl.envs.TaskFamily",
@@ -80,6 +84,24 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
 def test_a_wrong_family_of_the_users_is_explained(name, message):
     with pytest.raises(ValueError, match=message):
         make_family(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = (\n", "SyntaxError: '(' was never closed (own_code.py, line 1)"),
+        ("import no_such", "Error: No module named 'no_such' (own_code.py, line 1, in"),
+        ("\nx = {}['y']", "KeyError: 'y' (own_code.py, line 2, in <module>)"),
+        ("import json\njson.loads('?')", "(own_code.py, line 2, in <module>)"),
+    ],
+)
+def test_an_error_in_the_users_module_is_one_line_with_its_place(
+    code, message, tmp_path, monkeypatch
+):
+    (tmp_path / "own_code.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"cannot import 'own_code:Nav': .*{re.escape(message)}"):
+        make_family("own_code:Nav")
 
 
 def test_a_family_that_calls_every_task_usual_has_none_out_of_distribution():
