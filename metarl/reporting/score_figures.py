@@ -121,11 +121,16 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
 def draw_on_line(axes: Axes, result: Evaluation, places: Sequence[int], colour: str) -> None:
     """Draw the returns against tasks of one number, at places of x; those at the last in colour."""
     for place in places:
-        look = {"color": REFERENCE, "markerfacecolor": "none"}
-        if place == places[-1]:
-            look = {"color": colour}
-        label = f"{result.x_label}: {result.x[place]}"
-        axes.plot(result.tasks[:, 0], result.by_task[:, place], "o", ms=4, label=label, **look)
+        is_last = place == places[-1]
+        axes.plot(
+            result.tasks[:, 0],
+            result.by_task[:, place],
+            "o",
+            ms=4,
+            label=f"{result.x_label}: {result.x[place]}",
+            color=colour if is_last else REFERENCE,
+            fillstyle="full" if is_last else "none",
+        )
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2)
 
 

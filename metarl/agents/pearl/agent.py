@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.optional import Beliefs
 from metarl.agents.pearl.actor import LatentActor
-from metarl.agents.pearl.learner import Learned, Learner, Optimizers
+from metarl.agents.pearl.learner import Learned, Learner, Optimisers
 from metarl.agents.pearl.module import LatentModule
 from metarl.agents.pearl.networks import CRITICS, Networks, select
 from metarl.agents.pearl.posterior import natural_parameters
@@ -107,7 +107,7 @@ class PEARLAgent:
         log_temperature = first.new_full((1,), update_config.temperature).log()
         target = {name: value.clone() for name, value in select(params, *CRITICS).items()}
         self.learned = Learned(params, target, log_temperature)
-        self._optimizers = Optimizers(self.learned, update_config.lr)
+        self._optimisers = Optimisers(self.learned, update_config.lr)
         self._num_updates = 0
         self._learner = Learner(networks, update_config, setup.device, setup.num_threads)
 
@@ -214,13 +214,13 @@ class PEARLAgent:
             raise NotFinite("the loss on an empty replay buffer")
         metrics: Metrics = {"replay_size": self.replay.size, "replay_tasks": len(self.replay.tasks)}
         if self._num_updates >= self.update_config.warmup_iterations:
-            before = self._optimizers.state_dict()
+            before = self._optimisers.state_dict()
             try:
                 learned, more = self._learner.learn(
-                    self.learned, self._optimizers, self.replay, rng, timer
+                    self.learned, self._optimisers, self.replay, rng, timer
                 )
             except NotFinite:
-                self._optimizers.load_state_dict(before)
+                self._optimisers.load_state_dict(before)
                 raise
             self.learned = learned
             metrics |= more
@@ -230,7 +230,7 @@ class PEARLAgent:
     def state_dict(self) -> AgentState:
         """Return a copy, on the CPU, of parameters, targets, temperature and optimisers."""
         learned = self.learned
-        state = optimised_state("params", "adam", learned.params, self._optimizers)
+        state = optimised_state("params", "adam", learned.params, self._optimisers)
         tensors = {f"target.{name}": value for name, value in learned.target.items()}
         tensors["log_temperature"] = learned.log_temperature
         state |= {name: value.cpu().clone() for name, value in tensors.items()}
@@ -245,6 +245,6 @@ class PEARLAgent:
             for name in learned.target
         }
         log_temperature = torch.as_tensor(state["log_temperature"]).to(self.device, copy=True)
-        params = load_optimised("params", "adam", state, learned.params, self._optimizers)
+        params = load_optimised("params", "adam", state, learned.params, self._optimisers)
         self.learned = Learned(params, target, log_temperature)
         self._num_updates = int(state["num_updates"])

@@ -73,7 +73,7 @@ class StepData:
         return StepData(self.batch.tasks(start, stop), **parts)
 
 
-class Optimizers:
+class Optimisers:
     """Adam for critics and encoder, for the policy, and for the temperature."""
 
     def __init__(self, learned: Learned, lr: float) -> None:
@@ -133,7 +133,7 @@ class Learner:
     def learn(
         self,
         learned: Learned,
-        optimizers: Optimizers,
+        optimisers: Optimisers,
         replay: Replay,
         rng: np.random.Generator,
         timer: Timer,
@@ -142,7 +142,7 @@ class Learner:
 
         Args:
             learned: parameters and temperature.
-            optimizers: the optimisers, whose states change.
+            optimisers: the optimisers, whose states change.
             replay: the replay buffer, with at least one task.
             rng: draws the data.
             timer: measures the sections.
@@ -156,9 +156,9 @@ class Learner:
             with timer("replay"):
                 data = self.draw(replay, rng, dtype)
             with timer("critic gradient"):
-                learned, z, terms = self.critic_step(learned, optimizers, data)
+                learned, z, terms = self.critic_step(learned, optimisers, data)
             with timer("policy gradient"):
-                learned, more = self.policy_step(learned, optimizers, data, z)
+                learned, more = self.policy_step(learned, optimisers, data, z)
             found.append({**terms, **more})
         # All at once, after all steps: the CPU would wait for a GPU at each number.
         series = ([terms[name] for terms in found] for name in found[0])
@@ -171,7 +171,7 @@ class Learner:
         return learned, means
 
     def critic_step(
-        self, learned: Learned, optimizers: Optimizers, data: StepData
+        self, learned: Learned, optimisers: Optimisers, data: StepData
     ) -> tuple[Learned, Tensor, dict[str, Tensor]]:
         """Take one step of critics, encoder and target critics.
 
@@ -215,20 +215,20 @@ class Learner:
             gradient = gradient + flat_gradient(loss, start)
             terms["metric_loss"] = loss.detach()
         terms["critic_gradient_norm"] = gradient.norm()
-        vector = optimizers.critic.step(flatten(params), gradient)
+        vector = optimisers.critic.step(flatten(params), gradient)
         new = unflatten(vector, params)
         rate = config.target_rate
         target = {name: old.lerp(new[name], rate) for name, old in learned.target.items()}
         return replace(learned, params={**learned.params, **new}, target=target), z, terms
 
     def policy_step(
-        self, learned: Learned, optimizers: Optimizers, data: StepData, z: Tensor
+        self, learned: Learned, optimisers: Optimisers, data: StepData, z: Tensor
     ) -> tuple[Learned, dict[str, Tensor]]:
         """Take one step of the policy, and of the temperature if it is learned.
 
         Args:
             learned: parameters and temperature.
-            optimizers: the optimisers, whose states change.
+            optimisers: the optimisers, whose states change.
             data: the data of the step.
             z: latents of the tasks, detached, (M, Z).
 
@@ -252,13 +252,13 @@ class Learner:
         found = self._pool.map(work, list(zip(parts, latents, strict=True)))
         policy_loss, log_prob = total([terms for terms, _ in found])
         gradient = total([each for _, each in found])
-        vector = optimizers.policy.step(flatten(params), gradient)
+        vector = optimisers.policy.step(flatten(params), gradient)
         log_temperature = learned.log_temperature
         if self._config.learn_temperature:
             # Haarnoja et al. 2018b, equation 18, in the logarithm
             target_entropy = -self._networks.action_dim
             slope = -(log_prob + target_entropy) * log_temperature.exp()
-            log_temperature = optimizers.temperature.step(log_temperature, slope.view(1))
+            log_temperature = optimisers.temperature.step(log_temperature, slope.view(1))
         new = {**learned.params, **unflatten(vector, params)}
         terms = {
             "policy_loss": policy_loss,

@@ -327,8 +327,8 @@ def test_two_microbatches_have_the_gradient_of_one():
             learner._split = lambda data: [data]
         own = config.make_agent()
         own.load_state_dict(agent.state_dict())
-        after, z, terms = learner.critic_step(start, own._optimizers, data)
-        after, more = learner.policy_step(after, own._optimizers, data, z)
+        after, z, terms = learner.critic_step(start, own._optimisers, data)
+        after, more = learner.policy_step(after, own._optimisers, data, z)
         found.append({**terms, **more, **after.params})
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5, msg=name)
