@@ -24,7 +24,7 @@ from metarl.config import Config
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
-from metarl.rollout.sampler import EpisodeStreams
+from metarl.rollout.sampler import EpisodeRngs
 from metarl.rollout.shards import Shard, bounds, merge, part_of, play_shard, plays_rows
 
 CALL = 6e-4  # s
@@ -101,7 +101,7 @@ def measure(config: Config) -> Measured:
     learner = time.process_time() - start + rolled * share["adaptation"]
     actor = agent.actor(rollouts[0].state)
     results = []
-    streams = EpisodeStreams(0, Purpose.BENCHMARK, sampling.num_episodes)
+    streams = EpisodeRngs(0, Purpose.BENCHMARK, sampling.num_episodes)
     mask = rollouts[0].episodes.task_mask | True
     for first, stop in bounds(sampling.num_tasks, 2):
         part = part_of(actor, first, stop)
