@@ -62,6 +62,10 @@ def take_parameters(config: AgentConfig, own: AgentState, other: Mapping[str, An
         for name in offered
         if name in own and shape_text(other.get(name)) == shape_text(own[name])
     ]
+    if not any(map(config.may_transfer, own)):
+        raise UserError(
+            f"the agent's kind {config.kind} lets no tensor be taken (AgentConfig.may_transfer)"
+        )
     if not taken:
         raise UserError(f"it has no parameters of an agent of the kind {config.kind}")
     return WarmStart(

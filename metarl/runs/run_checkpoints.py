@@ -151,7 +151,7 @@ class RunCheckpoints(RunLogs):
                 where it ended before, which the same run without a break would not have.
 
         Raises:
-            UserError: if the checkpoint is missing or damaged.
+            UserError: if the checkpoint is missing or damaged, or the agent has nothing to average.
         """
         name = str(name)
         if self.packaged:
@@ -162,9 +162,13 @@ class RunCheckpoints(RunLogs):
         if name == "latest" and (state := self.latest()) is not None:
             return state
         if name == "average" and (kept := self._averaged()):
-            return checkpoint.average(
-                [checkpoint.load(path) for path in kept], self.config.agent.may_average
-            )
+            states, agent = [checkpoint.load(path) for path in kept], self.config.agent
+            if not any(map(agent.may_average, states[-1].agent)):
+                raise UserError(
+                    f"average: the agent's kind {agent.kind} lets no tensor be averaged "
+                    "(AgentConfig.may_average); expected another checkpoint"
+                )
+            return checkpoint.average(states, agent.may_average)
         stem = f"iteration-{int(name):06d}" if name.isdecimal() and len(name) < 20 else name
         known = [file.stem for file in sorted(self.checkpoints.glob("*.pt"))]
         path = self.checkpoints / f"{stem}.pt"

@@ -10,9 +10,10 @@ import yaml
 
 import metarl
 from examples.soak.trainer import start
+from metarl.agents import AgentConfig
 from metarl.cli.main import main
 from metarl.config_files import load_config, make_config
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, UserError
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.runs.run import Run
 from tests.agents.mean_action import MeanActionAgent, MeanActionConfig
@@ -102,6 +103,12 @@ def test_the_average_of_its_checkpoints_is_that_of_what_may_be_averaged(run):
     average = run.load("average").agent
     assert average["num_updates"] == 12
     assert torch.equal(average["prior"], torch.stack([each["prior"] for each in kept]).mean(0))
+
+
+def test_an_average_of_nothing_is_refused(run, monkeypatch):
+    monkeypatch.setattr(MeanActionConfig, "may_average", AgentConfig.may_average)
+    with pytest.raises(UserError, match=r"lets no tensor be averaged \(AgentConfig.may_average\)"):
+        run.load("average")
 
 
 def test_it_is_shown_in_a_video(run, tmp_path):

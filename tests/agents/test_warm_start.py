@@ -93,5 +93,6 @@ def test_a_kind_that_names_no_parameters_is_refused():
         kind: str = "closed"
 
     state = {"secret": torch.zeros(2)}
-    with pytest.raises(UserError, match="it has no parameters of an agent of the kind closed"):
+    message = r"the agent's kind closed lets no tensor be taken \(AgentConfig.may_transfer\)"
+    with pytest.raises(UserError, match=message):
         take_parameters(Closed(), state, state)
