@@ -22,6 +22,11 @@ StepResult: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """The results of a step: obs (N, obs_dim), reward (N,) and terminated (N,) bool."""
 
 
+def is_class_variable(annotation: object) -> bool:
+    """Return whether an annotation, or its text, is a ClassVar."""
+    return str(annotation).removeprefix("typing.").startswith("ClassVar")
+
+
 @dataclass(frozen=True)
 class TaskFamily(TaskDistribution):
     """A distribution of tasks that share their spaces and their horizon, and the batch environments
@@ -30,7 +35,7 @@ class TaskFamily(TaskDistribution):
     horizon: int
     """Length of an episode in control steps."""
 
-    source: ClassVar[str]
+    source: ClassVar[str] = ""
     """Where the task was published."""
     finite_horizon: ClassVar[bool] = True
     """Whether the value of the state at the horizon is 0. If false, the horizon truncates an

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
 from metarl.envs.bandit import Bandit
-from metarl.envs.base import TaskFamily
+from metarl.envs.base import TaskFamily, is_class_variable
 from metarl.envs.errors import located
 from metarl.envs.external import GymnasiumFamily, MetaWorld
 from metarl.envs.gridworld import GridWorld
@@ -63,6 +64,18 @@ def family_class(name: str) -> type[TaskFamily]:
     if not (isinstance(family, type) and issubclass(family, TaskFamily)):
         raise ValueError(f"{name!r} is not a subclass of metarl.envs.TaskFamily")
     return family
+
+
+def undefined_members(cls: type[TaskFamily]) -> list[str]:
+    """Return the names of the abstract methods, and of the class variables without a value, that a
+    family has to define."""
+    declared = {
+        name
+        for base in cls.__mro__
+        for name, kind in inspect.get_annotations(base).items()
+        if is_class_variable(kind) and not hasattr(cls, name)
+    }
+    return sorted(declared | cls.__abstractmethods__)
 
 
 def import_object(name: str) -> Any:

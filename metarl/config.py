@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -38,6 +37,7 @@ from metarl.envs import (
     family_name,
     family_settings,
 )
+from metarl.envs.registry import undefined_members
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
@@ -72,9 +72,8 @@ def make_family(values: Any) -> TaskFamily:
         cls = family_class(fields.pop("family"))
     except ValueError as error:
         raise ConfigError(f"family: {error}") from error
-    if inspect.isabstract(cls):
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise ConfigError(f"family: {values['family']} does not define {missing}")
+    if missing := undefined_members(cls):
+        raise ConfigError(f"family: {values['family']} does not define {', '.join(missing)}")
     observe_task = ObserveTask(**{k: fields.pop(k) for k in ("observe_task",) if k in fields})
     try:
         family = build(cls, fields)

@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.envs.base import TaskFamily
+from metarl.envs.base import TaskFamily, is_class_variable
 from metarl.envs.contract.recording import Skipped, expect
 
 UNAVAILABLE = (ImportError, OSError, RuntimeError)
@@ -42,9 +42,7 @@ def declaration(family: TaskFamily) -> str:
     expect(doc and not generated, f"{cls.__name__} has no docstring; say what is to be done")
     fields = {field.name for field in dataclasses.fields(family)}
     own = {
-        name
-        for name, kind in inspect.get_annotations(cls).items()
-        if not str(kind).removeprefix("typing.").startswith("ClassVar")
+        name for name, kind in inspect.get_annotations(cls).items() if not is_class_variable(kind)
     }
     expect(
         own <= fields,

@@ -70,6 +70,7 @@ class MujocoFamily(TaskFamily):
             raise ValueError(f"action_scale: expected more than 0, got {self.action_scale}")
         if not 0 <= self.frame_skip <= MAX_FRAME_SKIP:
             raise ValueError(f"frame_skip: expected 0 to {MAX_FRAME_SKIP}, got {self.frame_skip}")
+        _ = self.model  # an error of the model is one of the config
 
     @property
     def model(self) -> mujoco.MjModel:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gymnasium
 import mujoco
+import numpy as np
 
 GYMNASIUM_ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -53,7 +54,26 @@ def load_model(file: str, contact_forces: bool = False) -> mujoco.MjModel:
         contact_forces: whether MuJoCo computes the bodies' external forces, `cfrc_ext`. MuJoCo
             computes them only if a sensor needs them, so one is added. The sensor takes no part in
             the physics.
+
+    Raises:
+        ValueError: if the model cannot be loaded or driven; `family` is the key of configs.
     """
+    try:
+        model = _compile(file, contact_forces)
+    except ValueError as error:  # of MuJoCo, on several lines
+        raise ValueError(f"family: model {file}: {' '.join(str(error).split())}") from error
+    low, high = model.actuator_ctrlrange.T
+    if not (model.nu and (low < high).all()):
+        undriven = [model.actuator(i).name or f"number {i}" for i in np.flatnonzero(low >= high)]
+        found = f"actuator {undriven[0]} has none" if undriven else "there is no actuator"
+        raise ValueError(
+            f"family: model {file}: expected actuators with a ctrlrange, over which actions drive "
+            f"them; {found}"
+        )
+    return model
+
+
+def _compile(file: str, contact_forces: bool) -> mujoco.MjModel:
     spec = load_spec(file)
     if contact_forces:
         site = spec.worldbody.first_body().add_site(name="contact_forces")

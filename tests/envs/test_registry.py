@@ -13,6 +13,8 @@ from metarl.envs import (
     family_settings,
     make_family,
 )
+from metarl.envs.mujoco.family import MujocoFamily
+from metarl.envs.registry import undefined_members
 
 
 class OwnNav(PointNav):
@@ -84,6 +86,11 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
 def test_a_wrong_family_of_the_users_is_explained(name, message):
     with pytest.raises(ValueError, match=message):
         make_family(name)
+
+
+def test_members_that_a_family_has_to_define_are_listed():
+    assert not any(undefined_members(family) for family in FAMILIES.values())
+    assert "model_file, name, obs_dim" in ", ".join(undefined_members(MujocoFamily))
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,23 @@ def test_the_model_may_be_a_file_of_ones_own(tmp_path):
         family.tasks("test", 2), [np.random.default_rng(i) for i in (0, 1)]
     )
     assert obs.shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            ' ctrllimited="true" ctrlrange="-1 1"',
+            "",
+            "expected actuators with a ctrlrange.*number 0 has none",
+        ),
+        ("<motor", "<nothing", "XML Error: Schema violation: .* Element 'nothing', line"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_with_its_file(old, new, message, tmp_path):
+    from examples.swimmer import SwimmerVel
+
+    file = tmp_path / "robot.xml"
+    file.write_text((GYMNASIUM_ASSETS / "swimmer.xml").read_text().replace(old, new))
+    with pytest.raises(ValueError, match=f"family: model {file}: {message}"):
+        type("Own", (SwimmerVel,), {"model_file": str(file)})()
