@@ -152,9 +152,10 @@ def watch_parent() -> None:
 
 def main() -> None:
     """Run a worker."""
-    # Ctrl-C and a scheduler's signals reach the whole process group; only the parent reacts.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C, a scheduler's signals and the end of a terminal reach the whole process group; only
+    # the parent reacts.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     threading.Thread(target=watch_parent, daemon=True).start()

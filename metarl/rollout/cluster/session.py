@@ -25,6 +25,18 @@ DEFAULTS = {
 """Environment variables that are set for Ray, unless they have a value."""
 
 _was_lost = threading.Event()
+_starts_ray = threading.Event()
+
+
+def _leave_group() -> None:
+    """In a process of Ray that has just been forked, before its program begins: make it a process
+    group of its own. A signal to the group of this process, which is told to stop by it, would end
+    Ray too, and with it the iteration under way."""
+    if _starts_ray.is_set():
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_leave_group)  # Ray has no setting for it
 
 
 class ClusterError(WorkerError):
@@ -123,7 +135,11 @@ def _connect(address: str) -> None:
 
     options = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     if not address:
-        ray.init("local", num_cpus=available_cores(), include_dashboard=False, **options)
+        _starts_ray.set()
+        try:
+            ray.init("local", num_cpus=available_cores(), include_dashboard=False, **options)
+        finally:
+            _starts_ray.clear()
         return
     where = f"sampler.address: no Ray cluster at {address}"
     start = "start one with: ray start --head --port 6379"

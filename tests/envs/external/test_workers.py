@@ -73,6 +73,19 @@ def test_a_worker_killed_before_a_reset_changes_no_result(walk):
     assert np.array_equal(first, env.reset(tasks, streams[1]))
 
 
+def test_a_signal_to_the_process_group_does_not_end_the_workers(walk):
+    """Ctrl-C, a scheduler's SIGTERM and the end of a terminal: their parent says when they end."""
+    family = walk()
+    env, tasks = family.make_batch(2, 2), family.tasks("test", 2)
+    streams = [[np.random.default_rng(i) for i in range(2)] for _ in range(2)]
+    first, pids = env.reset(tasks, streams[0]), [*env.pool.pids]
+    for pid in pids:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+    assert np.array_equal(first, env.reset(tasks, streams[1]))
+    assert [*env.pool.pids] == pids
+
+
 @pytest.mark.parametrize(
     "deed",
     ["os._exit(3)", "time.sleep(100)", "os.kill(os.getpid(), 11)"],

@@ -3,6 +3,7 @@ and the loss of a cluster's head."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -133,6 +134,28 @@ def test_a_cluster_that_does_not_fit(cluster, capsys, tmp_path):
         assert re.search(rf"node \S+ has metarl-torch 0.0.9, expected {version}", line)
     finally:
         cluster.remove_node(node)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_process_group_leaves_ray_to_the_training(tmp_path):
+    """Such as that of `timeout`, or of a terminal that is closed: the iteration is finished."""
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    words = [*WORDS[:-2], "--iterations=100000", "--sampler.kind=ray", "--sampler.workers=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metarl", *words, "--out", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("iteration 2/"):
+            break
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "stopped after iteration" in output
 
 
 @pytest.mark.slow
