@@ -190,8 +190,41 @@ def make_sampler(seed: int, number: int) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=int(state[0]))
 
 
+def choose(study: Study, number: int, seed: int, space: SearchSpace) -> dict[str, Any]:
+    """Return the values of the config in a trial, by dotted key; those it has, if it has any.
+
+    Args:
+        study: the study.
+        number: the number of the trial.
+        seed: the seed of the config.
+        space: what varies.
+    """
+    study.sampler = make_sampler(seed, number)
+    trial = open_trial(study, number)
+    if 0 < len(trial.params) < len(space):
+        # The process ended between two of them, and its random numbers with it: a copy of the study
+        # before this trial chooses all of them once more.
+        import optuna
+
+        copy = optuna.create_study(
+            study_name=NAME,
+            sampler=make_sampler(seed, number),
+            pruner=study.pruner,
+            direction="maximize",
+        )
+        copy.add_trials(study.get_trials(deepcopy=False)[:number])
+        again = copy.ask()
+        suggest(again, space)
+        for key in space.keys() - trial.params.keys():
+            kind = again.distributions[key]
+            chosen = kind.to_internal_repr(again.params[key])
+            trial.storage.set_trial_param(trial._trial_id, key, chosen, kind)
+        trial = open_trial(study, number)
+    return suggest(trial, space)
+
+
 def suggest(trial: Trial, space: SearchSpace) -> dict[str, Any]:
-    """Return the values of the config in a trial, by dotted key; those it has, if it has any."""
+    """Let a trial choose its values, and return them as `choose`."""
     values = {}
     for key, each in space.items():
         if isinstance(each, Range) and each.whole:

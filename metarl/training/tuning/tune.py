@@ -27,10 +27,9 @@ from metarl.training.tuning.study import (
     PRUNERS,
     Pruning,
     check_optuna,
-    make_sampler,
+    choose,
     open_study,
     open_trial,
-    suggest,
 )
 from metarl.training.validation import RETURN_AFTER
 
@@ -194,8 +193,7 @@ class Search:
             yield self._job(number)
 
     def _job(self, number: int) -> Job:
-        self.study.sampler = make_sampler(self.config.seed, number)
-        values = suggest(open_trial(self.study, number), self.space)
+        values = choose(self.study, number, self.config.seed, self.space)
         pruning = Pruning(self.out / FILE, number, self.pruner)
         folder = self.out / f"trial-{number:04d}"
         settings = {**self.settings, **values}

@@ -19,7 +19,15 @@ from metarl.core.errors import StorageError
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations
-from metarl.training.tuning.study import open_file
+from metarl.training.tuning.space import Choices, Range
+from metarl.training.tuning.study import (
+    check_optuna,
+    choose,
+    make_sampler,
+    open_file,
+    open_trial,
+    suggest,
+)
 from tests.training.test_loop import assert_same_outcome
 
 ROOT = Path(__file__).parents[3]
@@ -376,3 +384,20 @@ def test_only_one_process_searches_in_a_folder(words, whole, capsys):
     with training_lock(whole):
         assert main(words(whole, 4)) == 2
     assert f"process {os.getpid()} on " in capsys.readouterr().err
+
+
+def test_a_trial_that_was_killed_between_two_of_its_values_gets_the_others_all_the_same(tmp_path):
+    check_optuna()
+    space = {"a": Range(0.0, 1.0), "b": Range(0.0, 1.0), "c": Choices(("x", "y", "z"))}
+    found = {}
+    for name, cuts in {"whole": {}, "killed": {1: 1, 2: 2}}.items():
+        with open_file(tmp_path / name, optuna.pruners.NopPruner()) as study:
+            values = []
+            for number in range(4):
+                if number in cuts:
+                    study.sampler = make_sampler(0, number)
+                    suggest(open_trial(study, number), dict(list(space.items())[: cuts[number]]))
+                values.append(choose(study, number, 0, space))
+                study.tell(number, 1.0)
+            found[name] = values
+    assert found["killed"] == found["whole"]
