@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +113,6 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
-        if not re.fullmatch(r"[a-z_]+-[\w.-]+", path.stem):  # it names figures and sections
-            raise UserError(
-                f"{path}: not a result file of metarl evaluate (expected a name like "
-                "k_step-test.json)"
-            )
         settings[name] = read_settings(path)
         for method, results in read_results(path).items():
             if method == run.config.method:

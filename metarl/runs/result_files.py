@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, warn
 from metarl.core.parsing import error_summary, read_json
+from metarl.envs import SPLITS
 from metarl.runs.result import Evaluation, Results, results_by_label
 
+STEM = re.compile(rf"[a-z_]+-({'|'.join(SPLITS)}|custom)(-[\w.-]+)?")
+"""The name of a result file, without ending: PROTOCOL-SPLIT and what differs from the defaults."""
 RENAMED_PROTOCOLS = {"paper": "k_step"}
 """Earlier names of protocols, and their present names."""
 RENAMED_PARTS = {"usual": "nominal", "going on": "sequential"}
@@ -19,9 +23,13 @@ def result_files(folder: Path) -> dict[str, Path]:
     """Return the result files in a folder by present name, such as `k_step-test`.
 
     A file with the earlier name of a protocol counts where there is none with the present name.
+    A warning names a file that has another name, as files of the user's may have.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.json")):
+        if not STEM.fullmatch(path.stem):
+            warn(f"{path}: left out: result files have names such as k_step-test.json")
+            continue
         protocol, dash, split = path.stem.partition("-")
         name = RENAMED_PROTOCOLS.get(protocol, protocol) + dash + split
         if name == path.stem:

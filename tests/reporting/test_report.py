@@ -33,6 +33,7 @@ from metarl.rollout.failures import Failure
 from metarl.runs.logs import RunLogs
 from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results
+from metarl.runs.run import Run
 from metarl.training.loop import train
 from tests.browser import DESK, PHONE, accessibility_violations, overflow
 
@@ -251,12 +252,24 @@ def test_a_run_without_iterations_is_refused(runs, tmp_path):
         write_report([copy])
 
 
-def test_a_file_that_is_no_result_is_named(runs, tmp_path):
+def test_a_damaged_result_is_named(runs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)
-    (copy / "evaluation" / "mine.json").write_text('{"returns": [1]}')
-    with pytest.raises(UserError, match=r"mine\.json: not a result file"):
+    (copy / "evaluation" / "k_step-test-mine.json").write_text('{"returns": [1]}')
+    with pytest.raises(UserError, match=r"k_step-test-mine\.json: not a result file"):
         write_report([copy])
+
+
+@pytest.mark.parametrize("name", ["mine.json", "my-notes.json"])
+def test_a_file_of_the_users_beside_the_results_is_named_and_left_out(runs, tmp_path, capsys, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    (copy / "evaluation" / name).write_text('{"returns": [1]}')
+    (summary,) = read_summaries([copy])
+    known = [*Run.open(runs[0]).evaluations()]
+    assert [*summary.evaluations] == [*Run.open(copy).evaluations()] == known
+    for line in capsys.readouterr().err.splitlines():
+        assert line.startswith(f"metarl: warning: {copy / 'evaluation' / name}: left out: result ")
 
 
 def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
