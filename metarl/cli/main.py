@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import click
 
@@ -26,8 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for the arguments of the process.
 
     Raises:
-        SystemExit: after shell completion, and if stdout is a closed pipe.
+        SystemExit: after shell completion, if stdout is a closed pipe, and at SIGTERM or SIGHUP
+            while nothing is trained.
     """
+    if argv is None:
+        end_at_signals()
     if argv is None and isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr; names are any text
     code = run(argv)
@@ -37,6 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)  # Python's usual end may crash in Ray's threads
     return code
+
+
+def end_at_signals() -> None:
+    """Let SIGTERM and SIGHUP end the process by an exception, so that temporary files go with it;
+    one that is ignored, as SIGHUP with nohup, stays so."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):  # there is no SIGHUP on Windows
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def run(argv: Sequence[str] | None) -> int:

@@ -101,3 +101,23 @@ def test_a_hangup_is_recorded_once_however_often_it_comes_unless_it_is_ignored(c
         assert received == []
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+RENDERING = """
+import signal, sys
+from metarl.cli.main import main
+from metarl.reporting.video import adaptation
+number = int(sys.argv.pop())
+adaptation.play = lambda *args: signal.raise_signal(number)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_video_that_is_stopped_leaves_nothing(tmp_path, number):
+    out = tmp_path / "videos" / "a.gif"
+    words = [sys.executable, "-c", RENDERING, "render", "pretrained/point_nav", f"--out={out}"]
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # under nohup
+    done = subprocess.run([*words, str(int(number))], capture_output=True, text=True, **default)
+    assert (done.returncode, done.stderr) == (128 + number, "")
+    assert not [*out.parent.iterdir()]
