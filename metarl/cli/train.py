@@ -148,6 +148,7 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     if origin is not None:
         click.echo(f"# begun from: {origin}: {origin.remark}")
     check_free(directory)
+    check_folder(directory)
     return 0
 
 
@@ -159,6 +160,7 @@ def dry_continuation(trainer: Any) -> int:
         remaining = trainer.remaining()
     trainer.config.env.check_repeatable()
     check_sampler(trainer.config)
+    check_folder(trainer.directory)
     click.echo(trainer.config.to_yaml(), nl=False)
     steps = trainer.config.sampling.max_steps(trainer.config.env.horizon)
     click.echo(
@@ -166,3 +168,18 @@ def dry_continuation(trainer: Any) -> int:
         f"{steps:,} env steps, in {trainer.directory}"
     )
     return 0
+
+
+def check_folder(directory: Path) -> None:
+    """Check that files can be written in a run's folder, or where it is to be made.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    from metarl.runs.atomic_io import check_writable
+
+    place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    try:
+        check_writable(place)
+    except StorageError as error:
+        raise UserError(str(error)) from error

@@ -214,10 +214,12 @@ def test_a_result_that_cannot_be_written_is_known_before_anything_is_played(fini
         evaluate_run(finished, tasks=2, out=Path(out), on_agent=played)
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys, dry):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "run"
-    assert main(["train", "point_nav/maml_trpo", *flags(TINY), "--out", str(out)]) == 2
+    assert main(["train", "point_nav/maml_trpo", *flags(TINY), "--out", str(out), *dry]) == 2
+    found = out.parent if dry else out  # of which it is known without making anything
     assert capsys.readouterr().err == (
-        f"metarl: error: {out}: cannot be written (Not a directory)\n"
+        f"metarl: error: {found}: cannot be written (Not a directory)\n"
     )
