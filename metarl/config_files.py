@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,27 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
         if path in given:
             raise ConfigError(f"{flag(given[path])}: {reason}") from None
         raise ConfigError(f"{source}: {message}") from None
+
+
+def check_cluster_keys(
+    config: Config, data: Mapping[str, Any], source: str, overrides: Iterable[str]
+) -> None:
+    """Check that the keys of a cluster have an influence, those of overrides and of a config's
+    file. A file for a cluster may be used without it, by an override of `sampler.kind`.
+
+    Args:
+        config: the config with the overrides.
+        data: the plain values of its file.
+        source: name of the file in error messages.
+        overrides: the paths of the keys that are overridden.
+
+    Raises:
+        ConfigError: if one has none.
+    """
+    config.sampler.check_used(overrides)
+    inside = data.get("sampler") or {}
+    if inside.get("kind", "local") == "local":
+        config.sampler.check_used([f"sampler.{key}" for key in inside], source)
 
 
 def check_keys(data: Mapping[Any, Any], source: str, prefix: str = "") -> None:

@@ -52,6 +52,7 @@ def train(
 
     `metarl train CONFIG --help` shows the values of that config, each of which is a flag.
     """
+    from metarl.config_files import check_cluster_keys
     from metarl.rollout.cluster.session import ClusterError
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.identity import default_directory
@@ -70,7 +71,7 @@ def train(
             trainer.config.sampler.check_used(overrides)
         else:
             config = target.make(overrides)
-            config.sampler.check_used(overrides)
+            check_cluster_keys(config, target.data, target.name or "", overrides)
             # A label given by hand names the folder too.
             source = None if "method" in overrides else target.name
             directory = out or default_directory(config, source)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.config_files import read_config
+from metarl.config_files import check_cluster_keys, read_config
 from metarl.core.errors import ConfigError, UserError, check
 from metarl.envs import TaskFamily
 from metarl.evaluation.compare import family_text, have_same_tasks
@@ -58,6 +58,8 @@ def plan(
         settings[name] = dict(overrides)
         values[name] = read_config(name)  # once: the file may change during the comparison
         configs[name] = Job(name, settings[name], out, values=values[name]).config
+        if "sampler.kind" not in overrides:
+            check_cluster_keys(configs[name], values[name], name, overrides)
         if env_steps is not None:
             settings[name]["iterations"] = iterations(name, configs[name], env_steps)
             configs[name] = Job(name, settings[name], out, values=values[name]).config
@@ -97,6 +99,7 @@ def cluster_of_runs(
     except ConfigError as error:
         raise ConfigError(f"--{prefix}{error}") from None
     if config.kind == "local":
+        config.check_used(of_cluster)
         return None, dict(overrides)
     own = {key: value for key, value in overrides.items() if key not in of_cluster}
     return config, {"threads": config.threads, **own, f"{prefix}kind": "local"}

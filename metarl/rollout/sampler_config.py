@@ -62,11 +62,12 @@ class SamplerConfig(Section):
             "scheduling_strategy": strategy,
         }
 
-    def check_used(self, given: Iterable[str]) -> None:
+    def check_used(self, given: Iterable[str], file: str = "") -> None:
         """Check that keys which are given have an influence on where episodes are played.
 
         Args:
             given: their paths in the config; those of other sections are left out.
+            file: the config's file that has them; "" for flags.
 
         Raises:
             ConfigError: if the kind is `local`, and one is for `ray` and has another value than its
@@ -75,10 +76,10 @@ class SamplerConfig(Section):
         for path in given if self.kind == "local" else ():
             section, _, name = path.partition(".")
             if section == "sampler" and getattr(self, name) != getattr(SamplerConfig(), name):
-                flag = path.replace("_", "-")
+                key = f"{file}: {path}" if file else f"--{path.replace('_', '-')}"
+                kind = "sampler.kind" if file else "--sampler.kind"
                 raise ConfigError(
-                    f"--{flag}: has no influence with --sampler.kind local; expected "
-                    "--sampler.kind ray with it"
+                    f"{key}: has no influence with {kind} local; expected {kind} ray with it"
                 )
 
     def check(self, num_tasks: int) -> None:

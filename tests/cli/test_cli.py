@@ -532,3 +532,22 @@ def test_flags_of_a_cluster_are_refused_where_none_is_used(output, key):
         "--sampler.kind ray with it\n",
     )
     assert output(*words[:3], "--sampler.workers=0")[0] == 0  # the default
+
+
+def test_keys_of_a_cluster_in_a_file_are_refused_where_none_is_used(output, tmp_path):
+    file, space = tmp_path / "x.yaml", tmp_path / "space.yaml"
+    file.write_text("env: {family: point_nav}\nsampler: {max_restarts: 3}\n")
+    space.write_text("agent.inner.lr: {min: 0.1, max: 0.2}\n")
+    out = f"--out={tmp_path / 'out'}"
+    for command, *words in (["train", out], ["compare", out], ["tune", out, f"--space={space}"]):
+        assert output(command, str(file), *words) == (
+            2,
+            "",
+            f"metarl: error: {file}: sampler.max_restarts: has no influence with sampler.kind "
+            "local; expected sampler.kind ray with it\n",
+        )
+        code, _, error = output(command, "point_nav/maml_trpo", *words, "--sampler.workers=2")
+        assert code == 2
+        assert error.startswith("metarl: error: --sampler.workers: has no influence with ")
+    file.write_text("env: {family: point_nav}\nsampler: {kind: ray, max_restarts: 3}\n")
+    assert output("train", str(file), "--sampler.kind=local", "--dry-run", out)[0] == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarl.config import Config
-from metarl.config_files import make_config, read_config
+from metarl.config_files import check_cluster_keys, make_config, read_config
 from metarl.core.errors import check, check_known
 from metarl.runs.atomic_io import make_folder, write_atomically
 from metarl.runs.lock import training_lock
@@ -124,6 +124,7 @@ def tune(
     given = dict(overrides or {})
     values = read_config(name)  # once: the file may change during the search
     config = make_config(values, name, given)
+    check_cluster_keys(config, values, name, given)
     searched = read_space(space, values, name, given)
     every = config.evaluation.every or max(1, config.iterations // EVALUATIONS)
     settings = {**given, "evaluation.every": every}
