@@ -640,6 +640,10 @@ def test_an_agent_without_a_kind_is_of_the_first_one():
             {"kind": "metarl.config:Config"},
             "agent.kind: metarl.config:Config is not a subclass of metarl.agents.AgentConfig",
         ),
+        (
+            {"kind": "metarl.agents:AgentConfig"},
+            "agent.kind: metarl.agents:AgentConfig does not define make",
+        ),
         ({"iner": {}}, "agent.iner: unknown key where agent.kind is maml (nearest: inner)"),
         ("maml", "agent: expected keys with values, got 'maml'"),
     ],

@@ -47,6 +47,11 @@ KINDS = {
 }
 """The config class of each kind of agent, as `module:Class`."""
 
+MEMBERS = sorted(
+    name for name in {*MetaAgent.__annotations__, *vars(MetaAgent)} if not name.startswith("_")
+)
+"""The attributes and methods of the contract."""
+
 
 def agent_config_class(kind: str) -> type[AgentConfig]:
     """Return the config class of a kind of agent.
@@ -56,7 +61,7 @@ def agent_config_class(kind: str) -> type[AgentConfig]:
 
     Raises:
         ConfigError: if the kind is unknown, or the class cannot be imported or is no
-            `AgentConfig`; names the nearest kind.
+            `AgentConfig` with a method `make`; names the nearest kind.
     """
     if kind not in KINDS and ":" not in kind:
         known = ", ".join(KINDS)
@@ -70,6 +75,8 @@ def agent_config_class(kind: str) -> type[AgentConfig]:
         raise ConfigError(f"kind: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, AgentConfig)):
         raise ConfigError(f"kind: {kind} is not a subclass of metarl.agents.AgentConfig")
+    if cls.make is AgentConfig.make:
+        raise ConfigError(f"kind: {kind} does not define make")
     return cls
 
 
@@ -129,6 +136,11 @@ def make_agent(
         agent: MetaAgent = config.make(setup)
     except ConfigError as error:
         raise ConfigError(f"agent.{error}") from None
+    if missing := [name for name in MEMBERS if not hasattr(agent, name)]:
+        raise ConfigError(
+            f"agent.kind: the agent of {config.kind} does not define {', '.join(missing)} "
+            "(metarl.agents.MetaAgent)"
+        )
     if config.normalize_observations:
         agent = NormalizedAgent(agent, int(np.prod(setup.observation_space.shape)))
     if state is not None:

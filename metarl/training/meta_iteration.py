@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from metarl.agents import MetaAgent, Rollout
+from metarl.agents.base import Metrics
 from metarl.agents.optional import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
+from metarl.core.errors import UserError, shown
+from metarl.core.parsing import is_number
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
@@ -50,6 +53,7 @@ def meta_iteration(
 
     Raises:
         EpisodeDiverged, FloatingPointError: if a number is not finite and `on_failure` is `stop`.
+        UserError: as `plain_diagnostics`.
     """
     stops = config.on_failure == "stop"
     rng = make_rng(config.seed, Purpose.TASKS, iteration=iteration)
@@ -78,7 +82,8 @@ def meta_iteration(
         recorder(iteration + 1, phases)
     risk = weigh_tasks(task_sampler, rollouts)
     num_dropped = len(failures)
-    diagnostics: dict[str, float] = {}
+    metrics = {**return_metrics(config.sampling, phases), **risk}
+    diagnostics: Metrics = {}
     updated = False
     if not (num_dropped and config.on_failure == "skip_update"):
         rng = make_rng(config.seed, Purpose.UPDATE, iteration=iteration)
@@ -89,14 +94,35 @@ def meta_iteration(
             if stops:
                 raise
             failures.extend(failures_of(error))
+    diagnostics = plain_diagnostics(diagnostics, config.agent.kind, metrics)
     skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not updated)}
     return {
         "steps": sum(episodes.num_steps for episodes in phases),
-        **return_metrics(config.sampling, phases),
-        **risk,
+        **metrics,
         **({} if stops else skipped),
         **diagnostics,
     }
+
+
+def plain_diagnostics(diagnostics: Any, kind: str, metrics: Collection[str]) -> Metrics:
+    """Return the diagnostics of an update by an agent of a kind, as Python's numbers.
+
+    Raises:
+        UserError: if they are not finite numbers by name, or one has the name of another metric.
+    """
+    if not isinstance(diagnostics, Mapping):
+        raise UserError(f"{kind}: update returned {shown(diagnostics)}; expected numbers by name")
+    scalars = {
+        name: value.item() if getattr(value, "ndim", None) == 0 else value  # of NumPy or torch
+        for name, value in diagnostics.items()
+    }
+    for name, value in scalars.items():
+        if not is_number(value):
+            found = f"{kind}: update returned {name}: {shown(value)}"
+            raise UserError(f"{found}; expected a finite number")
+        if name in {"iteration", "env_steps", "warnings", *metrics}:
+            raise UserError(f"{kind}: update returned {name}, which is a metric of the training")
+    return scalars
 
 
 def return_metrics(sampling: SamplingConfig, phases: Sequence[Episodes]) -> dict[str, Any]:

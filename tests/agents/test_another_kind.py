@@ -1,6 +1,7 @@
 """A kind of agent of one's own, through all commands, none of which knows of it."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -81,6 +82,37 @@ def test_an_update_without_diagnostics_is_no_skipped_one(tmp_path, monkeypatch):
     data = {**DATA, "iterations": 1, "on_failure": "drop_episode"}
     (line,) = metarl.train(make_config(data, "test", {}), tmp_path / "run").metrics()
     assert (line["dropped_episodes"], line["skipped_update"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "message"),
+    [
+        (None, "update returned None; expected numbers by name"),
+        ({"loss": np.nan}, "update returned loss: nan; expected a finite number"),
+        ({"loss": np.zeros(2)}, "update returned loss: array([0., 0.]); expected a finite number"),
+        ({"return_after": 1.0}, "update returned return_after, which is a metric of the training"),
+    ],
+)
+def test_diagnostics_that_cannot_be_metrics_are_named(diagnostics, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(MeanActionAgent, "update", lambda self, rollouts, rng, timer: diagnostics)
+    with pytest.raises(UserError, match=re.escape(f"{KIND}: {message}")):
+        metarl.train(make_config(DATA, "test", {}), tmp_path / "run")
+
+
+def test_diagnostics_may_be_scalars_of_numpy_and_torch(tmp_path, monkeypatch):
+    numbers = {"loss": np.float32(0.5), "norm": torch.tensor(2.0), "count": np.int64(3)}
+    monkeypatch.setattr(MeanActionAgent, "update", lambda self, rollouts, rng, timer: numbers)
+    config = make_config({**DATA, "iterations": 1}, "test", {})
+    (line,) = metarl.train(config, tmp_path / "run").metrics()
+    assert [line[name] for name in numbers] == [0.5, 2.0, 3]
+
+
+def test_an_agent_without_its_methods_is_refused(monkeypatch):
+    monkeypatch.delattr(MeanActionAgent, "adapt")
+    monkeypatch.delattr(MeanActionAgent, "remembers")
+    message = f"agent.kind: the agent of {KIND} does not define adapt, remembers"
+    with pytest.raises(ConfigError, match=message):
+        make_config(DATA, "test", {}).make_agent()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
