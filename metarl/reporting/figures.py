@@ -152,7 +152,8 @@ def draw_curve(
         return
     places = np.arange(len(means))
     axes.fill_between(places, *intervals.T, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(places, means, style.line, marker=style.marker, color=colour, label=label)
+    look = {"linestyle": style.line, "marker": style.marker, "color": colour}
+    axes.plot(places, means, label=label, **look)
 
 
 def robustness_curves(results: Mapping[MethodPart, Sequence[Evaluation]]) -> Drawing:

@@ -137,6 +137,13 @@ def test_one_seed_of_three_does_not_squash_the_rest_of_a_figure():
     assert adaptation_curves(curves(10, 11, 12)).figure.axes[0].get_title(loc="right") == ""
 
 
+def test_twelve_methods_are_drawn_in_their_styles():
+    methods = {f"method {number}": curves(10)["mine"] for number in range(12)}
+    lines = adaptation_curves(methods).figure.axes[0].lines
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == 12
+
+
 def test_labels_are_names_and_axes_have_units():
     axes = adaptation_curves(curves(10)).figure.axes[0]
     assert [line.get_label() for line in axes.lines] == ["MAML-TRPO", "mine"]
