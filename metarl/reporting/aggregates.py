@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
 from metarl.reporting.score_figures import draw_profiles
-from metarl.reporting.style import Drawing, drawing_style, method_style, style_axes
+from metarl.reporting.style import Drawing, LineStyle, drawing_style, method_styles, style_axes
 from metarl.runs.result import Evaluation
 
 LEVELS = 101
@@ -99,11 +100,15 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
 
 
 @drawing_style()
-def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Aggregates | None:
+def aggregate(
+    families: Mapping[str, Mapping[str, Sequence[Evaluation]]],
+    styles: Mapping[str, LineStyle] | None = None,
+) -> Aggregates | None:
     """Return the aggregates over families, of the methods that all of them have.
 
     Args:
         families: results by method of each family, as for `normalised`.
+        styles: the style of each method; by default by its place in the families.
 
     Returns:
         The aggregates; None if no trained method is in all families, or none can be normalised.
@@ -130,9 +135,10 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
     fixed = [each.has_all_tasks for each in found]
     statistics = aggregates.estimate(aggregates.summaries, methods, fixed)
     text = "; ".join(named)
+    styles = styles or method_styles(dict.fromkeys(chain.from_iterable(families.values())))
     drawings = {
-        "aggregate": draw_statistics(common, statistics, text),
-        "aggregate-profiles": draw_normalised_profiles(common, methods, fixed, text),
+        "aggregate": draw_statistics(common, styles, statistics, text),
+        "aggregate-profiles": draw_normalised_profiles(common, styles, methods, fixed, text),
     }
     if len(common) > 1:
         chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
@@ -141,7 +147,12 @@ def aggregate(families: Mapping[str, Mapping[str, Sequence[Evaluation]]]) -> Agg
     return Aggregates(common, seeds, scales, statistics, drawings)
 
 
-def draw_statistics(names: Sequence[str], statistics: np.ndarray, families: str) -> Drawing:
+def draw_statistics(
+    names: Sequence[str],
+    styles: Mapping[str, LineStyle],
+    statistics: np.ndarray,
+    families: str,
+) -> Drawing:
     """Draw the statistics (3, M, 3) of M methods with their intervals."""
     columns = list(aggregates.STATISTICS)
     figure = Figure(figsize=(9, 1.4 + 0.32 * len(names)), layout="constrained")
@@ -149,7 +160,7 @@ def draw_statistics(names: Sequence[str], statistics: np.ndarray, families: str)
     for column, axes in enumerate(figure.subplots(1, len(columns), sharey=True)):
         for number, name in enumerate(names):
             value, low, high = statistics[:, number, column]
-            style = method_style(number)
+            style = styles[name]
             axes.hlines(number, low, high, color=style.colour, linewidth=7, alpha=0.35)
             axes.plot(value, number, style.marker, color=style.colour)
             rows.append((name, columns[column], value, low, high))
@@ -166,6 +177,7 @@ def draw_statistics(names: Sequence[str], statistics: np.ndarray, families: str)
 
 def draw_normalised_profiles(
     names: Sequence[str],
+    styles: Mapping[str, LineStyle],
     methods: Sequence[aggregates.Scores],
     fixed: Sequence[bool],
     families: str,
@@ -175,7 +187,7 @@ def draw_normalised_profiles(
     low, high = np.quantile(np.concatenate(middle), [0.01, 1.0])
     levels = np.linspace(min(low, 0.0), high, LEVELS)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
-    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:])
+    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], styles)
     drawing.figure.suptitle(families, fontsize=10)
     return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
 

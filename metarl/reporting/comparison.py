@@ -8,6 +8,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from metarl.reporting.comparison_plan import (
     plan,
 )
 from metarl.reporting.comparison_tables import write_tables
-from metarl.reporting.pooling import by_label, comparable, results_by_method
+from metarl.reporting.pooling import by_label, comparable, method_order, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
-from metarl.reporting.style import save_drawing
+from metarl.reporting.style import method_styles, save_drawing
 from metarl.reporting.summary import read_summaries
 from metarl.runs.atomic_io import make_folder
 from metarl.runs.result import Evaluation
@@ -164,20 +165,23 @@ def write_results(
     failed = {outcome.job.folder for outcome in result.failed}
     results: dict[str, dict[str, list[Evaluation]]] = {}
     reports: dict[str, Path] = {}
-    for family, jobs in planned.items():
-        folders = [job.folder for job in jobs if job.folder not in failed]
-        if not folders:
-            continue
-        summaries = read_summaries(folders)
+    folders = {
+        family: [job.folder for job in jobs if job.folder not in failed]
+        for family, jobs in planned.items()
+    }
+    runs = {family: read_summaries(each) for family, each in folders.items() if each}
+    methods = list(dict.fromkeys(chain.from_iterable(map(method_order, runs.values()))))
+    for family, summaries in runs.items():
         name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
         assert name in evaluation_names(summaries)
-        result.sections[family] = make_section(summaries, name)
+        result.sections[family] = make_section(summaries, name, methods)
         results[family] = by_label(comparable(results_by_method(summaries, name)))
-        reports[family] = write_report(folders, out / f"report-{family}")[0]
+        report = write_report(folders[family], out / f"report-{family}", methods)
+        reports[family] = report[0]
     if not result.sections:
         return
     if settings["protocol"] in AGGREGATED:
-        result.aggregates = aggregate(results)
+        result.aggregates = aggregate(results, method_styles(methods))
     result.files += [write_page(out, result.sections, reports, result.aggregates)]
     result.files += reports.values()
     result.files += write_tables(out, result.sections, result.aggregates)

@@ -15,14 +15,14 @@ from matplotlib.ticker import PercentFormatter
 
 from metarl.evaluation.continual import forgetting
 from metarl.reporting.names import PERTURBATIONS, family_text, method_texts
-from metarl.reporting.pooling import MethodPart, by_label, pooled_interval
+from metarl.reporting.pooling import MethodPart, by_label, part_styles, pooled_interval
 from metarl.reporting.style import (
     Drawing,
     LineStyle,
     drawing_style,
     legend_below,
     limit_axis,
-    method_style,
+    method_styles,
     note_above,
     save_drawing,
     style_axes,
@@ -60,25 +60,38 @@ def draw_evaluation(protocol: str, results: Mapping[str, Results], path: Path) -
     save_drawing(main_figure(protocol, found), path)
 
 
-def main_figure(protocol: str, results: Mapping[MethodPart, Sequence[Evaluation]]) -> Drawing:
-    """Draw the results of a protocol, of each method, and part, seed by seed, on the same tasks."""
+def main_figure(
+    protocol: str,
+    results: Mapping[MethodPart, Sequence[Evaluation]],
+    methods: Sequence[str] = (),
+) -> Drawing:
+    """Draw the results of a protocol.
+
+    Args:
+        protocol: the name of the protocol.
+        results: of each method, and part, seed by seed, on the same tasks.
+        methods: all methods of a set of figures; by default those of the results.
+    """
     if protocol == "robust":
-        return robustness_curves(results)
+        return robustness_curves(results, methods)
     draw = forgetting_matrices if protocol == "continual" else adaptation_curves
-    return draw(by_label(results))
+    return draw(by_label(results), part_styles(results, methods))
 
 
-def adaptation_curves(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+def adaptation_curves(
+    results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing:
     """Draw mean return, and beside it the success rate where it is known, against x, such as
     adaptations made, with intervals over seeds and tasks.
 
     Args:
         results: of each method, seed by seed, on the same tasks.
+        styles: the style of each method; by default by its place.
     """
     successes = success_results(results)
     figure = Figure(figsize=(8.5 if successes else 5, 3.3), layout="constrained")
     all_axes = figure.subplots(1, 2 if successes else 1, squeeze=False)[0]
-    styles = {name: method_style(number) for number, name in enumerate(results)}
+    styles = styles or method_styles(results)
     rows = draw_curves(all_axes[0], results, styles)
     by_seed = [np.median([seed.mean for seed in seeds], axis=0) for seeds in results.values()]
     drawn = np.array([values for _, _, *values in rows.values()], float)
@@ -148,23 +161,29 @@ def draw_curve(
     colour = style.colour
     if len(means) == 1:
         axes.axhspan(*intervals[0], color=colour, alpha=0.15, linewidth=0)
-        axes.axhline(means[0], linestyle="--", color=colour, label=label)
+        line = "--" if style.filled else (0, (2, 2))
+        axes.axhline(means[0], linestyle=line, color=colour, label=label)
         return
     places = np.arange(len(means))
     axes.fill_between(places, *intervals.T, color=colour, alpha=0.15, linewidth=0)
     look = {"linestyle": style.line, "marker": style.marker, "color": colour}
+    look["fillstyle"] = "full" if style.filled else "none"
     axes.plot(places, means, label=label, **look)
 
 
-def robustness_curves(results: Mapping[MethodPart, Sequence[Evaluation]]) -> Drawing:
+def robustness_curves(
+    results: Mapping[MethodPart, Sequence[Evaluation]], order: Sequence[str] = ()
+) -> Drawing:
     """Draw return before and after adaptation against the strength of each perturbation, means over
     seeds and tasks. An agent that cannot adapt has one dashed curve.
 
     Args:
         results: of each method, and part, seed by seed, on the same tasks.
+        order: all methods of a set of figures; by default those of the results.
     """
     methods = [key.method for key in results if key.part == "nominal"]
     names = method_texts(methods)
+    styles = method_styles(dict.fromkeys([*order, *methods]))
     first = [key.part for key in results if key.method == methods[0]]
     strengths = {
         name: [part.removeprefix(f"{name} ") for part in first if part.startswith(f"{name} ")]
@@ -177,9 +196,9 @@ def robustness_curves(results: Mapping[MethodPart, Sequence[Evaluation]]) -> Dra
     for axes, name in zip(all_axes, shown, strict=True):
         ticks = ["nominal", *strengths[name]]
         parts = ["nominal", *(f"{name} {strength}" for strength in strengths[name])]
-        for number, method in enumerate(methods):
+        for method in methods:
             found = [results[MethodPart(method, part)] for part in parts]
-            style = method_style(number)
+            style = styles[method]
             adapts = any(len(seeds[0].x) > 1 for seeds in found)
             curves = [(-1, style.line, f"{names[method]}, adapted")]
             curves += [(0, ":", f"{names[method]}, unadapted")]
@@ -200,16 +219,19 @@ def robustness_curves(results: Mapping[MethodPart, Sequence[Evaluation]]) -> Dra
     return Drawing(figure, caption, ("curve", "perturbation", "strength", "mean"), rows)
 
 
-def forgetting_matrices(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+def forgetting_matrices(
+    results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing:
     """Draw the return on each task of a sequence after each was met, means over seeds and
     sequences, as matrices on one scale. Results of agents that cannot adapt have no matrix.
 
     Args:
         results: of each `method, part`, seed by seed, on the same tasks.
+        styles: the style of each method, and part; by default by its place.
     """
     adapting = {label: seeds for label, seeds in results.items() if len(seeds[0].x) > 1}
     if not adapting:
-        return adaptation_curves(results)
+        return adaptation_curves(results, styles)
     columns = min(3, len(adapting))
     lines = -(-len(adapting) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 3.4 * lines), layout="constrained")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from metarl.core.errors import UserError
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.groups import group_runs
+from metarl.reporting.style import LineStyle, method_style, part_style
 from metarl.reporting.summary import RunSummary
 from metarl.runs.result import Evaluation, part_label
 
@@ -95,6 +97,30 @@ def results_by_method(
 def by_label(results: Mapping[MethodPart, Seeds]) -> dict[str, Seeds]:
     """Return the results of each method, and part, by label."""
     return {str(key): seeds for key, seeds in results.items()}
+
+
+def method_order(summaries: Sequence[RunSummary]) -> list[str]:
+    """List the methods of runs, and behind them those that any was compared with."""
+    compared = (each for summary in summaries for each in summary.baselines.values())
+    return list(dict.fromkeys([*group_runs(summaries), *chain.from_iterable(compared)]))
+
+
+def part_styles(keys: Iterable[MethodPart], methods: Sequence[str] = ()) -> dict[str, LineStyle]:
+    """Return the style of each method, and part, by label: parts of a method differ in the line.
+
+    Args:
+        keys: the methods and parts of a figure.
+        methods: all methods of a set of figures, in each of which a method looks alike.
+    """
+    keys = list(keys)
+    order = list(dict.fromkeys([*methods, *(key.method for key in keys)]))
+    first = dict(reversed(keys))  # part of each method
+    return {
+        str(key): (method_style if key.part == first[key.method] else part_style)(
+            order.index(key.method)
+        )
+        for key in keys
+    }
 
 
 def mismatch(

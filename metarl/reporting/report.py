@@ -16,10 +16,10 @@ from metarl.reporting.commands import commands
 from metarl.reporting.hub import front_matter
 from metarl.reporting.names import method_texts
 from metarl.reporting.pages import environment, render_page
-from metarl.reporting.pooling import config_differences
+from metarl.reporting.pooling import config_differences, method_order
 from metarl.reporting.report_lead import lead, title
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
-from metarl.reporting.style import FORMATS, drawing_style, figure_bytes
+from metarl.reporting.style import FORMATS, drawing_style, figure_bytes, method_styles
 from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
 from metarl.reporting.training_figures import diagnostics, learning_curves
 from metarl.runs.atomic_io import make_output_folder, wrap_os_errors
@@ -34,13 +34,17 @@ MAX_VIDEO_BYTES = 12 * 2**20
 
 
 @drawing_style()
-def write_report(directories: Sequence[Path], out: Path | None = None) -> list[Path]:
+def write_report(
+    directories: Sequence[Path], out: Path | None = None, order: Sequence[str] = ()
+) -> list[Path]:
     """Write a page about runs, its figures (`metarl.reporting.style.FORMATS`), and a model card of
     the first run.
 
     Args:
         directories: the runs' folders, of one task family.
         out: the folder to write, which may exist; by default `report` in the first run's folder.
+        order: all methods of a set of reports, in the order of their colours; by default those of
+            the runs.
 
     Returns:
         The files, the page first, then the model card.
@@ -51,16 +55,18 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> list[P
     """
     summaries = read_summaries(directories)
     out = out or directories[0] / "report"
+    order = order or method_order(summaries)
+    styles = method_styles(order)
     figures = {
-        "learning": learning_curves(summaries),
-        "learning-hours": learning_curves(summaries, hours=True),
+        "learning": learning_curves(summaries, styles),
+        "learning-hours": learning_curves(summaries, styles, hours=True),
     }
-    sections = [make_section(summaries, name) for name in evaluation_names(summaries)]
+    sections = [make_section(summaries, name, order) for name in evaluation_names(summaries)]
     for section in sections:
         figures |= section.figures
     make_output_folder(out)  # before the rest of the work
     belief_drawings, notes = belief_figures(summaries)
-    figures |= {**belief_drawings, "diagnostics": diagnostics(summaries)}
+    figures |= {**belief_drawings, "diagnostics": diagnostics(summaries, styles)}
     files = {
         f"{name}.{ending}": figure_bytes(drawing, ending, name)
         for name, drawing in figures.items()

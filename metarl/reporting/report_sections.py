@@ -25,6 +25,8 @@ from metarl.reporting.pooling import (
     by_label,
     comparable,
     final_scores,
+    method_order,
+    part_styles,
     pooled_interval,
     pooled_scores,
     results_by_method,
@@ -116,8 +118,15 @@ def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
     return sorted(counts, key=lambda name: (not name.startswith("k_step"), -counts[name], name))
 
 
-def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
+def make_section(
+    summaries: Sequence[RunSummary], name: str, methods: Sequence[str] = ()
+) -> Section:
     """Return the section of one evaluation.
+
+    Args:
+        summaries: the runs.
+        name: the name of the evaluation.
+        methods: all methods of a set of figures; by default those of the runs.
 
     Raises:
         UserError: if the results of the runs cannot be put together.
@@ -128,11 +137,13 @@ def make_section(summaries: Sequence[RunSummary], name: str) -> Section:
     results = first_results(summaries, name)
     first = next(iter(results.values()))
     longest = longest_result(seeds[0] for seeds in seeds_by_label.values())
-    figures = {name: main_figure(protocol, seeds_by_part)}
+    methods = methods or method_order(summaries)
+    figures = {name: main_figure(protocol, seeds_by_part, methods)}
     if protocol not in WITH_OWN_FIGURE:
-        figures[f"{name}-profile"] = profiles(seeds_by_label)
+        styles = part_styles(seeds_by_part, methods)
+        figures[f"{name}-profile"] = profiles(seeds_by_label, styles)
         few = dict(list(results.items())[:MAX_SCATTERS])
-        scatter = returns_by_task(few)
+        scatter = returns_by_task(few, styles)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_label if protocol == "continual" else {}

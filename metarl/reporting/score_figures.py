@@ -12,27 +12,37 @@ from matplotlib.figure import Figure
 from metarl.core.statistics import performance_profile
 from metarl.reporting.names import method_texts, task_texts
 from metarl.reporting.pooling import final_scores
-from metarl.reporting.style import REFERENCE, Drawing, legend_below, method_style, style_axes
+from metarl.reporting.style import (
+    REFERENCE,
+    Drawing,
+    LineStyle,
+    legend_below,
+    method_styles,
+    style_axes,
+)
 from metarl.runs.result import Evaluation
 
 MAX_TICKS = 6
 """Number of distinct tasks that are marked on an axis."""
 
 
-def profiles(results: Mapping[str, Sequence[Evaluation]]) -> Drawing:
+def profiles(
+    results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing:
     """Draw the performance profile of each method after the last adaptation.
 
     A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
 
     Args:
         results: of each method, seed by seed.
+        styles: the style of each method; by default by its place.
     """
     last = final_scores(results)
     middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
     low, high = np.quantile(middle, [0.01, 1.0])
     levels = np.linspace(low, high, 200)
     shares = np.array([performance_profile(scores, levels) for scores in last.values()])
-    return draw_profiles(list(last), levels, shares, "return")
+    return draw_profiles(list(last), levels, shares, "return", styles=styles)
 
 
 def draw_profiles(
@@ -41,6 +51,7 @@ def draw_profiles(
     shares: np.ndarray,
     x_label: str,
     bounds: np.ndarray | None = None,
+    styles: Mapping[str, LineStyle] | None = None,
 ) -> Drawing:
     """Draw performance profiles.
 
@@ -50,12 +61,14 @@ def draw_profiles(
         shares: the fraction of the scores of each method above each level, (M, n).
         x_label: what the scores are.
         bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
+        styles: the style of each method; by default by its place.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
     texts, rows = method_texts(names), []
+    styles = styles or method_styles(names)
     for number, name in enumerate(names):
-        style, values = method_style(number), [shares[number]]
+        style, values = styles[name], [shares[number]]
         if bounds is not None:
             values += [*bounds[:, number]]
             axes.fill_between(levels, *values[1:], color=style.colour, alpha=0.15, linewidth=0)
@@ -74,11 +87,17 @@ def draw_profiles(
     return Drawing(figure, caption, columns, rows)
 
 
-def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
+def returns_by_task(
+    results: Mapping[str, Evaluation], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing | None:
     """Draw the return before and after adaptation against the task, all methods on one scale.
 
     A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
     return after adaptation as colour. None for tasks of more numbers.
+
+    Args:
+        results: one of each method.
+        styles: the style of each method; by default by its place.
     """
     first = next(iter(results.values()))
     task_dim = first.tasks.shape[1]
@@ -90,10 +109,11 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
     )
     panels = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
     names, texts = method_texts(results), task_texts(first.family, first.tasks)
+    styles = styles or method_styles(results)
     last = np.concatenate([result.by_task[:, -1] for result in results.values()])
     low, high = np.nanmin(last), np.nanmax(last)
     rows, points = [], None
-    for number, (axes, (name, result)) in enumerate(zip(panels, results.items(), strict=True)):
+    for axes, (name, result) in zip(panels, results.items(), strict=True):
         axes.set_title(names[name], fontsize=9)
         axes.set_xlabel(texts[0])
         if len(distinct := np.unique(result.tasks[:, 0])) <= MAX_TICKS and task_dim == 1:
@@ -104,7 +124,7 @@ def returns_by_task(results: Mapping[str, Evaluation]) -> Drawing | None:
             numbers = zip(result.tasks, result.by_task[:, place], strict=True)
             rows += [(name, result.x[place], *task, value) for task, value in numbers]
         if task_dim == 1:
-            draw_on_line(axes, result, places, method_style(number).colour)
+            draw_on_line(axes, result, places, styles[name].colour)
         else:
             points = draw_in_plane(axes, result, low, high)
     panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])

@@ -8,7 +8,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ DARK_COLOURS = ("#5a9ffd", "#cf6d10", "#35e0a0", "#b85f88", "#f2e24a", "#dfeaf5"
 LINES = ("-", (0, (7, 1.5, 1.5, 1.5)))
 """Line styles of the first six methods and of the next six: with these no style repeats within
 twelve. Dashed lines are of agents that cannot adapt, dotted ones of returns before adaptation."""
+PART_LINES = ((0, (3, 1.5)), (0, (7, 1.5, 1.5, 1.5, 1.5, 1.5)))
+"""The same for further parts of their results, whose markers are empty."""
 MARKERS = "os^Dvp<>XhP*"
 TEXT, GRID, REFERENCE = "#1d2430", "#d9dde3", "#6f7682"
 """Colours of texts and axes, of the grid, and of what methods are compared with."""
@@ -70,11 +72,13 @@ NO_DATES: dict[str, dict[str, Any]] = {
 
 
 class LineStyle(NamedTuple):
-    """The look of a method in all figures of a set."""
+    """The look of a method in all figures of a set. Of a further part of its results the markers
+    are not filled."""
 
     colour: str
     line: Any
     marker: str
+    filled: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,17 @@ def method_style(number: int) -> LineStyle:
     """Return the style of the method of this number, from 0; equal styles are twelve apart."""
     line = LINES[number // len(COLOURS) % len(LINES)]
     return LineStyle(COLOURS[number % len(COLOURS)], line, MARKERS[number % len(MARKERS)])
+
+
+def method_styles(methods: Iterable[str]) -> dict[str, LineStyle]:
+    """Return the style of each method, by its place among all methods of a set of figures."""
+    return {method: method_style(number) for number, method in enumerate(methods)}
+
+
+def part_style(number: int) -> LineStyle:
+    """Return the style of a further part of the results of the method of this number."""
+    line = PART_LINES[number // len(COLOURS) % len(PART_LINES)]
+    return method_style(number)._replace(line=line, filled=False)
 
 
 def style_axes(axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,9 +13,10 @@ from metarl.reporting.names import method_texts, seeds_text
 from metarl.reporting.style import (
     TEXT,
     Drawing,
+    LineStyle,
     legend_below,
     limit_axis,
-    method_style,
+    method_styles,
     note_above,
     style_axes,
 )
@@ -33,19 +34,30 @@ TYPICAL = (0.02, 0.98)
 """Quantiles of the values of a curve between which its values are typical."""
 
 
-def learning_curves(summaries: Sequence[RunSummary], *, hours: bool = False) -> Drawing:
+def learning_curves(
+    summaries: Sequence[RunSummary],
+    styles: Mapping[str, LineStyle] | None = None,
+    *,
+    hours: bool = False,
+) -> Drawing:
     """Draw return before and after adaptation in training, against env steps or against hours.
 
     A thick line is the mean over the seeds of a method, thin ones are its seeds. Runs with
     evaluations while training also have the return after adaptation on validation tasks.
+
+    Args:
+        summaries: the runs.
+        styles: the style of each method; by default by its place.
+        hours: draw against hours.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
     rows, typical, drawn, validated = [], [], [], False
     groups = group_runs(summaries)
     names = method_texts(groups)
-    for number, (method, runs) in enumerate(groups.items()):
-        style = method_style(number)
+    styles = styles or method_styles(groups)
+    for method, runs in groups.items():
+        style = styles[method]
         lines = dict(zip(RETURNS, (":", style.line), strict=True)) | {RETURN_AFTER: VALIDATED}
         for metric, line in lines.items():
             measured = [run for run in runs if metric in run.metrics]
@@ -131,8 +143,15 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def diagnostics(summaries: Sequence[RunSummary]) -> Drawing:
-    """Draw small plots of all other metrics of training, which explain a run that failed."""
+def diagnostics(
+    summaries: Sequence[RunSummary], styles: Mapping[str, LineStyle] | None = None
+) -> Drawing:
+    """Draw small plots of all other metrics of training, which explain a run that failed.
+
+    Args:
+        summaries: the runs.
+        styles: the style of each method; by default by its place.
+    """
     names = {
         name: None
         for summary in summaries
@@ -145,10 +164,11 @@ def diagnostics(summaries: Sequence[RunSummary]) -> Drawing:
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     groups = group_runs(summaries)
     texts, rows = method_texts(groups), []
+    styles = styles or method_styles(groups)
     for axes, name in zip(panels, names, strict=False):
         drawn = []
-        for number, (method, runs) in enumerate(groups.items()):
-            style = method_style(number)
+        for method, runs in groups.items():
+            style = styles[method]
             look = {"linestyle": style.line, "color": style.colour, "linewidth": 0.8}
             for run in runs:
                 if name in run.metrics:

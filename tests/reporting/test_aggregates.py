@@ -9,7 +9,7 @@ import pytest
 
 from metarl.reporting.aggregates import aggregate, normalised
 from metarl.reporting.comparison_tables import aggregate_table
-from metarl.reporting.style import figure_bytes
+from metarl.reporting.style import COLOURS, figure_bytes
 from metarl.runs.result import Evaluation
 
 TASKS = np.array([[1.0], [2.0]])
@@ -88,6 +88,15 @@ def test_aggregates_are_of_the_methods_of_all_families_the_best_first(found):
     assert (found.statistics[1] <= found.statistics[2]).all()
     assert [text.split(":")[0] for text in found.scales] == ["one", "other", "odd"]
     assert "not normalised" in found.scales[2]
+
+
+def test_a_method_has_its_colour_at_any_rank(found):
+    order = ["maml", "rl2", "oracle", "random"]  # of the first family
+    expected = [COLOURS[order.index(name)] for name in found.methods]
+    profile = found.drawings["aggregate-profiles"].figure.axes[0]
+    assert [line.get_color() for line in profile.lines] == expected
+    values = found.drawings["aggregate"].figure.axes[0]
+    assert [line.get_color() for line in values.lines] == expected
 
 
 def test_aggregates_are_drawn_with_their_numbers(found):

@@ -15,6 +15,7 @@ from metarl.config_files import config_names
 from metarl.envs import FAMILIES
 from metarl.reporting import names
 from metarl.reporting.figures import adaptation_curves
+from metarl.reporting.pooling import MethodPart, part_styles
 from metarl.reporting.score_figures import returns_by_task
 from metarl.reporting.style import (
     COLOURS,
@@ -142,6 +143,17 @@ def test_twelve_methods_are_drawn_in_their_styles():
     lines = adaptation_curves(methods).figure.axes[0].lines
     looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
     assert len(looks) == 12
+
+
+def test_parts_of_a_method_share_its_colour_and_differ_in_the_line():
+    keys = [MethodPart(method, part) for method in ("mine", "maml") for part in ("in", "out")]
+    styles = part_styles(keys, ["maml", "rl2"])
+    assert styles["maml, in"] == method_style(0)
+    assert styles["mine, in"] == method_style(2)
+    for method in ("maml", "mine"):
+        one, other = styles[f"{method}, in"], styles[f"{method}, out"]
+        assert one.colour == other.colour
+        assert (one.line, one.filled) != (other.line, other.filled)
 
 
 def test_labels_are_names_and_axes_have_units():
