@@ -32,7 +32,7 @@ from metarl.runs.result import Evaluation, Results
 
 INTERVAL = (
     "A band is the 95% interval of the mean over seeds and tasks; of one seed, over tasks. A "
-    "dashed line is of an agent that does not adapt."
+    "dashed line without markers is of an agent that does not adapt."
 )
 WITH_OWN_FIGURE = ("robust", "continual")
 """Protocols whose results are not curves against x."""

@@ -46,6 +46,8 @@ TINY = {
     "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
 }
+PAPER = 720
+"""Width of A4 between its margins, pixels."""
 NAME = "k_step-test-tasks_5-episodes_2-steps_1"
 TROUBLED = "k_step-test-tasks_6-episodes_2-steps_1"
 
@@ -199,6 +201,18 @@ def test_the_summary_and_the_main_figure_come_first_and_use_the_width(files, ope
     assert first["y"] + first["height"] < 900  # on the first screen
     assert (first["y"], first["height"]) == (second["y"], second["height"])
     assert page.locator(".figures").first.bounding_box()["width"] > 0.9 * DESK
+
+
+def test_a_printed_page_is_light_and_whole(files, open_page):
+    """Nothing is scrolled on paper, and a browser shrinks a page to half its size at most."""
+    page = open_page(files[0], width=PAPER, scheme="dark")
+    page.emulate_media(media="print")
+    scrolled = "all => all.map(each => getComputedStyle(each).overflowX)"
+    assert {*page.eval_on_selector_all(".scroll", scrolled)} == {"visible"}
+    cut = "all => all.map(each => each.getBoundingClientRect().right)"
+    assert max(page.eval_on_selector_all("table, figure, pre", cut)) < 2 * PAPER
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
 
 
 def test_figures_are_dark_on_a_dark_page(files, open_page):
