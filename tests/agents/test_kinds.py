@@ -53,6 +53,11 @@ class ConstantAgent:
     def load_state_dict(self, state) -> None:
         self.action = state["action"].clone()
 
+    def not_played(self, *arguments):
+        raise AssertionError("nothing is played here")
+
+    initial_state = actor = adapt = next_task = update = not_played
+
 
 def setup(device: str = "cpu") -> AgentSetup:
     return AgentSetup(
