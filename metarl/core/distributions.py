@@ -65,6 +65,19 @@ class Distribution(Protocol):
         ...
 
 
+def probability_ratio(log_prob: Tensor, old_log_prob: Tensor, weight: Tensor) -> Tensor:
+    """Return the probability of each action divided by its probability under an old policy.
+
+    At steps that did not take place it is 1. There the ratio is that of an action which was never
+    chosen: it may become infinite, and an infinite number times a weight of 0 is not a number.
+
+    Args:
+        log_prob, old_log_prob: log probabilities of the actions, of one shape.
+        weight: weight of each step, of that shape; 0 at steps that did not take place.
+    """
+    return torch.where(weight > 0, log_prob - old_log_prob, 0.0).exp()
+
+
 @dataclass(frozen=True)
 class Normal:
     """Diagonal Gaussians: mean (B, N, A) and log standard deviation (B, 1, A)."""

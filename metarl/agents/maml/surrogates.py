@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.batch import TrainingBatch
-from metarl.core.distributions import Distribution
+from metarl.core.distributions import Distribution, probability_ratio
 from metarl.core.params import Params
 from metarl.core.policies import MLPPolicy
 from metarl.core.returns import discounted_prefixes
@@ -29,13 +29,8 @@ earlier actions of the episode."""
 
 
 def ratio_to_old(policy: Distribution, batch: TrainingBatch) -> Tensor:
-    """Return pi / pi_old of each step, (B, N); 1 at steps that did not take place.
-
-    There the ratio is that of an action which was never chosen: it may become infinite, and an
-    infinite number times a weight of 0 is not a number.
-    """
-    log_ratio = policy.log_prob(batch.action) - batch.log_prob
-    return torch.exp(torch.where(batch.weight > 0, log_ratio, 0.0))
+    """Return pi / pi_old of each step, (B, N); 1 at steps that did not take place."""
+    return probability_ratio(policy.log_prob(batch.action), batch.log_prob, batch.weight)
 
 
 def likelihood_ratio(policy: Distribution, batch: TrainingBatch) -> Tensor:

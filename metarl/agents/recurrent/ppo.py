@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from metarl.agents.recurrent.actor_critic import Predictions
+from metarl.core.distributions import probability_ratio
 from metarl.core.schema import Count, Fraction, NotNegative, Positive, Section
 
 
@@ -109,8 +110,7 @@ def ppo_loss(predictions: Predictions, batch: PPOBatch, config: PPOConfig) -> Te
         (3,): the loss, the loss of the policy, and the squared error of the value function.
     """
     log_prob = predictions.policy.log_prob(batch.action)
-    # 1 where no step took place: there it may become infinite, and infinity times 0 is no number
-    ratio = torch.where(batch.weight > 0, log_prob - batch.log_prob, 0.0).exp()
+    ratio = probability_ratio(log_prob, batch.log_prob, batch.weight)
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
     # Schulman et al. 2017, equation 7
     policy_loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
