@@ -58,6 +58,7 @@ def plan(
         settings[name] = dict(overrides)
         values[name] = read_config(name)  # once: the file may change during the comparison
         configs[name] = Job(name, settings[name], out, values=values[name]).config
+        # It is set where runs take the slots of a cluster: then they have no cluster of their own.
         if "sampler.kind" not in overrides:
             check_cluster_keys(configs[name], values[name], name, overrides)
         if env_steps is not None:

@@ -114,13 +114,13 @@ def part_styles(keys: Iterable[MethodPart], methods: Sequence[str] = ()) -> dict
     """
     keys = list(keys)
     order = list(dict.fromkeys([*methods, *(key.method for key in keys)]))
-    first = dict(reversed(keys))  # part of each method
-    return {
-        str(key): (method_style if key.part == first[key.method] else part_style)(
-            order.index(key.method)
-        )
-        for key in keys
-    }
+    styles: dict[str, LineStyle] = {}
+    seen: set[str] = set()
+    for key in keys:
+        style_of = part_style if key.method in seen else method_style
+        styles[str(key)] = style_of(order.index(key.method))
+        seen.add(key.method)
+    return styles
 
 
 def mismatch(
