@@ -81,7 +81,7 @@ def memory_with(name: str, num_episodes: int, threads: int) -> int:
     """Return the bytes in use with a batch environment of this size in the middle of episodes."""
     family = make_family(name)
     env, actions = family.make_batch(num_episodes, threads), random_actions(family, num_episodes)
-    # One stream for all: nothing but the environment shall grow with the number of episodes.
+    # One generator for all: nothing but the environment shall grow with the number of episodes.
     env.reset(random_tasks(family, num_episodes), make_rngs([0]) * num_episodes)
     for _ in step_through(env, actions[:MEMORY_STEPS]):
         pass

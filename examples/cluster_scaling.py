@@ -101,11 +101,11 @@ def measure(config: Config) -> Measured:
     learner = time.process_time() - start + rolled * share["adaptation"]
     actor = agent.actor(rollouts[0].state)
     results = []
-    streams = EpisodeRngs(0, Purpose.BENCHMARK, sampling.num_episodes)
+    rngs = EpisodeRngs(0, Purpose.BENCHMARK, sampling.num_episodes)
     mask = rollouts[0].episodes.task_mask | True
     for first, stop in bounds(sampling.num_tasks, 2):
         part = part_of(actor, first, stop)
-        shard = Shard(first, stop, tasks, mask, streams, True)
+        shard = Shard(first, stop, tasks, mask, rngs, True)
         results.append(play_shard(config.env.make_batch(shard.num_episodes, 1), part, shard))
     start = time.process_time()
     merge(results, tasks, None, [])

@@ -48,8 +48,8 @@ def theirs(python: str, strategy: str, episodes: int) -> float:
 def ours(family: MetaWorld, episodes: int, workers: int) -> float:
     """Measure a batch of episodes in our worker processes."""
     env = family.make_batch(episodes, workers)
-    streams = [np.random.default_rng(i) for i in range(episodes)]
-    env.reset(family.tasks("train", episodes), streams)
+    rngs = [np.random.default_rng(i) for i in range(episodes)]
+    env.reset(family.tasks("train", episodes), rngs)
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, episodes, 4))
     start = time.perf_counter()
     for action in actions:

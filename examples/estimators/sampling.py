@@ -172,7 +172,7 @@ def play(
     """Play episodes of the task by each of a stack of policies."""
     tasks = np.repeat(problem.task[None], len(params["weight0"]), axis=0)
     env = problem.family.make_batch(len(tasks) * num_episodes)
-    # All episodes draw from one stream, one after the other.
+    # All episodes draw from one generator, one after the other.
     rngs = [rng] * env.num_episodes
     episodes = collect(env, problem.policy.actor(params), tasks, rngs, Timer())
     return played_batch(problem, params, episodes, baseline)

@@ -113,12 +113,12 @@ def sample(
             task_ids=task_ids,
         )
     with timer("reset"):
-        episode_rngs = rngs.of_tasks(0, len(tasks))
+        generators = rngs.of_tasks(0, len(tasks))
     return collect(
         source,
         actor,
         tasks,
-        episode_rngs,
+        generators,
         timer,
         on_step,
         failures=failures,
