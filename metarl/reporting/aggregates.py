@@ -13,7 +13,7 @@ from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
-from metarl.reporting.score_figures import draw_profiles
+from metarl.reporting.score_figures import draw_profiles, profile_levels
 from metarl.reporting.style import Drawing, LineStyle, drawing_style, method_styles, style_axes
 from metarl.runs.result import Evaluation
 
@@ -184,8 +184,7 @@ def draw_normalised_profiles(
 ) -> Drawing:
     """Draw the performance profile of each method over all families, with bands."""
     middle = [np.median(family, axis=0) for scores in methods for family in scores]
-    low, high = np.quantile(np.concatenate(middle), [0.01, 1.0])
-    levels = np.linspace(min(low, 0.0), high, LEVELS)
+    levels = profile_levels(np.concatenate(middle), LEVELS, lowest=0.0)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
     drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], styles)
     drawing.figure.suptitle(families, fontsize=10)

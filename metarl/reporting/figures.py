@@ -95,7 +95,8 @@ def adaptation_curves(
     rows = draw_curves(all_axes[0], results, styles)
     by_seed = [np.median([seed.mean for seed in seeds], axis=0) for seeds in results.values()]
     drawn = np.array([values for _, _, *values in rows.values()], float)
-    note_above(all_axes[0], limit_axis(all_axes[0], np.concatenate(by_seed), drawn.ravel()))
+    typical = with_bands(np.concatenate(by_seed), drawn[:, 1:])
+    note_above(all_axes[0], limit_axis(all_axes[0], typical, drawn.ravel()))
     all_axes[0].set_ylabel("mean return (band: 95% interval)")
     longest = longest_result(seeds[0] for seeds in results.values())
     caption = f"Mean return against the number of {longest.x_label}. {INTERVAL}"
@@ -116,6 +117,14 @@ def adaptation_curves(
     legend_below(figure, all_axes)
     figure.suptitle(figure_title(longest), fontsize=10)
     return Drawing(figure, caption, columns, [(name, *row) for (name, _), row in rows.items()])
+
+
+def with_bands(values: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Return the ends of bands around values, (n,), each as wide as the middle one of intervals,
+    (m, 2), so that differences within the uncertainty are not drawn large."""
+    widths = np.diff(intervals[np.isfinite(intervals).all(axis=1)]).ravel()
+    reach = np.quantile(widths, 0.5, method="lower") / 2 if widths.size else 0.0
+    return np.concatenate([values - reach, values + reach])
 
 
 def success_results(

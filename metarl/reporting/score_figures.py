@@ -39,10 +39,18 @@ def profiles(
     """
     last = final_scores(results)
     middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
-    low, high = np.quantile(middle, [0.01, 1.0])
-    levels = np.linspace(low, high, 200)
+    levels = profile_levels(middle, 200)
     shares = np.array([performance_profile(scores, levels) for scores in last.values()])
     return draw_profiles(list(last), levels, shares, "return", styles=styles)
+
+
+def profile_levels(scores: np.ndarray, number: int, lowest: float = np.inf) -> np.ndarray:
+    """Return a number of levels that begin below typical scores, (n,), and below `lowest`, and end
+    above all scores."""
+    low, high = np.quantile(scores, [0.01, 1.0])
+    low = min(low, lowest)
+    margin = 0.02 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, number)
 
 
 def draw_profiles(

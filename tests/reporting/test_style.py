@@ -16,7 +16,7 @@ from metarl.envs import FAMILIES
 from metarl.reporting import names
 from metarl.reporting.figures import adaptation_curves
 from metarl.reporting.pooling import MethodPart, part_styles
-from metarl.reporting.score_figures import returns_by_task
+from metarl.reporting.score_figures import profiles, returns_by_task
 from metarl.reporting.style import (
     COLOURS,
     DARK_COLOURS,
@@ -136,6 +136,30 @@ def test_one_seed_of_three_does_not_squash_the_rest_of_a_figure():
     assert axes.get_ylim()[0] > -20
     assert axes.get_title(loc="right").startswith("cut off: down to -")
     assert adaptation_curves(curves(10, 11, 12)).figure.axes[0].get_title(loc="right") == ""
+
+
+def test_differences_within_wide_bands_are_not_drawn_large():
+    """The bands of both methods are -3 to 23 or wider, their means 1 apart."""
+    tasks = np.arange(4.0)[:, None]
+    noise = np.array([-10.0, 10, -10, 10])[:, None, None]
+    results = {
+        name: [
+            Evaluation("half_cheetah_vel", "test", "hash", tasks, noise + np.full((4, 2, 1), at))
+        ]
+        for name, at in (("one", 10.0), ("two", 11.0))
+    }
+    axes = adaptation_curves(results).figure.axes[0]
+    low, high = results["one"][0].interval[0]
+    assert axes.get_ylim()[0] < low < high < axes.get_ylim()[1]
+    assert axes.get_title(loc="right") == ""
+
+
+@pytest.mark.parametrize("scores", [[1, 1, 1, 3], [2, 2]])
+def test_a_profile_goes_from_all_to_none(scores):
+    tasks = np.arange(len(scores))[:, None]
+    result = Evaluation("bandit", "test", "hash", tasks, np.array(scores, float)[:, None, None])
+    shares = [row[2] for row in profiles({"mine": [result]}).rows]
+    assert (shares[0], shares[-1]) == (1, 0)
 
 
 def test_twelve_methods_are_drawn_in_their_styles():
