@@ -73,11 +73,21 @@ def code_places(text: str) -> list[Path]:
     """Return the files and folders whose code would be executed if a text named code."""
     if not text or "\0" in text:
         return []
+    if ":" not in text and is_folder(text):  # a run's folder may have the name of an agent kind
+        return []
     name = text.rpartition(":")[0] or text
     module = name.partition(".")[0] if ":" in text and not name.endswith(".py") else ""
     # Python also finds modules in the current folder.
     modules = [Path(module), Path(f"{module}.py")] if module else []
     return [Path(name), *modules]
+
+
+def is_folder(text: str) -> bool:
+    """Return whether a text is the path of a folder, which may start with `~`."""
+    try:
+        return Path(text).expanduser().is_dir()
+    except (OSError, RuntimeError):  # as in `is_inside`
+        return False
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -184,6 +184,14 @@ def test_other_texts_of_a_config_are_accepted(tmp_path, monkeypatch, text):
     check_code(tmp_path, {"env": {"kwargs": {"x": [text]}}, "method": "evil:Rule", "agent": None})
 
 
+def test_a_run_may_have_the_name_of_a_text_of_its_config(run, monkeypatch):
+    """`runs/pearl` of an agent of kind `pearl`, read from within `runs`."""
+    kind = metarl.load_config("point_nav/pearl").agent.kind
+    check_code(run.rename(run.parent / kind), {"agent": {"kind": kind}})
+    monkeypatch.chdir(run.parent)
+    check_code(Path(kind), {"agent": {"kind": kind}, "env": {"family": f"~/{kind}"}})
+
+
 # --- places ---
 
 
