@@ -31,7 +31,7 @@ from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
 from metarl.reporting.style import method_styles, save_drawing
 from metarl.reporting.summary import read_summaries
-from metarl.runs.atomic_io import make_folder
+from metarl.runs.atomic_io import make_output_folder
 from metarl.runs.result import Evaluation
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
@@ -92,8 +92,9 @@ def compare(
         their numbers.
 
     Raises:
-        UserError: as `plan`, or if a setting of the evaluation is out of range.
-        StorageError: if the folder cannot be made, or a result cannot be written.
+        UserError: as `plan`, or if a setting of the evaluation is out of range, or the folder
+            cannot be written.
+        StorageError: if a result cannot be written.
     """
     check(jobs >= 1, "--jobs", "at least 1", jobs)
     sampler, overrides = cluster_of_runs(overrides or {})
@@ -110,7 +111,7 @@ def compare(
     all_jobs = [job for family in planned.values() for job in family]
     for job in all_jobs:
         check_begun(job)
-    make_folder(out)
+    make_output_folder(out)
     references = {family[0].name for family in planned.values()}
     work = functools.partial(evaluate, references=references, settings=settings)
     outcomes = (

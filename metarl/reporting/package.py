@@ -15,7 +15,7 @@ from metarl.reporting.pages import environment
 from metarl.reporting.report import card_variables
 from metarl.reporting.report_sections import evaluation_names, make_section
 from metarl.reporting.summary import read_summary
-from metarl.runs.atomic_io import make_folder, write_atomically
+from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.package import WEIGHTS, packaged_config, write_weights
 from metarl.runs.pretrained import PREFIX, is_pretrained
 from metarl.runs.run import Run, encode
@@ -44,7 +44,8 @@ def package(
         The files.
 
     Raises:
-        UserError: if the run or the checkpoint cannot be read, or `out` is in use.
+        UserError: if the run or the checkpoint cannot be read, or `out` is in use
+            or cannot be written.
         StorageError: if a file cannot be written.
     """
     check(license_id.isprintable(), "--license", "printable text", license_id)
@@ -59,7 +60,7 @@ def package(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"--out: {out} exists already; expected a new folder")
     config = packaged_config(summary.run.config)
-    make_folder(out)
+    make_output_folder(out)
     name = printable(name or out.resolve().name)
     own = Run(out, config)
     sections = [make_section([summary], each) for each in evaluation_names([summary])]

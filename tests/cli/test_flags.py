@@ -289,6 +289,16 @@ def test_help_and_version_import_nothing_slow(flag):
             "error: --split: expected train, validation or test, with which the protocol ood",
         ),
         ("report {run} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)"),
+        *(
+            (f"{command} --out /dev/null/x", "/dev/null/x: cannot be written (Not a directory)")
+            for command in (
+                "train point_nav/maml_trpo",
+                "evaluate {run}",
+                "compare point_nav/maml_trpo",
+                "package {run} --license mit",
+            )
+        ),
+        ("render {run} --out /dev/null/x/a.mp4", "/dev/null/x/a.mp4: Not a directory"),
         ("train point_nav/maml_trpo --out {run}", "exists already"),
         ("evaluate {run} --tasks -3", "error: --tasks: expected at least 1"),
         ("evaluate {run} --tasks many", "--tasks: 'many' is not a valid integer"),

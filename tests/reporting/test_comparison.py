@@ -291,7 +291,7 @@ def test_bad_input_is_one_line_before_any_training(tmp_path, capsys, configs, mo
 
 def test_a_folder_that_cannot_be_made_is_one_line_before_any_training(tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert main(["compare", *METHODS, f"--out={tmp_path / 'file'}", *TINY, "--seeds=3"]) == 1
+    assert main(["compare", *METHODS, f"--out={tmp_path / 'file'}", *TINY, "--seeds=3"]) == 2
     error = capsys.readouterr().err
     assert error == f"metarl: error: {tmp_path / 'file'}: cannot be written (File exists)\n"
 

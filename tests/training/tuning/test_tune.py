@@ -373,6 +373,12 @@ def test_mistakes_are_named_before_there_is_a_folder(words, tmp_path, capsys, ot
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_a_mistake(words, capsys):
+    assert main(words("/dev/null/x")) == 2
+    said = capsys.readouterr().err
+    assert said == "metarl: error: /dev/null/x: cannot be written (Not a directory)\n"
+
+
 def test_without_optuna_the_extra_is_named(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(words(tmp_path / "out")) == 2
