@@ -36,6 +36,8 @@ INTERVAL = (
 )
 WITH_OWN_FIGURE = ("robust", "continual")
 """Protocols whose results are not curves against x."""
+MAX_TICKS = 15
+"""Number of values of x that are written below an axis."""
 CURVE_COLUMNS = ("method", "seeds", "x", "mean", "low", "high")
 
 
@@ -111,7 +113,8 @@ def adaptation_curves(
         caption = caption.replace("Mean return", "Mean return and success rate", 1)
         columns += ("success", "success low", "success high")
     for axes in all_axes:
-        axes.set_xticks(range(len(longest.x)), list(map(str, longest.x)))
+        places = range(0, len(longest.x), -(-len(longest.x) // MAX_TICKS))
+        axes.set_xticks(places, [str(longest.x[place]) for place in places])
         axes.set_xlabel(longest.x_label)
         style_axes(axes)
     legend_below(figure, all_axes)
@@ -270,6 +273,7 @@ def forgetting_matrices(
     for axes in all_axes[:, 0]:
         axes.set_ylabel("tasks met")
     figure.colorbar(scale, ax=all_axes, label="mean return")
+    figure.suptitle(figure_title(next(iter(adapting.values()))[0]), fontsize=10)
     caption = (
         "Mean return on each task of a sequence after each number of tasks met, over seeds and "
         "sequences."

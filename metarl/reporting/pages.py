@@ -25,7 +25,11 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"number": format_number, "markdown": escape_markdown}
+    made.filters |= {
+        "number": format_number,
+        "markdown": escape_markdown,
+        "headings": headings,
+    }
     return made
 
 
@@ -60,6 +64,12 @@ def render_page(
         "dark_colours": DARK_COLOURS,
     }
     return templates.get_template(template).render({**common, **variables}).lstrip()
+
+
+def headings(content: str) -> list[tuple[str, Markup]]:
+    """Return the id and the text of each heading of second order in the HTML of a page."""
+    found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', content)
+    return [(name, Markup(text)) for name, text in found]
 
 
 def escape_markdown(value: Any) -> str:

@@ -92,10 +92,13 @@ def count_text(count: int, label: str) -> str:
     return f"{count} {label}"
 
 
-def format_number(value: Any) -> str:
-    """Return a number with about three digits, an integer with all, other values as text."""
+def format_number(value: Any, decimals: int | None = None) -> str:
+    """Return a number as text: an integer with all its digits, others with a number of decimals, by
+    default those of about three digits; values of other types as they are."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return "-"
+        if decimals is not None:
+            return f"{value:.{decimals}f}"
         return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from metarl.reporting.pooling import (
 from metarl.reporting.score_figures import profiles, returns_by_task
 from metarl.reporting.style import Drawing
 from metarl.reporting.summary import RunSummary
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation, part_label
 
 MAX_SCATTERS = 3
@@ -111,6 +112,11 @@ class Section:
     transfers: Sequence[Transfer]
     figures: Mapping[str, Drawing]
 
+    @property
+    def decimals(self) -> int:
+        """The number of decimals of all returns in its tables."""
+        return decimals(np.array([cell.mean for row in self.rows for cell in row.cells if cell]))
+
 
 def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
     """List the evaluations that any of the runs has: `k_step` first, and those of most runs."""
@@ -144,6 +150,9 @@ def make_section(
         figures[f"{name}-profile"] = profiles(seeds_by_label, styles)
         few = dict(list(results.items())[:MAX_SCATTERS])
         scatter = returns_by_task(few, styles)
+        if scatter is not None and len(few) < len(results):
+            note = f" The first {len(few)} of {len(results)} methods."
+            scatter = replace(scatter, caption=scatter.caption + note)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_label if protocol == "continual" else {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, seeds_text
@@ -24,6 +25,7 @@ from metarl.reporting.summary import RETURNS, RunSummary
 from metarl.runs.logs import VALIDATION
 from metarl.training.validation import RETURN_AFTER
 
+ENV_STEPS = "env steps"
 CURVE_POINTS = 100
 """Number of points of a learning curve."""
 NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
@@ -81,8 +83,10 @@ def learning_curves(
         label = f"{names[method]}, {seeds_text(len(runs))}"
         axes.plot([], [], linestyle=style.line, color=style.colour, label=label)
     note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
-    x_label = "training time (hours)" if hours else "env steps (millions)"
+    x_label = "training time (hours)" if hours else ENV_STEPS
     axes.set_xlabel(x_label)
+    if not hours:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k, 2M
     axes.set_ylabel("return in training")
     axes.locator_params(axis="x", nbins=6)
     style_axes(axes)
@@ -108,11 +112,11 @@ def typical_values(values: np.ndarray) -> np.ndarray:
 def on_one_grid(
     runs: Sequence[RunSummary], metric: str, *, hours: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a grid (n,) of hours, or million env steps, and a metric of each run on it, (S, n).
+    """Return a grid (n,) of hours, or of env steps, and a metric of each run on it, (S, n).
 
     The grid spans the range in which all runs have the metric.
     """
-    spent = [run.hours if hours else run.metrics["env_steps"] / 1e6 for run in runs]
+    spent = [run.hours if hours else run.metrics["env_steps"] for run in runs]
     known = [np.isfinite(run.metrics[metric]) for run in runs]
     start = max(each[here.argmax()] for each, here in zip(spent, known, strict=True))
     end = min(each[-1] for each in spent)
@@ -172,7 +176,7 @@ def diagnostics(
             look = {"linestyle": style.line, "color": style.colour, "linewidth": 0.8}
             for run in runs:
                 if name in run.metrics:
-                    steps, values = run.metrics["env_steps"] / 1e6, run.metrics[name]
+                    steps, values = run.metrics["env_steps"], run.metrics[name]
                     axes.plot(steps, values, label=texts[method], **look)
                     drawn.append(values)
                     seed = run.run.config.seed
@@ -182,13 +186,14 @@ def diagnostics(
         note = limit_axis(axes, typical_values(values), values)
         axes.set_title(name.replace("_", " ") + (f" ({note})" if note else ""), fontsize=8)
         axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         style_axes(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(names) - columns) : len(names)]:
-        axes.set_xlabel("env steps (millions)", fontsize=9)
+        axes.set_xlabel(ENV_STEPS, fontsize=9)
     if len(groups) > 1:
         legend_below(figure, list(panels))
     caption = "Other metrics of training against env steps, a line for each run."
-    columns_of_rows = ("metric", "method", "seed", "env steps (millions)", "value")
+    columns_of_rows = ("metric", "method", "seed", ENV_STEPS, "value")
     return Drawing(figure, caption, columns_of_rows, rows)

@@ -112,6 +112,8 @@ def test_forgetting_and_its_matrix_are_means_over_seeds():
     assert (found.plasticity, found.average) == (4.5, 4.0)
     rows = forgetting_matrices({"maml": seeds}).rows
     assert [row[3] for row in rows] == [0, 0, 5, 1, 4, 4]
+    title = forgetting_matrices({"maml": seeds}).figure.get_suptitle()
+    assert title == "family: 2 test tasks, 1 episode each"
     assert transfer("maml", seeds[::-1]) == found
 
 

@@ -25,7 +25,7 @@ from metarl.reporting.pooling import (
     results_by_method,
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
-from metarl.reporting.report_lead import count_text, lead, title
+from metarl.reporting.report_lead import count_text, format_number, lead, title
 from metarl.reporting.report_sections import improvements, make_section
 from metarl.reporting.summary import read_summaries
 from metarl.reporting.training_figures import interpolate, moving_mean
@@ -98,6 +98,12 @@ def test_the_page_stands_alone_and_its_figures_beside_it(files, runs, page):
     assert "url(http" not in page
 
 
+def test_the_contents_lead_to_every_section(page):
+    contents = re.findall(r'<li><a href="#([^"]*)">([^<]*)</a></li>', page)
+    assert contents == re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', page)
+    assert ("diagnostics", "Diagnostics of training") in contents
+
+
 def test_labels_are_escaped(page):
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -161,6 +167,14 @@ def test_a_report_of_a_run_that_was_not_evaluated(svg_only, tmp_path):
 def test_a_title_names_the_first_methods():
     assert title(["a", "b", "c"]) == "a, b, c"
     assert title(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_returns_of_a_table_have_equally_many_decimals(runs):
+    section = make_section(read_summaries(runs), NAME)
+    largest = max(abs(cell.mean) for row in section.rows for cell in row.cells if cell)
+    assert section.decimals == (2 if largest < 10 else 1)
+    assert format_number(9.876, 1) == "9.9"
+    assert [format_number(each) for each in (9.876, 10.26, -0.0512)] == ["9.88", "10.3", "-0.0512"]
 
 
 def test_numbers_of_things():

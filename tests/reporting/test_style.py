@@ -188,6 +188,14 @@ def test_labels_are_names_and_axes_have_units():
     assert task_axes.get_xlabel() == "goal velocity (m/s)"
 
 
+def test_many_values_of_x_leave_room_between_their_labels():
+    returns = np.arange(26.0)[None, :, None] + np.zeros((3, 26, 1))
+    result = Evaluation("point_nav", "test", "hash", np.arange(3.0)[:, None], returns)
+    axes = adaptation_curves({"maml": [result]}).figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*map(str, range(0, 26, 2))]
+    assert axes.get_xticks().tolist() == [*range(0, 26, 2)]
+
+
 def test_a_legend_is_below_the_axes():
     figure = adaptation_curves(curves(10)).figure
     figure.draw_without_rendering()
