@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "task coordinates": tasks.task_coordinates,
     "task sets": tasks.task_sets,
     "task effect": identifiability.task_effect,
+    "action effect": identifiability.action_effect,
     "hidden task": identifiability.hidden_task,
     "actions": batches.actions,
     "episodes' randomness": batches.episodes_randomness,

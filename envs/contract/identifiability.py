@@ -1,10 +1,12 @@
-"""Checks that tasks differ, and that observations do not reveal the task."""
+"""Checks that tasks and actions have an effect, and that observations do not reveal the task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from metarl.envs.base import BatchEnv, TaskFamily
 from metarl.envs.contract.recording import (
@@ -22,7 +24,7 @@ from metarl.envs.wrappers.observed import TaskObserved
 
 NUM_TASKS = 16
 NUM_SEEDS = 3
-NUM_ROLLOUTS, ROLLOUT_STEPS = 32, 200  # to find a difference between tasks with sparse rewards
+NUM_ROLLOUTS, ROLLOUT_STEPS = 32, 200  # to find a difference where rewards are sparse
 MAX_CORRELATION = 1 - 1e-9  # above it, two numbers are equal up to scale and offset
 
 
@@ -31,22 +33,57 @@ def task_effect(family: TaskFamily) -> str:
     tasks = np.unique(random_tasks(family, NUM_TASKS), axis=0)
     expect(len(tasks) > 1, f"the {NUM_TASKS} tasks that were drawn are all the same")
     env = family.make_batch(len(tasks))
+    expect(
+        found := _difference(family, 1, lambda *given: _under_equal_conditions(env, tasks, *given)),
+        f"{len(tasks)} tasks reward and move the same actions alike, {_tried(family)}; use the "
+        "tasks that reset is given",
+    )
+    return found
+
+
+def action_effect(family: TaskFamily) -> str:
+    """Different actions are rewarded, move or end the same task differently."""
+    if isinstance(family.action_space, Discrete) and family.action_space.n == 1:
+        raise Skipped("there is only one action")
+    env = family.make_batch(NUM_TASKS)
+
+    def recorded(actions: np.ndarray, seed: int) -> Recording:
+        tasks = np.repeat(random_tasks(family, 1, seed), NUM_TASKS, axis=0)
+        return play(env, tasks, actions, [make_rngs([seed])[0] for _ in tasks])
+
+    expect(
+        found := _difference(family, NUM_TASKS, recorded),
+        f"{NUM_TASKS} sequences of random actions are rewarded and move alike, {_tried(family)}; "
+        "use the actions that step is given",
+    )
+    return found
+
+
+def _difference(
+    family: TaskFamily, num_sequences: int, recorded: Callable[[np.ndarray, int], Recording]
+) -> str:
+    """Return by what the episodes of a recording differ, '' if by nothing in `NUM_ROLLOUTS`.
+
+    Args:
+        family: the family.
+        num_sequences: the number of sequences of random actions in a recording, N.
+        recorded: plays actions, (T, N, action_dim), with a seed.
+    """
     for seed in range(NUM_ROLLOUTS):
-        actions = random_actions(family, 1, NUM_STEPS if seed == 0 else ROLLOUT_STEPS, seed)
+        steps = NUM_STEPS if seed == 0 else ROLLOUT_STEPS
+        actions = random_actions(family, num_sequences, steps, seed)
         if seed % 4:
             actions[:] = actions[0]  # constant actions lead further
-        recording = _under_equal_conditions(env, tasks, actions, seed)
-        differing = [
-            name
-            for name in ("reward", "terminated", "obs")
-            if not _same_for_all(getattr(recording, name))
-        ]
-        if differing:
-            return f"by {differing[0]}"
-    raise Violation(
-        f"{len(tasks)} tasks reward and move the same actions alike, {NUM_ROLLOUTS} times for "
-        f"{min(ROLLOUT_STEPS, family.horizon)} steps; use the tasks that reset is given"
-    )
+        recording = recorded(actions, seed)
+        for name in ("reward", "terminated", "obs"):
+            if not _same_for_all(getattr(recording, name)):
+                return f"by {name}"
+    return ""
+
+
+def _tried(family: TaskFamily) -> str:
+    """Return how long a difference was searched for."""
+    return f"{NUM_ROLLOUTS} times for {min(ROLLOUT_STEPS, family.horizon)} steps"
 
 
 def _under_equal_conditions(

@@ -126,6 +126,13 @@ def begins_at(start: Callable[..., Any]) -> TaskFamily:
     return nav(Env)
 
 
+class IgnoresActions(PointBatchEnv):
+    """Drifts, whatever is done."""
+
+    def step(self, action, ids=None):
+        return super().step(np.full_like(action, 0.1), ids)
+
+
 class Leaks(PointBatchEnv):
     """Observes half of the offset to the goal: an affine function of the task."""
 
@@ -471,6 +478,7 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("task sets", small_ood(), "ood_space: expected the task space and more"),
     ("task effect", results(lambda env, o, r, t: (o, 0 * r, 0 * t > 0)), "use the tasks that"),
     ("task effect", drawing(lambda rng, n: np.zeros((n, 2))), "are all the same"),
+    ("action effect", nav(IgnoresActions), "random actions are rewarded and move alike, 32 times"),
     ("hidden task", nav(Leaks), "number 0 of the first observation tells number 0 of the task"),
     (
         "hidden task",
@@ -699,6 +707,11 @@ def test_a_family_may_reward_rarely():
     """In most of the first episodes no task rewards anything."""
     family = PointNav(region="semicircle", reward="sparse", goal_range=1.0, ends_at_goal=False)
     assert run_check("task effect", family).outcome == "pass"
+
+
+def test_a_single_action_has_nothing_to_differ_from():
+    check = run_check("action effect", spaces(action_space=Discrete(1), action_dim=1))
+    assert (check.outcome, check.reason) == ("skipped", "there is only one action")
 
 
 def test_actions_may_be_without_bounds():
