@@ -24,6 +24,8 @@ BOOTSTRAP = (
     "with few seeds they are too narrow. One seed on all tasks of a family has none."
 )
 SCALE = "normalised return"
+LETTER = 0.08
+"""Mean width of a letter of a label, inches."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,9 @@ def draw_statistics(
 ) -> Drawing:
     """Draw the statistics (3, M, 3) of M methods with their intervals."""
     columns = list(aggregates.STATISTICS)
-    figure = Figure(figsize=(9, 1.4 + 0.32 * len(names)), layout="constrained")
     texts, rows = method_texts(names), []
+    width = 8.3 + LETTER * max(map(len, texts.values()))
+    figure = Figure(figsize=(width, 1.4 + 0.32 * len(names)), layout="constrained")
     for column, axes in enumerate(figure.subplots(1, len(columns), sharey=True)):
         for number, name in enumerate(names):
             value, low, high = statistics[:, number, column]
@@ -194,17 +197,19 @@ def draw_normalised_profiles(
 def draw_improvements(names: Sequence[str], chances: np.ndarray, families: str) -> Drawing:
     """Draw the probability (3, M, M) that the method of a row is better than that of a column."""
     size = len(names)
-    figure = Figure(figsize=(2.6 + 0.55 * size, 1.8 + 0.45 * size), layout="constrained")
-    axes = figure.subplots()
     texts = list(method_texts(names).values())
+    label = LETTER * max(map(len, texts))  # the lower ones are at 45 degrees
+    inches = (1.9 + label + 0.55 * size, 1.3 + 0.7 * label + 0.45 * size)
+    figure = Figure(figsize=inches, layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(chances[0], vmin=0, vmax=1, cmap="PuOr", aspect="auto")
     rows = []
     for (row, column), value in np.ndenumerate(chances[0]):
         if row == column:
             continue
         colour = "#000000" if abs(value - 0.5) < 0.3 else "#ffffff"
-        label = f"{value:.2f}"
-        axes.text(column, row, label, ha="center", va="center", color=colour, fontsize=8)
+        text = f"{value:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
         rows.append((names[row], names[column], *chances[:, row, column]))
     axes.set_xticks(range(size), texts, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), texts)

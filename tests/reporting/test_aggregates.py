@@ -7,9 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metarl.reporting.aggregates import aggregate, normalised
+from metarl.reporting.aggregates import (
+    aggregate,
+    draw_improvements,
+    draw_statistics,
+    normalised,
+)
 from metarl.reporting.comparison_tables import aggregate_table
-from metarl.reporting.style import COLOURS, figure_bytes
+from metarl.reporting.style import COLOURS, Drawing, arrange, figure_bytes, method_styles
 from metarl.runs.result import Evaluation
 
 TASKS = np.array([[1.0], [2.0]])
@@ -137,3 +142,20 @@ def test_without_a_common_method_there_is_nothing_to_aggregate():
     one, other = {"maml": MAML, "random": RANDOM}, {"rl2": MAML, "random": RANDOM}
     assert aggregate({"one": one, "other": other}) is None
     assert aggregate({"one": {"maml": MAML}}) is None
+
+
+def width_of_axes(drawing: Drawing) -> float:
+    arrange(drawing.figure)
+    return drawing.figure.axes[0].get_position().width * drawing.figure.get_figwidth()
+
+
+def test_long_names_leave_the_axes_their_room():
+    statistics, chances = np.full((3, 2, 3), 0.5), np.full((3, 2, 2), 0.5)
+    widths = []
+    for names in (["maml_trpo", "mine"], ["maml_trpo", "mine" * 12]):
+        drawings = (
+            draw_statistics(names, method_styles(names), statistics, "A"),
+            draw_improvements(names, chances, "A"),
+        )
+        widths.append([width_of_axes(drawing) for drawing in drawings])
+    assert np.min(np.divide(widths[1], widths[0])) > 0.8
