@@ -26,8 +26,8 @@ from metarl.envs.rendering import RenderingUnavailable, without_glfw_warnings
 
 WIDTH, HEIGHT = 64, 48
 COSTLY_PHYSICS = 5e-6  # seconds per env step above which the speed of `step` is checked
-REPEATS = 3  # of a measurement of speed, the best of which counts
 MIN_SHARE = 0.3  # of the physics limit that `step` has to reach with costly physics
+REPEATS = 3  # of a measurement of speed, the best of which counts
 
 
 def _episode(family: TaskFamily) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +99,11 @@ class Speed:
         """The closed loop's speed as a fraction of the limit."""
         return self.closed_loop / self.limit
 
+    @property
+    def is_enough(self) -> bool:
+        """Whether the share is, or the physics costs too little for it to matter."""
+        return self.share >= MIN_SHARE or 1 / self.limit <= COSTLY_PHYSICS
+
 
 def measure_speed(
     family: TaskFamily,
@@ -140,15 +145,14 @@ def measure_speed(
 def speed_of_step(family: TaskFamily) -> str:
     """Observations and rewards do not take most of the time if the physics is costly."""
     speed = measure_speed(family)
-    if speed.share < MIN_SHARE:  # perhaps for other processes of a busy machine
+    if not speed.is_enough:  # perhaps for other processes of a busy machine
         speed = measure_speed(family, repeats=10 * REPEATS)
     text = (
         f"{speed.closed_loop:,.0f} env steps/s, {speed.share:.2f} of the physics limit "
         f"({speed.limit:,.0f}), one thread"
     )
-    if 1 / speed.limit > COSTLY_PHYSICS:
-        expect(
-            speed.share >= MIN_SHARE,
-            f"{text}; expected {MIN_SHARE} or more: vectorise observe and reward over episodes",
-        )
+    expect(
+        speed.is_enough,
+        f"{text}; expected {MIN_SHARE} or more: vectorise observe and reward over episodes",
+    )
     return text

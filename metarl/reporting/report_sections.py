@@ -150,10 +150,10 @@ def make_section(
         figures[f"{name}-profile"] = profiles(seeds_by_label, styles)
         few = dict(list(results.items())[:MAX_SCATTERS])
         scatter = returns_by_task(few, styles)
-        if scatter is not None and len(few) < len(results):
-            note = f" The first {len(few)} of {len(results)} methods."
-            scatter = replace(scatter, caption=scatter.caption + note)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
+            if len(few) < len(results):
+                note = f" Drawn are the first {len(few)} of {len(results)} results."
+                scatter = replace(scatter, caption=scatter.caption + note)
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_label if protocol == "continual" else {}
     return Section(

@@ -49,7 +49,8 @@ def check_code(directory: Path, data: Mapping[str, Any]) -> None:
     for section in CODE_SECTIONS:
         for key, text in texts(data.get(section), section):
             for place in code_places(text):
-                if is_inside(place, inside):
+                # Without a colon no folder is code: a run may have the name of its agent's kind.
+                if is_inside(place, inside) and (":" in text or not place.expanduser().is_dir()):
                     raise UserError(
                         f"{directory / 'config.yaml'}: {key}: names code in the run's own "
                         f"folder, {place.expanduser().resolve()}, which is not run; if it is "
@@ -73,21 +74,11 @@ def code_places(text: str) -> list[Path]:
     """Return the files and folders whose code would be executed if a text named code."""
     if not text or "\0" in text:
         return []
-    if ":" not in text and is_folder(text):  # a run's folder may have the name of an agent kind
-        return []
     name = text.rpartition(":")[0] or text
     module = name.partition(".")[0] if ":" in text and not name.endswith(".py") else ""
     # Python also finds modules in the current folder.
     modules = [Path(module), Path(f"{module}.py")] if module else []
     return [Path(name), *modules]
-
-
-def is_folder(text: str) -> bool:
-    """Return whether a text is the path of a folder, which may start with `~`."""
-    try:
-        return Path(text).expanduser().is_dir()
-    except (OSError, RuntimeError):  # as in `is_inside`
-        return False
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -27,9 +27,8 @@ from metarl.envs import (
     TaskFamily,
     TaskObserved,
 )
-from metarl.envs.contract import CHECKS, check_family, run_check
+from metarl.envs.contract import CHECKS, check_family, rendering, run_check
 from metarl.envs.contract.recording import record
-from metarl.envs.contract.rendering import measure_speed
 from metarl.envs.mujoco.models import load_model
 from metarl.envs.point import PointBatchEnv
 from metarl.envs.tabular import TabularBatchEnv
@@ -709,6 +708,19 @@ def test_a_family_may_reward_rarely():
     assert run_check("task effect", family).outcome == "pass"
 
 
+@pytest.mark.parametrize(("again", "outcome"), [(0.9, "pass"), (0.1, "FAIL")])
+def test_a_family_is_slow_only_if_it_is_slow_again(monkeypatch, again, outcome):
+    """Another process may have taken the time of the first measurement."""
+    shares = iter([0.1, again])
+
+    def measured(family, **settings):
+        return rendering.Speed(next(shares) * 1e4, 1e4)
+
+    monkeypatch.setattr(rendering, "measure_speed", measured)
+    assert run_check("speed", PointNav()).outcome == outcome
+    assert next(shares, None) is None
+
+
 def test_a_single_action_has_nothing_to_differ_from():
     check = run_check("action effect", spaces(action_space=Discrete(1), action_dim=1))
     assert (check.outcome, check.reason) == ("skipped", "there is only one action")
@@ -747,7 +759,7 @@ def test_ended_episodes_are_not_stepped_again():
     # The first of a batch is another episode than alone, and its end is kept back where another one
     # diverges, which this family pays for elsewhere.
     assert {check.name for check in checks} <= {"batch equals single", "subsets", "divergence"}
-    assert measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
+    assert rendering.measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
 
 
 class EndsBySteps(PointBatchEnv):

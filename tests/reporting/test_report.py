@@ -513,6 +513,15 @@ def test_two_parts_of_a_method_are_compared_run_by_run():
     assert other.high - other.low > 400
 
 
+def test_a_scatter_says_how_many_results_it_leaves_out(runs, monkeypatch):
+    def caption() -> str:
+        return make_section(read_summaries(runs), NAME).figures[f"{NAME}-tasks"].caption
+
+    assert "Drawn are" not in caption()
+    monkeypatch.setattr(metarl.reporting.report_sections, "MAX_SCATTERS", 1)
+    assert caption().endswith(" Drawn are the first 1 of 2 results.")
+
+
 def test_drifting_tasks_are_not_drawn_where_they_were_before(runs, tmp_path):
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     evaluate_run(copy, protocol="drift", tasks=5, episodes=2, steps=1)
