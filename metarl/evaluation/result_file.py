@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, plain_strengths
@@ -32,6 +34,8 @@ FIGURE_FORMATS = ("png", "pdf", "svg", "csv")
 """Endings of the files of a figure: pictures, and the plotted numbers."""
 OTHER_FORMATS = (".txt", ".yaml", ".yml", ".npy", ".html", *(f".{each}" for each in FIGURE_FORMATS))
 """Endings that are those of no folder, and of no result file."""
+LOCK_FILE = ".evaluation.lock"
+"""The lock of a folder of result files, for the time in which one of them is written."""
 MAX_STEM = 120
 """Characters of the name of a result file, without ending; longer ones are cut, with a digest."""
 
@@ -155,7 +159,8 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
 
     If the run's own results are those of the earlier file, its further baselines are kept in the
     new file. Otherwise, such as after more training, the earlier file and its figure get the name
-    of what they hold: with the iteration of the checkpoint, and a number if that is taken.
+    of what they hold: with the iteration of the checkpoint, and a number if that is taken. One
+    process at a time writes into a folder.
 
     Args:
         file: the file.
@@ -164,6 +169,14 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: if a file cannot be written.
     """
+    with contextlib.ExitStack() as stack:
+        with wrap_os_errors(file):
+            stack.enter_context(FileLock(file.with_name(LOCK_FILE)))
+        _write_result(file, content)
+
+
+def _write_result(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a result file while no other process writes into its folder; see `write_result`."""
     new = json.loads(encode(content))
     kept = None
     with contextlib.suppress(Exception):  # a damaged file, of which there is nothing to keep

@@ -98,7 +98,7 @@ def collect(
     Raises:
         EpisodeDiverged: if an episode fails and `failures` is None, or if the environment does not
             return the results of the other episodes; names task, episode and step.
-        UserError: if the rewards of the task family have a wrong shape.
+        UserError: if observations, rewards or ends of episodes have a wrong shape.
     """
     family, num_tasks, num_episodes = env.family, len(tasks), env.num_episodes // len(tasks)
     horizon, action_dim = family.horizon, family.action_dim
@@ -125,6 +125,7 @@ def collect(
         except SimulationDiverged as error:
             reason = f"{AT_RESET}{error.reason}"
             raise EpisodeDiverged(described(error.ids, 0, reason)) from error
+        check_shape(env, "observations", obs)
         bad = ~in_range(obs).all(axis=1) & ~buffer.left_out.ravel()
         leave_out(np.flatnonzero(bad), 0, BAD_OBSERVATION)
         buffer.begin(obs)
@@ -159,8 +160,10 @@ def collect(
                 leave_out(error.ids[active.flat[error.ids]], step, error.reason)
                 result = error.result
                 active &= ~buffer.left_out
-        obs, reward, _ = result
-        check_reward(env, reward)
+        obs, reward, terminated = result
+        check_shape(env, "observations", obs)
+        check_shape(env, "rewards", reward)
+        check_shape(env, "ends of episodes", terminated)
         if not (all_in_range(reward) and all_in_range(obs)):
             finite = in_range(reward) & in_range(obs).all(axis=1)
             bad = np.flatnonzero(~finite & active.ravel())
@@ -211,16 +214,17 @@ def order_in_step(failure: Failure) -> int:
     return -1 if at_reset else reasons.index(failure.reason if failure.reason in reasons else None)
 
 
-def check_reward(env: BatchEnv, reward: np.ndarray) -> None:
-    """Check the shape of the rewards of a step.
+def check_shape(env: BatchEnv, what: str, values: np.ndarray) -> None:
+    """Check that a result of an environment has a row for each episode.
 
     Raises:
-        UserError: if there is not one for each episode.
+        UserError: if its shape is wrong.
     """
-    if np.shape(reward) != (env.num_episodes,):
+    row = env.family.observation_space.shape if what == "observations" else ()
+    if np.shape(values) != (env.num_episodes, *row):
         raise UserError(
-            f"{env.family.name}: its reward has the shape {np.shape(reward)}, expected "
-            f"{(env.num_episodes,)}, one for each episode; metarl check-env looks at the rest"
+            f"{env.family.name}: its {what} have the shape {np.shape(values)}, expected "
+            f"{(env.num_episodes, *row)}; metarl check-env looks at the rest"
         )
 
 

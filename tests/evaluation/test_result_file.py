@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import metarl
 from metarl.core.errors import UserError
+from metarl.core.parsing import read_json
+from metarl.evaluation import result_file
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import (
@@ -18,6 +22,7 @@ from metarl.evaluation.result_file import (
     result_path,
     result_stem,
     stem_of_content,
+    write_result,
 )
 from metarl.reporting.evaluation import publish_evaluation
 from metarl.reporting.names import method_text
@@ -178,6 +183,27 @@ def test_further_baselines_are_added(run):
     kept = f"oracle ({oracle} latest, iteration 2)"
     assert list(read_results(file)) == ["maml_trpo", "oracle", kept, "random"]
     assert [path.name for path in file.parent.glob("*.json")] == [file.name]
+
+
+def test_evaluations_that_end_at_one_time_keep_all_baselines(tmp_path, monkeypatch):
+    def read_slowly(path):
+        content = read_json(path)
+        time.sleep(0.05)
+        return content
+
+    monkeypatch.setattr(result_file, "read_json", read_slowly)
+    file = tmp_path / "k_step-test.json"
+
+    def write(label):
+        methods = {"own": {"parts": {}}, label: {"parts": {}}}
+        write_result(file, {"against": [label], "methods": methods})
+
+    labels = [f"baseline {number}" for number in range(6)]
+    with ThreadPoolExecutor(len(labels)) as pool:
+        list(pool.map(write, labels))
+    content = read_json(file)
+    assert sorted(content["methods"]) == sorted(content["against"] + ["own"])
+    assert sorted(content["against"]) == labels
 
 
 def test_a_method_is_that_of_another_run(run):

@@ -1,11 +1,13 @@
 """metarl.rollout.collect: the closed loop of agents and environments."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from metarl.core.errors import UserError
 from metarl.core.params import stack
@@ -384,15 +386,32 @@ def test_first_episodes_of_each_task(run):
     assert_same(episodes.first(episodes.reward.shape[1]), episodes)
 
 
-def test_rewards_of_a_wrong_shape_are_refused(run):
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (0, "its observations have the shape (6, 2, 1), expected (6, 2);"),
+        (1, "its rewards have the shape (6, 1), expected (6,);"),
+        (2, "its ends of episodes have the shape (6, 1), expected (6,);"),
+    ],
+)
+def test_results_of_a_wrong_shape_are_refused(run, result, expected):
     class Column(PointNav):
         def make_batch(self, num_episodes, num_threads=1):
             return ColumnBatch(self, num_episodes, num_threads)
 
     class ColumnBatch(PointBatchEnv):
         def step(self, action, ids=None):
-            obs, reward, terminated = super().step(action, ids)
-            return obs, reward[:, None], terminated
+            results = [*super().step(action, ids)]
+            results[result] = results[result][..., None]
+            return tuple(results)
 
-    with pytest.raises(UserError, match=r"its reward has the shape \(6, 1\), expected"):
+    with pytest.raises(UserError, match=re.escape(expected)):
         run(Column(horizon=5), FAR)
+
+
+def test_first_observations_of_a_wrong_size_are_refused(run):
+    class Wider(PointNav):
+        observation_space = Box(-np.inf, np.inf, (3,))
+
+    with pytest.raises(UserError, match=r"its observations have the shape \(6, 2\), expected"):
+        run(Wider(horizon=5), FAR)

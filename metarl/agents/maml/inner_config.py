@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -114,13 +115,14 @@ class InnerConfig(Section):
 
 
 def own_rule(name: str) -> Callable[[float], UpdateRule]:
-    """Return an update rule of the user: a class, or a function, of the step size.
+    """Return an update rule of the user: a class, made with the step size.
 
     Args:
         name: the rule as `package.module:Class`.
 
     Raises:
-        ConfigError: if the rule cannot be imported, or has no `init` or `step`.
+        ConfigError: if the rule cannot be imported, is not made with one argument, or has no `init`
+            or `step` with the arguments of `UpdateRule`.
     """
     try:
         cls = import_object(name)
@@ -129,7 +131,28 @@ def own_rule(name: str) -> Callable[[float], UpdateRule]:
     missing = [method for method in ("init", "step") if not hasattr(cls, method)]
     if missing:
         raise ConfigError(f"rule: {name} is no rule: it has no {missing[0]}; see docs/extending.md")
+    check_arguments(name, cls, ("lr",))
+    for method in ("init", "step"):
+        expected = list(inspect.signature(getattr(UpdateRule, method)).parameters)
+        bound = isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod)
+        check_arguments(f"{name}.{method}", getattr(cls, method), expected[bound:])
     return cls
+
+
+def check_arguments(name: str, function: Callable[..., object], arguments: Sequence[str]) -> None:
+    """Check that a class or function of the user's can be called with these positional arguments.
+
+    Raises:
+        ConfigError: if it cannot; names it, and the arguments.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        expected = ", ".join(arguments)
+        raise ConfigError(
+            f"rule: {name} takes {signature}, expected ({expected}); see docs/extending.md"
+        ) from None
 
 
 def make_rule(config: InnerConfig, num_steps: int) -> UpdateRule:

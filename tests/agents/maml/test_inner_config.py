@@ -1,5 +1,9 @@
 """metarl.agents.maml.inner_config: the inner loop of a config."""
 
+import re
+import sys
+from types import ModuleType
+
 import pytest
 
 from metarl.agents.maml.inner_config import (
@@ -33,6 +37,79 @@ def test_the_step_size_of_sgd_may_grow_with_the_loss():
     rule = make_rule(InnerConfig(lr=0.3, loss_scaled_lr=0.2), 4)
     assert type(rule) is SGD
     assert vars(rule) == {"lr": 0.3, "loss_scaled_lr": 0.2}
+
+
+@pytest.fixture
+def own_rules(monkeypatch):
+    """A module `own_rules`, in which tests put update rules."""
+    module = ModuleType("own_rules")
+    monkeypatch.setitem(sys.modules, "own_rules", module)
+    return module
+
+
+class Static:
+    """A rule that is usable, though its methods have no `self`."""
+
+    def __init__(self, lr, momentum=0.9):
+        pass
+
+    @staticmethod
+    def init(fast_params):
+        return {}
+
+    @classmethod
+    def step(cls, *arguments):
+        return arguments[1:3]
+
+
+class WithoutStep:
+    def __init__(self, lr):
+        pass
+
+    def init(self, fast_params):
+        return {}
+
+
+class WithoutStepSize(Static):
+    def __init__(self):
+        pass
+
+
+class EmptyInit(Static):
+    def init(self):
+        return {}
+
+
+class ShortStep(Static):
+    def step(self, meta, fast_params, gradient):
+        return fast_params, {}
+
+
+ARGUMENTS = "self, meta, fast_params, optimizer_state, gradient, loss, index"
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (WithoutStep, "own_rules:Mine is no rule: it has no step;"),
+        (WithoutStepSize, "own_rules:Mine takes (), expected (lr);"),
+        (EmptyInit, "own_rules:Mine.init takes (self), expected (self, fast_params);"),
+        (
+            ShortStep,
+            "own_rules:Mine.step takes (self, meta, fast_params, gradient), "
+            f"expected ({ARGUMENTS});",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_called_is_refused(rule, expected, own_rules):
+    own_rules.Mine = rule
+    with pytest.raises(ConfigError, match=re.escape(f"rule: {expected} see docs/extending.md")):
+        InnerConfig(rule="own_rules:Mine")
+
+
+def test_a_rule_of_the_user(own_rules):
+    own_rules.Mine = Static
+    assert type(make_rule(InnerConfig(rule="own_rules:Mine"), 1)) is Static
 
 
 @pytest.mark.parametrize(
