@@ -83,5 +83,5 @@ def cell_texts(section: Section) -> list[list[str]]:
 def interval_text(value: float, low: float, high: float, *, digits: int) -> str:
     """Return a value with its interval; the value alone where the bounds are NaN."""
     if np.isnan(low):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+        return f"{value:z.{digits}f}"
+    return f"{value:z.{digits}f} ({low:z.{digits}f} to {high:z.{digits}f})"

@@ -106,9 +106,9 @@ def evaluation_table(results: Mapping[str, Evaluation]) -> Table:
         table.add_row(
             escape(label) if x == 0 else "",
             str(x),
-            f"{mean:.{digits}f}",
-            "none" if low is None else f"{low:.{digits}f} to {high:.{digits}f}",
-            f"{iqm:.{digits}f}",
+            f"{mean:z.{digits}f}",
+            "none" if low is None else f"{low:z.{digits}f} to {high:z.{digits}f}",
+            f"{iqm:z.{digits}f}",
             f"{worse:.0%}" if x else "",
             *([] if success is None else [f"{success:.0%}"]),
         )

@@ -261,7 +261,7 @@ def forgetting_matrices(
         axes.imshow(matrix, norm=scale.norm, cmap=scale.cmap, aspect="auto")
         for (met, place), value in np.ndenumerate(matrix):
             colour = "#ffffff" if value < (low + high) / 2 else "#000000"
-            text = f"{value:.{digits}f}"
+            text = f"{value:z.{digits}f}"
             axes.text(place, met, text, ha="center", va="center", color=colour, fontsize=9)
             rows.append((label, result.x[met], place + 1, value))
         axes.set_yticks(range(len(result.x)), list(map(str, result.x)))

@@ -99,6 +99,6 @@ def format_number(value: Any, decimals: int | None = None) -> str:
         if not math.isfinite(value):
             return "-"
         if decimals is not None:
-            return f"{value:.{decimals}f}"
+            return f"{value:z.{decimals}f}"
         return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

@@ -36,9 +36,9 @@ def table(result: Evaluation) -> list[list[str]]:
         low, high = result.interval[index]
         row = [
             str(x),
-            f"{result.mean[index]:.{digits}f}",
-            f"{low:.{digits}f} to {high:.{digits}f}" if math.isfinite(low) else "none",
-            f"{result.iqm[index]:.{digits}f}",
+            f"{result.mean[index]:z.{digits}f}",
+            f"{low:z.{digits}f} to {high:z.{digits}f}" if math.isfinite(low) else "none",
+            f"{result.iqm[index]:z.{digits}f}",
             f"{result.fraction_worse[index]:.0%}" if index else "",
         ]
         rows.append(row if rates is None else [*row, f"{rates[index]:.0%}"])
@@ -81,7 +81,7 @@ def as_repr(result: Evaluation) -> str:
     if not result.complete_tasks.any():
         return f"<Evaluation {heading(result)}, no task played to the end>"
     digits = decimals(result.mean)
-    means = f"{result.mean[0]:.{digits}f}"
+    means = f"{result.mean[0]:z.{digits}f}"
     if len(result.x) > 1:
-        means += f" -> {result.mean[-1]:.{digits}f} after {result.x[-1]} {result.x_label}"
+        means += f" -> {result.mean[-1]:z.{digits}f} after {result.x[-1]} {result.x_label}"
     return f"<Evaluation {heading(result)}, mean return {means}>"

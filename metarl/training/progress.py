@@ -63,7 +63,7 @@ class Progress:
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
-            divergence = f"  kl {metrics['outer_kl']:.4f}" if "outer_kl" in metrics else ""
+            divergence = f"  kl {metrics['outer_kl']:z.4f}" if "outer_kl" in metrics else ""
             left = elapsed / (done - self._start) * (self._total - done)
             with wrap_os_errors("standard output"):
                 print(
@@ -96,7 +96,7 @@ def validation_text(metrics: Mapping[str, Any]) -> str:
 
 def format_return(value: float | None) -> str:
     """Return the text of a mean return; "none" for None, if every episode failed."""
-    return "none" if value is None else f"{value:.1f}"
+    return "none" if value is None else f"{value:z.1f}"
 
 
 def format_count(number: float) -> str:

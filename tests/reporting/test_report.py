@@ -174,6 +174,7 @@ def test_returns_of_a_table_have_equally_many_decimals(runs):
     largest = max(abs(cell.mean) for row in section.rows for cell in row.cells if cell)
     assert section.decimals == (2 if largest < 10 else 1)
     assert format_number(9.876, 1) == "9.9"
+    assert format_number(-0.04, 1) == "0.0"
     assert [format_number(each) for each in (9.876, 10.26, -0.0512)] == ["9.88", "10.3", "-0.0512"]
 
 

@@ -38,6 +38,14 @@ def test_small_returns_have_digits_too(returns, expected):
     assert decimals(np.array(returns)) == expected
 
 
+def test_zero_has_no_sign():
+    returns = np.array([[[-0.02], [-12.0]], [[0.0], [-12.0]]])  # (2, 2, 1)
+    found = Evaluation("point_nav", "test", "hash", TASKS, returns)
+    assert found.mean.tolist() == [-0.01, -12.0]
+    assert str(found).splitlines()[2].split()[:2] == ["0", "0.0"]
+    assert "-0.0" not in str(found)
+
+
 def test_the_short_text(result):
     means = "mean return 0.500 -> 0.500 after 1 adaptations"
     assert repr(result) == f"<Evaluation point_nav: 2 test tasks, 2 episodes each, {means}>"

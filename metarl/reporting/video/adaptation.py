@@ -85,7 +85,7 @@ class VideoInfo:
 
     def __str__(self) -> str:
         returns = ", ".join(
-            f"{panel_title(i)} {mean:.1f}" for i, mean in enumerate(self.mean_returns)
+            f"{panel_title(i)} {mean:z.1f}" for i, mean in enumerate(self.mean_returns)
         )
         return f"{self.path} (mean return {returns})"
 

@@ -215,7 +215,7 @@ class AdaptationVideo:
         upper, lower, half = bar + height + 0.7 * line, bar + height + 1.85 * line, 0.45 * width
         write(caption, left, upper, TEXT)
         write(f"step {now} / {self.family.horizon}", left, lower, MUTED_TEXT, half)
-        write(f"return {panel.reward[:now].sum():.1f}", right, lower, TEXT, half)
+        write(f"return {panel.reward[:now].sum():z.1f}", right, lower, TEXT, half)
         return image
 
 
