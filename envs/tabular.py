@@ -43,6 +43,7 @@ class TabularMDP(TaskFamily):
 
     name: ClassVar[str] = "tabular_mdp"
     source: ClassVar[str] = "Duan et al. 2016 (RL2)"
+    no_ood_reason: ClassVar[str] = "its tasks are all MDPs there are"
 
     def __post_init__(self) -> None:
         super().__post_init__()

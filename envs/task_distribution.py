@@ -35,7 +35,7 @@ class TaskDistribution(ABC):
     adapts (`sampling.drift`)."""
     uniform_tasks: ClassVar[bool] = False
     """Whether tasks are drawn uniformly from the task space, each number for itself."""
-    no_ood_reason: ClassVar[str] = "its tasks have no range that could be left"
+    no_ood_reason: ClassVar[str] = "it defines no `ood_space`"
     """Why a family whose `ood_space` is its task space has no tasks out of distribution."""
 
     def __init_subclass__(cls) -> None:

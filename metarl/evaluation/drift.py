@@ -43,9 +43,10 @@ def check_drifts(family: TaskFamily, rows: np.ndarray) -> None:
     bounds = family.task_space.low, family.task_space.high
     if family.all_tasks is not None or not np.isfinite(bounds).all():
         kind = "tasks without bounds" if family.all_tasks is None else "a finite number of tasks"
+        ood = "ood, " if "ood" in family.splits else ""
         raise UserError(
             f"protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
-            "few_episode, ood, robust or continual"
+            f"few_episode, {ood}robust or continual"
         )
     outside = [row for row in rows if not family.in_distribution(row)]
     if outside:

@@ -64,7 +64,8 @@ def test_a_body_that_drifts(method):
     [(TabularMDP(), "tasks without bounds"), (HalfCheetahDir(), "a finite number of tasks")],
 )
 def test_tasks_that_cannot_drift_are_refused(family, kind):
-    with pytest.raises(UserError, match=f"^protocol drift: {family.name} has {kind}, which cannot"):
+    expected = f"^protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
+    with pytest.raises(UserError, match=f"{expected}few_episode, robust or continual$"):
         drift(Learner(), family, CONFIG)
 
 
