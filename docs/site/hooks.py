@@ -3,6 +3,7 @@
 - `README.md`, `CONTRIBUTING.md` and `CHANGELOG.md` are pages too, and the first is the home page.
 - Links to files of the repository that are not on the site lead to the public repository.
 - Equations, `$...$` and `$$...$$`, become drawings: the reader's browser fetches nothing.
+- Code of more than 40 characters, such as a message, may be broken into lines in a table.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Draw the equations."""
+    """Draw the equations, and mark long code."""
+    content = re.sub("<code>([^<]{41,})</code>", r'<code class="long">\1</code>', content)
     inline = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
     content = re.sub(inline, drawn, content, flags=re.S)
     return re.sub(

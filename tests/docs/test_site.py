@@ -74,6 +74,19 @@ def test_a_browser_shows_it(site, open_page, name, width, scheme):
     assert accessibility_violations(page, "serious") == []
 
 
+WIDER = """() => [...document.querySelectorAll(".md-typeset__scrollwrap")]
+    .filter(wrap => wrap.scrollWidth > wrap.clientWidth + 1)
+    .map(wrap => wrap.querySelector("th").closest("tr").innerText)"""
+
+
+@pytest.mark.parametrize("name", ["comparison", "config", "reliability"])
+def test_tables_are_shown_in_their_whole_width(site, open_page, name):
+    """On a desk; otherwise their last column, often the interval, is hidden."""
+    page = open_page(site / f"{name}.html", width=DESK)
+    page.locator(".md-typeset__scrollwrap[tabindex]").first.wait_for()
+    assert page.evaluate(WIDER) == []
+
+
 def test_the_search_finds_a_page(site, open_page):
     page = open_page(site / "index.html")
     page.locator("input.md-search__input").fill("plasticity")
