@@ -108,4 +108,4 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def number(value: float) -> str:
     """Return a return with one decimal, or none where it is large."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:z.1f}"
