@@ -125,7 +125,8 @@ def collect(
         except SimulationDiverged as error:
             reason = f"{AT_RESET}{error.reason}"
             raise EpisodeDiverged(described(error.ids, 0, reason)) from error
-        check_shape(env, "observations", obs)
+        obs_shape = buffer.obs.shape[3:]  # (obs_dim,)
+        check_shape(env, "observations", obs, obs_shape)
         bad = ~in_range(obs).all(axis=1) & ~buffer.left_out.ravel()
         leave_out(np.flatnonzero(bad), 0, BAD_OBSERVATION)
         buffer.begin(obs)
@@ -161,7 +162,7 @@ def collect(
                 result = error.result
                 active &= ~buffer.left_out
         obs, reward, terminated = result
-        check_shape(env, "observations", obs)
+        check_shape(env, "observations", obs, obs_shape)
         check_shape(env, "rewards", reward)
         check_shape(env, "ends of episodes", terminated)
         if not (all_in_range(reward) and all_in_range(obs)):
@@ -214,17 +215,19 @@ def order_in_step(failure: Failure) -> int:
     return -1 if at_reset else reasons.index(failure.reason if failure.reason in reasons else None)
 
 
-def check_shape(env: BatchEnv, what: str, values: np.ndarray) -> None:
+def check_shape(
+    env: BatchEnv, what: str, values: np.ndarray, row_shape: tuple[int, ...] = ()
+) -> None:
     """Check that a result of an environment has a row for each episode.
 
     Raises:
         UserError: if its shape is wrong.
     """
-    row = env.family.observation_space.shape if what == "observations" else ()
-    if np.shape(values) != (env.num_episodes, *row):
+    expected = (env.num_episodes, *row_shape)
+    if np.shape(values) != expected:
         raise UserError(
             f"{env.family.name}: its {what} have the shape {np.shape(values)}, expected "
-            f"{(env.num_episodes, *row)}; metarl check-env looks at the rest"
+            f"{expected}; metarl check-env looks at the rest"
         )
 
 
