@@ -169,9 +169,9 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: if a file cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        with wrap_os_errors(file):
-            stack.enter_context(FileLock(file.with_name(LOCK_FILE)))
+    with wrap_os_errors(file):
+        held = FileLock(file.with_name(LOCK_FILE)).acquire()
+    with held:
         _write_result(file, content)
 
 
