@@ -10,13 +10,24 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 OBS_LIMIT = 10.0  # bound that observations are clipped to before features are computed
+BLOCK = 1024  # steps whose discounted sums are one matrix product; longer episodes are divided
 
 
 def discounted_sums(values: Tensor, factor: float) -> Tensor:
     """Return sum_{s >= t} factor^(s - t) values_s for every step t, (..., T) like `values`."""
-    return values @ discount_weights(values.shape[-1], factor, values.dtype, values.device)
+    steps, kind = values.shape[-1], (values.dtype, values.device)
+    if steps <= BLOCK:
+        return values @ discount_weights(steps, factor, *kind)
+    blocks = F.pad(values, (0, -steps % BLOCK)).unflatten(-1, (-1, BLOCK))  # (..., n, BLOCK)
+    within = discounted_sums(blocks, factor)
+    first = discounted_sums(within[..., 0], factor**BLOCK)  # at the first step of each block
+    following = F.pad(first[..., 1:], (0, 1))[..., None]  # that of the next block, (..., n, 1)
+    distance = torch.arange(BLOCK, 0, -1, device=values.device)
+    sums = within + factor ** distance.to(values.dtype) * following
+    return sums.flatten(-2)[..., :steps]
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.returns import (
+    BLOCK,
     advantages,
     baseline_values,
     discounted_prefixes,
@@ -55,13 +56,23 @@ def test_discounted_sums_at_the_ends_of_the_range(factor, sums):
     assert discounted_sums(rows([1, 2, 3]), factor).tolist() == [[sums]]
 
 
-def test_discounted_sums_equal_the_recursion():
-    values = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 50)))
+@pytest.mark.parametrize("factor", [0.0, 0.97, 0.9999, 1.0])
+@pytest.mark.parametrize("steps", [50, BLOCK, BLOCK + 1, 3 * BLOCK - 1])
+def test_discounted_sums_equal_the_recursion(steps, factor):
+    values = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, steps)))
     expected, following = torch.empty_like(values), torch.zeros(2, 3).double()
-    for step in reversed(range(50)):
-        following = values[..., step] + 0.97 * following
+    for step in reversed(range(steps)):
+        following = values[..., step] + factor * following
         expected[..., step] = following
-    torch.testing.assert_close(discounted_sums(values, 0.97), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(discounted_sums(values, factor), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_long_episodes_need_no_quadratic_memory():
+    """A matrix of all pairs of 200,000 steps would take 320 GB."""
+    values = torch.ones(1, 200_000, dtype=torch.float64)
+    sums = discounted_sums(values, 0.999)
+    assert sums[0, 0] == pytest.approx(1000, abs=1e-6)
+    assert sums[0, -2:].tolist() == [1.999, 1.0]
 
 
 def test_discounted_prefixes_by_hand():
