@@ -15,6 +15,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from metarl.envs.fields import check_fields
 from metarl.envs.rendering import Renderer
 from metarl.envs.task_distribution import TaskDistribution
 
@@ -45,6 +46,7 @@ class TaskFamily(TaskDistribution):
     objects. An agent has to adapt to the other numbers."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.horizon < 1:
             raise ValueError(f"horizon: expected at least 1, got {self.horizon}")
 
