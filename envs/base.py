@@ -171,6 +171,10 @@ class BatchEnv(ABC):
     def render_state(self, episode: int) -> np.ndarray:
         """Return the current state of an episode as its `Renderer` needs it, (k,), a copy."""
 
+    def close(self) -> None:  # noqa: B027 (most environments hold nothing)
+        """End what the environment holds, such as worker processes. It cannot be used afterwards.
+        Without a call they end with the object."""
+
     def action_indices(self, action: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
         """Return the indices, (n,) integers, of the stepped episodes' Discrete actions, (N, 1).
 

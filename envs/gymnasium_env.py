@@ -62,6 +62,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         self, action: np.ndarray | np.integer | int
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by one control step; truncated after `family.horizon` of them, if not before.
+        The info has the task, and as `is_success` whether the episode has succeeded so far, if the
+        environment defines success.
 
         The action is (action_dim,), or the index itself where the space is Discrete.
         """
@@ -70,7 +72,9 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         self._states.append(self.batch_env.render_state(0))
         cut = self.batch_env.truncated
         truncated = len(self._states) > self.family.horizon or bool(cut is not None and cut[0])
-        info = {"task": self.task.copy()}
+        info: dict[str, Any] = {"task": self.task.copy()}
+        if (success := self.batch_env.success) is not None:
+            info["is_success"] = bool(success[0])
         return obs[0], float(reward[0]), bool(terminated[0]), truncated, info
 
     def render(self) -> np.ndarray | None:
@@ -86,6 +90,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         return self._renderer.draw(np.stack(self._states), self.task)
 
     def close(self) -> None:
+        """End the renderer, and the worker processes of an external environment."""
+        self.batch_env.close()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

@@ -30,10 +30,11 @@ class PointNav(TaskFamily):
     """Walk to a goal (x, y): reward -|position - goal|; ends at the goal.
 
     The other published variants do not end at the goal (ends_at_goal false). PEARL's has
-    `goal_range: 1`, `horizon: 20` and start_range 1; its sparse one, and VariBAD's, `region:
-    semicircle`, goal_range 1, `horizon: 20` and `reward: sparse`. ProMP's has `region: corners`,
-    goal_range 2, `reward: progress`, max_step 0.2 and start_range 0.2. Out of distribution are
-    goals around the square, in one 1.5 times as wide, or on the circle's other half.
+    `goal_range: 1`, `horizon: 20` and start_range 1; its sparse one `region: semicircle`,
+    goal_range 1, `horizon: 20` and `reward: sparse`, and VariBAD's the same with the horizon 100.
+    ProMP's has `region: corners`, goal_range 2, `reward: progress`, max_step 0.2 and start_range
+    0.2. Out of distribution are goals around the square, in one 1.5 times as wide, or on the
+    circle's other half.
     """
 
     horizon: int = 100

@@ -74,17 +74,23 @@ def _query(spec: str, python: str, timeout: float) -> Description:
     answer = _open_in_worker(environment, python, timeout)
     if "done" not in answer:
         raise WorkerError(failure_text(environment["name"], answer))
-    found, none = answer["done"], np.empty(0)
-    obs, action = found["obs"], found["action"]
+    found = answer["done"]
+    (obs_low, obs_high), action = bounds(found["obs"]), found["action"]
+    action_low, action_high = bounds(action) if "n" not in action else np.empty((2, 0))
     return Description(
-        obs_low=np.array(obs["low"]),
-        obs_high=np.array(obs["high"]),
+        obs_low=obs_low,
+        obs_high=obs_high,
         num_actions=action.get("n"),
-        action_low=np.array(action.get("low", none), float),
-        action_high=np.array(action.get("high", none), float),
+        action_low=action_low,
+        action_high=action_high,
         frames_per_second=found["fps"],
         can_render=found["can_render"],
     )
+
+
+def bounds(box: Mapping[str, Any]) -> np.ndarray:
+    """Return the bounds of a flat Box that a worker described, low and high, (2, size)."""
+    return np.array([np.broadcast_to(box[end], box["size"]) for end in ("low", "high")], float)
 
 
 def _open_in_worker(

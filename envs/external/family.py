@@ -275,6 +275,9 @@ class ExternalBatchEnv(BatchEnv):
             before = np.zeros(self.num_episodes, bool) if self.success is None else self.success
             self.success = before | (reported & (success > 0.5))
 
+    def close(self) -> None:
+        self.pool.close()
+
     def render_state(self, episode: int) -> np.ndarray:
         """Return the seed of the episode and its last action, (1 + action_dim,).
 

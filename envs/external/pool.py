@@ -113,6 +113,8 @@ class Pool:
 
     def _command(self, command: Mapping[str, Any]) -> None:
         """Send a command to all workers and wait until all have carried it out."""
+        if not self._close.alive:
+            raise WorkerError(f"{self._environment.name}: is closed; make the environment again")
         try:
             for index, worker in enumerate(self.workers):
                 if not worker.started:

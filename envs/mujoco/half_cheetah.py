@@ -31,8 +31,8 @@ class HalfCheetah(MujocoFamily):
     """
 
     observe_torso: bool = False
-    """Whether the robot's centre of mass, (x, y, z) in m, is observed too, as in MAML's and PEARL's
-    20 numbers. Without it the observation is Gymnasium's 17."""
+    """Whether the robot's centre of mass, (x, y, z) in m, is observed too, as in MAML's 20
+    numbers. Without it the observation is Gymnasium's 17."""
     velocity_of: Literal["torso", "centre_of_mass"] = "torso"
     """Whose velocity is rewarded: the torso's as in Gymnasium, or, as in MAML's code, that of the
     whole robot, which swings less."""
@@ -104,8 +104,9 @@ class HalfCheetahBody(HalfCheetah):
     """Run forward in another body: reward velocity - 0.05 |control|^2.
 
     A task is three factors, each log-uniform in [1/2, 2]: on the mass of every part (inertia goes
-    along), on the damping of every joint, and on the length of the head. Out of distribution are
-    bodies with a factor beyond, in [1/3, 3].
+    along), on the damping of every joint, and on the length of the head. The robot weighs 14 kg
+    times the first factor, so a longer head, which is heavier, makes all other parts lighter. Out
+    of distribution are bodies with a factor beyond, in [1/3, 3].
     """
 
     name: ClassVar[str] = "half_cheetah_body"

@@ -150,3 +150,6 @@ class WrappedBatchEnv(BatchEnv):
 
     def render_state(self, episode: int) -> np.ndarray:
         return self.batch_env.render_state(episode)
+
+    def close(self) -> None:
+        self.batch_env.close()

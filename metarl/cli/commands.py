@@ -12,7 +12,7 @@ import click
 
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import KeyCommand, RunTarget
-from metarl.cli.group import FILE, cli, print_table
+from metarl.cli.group import FILE, cli, print_table, refuse_flags
 from metarl.cli.parser import Command, Numbers, are_numbers, print_error
 from metarl.cli.task_options import given_tasks, task_file_option, task_option
 from metarl.core.errors import UserError, check, shown
@@ -193,10 +193,7 @@ def check_flags_of(protocol: str) -> None:
     from metarl.evaluation.protocols import UNUSED_SETTINGS, check_protocol
 
     check_protocol(protocol)
-    for unused in sorted(UNUSED_SETTINGS[protocol]):
-        source = click.get_current_context().get_parameter_source(unused)
-        if source is click.core.ParameterSource.COMMANDLINE:
-            raise UserError(f"--{unused}: has no influence on the protocol {protocol}")
+    refuse_flags(sorted(UNUSED_SETTINGS[protocol]), f"on the protocol {protocol}")
 
 
 def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
@@ -250,6 +247,8 @@ def render(
 
     check_environment()
     check_overrides(overrides, "a video")
+    if settings["preset"] is not None:
+        refuse_flags(["width", "height"], "with --preset, which has a size of its own")
     run = open_to_evaluate(target.directory, **overrides)
     family = run.config.env
     rows = given_tasks(family, task, task_file, {"--tasks": tasks})

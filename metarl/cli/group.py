@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from metarl.cli.completion import complete_names
+from metarl.core.errors import UserError
 
 MAX_WIDTH = 10_000  # of a table, characters
 SLACK = 60  # by which a table may be wider than at its minimum, characters
@@ -45,6 +48,22 @@ def cli(context: click.Context) -> None:
     """Meta-reinforcement learning."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+def given(flag: str) -> bool:
+    """Return whether the command line has a flag, by its name in Python."""
+    source = click.get_current_context().get_parameter_source(flag)
+    return source is ParameterSource.COMMANDLINE
+
+
+def refuse_flags(flags: Sequence[str], where: str) -> None:
+    """Check that none of some flags is given, which would change nothing.
+
+    Raises:
+        UserError: if one is; `where` says what it does not influence.
+    """
+    for flag in filter(given, flags):
+        raise UserError(f"--{flag.replace('_', '-')}: has no influence {where}")
 
 
 def print_table(table: Any) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from metarl.cli.completion import complete_family
 from metarl.cli.family_target import FamilyTarget
 from metarl.cli.flags import ConfigTarget, KeyCommand
-from metarl.cli.group import FILE, cli, config_argument, print_table
+from metarl.cli.group import FILE, cli, config_argument, given, print_table, refuse_flags
 from metarl.cli.parser import Choice, Command
 from metarl.core.errors import UserError, nearest
 
@@ -78,8 +77,9 @@ def show_list(kind: str, runs: Path) -> int:
     """List the task families, the configs, the agents that come with metarl, or the runs."""
     from metarl.reporting import tables
 
-    source = click.get_current_context().get_parameter_source("runs")
-    if source is ParameterSource.COMMANDLINE and not runs.is_dir():
+    if kind != "runs":
+        refuse_flags(["runs"], f"on the list of {kind}")
+    elif given("runs") and not runs.is_dir():
         known = [path.name for path in runs.parent.glob("*/")] if runs.parent.is_dir() else []
         raise UserError(f"--runs: expected a folder of runs, got {runs}{nearest(runs.name, known)}")
     print_table(tables.runs(runs) if kind == "runs" else getattr(tables, kind)())

@@ -24,8 +24,9 @@ class NuisanceConfig(Section):
     action_delay: tuple[Steps, Steps] = (0, 0)
     """Range of the number of control steps by which actions take effect late."""
     motor_strength: tuple[NotNegative, NotNegative] = (1.0, 1.0)
-    """Range of the factor on actions, once they are clipped to the action space. For continuous
-    actions only."""
+    """Range of the factor on actions, once they are clipped to the action space, which clips them
+    again: an action at its limit gets no stronger by a factor above 1. For continuous actions
+    only."""
 
     def applied(self, family: TaskFamily) -> TaskFamily:
         """Return the family with these perturbations; the family itself if there are none.

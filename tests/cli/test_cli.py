@@ -113,6 +113,21 @@ def test_render_draws_on_as_many_cores_as_threads_are_given(run, tmp_path, outpu
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("list", "configs", "--runs", "."), "--runs: has no influence on the list of configs"),
+        (
+            ("render", "pretrained/point_nav", "--out", "a.gif", "--preset=readme", "--height=99"),
+            "--height: has no influence with --preset, which has a size of its own",
+        ),
+    ],
+)
+def test_a_flag_that_another_one_makes_idle_is_refused(output, words, message):
+    code, _, error = output(*words)
+    assert (code, error) == (2, f"metarl: error: {message}\n")
+
+
+@pytest.mark.parametrize(
     ("protocol", "unused"),
     [
         ("k_step", "trials"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metarl.envs import GridWorld, TaskError
+from metarl.envs import Bandit, GridWorld, TaskError, make_family
+from metarl.envs.gymnasium_env import task_env
 
 FAMILY = GridWorld()
 STAY, UP, RIGHT, DOWN, LEFT = range(5)
@@ -78,6 +79,16 @@ def test_an_episode_after_another_begins_without_success():
     assert env.success.tolist() == [True]
     env.reset(np.array([[0.0, 2.0]]), [np.random.default_rng(0)])
     assert env.success.tolist() == [False]
+
+
+def test_success_is_told_by_gymnasiums_interface():
+    env = task_env(FAMILY, (0, 2))
+    env.reset(seed=0)
+    assert [env.step(UP)[-1]["is_success"] for _ in range(3)] == [False, True, True]
+    for other in (make_family("point_nav"), Bandit()):
+        env = task_env(other)
+        env.reset(seed=0)
+        assert "is_success" not in env.step(env.action_space.sample())[-1]
 
 
 # --- tasks ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ OUTCOMES = {
 """What the methods of an environment return, by Gymnasium's interface."""
 NUMBER_KINDS = "biuf"  # NumPy's kinds of bool, int, unsigned int and float
 MAX_SHOWN = 80  # characters of a value in an error message
+SIGNATURE_ERROR = r"(unexpected|required) .*argument|takes .* argument|multiple values"
+"""What Python says of a call whose arguments do not fit."""
 WRAP = "; name a function (package.module:function) that returns it suitably wrapped"
 
 
@@ -62,7 +65,8 @@ class EpisodeRunner:
         try:
             self.env = self.maker(**self.kwargs, **values)
         except TypeError as error:
-            if "argument" not in str(error):
+            # Not of a call in the constructor, such as "int() argument must be ..."
+            if not re.search(SIGNATURE_ERROR, str(error)):
                 raise
             given = ", ".join([*self.kwargs, *values]) or "none"
             raise EnvRejected(
@@ -126,11 +130,10 @@ class EpisodeRunner:
         self.check_spaces()
         obs, action = self.env.observation_space, self.env.action_space
         discrete = is_kind(action, "Discrete")
-        box = {} if discrete else {"low": flat(action.low), "high": flat(action.high)}
         metadata = getattr(self.env, "metadata", None) or {}
         return {
-            "obs": {"low": flat(obs.low), "high": flat(obs.high)},
-            "action": {"n": int(action.n)} if discrete else box,
+            "obs": bounds_of(obs),
+            "action": {"n": int(action.n)} if discrete else bounds_of(action),
             "fps": metadata.get("render_fps"),
             "can_render": "rgb_array" in metadata.get("render_modes", ()),
         }
@@ -147,6 +150,14 @@ class EpisodeRunner:
         if self.env is not None:
             self.env.close()
         self.env = None
+
+
+def bounds_of(box: Any) -> dict[str, Any]:
+    """Return the size of a flat Box, and its bounds: a single one if all are the same, as of the
+    pixels of an image."""
+    ends = {"low": flat(box.low), "high": flat(box.high)}
+    short = {name: values[:1] if len(set(values)) == 1 else values for name, values in ends.items()}
+    return {"size": len(ends["low"]), **short}
 
 
 def is_kind(space: Any, kind: str) -> bool:

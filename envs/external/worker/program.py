@@ -58,7 +58,7 @@ class Worker:
             runner.check_spaces()
             size = runner.reset(np.array(spec["trial"]), 0).size
             found = runner.description()
-            if size != len(found["obs"]["low"]):
+            if size != found["obs"]["size"]:
                 raise EnvRejected(f"observes {size} numbers, not as its observation space says")
             return found
         _, length = views(sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -285,6 +286,31 @@ def test_an_environment_that_cannot_be_used_is_explained(fields, message):
     family = GymnasiumFamily(**fields)
     with pytest.raises(WorkerError, match=message):
         family.observation_space  # noqa: B018
+
+
+def test_a_type_error_in_a_constructor_is_not_one_of_its_keywords(walk):
+    family = walk()
+    file = family.env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write("\n\nclass Broken(Walk):\n    def __init__(self):\n        int([])\n")
+    with pytest.raises(WorkerError, match=r"raised TypeError: int\(\) argument must be"):
+        replace(family, env_id=f"{file}:Broken").observation_space  # noqa: B018
+
+
+def test_large_observations_are_described_in_short(walk):
+    """A million bounds that are all the same are one number on the way from the worker."""
+    family = walk()
+    file = family.env_id.partition(":")[0]
+    with open(file, "a") as text:
+        text.write(
+            "\n\nclass Large(Walk):\n"
+            "    observation_space = gymnasium.spaces.Box(0, 255, (1000, 1000), np.uint8)\n"
+            "    def reset(self, *, seed=None, options=None):\n"
+            "        return np.zeros((1000, 1000), np.uint8), {}\n"
+        )
+    space = replace(family, env_id=f"{file}:Large").observation_space
+    assert space.shape == (1_000_000,)
+    assert (space.low.max(), space.high.min()) == (0, 255)
 
 
 def test_an_observation_that_is_no_box_is_refused(walk):

@@ -18,6 +18,8 @@ from metarl.envs import SPLITS, GymnasiumFamily, WorkerError
 from metarl.envs.external.pool import MAX_RESTARTS
 from metarl.envs.external.process import PROGRAM
 from metarl.envs.external.worker.shared_arrays import views
+from metarl.envs.gymnasium_env import task_env
+from metarl.envs.wrappers.observed import TaskObserved
 
 ONCE = """
         flag = Path(__file__).with_name("once")
@@ -218,6 +220,19 @@ def test_workers_end_with_the_batch_of_episodes(walk):
     del env
     gc.collect()
     assert not any(alive(pid) for pid in pids)
+
+
+def test_workers_end_when_an_environment_is_closed(walk):
+    """Also through the wrapper that shows the task, and Gymnasium's interface."""
+    env = task_env(TaskObserved(walk()))
+    env.reset(seed=0)
+    pids = env.unwrapped.batch_env.batch_env.pool.pids
+    assert all(alive(pid) for pid in pids)
+    env.close()
+    env.close()
+    assert not any(alive(pid) for pid in pids)
+    with pytest.raises(WorkerError, match="is closed; make the environment again"):
+        env.reset(seed=0)
 
 
 PARENT = """
