@@ -197,6 +197,17 @@ class AgentConfig(Section):
         memory and in the run's folder; see `metarl.agents.optional.record`."""
         return 0
 
+    def schedules(self) -> dict[str, int]:
+        """Return the keys of this section that count the iterations until a setting is 0, with
+        their values. Where a command sets the number of iterations, it sets those that are equal to
+        that of the config too."""
+        return {}
+
+    def remarks(self, iterations: int) -> list[str]:
+        """Return what is worth a warning before a training of a number of iterations, each on one
+        line that begins with the key."""
+        return []
+
     def may_average(self, name: str) -> bool:
         """Return whether a tensor of the agent's state may be averaged over checkpoints.
 

@@ -133,6 +133,7 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     from metarl.training.episode_source import check_sampler
     from metarl.training.memory import check_disk, check_memory
     from metarl.training.tracking import check_trackers
+    from metarl.training.trainer import warn_of
     from metarl.training.warm_start import warm_start
 
     check_trackers(config)
@@ -140,6 +141,7 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     config.env.check_repeatable()
     check_disk(config, directory)
     check_sampler(config)
+    warn_of(config)
     origin = None if init_from is None else warm_start(config, init_from)[1]
     if origin is None:
         config.make_agent()
@@ -156,9 +158,11 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
 def dry_continuation(trainer: Any) -> int:
     """Check all settings with which a run would go on, and print its config."""
     from metarl.training.episode_source import check_sampler
+    from metarl.training.trainer import warn_of
 
     with short_flags():
         remaining = trainer.remaining()
+    warn_of(trainer.config)
     trainer.config.env.check_repeatable()
     check_sampler(trainer.config)
     check_folder(trainer.directory)

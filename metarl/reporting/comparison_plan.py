@@ -62,7 +62,8 @@ def plan(
         if "sampler.kind" not in overrides:
             check_cluster_keys(configs[name], values[name], name, overrides)
         if env_steps is not None:
-            settings[name]["iterations"] = iterations(name, configs[name], env_steps)
+            settings[name] |= of_length(configs[name], iterations(name, configs[name], env_steps))
+            settings[name] |= overrides
             configs[name] = Job(name, settings[name], out, values=values[name]).config
     for config in configs.values():
         check_trackers(config)
@@ -118,6 +119,17 @@ def iterations(name: str, config: Config, env_steps: int) -> int:
             f"--env-steps: expected at least {each:,}, one iteration of {name}, got {env_steps:,}"
         )
     return env_steps // each
+
+
+def of_length(config: Config, iterations: int) -> dict[str, Any]:
+    """Return the settings of a training of a number of iterations, with the schedules that last as
+    long as that of the config."""
+    schedules = {
+        f"agent.{key}": iterations
+        for key, value in config.agent.schedules().items()
+        if value == config.iterations
+    }
+    return {"iterations": iterations, **schedules}
 
 
 def check_comparable(configs: Mapping[str, Config]) -> None:

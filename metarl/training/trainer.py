@@ -153,6 +153,7 @@ class Trainer:
                 return Run(self.directory, self._begun)
             run.make_checkpoint_folder()  # an error comes before the first iteration
             announce(run, state.iteration if state else 0)
+            warn_of(config)
             training = Iterations(run, self._agent_of(state), state)
             keep_freed_memory()
             run.rewind(training.state.iteration)
@@ -207,6 +208,12 @@ class Trainer:
             warn(f"{run.directory}: {change}")
             run.record(iteration, [change])
         run.write_config()
+
+
+def warn_of(config: Config) -> None:
+    """Print the warnings of a config's agent before a training."""
+    for remark in config.agent.remarks(config.iterations):
+        warn(remark)
 
 
 @contextmanager

@@ -110,6 +110,18 @@ def test_all_trainings_have_one_budget_of_env_steps(tmp_path):
     ]
 
 
+def test_schedules_last_as_long_as_the_budget_of_env_steps(tmp_path):
+    """Those that last as long as the config's training, unless they are given."""
+    settings = {"num_tasks": 3, "env.horizon": 6}
+    (job,) = plan(["gridworld/varibad"], 1, tmp_path, settings, env_steps=1000)["gridworld"]
+    agent, number = job.config.agent, job.config.iterations
+    assert (number, agent.update.lr_anneal, agent.model.lr_anneal) == (13, 13, 13)
+    given = {**settings, "agent.update.lr_anneal": 7}
+    (job,) = plan(["gridworld/varibad"], 1, tmp_path, given, env_steps=1000)["gridworld"]
+    assert (job.config.agent.update.lr_anneal, job.config.agent.model.lr_anneal) == (7, 13)
+    assert job.config.agent.update.entropy_anneal == 0
+
+
 def test_tasks_of_ones_own_are_measured_too(tmp_path):
     """Given as whole numbers too, and by the split that results on them have."""
     overrides = {"iterations": 1, "num_tasks": 2, "num_episodes": 1, "env.horizon": 6}

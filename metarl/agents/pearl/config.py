@@ -109,7 +109,17 @@ class PEARLConfig(AgentConfig):
         return name.startswith("params.")
 
     def may_transfer(self, name: str) -> bool:
+        if name == "log_temperature":  # otherwise it is a setting
+            return self.update.learn_temperature
         return not name.startswith("adam.") and name != "num_updates"
+
+    def remarks(self, iterations: int) -> list[str]:
+        if (warmup := self.update.warmup_iterations) < iterations:
+            return []
+        return [
+            f"agent.update.warmup_iterations: {warmup:,} leaves nothing to learn in {iterations:,} "
+            f"iterations, which all only collect; expected less than {iterations:,}"
+        ]
 
 
 def check_actions(space: Box | Discrete) -> Box:
@@ -119,7 +129,9 @@ def check_actions(space: Box | Discrete) -> Box:
         ConfigError: if it is another one.
     """
     if isinstance(space, Discrete):
-        raise ConfigError("kind: pearl has continuous actions only; expected rl2 or maml here")
+        raise ConfigError(
+            "kind: pearl has continuous actions only; expected another kind"
+        )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ConfigError("kind: pearl needs an action space with bounds")
     return space

@@ -5,6 +5,7 @@ n is the number of trials, L the number of steps of the longest trial.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -48,6 +49,12 @@ class PPOConfig(Section):
     truncate: Annotated[int, Field(ge=0)] = 0
     """Number of steps after which back-propagation through time is cut; 0 for whole trials."""
 
+    @property
+    def schedules(self) -> dict[str, int]:
+        """The keys that count iterations, with their values."""
+        names = "lr_anneal", "entropy_anneal"
+        return {f"update.{name}": getattr(self, name) for name in names}
+
     def annealed(self, num_updates: int) -> PPOConfig:
         """Return the settings of the update that follows on `num_updates` others."""
         lr = self.lr * remaining(num_updates, self.lr_anneal)
@@ -58,6 +65,21 @@ class PPOConfig(Section):
 def remaining(num_updates: int, total: int) -> float:
     """Return the share of `total` updates that is left after `num_updates`; 1 if it is 0."""
     return max(0.0, 1 - num_updates / total) if total else 1.0
+
+
+def annealed_away(schedules: Mapping[str, int], iterations: int) -> list[str]:
+    """Return a warning for each step size that is 0 before the last of some iterations.
+
+    Args:
+        schedules: keys that count iterations, with their values.
+        iterations: the number of iterations of the training.
+    """
+    return [
+        f"agent.{key}: {value:,} leaves nothing to learn in the last {iterations - value:,} of "
+        f"{iterations:,} iterations, whose step size is 0; expected at least as many"
+        for key, value in schedules.items()
+        if key.endswith("lr_anneal") and 0 < value < iterations
+    ]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation
-from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
 from metarl.core.errors import check
@@ -71,6 +71,12 @@ class RL2Config(AgentConfig):
     def _network(self, observations: Box, actions: Box | Discrete) -> RecurrentNetwork:
         """Return the network for these spaces."""
         return RecurrentNetwork(self.network, observations, actions)
+
+    def schedules(self) -> dict[str, int]:
+        return self.update.schedules
+
+    def remarks(self, iterations: int) -> list[str]:
+        return annealed_away(self.schedules(), iterations)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         network = self._network(setup.observation_space, setup.action_space)

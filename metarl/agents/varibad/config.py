@@ -11,7 +11,7 @@ from metarl.agents.base import AgentConfig, AgentSetup
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
 from metarl.agents.recurrent.hypernetwork import HyperActorCritic
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
-from metarl.agents.recurrent.ppo import PPOConfig
+from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.varibad.agent import VariBADAgent
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders
@@ -79,6 +79,12 @@ class VariBADConfig(AgentConfig):
     @staticmethod
     def _length(family: TaskFamily, sampling: SamplingConfig) -> int:
         return family.horizon * (sampling.adaptation_steps + 1)
+
+    def schedules(self) -> dict[str, int]:
+        return {**self.update.schedules, "model.lr_anneal": self.model.lr_anneal}
+
+    def remarks(self, iterations: int) -> list[str]:
+        return annealed_away(self.schedules(), iterations)
 
     def make(self, setup: AgentSetup) -> VariBADAgent:
         observations, actions = setup.observation_space, setup.action_space

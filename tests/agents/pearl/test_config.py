@@ -119,7 +119,19 @@ def test_which_tensors_are_averaged_and_transferred():
     averaged = {name for name in state if config.agent.may_average(name)}
     assert averaged == {name for name in state if name.startswith("params.")}
     anew = {name for name in state if not config.agent.may_transfer(name)}
-    assert anew == {name for name in state if name.startswith("adam.")} | {"num_updates"}
+    optimiser = {name for name in state if name.startswith("adam.")} | {"num_updates"}
+    assert anew == optimiser | {"log_temperature"}  # a setting, if it is not learned
+    learned = make_config(DATA, "mine", {"agent.update.learn_temperature": True}).agent
+    assert {name for name in state if not learned.may_transfer(name)} == optimiser
+
+
+def test_a_training_that_only_collects_is_warned_of():
+    agent = make_config(DATA, "mine", {"agent.update.warmup_iterations": 5}).agent
+    assert agent.remarks(6) == []
+    assert agent.remarks(5) == [
+        "agent.update.warmup_iterations: 5 leaves nothing to learn in 5 iterations, which all only "
+        "collect; expected less than 5"
+    ]
 
 
 def test_all_tensors_of_the_state_are_finite_and_32_bits():
