@@ -61,7 +61,8 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
 
     Every task of the set is the first of `config.steps` + 1 versions. The agent goes on adapting:
     what it has learned on a version is measured on the next one (`adapting`). Beside it, each
-    version is played from the meta-parameters (`not adapting`).
+    version is played from the meta-parameters (`not adapting`). An agent that cannot adapt, such as
+    an oracle, has the same returns in both.
 
     Raises:
         ConfigError, EpisodeDiverged: as `metarl.evaluation.evaluate.evaluate`.
@@ -70,8 +71,9 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
     rows = chosen_tasks(family, config.split, config.tasks)
     check_drifts(family, rows)
     num_adaptations = possible_adaptations(agent, config.steps)
+    num_versions = (num_adaptations or config.steps) + 1
     rng = make_rng(config.seed, Purpose.DRIFT)
-    versions = drifting(family, rng, rows, num_adaptations + 1, DRIFT)  # (B, V, task_dim)
+    versions = drifting(family, rng, rows, num_versions, DRIFT)  # (B, V, task_dim)
     own_tasks(family, versions.reshape(-1, versions.shape[2]))  # raises if one is no task
     keep_freed_memory()
     env = family.make_batch(len(rows) * config.episodes, config.threads)
@@ -104,13 +106,16 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
             **config.recorded,
         )
 
-    failures: list[Failure] = []
     with single_threaded_math():
-        scores = list(play(versions, drift_phases(num_adaptations), failures))
-        results = {"adapting": evaluation(scores, failures)}
+        results: Results = {}
+        failures: list[Failure] = []
+        if num_adaptations:
+            scores = list(play(versions, drift_phases(num_adaptations), failures))
+            results["adapting"] = evaluation(scores, failures)
         failures, scores = [], []
-        for version in range(num_adaptations + 1):
+        for version in range(num_versions):
             alone: list[Failure] = []
             scores += play(versions[:, version], drift_phases(0), alone)
             failures += [replace(each, adaptation_step=version) for each in alone]
-        return results | {"not adapting": evaluation(scores, failures)}
+        anew = evaluation(scores, failures)
+    return {"adapting": anew, **results, "not adapting": anew}

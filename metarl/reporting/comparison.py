@@ -183,9 +183,10 @@ def write_results(
         return
     if settings["protocol"] in AGGREGATED:
         result.aggregates = aggregate(results, method_styles(methods))
-    result.files += [write_page(out, result.sections, reports, result.aggregates)]
+    missing = [f"Missing: {each.job.folder.name}, which {end_of(each)}" for each in result.failed]
+    result.files += [write_page(out, result.sections, reports, result.aggregates, missing)]
     result.files += reports.values()
-    result.files += write_tables(out, result.sections, result.aggregates)
+    result.files += write_tables(out, result.sections, result.aggregates, missing)
     for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
         result.files += save_drawing(drawing, out / f"{name}.png")[:1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metarl.reporting.aggregates import Aggregates
@@ -22,6 +22,7 @@ def write_page(
     sections: Mapping[str, Section],
     reports: Mapping[str, Path],
     aggregates: Aggregates | None,
+    missing: Sequence[str],
 ) -> Path:
     """Write the page of a comparison, and return its path.
 
@@ -30,6 +31,7 @@ def write_page(
         sections: the evaluation of each family, by its name.
         reports: the page of each family's runs, in `out`.
         aggregates: the aggregates over families; None where there are none.
+        missing: a line on each run that failed, whose results are not there.
     """
     drawings = aggregates.drawings if aggregates else {}
     figures = {
@@ -43,6 +45,7 @@ def write_page(
         "aggregates": aggregates,
         "aggregate_rows": aggregate_table(aggregates) if aggregates else [],
         "no_aggregates": NO_AGGREGATES,
+        "missing": missing,
     }
     page = render_page(PAGE, method_texts(methods), figures, variables)
     write_atomically(out / PAGE, page.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +23,25 @@ NO_AGGREGATES = (
 
 
 def write_tables(
-    out: Path, sections: Mapping[str, Section], aggregates: Aggregates | None
+    out: Path,
+    sections: Mapping[str, Section],
+    aggregates: Aggregates | None,
+    missing: Sequence[str],
 ) -> list[Path]:
-    """Write the returns of all families as CSV and as Markdown, there with the aggregates too, and
-    return the files."""
+    """Write the returns of all families as CSV and as Markdown, there with notes and the aggregates
+    too, and return the files.
+
+    Args:
+        out, sections, aggregates, missing: as for `metarl.reporting.comparison_page.write_page`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
-    lines: list[str] = []
+    lines = [line for text in missing for line in (text, "")]
     for family, section in sections.items():
         texts = cell_texts(section)
         lines += [f"{family}, {section.name}: {section.about}", ""]
+        lines += [line for note in section.notes for line in (note, "")]
         lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
         lines.append("|" + "---|" * (2 + len(section.x)))
         for row, cells in zip(section.rows, texts, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -142,7 +143,8 @@ def comparable(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, list[Ev
     """Return the results on the tasks that every seed of every method has played to their end.
 
     A task that is not complete for one seed of one method is left out of all results on the same
-    task set, with the other tasks of its sequence.
+    task set, with the other tasks of its sequence. If any result has successes, one without had
+    none: some environments tell of a success only once there is one.
 
     Args:
         results: by method, seed by seed.
@@ -157,10 +159,14 @@ def comparable(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, list[Ev
     for name, seeds in results.items():
         if not complete[seeds[0].task_hash].any():
             raise UserError(f"{name}: no task is left that every method has played to its end")
-    return {
-        name: [each.only(complete[each.task_hash]) for each in seeds]
-        for name, seeds in results.items()
-    }
+    defined = any(each.success is not None for seeds in results.values() for each in seeds)
+
+    def compared(result: Evaluation) -> Evaluation:
+        if defined and result.success is None:
+            result = replace(result, success=np.zeros(result.returns.shape, bool))
+        return result.only(complete[result.task_hash])
+
+    return {name: [compared(each) for each in seeds] for name, seeds in results.items()}
 
 
 def pooled_scores(seeds: Sequence[Evaluation]) -> np.ndarray:

@@ -141,7 +141,7 @@ def make_section(
     seeds_by_part = comparable(results_by_method(summaries, name))
     seeds_by_label = by_label(seeds_by_part)
     results = first_results(summaries, name)
-    first = next(iter(results.values()))
+    first, compared = next(iter(results.values())), next(iter(seeds_by_part.values()))[0]
     longest = longest_result(seeds[0] for seeds in seeds_by_label.values())
     methods = methods or method_order(summaries)
     figures = {name: main_figure(protocol, seeds_by_part, methods)}
@@ -160,9 +160,13 @@ def make_section(
         name=name,
         family=first.family,
         split=first.split,
-        num_tasks=first.num_distinct,
+        num_tasks=compared.num_distinct,
         about=evaluation_text(first),
-        notes=[*left_out(summaries, name), *iteration_notes(summaries, name)],
+        notes=[
+            *left_out(summaries, name),
+            *common_tasks(first, compared),
+            *iteration_notes(summaries, name),
+        ],
         x_label=longest.x_label,
         x=longest.x,
         rows=[method_row(key, seeds, len(longest.x)) for key, seeds in seeds_by_part.items()],
@@ -206,15 +210,34 @@ def method_row(key: MethodPart, seeds: Sequence[Evaluation], columns: int) -> Me
 
 def left_out(summaries: Sequence[RunSummary], name: str) -> list[str]:
     """Return a note for each method and part, and seed if there are several, with episodes that
-    were left out."""
+    were left out; also for those that a run was compared with."""
     notes = []
     for method, runs in group_runs(summaries).items():
         for summary in runs:
             seed = f", seed {summary.run.config.seed}" if len(runs) > 1 else ""
             results = summary.evaluations.get(name, {})
-            labels = {part_label(method, part) + seed: each for part, each in results.items()}
-            notes += evaluation_notes(labels)
+            found = {part_label(method, part) + seed: each for part, each in results.items()}
+            for label, results in summary.baselines.get(name, {}).items():
+                for part, each in results.items():
+                    found[f"{part_label(label, part)}, beside {summary.name}"] = each
+            notes += evaluation_notes(found)
     return notes
+
+
+def common_tasks(first: Evaluation, compared: Evaluation) -> list[str]:
+    """Return a note if methods are compared on fewer tasks than were played.
+
+    Args:
+        first: a result as it was measured.
+        compared: the same on the tasks that are compared.
+    """
+    played = len(np.unique(first.tasks, axis=0))
+    if compared.num_distinct == played:
+        return []
+    return [
+        f"All returns are over {compared.num_distinct} of {played} tasks, those that every method "
+        "and seed has played to the end"
+    ]
 
 
 def iteration_notes(summaries: Sequence[RunSummary], name: str) -> list[str]:

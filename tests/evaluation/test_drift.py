@@ -44,6 +44,18 @@ def test_each_version_is_played_without_adaptation_too(versions):
         np.testing.assert_allclose(result.by_task[:, version], expected, atol=1e-5)
 
 
+def test_an_agent_that_cannot_adapt_is_measured_on_all_versions(versions):
+    learner = Learner()
+    learner.max_adaptations = 0
+    results = drift(learner, FAMILY, CONFIG)
+    for result in results.values():
+        assert result.x == (0, 1, 2)
+        for version in range(3):
+            expected = expected_returns(np.zeros((7, 2)), versions[:, version])
+            np.testing.assert_allclose(result.by_task[:, version], expected, atol=1e-5)
+    assert list(results) == ["adapting", "not adapting"]
+
+
 @pytest.mark.parametrize("method", ["maml_trpo", "rl2"])
 def test_a_body_that_drifts(method):
     small = {"num_tasks": 2, "num_episodes": 1, "env.horizon": 10}

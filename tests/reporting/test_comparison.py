@@ -256,6 +256,10 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monk
         ("reptile", "1"),
         ("random", "1"),
     }
+    missing = "Missing: point_nav-reptile-seed1, which failed: RuntimeError: no power"
+    for name in ("comparison.md", "comparison.html"):
+        assert (out / name).read_text().count(missing) == 1
+    assert "Missing" not in (whole / "comparison.md").read_text()
 
 
 def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):

@@ -26,7 +26,7 @@ from metarl.reporting.pooling import (
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
 from metarl.reporting.report_lead import count_text, format_number, lead, title
-from metarl.reporting.report_sections import improvements, make_section
+from metarl.reporting.report_sections import improvements, make_section, method_row
 from metarl.reporting.summary import read_summaries
 from metarl.reporting.training_figures import interpolate, moving_mean
 from metarl.rollout.failures import Failure
@@ -482,6 +482,37 @@ def test_a_sequence_is_left_out_whole():
     assert np.array_equal(kept.mean, lossy.mean)
     assert kept.tasks[:, 0].tolist() == [*range(10, 20)]
     assert len(forgetting(kept).average) == 2
+
+
+def test_a_seed_that_tells_of_no_success_had_none():
+    """Some environments report a success only once there is one."""
+    tasks, returns = np.arange(4.0)[:, None], np.zeros((4, 1, 2))
+    rare = np.zeros((4, 1, 2), bool)
+    rare[0, 0, 0] = True
+    one, none = (Evaluation("f", "test", "hash", tasks, returns, success=x) for x in (rare, None))
+    seeds = comparable({"a": [one, none, none], "b": [none]})
+    assert method_row(MethodPart("a", ""), seeds["a"], 1).cells[0].success == 1 / 24
+    assert method_row(MethodPart("b", ""), seeds["b"], 1).cells[0].success == 0
+    assert comparable({"b": [none]})["b"][0].success is None
+
+
+def test_tasks_that_a_baseline_lost_are_told(runs, tmp_path):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    path = copy / "evaluation" / f"{NAME}.json"
+    content = json.loads(path.read_text())
+    content["methods"]["random"] = json.loads(json.dumps(content["methods"]["maml_trpo"]))
+    (part,) = content["methods"]["random"]["parts"].values()
+    place = {"task_index": 3, "task": part["tasks"][3], "adaptation_step": 1, "step": 0}
+    part["returns"][3][1] = [None, None]
+    part["failures"] = [{"kind": "episode", "reason": "it fell", **place, "episode": each} for each in (0, 1)]
+    path.write_text(json.dumps(content))
+    section = make_section(read_summaries([copy]), NAME)
+    lost, common = section.notes
+    assert lost.startswith("random, beside copy: 2 episodes and 1 of 5 tasks left out (first: ")
+    assert common == (
+        "All returns are over 4 of 5 tasks, those that every method and seed has played to the end"
+    )
+    assert section.num_tasks == 4
 
 
 def test_only_methods_on_the_same_tasks_are_compared_in_pairs():

@@ -129,9 +129,7 @@ def check_actions(space: Box | Discrete) -> Box:
         ConfigError: if it is another one.
     """
     if isinstance(space, Discrete):
-        raise ConfigError(
-            "kind: pearl has continuous actions only; expected another kind"
-        )
+        raise ConfigError("kind: pearl has continuous actions only; expected another kind")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ConfigError("kind: pearl needs an action space with bounds")
     return space
