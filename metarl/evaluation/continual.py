@@ -59,17 +59,20 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
         deterministic: bool = False,
     ) -> Episodes:
         """Play the task at `index` of every sequence."""
-        return collect(
+        found: list[Failure] = []
+        episodes = collect(
             env,
             measuring_actor(agent, state, deterministic),
             sequences[:, index],
             config.episode_rngs(num_sequences, config.episodes, adaptation_step),
             Timer(),
             config.on_step,
-            failures=config.failure_sink(failures),
+            failures=config.failure_sink(found),
             adaptation_step=adaptation_step,
             task_mask=task_mask,
         )
+        failures += [each.with_index(lambda row: row * SEQUENCE_LENGTH + index) for each in found]
+        return episodes
 
     def play_sequences(sequential: bool) -> Evaluation:
         state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)

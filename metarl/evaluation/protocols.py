@@ -106,7 +106,7 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
         **arranged(scores, lambda phases: stack([each.reshape(len(rows), -1) for each in phases])),
         x_label=EXPERIENCE_LABEL,
         x=x,
-        failures=tuple(failures),
+        failures=tuple(each.with_index(lambda row: row // repeats) for each in failures),
         **config.recorded,
     )
     return {"": result}

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +169,17 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: if a file cannot be written.
     """
+    with writing_results(file):
+        _write_result(file, content)
+
+
+@contextlib.contextmanager
+def writing_results(file: Path) -> Iterator[None]:
+    """Keep other processes from writing result files, and their figures, into the folder of one."""
     with wrap_os_errors(file):
         held = FileLock(file.with_name(LOCK_FILE)).acquire()
     with held:
-        _write_result(file, content)
+        yield
 
 
 def _write_result(file: Path, content: Mapping[str, Any]) -> None:

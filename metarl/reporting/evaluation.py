@@ -9,6 +9,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from metarl.evaluation.result_file import writing_results
 from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
 from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
@@ -32,7 +33,8 @@ def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) 
         StorageError: if the figure cannot be written.
     """
     figure = file.with_suffix(".png")
-    draw_evaluation(str(read_settings(file).get("protocol")), read_results(file), figure)
+    with writing_results(file):
+        draw_evaluation(str(read_settings(file).get("protocol")), read_results(file), figure)
     tracker = start_tracker(run, job="evaluate")
     columns = ["method", "x", "mean", "low", "high", "iqm", "fraction_worse", "success"]
     known = any(result.success is not None for result in results.values())

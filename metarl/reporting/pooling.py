@@ -15,7 +15,7 @@ from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.groups import group_runs
 from metarl.reporting.style import LineStyle, method_style, part_style
 from metarl.reporting.summary import RunSummary
-from metarl.runs.result import Evaluation, part_label
+from metarl.runs.result import Evaluation, Results, part_label
 
 
 class MethodPart(NamedTuple):
@@ -82,17 +82,27 @@ def results_by_method(
         for summary in runs:
             for part, result in summary.evaluations.get(name, {}).items():
                 add(summary, MethodPart(method, part), result)
+    measured = [each.evaluations[name] for each in summaries if name in each.evaluations]
     own = {summary.method for summary in summaries if name in summary.evaluations}
     methods = {summary.method for summary in summaries}
     for summary in summaries:
         for method, results in summary.baselines.get(name, {}).items():
             # Not the runs of a method that is called `random`.
+            if any(are_same(results, each) for each in measured):
+                continue  # another of these runs, which is a seed of its method
             method = UNTRAINED if method == RANDOM and RANDOM in methods else method
             for part, result in results.items():
                 key = MethodPart(method, part)
                 if method not in own and key not in found:
                     add(summary, key, result)
     return found
+
+
+def are_same(one: Results, other: Results) -> bool:
+    """Return whether two results have the same parts with the same returns, bit for bit."""
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[part].returns, other[part].returns, equal_nan=True) for part in one
+    )
 
 
 def by_label(results: Mapping[MethodPart, Seeds]) -> dict[str, Seeds]:

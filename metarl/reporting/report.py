@@ -119,7 +119,7 @@ def write_files(out: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Raises:
         OSError: if a file cannot be written.
     """
-    with TemporaryDirectory(prefix=".report-", dir=out.parent) as folder:
+    with TemporaryDirectory(prefix=".report-", dir=out) as folder:
         temporary = Path(folder)
         for name, content in contents.items():
             (temporary / name).write_bytes(content)

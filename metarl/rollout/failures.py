@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -40,6 +40,11 @@ class Failure:
     task: tuple[float, ...] | None = None
     episode: int | None = None
     step: int | None = None
+
+    def with_index(self, index_of: Callable[[int], int]) -> Failure:
+        """Return the failure with another index of its task, a function of this one."""
+        index = self.task_index
+        return self if index is None else replace(self, task_index=index_of(index))
 
     def __str__(self) -> str:
         task = None if self.task is None else f"task {self.task_index} {list(self.task)}"

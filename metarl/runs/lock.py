@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from metarl.core.errors import UserError
 from metarl.runs.atomic_io import wrap_os_errors
@@ -33,16 +33,19 @@ def training_lock(directory: Path) -> Iterator[None]:
                 "choose another folder with --out"
             ) from None
     try:
-        with wrap_os_errors(path):
-            path.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
+        # On file systems without locks the file itself is the lock, and names its owner already.
+        if not isinstance(lock, SoftFileLock):
+            with wrap_os_errors(path):
+                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
     finally:
         lock.release()
 
 
 def lock_owner(path: Path) -> str:
-    """Return a text that names the process that holds a lock, read from the file of the lock."""
+    """Return a text that names the process that holds a lock, read from the file of the lock: its
+    number and its machine, a line each."""
     try:
-        return f"process {path.read_text().strip() or '(of unknown number)'}"
+        return f"process {' on '.join(path.read_text().split()[:2]) or '(of unknown number)'}"
     except (OSError, ValueError):
         return "another process"

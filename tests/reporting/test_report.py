@@ -504,7 +504,9 @@ def test_tasks_that_a_baseline_lost_are_told(runs, tmp_path):
     (part,) = content["methods"]["random"]["parts"].values()
     place = {"task_index": 3, "task": part["tasks"][3], "adaptation_step": 1, "step": 0}
     part["returns"][3][1] = [None, None]
-    part["failures"] = [{"kind": "episode", "reason": "it fell", **place, "episode": each} for each in (0, 1)]
+    part["failures"] = [
+        {"kind": "episode", "reason": "it fell", **place, "episode": each} for each in (0, 1)
+    ]
     path.write_text(json.dumps(content))
     section = make_section(read_summaries([copy]), NAME)
     lost, common = section.notes
@@ -513,6 +515,21 @@ def test_tasks_that_a_baseline_lost_are_told(runs, tmp_path):
         "All returns are over 4 of 5 tasks, those that every method and seed has played to the end"
     )
     assert section.num_tasks == 4
+
+
+def test_a_baseline_that_is_one_of_the_runs_is_not_counted_twice(runs, tmp_path):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    path = copy / "evaluation" / f"{NAME}.json"
+    content, other = (
+        json.loads((each / "evaluation" / f"{NAME}.json").read_text()) for each in (copy, runs[1])
+    )
+    (entry,) = (x for label, x in other["methods"].items() if label != "random")
+    content["methods"]["the other run"] = entry
+    path.write_text(json.dumps(content))
+    alone = [row.name for row in make_section(read_summaries([copy]), NAME).rows]
+    assert "the other run" in alone
+    both = make_section(read_summaries([copy, runs[1]]), NAME)
+    assert "the other run" not in [row.name for row in both.rows]
 
 
 def test_only_methods_on_the_same_tasks_are_compared_in_pairs():

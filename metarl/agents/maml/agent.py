@@ -249,7 +249,9 @@ class MAMLAgent:
         diagnostics of the std."""
         found: Metrics = {}
         if "log_std" in meta:
-            found["policy_std"] = float(meta["log_std"].exp().mean())
+            config = self.policy.config
+            std = meta["log_std"].exp().clamp(config.min_std, config.max_std)
+            found["policy_std"] = float(std.mean())
         adapted = (microbatch.adapted for microbatch in microbatches)
         found |= self.policy.std_diagnostics([meta, *adapted])
         rates = [value for name, value in meta.items() if name.startswith("lr:")]

@@ -131,6 +131,8 @@ def test_the_diagnostics_mean_what_they_say(make_agent, meta_step):
     agent = make_agent(FAMILY)
     found = meta_step(agent)
     assert found["policy_std"] == pytest.approx(float(agent.meta["log_std"].exp().mean()))
+    beyond = {**agent.meta, "log_std": torch.tensor([[0.0, 9.0]])}
+    assert agent._diagnostics(beyond, [])["policy_std"] == (1 + agent.policy.config.max_std) / 2
     assert found["explained_variance"] <= 1
     assert found["gradient_norm"] > 0
 
