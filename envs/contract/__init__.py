@@ -22,6 +22,7 @@ from metarl.envs.contract import (
     physics,
     rendering,
     tasks,
+    whole_episodes,
 )
 from metarl.envs.contract.declaration import UNAVAILABLE
 from metarl.envs.contract.recording import Skipped, Violation
@@ -50,6 +51,7 @@ CHECKS: dict[str, Callable[[TaskFamily], str]] = {
     "threads": batches.threads,
     "reset": batches.reset_clears_state,
     "advance": batches.advance_equals_step,
+    "whole episodes": whole_episodes.whole_episodes,
     "divergence": divergence.divergence,
     "caption": rendering.caption,
     "pictures": rendering.pictures,

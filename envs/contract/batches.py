@@ -28,7 +28,7 @@ def results_of_step(family: TaskFamily) -> str:
     """Observations, rewards and ends have the promised shapes, dtypes and ranges."""
     num_episodes = 3
     env, obs = begin(family, num_episodes)
-    _expect_observations(family, obs, np.ones(num_episodes, bool), "reset")
+    expect_observations(family, obs, np.ones(num_episodes, bool), "reset")
     for step, (active, result) in enumerate(
         step_through(env, random_actions(family, num_episodes))
     ):
@@ -36,7 +36,7 @@ def results_of_step(family: TaskFamily) -> str:
         count = len(result) if isinstance(result, tuple) else type(result).__name__
         expect(count == 3, f"{when}: expected (obs, reward, terminated), got {count}")
         obs, reward, terminated = result
-        _expect_observations(family, obs, active, when)
+        expect_observations(family, obs, active, when)
         for name, value in (("reward", reward), ("terminated", terminated)):
             expect(
                 np.shape(value) == (num_episodes,),
@@ -66,9 +66,9 @@ def results_of_step(family: TaskFamily) -> str:
     return ""
 
 
-def _expect_observations(
-    family: TaskFamily, obs: np.ndarray, active: np.ndarray, when: str
-) -> None:
+def expect_observations(family: TaskFamily, obs: np.ndarray, active: np.ndarray, when: str) -> None:
+    """Raise a `Violation` if the observations of active episodes, (N, obs_dim), are not as their
+    space says."""
     space = family.observation_space
     expected = (len(active), *space.shape)
     expect(

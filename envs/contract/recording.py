@@ -38,6 +38,7 @@ class Recording:
         obs: (T + 1, N, obs_dim).
         reward: (T, N).
         terminated: (T, N).
+        truncated, success: (T, N); false where the environment does not define them.
         active: which episodes were stepped, (T, N).
     """
 
@@ -45,6 +46,8 @@ class Recording:
     obs: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
+    truncated: np.ndarray
+    success: np.ndarray
     active: np.ndarray
 
     def select(self, episodes: list[int]) -> Recording:
@@ -91,14 +94,17 @@ def play(
     state = np.zeros((num_steps + 1, *first_state.shape), first_state.dtype)
     state[0] = first_state
     reward = np.zeros((num_steps, num_episodes))
-    terminated, active = np.zeros((2, num_steps, num_episodes), bool)
+    terminated, truncated, success, active = np.zeros((4, num_steps, num_episodes), bool)
     for step, (rows, result) in enumerate(step_through(env, actions)):
         active[step] = rows
         obs[step + 1][rows] = result[0][rows]
         reward[step][rows] = result[1][rows]
         terminated[step][rows] = result[2][rows]
+        for kept, known in ((truncated, env.truncated), (success, env.success)):
+            if known is not None:
+                kept[step][rows] = np.asarray(known)[rows]
         state[step + 1][rows] = render_states(env)[rows]
-    return Recording(state, obs, reward, terminated, active)
+    return Recording(state, obs, reward, terminated, truncated, success, active)
 
 
 def step_through(

@@ -63,6 +63,50 @@ def results(change: Callable[..., Any]) -> TaskFamily:
     return nav(Env)
 
 
+def later(change: Callable[..., Any]) -> TaskFamily:
+    """PointNav like `results`, but only from the tenth step of an episode on."""
+
+    class Env(PointBatchEnv):
+        resets = 0
+
+        def reset(self, tasks, rngs):
+            self.resets, self.steps = self.resets + 1, 0
+            return super().reset(tasks, rngs)
+
+        def step(self, action, ids=None):
+            self.steps += 1
+            result = super().step(action, ids)
+            return result if self.steps < 10 else change(self, *result)
+
+    return nav(Env)
+
+
+def showing(size: int, show: Callable[..., Any]) -> TaskFamily:
+    """PointNav whose observations have `size` further numbers, `show(env, reward)`."""
+
+    class Env(PointBatchEnv):
+        def reset(self, tasks, rngs):
+            obs = super().reset(tasks, rngs)
+            return np.column_stack([obs, show(self, np.zeros(len(tasks)))])
+
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            return np.column_stack([obs, show(self, reward)]), reward, terminated
+
+    space = Box(-100.0, 100.0, (2 + size,), np.float64)
+    return nav(Env, observation_space=property(lambda _: space))
+
+
+class KeepsSuccess(PointBatchEnv):
+    """Success of earlier episodes stays."""
+
+    def step(self, action, ids=None):
+        obs, reward, terminated = super().step(action, ids)
+        before = False if self.success is None else self.success
+        self.success = before | (reward > -0.4)
+        return obs, reward, terminated
+
+
 def drawing(sample: Callable[..., Any]) -> TaskFamily:
     """PointNav that samples its tasks by `sample(rng, num_tasks)`."""
     return nav(sample_tasks=lambda self, rng, num_tasks: sample(rng, num_tasks))
@@ -478,6 +522,11 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("task effect", results(lambda env, o, r, t: (o, 0 * r, 0 * t > 0)), "use the tasks that"),
     ("task effect", drawing(lambda rng, n: np.zeros((n, 2))), "are all the same"),
     ("action effect", nav(IgnoresActions), "random actions are rewarded and move alike, 32 times"),
+    (
+        "hidden task",
+        showing(2, lambda env, _: env.tasks @ [[1.0, 2.0], [1.0, -1.0]]),
+        "the first observation tells number 0 of the task, as a sum of multiples of its numbers",
+    ),
     ("hidden task", nav(Leaks), "number 0 of the first observation tells number 0 of the task"),
     (
         "hidden task",
@@ -511,6 +560,32 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("reset", nav(Inert), "an episode after another is another"),
     ("advance", nav(Lazy), "advance leads to another render_state than step"),
     ("advance", nav(Untimed), "physics_seconds is still 0"),
+    ("batch equals single", nav(KeepsSuccess), "alone is another (success of episode 0 after"),
+    (
+        "whole episodes",
+        later(lambda _, o, r, t: (o, np.full_like(r, r.mean()), t)),
+        "an episode alone, as number 1 of its environment is another (reward of episode 0 after 10",
+    ),
+    (
+        "whole episodes",
+        later(lambda env, o, r, t: (o, r * env.resets, t)),
+        "an episode after others in the same environment is another (reward of episode 0 after 10",
+    ),
+    (
+        "whole episodes",
+        later(lambda env, o, r, t: (o, r / env.num_threads, t)),
+        "an episode on 2 threads is another (reward of episode 0 after 10 steps",
+    ),
+    (
+        "whole episodes",
+        later(lambda _, o, r, t: (o, r * np.nan, t)),
+        "step 9: the reward of episode 0 is nan; it must be finite",
+    ),
+    (
+        "whole episodes",
+        later(lambda _, o, r, t: (o + 1e9, r, t)),
+        "step 9: number 0 of the observation of episode 0 is 1e+09; its space says",
+    ),
     ("divergence", nav(UnstableByNan), "an action of NaN: MuJoCo warns: Nan, Inf or huge value"),
     ("divergence", nav(BlamesAll), "ids: expected [1], the one episode whose action was NaN"),
     (
@@ -605,6 +680,14 @@ def test_a_family_that_diverges_in_every_step_fails_and_leaves_no_log(tmp_path, 
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     assert mujoco.get_mju_user_warning() is None
+
+
+def test_an_agent_may_observe_its_last_reward():
+    """Which depends on the task, where nothing else does."""
+    assert run_check("hidden task", showing(1, lambda _, reward: reward)).outcome == "pass"
+    twice = run_check("hidden task", showing(1, lambda _, reward: 2 * reward))
+    assert twice.outcome == "FAIL"
+    assert "number 2 of the observation after 1 steps depends on the task" in twice.reason
 
 
 def test_a_divergence_that_is_told_is_no_instability():
@@ -758,7 +841,12 @@ def test_ended_episodes_are_not_stepped_again():
     checks = (check for check in check_family(family) if check.outcome == "FAIL")
     # The first of a batch is another episode than alone, and its end is kept back where another one
     # diverges, which this family pays for elsewhere.
-    assert {check.name for check in checks} <= {"batch equals single", "subsets", "divergence"}
+    assert {check.name for check in checks} <= {
+        "batch equals single",
+        "subsets",
+        "divergence",
+        "whole episodes",
+    }
     assert rendering.measure_speed(family, num_episodes=4, num_steps=3, repeats=1).limit > 0
 
 
