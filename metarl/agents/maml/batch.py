@@ -35,7 +35,7 @@ class ReturnConfig(Section):
     """Discount factor per step."""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Lambda of generalised advantage estimation; 1 gives discounted returns minus the baseline."""
-    ridge: Annotated[float, Field(gt=0)] = 1e-5
+    ridge: Annotated[float, Field(ge=1e-12)] = 1e-5
     """Ridge of the least-squares fit of the linear baseline."""
     standardize: bool = True
     """Whether the advantages of each task are shifted and scaled to mean 0 and variance 1."""

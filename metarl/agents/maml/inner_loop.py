@@ -23,6 +23,7 @@ from metarl.agents.maml.task_parameters import (
     TaskParameters,
 )
 from metarl.agents.maml.update_rules import UpdateRule
+from metarl.core.errors import UserError
 from metarl.core.params import Params, join_params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
@@ -105,12 +106,19 @@ class InnerLoop:
             update rule.
 
         Raises:
-            UserError: if the task parameters name a parameter that the model does not have.
+            UserError: if the task parameters name a parameter that the model does not have, or a
+                name does not tell parameters of the model from others: these have a colon.
         """
         rng = rng or np.random.default_rng(0)
-        meta = {**params, **self.task_parameters.init_meta(params, rng)}
+        own = self.task_parameters.init_meta(params, rng)
+        meta = {**params, **own}
         fast_params = {n: value[0] for n, value in self.task_parameters.init(meta, 1).items()}
-        meta = {**meta, **self.rule.init(fast_params)}
+        learned = self.rule.init(fast_params)
+        for name in [*params, *own, *learned]:
+            if (":" in name) == (name in params):
+                expected = "no colon" if name in params else "a colon, as in lr:weight0"
+                raise UserError(f"the parameter {name}: expected {expected} in its name")
+        meta = {**meta, **learned}
         return {name: value.detach().clone() for name, value in meta.items()}
 
     def init_state(self, meta: Params, num_tasks: int) -> InnerState:

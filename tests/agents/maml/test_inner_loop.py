@@ -7,6 +7,7 @@ import torch
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
+from metarl.core.errors import UserError
 from metarl.core.params import leaves, stack
 from metarl.envs import PointNav
 from tests.agents.maml.parameters import copy_of, equal
@@ -210,3 +211,23 @@ def test_the_loop_of_the_modules_docstring_on_a_supervised_problem(first_order):
     expected_gradients = torch.autograd.grad(total, list(start.values()))
     for gradient, wanted in zip(found, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-12)
+
+
+class Undotted(SGD):
+    """Its meta-parameters would be taken for parameters of the policy."""
+
+    def init(self, fast_params):
+        return {f"lr_{name}": torch.ones(()) for name in fast_params}
+
+
+@pytest.mark.parametrize(
+    ("rule", "names", "message"),
+    [
+        (Undotted, ("w",), "the parameter lr_w: expected a colon, as in lr:weight0 in its name"),
+        (SGD, ("a:b",), "the parameter a:b: expected no colon in its name"),
+    ],
+)
+def test_names_tell_parameters_of_the_model_from_others(rule, names, message):
+    """Otherwise they would not adapt, or a step would end in a KeyError."""
+    with pytest.raises(UserError, match=f"^{message}$"):
+        InnerLoop(rule(0.1)).init({name: torch.zeros(2) for name in names})

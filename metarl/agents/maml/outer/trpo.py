@@ -44,12 +44,12 @@ class TRPOConfig(Section):
     """Number of step sizes of the line search."""
     line_search_shrink: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Factor from one step size of the line search to the next."""
-    fisher_fraction: Annotated[float, Field(gt=0, le=1)] = 0.0625
+    fisher_fraction: Annotated[float, Field(ge=1e-6, le=1)] = 0.0625
     """Fraction of the steps after adaptation that Fisher-vector products use, every round(1 /
     fraction)-th step, or after a few more where these would be at few times of an episode. The
     products influence the direction only; the gradient, and the objective and the KL divergence of
     the line search, always use all steps."""
-    jacobian_fraction: Annotated[float, Field(gt=0, le=1)] = 0.125
+    jacobian_fraction: Annotated[float, Field(ge=1e-6, le=1)] = 0.125
     """Fraction of the steps before adaptation that Fisher-vector products use. The Jacobian of the
     adaptation is noisier than the Fisher matrix, so small meta-batches need a larger fraction."""
 
