@@ -24,7 +24,8 @@ class PPOConfig(Section):
     lr: Positive = 7e-4
     """Step size of Adam."""
     lr_anneal: Annotated[int, Field(ge=0)] = 0
-    """Number of iterations over which the step size goes linearly to 0; 0 for a constant one."""
+    """Number of updates, one an iteration, over which the step size goes linearly to 0; 0 for a
+    constant one."""
     epochs: Count = 4
     """Passes over the trials of an iteration."""
     minibatches: Count = 4
@@ -36,7 +37,7 @@ class PPOConfig(Section):
     entropy_weight: NotNegative = 0.01
     """Weight of the entropy of the policy."""
     entropy_anneal: Annotated[int, Field(ge=0)] = 0
-    """Number of iterations over which that weight goes linearly to 0; 0 for a constant one."""
+    """Number of updates over which that weight goes linearly to 0; 0 for a constant one."""
     max_gradient_norm: Positive = 0.5
     """Norm to which larger gradients are scaled down."""
     discount: Fraction = 0.97

@@ -40,7 +40,7 @@ class ModelConfig(Section):
     lr: Positive = 1e-3
     """Step size of Adam."""
     lr_anneal: Annotated[int, Field(ge=0)] = 0
-    """Number of iterations over which the step size goes linearly to 0; 0 for a constant one."""
+    """Number of updates over which the step size goes linearly to 0; 0 for a constant one."""
     updates: Count = 3
     """Gradient steps of an iteration."""
     trials: Count = 25
