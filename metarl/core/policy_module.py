@@ -20,7 +20,8 @@ class PolicyStep(NamedTuple):
     Attributes:
         action: the actions, (n, A).
         outputs: the parameters of the distribution to which noise is added: the means, before
-            the bounds that a policy applies after the noise, (n, A), or the logits of discrete actions, (n, number of actions).
+            the bounds that a policy applies after the noise, (n, A), or the logits of discrete
+            actions, (n, number of actions).
         std: its standard deviations, (n, A); None for discrete actions.
         state: the state for the next step, (n, S); None for a policy without one.
     """
