@@ -183,7 +183,7 @@ def test_published_settings():
         ("device", "cuda:01", "got 'cuda:01'"),
         ("device", "cuda:128", "got 'cuda:128'"),
         ("device", "cuda:99999999999", "got 'cuda:99999999999'"),
-        ("agent.outer.fisher_fraction", 0, "expected more than 0, at most 1"),
+        ("agent.outer.fisher_fraction", 0, "expected between 1e-06 and 1"),
         ("seed", -1, "expected between 0 and"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_package_is_used_like_the_run(folders, kind):
 
 @pytest.mark.parametrize("kind", PACKED)
 def test_weights_are_the_checkpoints(folders, kind):
-    """Without optimisers; the whole state of an agent that names no parameters."""
+    """Without optimisers and settings; the whole state of an agent that names no parameters."""
     run, packed = (metarl.Run.open(folder) for folder in folders[kind])
     (whole, taken), tensors = (
         (each.load() for each in (run, packed)),
@@ -68,7 +68,10 @@ def test_weights_are_the_checkpoints(folders, kind):
     for name, value in tensors.items():
         assert torch.equal(value, torch.as_tensor(whole.agent[name]))
     left = whole.agent.keys() - tensors.keys()
-    assert all(name.startswith(OPTIMISERS) for name in left)
+    settings = {name for name in left if not name.startswith(OPTIMISERS)}
+    assert settings == ({"log_temperature"} if kind == "pearl" else set())
+    for name in settings:  # which the config has
+        assert torch.equal(taken.agent[name], whole.agent[name])
     assert bool(left) == (kind in ("rl2", "varibad", "pearl", "own"))
 
 
