@@ -27,7 +27,7 @@ class EpisodeState(NamedTuple):
     num_envs: int
 
 
-@dataclass
+@dataclass(repr=False)
 class AdaptedAgent:
     """An agent that has adapted to one task.
 
@@ -50,6 +50,13 @@ class AdaptedAgent:
     returns: list[float]
     seed: int = 0
     source: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """A short text: of which run, and what it has seen."""
+        run = self.source.get("run", type(self.agent).__name__)
+        seen = f"{len(self.returns)} episodes" if len(self.returns) != 1 else "1 episode"
+        mean = f" of mean return {np.mean(self.returns):.4g}" if self.returns else ""
+        return f"<AdaptedAgent of {run} on {self.family.name}, after {seen}{mean}>"
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import gymnasium
 import numpy as np
@@ -52,6 +53,9 @@ def test_it_adapts_by_the_episodes_of_the_environment(runs):
     """Those of MAML at once, in an environment that has three of them at a time."""
     run = runs["maml"]
     one = metarl.load(run.directory).adapt_to(make_env(run), episodes=5)
+    assert re.fullmatch(
+        r"<AdaptedAgent of \S+ on point_nav, after 5 episodes of mean return -\d.*>", repr(one)
+    )
     several = SyncVectorEnv([lambda: make_env(run)] * 3)
     other = metarl.load(run.directory).adapt_to(several, episodes=5)
     assert len(other.returns) == len(one.returns) == 5
