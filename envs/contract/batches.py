@@ -48,12 +48,7 @@ def results_of_step(family: TaskFamily) -> str:
             np.issubdtype(reward.dtype, np.floating),
             f"{when}: reward: expected floating numbers, got {reward.dtype}",
         )
-        bad = np.flatnonzero(~np.isfinite(reward) & active)
-        if bad.size:
-            raise Violation(
-                f"{when}: the reward of episode {bad[0]} is {reward[bad[0]]}; it must be finite "
-                "(if the state is not, raise SimulationDiverged)"
-            )
+        expect_finite_rewards(reward, active, when)
         expect(
             terminated.dtype == bool, f"{when}: terminated: expected bool, got {terminated.dtype}"
         )
@@ -64,6 +59,16 @@ def results_of_step(family: TaskFamily) -> str:
             f"render_state: expected one axis, (k,), the same for all episodes, got {shapes}",
         )
     return ""
+
+
+def expect_finite_rewards(reward: np.ndarray, active: np.ndarray, when: str) -> None:
+    """Raise a `Violation` if a reward of an active episode, (N,), is not finite."""
+    bad = np.flatnonzero(~np.isfinite(reward) & active)
+    if bad.size:
+        raise Violation(
+            f"{when}: the reward of episode {bad[0]} is {reward[bad[0]]}; it must be finite "
+            "(if the state is not, raise SimulationDiverged)"
+        )
 
 
 def expect_observations(family: TaskFamily, obs: np.ndarray, active: np.ndarray, when: str) -> None:

@@ -217,8 +217,8 @@ def left_out(summaries: Sequence[RunSummary], name: str) -> list[str]:
             seed = f", seed {summary.run.config.seed}" if len(runs) > 1 else ""
             results = summary.evaluations.get(name, {})
             found = {part_label(method, part) + seed: each for part, each in results.items()}
-            for label, results in summary.baselines.get(name, {}).items():
-                for part, each in results.items():
+            for label, baseline in summary.baselines.get(name, {}).items():
+                for part, each in baseline.items():
                     found[f"{part_label(label, part)}, beside {summary.name}"] = each
             notes += evaluation_notes(found)
     return notes

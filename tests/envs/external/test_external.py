@@ -288,27 +288,33 @@ def test_an_environment_that_cannot_be_used_is_explained(fields, message):
         family.observation_space  # noqa: B018
 
 
-def test_a_type_error_in_a_constructor_is_not_one_of_its_keywords(walk):
-    family = walk()
+def with_class(family: GymnasiumFamily, source: str) -> str:
+    """Add a class to the file of a family's environment, and return its name for `env_id`."""
     file = family.env_id.partition(":")[0]
     with open(file, "a") as text:
-        text.write("\n\nclass Broken(Walk):\n    def __init__(self):\n        int([])\n")
+        text.write(f"\n\n{source}\n")
+    name = source.removeprefix("class ").partition("(")[0]
+    return f"{file}:{name}"
+
+
+def test_a_type_error_in_a_constructor_is_not_one_of_its_keywords(walk):
+    family = walk()
+    env_id = with_class(family, "class Broken(Walk):\n    def __init__(self):\n        int([])")
     with pytest.raises(WorkerError, match=r"raised TypeError: int\(\) argument must be"):
-        replace(family, env_id=f"{file}:Broken").observation_space  # noqa: B018
+        replace(family, env_id=env_id).observation_space  # noqa: B018
 
 
 def test_large_observations_are_described_in_short(walk):
     """A million bounds that are all the same are one number on the way from the worker."""
     family = walk()
-    file = family.env_id.partition(":")[0]
-    with open(file, "a") as text:
-        text.write(
-            "\n\nclass Large(Walk):\n"
-            "    observation_space = gymnasium.spaces.Box(0, 255, (1000, 1000), np.uint8)\n"
-            "    def reset(self, *, seed=None, options=None):\n"
-            "        return np.zeros((1000, 1000), np.uint8), {}\n"
-        )
-    space = replace(family, env_id=f"{file}:Large").observation_space
+    env_id = with_class(
+        family,
+        "class Large(Walk):\n"
+        "    observation_space = gymnasium.spaces.Box(0, 255, (1000, 1000), np.uint8)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return np.zeros((1000, 1000), np.uint8), {}",
+    )
+    space = replace(family, env_id=env_id).observation_space
     assert space.shape == (1_000_000,)
     assert (space.low.max(), space.high.min()) == (0, 255)
 
@@ -320,14 +326,13 @@ def test_an_observation_that_is_no_box_is_refused(walk):
 
 def test_spaces_may_be_of_subclasses(walk, tmp_path):
     family = walk()
-    file = family.env_id.partition(":")[0]
-    with open(file, "a") as text:
-        text.write(
-            "\n\nclass Own(Walk):\n"
-            "    observation_space = type('OwnBox', (Box,), {})(-np.inf, np.inf, (1, 2))\n"
-            "    action_space = type('Three', (Discrete,), {})(3, start=-1)\n"
-        )
-    own = GymnasiumFamily(env_id=f"{file}:Own", parameters={"pull": (-1, 1)}, horizon=10)
+    env_id = with_class(
+        family,
+        "class Own(Walk):\n"
+        "    observation_space = type('OwnBox', (Box,), {})(-np.inf, np.inf, (1, 2))\n"
+        "    action_space = type('Three', (Discrete,), {})(3, start=-1)",
+    )
+    own = GymnasiumFamily(env_id=env_id, parameters={"pull": (-1, 1)}, horizon=10)
     assert own.action_space == Discrete(3)
     envs = [each.make_batch(2) for each in (own, family)]
     for env in envs:
@@ -340,10 +345,8 @@ def test_spaces_may_be_of_subclasses(walk, tmp_path):
 @pytest.mark.parametrize("seen", ["{'a': self.x}", "'text'"])
 def test_an_observation_space_that_is_no_box_is_named_before_the_first_observation(walk, seen):
     family = walk()
-    file = family.env_id.partition(":")[0]
-    with open(file, "a") as text:
-        text.write(f"\n\nclass Odd(Unfit):\n    def observe(self):\n        return {seen}\n")
-    odd = GymnasiumFamily(env_id=f"{file}:Odd", parameters={"pull": (-1, 1)}, horizon=10)
+    env_id = with_class(family, f"class Odd(Unfit):\n    def observe(self):\n        return {seen}")
+    odd = GymnasiumFamily(env_id=env_id, parameters={"pull": (-1, 1)}, horizon=10)
     with pytest.raises(WorkerError, match=r"observes Dict\('x': Discrete\(2\)\): expected a Box"):
         odd.observation_space  # noqa: B018
 
@@ -366,10 +369,8 @@ DRAWS = """
 def test_a_picture_is_drawn_by_the_environment_itself(walk):
     """Played again from seed and actions; here the white part grows with each step."""
     family = walk()
-    file = family.env_id.partition(":")[0]
-    with open(file, "a") as text:
-        text.write(f"\n\nclass Drawn(Walk):{DRAWS}")
-    family = GymnasiumFamily(env_id=f"{file}:Drawn", parameters={"pull": (-1, 1)}, horizon=10)
+    env_id = with_class(family, f"class Drawn(Walk):{DRAWS}")
+    family = GymnasiumFamily(env_id=env_id, parameters={"pull": (-1, 1)}, horizon=10)
     assert family.frames_per_second == 12
     env, task = family.make_batch(1), np.array([0.5])
     env.reset(task[None], streams(1))
@@ -396,10 +397,8 @@ SHOWS_X = DRAWS.replace("10 + self.t", "int(20 + 4 * self.x)")
 @pytest.fixture
 def drawn(walk):
     """A family whose picture has a white part as wide as 20 pixels + 4 for each unit of x."""
-    file = walk().env_id.partition(":")[0]
-    with open(file, "a") as text:
-        text.write(f"\n\nclass Drawn(Walk):{SHOWS_X}")
-    return GymnasiumFamily(env_id=f"{file}:Drawn", parameters={"pull": (-1, 1)}, horizon=10)
+    env_id = with_class(walk(), f"class Drawn(Walk):{SHOWS_X}")
+    return GymnasiumFamily(env_id=env_id, parameters={"pull": (-1, 1)}, horizon=10)
 
 
 def whites(renderer, states, time: float) -> int:
