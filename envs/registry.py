@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -93,8 +94,11 @@ def import_object(name: str) -> Any:
 
 def _import_module(name: str) -> ModuleType:
     """Import a module; any error of its code is a ValueError, whose message is one line."""
-    if not all(part.isidentifier() for part in name.split(".")):
-        example = "my_package.my_module:MyClass for a class of my_package/my_module.py"
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        parts = Path(name.removesuffix(".py")).parts
+        is_file = name.endswith(".py") and all(part.isidentifier() for part in parts)
+        module = ".".join(parts) if is_file else "my_package.my_module"
+        example = f"{module}:MyClass for a class of {module.replace('.', '/')}.py"
         raise ValueError(f"expected package.module:Class, such as {example}")
     try:
         return importlib.import_module(name)

@@ -139,7 +139,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _check(self) -> Config:
         sampling = self.sampling
-        check_amount(sampling.num_tasks * sampling.num_episodes, self.env.horizon)
+        amounts = {
+            f"sampling.{key}": getattr(sampling, key) for key in ("num_tasks", "num_episodes")
+        }
+        check_amount({**amounts, "env.horizon": self.env.horizon})
         fits = self.method.isprintable() and 0 < len(self.method) <= 100
         check(fits, "method", "1 to 100 characters, all printable", self.method)
         known = re.fullmatch(DEVICE, self.device) is not None

@@ -45,8 +45,9 @@ class ValidationConfig(Section):
         if not self.every:
             return
         amounts = self.amounts(sampling)
+        episodes = {f"evaluation.{key}": amounts[key] for key in ("tasks", "episodes")}
+        check_amount({**episodes, "env.horizon": family.horizon})
         try:
-            check_amount(amounts["tasks"] * amounts["episodes"], family.horizon)
             family.tasks("validation", 1)
         except ValueError as error:
             reason = str(error).removeprefix("num_tasks: ")

@@ -10,6 +10,8 @@ from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import TaskFamily, is_class_variable
 from metarl.envs.contract.recording import Skipped, expect
+from metarl.envs.errors import located
+from metarl.envs.external.process import WorkerError
 
 UNAVAILABLE = (ImportError, OSError, RuntimeError)
 """Errors of a family that lacks a package, a program or a library here."""
@@ -20,7 +22,8 @@ def availability(family: TaskFamily) -> str:
     try:
         env = family.make_batch(2, 2)
     except UNAVAILABLE as error:
-        raise Skipped(f"it cannot be made here: {error}") from error
+        reason = error if isinstance(error, WorkerError) else located(error)
+        raise Skipped(f"it cannot be made here: {reason}") from error
     for name, expected in (("num_episodes", 2), ("num_threads", 2), ("family", family)):
         got = getattr(env, name, None)
         expect(

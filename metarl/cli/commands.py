@@ -175,11 +175,14 @@ def evaluate(
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Print evaluations by method as a table, with title and notes."""
+    """Print evaluations by method as a table, and by task where they are few, with title and
+    notes."""
     from metarl.reporting import evaluation as presented
 
     click.echo(presented.evaluation_title(results))
     print_table(presented.evaluation_table(results))
+    if (by_task := presented.task_table(results)) is not None:
+        print_table(by_task)
     for line in presented.evaluation_notes(results):
         click.echo(line)
 

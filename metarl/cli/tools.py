@@ -28,7 +28,7 @@ def bench(target: ConfigTarget, overrides: dict[str, Any], repeats: int, json: P
         raise UserError(f"--json: there is no folder {json.resolve().parent}")
     if json and json.is_dir():
         raise UserError(f"--json: expected a file, got the folder {json}")
-    result = benchmark.bench(config, repeats)
+    result = benchmark.bench(config, repeats, lambda text: click.echo(text, err=True))
     print_table(benchmark.bench_table(result))
     if json:
         benchmark.write_json(result, json)

@@ -67,13 +67,15 @@ def tune(
     rows = [row for row in found.trials if row.value is not None and row.state != "failed"]
     rows.sort(key=lambda row: (row.state != "complete", -(row.value or 0.0), row.number))
     if rows:
-        table = Table("trial", "return on validation tasks", *rows[0].values, "")
-        for row in rows[:MAX_ROWS]:
+        shown = rows[:MAX_ROWS]
+        notes = any(row.note for row in shown)  # such as where a trial was pruned
+        table = Table("trial", "return on validation tasks", *rows[0].values, *["note"] * notes)
+        for row in shown:
             values = [
                 f"{value:.4g}" if isinstance(value, float) else format_value(value)
                 for value in row.values.values()
             ]
-            table.add_row(str(row.number), format_return(row.value), *values, row.note)
+            table.add_row(str(row.number), format_return(row.value), *values, *[row.note] * notes)
         print_table(table)
     for file in found.files:
         click.echo(file)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MAX_STEPS = 10**9  # environment steps of one batch of episodes
@@ -40,20 +41,22 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
         raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
 
 
-def check_amount(num_episodes: int, horizon: int) -> None:
+def check_amount(amounts: Mapping[str, int]) -> None:
     """Check that all steps of a batch of episodes fit into memory, before it is allocated.
 
     Args:
-        num_episodes: number of episodes over all tasks.
-        horizon: steps per episode.
+        amounts: the numbers of tasks, of episodes per task and of steps per episode, by field.
 
     Raises:
-        ConfigError: if there are more than `MAX_STEPS` steps; gives their number.
+        ConfigError: if there are more than `MAX_STEPS` steps; gives their number, and names the
+            field with the largest amount.
     """
-    steps = num_episodes * horizon
+    steps = math.prod(amounts.values())
     most = f"tasks, episodes and horizon that make at most {MAX_STEPS:,} steps together"
     if steps > MAX_STEPS:
-        raise ConfigError(f"num_tasks: expected {most}, got {steps:.2g}")
+        raise ConfigError(
+            f"{max(amounts, key=amounts.__getitem__)}: expected {most}, got {steps:.2g}"
+        )
 
 
 def shown(value: Any) -> str:

@@ -73,7 +73,7 @@ class EvaluationConfig:
         check_experience(self.experience)
         check_perturbations(self.perturbations)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
-        check_amount(num_tasks * self.episodes, 1)
+        check_amount({"tasks": num_tasks, "episodes": self.episodes})
         check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
 
     @property

@@ -83,10 +83,11 @@ def evaluate(
     check(episodes >= 1, "episodes", "at least 1", episodes)
     check(steps >= 0, "steps", "at least 0", steps)
     check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
+    amounts = {"episodes": episodes, "env.horizon": family.horizon}
     if is_number_of_tasks(tasks):  # before this many tasks are drawn
-        check_amount(tasks * episodes, family.horizon)
+        check_amount({"tasks": int(tasks), **amounts})
     rows = chosen_tasks(family, split, tasks)
-    check_amount(len(rows) * episodes, family.horizon)
+    check_amount({"tasks": len(rows), **amounts})
     keep_freed_memory()
     failures: list[Failure] = []
     with single_threaded_math():

@@ -65,7 +65,8 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
     repeats = min(config.trials, config.episodes)
     test_episodes = -(-config.episodes // repeats)  # rounded up
     most = max(*config.experience, test_episodes)
-    check_amount(len(rows) * repeats * most, family.horizon)
+    amounts = {"tasks": len(rows) * repeats, "episodes": most, "env.horizon": family.horizon}
+    check_amount(amounts)
     repeated = np.repeat(rows, repeats, axis=0)  # (B * R, task_dim)
     keep_freed_memory()
     failures: list[Failure] = []
@@ -228,7 +229,8 @@ def check_measurable(name: str, family: TaskFamily, config: EvaluationConfig) ->
     """
     check_protocol(name)
     rows = chosen_tasks(family, config.split, config.tasks)
-    check_amount(len(rows) * config.episodes, family.horizon)
+    amounts = {"tasks": len(rows), "episodes": config.episodes, "env.horizon": family.horizon}
+    check_amount(amounts)
     if name in CHECKS:
         CHECKS[name](family, config, rows)
 

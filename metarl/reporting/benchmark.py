@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +54,9 @@ class Bench:
     device: str
 
 
-def bench(config: Config, repeats: int = 3) -> Bench:
+def bench(
+    config: Config, repeats: int = 3, on_progress: Callable[[str], None] | None = None
+) -> Bench:
     """Run meta-iterations, with the physics limit measured before and after each.
 
     The first iteration warms up and does not count.
@@ -61,6 +64,7 @@ def bench(config: Config, repeats: int = 3) -> Bench:
     Args:
         config: the config of the agent and the environment.
         repeats: number of iterations that count.
+        on_progress: called with a line of text after each iteration.
 
     Raises:
         ConfigError: if `repeats` is below 1.
@@ -82,6 +86,9 @@ def bench(config: Config, repeats: int = 3) -> Bench:
             env_steps = meta_iteration(config, agent, env, iteration, timer, [])["steps"]
             seconds.append(time.perf_counter() - start)
             sections.append(split_sections(timer.restart(), env.physics_seconds))
+            if on_progress is not None:
+                part = f"iteration {iteration} of {repeats}" if iteration else "warm-up"
+                on_progress(f"{part}: {seconds[-1]:.2f} s")
         limits.append(physics_limit(env, config))
     median = {
         name: statistics.median(each.get(name, 0.0) for each in sections[1:])

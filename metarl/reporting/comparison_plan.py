@@ -73,7 +73,8 @@ def plan(
         others = [other for other in stems if other != name and stems[other] == stem]
         if others:
             raise UserError(
-                f"{name}: its runs would have the folders of {others[0]}: {stem}-seed..."
+                f"{name}: its runs would have the folders of {others[0]}: {stem}-seed...; "
+                "expected files with different names"
             )
     found: dict[str, list[Job]] = {config.env.name: [] for config in configs.values()}
     for number in range(seeds):

@@ -17,8 +17,8 @@ from metarl.runs.printing import decimals
 
 SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
 NO_AGGREGATES = (
-    "No aggregates over families: they need a trained method that every family has, and returns "
-    "above the untrained agent's."
+    "No aggregates over families: they need a trained method that every family has (configs with "
+    "the same `method`), and returns above the untrained agent's."
 )
 
 

@@ -10,12 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.result_file import writing_results
-from metarl.reporting.figures import draw_evaluation, episodes_text, tasks_text
+from metarl.reporting.figures import draw_evaluation, episodes_text, longest_result, tasks_text
 from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results, read_settings
 from metarl.runs.run import Run
 from metarl.training.tracking import start_tracker
+
+MAX_ROWS = 20
+"""Rows of the table of returns by task, at most."""
 
 
 def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) -> Path:
@@ -92,6 +95,25 @@ def evaluation_text(result: Evaluation) -> str:
 def evaluation_notes(results: Mapping[str, Evaluation]) -> list[str]:
     """Return a note for each method with episodes that were left out."""
     return [f"{label}: {each.note}" for label, each in results.items() if each.note]
+
+
+def task_table(results: Mapping[str, Evaluation]) -> Table | None:
+    """Return the mean return on each task as a table for the terminal; None for an only task, whose
+    returns are the means over tasks, and for more rows than `MAX_ROWS`."""
+    counts = [result.num_distinct for result in results.values()]
+    if max(counts) == 1 or sum(counts) > MAX_ROWS:
+        return None
+    table = Table("method", "task", title="return by task", title_justify="left")
+    longest = longest_result(results.values())
+    for x in longest.x:
+        table.add_column(f"{longest.x_label}: {x}", justify="right")
+    digits = decimals(np.concatenate([result.scores.ravel() for result in results.values()]))
+    for label, result in results.items():
+        for row, (task, means) in enumerate(zip(result.distinct_tasks, result.scores, strict=True)):
+            numbers = ", ".join(f"{number:z.4g}" for number in task)
+            returns = (f"{mean:z.{digits}f}" for mean in means)
+            table.add_row(escape(label) if row == 0 else "", numbers, *returns)
+    return table
 
 
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:

@@ -16,6 +16,7 @@ from metarl.reporting.report import card_variables
 from metarl.reporting.report_sections import evaluation_names, make_section
 from metarl.reporting.summary import read_summary
 from metarl.runs.atomic_io import make_output_folder, write_atomically
+from metarl.runs.origin import KEY
 from metarl.runs.package import WEIGHTS, packaged_config, write_weights
 from metarl.runs.pretrained import PREFIX, is_pretrained
 from metarl.runs.run import Run, encode
@@ -76,6 +77,8 @@ def package(
     }
     card = environment().get_template("model_card.md").render(variables)
     facts = {key: summary.provenance[key] for key in ("processor", "versions")}
+    if (origin := summary.run.origin) is not None:
+        facts[KEY] = replace(origin, source=Path(origin.source).name).to_dict()
     write_weights(out / WEIGHTS, config, state)
     write_atomically(out / "provenance.json", encode(facts))
     write_atomically(out / CARD, card.encode())

@@ -171,8 +171,10 @@ def checks(results: Sequence[Check]) -> Table:
 
 
 def summary_line(name: str, results: Sequence[Check]) -> str:
-    """Return the number of checks with each outcome, on one line."""
+    """Return the number of checks with each outcome on one line, or why nothing was checked."""
     counts = Counter(result.outcome for result in results)
+    if counts["skipped"] == len(results):
+        return f"{name}: not checked: {results[0].reason}"
     words = (("pass", "passed"), ("FAIL", "failed"), ("skipped", "skipped"))
     return f"{name}: " + ", ".join(f"{counts[key]} {word}" for key, word in words if counts[key])
 

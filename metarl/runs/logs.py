@@ -51,7 +51,8 @@ class RunLogs:
         return whole_lines(self.metrics_file, are_metrics)
 
     def history(self) -> dict[str, np.ndarray]:
-        """Return the metrics as columns, (iterations,) each, by name; NaN where one is missing.
+        """Return the metrics as columns, (iterations,) each, by name; NaN where one is missing;
+        {} if nothing was logged, as before the first iteration, or in a package.
 
         `pandas.DataFrame(run.history())` is a table with one row for each iteration.
         """

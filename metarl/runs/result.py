@@ -130,6 +130,12 @@ class Evaluation:
         return np.array([numbers[row] for row in rows])
 
     @property
+    def distinct_tasks(self) -> np.ndarray:
+        """The distinct complete tasks, (D, task_dim), as they first occur."""
+        _, first = np.unique(self.distinct_index, return_index=True)
+        return self.tasks[self.complete_tasks][first]
+
+    @property
     def num_distinct(self) -> int:
         """Number of distinct complete tasks, D."""
         return int(self.distinct_index.max(initial=-1)) + 1

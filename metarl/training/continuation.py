@@ -57,7 +57,9 @@ def check_same_run(begun: Run, wanted: Config) -> None:
     for path in sorted(kept.keys() | values.keys()):
         own, other = kept.get(path, ABSENT), values.get(path, ABSENT)
         if own != other:
+            repeated = f", or repeat {flag(path)} {quoted(format_value(own))}"
             raise UserError(
                 f"{begun.directory}: was begun with {path} = {format_value(own)}, not "
                 f"{format_value(other)}; choose another folder with --out"
+                f"{'' if own == ABSENT else repeated}"
             )

@@ -186,9 +186,10 @@ def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, 
     monkeypatch.setattr(metarl.reporting.benchmark, "LIMIT_STEPS", 4)
     out = tmp_path / "bench.json"
     words = ("half_cheetah_vel/maml_trpo", *TINY, "--repeats", 1, "--json", out)
-    code, text, _ = output("bench", *words)
+    code, text, progress = output("bench", *words)
     assert code == 0
     assert "physics limit" in text
+    assert re.fullmatch(r"warm-up: [\d.]+ s\niteration 1 of 1: [\d.]+ s\n", progress)
     result = json.loads(out.read_text())
     assert set(result["sections"]) == {
         *("physics", "policy inference", "other sampling", "adaptation", "advantages"),
@@ -292,7 +293,9 @@ def test_check_env_fails_where_nothing_could_be_checked(output, monkeypatch):
     code, text, _ = output("check-env", "point_nav")
     assert code == 1
     assert "robots" in text
-    assert text.splitlines()[-1] == f"point_nav: {len(CHECKS)} skipped"
+    last = text.splitlines()[-1]
+    assert last.startswith("point_nav: not checked: it cannot be made here: ImportError: no module")
+    assert re.search(r"\(test_cli.py, line \d+, in fail\)$", last)
 
 
 @pytest.mark.parametrize("method", ["__init__", "draw", "close"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 
@@ -51,8 +52,9 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_works(page, clone, monkeypatch):
-    for text in blocks(page, "yaml"):  # a file, whose first line has its name
-        (clone / text.split()[1]).write_text(text)
+    for text in [*blocks(page, "yaml"), *blocks(page, "python")]:
+        if name := re.match(r"# (\w+\.(yaml|py))\n", text):  # a file
+            (clone / name[1]).write_text(text)
     for number, command in enumerate(commands(page), start=1):
         program = command.split()[0]
         if program == "metarl":
@@ -62,7 +64,7 @@ def test_what_a_page_shows_works(page, clone, monkeypatch):
             subprocess.run(["bash", "-c", shown], check=True, stdout=subprocess.DEVNULL)
     monkeypatch.setattr(metarl, "load_config", functools.partial(load_config, **TINY))
     for code in blocks(page, "python"):
-        exec(compile(code, page, "exec"), {"__name__": page})  # noqa: S102 (it is the test)
+        exec(compile(code, page, "exec", dont_inherit=True), {"__name__": page})  # noqa: S102 (it is the test)
 
 
 def test_no_page_is_forgotten():

@@ -72,6 +72,9 @@ def test_a_users_own_family_is_found_by_module_and_class(tmp_path, monkeypatch):
         ("metarl.envs:NoSuchFamily", "cannot import 'metarl.envs:NoSuchFamily'"),
         (":PointNav", "cannot import ':PointNav'"),
         ("my/tasks.py:Nav", "cannot import 'my/tasks.py:Nav': expected package.module:Class, such"),
+        ("my/tasks.py:Nav", "such as my.tasks:MyClass for a class of my/tasks.py"),
+        ("tasks.py:Nav", "such as tasks:MyClass for a class of tasks.py"),
+        ("../tasks.py:Nav", "such as my_package.my_module:MyClass for a class of my_package/"),
         ("no_such:Nav", r"No module named 'no_such' \(run in the folder that holds it"),
         (
             "metarl.envs:TaskError",

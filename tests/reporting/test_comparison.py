@@ -169,7 +169,8 @@ def test_runs_with_other_settings_are_refused_before_anything_is_trained(whole, 
     folder = out / "point_nav-maml_trpo-seed0"
     lr = Run.open(folder).config.agent.inner.lr
     said = f"{folder}: was begun with agent.inner.lr = {lr}, not 0.3; choose another folder with"
-    assert error == f"metarl: error: {said} --out\n"
+    repeated = f"or repeat --agent.inner.lr {lr}"
+    assert error == f"metarl: error: {said} --out, {repeated}\n"
     assert rows(out) == rows(whole)
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
 
@@ -336,5 +337,7 @@ def test_configs_that_cannot_be_compared_are_refused(tmp_path, capsys):
     other.parent.mkdir()
     shutil.copy("configs/point_nav/maml_trpo.yaml", other)
     assert main(["compare", str(mine), str(other), f"--out={tmp_path / 'out'}"]) == 2
-    assert "would have the folders of" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "would have the folders of" in error
+    assert error.endswith("mine-seed...; expected files with different names\n")
     assert not (tmp_path / "out").exists()

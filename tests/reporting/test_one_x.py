@@ -13,7 +13,7 @@ from rich.console import Console
 import metarl
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
-from metarl.reporting.evaluation import evaluation_table
+from metarl.reporting.evaluation import evaluation_table, task_table
 from metarl.reporting.figures import (
     adaptation_curves,
     draw_evaluation,
@@ -131,6 +131,31 @@ def test_a_terminal_table_has_one_row():
     (oracle,) = [row for row in cells if row[0] == "oracle"]
     assert oracle[1:3] == ["0", "26.5"]
     assert len([row for row in cells if row[0] in ("0", "1", "2", "3")]) == 3
+
+
+def test_few_tasks_have_rows_of_their_own():
+    """The first task is there twice, with returns 0 and 1 before adaptation; a task that was not
+    played to the end has no row."""
+    tasks = np.array([[0.5, 1.0], [0.5, 1.0], [0.123456, -2.0], [0.0, 0.0]])
+    returns = np.array([[0.0, 10.0], [1.0, 11.0], [2.0, 12.0], [3.0, np.nan]])[..., None]
+    found = Evaluation("family", "custom", "hash", tasks, returns)
+    assert found.distinct_tasks.tolist() == [[0.5, 1.0], [0.123456, -2.0]]
+    table = task_table({"maml": found, "oracle": result([25.0])})
+    cells = [[*column.cells] for column in table.columns]
+    assert [column.header for column in table.columns][2:] == ["adaptations: 0", "adaptations: 1"]
+    assert cells == [
+        ["maml", "", "oracle", "", "", ""],
+        ["0.5, 1", "0.1235, -2", "-1", "-0.3333", "0.3333", "1"],
+        ["0.5", "2.0", "25.0", "26.0", "27.0", "28.0"],
+        ["10.5", "12.0", "", "", "", ""],
+    ]
+
+
+def test_one_task_and_many_tasks_have_no_rows_of_their_own():
+    one = Evaluation("family", "custom", "hash", TASKS[:1], ADAPTING.returns[:1])
+    assert task_table({"maml": one}) is None
+    assert task_table(dict.fromkeys("abcde", ADAPTING)).row_count == 20
+    assert task_table(dict.fromkeys("abcdef", ADAPTING)) is None
 
 
 def test_table_rows_have_empty_cells():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from metarl.core.parsing import read_yaml
 from metarl.reporting.hub import card_results
 from metarl.reporting.package import is_of_checkpoint
 from metarl.runs.pretrained import FOLDER
+from metarl.runs.run import Run
+from metarl.training.loop import train
 from tests.evaluation.tiny_runs import KINDS, train_tiny
 
 EVALUATE = ["--tasks", "3", "--episodes", "2", "--steps", "1"]
@@ -52,6 +55,19 @@ def test_the_card_has_the_hubs_front_matter(run, tmp_path, capsys):
     assert [" (95% interval " in metric["name"] for metric in result["metrics"]] == [True, True]
     assert 'metarl.load("point").adapt_to(env, episodes=20)' in text
     assert "Weights of iteration 1, in `model.safetensors`. Download" in text
+
+
+def test_a_package_tells_what_the_run_began_from(run, tmp_path):
+    config = Run.open(run).config
+    warm = train(config, tmp_path / "warm", init_from=run)
+    assert main(["package", str(warm.directory), "--out", str(tmp_path / "given")]) == 0
+    packed = Run.open(tmp_path / "given").origin
+    assert packed == replace(warm.origin, source=run.name)  # without the folders of this machine
+    assert (
+        f"| Begun from | {warm.origin.experiment} |" in (tmp_path / "given/README.md").read_text()
+    )
+    assert main(["package", str(run), "--out", str(tmp_path / "cold")]) == 0
+    assert Run.open(tmp_path / "cold").origin is None
 
 
 def test_a_card_without_results_has_no_index(run, tmp_path):

@@ -313,12 +313,19 @@ def test_a_dollar_begins_no_formula(tmp_path):
 
 # --- numbers ---
 
+TOGETHER = "expected tasks, episodes and horizon that make at most 1,000,000,000 steps together"
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"num_tasks": 10**12}, "at most 1,000,000,000 steps together"),
-        ({"env.horizon": 10**12}, "at most 1,000,000,000 steps together"),
+        ({"num_tasks": 10**12}, f"--num-tasks: {TOGETHER}"),
+        ({"num_episodes": 10**12}, f"--num-episodes: {TOGETHER}"),
+        ({"env.horizon": 10**12}, f"--env.horizon: {TOGETHER}"),
+        (
+            {"evaluation.every": 1, "evaluation.tasks": 10**12},
+            f"--evaluation.tasks: {TOGETHER}",
+        ),
         ({"inner_steps": 10**6}, "inner-steps: expected between 0 and 1000"),
         ({"agent.inner.lr": float("nan")}, "agent.inner.lr: expected number, got nan"),
         ({"agent.inner.lr": 10**400}, "agent.inner.lr: expected number"),

@@ -158,7 +158,8 @@ def adaptation_video(
     check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
     steps = possible_adaptations(agent, steps)
     tasks = own_tasks(family, task, "task")
-    check_amount(len(tasks) * num_episodes, family.horizon)
+    amounts = {"tasks": len(tasks), "num_episodes": num_episodes, "env.horizon": family.horizon}
+    check_amount(amounts)
     total = None
     if preset is not None:
         check_known(preset, PRESETS, "preset: unknown")
