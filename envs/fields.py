@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import typing
 from dataclasses import fields
 from numbers import Integral, Real
@@ -12,6 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 BOOLS = bool, np.bool_
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest value of a field, that of single precision, which observations have."""
+FINITE = "a finite number in single precision"
 
 
 def check_fields(family: Any) -> None:
@@ -20,8 +22,8 @@ def check_fields(family: Any) -> None:
     Other fields, and those of a class whose annotations cannot be evaluated, are left alone.
 
     Raises:
-        ValueError: if a value is none of the choices, or not a number of its kind, or not finite;
-            names the field, what was expected, and the nearest choice.
+        ValueError: if a value is none of the choices, or not a number of its kind, or not finite in
+            single precision; names the field, what was expected, and the nearest choice.
     """
     try:
         hints = typing.get_type_hints(type(family))
@@ -37,7 +39,7 @@ def check_fields(family: Any) -> None:
 
 def unmet(hint: Any, value: object) -> str:
     """Return what an annotation expects, if a value is not that; otherwise ''."""
-    number = value if isinstance(value, Real) and not isinstance(value, BOOLS) else None
+    number: Any = value if isinstance(value, Real) and not isinstance(value, BOOLS) else None
     if names := choices(hint):
         return "" if value in typing.get_args(hint) else f"one of {', '.join(names)}"
     if hint is bool:
@@ -45,7 +47,8 @@ def unmet(hint: Any, value: object) -> str:
     if hint is int:
         return "" if isinstance(number, Integral) else "a whole number"
     if hint is float:
-        return "" if number is not None and math.isfinite(number) else "a finite number"
+        # Infinity and NaN are refused too.
+        return "" if number is not None and abs(number) <= LARGEST else FINITE
     return ""
 
 

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,12 +20,14 @@ from pydantic import (
     InstanceOf,
     ValidationError,
     create_model,
+    model_validator,
 )
 
-from metarl.core.errors import ConfigError, nearest, shown
+from metarl.core.errors import ConfigError, check, nearest, shown
 from metarl.core.schema_errors import CHOICE, error_message
 from metarl.core.schema_keys import Choice, default_of, is_required, plain
 
+LARGEST = float(np.finfo(np.float32).max)
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -53,6 +56,15 @@ class Section(BaseModel):
             super().__init__(**{name: _tuples(value) for name, value in values.items()})
         except ValidationError as error:
             raise ConfigError(error_message(type(self), error.errors()[0])) from None
+
+    @model_validator(mode="after")
+    def _single_precision(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                fits = not isinstance(number, float) or abs(number) <= LARGEST
+                check(fits, name, "a finite number in single precision", number)
+        return self
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some values replaced; all values are validated again.

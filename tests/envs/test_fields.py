@@ -27,6 +27,7 @@ from metarl.envs import make_family
         ("ant_goal", {"region": "circle"}, "region: expected one of disk, square, got 'circle'"),
         ("gridworld", {"observation": "xy"}, "observation: expected one of one_hot, coordinates"),
         ("half_cheetah_vel", {"goal_high": np.nan}, "goal_high: expected a finite number"),
+        ("half_cheetah_vel", {"goal_high": 1e39}, "goal_high: expected a finite number in single"),
         ("half_cheetah_vel", {"goal_high": "3"}, "goal_high: expected a finite number"),
         ("half_cheetah_vel", {"observe_torso": 1}, "observe_torso: expected true or false, got 1"),
         ("point_nav", {"horizon": 10.5}, "horizon: expected a whole number, got 10.5"),

@@ -319,7 +319,10 @@ def test_probabilities_may_be_rounded():
         ({"num_states": 0}, "num_states: expected at least 1, got 0"),
         ({"num_actions": -1}, "num_actions: expected at least 1, got -1"),
         ({"reward_std": -0.5}, "reward_std: expected at least 0, got -0.5"),
-        ({"reward_std": np.nan}, "reward_std: expected a finite number, got nan"),
+        (
+            {"reward_std": np.nan},
+            "reward_std: expected a finite number in single precision, got nan",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):

@@ -329,6 +329,9 @@ TOGETHER = "expected tasks, episodes and horizon that make at most 1,000,000,000
         ({"inner_steps": 10**6}, "inner-steps: expected between 0 and 1000"),
         ({"agent.inner.lr": float("nan")}, "agent.inner.lr: expected number, got nan"),
         ({"agent.inner.lr": 10**400}, "agent.inner.lr: expected number"),
+        ({"agent.inner.lr": 1e39}, r"agent.inner.lr: expected a finite number in single precision"),
+        ({"agent.policy.obs_scale": [1.0, 1e39]}, "obs-scale: expected a finite number in single"),
+        ({"env.goal_range": 1e39}, "goal-range: expected a finite number in single precision"),
         ({"seed": 10**5000}, "seed: expected between"),
     ],
 )
