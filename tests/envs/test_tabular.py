@@ -321,7 +321,7 @@ def test_probabilities_may_be_rounded():
         ({"reward_std": -0.5}, "reward_std: expected at least 0, got -0.5"),
         (
             {"reward_std": np.nan},
-            "reward_std: expected a finite number in single precision, got nan",
+            "reward_std: expected a finite number in single precision",
         ),
     ],
 )
