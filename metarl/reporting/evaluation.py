@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.result_file import writing_results
-from metarl.reporting.figures import draw_evaluation, episodes_text, longest_result, tasks_text
-from metarl.runs.printing import decimals
+from metarl.reporting.figures import draw_evaluation, longest_result
+from metarl.runs.printing import decimals, episodes_text, tasks_text
 from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results, read_settings
 from metarl.runs.run import Run

@@ -27,7 +27,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
-from metarl.runs.printing import decimals
+from metarl.runs.printing import decimals, episodes_text, tasks_text
 from metarl.runs.result import Evaluation, Results
 
 INTERVAL = (
@@ -285,17 +285,3 @@ def figure_title(result: Evaluation) -> str:
     """Return the family, the tasks and the number of episodes as text."""
     family = family_text(result.family)
     return f"{family}: {tasks_text(result)}, {episodes_text(result)} each"
-
-
-def episodes_text(result: Evaluation) -> str:
-    """Return the number of episodes of a task as text."""
-    number = result.returns.shape[2]
-    return "1 episode" if number == 1 else f"{number} episodes"
-
-
-def tasks_text(result: Evaluation) -> str:
-    """Return the number of tasks and their set as text, and whether some are there repeatedly."""
-    text = f"{len(result.tasks)} {result.split} tasks"
-    if (distinct := len(np.unique(result.tasks, axis=0))) < len(result.tasks):
-        text += f" ({distinct} distinct)"
-    return text

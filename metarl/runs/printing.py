@@ -47,9 +47,22 @@ def table(result: Evaluation) -> list[list[str]]:
 
 def heading(result: Evaluation) -> str:
     """Return family, tasks and episodes of an evaluation on one line."""
-    num_tasks, _, episodes = result.returns.shape
-    tasks = f"{num_tasks} {result.split} task{'s' * (num_tasks > 1)}"
-    return f"{result.family}: {tasks}, {episodes} episodes each"
+    return f"{result.family}: {tasks_text(result)}, {episodes_text(result)} each"
+
+
+def tasks_text(result: Evaluation) -> str:
+    """Return the number of tasks and their set as text, and whether some are there repeatedly."""
+    number = len(result.tasks)
+    text = f"{number} {result.split} task{'s' * (number > 1)}"
+    if (distinct := len(np.unique(result.tasks, axis=0))) < number:
+        text += f" ({distinct} distinct)"
+    return text
+
+
+def episodes_text(result: Evaluation) -> str:
+    """Return the number of episodes of a task as text."""
+    number = result.returns.shape[2]
+    return f"{number} episode{'s' * (number > 1)}"
 
 
 def as_text(result: Evaluation) -> str:
