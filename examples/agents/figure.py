@@ -50,7 +50,7 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
     """Draw a row of two panels for each family that has sequences, and a reference with several
     seeds, and return the files.
 
-    On the left the return on a task just met against what is forgotten of it, with the region that
+    On the left the return on the current task against what is forgotten of it, with the region that
     has half the forgetting of the reference at a return within 10%; on the right the change of the
     return against the reference under each condition.
     """
@@ -76,7 +76,7 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
             style_axes(axes)
     legend_below(figure, list(panels.flat))
     caption = (
-        "Left: the return on a task just met against what is forgotten of it; the region has half "
+        "Left: the return on the current task against what is forgotten of it; the region has half "
         "the forgetting at a return within 10%. Right: change of the return. Bars are 95% "
         "intervals over seeds and tasks."
     )
@@ -118,7 +118,7 @@ def draw_forgetting(
     axes.add_patch(goal)
     note_above(axes, limit_axis(axes, typical[:, 1], np.array([row[3:] for row in rows[1::2]])))
     axes.set_xlabel(FORGOTTEN)
-    axes.set_ylabel("return on a task just met")
+    axes.set_ylabel("return on the current task")
     return rows
 
 

@@ -14,8 +14,8 @@ from metarl.runs.result import Evaluation
 
 WORST = "worst fifth"
 """Title of the mean over the worst fifth of the undisturbed tasks."""
-MET, FORGOTTEN = SEQUENCE_TITLES = "just met", "forgotten"
-"""Titles of the return on a task just met, and of what is forgotten of it in the end."""
+MET, FORGOTTEN = SEQUENCE_TITLES = "current task", "forgotten"
+"""Titles of the return on the current task, and of what is forgotten of it in the end."""
 
 
 def having(part: str, methods: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def worst_scores(runs: Iterable[Evaluation]) -> np.ndarray:
 
 
 def sequence_scores(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the return on a task just met, and what is forgotten of it, by title, (S, sequences)
+    """Return the return on the current task, and what is forgotten of it, by title, (S, sequences)
     each; nothing for a method without sequences."""
     parts = [seed[SEQUENTIAL] for seed in seeds.values() if SEQUENTIAL in seed]
     met = [forgetting(evaluation(family, part)) for part in parts]

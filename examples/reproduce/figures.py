@@ -64,7 +64,8 @@ def table(results: dict[str, Any]) -> list[str]:
             if method.startswith("oracle"):
                 # It is told the task: that a step only harms it tells nothing.
                 cells, seeds = [cells[0], "", "", ""], ""
-            steps = f"{max(row['env_steps']) / 1e6:.0f}M" if row["env_steps"] else "0"
+            millions = max(row["env_steps"], default=0) / 1e6
+            steps = f"{millions:.{1 if millions < 10 else 0}f}M" if millions else "0"
             hours = f"{np.mean(row['hours']):.1f}" if row["hours"] else ""
             lines.append(
                 f"| | {label(method, row)} | {' | '.join(cells)} | {seeds} | {steps} | {hours} |"

@@ -38,7 +38,7 @@ def measure(job: Job) -> None:
 
     Baselines are fine-tuned with the published step size and, as `NAME, best step`, with the one
     that is best after one step on validation tasks. In some families the others also adapt with
-    each step half of the last, as `NAME, ever smaller steps`, or tuned runs with the mean of their
+    each step half of the last, as `NAME, geometric steps`, or tuned runs with the mean of their
     last checkpoints, as `NAME, averaged`.
     """
     path = result_file(job)
@@ -62,7 +62,7 @@ def measure(job: Job) -> None:
             best = FACTORS[int(np.argmax([result["mean"][1] for result in tried]))]
             results[f"{name}, best step"] = play(run, learned, best)
         elif run.config.env.name in GEOMETRIC and adapts:
-            results[f"{name}, ever smaller steps"] = play(run, learned, schedule="geometric")
+            results[f"{name}, geometric steps"] = play(run, learned, schedule="geometric")
     content = {"methods": results, "provenance": provenance()}
     write_atomically(path, encode(content))
 

@@ -36,6 +36,14 @@ def blocks(page: str, language: str = "") -> list[str]:
     return [block for name, block in found if name == language]
 
 
+def write_files(page: str, folder: Path) -> None:
+    """Write the files of a page: blocks whose first line is a comment with the file's name."""
+    for language, ending in (("yaml", "yaml"), ("python", "py")):
+        for text in blocks(page, language):
+            if name := re.match(rf"# (\w+\.{ending})\n", text):
+                (folder / name[1]).write_text(text)
+
+
 def commands(page: str) -> Iterator[str]:
     """Yield each command of a page; blocks of output begin with other words."""
     programs = ("metarl ", "printf ", "tar ", "mkdir ", "make ", "pip ", "wandb ")

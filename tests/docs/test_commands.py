@@ -17,7 +17,7 @@ import pytest
 from metarl.cli.flags import ConfigTarget
 from metarl.cli.main import cli
 from metarl.runs.run import Run
-from tests.docs.commands import ROOT, blocks
+from tests.docs.commands import ROOT, blocks, write_files
 
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -55,9 +55,8 @@ def words_of(command: str) -> list[str]:
 def test_the_commands_of_a_page_exist(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
-    for text in blocks(page, "yaml"):  # a file, whose first line has its name
-        if text.startswith("# "):
-            (tmp_path / text.split()[1]).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_files(page, tmp_path)
     for command in shown_commands(page):
         if command.startswith("python"):
             check_example(shlex.split(command, comments=True)[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import shutil
 import subprocess
 
@@ -13,7 +12,7 @@ import metarl
 from metarl.cli.main import main
 from metarl.config_files import load_config
 from metarl.envs.contract import CHECKS
-from tests.docs.commands import ROOT, blocks, commands, small
+from tests.docs.commands import ROOT, blocks, commands, small, write_files
 
 PAGES = ["README.md"] + [
     f"docs/{name}.md" for name in ("quickstart", "training", "tuning", "evaluation", "pretrained")
@@ -52,9 +51,7 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_works(page, clone, monkeypatch):
-    for text in [*blocks(page, "yaml"), *blocks(page, "python")]:
-        if name := re.match(r"# (\w+\.(yaml|py))\n", text):  # a file
-            (clone / name[1]).write_text(text)
+    write_files(page, clone)
     for number, command in enumerate(commands(page), start=1):
         program = command.split()[0]
         if program == "metarl":

@@ -59,7 +59,7 @@ def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
         "sequential": part(MET + MET, x=range(6)),
     }
     lines = list(disturbance_table("half_cheetah_vel", {"maml": {"0": seed}}))
-    titles = "| method | seeds | undisturbed | worst fifth | new tasks | just met | forgotten |"
+    titles = "| method | seeds | undisturbed | worst fifth | new tasks | current task | forgotten |"
     assert lines[0] == titles
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     values = [cell.partition(" (")[0] for cell in cells]
@@ -90,7 +90,7 @@ def test_the_figure_compares_with_maml_and_gives_its_numbers(tmp_path):
     assert [file.suffix for file in files] == [".png", ".pdf", ".svg", ".csv"]
     lines = [line.split(",") for line in files[-1].read_text().splitlines()]
     values = {tuple(line[1:3]): line[3] for line in lines}
-    for condition in ("forgotten", "just met"):
+    for condition in ("forgotten", "current task"):
         assert values["maml_trpo", condition] == "1"
         assert values["mine", condition] == "2"
     assert values["mine", "undisturbed"] == values["mine", "worst fifth"] == "-5"

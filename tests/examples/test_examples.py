@@ -138,7 +138,7 @@ def test_a_training_stops_at_the_return_that_is_wanted(tmp_path, monkeypatch, ca
     time_to_return.main()
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.startswith("| point_nav/maml_trpo | 0 | 0, not reached | ")
-    assert "| 3 | 0.0M | 16M |" in row
+    assert "| 3 | 0.0M | 8M |" in row
 
 
 def test_search_directions_are_compared_on_other_meta_batches(tmp_path, monkeypatch, capsys):
@@ -210,14 +210,14 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert json.loads((tmp_path / "measured.json").read_text()) == {}  # other iterations
     rows = json.loads((tmp_path / "reproduction.json").read_text())["point_nav"]
     assert set(rows) == {
-        *("maml_trpo", "maml_trpo, ever smaller steps"),
-        *("maml_trpo, longer", "maml_trpo, ever smaller steps, longer"),
+        *("maml_trpo", "maml_trpo, geometric steps"),
+        *("maml_trpo, longer", "maml_trpo, geometric steps, longer"),
         *("random", "random, best step", "pretrained", "pretrained, best step"),
-        *("maml_trpo_tuned", "maml_trpo_tuned, ever smaller steps"),
-        *("maml_trpo_tuned, averaged", "maml_trpo_tuned, averaged, ever smaller steps"),
+        *("maml_trpo_tuned", "maml_trpo_tuned, geometric steps"),
+        *("maml_trpo_tuned, averaged", "maml_trpo_tuned, averaged, geometric steps"),
     }
     assert rows["maml_trpo"]["step_scales"] == [1.0, 0.5, 0.5]
-    assert rows["maml_trpo, ever smaller steps"]["step_scales"] == [1.0, 0.5, 0.25]
+    assert rows["maml_trpo, geometric steps"]["step_scales"] == [1.0, 0.5, 0.25]
     assert rows["maml_trpo"]["seeds"] == [0, 1]
     assert len(rows["maml_trpo"]["curve"][0]) == tiny["iterations"]
     assert rows["random"]["seeds"] == [0]

@@ -34,9 +34,10 @@ class InnerConfig(Section):
     """The inner loop: the adaptation of the policy to a task by gradient steps on its episodes."""
 
     adapts: Literal["all", "head", "context", "latent", "nothing"] = "all"
-    """The parameters that adapt: all (MAML), head (the last layer, ANIL), context (a context vector
-    that is an input of the policy, CAVIA), latent (a latent code that is decoded to parameters,
-    LEO), or nothing (an agent that does not adapt, such as an oracle)."""
+    """The parameters that adapt: all (MAML), head (the last layer and the standard deviation,
+    ANIL), context (a context vector that is an input of the policy, CAVIA), latent (a latent code
+    that is decoded to parameters, LEO), or nothing (an agent that does not adapt, such as an
+    oracle)."""
     rule: str = "sgd"
     """The update rule: sgd (gradient descent), meta_sgd (a learned step size for each parameter),
     lslr (a learned step size for each layer and step), meta_lstm (a learned rule with gates), or a
