@@ -14,6 +14,7 @@ import json
 import os
 from pathlib import Path
 
+from examples.agents.measure import read
 from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
 from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
@@ -71,7 +72,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
     write_atomically(file, content.encode())
-    write_measured(results, args.measured)
+    write_measured(results, read(args.out / "agents.json"), args.measured)
     print("\n".join(table(results)))
     exported = [job for job in done if job.name.endswith(EXPORTED)]
     print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")

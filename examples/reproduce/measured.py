@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from examples.agents.measure import EXPERIENCE, tasks_text
+from examples.agents.scores import common, evaluation
 from examples.reproduce.figures import means
 from examples.reproduce.measure import evaluations, fingerprint
 from examples.reproduce.solver import solver
-from metarl.config_files import config_names
+from metarl.config_files import config_names, load_config
 from metarl.runs.atomic_io import write_atomically
 from metarl.training.many_runs import Job
 
@@ -44,18 +46,44 @@ def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
         if row is None:
             continue
         adaptations = 0 if method.startswith("oracle") else 1
-        mean, low, high = np.round(means(evaluations(family, row))[adaptations], 2).tolist()
-        found[name] = {
-            "seeds": len(row["seeds"]),
-            "core_minutes": [round(60 * hours) for hours in row["hours"]],
-            "return": mean,
-            "interval": [low, high],
-        }
+        minutes = [60 * hours for hours in row["hours"]]
+        found[name] = entry(minutes, means(evaluations(family, row))[adaptations])
     return found
 
 
-def write_measured(results: dict[str, Any], path: Path) -> None:
+def measured_agents(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the same of the configs whose agents do not adapt by gradients, after one episode.
+
+    Args:
+        stored: the results of examples.agents, whose runs have the settings of these configs.
+    """
+    found = {}
+    for name in config_names():
+        config = load_config(name)
+        family = tasks_text(config)
+        runs = [*stored.get(family, {}).get(config.method, {}).values()]
+        if config.agent.kind == "maml" or not runs:
+            continue
+        parts = common([run[EXPERIENCE] for run in runs])
+        row = means([evaluation(family, part) for part in parts])[1]
+        found[name] = entry([run["core_minutes"] for run in runs], row)
+    return found
+
+
+def entry(core_minutes: list[float], row: np.ndarray) -> dict[str, Any]:
+    """Return what was measured of a config, from the minutes of its runs and the mean return with
+    its interval, (3,)."""
+    mean, low, high = np.round(row, 2).tolist()
+    return {
+        "seeds": len(core_minutes),
+        "core_minutes": [round(minutes) for minutes in core_minutes],
+        "return": mean,
+        "interval": [low, high],
+    }
+
+
+def write_measured(results: dict[str, Any], agents: dict[str, Any], path: Path) -> None:
     """Write what was measured of each config, one config on each line."""
-    rows = measured_configs(results).items()
-    lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows]
+    rows = measured_configs(results) | measured_agents(agents)
+    lines = [f"{json.dumps(name)}: {json.dumps(rows[name])}" for name in sorted(rows)]
     write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

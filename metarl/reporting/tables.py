@@ -28,8 +28,10 @@ CONFIGS_CAPTION = (
     "steps: environment steps of the whole training, at most. minutes: of one core of a server "
     "(AMD EPYC or Intel Xeon), some of them twice as fast as others, most of them for an earlier "
     "version's conjugate gradient, which took longer. return: on the test tasks "
-    "after one adaptation (oracles: without), mean and 95% interval over runs and tasks; "
-    "docs/reproduction.md. Empty: not measured. Settings: metarl train CONFIG --dry-run."
+    "after one adaptation (oracles: without; rl2, varibad and pearl: after one episode, on "
+    "HalfCheetahs with deterministic actions), mean and 95% interval over runs and tasks; "
+    "docs/reproduction.md, docs/comparison.md. Empty: not measured. Settings: metarl train CONFIG "
+    "--dry-run."
 )
 
 
@@ -106,9 +108,11 @@ def measured_cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
     if row is None:
         return "", ""
     times = sorted({min(row["core_minutes"]), max(row["core_minutes"])})
-    low, high = row["interval"]
-    reached = f"{row['return']:.3g} ({low:.3g} to {high:.3g}) [{row['seeds']}]"
-    return "-".join(map(str, times)), reached
+    mean, low, high = (
+        f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        for value in (row["return"], *row["interval"])
+    )
+    return "-".join(map(str, times)), f"{mean} ({low} to {high}) [{row['seeds']}]"
 
 
 def pretrained() -> Table:

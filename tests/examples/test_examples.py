@@ -321,13 +321,17 @@ def test_the_list_of_configs_shows_the_results_of_the_reproduction(monkeypatch, 
     from examples.reproduce.measured import write_measured
 
     results = json.loads((ROOT / "docs/results/reproduction.json").read_text())
-    write_measured(results, tmp_path / "measured.json")
+    agents = json.loads((ROOT / "docs/results/agents.json").read_text())
+    write_measured(results, agents, tmp_path / "measured.json")
     assert (tmp_path / "measured.json").read_text() == (ROOT / "configs/measured.json").read_text()
     found = json.loads((ROOT / "configs/measured.json").read_text())
     row = results["point_nav"]["maml_trpo_tuned"]
     assert found["point_nav/maml_trpo_tuned"]["return"] == pytest.approx(
         np.mean(row["returns"], axis=(0, 1))[1], abs=0.006
     )
+    # The episode after one on the same task, as in docs/comparison.md
+    assert round(found["point_nav/rl2"]["return"], 1) == -1.2
+    assert len(found["half_cheetah_dir/varibad"]["core_minutes"]) == 3
     # Only 50 of its 100 iterations were trained with three seeds.
     assert found["half_cheetah_dir/maml_trpo"]["seeds"] == 1
 

@@ -57,4 +57,6 @@ def test_cells_of_a_measured_config():
     row = {"seeds": 2, "core_minutes": [7, 3, 5], "return": -1.234, "interval": [-2.0, 0.4567]}
     assert tables.measured_cells(row) == ("3-7", "-1.23 (-2 to 0.457) [2]")
     assert tables.measured_cells({**row, "core_minutes": [7, 7]})[0] == "7"
+    large = {**row, "return": 1046.5, "interval": [773.4, 1319.7]}
+    assert tables.measured_cells(large)[1] == "1,046 (773 to 1,320) [2]"
     assert tables.measured_cells(None) == ("", "")
