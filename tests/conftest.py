@@ -231,6 +231,7 @@ def make_batch() -> Callable[..., TrainingBatch]:
             value=0.3 * draw() * took_place,
             loss=1.2 - 1.5 * torch.arange(num_tasks).double(),
             horizon=horizon,
+            longest=horizon,
         )
 
     return make_batch

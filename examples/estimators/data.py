@@ -135,6 +135,7 @@ def marginal_batch(problem: Problem, params: Params) -> TrainingBatch:
         value=torch.full_like(weight, math.nan),
         loss=torch.full_like(weight[:, 0], math.nan),  # only for rules that look at it
         horizon=family.horizon,
+        longest=family.horizon,
     )
 
 

@@ -227,6 +227,10 @@ class AgentConfig(Section):
         """
         return self.may_average(name)
 
+    def transferred(self, state: AgentState) -> AgentState:
+        """Return the state of another agent as a warm start takes it; by default as it is."""
+        return state
+
     def must_transfer(self, name: str) -> bool:
         """Return whether a warm start is refused if a tensor, for which `may_transfer` is true, is
         not in both agents with one shape. By default it is; otherwise the tensor begins anew."""

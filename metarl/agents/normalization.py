@@ -40,6 +40,8 @@ PREFIX = "observations."
 """Beginning of the names of mean and standard deviation in the state of an agent."""
 MIN_VARIATION = 1e-6
 """Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
+MIN_STD = 1e-8
+"""Smallest standard deviation that is no rounding error."""
 
 
 class NormalizedAgent:
@@ -76,7 +78,7 @@ class NormalizedAgent:
         mean = np.sum([obs.sum(0, dtype=np.float64) for obs in by_task], axis=0) / count
         squares = [((obs - mean) ** 2).sum(0) for obs in by_task]
         std = np.sqrt(np.sum(squares, axis=0) / count)
-        varies = std > MIN_VARIATION * np.abs(mean)
+        varies = std > np.maximum(MIN_VARIATION * np.abs(mean), MIN_STD)
         self.mean = mean.astype(np.float32)
         self.std = np.where(varies, std, 1).astype(np.float32)
 

@@ -9,6 +9,8 @@ from typing import Any
 from metarl.agents.base import AgentConfig, AgentState, shape_text
 from metarl.agents.normalization import PREFIX
 from metarl.core.errors import UserError
+from metarl.core.parsing import format_value
+from metarl.core.schema_keys import by_path, plain
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,31 @@ class WarmStart:
     taken: tuple[str, ...]
     anew: tuple[str, ...]
     left: tuple[str, ...]
+
+
+NETWORKS = ("policy", "network", "encoder")
+"""Sections of the agents' configs that say what the parameters of networks mean."""
+INITIAL = ("init_std", "initialisation", "hidden_gain", "output_gain")
+"""Keys of these sections that matter to a new agent only."""
+
+
+def other_meaning(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the settings by which the same parameters are another policy, as text, such as its
+    activation, the units of observations and the bounds of actions.
+
+    Args:
+        own: the values of the new agent's config, nested.
+        other: those of the other agent's, which the text has.
+    """
+    wanted = by_path(own)
+    return [
+        f"{path} was {format_value(value)}"
+        for path, value in by_path(other).items()
+        if path.partition(".")[0] in NETWORKS
+        and path.rpartition(".")[2] not in INITIAL
+        and path in wanted
+        and plain(wanted[path]) != plain(value)
+    ]
 
 
 def is_parameter(config: AgentConfig, name: str) -> bool:
@@ -49,6 +76,7 @@ def take_parameters(config: AgentConfig, own: AgentState, other: Mapping[str, An
         UserError: if the other agent does not have a needed tensor, or has it in another shape, or
             has a needed tensor that the new agent does not have; names the first one.
     """
+    other = config.transferred(dict(other))
     names = sorted(own.keys() | other.keys())
     offered = [name for name in names if is_parameter(config, name)]
     for name in offered:

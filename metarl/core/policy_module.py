@@ -121,20 +121,29 @@ class NormalizedModule(PolicyModule):
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std, within bounds if there are any."""
+    """(x - mean) / std, within a distance from `middle` if there is a limit."""
 
     mean: Tensor
     std: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray, limit: float = float("inf")) -> None:
+    def __init__(
+        self,
+        mean: np.ndarray,
+        std: np.ndarray,
+        limit: float = float("inf"),
+        middle: np.ndarray | float = 0.0,
+    ) -> None:
         super().__init__()
         self.limit = limit
-        add_constant(self, "mean", mean)
-        add_constant(self, "std", std)
+        bounds = {"low": middle - limit, "high": middle + limit}
+        for name, value in {"mean": mean, "std": std, **bounds}.items():
+            add_constant(self, name, np.broadcast_to(value, np.shape(mean)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x - self.mean) / self.std
-        return x if self.limit == float("inf") else x.clamp(-self.limit, self.limit)
+        return x if self.limit == float("inf") else x.clamp(self.low, self.high)
 
 
 def add_constant(module: nn.Module, name: str, value: np.ndarray) -> None:

@@ -174,15 +174,17 @@ def sample_meta_batch(
     """
     num_tasks, length = config.num_tasks, config.sequence
     if config.train_tasks:
+        try:
+            tasks = family.tasks("train", config.train_tasks)
+        except ValueError as error:
+            raise ConfigError(f"sampling.train_tasks: {error}") from error
         if length == 1:
             repeat = num_tasks > config.train_tasks
             ids = rng.choice(config.train_tasks, num_tasks, replace=repeat)
-        else:
-            ids = distinct_rows(rng, config.train_tasks, num_tasks, length)
-        try:
-            return family.tasks("train", config.train_tasks)[ids], ids
-        except ValueError as error:
-            raise ConfigError(f"sampling.train_tasks: {error}") from error
+        else:  # the set has a task several times if the family has fewer tasks
+            _, first = np.unique(tasks, axis=0, return_index=True)
+            ids = np.sort(first)[distinct_rows(rng, len(first), num_tasks, length)]
+        return tasks[ids], ids
     if config.drift:
         tasks = family.sample_tasks(rng, num_tasks)
         return drifting(family, rng, tasks, len(config.phases), config.drift), None

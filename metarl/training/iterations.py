@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,7 +84,7 @@ class Iterations:
         """Read what the iterations so far have left in the run's folder."""
         self._recorder.restore(self.state.iteration)
         for line in self._run.metrics():
-            self._returns.append(line["return_after"])
+            self._returns.append(objective(line))
             self._monitor(line)
 
     def run(
@@ -199,7 +199,7 @@ class Iterations:
         """Make the checkpoint of an iteration, and write it where it is due or the best so far.
         Return whether the run keeps it."""
         run, config, done = self._run, self._run.config, metrics["iteration"]
-        self._returns.append(metrics["return_after"])
+        self._returns.append(objective(metrics))
         due = done % config.checkpoint_every == 0 or done == config.iterations
         score = self._score(metrics, due)
         best = score > self.state.best_return
@@ -221,8 +221,8 @@ class Iterations:
 
     def _score(self, metrics: dict[str, Any], due: bool) -> float:
         """Return the score by which the agent may become the checkpoint `best`: the return on
-        validation tasks if the config has evaluations, or else the recent return in training;
-        -inf where there is none.
+        validation tasks if the config has evaluations, or else the recent return in training,
+        see `objective`; -inf where there is none.
 
         Args:
             metrics: the metrics of the iteration.
@@ -234,6 +234,15 @@ class Iterations:
         # The mean over all iterations since the last checkpoint has less variance than the mean of
         # one meta-batch.
         return mean_return(self._returns[-config.checkpoint_every :]) if due else -np.inf
+
+
+def objective(metrics: Mapping[str, Any]) -> float | None:
+    """Return what training raises, by the metrics of an iteration: the return after adaptation, in
+    the worst tasks if these are the objective; of sequences of tasks the mean of that and of the
+    return on revisited tasks. None if there is no episode."""
+    after = metrics.get("return_worst", metrics["return_after"])
+    revisited = metrics.get("return_revisited")
+    return after if after is None or revisited is None else (after + revisited) / 2
 
 
 def mean_return(returns: Sequence[float | None]) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from metarl.agents import MetaAgent
-from metarl.agents.warm_start import WarmStart, take_parameters
+from metarl.agents.warm_start import WarmStart, other_meaning, take_parameters
 from metarl.config import Config
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable
@@ -38,11 +39,12 @@ def warm_start(config: Config, source: str | Path) -> tuple[MetaAgent, Origin]:
         found = take_parameters(config.agent, config.make_agent().state_dict(), state.agent)
     except UserError as error:
         raise UserError(f"{FLAG}: {source}: {error}") from error
+    changed = other_meaning(*(each.to_dict()["agent"] for each in (config, run.config)))
     origin = Origin(
         source=printable(str(source)),
         experiment=experiment_of(run, name, state),
         parameters=checksum({each: found.state[each] for each in found.taken})[:16],
-        remark=remark(found),
+        remark=remark(found, changed),
     )
     return config.make_agent(found.state), origin
 
@@ -94,13 +96,15 @@ def experiment_of(run: Run, name: str, state: Checkpoint) -> str:
     return f"{printable(run.config.method)}-{settings_digest(run.config, origin)}:{which}"
 
 
-def remark(found: WarmStart) -> str:
-    """Return what begins anew and what was not taken, as text."""
+def remark(found: WarmStart, changed: Sequence[str]) -> str:
+    """Return what begins anew, what was not taken, and what the parameters meant before, as
+    text."""
     parts = [f"{len(found.taken)} tensors taken"]
     if found.anew:
         parts.append(f"{named(found.anew)} begin anew")
     if found.left:
         parts.append(f"{named(found.left)} left out")
+    parts += [f"agent.{each}" for each in changed]
     return printable("; ".join(parts))
 
 

@@ -105,6 +105,9 @@ def test_measured_by_hand():
     assert agent.normalize(np.float32([[5, 8]])).tolist() == [
         pytest.approx([2 / np.sqrt(8 / 3), 1.0])
     ]
+    obs[..., 1] = [[1e-13, -1e-13], [1e-13, 0]]  # rounding errors around 0
+    agent.measure(replace(episodes, obs=obs, mask=mask))
+    assert agent.std[1] == 1.0
 
 
 def test_acting_and_learning_see_the_same_normalised_observations(run):

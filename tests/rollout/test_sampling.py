@@ -104,6 +104,11 @@ def test_the_tasks_of_a_finite_distribution_differ_within_a_sequence():
     assert (tasks.shape, ids) == ((20, 2, 1), None)
     assert np.array_equal(tasks[:, 0], -tasks[:, 1])
     assert set(tasks[:, 0, 0]) == {-1.0, 1.0}
+    # A set of ten has each direction five times.
+    config = SamplingConfig(num_tasks=20, sequence=2, train_tasks=10)
+    tasks, ids = sample_meta_batch(config, HalfCheetahDir(), make_rng(0, Purpose.TASKS))
+    assert np.array_equal(tasks[:, 0], -tasks[:, 1])
+    assert np.array_equal(HalfCheetahDir().tasks("train", 10)[ids], tasks)
 
 
 def test_tasks_that_drift_move_from_phase_to_phase():

@@ -23,7 +23,7 @@ from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
 from metarl.rollout.episodes import Episodes
 from metarl.runs.run import Run
-from metarl.training.iterations import Interrupted
+from metarl.training.iterations import Interrupted, objective
 from metarl.training.loop import resume, train
 from metarl.training.meta_iteration import return_metrics
 from metarl.training.tracker import NullTracker
@@ -111,6 +111,14 @@ def test_metrics_mean_what_they_say(finished):
         )
         assert 0 <= line["outer_kl"] <= finished.config.agent.outer.max_kl
         assert -10 * 10 * np.sqrt(2) < line["return_before"] < 0
+
+
+def test_the_return_that_chooses_the_best_checkpoint_is_the_objective():
+    assert objective({"return_after": 3.0}) == 3.0
+    assert objective({"return_after": 3.0, "return_worst": -1.0}) == -1.0
+    assert objective({"return_after": 3.0, "return_revisited": 1.0}) == 2.0
+    assert objective({"return_after": 3.0, "return_revisited": None}) == 3.0
+    assert objective({"return_after": None, "return_revisited": 1.0}) is None
 
 
 def test_best_is_the_checkpoint_with_the_highest_recent_return(finished):

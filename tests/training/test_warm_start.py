@@ -53,6 +53,16 @@ def test_it_begins_from_the_parameters_of_the_other_run(source, warm, tmp_path):
     assert (results[0].returns == results[1].returns).all()
 
 
+def test_settings_by_which_the_parameters_are_another_policy_are_named(source, tmp_path):
+    changed = {"agent.policy.activation": "tanh", "agent.policy.obs_scale": [2.0, 2.0]}
+    run = train(tiny(**OTHER, **changed), tmp_path / "run", init_from=source)
+    theirs = Run.open(source).config.agent.policy
+    assert theirs.activation == "relu"
+    assert run.origin.remark.endswith(
+        "; agent.policy.activation was relu; agent.policy.obs_scale was []"
+    )
+
+
 @pytest.mark.parametrize("checkpoint", ["2", "best", "average"])
 def test_a_checkpoint_is_named_after_the_colon(source, tmp_path, checkpoint):
     run = train(tiny(**OTHER), tmp_path / "run", init_from=f"{source}:{checkpoint}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
-from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes
+from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, longest_episode, process_episodes
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState
 from metarl.agents.maml.meta_objective import MetaObjective
@@ -122,11 +122,12 @@ class MAMLAgent:
         """
         schedule = "constant" if state.training else self.inner_config.test_lr_schedule
         scale = step_scale(schedule, state.num_adaptations, self._trained_steps)
+        longest = longest_episode(episodes)
 
         def work(item: tuple[StateMicrobatch, Episodes]) -> StateMicrobatch:
             microbatch, part = item
             batch, _ = process_episodes(
-                part, self.policy, microbatch.params, self.returns, self.device
+                part, self.policy, microbatch.params, self.returns, self.device, longest
             )
             loss = policy_loss(batch, self.policy, self._surrogate)
             inner_state = self.inner_loop.step(
@@ -198,7 +199,7 @@ class MAMLAgent:
         means = [each.weight * each.episodes.task_returns for each in measured]
         returns = torch.from_numpy(np.sum(means, axis=0))  # (B,)
         return_weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
-        query_weights = [each.weight for each in measured]
+        settings = [(each.weight, longest_episode(each.episodes)) for each in measured]
         # By microbatch: its states and episodes in all measured rollouts
         parts = list(zip(*(each.state.pair(each.episodes) for each in measured), strict=True))
         sizes = [part[-1][0].inner_state.num_tasks for part in parts]
@@ -208,10 +209,10 @@ class MAMLAgent:
         ) -> tuple[MetaMicrobatch, Tensor]:
             part, return_weight = item
             queries, explained = [], []
-            for (microbatch, episodes), weight in zip(part, query_weights, strict=True):
+            for (microbatch, episodes), (weight, longest) in zip(part, settings, strict=True):
                 params = microbatch.params
                 batch, variance = process_episodes(
-                    episodes, self.policy, params, self.returns, self.device
+                    episodes, self.policy, params, self.returns, self.device, longest
                 )
                 queries.append(Query(microbatch.inner_state.step, params, batch, weight))
                 explained.append(variance)

@@ -24,6 +24,8 @@ from metarl.core.returns import (
 from metarl.core.schema import Section
 from metarl.rollout.episodes import Episodes
 
+LENGTHS = ("horizon", "longest")
+"""The fields of a training batch that are numbers."""
 MIN_TIMES = 10
 """At how many times of a long episode steps are taken at least, where only some are taken."""
 
@@ -63,6 +65,8 @@ class TrainingBatch:
         loss: (B,), negative mean reward per step; the loss value given to update rules, since the
             value of a surrogate does not measure the performance of a policy.
         horizon: T.
+        longest: number of steps of the longest episode of the meta-batch that these tasks belong
+            to, which may be less than T where episodes end early.
     """
 
     obs: Tensor
@@ -74,6 +78,7 @@ class TrainingBatch:
     value: Tensor
     loss: Tensor
     horizon: int
+    longest: int
 
     def by_episode(self, x: Tensor) -> Tensor:
         """Return values of steps, (B, N), as (B, E, T), with 0 at steps that did not take place."""
@@ -81,14 +86,15 @@ class TrainingBatch:
 
     def of_tasks(self, indices: Tensor) -> TrainingBatch:
         """Return the training batch of the tasks at `indices`, (n,)."""
-        tensors = {name: x[indices] for name, x in vars(self).items() if name != "horizon"}
-        return TrainingBatch(**tensors, horizon=self.horizon)
+        tensors = {name: x[indices] for name, x in vars(self).items() if name not in LENGTHS}
+        return TrainingBatch(**tensors, horizon=self.horizon, longest=self.longest)
 
     @staticmethod
     def joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
-        """Return the tasks of several training batches of one horizon as one batch."""
-        tensors = [{n: x for n, x in vars(each).items() if n != "horizon"} for each in batches]
-        return TrainingBatch(**join_params(tensors), horizon=batches[0].horizon)
+        """Return the tasks of several training batches of one meta-batch as one batch."""
+        tensors = [{n: x for n, x in vars(each).items() if n not in LENGTHS} for each in batches]
+        lengths = {name: getattr(batches[0], name) for name in LENGTHS}
+        return TrainingBatch(**join_params(tensors), **lengths)
 
     def every(self, stride: int, whole_episodes: bool = False) -> TrainingBatch:
         """Return a subset of the steps, with weights that sum to 1 for each task.
@@ -101,31 +107,43 @@ class TrainingBatch:
         if stride == 1:
             return self
         if not whole_episodes:
-            stride = spread(stride, self.horizon)
+            stride = spread(stride, self.horizon, self.longest)
 
         def subsample(x: Tensor) -> Tensor:
             if whole_episodes:
                 return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
             return x[:, ::stride].contiguous()
 
-        without_steps = {"loss": self.loss, "horizon": self.horizon}  # fields without an axis N
+        # The fields without an axis N
+        without_steps = {"loss": self.loss, "horizon": self.horizon, "longest": self.longest}
         kept = {name: subsample(x) for name, x in vars(self).items() if name not in without_steps}
         weight = kept.pop("weight")
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
         return TrainingBatch(**kept, weight=weight, **without_steps)
 
 
-def spread(stride: int, horizon: int) -> int:
+def spread(stride: int, horizon: int, longest: int) -> int:
     """Return the smallest stride, `stride` or more, by which the steps of episodes that follow one
-    another are taken at half of the times of an episode, or at `MIN_TIMES` of them.
+    another are taken at half of the times of the longest episode, or at `MIN_TIMES` of them.
 
     By 16, of episodes of 16 steps only the first ones would be taken, in which all episodes may
-    have the same state.
+    have the same state; and of episodes of 160 that end after 10 too.
+
+    Args:
+        stride: the wanted stride.
+        horizon: distance from the first step of an episode to that of the next one.
+        longest: number of steps of the longest episode, at most `horizon`.
     """
-    needed = min(horizon, MIN_TIMES, max(2, horizon // 2))
-    while horizon // math.gcd(stride, horizon) < needed:
+    needed = min(longest, MIN_TIMES, max(2, longest // 2))
+    # The times that are taken are the multiples of the greatest common divisor.
+    while math.ceil(longest / math.gcd(stride, horizon)) < needed:
         stride += 1
     return stride
+
+
+def longest_episode(episodes: Episodes) -> int:
+    """Return the number of steps of the longest of all episodes."""
+    return int(episodes.mask.any((0, 1)).sum())
 
 
 def process_episodes(
@@ -134,6 +152,7 @@ def process_episodes(
     params: Params,
     config: ReturnConfig,
     device: torch.device,
+    longest: int | None = None,
 ) -> tuple[TrainingBatch, Tensor]:
     """Return the training batch of episodes, with estimated advantages.
 
@@ -143,6 +162,8 @@ def process_episodes(
         params: the policy parameters that played the episodes, stacked (B, ...).
         config: settings of the advantages.
         device: the device of the batch.
+        longest: number of steps of the longest episode of the meta-batch that these episodes are a
+            part of; by default of these episodes.
 
     Returns:
         The training batch, with the dtype of `params`; and the explained variance of the baseline,
@@ -197,5 +218,6 @@ def process_episodes(
         value=by_step((values + shift) * discount_to_start / scale * mask),
         loss=-(reward.double().sum((1, 2)) / count[:, 0, 0]).to(dtype),
         horizon=mask.shape[-1],
+        longest=longest_episode(episodes) if longest is None else longest,
     )
     return batch, explained

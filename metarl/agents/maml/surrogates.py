@@ -69,22 +69,25 @@ def log_likelihood(policy: Distribution, batch: TrainingBatch) -> Tensor:
     return -(log_prob * batch.advantage * batch.weight).sum(1)
 
 
-def magic_box(log_prob: Tensor) -> Tensor:
-    """Return 1, shaped like `log_prob`, with the derivatives of probabilities: the MagicBox
-    operator exp(x - stop_gradient(x)) (Foerster et al. 2018, "Implementation of DiCE")."""
-    return torch.exp(log_prob - log_prob.detach())
+def log_ratio_to_old(policy: Distribution, batch: TrainingBatch) -> Tensor:
+    """Return log pi - log pi_old of each step, (B, E, T); 0 at steps that did not take place."""
+    return batch.by_episode(policy.log_prob(batch.action) - batch.log_prob)
 
 
 def dice(policy: Distribution, batch: TrainingBatch) -> Tensor:
     """Return the DiCE objective with its baseline term, negated, (B,) (Foerster et al. 2018).
 
-    -E[box(sum_{s <= t} log pi_s) r_t + (1 - box(log pi_t)) b_t], with box = `magic_box`, the
-    discounted reward r and the discounted baseline b. Derivatives of any order are unbiased.
+    -E[box(sum_{s <= t} log pi_s) r_t + (1 - box(log pi_t)) b_t], with the discounted reward r and
+    the discounted baseline b. DiCE's MagicBox is box(x) = exp(x - stop_gradient(x)); here it is
+    exp(x - x_old), the likelihood ratio. Where pi = pi_old both are 1, with the same derivatives of
+    any order, which are unbiased. Of another policy, as in a line search that repeats the
+    adaptation, the ratio goes on weighing the data by importance, so that the derivatives are those
+    of what is evaluated.
     """
-    log_prob = batch.by_episode(policy.log_prob(batch.action))  # (B, E, T)
-    box_until_step = magic_box(log_prob.cumsum(-1)).flatten(1)  # (B, N)
-    box_of_step = magic_box(log_prob).flatten(1)
-    objective = box_until_step * batch.reward + (1 - box_of_step) * batch.value
+    log_ratio = log_ratio_to_old(policy, batch)
+    until_step = log_ratio.cumsum(-1).exp().flatten(1)  # (B, N)
+    of_step = log_ratio.exp().flatten(1)
+    objective = until_step * batch.reward + (1 - of_step) * batch.value
     return -(objective * batch.weight).sum(1)
 
 
@@ -92,15 +95,15 @@ def loaded_dice(decay: float) -> Surrogate:
     """Return the Loaded DiCE surrogate: DiCE with advantages, which has less variance (Farquhar et
     al. 2019, algorithm 1).
 
-    -E[(box(w_t) - box(w_t - log pi_t)) A_t], with w_t = sum_{s <= t} decay^(t - s) log pi_s and
-    box = `magic_box`. A decay (lambda in the paper) below 1 discounts the influence of earlier
-    actions on later data, which reduces the variance and introduces bias.
+    -E[(box(w_t) - box(w_t - log pi_t)) A_t], with w_t = sum_{s <= t} decay^(t - s) log pi_s and the
+    box of `dice`. A decay (lambda in the paper) below 1 discounts the influence of earlier actions
+    on later data, which reduces the variance and introduces bias.
     """
 
     def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
-        log_prob = batch.by_episode(policy.log_prob(batch.action))  # (B, E, T)
-        with_step = discounted_prefixes(log_prob, decay)  # w_t; v_t = w_t - log pi_t
-        difference = magic_box(with_step) - magic_box(with_step - log_prob)
+        log_ratio = log_ratio_to_old(policy, batch)
+        with_step = discounted_prefixes(log_ratio, decay)  # w_t - w_t of pi_old
+        difference = with_step.exp() - (with_step - log_ratio).exp()
         return -(difference.flatten(1) * batch.advantage * batch.weight).sum(1)
 
     return surrogate

@@ -89,5 +89,6 @@ def normalization(moments: Moments | None, *, shift: bool = True) -> nn.Module:
     """Return `Moments.normalise` as a module; the identity for None."""
     if moments is None:
         return nn.Identity()
-    mean = moments.mean if shift else np.zeros_like(moments.mean)
-    return Normalize(mean, moments.std, LIMIT)
+    if shift:
+        return Normalize(moments.mean, moments.std, LIMIT)
+    return Normalize(np.zeros_like(moments.mean), moments.std, LIMIT, moments.mean / moments.std)

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.normalization import MIN_VARIATION
+from metarl.agents.base import AgentState
+from metarl.agents.normalization import MIN_STD, MIN_VARIATION
 
-LIMIT = 10.0  # bound of normalised values
-MIN_STD = 1e-8  # smaller standard deviations are taken for rounding errors
+LIMIT = 10.0  # bound of the distance of normalised values from their mean
 FIELDS = ("count", "mean", "square")
+KEPT_ROWS = 10_000
+"""Number of rows, at most, by which the moments of another agent count in a warm start."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,32 @@ class Moments:
         return np.where(varies, std, 1.0)
 
     def normalise(self, values: np.ndarray, *, shift: bool = True) -> np.ndarray:
-        """Return values (..., k) divided by the standard deviations, float32, within +-`LIMIT`.
+        """Return values (..., k) divided by the standard deviations, float32, within `LIMIT` of
+        the mean.
 
         Args:
             values: the values.
             shift: whether the means are subtracted before.
         """
-        mean, std = self._in_float32
+        mean, std, centre = self._in_float32
         shifted = np.subtract(values, mean if shift else np.float32(0), dtype=np.float32)
         shifted /= std
-        np.maximum(shifted, -LIMIT, out=shifted)
-        return np.minimum(shifted, LIMIT, out=shifted)
+        # Rewards may be far from 0, such as a bonus for being alive, and differ by little.
+        middle = np.float32(0) if shift else centre
+        np.maximum(shifted, middle - LIMIT, out=shifted)
+        return np.minimum(shifted, middle + LIMIT, out=shifted)
 
     @functools.cached_property
-    def _in_float32(self) -> tuple[np.ndarray, np.ndarray]:
-        """Means and standard deviations, (k,) each."""
-        return self.mean.astype(np.float32), self.std.astype(np.float32)
+    def _in_float32(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means, standard deviations, and their ratios, (k,) each."""
+        ratio = (self.mean / self.std).astype(np.float32)
+        return self.mean.astype(np.float32), self.std.astype(np.float32), ratio
+
+    def weakened(self) -> Moments:
+        """Return the moments as those of `KEPT_ROWS` rows, if there are more: new rows, such as
+        those of another task family, then soon outweigh them."""
+        share = min(1.0, KEPT_ROWS / max(float(self.count), 1.0))
+        return Moments(self.count * share, self.mean, self.square * share)
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """Return the moments as tensors, named `NAME.count` and so on."""
@@ -83,3 +95,12 @@ class Moments:
     def from_state(cls, state: dict[str, Tensor], name: str) -> Moments:
         """Return the moments of a `state_dict` with this name."""
         return cls(*(state[f"{name}.{key}"].numpy().copy() for key in FIELDS))
+
+
+def with_weakened_moments(state: AgentState) -> AgentState:
+    """Return the state of an agent with all its moments `weakened`, for a warm start."""
+    tensors = {key: torch.as_tensor(value) for key, value in state.items()}
+    names = [key.removesuffix(".count") for key in state if key.endswith(".count")]
+    for name in names:
+        state = {**state, **Moments.from_state(tensors, name).weakened().state_dict(name)}
+    return state

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from gymnasium.spaces import Box, Discrete
 
-from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.base import AgentConfig, AgentSetup, AgentState
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation
+from metarl.agents.recurrent.moments import with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
@@ -97,6 +98,9 @@ class RL2Config(AgentConfig):
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")
+
+    def transferred(self, state: AgentState) -> AgentState:
+        return with_weakened_moments(state)
 
     def may_transfer(self, name: str) -> bool:
         return not name.startswith("adam.") and name != "num_updates"

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 
-from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.base import AgentConfig, AgentSetup, AgentState
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
 from metarl.agents.recurrent.hypernetwork import HyperActorCritic
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
+from metarl.agents.recurrent.moments import with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.varibad.agent import VariBADAgent
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
@@ -115,6 +116,9 @@ class VariBADConfig(AgentConfig):
 
     def may_average(self, name: str) -> bool:
         return name.startswith(("params.", "model."))
+
+    def transferred(self, state: AgentState) -> AgentState:
+        return with_weakened_moments(state)
 
     def may_transfer(self, name: str) -> bool:
         return not name.startswith(("adam.", "model_adam.")) and name != "num_updates"

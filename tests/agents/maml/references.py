@@ -3,15 +3,8 @@
 The second implementation of the adaptation looks at one task at a time, without stacks.
 
 Finite differences of `loss_and_kl` repeat the adaptation, so they need an inner gradient whose
-change equals its automatic derivative. Where that does not hold by design, the difference is taken
-of a function for which it holds:
-
-- DiCE's magic boxes are 1 wherever the policy is, and only their derivatives are those of a
-  likelihood ratio: the inner gradient of another policy lacks the ratio. Written with the ratio to
-  the policy that acted (`with_ratios`), the surrogate has the same derivatives, up to the second,
-  where that policy is; these are all that enter the meta-gradient at the old meta-parameters.
-- Meta-LSTM's gates, and everything with first_order, take gradient and loss for constants: in the
-  difference they keep the values of the old meta-parameters.
+change equals its automatic derivative. Meta-LSTM's gates, and everything with first_order, take
+gradient and loss for constants: in the difference they keep the values of the old meta-parameters.
 """
 
 from __future__ import annotations
@@ -24,10 +17,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.batch import TrainingBatch
-from metarl.agents.maml.surrogates import (
-    Surrogate,
-    inner_surrogate,
-)
+from metarl.agents.maml.surrogates import Surrogate
 from metarl.core.distributions import Distribution
 from metarl.core.params import flatten, stack, unflatten
 from metarl.core.returns import discounted_prefixes
@@ -62,20 +52,20 @@ def dense(product: Callable[[Tensor], Tensor], size: int) -> Tensor:
     return torch.stack([product(row) for row in torch.eye(size, dtype=torch.float64)])
 
 
-def with_ratios(name: str, decay: float) -> Surrogate:
-    """DiCE and loaded DiCE with the likelihood ratio in place of the magic box; others as is."""
-    if name not in EPISODIC:
-        return inner_surrogate(name)
+def with_magic_boxes(name: str, decay: float) -> Surrogate:
+    """DiCE and loaded DiCE with the MagicBox operator of the papers, exp(x - stop_gradient(x))."""
+
+    def box(x: Tensor) -> Tensor:
+        return (x - x.detach()).exp().flatten(1)
 
     def surrogate(policy: Distribution, batch: TrainingBatch) -> Tensor:
-        ratio = batch.by_episode(policy.log_prob(batch.action) - batch.log_prob)
+        log_prob = batch.by_episode(policy.log_prob(batch.action))
         if name == "dice":
-            so_far, here = ratio.cumsum(-1).exp().flatten(1), ratio.exp().flatten(1)
+            so_far, here = box(log_prob.cumsum(-1)), box(log_prob)
             objective = so_far * batch.reward + (1 - here) * batch.value
         else:
-            until = discounted_prefixes(ratio, decay)
-            difference = until.exp() - (until - ratio).exp()
-            objective = difference.flatten(1) * batch.advantage
+            until = discounted_prefixes(log_prob, decay)
+            objective = (box(until) - box(until - log_prob)) * batch.advantage
         return -(objective * batch.weight).sum(1)
 
     return surrogate

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, process_episodes, spread
+from metarl.agents.maml.batch import (
+    LENGTHS,
+    ReturnConfig,
+    TrainingBatch,
+    longest_episode,
+    process_episodes,
+    spread,
+)
 from metarl.core.params import stack
+from metarl.envs import PointNav
 from metarl.rollout.episodes import Episodes
 
 CPU = torch.device("cpu")
@@ -65,7 +73,7 @@ def test_weights_are_as_precise_as_the_parameters(dtype, episodes, process):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_everything_has_the_type_of_the_parameters(dtype, episodes, process):
-    tensors = {name: x for name, x in vars(process(episodes, dtype)).items() if name != "horizon"}
+    tensors = {name: x for name, x in vars(process(episodes, dtype)).items() if name not in LENGTHS}
     assert {x.dtype for x in tensors.values()} == {dtype}
 
 
@@ -279,19 +287,41 @@ def test_every_takes_each_stride_th_step_and_weighs_them_to_one(episodes, proces
 def test_steps_are_taken_at_half_of_the_times_of_an_episode_or_at_many(stride):
     """Every 16th step of episodes of 16 would be their first one, which may be one state."""
     for horizon in range(1, 130):
-        found = spread(stride, horizon)
+        found = spread(stride, horizon, horizon)
         assert stride <= found <= stride + 2
         times = {row % horizon for row in range(0, horizon * found, found)}
         assert len(times) >= min(horizon, 10, max(2, horizon // 2))
-    assert (spread(16, 16), spread(16, 32), spread(8, 40)) == (17, 17, 9)
-    assert (spread(16, 100), spread(8, 200), spread(16, 200)) == (16, 8, 16)
+    whole = [spread(*each, each[1]) for each in ((16, 16), (16, 32), (8, 40), (16, 100), (8, 200))]
+    assert whole == [17, 17, 9, 16, 8]
+    assert spread(16, 200, 200) == 16
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 10, 20, 159])
+def test_the_times_are_those_of_episodes_that_end_early(longest):
+    """Every 16th step of episodes of 160 is one of their steps 0, 16, ..., so of those that end
+    after 10 steps only the first."""
+    found = spread(16, 160, longest)
+    times = {row % 160 for row in range(0, 160 * found, found)}
+    assert len([time for time in times if time < longest]) >= min(longest, 10, max(2, longest // 2))
+
+
+def test_the_longest_episode_is_that_of_the_meta_batch(episodes, process, make_agent, play):
+    """Whatever the microbatch, so that every split takes the same steps."""
+    assert process(episodes).longest == longest_episode(episodes)
+    agent = make_agent(PointNav(horizon=12), tasks_per_microbatch=1)
+    state = agent.initial_state(2, training=True)
+    played = play(agent, state, PointNav(horizon=12), np.full((2, 2), 0.5), 2)
+    ends = np.array([3, 9])[:, None, None]  # of the episodes of both tasks
+    played = replace(played, mask=played.mask & (np.arange(12) < ends))
+    adapted = agent.adapt(state, played)
+    assert [each.support[0].longest for each in adapted.microbatches] == [9, 9]
 
 
 def test_a_task_left_without_steps_by_thinning_weighs_nothing(episodes, process):
     """Not NaN."""
     weight = torch.tensor([[0.0, 1.0], [0.5, 0.5]]).double()
     whole = vars(process(episodes))
-    steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", "horizon")}
-    rest = {"weight": weight, "loss": whole["loss"], "horizon": 2}
+    steps = {name: x[:, :2] for name, x in whole.items() if name not in ("loss", *LENGTHS)}
+    rest = {"weight": weight, "loss": whole["loss"], "horizon": 2, "longest": 2}
     thin = TrainingBatch(**{**steps, **rest}).every(2)
     assert thin.weight.tolist() == [[0.0], [1.0]]

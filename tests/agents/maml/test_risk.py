@@ -43,6 +43,7 @@ def test_the_gradient_of_the_worst_half_worked_by_hand():
         value=column(0.0, 0.0, 0.0, 0.0),
         loss=torch.zeros(4),
         horizon=1,
+        longest=1,
     )
     weights = tail_weights(np.array([3.0, 1.0, 2.0, 4.0]), np.ones(4), 0.5)
     loop = make_inner_loop(InnerConfig(adapts="nothing"), policy, 0)

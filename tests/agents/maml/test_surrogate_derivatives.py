@@ -16,13 +16,13 @@ from metarl.agents.maml.surrogates import (
     likelihood_ratio,
     loaded_dice,
     log_likelihood,
-    magic_box,
     policy_loss,
 )
 from metarl.agents.maml.update_rules import SGD
 from metarl.core.params import Params, flatten, leaves, stack, unflatten
 from metarl.core.policies import GaussianMLP, PolicyConfig
 from metarl.envs import PointNav, TabularMDP
+from tests.agents.maml.references import with_magic_boxes
 
 SURROGATES = ("likelihood_ratio", "log_likelihood", "dice", "loaded_dice")
 
@@ -78,6 +78,7 @@ def two_step_episodes():
         value=draw() * took_place,
         loss=torch.zeros(1, dtype=torch.float64),
         horizon=2,
+        longest=2,
     )
     return small, params, batch
 
@@ -217,14 +218,19 @@ def test_a_rule_sees_the_tasks_loss_with_the_derivatives_of_the_surrogate(
         assert all(torch.equal(a, b) for a, b in zip((*one, *two), (*other, *others), strict=True))
 
 
-def test_magic_box_is_one_with_the_derivatives_of_the_exponential():
-    x = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    box = magic_box(x.square())
-    first = torch.autograd.grad(box, x, create_graph=True)[0]
-    second = torch.autograd.grad(first, x)[0]
-    assert box.item() == 1.0
-    assert first.item() == pytest.approx(2 * 0.7)  # (x^2)'
-    assert second.item() == pytest.approx((2 * 0.7) ** 2 + 2)  # (x^2)'^2 + (x^2)''
+@pytest.mark.parametrize("name", EPISODIC)
+def test_dice_has_the_derivatives_of_magic_boxes_where_the_policy_acted(name, two_step_episodes):
+    """Where another policy acted, the boxes are 1 still, and the ratios weigh by importance."""
+    policy, params, played = two_step_episodes
+    here = derivatives_of(inner_surrogate(name, 0.9), policy, params, played)
+    boxes = derivatives_of(with_magic_boxes(name, 0.9), policy, params, played)
+    for ours, theirs in zip(here, boxes, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    old = replace(played, log_prob=played.log_prob - 0.3)
+    ours, _ = derivatives_of(inner_surrogate(name, 0.9), policy, params, old)
+    theirs, _ = derivatives_of(with_magic_boxes(name, 0.9), policy, params, old)
+    assert torch.equal(theirs, boxes[0])
+    assert not torch.allclose(ours, theirs, rtol=0.1)
 
 
 # --- on real episodes ---

@@ -68,6 +68,7 @@ def expectation(policy: GaussianMLP, params: Params) -> TrainingBatch:
         value=torch.full_like(reward, -2.5),
         loss=torch.zeros(1, dtype=torch.float64),
         horizon=1,
+        longest=1,
     )
 
 
@@ -148,7 +149,9 @@ def ratios(*values: float) -> tuple[Given, Tensor]:
 def steps(advantage: list[float], weight: list[float]) -> TrainingBatch:
     rows = [torch.tensor([row], dtype=torch.float64) for row in (advantage, weight)]
     zeros = torch.zeros_like(rows[0])
-    return TrainingBatch(zeros, zeros, *rows, zeros, zeros, zeros, zeros[:, 0], len(advantage))
+    return TrainingBatch(
+        zeros, zeros, *rows, zeros, zeros, zeros, zeros[:, 0], *2 * [len(advantage)]
+    )
 
 
 @pytest.mark.parametrize(

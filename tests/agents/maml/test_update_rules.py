@@ -1,6 +1,7 @@
 """metarl.agents.maml.update_rules: new fast parameters from their gradient."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ def adapted(tiny_policy, tiny_params, make_batch):
         losses = []
         for _ in range(steps):
             played = make_batch(tiny_policy, stack(tiny_params, 3), rng)
-            tensors = {name: x.to(dtype) for name, x in vars(played).items() if name != "horizon"}
-            played = type(played)(**tensors, horizon=played.horizon)
+            tensors = {
+                name: x.to(dtype) for name, x in vars(played).items() if isinstance(x, torch.Tensor)
+            }
+            played = replace(played, **tensors)
             losses.append(
                 lambda stacked, played=played: likelihood_ratio(
                     tiny_policy(stacked, played.obs), played

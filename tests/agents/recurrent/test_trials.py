@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.recurrent.moments import Moments
+from metarl.agents.recurrent.module import normalization
+from metarl.agents.recurrent.moments import Moments, with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, trial_advantages
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.rollout.episodes import Episodes
@@ -132,6 +133,40 @@ def test_moments_of_parts_are_those_of_all_rows():
     scaled = moments.normalise(rows, shift=False)
     np.testing.assert_allclose(scaled[:, 0], rows[:, 0] / rows[:, 0].std(), rtol=1e-5)
     assert Moments.empty(2).normalise(np.array([3.0, -4.0])).tolist() == [3.0, -4.0]
+
+
+def test_rewards_far_from_zero_are_told_apart():
+    """Such as a bonus for being alive of a hundred standard deviations; bounds are around it."""
+    rows = np.random.default_rng(0).normal(50.0, 0.5, (1000, 1))
+    moments = Moments.empty(1).with_rows(rows)
+    scaled = moments.normalise(rows, shift=False)
+    np.testing.assert_allclose(scaled, rows / moments.std, rtol=1e-6)
+    middle = float(moments.mean[0] / moments.std[0])
+    far = np.array([[-1e9], [1e9]])
+    np.testing.assert_allclose(
+        moments.normalise(far, shift=False)[:, 0], [middle - 10, middle + 10], rtol=1e-6
+    )
+    module = normalization(moments, shift=False)
+    for values in (rows, far):
+        found = module(torch.tensor(values, dtype=torch.float32))
+        np.testing.assert_allclose(found, moments.normalise(values, shift=False), rtol=1e-6)
+
+
+def test_moments_of_a_warm_start_give_way_to_new_rows():
+    rng = np.random.default_rng(0)
+    old = Moments.empty(1).with_rows(rng.normal(0.0, 1.0, (100_000, 1)))
+    weak = old.weakened()
+    assert weak.count == 10_000
+    np.testing.assert_allclose([*weak.mean, *weak.std], [*old.mean, *old.std], rtol=1e-12)
+    assert old.with_rows(rng.normal(0.0, 50.0, (10_000, 1))).std < 20
+    assert weak.with_rows(rng.normal(0.0, 50.0, (10_000, 1))).std > 30
+    few = Moments.empty(1).with_rows(rng.normal(0.0, 1.0, (9, 1)))
+    assert few.weakened().count == 9
+    state = {**old.state_dict("rewards"), "num_updates": 3, "params.w": torch.zeros(2)}
+    taken = with_weakened_moments(state)
+    assert taken.keys() == state.keys()
+    assert taken["rewards.count"] == 10_000
+    assert taken["params.w"] is state["params.w"]
 
 
 def test_numbers_that_are_equal_but_for_rounding_are_not_scaled():
