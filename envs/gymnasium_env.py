@@ -30,6 +30,11 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         width: int = 480,
         height: int = 480,
     ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(
+                f"render_mode: expected rgb_array or None, got {render_mode!r}; `metarl render` "
+                "makes videos"
+            )
         self.family = family
         self.render_mode = render_mode
         self.observation_space = family.observation_space

@@ -40,11 +40,13 @@ def mlp_outputs(
         x: inputs, (..., n, in).
         relu: whether the nonlinearity is relu; tanh otherwise.
     """
-    for number, (weight, bias) in enumerate(layers):
-        if number:
-            np.maximum(x, 0, out=x) if relu else np.tanh(x, out=x)
-        x = x @ weight
-        x += bias
+    # Outputs that are not finite are refused as actions.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, (weight, bias) in enumerate(layers):
+            if number:
+                np.maximum(x, 0, out=x) if relu else np.tanh(x, out=x)
+            x = x @ weight
+            x += bias
     return x
 
 

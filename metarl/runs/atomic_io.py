@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -37,6 +38,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.partial")
     with wrap_os_errors(path):
+        if path.exists() and not path.is_file():  # a device, a pipe or a folder would be replaced
+            raise FileExistsError(errno.EEXIST, "it is there and not a file")
         if temporary.is_symlink() and not temporary.is_char_device():
             temporary.unlink()  # the target of the link would be overwritten
         try:

@@ -23,7 +23,7 @@ from metarl.envs import (
     make_family,
 )
 from metarl.envs.contract import check_family
-from metarl.envs.gymnasium_env import MujocoTaskEnv
+from metarl.envs.gymnasium_env import MujocoTaskEnv, task_env
 from metarl.envs.mujoco.family import MujocoFamily
 
 GOLDEN_HASHES = {
@@ -334,3 +334,9 @@ def test_a_family_that_draws_its_tasks_otherwise_has_no_coordinates_until_it_say
 
     assert [cls().num_coordinates for cls in (PointNav, Inner, Known, Even)] == [2, 0, 2, 2]
     assert [cls().num_coordinates for cls in (HalfCheetahVel, TabularMDP)] == [1, 0]
+
+
+@pytest.mark.parametrize("mode", ["human", "nope"])
+def test_a_render_mode_that_there_is_not_is_refused(mode):
+    with pytest.raises(ValueError, match=f"^render_mode: expected rgb_array or None, got '{mode}'"):
+        task_env(PointNav(), render_mode=mode)

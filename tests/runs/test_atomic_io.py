@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and logs of which only whole lines are read."""
 
 import json
+import os
 
 import pytest
 
@@ -92,3 +93,16 @@ def test_a_log_that_is_not_there_is_empty_and_one_that_cannot_be_read_is_named(t
     assert whole_lines(tmp_path / "a.jsonl", bool) == []
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
         whole_lines(tmp_path, bool)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """Such as a device; as root that of the whole machine would be."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(
+            StorageError, match=rf"^{path}: cannot be written \(it is there and not"
+        ):
+            write_atomically(path, b"x")
+    assert pipe.is_fifo()
+    assert [*tmp_path.iterdir()] == [pipe]

@@ -41,6 +41,11 @@ EVALUATIONS = 10
 """Number of evaluations of a trial, unless the config has `evaluation.every`."""
 ERROR = "error"
 """Attribute of a trial that failed, or did not come to its end: the reason."""
+SAME_AS = "same_as"
+"""Attribute of a trial that has the values, and so the result, of an earlier one: its number."""
+NO_VALUE = "no validation task was played to the end"
+DIVERGED = ("EpisodeDiverged", "NotFinite", NO_VALUE)
+"""Beginnings of the errors that are due to the values of a trial."""
 MAX_TRIALS, MAX_JOBS = 100_000, 1024
 
 
@@ -53,7 +58,8 @@ class TrialRow:
         state: `complete`, `pruned`, `failed` or `running`.
         value: the last return after adaptation on validation tasks; None before the first.
         values: the values that it has of the config, by dotted key.
-        note: where it was pruned, or why it failed or is not finished; '' otherwise.
+        note: where it was pruned, why it failed or is not finished, or the earlier trial with the
+            same values, whose result it has; '' otherwise.
     """
 
     number: int
@@ -163,7 +169,6 @@ class Search:
     def run(self, trials: int, jobs: int, on_progress: Callable[[str], None]) -> bool:
         """Carry out the trials that are missing, and return whether a signal stopped them."""
         start = time.perf_counter()
-        before = sum(each.state.is_finished() for each in self.study.get_trials(deepcopy=False))
         stopped = False
         with contextlib.closing(finished(self._jobs(trials), jobs, done)) as outcomes:
             for ended, outcome in enumerate(outcomes, start=1):
@@ -173,10 +178,11 @@ class Search:
                 self._tell(outcome)
                 rows = [row_of(each) for each in self.study.get_trials()]
                 row, best = rows[number_of(outcome.job)], best_of(rows)
-                left = (time.perf_counter() - start) / ended * (trials - before - ended)
+                over = sum(each.state.is_finished() for each in self.study.get_trials())
+                left = (time.perf_counter() - start) / ended * (trials - over)
                 value = f"{format_return(row.value)}{f' ({row.note})' if row.note else ''}"
                 on_progress(
-                    f"{before + ended}/{trials}  trial {row.number}: {value}"
+                    f"{over}/{trials}  trial {row.number}: {value}"
                     + (f"  best {format_return(best.value)} (trial {best.number})" if best else "")
                     + f"  {clock_time(outcome.seconds)}"
                     + (f"  ETA {clock_time(left)}" if left > 0 and not stopped else "")
@@ -192,7 +198,21 @@ class Search:
                 else:
                     yield self._job(each.number)
         while (number := len(self.study.get_trials(deepcopy=False))) < trials:
-            yield self._job(number)
+            job = self._job(number)
+            if not self._is_repeated(number):
+                yield job
+
+    def _is_repeated(self, number: int) -> bool:
+        """Return whether a new trial has the values of a complete one, whose result is then its
+        own: with one seed it would be the same training."""
+        trials = self.study.get_trials(deepcopy=False)
+        for each in trials[:number]:
+            if each.state.name == "COMPLETE" and each.params == trials[number].params:
+                first = each.user_attrs.get(SAME_AS, each.number)
+                open_trial(self.study, number).set_user_attr(SAME_AS, first)
+                self.study.tell(number, each.value)
+                return True
+        return False
 
     def _job(self, number: int) -> Job:
         values = choose(self.study, number, self.config.seed, self.space)
@@ -214,11 +234,13 @@ class Search:
         value = None
         if error is None:
             value = Run.open(outcome.job.folder).metrics()[-1][RETURN_AFTER]
-            error = "no validation task was played to the end" if value is None else None
+            error = NO_VALUE if value is None else None
         if error is not None:
             open_trial(self.study, number).set_user_attr(ERROR, error)
             if not outcome.passing:
-                self.study.tell(number, state=TrialState.FAIL)
+                # The sampler learns from pruned trials, as bad ones, and nothing from failed ones.
+                diverged = error.startswith(DIVERGED)
+                self.study.tell(number, state=TrialState.PRUNED if diverged else TrialState.FAIL)
             return
         self.study.tell(number, value)
 
@@ -241,9 +263,13 @@ def row_of(trial: FrozenTrial) -> TrialRow:
     """Return a trial of Optuna's as a row."""
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     state = names.get(trial.state.name, "running")
+    if state == "pruned" and PRUNED_AT not in trial.user_attrs:
+        state = "failed"  # it diverged
     note = trial.user_attrs.get(ERROR, "") if state in ("failed", "running") else ""
     if state == "pruned":
         note = f"pruned at iteration {trial.user_attrs[PRUNED_AT]}"
+    if SAME_AS in trial.user_attrs:
+        note = f"as trial {trial.user_attrs[SAME_AS]}"
     last = max(trial.intermediate_values.items(), default=(0, None))[1]
     value = trial.value if state == "complete" else last
     return TrialRow(trial.number, state, value, trial.params, note)

@@ -16,6 +16,7 @@ import yaml
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import StorageError
+from metarl.rollout.failures import NotFinite
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations
@@ -248,22 +249,47 @@ def test_a_search_keeps_its_settings(words, whole, space, tmp_path, capsys):
     assert len(rows(whole)) == 3
 
 
-def test_a_trial_that_fails_does_not_end_the_search(words, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (RuntimeError("no power"), "FAIL"),
+        # Bad values: Optuna's sampler learns from pruned trials, and not from failed ones.
+        (NotFinite("no power"), "PRUNED"),
+    ],
+)
+def test_a_trial_that_fails_does_not_end_the_search(
+    words, tmp_path, monkeypatch, capsys, error, state
+):
     out, played = tmp_path / "failing", []
     iteration = iterations.meta_iteration
 
     def fail(*args, **settings):
         played.append(1)
         if len(played) == 2:
-            raise RuntimeError("no power")
+            raise error
         return iteration(*args, **settings)
 
     monkeypatch.setattr(iterations, "meta_iteration", fail)
     assert main(words(out, 2)) == 0
     assert [row["state"] for row in rows(out)] == ["failed", "complete"]
-    said = capsys.readouterr().err
-    assert f"trial 0: RuntimeError: no power (see {out}/trial-0000.log)" in said.splitlines()[-1]
-    assert study_of(out).trials[0].state.name == "FAIL"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"trial 0: {type(error).__name__}: no power" in last
+    assert f"(see {out}/trial-0000.log)" in last
+    assert study_of(out).trials[0].state.name == state
+
+
+def test_values_of_a_complete_trial_are_not_trained_again(words, tmp_path, capsys):
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({LR: {"values": [0.1]}}))
+    out = tmp_path / "out"
+    assert main([*words(out, 3), f"--space={space}"]) == 0
+    assert [row["note"] for row in rows(out)] == ["", "as trial 0", "as trial 0"]
+    assert len({row["value"] for row in rows(out)}) == 1
+    assert [path.name for path in sorted(out.glob("trial-*/"))] == ["trial-0000"]
+    assert [row["state"] for row in rows(out)] == ["complete"] * 3
+    capsys.readouterr()
+    assert main([*words(out, 4), f"--space={space}"]) == 0
+    assert len(rows(out)) == 4
 
 
 @pytest.mark.parametrize("cause", ["process", "disk"])
