@@ -38,7 +38,7 @@ NOMINAL, NEW_TASKS = "nominal", "out of distribution"
 SHOCKS = {
     NOMINAL: "undisturbed",
     "observation_noise 0.1": "noise 0.1",
-    "action_delay 2": "action delay 2",
+    "action_delay 2": "delay of 2",
     "motor_strength 0.6": "60% strength",
     NEW_TASKS: "new tasks",
 }

@@ -225,13 +225,15 @@ def with_baselines(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str,
     """Return the content of a result file with the further baselines of an earlier one.
 
     A baseline of the earlier file with other results than that of the same label in the new one is
-    labelled with its source too.
+    labelled with its source too; one that the new file has under another label is left out.
 
     Raises:
         Exception: of almost any kind, if the earlier content is damaged.
     """
     methods = dict(new["methods"])
     for label, entry in [*earlier["methods"].items()][1:]:
+        if any(is_same_agent(entry, each) for each in new["methods"].values()):
+            continue
         if label in methods and methods[label]["parts"] != entry["parts"]:
             label = printable(
                 f"{label} ({entry['checkpoint']}, iteration {entry.get('iteration')})"
@@ -239,6 +241,12 @@ def with_baselines(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str,
         methods.setdefault(label, entry)
     against = dict.fromkeys([*new["against"], *earlier.get("against", [])])
     return {**new, "against": [*against], "methods": methods}
+
+
+def is_same_agent(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two methods of result files are one checkpoint, with the same results."""
+    keys = ("checkpoint", "iteration", "parts")
+    return "checkpoint" in entry and all(entry.get(key) == other.get(key) for key in keys)
 
 
 def free_name(folder: Path, stem: str) -> Path:

@@ -182,6 +182,9 @@ def test_further_baselines_are_added(run):
     evaluate_run(run, **LITTLE, against=[str(other)])
     kept = f"oracle ({oracle} latest, iteration 2)"
     assert list(read_results(file)) == ["maml_trpo", "oracle", kept, "random"]
+    evaluate_run(run, **LITTLE, against=[str(oracle)])
+    kept = f"oracle ({other} latest, iteration 2)"
+    assert sorted(read_results(file)) == sorted(["maml_trpo", "oracle", kept, "random"])
     assert [path.name for path in file.parent.glob("*.json")] == [file.name]
 
 
