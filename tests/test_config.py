@@ -737,6 +737,17 @@ def test_a_config_from_nested_and_dotted_values():
     assert (own.env, own.agent.kind) == (PointNav(), "rl2")
 
 
+def test_replace_says_what_takes_dotted_keys():
+    config = load_config("point_nav/maml_trpo")
+    changes = {"agent.inner.lr": 0.2}
+    message = (
+        r"^agent.inner.lr: expected agent, a section; metarl.load_config\(config, \*\*changes\)"
+    )
+    with pytest.raises(ConfigError, match=message):
+        config.replace(**changes)
+    assert load_config(config, **changes).agent.inner.lr == 0.2
+
+
 def test_values_replace_those_of_a_base():
     base = load_config("point_nav/cavia", **{"env.horizon": 30})
     found = load_config({"agent": {"inner": {"lr": 0.25}}}, base=base)

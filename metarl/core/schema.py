@@ -70,8 +70,12 @@ class Section(BaseModel):
         """Return a copy with some values replaced; all values are validated again.
 
         Raises:
-            ConfigError: if a value is invalid.
+            ConfigError: if a value is invalid, or a key is one of a section below.
         """
+        for key in changes:
+            if "." in key:
+                instead = "metarl.load_config(config, **changes) takes dotted keys"
+                raise ConfigError(f"{key}: expected {key.partition('.')[0]}, a section; {instead}")
         return type(self)(**{**dict(self), **changes})
 
 
