@@ -78,9 +78,8 @@ class NormalizedAgent:
         mean = np.sum([obs.sum(0, dtype=np.float64) for obs in by_task], axis=0) / count
         squares = [((obs - mean) ** 2).sum(0) for obs in by_task]
         std = np.sqrt(np.sum(squares, axis=0) / count)
-        varies = std > np.maximum(MIN_VARIATION * np.abs(mean), MIN_STD)
         self.mean = mean.astype(np.float32)
-        self.std = np.where(varies, std, 1).astype(np.float32)
+        self.std = varying_std(mean, std).astype(np.float32)
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """Return normalised observations, (..., obs_dim) float32.
@@ -166,6 +165,11 @@ class NormalizedActor:
     ) -> np.ndarray:
         obs = normalize(obs, self._mean, self._std)
         return self._actor.act(obs, noise, last_reward, active)
+
+
+def varying_std(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return standard deviations, with 1 for those that may be rounding errors of 32 bits."""
+    return np.where(std > np.maximum(MIN_VARIATION * np.abs(mean), MIN_STD), std, 1.0)
 
 
 def normalize(obs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

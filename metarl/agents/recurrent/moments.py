@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.base import AgentState
-from metarl.agents.normalization import MIN_STD, MIN_VARIATION
+from metarl.agents.normalization import varying_std
 
 LIMIT = 10.0  # bound of the distance of normalised values from their mean
 FIELDS = ("count", "mean", "square")
@@ -55,9 +55,7 @@ class Moments:
     def std(self) -> np.ndarray:
         """Standard deviations, (k,); 1 before there are rows, and where all are equal but for
         rounding errors of 32 bits."""
-        std = np.sqrt(self.square / np.maximum(self.count, 1))
-        varies = std > np.maximum(MIN_VARIATION * np.abs(self.mean), MIN_STD)
-        return np.where(varies, std, 1.0)
+        return varying_std(self.mean, np.sqrt(self.square / np.maximum(self.count, 1)))
 
     def normalise(self, values: np.ndarray, *, shift: bool = True) -> np.ndarray:
         """Return values (..., k) divided by the standard deviations, float32, within `LIMIT` of

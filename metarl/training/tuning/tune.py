@@ -176,9 +176,10 @@ class Search:
                 if outcome.stopped and outcome.error is not None:
                     continue
                 self._tell(outcome)
-                rows = [row_of(each) for each in self.study.get_trials()]
+                known = self.study.get_trials()
+                rows = [row_of(each) for each in known]
                 row, best = rows[number_of(outcome.job)], best_of(rows)
-                over = sum(each.state.is_finished() for each in self.study.get_trials())
+                over = sum(each.state.is_finished() for each in known)
                 left = (time.perf_counter() - start) / ended * (trials - over)
                 value = f"{format_return(row.value)}{f' ({row.note})' if row.note else ''}"
                 on_progress(
