@@ -174,10 +174,14 @@ class TaskDistribution(ABC):
             TaskError: if it has the wrong size or lies outside the task space and the space of
                 the tasks out of distribution.
         """
-        row = np.atleast_1d(np.array(task, np.float64))
         low, high = self.ood_space.low.astype(np.float64), self.ood_space.high.astype(np.float64)
+        expected = f"a task of {self.name} has {low.size} number{'s' * (low.size > 1)}"
+        try:
+            row = np.atleast_1d(np.array(task, np.float64))
+        except (TypeError, ValueError):
+            raise TaskError(f"{expected}, got {task!r}") from None
         if row.shape != low.shape:
-            raise TaskError(f"a task of {self.name} has {low.size} number(s), got {row.tolist()}")
+            raise TaskError(f"{expected}, got {row.tolist()}")
         if not np.all((row >= low) & (row <= high)):
             raise TaskError(
                 f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "

@@ -23,7 +23,7 @@ from metarl.agents import (
 from metarl.agents.base import AgentState
 from metarl.agents.normalization import NormalizedAgent, measure_observations
 from metarl.config_sections import TrackingConfig, ValidationConfig
-from metarl.core.errors import ConfigError, check, check_amount, nearest, shown
+from metarl.core.errors import MAX_THREADS, ConfigError, check, check_amount, nearest, shown
 from metarl.core.parallel import available_cores
 from metarl.core.parsing import dump_yaml
 from metarl.core.rng import MAX_SEED, Purpose, make_rng
@@ -118,7 +118,7 @@ class Config(Section):
     """Seed of all random numbers."""
     device: str = "cpu"
     """Device of the learner: cpu or cuda (or cuda:1, ...)."""
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    threads: Annotated[int, Field(ge=0, le=MAX_THREADS)] = 0
     """Number of threads of physics and learner, 0 for one per core. No influence on results."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 10
     """Number of iterations between checkpoints."""

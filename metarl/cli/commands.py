@@ -12,7 +12,7 @@ import click
 
 from metarl.cli.completion import complete_names, complete_run
 from metarl.cli.flags import KeyCommand, RunTarget
-from metarl.cli.group import FILE, cli, print_table, refuse_flags
+from metarl.cli.group import FILE, cli, print_files, print_table, refuse_flags
 from metarl.cli.parser import Command, Numbers, are_numbers, print_error
 from metarl.cli.task_options import given_tasks, task_file_option, task_option
 from metarl.core.errors import UserError, check, shown
@@ -290,6 +290,5 @@ def report(runs: tuple[Path, ...], out: Path | None) -> int:
     from metarl.training.tracking_environment import check_environment
 
     check_environment()
-    for path in write_report(runs, out):
-        click.echo(path)
+    print_files(write_report(runs, out))
     return 0

@@ -19,7 +19,7 @@ from metarl.cli.commands import (
 )
 from metarl.cli.completion import complete_names
 from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
-from metarl.cli.group import FILE, cli, print_table
+from metarl.cli.group import FILE, cli, print_files, print_table
 from metarl.cli.parser import print_error
 
 
@@ -106,8 +106,7 @@ def compare(
         for row in rows:
             table.add_row(*row)
         print_table(table)
-    for file in found.files:
-        click.echo(file)
+    print_files(found.files)
     for outcome in found.failed:
         print_error(f"{outcome.job.folder}: {outcome.error} (see {outcome.job.log})", 1)
     return 1 if found.failed else 0

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from metarl.cli.completion import complete_names
 from metarl.core.errors import UserError
 
+MAX_FILES = 6  # that are listed by name
 MAX_WIDTH = 10_000  # of a table, characters
 SLACK = 60  # by which a table may be wider than at its minimum, characters
 
@@ -64,6 +65,15 @@ def refuse_flags(flags: Sequence[str], where: str) -> None:
     """
     for flag in filter(given, flags):
         raise UserError(f"--{flag.replace('_', '-')}: has no influence {where}")
+
+
+def print_files(files: Sequence[Path]) -> None:
+    """Print the paths of written files, the first ones of many."""
+    shown = files if len(files) <= MAX_FILES + 1 else files[:MAX_FILES]
+    for file in shown:
+        click.echo(file)
+    if more := len(files) - len(shown):
+        click.echo(f"and {more} more files in {files[-1].parent}")
 
 
 def print_table(table: Any) -> None:

@@ -7,11 +7,13 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 MAX_STEPS = 10**9  # environment steps of one batch of episodes
 MAX_ADAPTATIONS = 1000  # adaptation steps to one task
 MAX_SEQUENCE = 100  # tasks of a sequence in training
+MAX_THREADS = 1024
 
 
 class UserError(Exception):
@@ -39,6 +41,20 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
     """
     if not condition:
         raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
+
+
+def check_whole(field: str, value: Any, least: int, most: int | None = None) -> None:
+    """Check that the value of a field is a whole number between `least` and `most`, if there is a
+    largest one.
+
+    Raises:
+        ConfigError: if it is not; names the field, what was expected and the value.
+    """
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    check(is_whole, field, "a whole number", value)
+    expected = f"at least {least}" if most is None else f"between {least} and {most}"
+    within = least <= int(value) and (most is None or int(value) <= most)
+    check(within, field, expected, value)
 
 
 def check_amount(amounts: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from metarl.agents.base import MetaAgent, measuring_actor
 from metarl.agents.optional import policy_module
-from metarl.core.errors import UserError, check
+from metarl.core.errors import ConfigError, UserError, check, shown
 from metarl.core.parallel import single_threaded_math
 from metarl.envs import TaskFamily
 from metarl.evaluation.export import EnvPolicy, write_onnx
@@ -85,17 +85,20 @@ class AdaptedAgent:
             The actions, one or n; and the state for the next call.
 
         Raises:
-            UserError: if the observations or rewards have a wrong size or are not finite, some
-                episodes begin and others do not, or an agent with a memory is not told the rewards
-                or gets more or fewer observations than before.
+            UserError: if the observations or rewards have a wrong size or are not finite numbers,
+                some episodes begin and others do not, the state is none that this method returned,
+                or an agent with a memory is not told the rewards or gets more or fewer observations
+                than before.
         """
-        obs = np.asarray(observation, np.float32)
+        obs = as_numbers(observation, "observation")
         size = self.family.observation_space.shape[0]
         single = obs.size == size and obs.shape != (1, *self.obs_shape)
         check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
         check(bool(np.isfinite(obs).all()), "observation", "finite numbers", observation)
         obs = obs.reshape(1, -1, size)
         shape = obs.shape[:2]
+        made = state is None or isinstance(state, EpisodeState)
+        check(made, "state", "what the last call of predict returned", state)
         begins = state is None or bool(np.any(episode_start))
         if state is not None and begins and not np.all(episode_start):
             raise UserError(
@@ -116,7 +119,7 @@ class AdaptedAgent:
                 check(fits, "observation", f"as many as before, {state.num_envs}", shape[1])
         last = np.zeros(shape, np.float32)
         if not begins and reward is not None:
-            last = np.asarray(reward, np.float32)
+            last = as_numbers(reward, "reward")
             fits = last.size in (1, shape[1]) and bool(np.isfinite(last).all())
             check(fits, "reward", f"1 or {shape[1]} finite numbers", reward)
             last = np.broadcast_to(last.ravel(), shape)
@@ -154,3 +157,15 @@ class AdaptedAgent:
             StorageError: if the file cannot be written.
         """
         return write_onnx(self.to_torch(), path, self.source, sampling=sampling)
+
+
+def as_numbers(values: Any, field: str) -> np.ndarray:
+    """Return an argument as float32 numbers, of any shape.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{field}: expected numbers, got {shown(values)}") from None

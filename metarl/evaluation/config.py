@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from metarl.core.errors import MAX_ADAPTATIONS, check, check_amount, check_known
+from metarl.core.errors import (
+    MAX_ADAPTATIONS,
+    MAX_THREADS,
+    check,
+    check_amount,
+    check_known,
+    check_whole,
+)
 from metarl.core.parsing import is_number
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.envs import BatchEnv
@@ -66,15 +73,16 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", split_of(self.split, self.tasks))
-        check(self.episodes >= 1, "episodes", "at least 1", self.episodes)
-        check(self.steps >= 0, "steps", "at least 0", self.steps)
-        check(self.steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", self.steps)
-        check(self.trials >= 1, "trials", "at least 1", self.trials)
+        check_whole("episodes", self.episodes, 1)
+        check_whole("steps", self.steps, 0, MAX_ADAPTATIONS)
+        check_whole("trials", self.trials, 1)
+        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_whole("threads", self.threads, 1, MAX_THREADS)
+        check_known(self.on_failure, get_args(OnFailure), "on_failure: unknown")
         check_experience(self.experience)
         check_perturbations(self.perturbations)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
         check_amount({"tasks": num_tasks, "episodes": self.episodes})
-        check(0 <= self.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", self.seed)
 
     @property
     def measured(self) -> dict[str, Any]:

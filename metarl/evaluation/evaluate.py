@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import check, check_amount, warn
+from metarl.core.errors import (
+    MAX_ADAPTATIONS,
+    MAX_THREADS,
+    check,
+    check_amount,
+    check_known,
+    check_whole,
+    warn,
+)
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
@@ -80,9 +88,11 @@ def evaluate(
     """
     check_played(agent, family)
     split = split_of(split, tasks)
-    check(episodes >= 1, "episodes", "at least 1", episodes)
-    check(steps >= 0, "steps", "at least 0", steps)
-    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
+    check_whole("episodes", episodes, 1)
+    check_whole("steps", steps, 0, MAX_ADAPTATIONS)
+    check_whole("seed", seed, 0, MAX_SEED)
+    check_whole("threads", threads, 1, MAX_THREADS)
+    check_known(on_failure, get_args(OnFailure), "on_failure: unknown")
     amounts = {"episodes": episodes, "env.horizon": family.horizon}
     if is_number_of_tasks(tasks):  # before this many tasks are drawn
         check_amount({"tasks": int(tasks), **amounts})

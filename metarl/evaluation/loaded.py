@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.agents.base import MetaAgent
-from metarl.core.errors import UserError, check
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, check_amount, check_whole
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
@@ -75,10 +75,11 @@ class LoadedAgent(Contract):
             UserError: if a number is out of range, or the environment does not fit the agent.
             EpisodeDiverged: if an episode has a number that is not finite.
         """
-        check(episodes >= 1, "episodes", "at least 1", episodes)
-        check(adaptations >= 0, "adaptations", "at least 0", adaptations)
-        check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
         agent, config = self._agent, self._run.config
+        check_whole("episodes", episodes, 1)
+        check_whole("adaptations", adaptations, 0, MAX_ADAPTATIONS)
+        check_whole("seed", seed, 0, MAX_SEED)
+        check_amount({"episodes": episodes, "env.horizon": config.env.horizon})
         live = LiveEnv(env, config.env)
         if agent.remembers:
             if live.num_episodes > 1:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from metarl.core.errors import ConfigError, UserError, check, check_known, shown
+from metarl.core.errors import ConfigError, UserError, check, check_known, check_whole, shown
 from metarl.core.parsing import error_summary, read_json, read_numbers
 from metarl.envs import SPLITS, TaskError, TaskFamily
 
@@ -38,7 +38,7 @@ def chosen_tasks(family: TaskFamily, split: str, tasks: Tasks) -> np.ndarray:
     """
     if not is_number_of_tasks(tasks):
         return own_tasks(family, tasks)
-    check(tasks >= 1, "tasks", "at least 1", tasks)
+    check_whole("tasks", tasks, 1)
     check_known(split, SPLITS, "unknown split")
     try:
         return family.tasks(split, tasks)

@@ -13,7 +13,7 @@ from gymnasium.spaces import Discrete
 from rich.table import Table
 
 from metarl.config import Config
-from metarl.core.errors import UserError, check
+from metarl.core.errors import UserError, check_whole
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -69,7 +69,7 @@ def bench(
     Raises:
         ConfigError: if `repeats` is below 1.
     """
-    check(repeats >= 1, "repeats", "at least 1", repeats)
+    check_whole("repeats", repeats, 1)
     agent = config.make_agent()
     num_episodes = config.sampling.num_tasks * config.sampling.num_episodes
     env = config.training_env.make_batch(num_episodes, config.num_threads)

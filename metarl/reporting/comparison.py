@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import check
+from metarl.core.errors import check, check_whole
 from metarl.core.parsing import read_json
 from metarl.evaluation.compare import RANDOM, evaluate_run
 from metarl.evaluation.result_file import DEFAULTS, result_stem
@@ -96,7 +96,7 @@ def compare(
             cannot be written.
         StorageError: if a result cannot be written.
     """
-    check(jobs >= 1, "--jobs", "at least 1", jobs)
+    check_whole("--jobs", jobs, 1)
     sampler, overrides = cluster_of_runs(overrides or {})
     expected = "--sampler.workers, the number of runs at a time on a cluster"
     check(sampler is None or jobs == 1, "--jobs", expected, jobs)

@@ -19,6 +19,8 @@ from metarl.training.tracking import start_tracker
 
 MAX_ROWS = 20
 """Rows of the table of returns by task, at most."""
+MAX_COLUMNS = 8
+"""Its columns of returns, at most."""
 
 
 def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) -> Path:
@@ -103,17 +105,26 @@ def task_table(results: Mapping[str, Evaluation]) -> Table | None:
     counts = [result.num_distinct for result in results.values()]
     if max(counts) == 1 or sum(counts) > MAX_ROWS:
         return None
-    table = Table("method", "task", title="return by task", title_justify="left")
     longest = longest_result(results.values())
-    for x in longest.x:
-        table.add_column(f"{longest.x_label}: {x}", justify="right")
+    columns = spaced(len(longest.x), MAX_COLUMNS)
+    title = "return by task"
+    if len(columns) < len(longest.x):
+        title += f", at {len(columns)} of {len(longest.x)} numbers of {longest.x_label}"
+    table = Table("method", "task", title=title, title_justify="left")
+    for column in columns:
+        table.add_column(f"{longest.x_label}: {longest.x[column]}", justify="right")
     digits = decimals(np.concatenate([result.scores.ravel() for result in results.values()]))
     for label, result in results.items():
         for row, (task, means) in enumerate(zip(result.distinct_tasks, result.scores, strict=True)):
             numbers = ", ".join(f"{number:z.4g}" for number in task)
-            returns = (f"{mean:z.{digits}f}" for mean in means)
+            returns = (f"{means[k]:z.{digits}f}" for k in columns if k < len(means))
             table.add_row(escape(label) if row == 0 else "", numbers, *returns)
     return table
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` of the indices below `count`, evenly, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def evaluation_table(results: Mapping[str, Evaluation]) -> Table:

@@ -15,6 +15,7 @@ from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.groups import group_runs
 from metarl.reporting.style import LineStyle, method_style, part_style
 from metarl.reporting.summary import RunSummary
+from metarl.runs.printing import count_text
 from metarl.runs.result import Evaluation, Results, part_label
 
 
@@ -146,7 +147,8 @@ def mismatch(
 
 def extent(result: Evaluation) -> str:
     """Return the tasks and the last x of a result as text."""
-    return f"{len(result.tasks)} tasks (hash {result.task_hash}), {result.x[-1]} {result.x_label}"
+    last = count_text(result.x[-1], result.x_label)
+    return f"{len(result.tasks)} tasks (hash {result.task_hash}), {last}"
 
 
 def comparable(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, list[Evaluation]]:

@@ -10,6 +10,7 @@ from metarl.reporting.groups import group_runs
 from metarl.reporting.names import family_text, seeds_text
 from metarl.reporting.report_sections import MethodRow, ScoreCell, Section
 from metarl.reporting.summary import RunSummary
+from metarl.runs.printing import count_text
 
 MAX_TITLE = 3
 """Number of methods in a title."""
@@ -83,13 +84,6 @@ def number_with_interval(cell: ScoreCell) -> str:
         return format_number(cell.mean)
     low, high = format_number(cell.low), format_number(cell.high)
     return f"{format_number(cell.mean)} (95% interval {low} to {high})"
-
-
-def count_text(count: int, label: str) -> str:
-    """Return a number of things as text, such as `1 adaptation`."""
-    if count == 1:
-        label = label.replace("adaptations", "adaptation").replace("episodes", "episode")
-    return f"{count} {label}"
 
 
 def format_number(value: Any, decimals: int | None = None) -> str:

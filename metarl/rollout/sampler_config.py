@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from metarl.core.errors import ConfigError
+from metarl.core.errors import MAX_THREADS, ConfigError
 from metarl.core.schema import NotNegative, Positive, Section
 
 ADDRESS_FORMS = "expected auto or HOST:PORT, such as 10.0.0.1:6379"
@@ -33,7 +33,7 @@ class SamplerConfig(Section):
     only."""
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
     """Number of workers, 0 for as many as there is room for; at most one per task."""
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] = 1
     """Number of CPUs that a worker takes, and of its threads of physics."""
     resources: dict[str, NotNegative] = Field(default_factory=dict)
     """Further resources of Ray that a worker takes, such as {"fast_cpu": 1}."""

@@ -61,8 +61,14 @@ def tasks_text(result: Evaluation) -> str:
 
 def episodes_text(result: Evaluation) -> str:
     """Return the number of episodes of a task as text."""
-    number = result.returns.shape[2]
-    return f"{number} episode{'s' * (number > 1)}"
+    return count_text(result.returns.shape[2], "episodes")
+
+
+def count_text(count: int, label: str) -> str:
+    """Return a number of things as text, such as `1 adaptation`."""
+    if count == 1:
+        label = label.replace("adaptations", "adaptation").replace("episodes", "episode")
+    return f"{count} {label}"
 
 
 def as_text(result: Evaluation) -> str:
@@ -96,5 +102,6 @@ def as_repr(result: Evaluation) -> str:
     digits = decimals(result.mean)
     means = f"{result.mean[0]:z.{digits}f}"
     if len(result.x) > 1:
-        means += f" -> {result.mean[-1]:z.{digits}f} after {result.x[-1]} {result.x_label}"
+        last = count_text(result.x[-1], result.x_label)
+        means += f" -> {result.mean[-1]:z.{digits}f} after {last}"
     return f"<Evaluation {heading(result)}, mean return {means}>"

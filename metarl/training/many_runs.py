@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from metarl.config import Config
 from metarl.config_files import make_config, read_config
 from metarl.core.errors import StorageError, UserError
+from metarl.rollout.failures import EpisodeDiverged, NotFinite
 from metarl.runs.atomic_io import make_folder, wrap_os_errors
 from metarl.runs.lock import training_lock
 from metarl.training.callbacks import Callback
@@ -28,6 +29,8 @@ from metarl.training.signals import stop_signals
 POLL = 0.5  # s, between two looks at the signals
 STOPPING = "stopping after the iterations or evaluations under way; once more to stop at once"
 STOPPED = "stopped by a signal"
+EXPECTED = (UserError, StorageError, EpisodeDiverged, NotFinite)
+"""Errors that a run may end with by its config or by what it meets; their messages tell all."""
 LOST = "its process was lost (killed, or out of memory)"
 
 
@@ -189,7 +192,8 @@ def finish(job: Job, then: Callable[[Job], None]) -> Outcome:
 
 @contextlib.contextmanager
 def _printing_to(log: Path) -> Iterator[None]:
-    """Append to a file what is printed in the block, and the traceback of an error in it.
+    """Append to a file what is printed in the block, and an error in it, with its traceback unless
+    its message tells all.
 
     Raises:
         StorageError: if the file cannot be opened.
@@ -201,6 +205,10 @@ def _printing_to(log: Path) -> Iterator[None]:
         with contextlib.redirect_stdout(file):
             yield
     except Interrupted:
+        raise
+    except EXPECTED as error:
+        with contextlib.suppress(OSError):
+            print(f"error: {type(error).__name__}: {error}", file=file)
         raise
     except Exception:
         with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ from PIL import Image
 import metarl
 import metarl.__main__
 import metarl.reporting.benchmark
+from metarl.cli.group import print_files
 from metarl.cli.main import main
 from metarl.cli.train import go_on_with
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
@@ -569,3 +570,12 @@ def test_keys_of_a_cluster_in_a_file_are_refused_where_none_is_used(output, tmp_
         assert error.startswith("metarl: error: --sampler.workers: has no influence with ")
     file.write_text("env: {family: point_nav}\nsampler: {kind: ray, max_restarts: 3}\n")
     assert output("train", str(file), "--sampler.kind=local", "--dry-run", out)[0] == 0
+
+
+def test_of_many_files_the_first_are_listed(tmp_path, capsys):
+    files = [tmp_path / f"{number}.png" for number in range(9)]
+    print_files(files)
+    listed = capsys.readouterr().out.splitlines()
+    assert listed == [*map(str, files[:6]), f"and 3 more files in {tmp_path}"]
+    print_files(files[:7])  # a line for each, as many as with the others' number
+    assert capsys.readouterr().out.splitlines() == [*map(str, files[:7])]

@@ -117,7 +117,8 @@ def test_goals_are_equally_probable():
         ([1, 1], r"more than 1, got \[1.0, 1.0\] \(nearest: \[1.0, 2.0\]\)"),
         ([2.5, 0.0], r"more than 1, got \[2.5, 0.0\] \(nearest: \[2.0, 0.0\]\)"),
         ([5, 0], r"lies between .*, got \[5.0, 0.0\] \(nearest: \[4.0, 0.0\]\)"),
-        ([3], r"has 2 number\(s\), got \[3.0\]"),
+        ([3], r"has 2 numbers, got \[3.0\]"),
+        ("goal", "has 2 numbers, got 'goal'"),
     ],
 )
 def test_a_task_that_is_no_goal_is_refused(task, message):

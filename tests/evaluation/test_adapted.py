@@ -242,8 +242,13 @@ def test_what_does_not_fit_is_one_line(runs):
         agent.adapt_to(FrameStackObservation(env, 2))
     for settings, words in (
         ({"episodes": 0}, "episodes: expected at least 1"),
-        ({"adaptations": -1}, "adaptations: expected at least 0"),
+        ({"adaptations": -1}, "adaptations: expected between 0 and 1000"),
         ({"seed": -1}, "seed: expected"),
+        ({"seed": None}, "seed: expected a whole number, got None"),
+        ({"episodes": 2.5}, "episodes: expected a whole number, got 2.5"),
+        ({"episodes": True}, "episodes: expected a whole number, got True"),
+        ({"adaptations": "2"}, "adaptations: expected a whole number, got '2'"),
+        ({"episodes": 10**12}, "episodes: .* at most 1,000,000,000 steps together, got 6e\\+12"),
     ):
         with pytest.raises(UserError, match=words):
             agent.adapt_to(env, **settings)
@@ -254,7 +259,14 @@ def test_what_does_not_fit_is_one_line(runs):
         with pytest.raises(UserError, match="observation: expected finite numbers") as raised:
             adapted.predict(np.array([[0.0, 0.0], [bad, 0.0]]))
         assert "\n" not in str(raised.value)
+    for bad in ({}, "a", ["a", "b"]):
+        with pytest.raises(UserError, match="observation: expected numbers, got"):
+            adapted.predict(bad)
     _, state = adapted.predict(np.zeros((2, 2)))
+    with pytest.raises(UserError, match="reward: expected numbers, got 'a'"):
+        adapted.predict(np.zeros((2, 2)), state, reward="a")
+    with pytest.raises(UserError, match="state: expected what the last call of predict returned"):
+        adapted.predict(np.zeros(2), 3)
     for wrong in (np.nan, np.zeros(3)):
         with pytest.raises(UserError, match="reward: expected 1 or 2 finite numbers"):
             adapted.predict(np.zeros((2, 2)), state, reward=wrong)

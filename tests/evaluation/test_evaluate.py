@@ -204,9 +204,10 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
     ("wrong", "expected"),
     [
         ({"tasks": 0}, "tasks: expected at least 1"),
+        ({"episodes": 2.5}, "episodes: expected a whole number, got 2.5"),
         ({"episodes": -1}, "episodes: expected at least 1"),
         ({"trials": 0}, "trials: expected at least 1"),
-        ({"steps": -1}, "steps: expected at least 0"),
+        ({"steps": -1}, "steps: expected between 0 and 1000"),
         ({"experience": ()}, "experience: expected different whole numbers"),
         ({"experience": (2, 1)}, "experience: .* in increasing order, got \\[2, 1\\]"),
         ({"experience": (0, 1)}, "experience: .* between 1 and 1000, .* got \\[0, 1\\]"),

@@ -182,8 +182,12 @@ def test_robust_leaves_out_what_choices_cannot_have():
     ("fields", "message"),
     [
         ({"episodes": 0}, "episodes: expected at least 1"),
-        ({"steps": -1}, "steps: expected at least 0"),
+        ({"steps": -1}, "steps: expected between 0 and 1000"),
         ({"seed": -1}, "seed: expected between 0"),
+        ({"seed": 0.5}, "seed: expected a whole number, got 0.5"),
+        ({"trials": 1.5}, "trials: expected a whole number, got 1.5"),
+        ({"threads": 0}, "threads: expected between 1 and 1024, got 0"),
+        ({"on_failure": "stpo"}, "on_failure: unknown 'stpo' .nearest: stop"),
     ],
 )
 def test_a_wrong_setting_is_named(fields, message):

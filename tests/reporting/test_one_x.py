@@ -151,6 +151,19 @@ def test_few_tasks_have_rows_of_their_own():
     ]
 
 
+def test_of_many_steps_some_have_columns():
+    """The return of task b after step k is 100 b + k."""
+    returns = (np.arange(101) + np.array([[0], [100]]))[..., None].astype(float)
+    found = Evaluation("family", "custom", "hash", TASKS[:2], returns)
+    table = task_table({"maml": found, "oracle": result([25.0])})
+    columns = [int(column.header.rpartition(" ")[2]) for column in table.columns[2:]]
+    assert columns == [0, 14, 29, 43, 57, 71, 86, 100]
+    assert [[*column.cells][1] for column in table.columns[2:]] == [f"{100 + k}.0" for k in columns]
+    assert [*table.columns[2].cells][2:] == ["25.0", "26.0", "27.0", "28.0"]
+    assert [*table.columns[3].cells][2:] == [""] * 4
+    assert table.title == "return by task, at 8 of 101 numbers of adaptations"
+
+
 def test_one_task_and_many_tasks_have_no_rows_of_their_own():
     one = Evaluation("family", "custom", "hash", TASKS[:1], ADAPTING.returns[:1])
     assert task_table({"maml": one}) is None

@@ -25,12 +25,13 @@ from metarl.reporting.pooling import (
     results_by_method,
 )
 from metarl.reporting.report import MAX_EVENTS, embed_video, write_report
-from metarl.reporting.report_lead import count_text, format_number, lead, title
+from metarl.reporting.report_lead import format_number, lead, title
 from metarl.reporting.report_sections import improvements, make_section, method_row
 from metarl.reporting.summary import read_summaries
 from metarl.reporting.training_figures import interpolate, moving_mean
 from metarl.rollout.failures import Failure
 from metarl.runs.logs import RunLogs
+from metarl.runs.printing import count_text
 from metarl.runs.result import Evaluation
 from metarl.runs.result_files import read_results
 from metarl.runs.run import Run

@@ -1,6 +1,7 @@
 """Many runs at a time: signals, and processes that are lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +10,21 @@ import time
 
 import pytest
 
+from metarl.core.errors import StorageError, UserError
 from metarl.reporting.comparison_plan import plan
+from metarl.rollout.failures import NotFinite
 from metarl.runs.run import Run
 from metarl.training import iterations
-from metarl.training.many_runs import LOST, STOPPED, STOPPING, Job, finish_all, finished, is_locked
+from metarl.training.many_runs import (
+    LOST,
+    STOPPED,
+    STOPPING,
+    Job,
+    finish,
+    finish_all,
+    finished,
+    is_locked,
+)
 from tests.training.test_loop import TINY
 
 ENDLESS = {**TINY, "iterations": 1_000_000, "checkpoint_every": 1_000_000}
@@ -116,3 +128,23 @@ def test_a_file_that_changes_meanwhile_changes_no_run_that_was_planned(tmp_path)
     file.write_text("env: {family: point_nav}\niterations: 4\n")
     assert planned.config.iterations == 3
     assert by_name.config.iterations == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotFinite("the mean return"), "error: NotFinite: the mean return is not finite"),
+        (UserError("out: expected"), "error: UserError: out: expected\n"),
+        (StorageError("a full disk"), "error: StorageError: a full disk\n"),
+        (ZeroDivisionError("division by zero"), "Traceback .*ZeroDivisionError: division by zero"),
+    ],
+)
+def test_the_log_has_a_traceback_of_errors_that_nobody_expects_alone(tmp_path, error, told):
+    def fail(job):
+        raise error
+
+    outcome = finish(job(tmp_path / "a", TINY), fail)
+    assert outcome.error == f"{type(error).__name__}: {error}"
+    log = outcome.job.log.read_text()
+    assert re.search(told, log, re.DOTALL)
+    assert ("Traceback" in log) == isinstance(error, ZeroDivisionError)

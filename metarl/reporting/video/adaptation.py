@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ from PIL import Image
 from metarl.agents import MetaAgent
 from metarl.agents.optional import Beliefs, beliefs
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import MAX_ADAPTATIONS, UserError, check, check_amount, check_known
+from metarl.core.errors import (
+    MAX_ADAPTATIONS,
+    MAX_THREADS,
+    UserError,
+    check,
+    check_amount,
+    check_known,
+    check_whole,
+)
 from metarl.core.parallel import available_cores
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
@@ -149,13 +158,14 @@ def adaptation_video(
     check_played(agent, family)
     out = Path(out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
-    check(steps >= 0, "steps", "at least 0", steps)
-    check(0 <= seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", seed)
-    check(num_episodes >= 1, "num_episodes", "at least 1", num_episodes)
+    check_whole("steps", steps, 0, MAX_ADAPTATIONS)
+    check_whole("seed", seed, 0, MAX_SEED)
+    check_whole("num_episodes", num_episodes, 1)
+    if cores is not None:
+        check_whole("cores", cores, 1, MAX_THREADS)
     size = (width, height)
     for name, pixels in zip(("width", "height"), size, strict=True):
-        check(MIN_SIZE <= pixels <= MAX_SIZE, name, f"between {MIN_SIZE} and {MAX_SIZE}", pixels)
-    check(steps <= MAX_ADAPTATIONS, "steps", f"at most {MAX_ADAPTATIONS}", steps)
+        check_whole(name, pixels, MIN_SIZE, MAX_SIZE)
     steps = possible_adaptations(agent, steps)
     tasks = own_tasks(family, task, "task")
     amounts = {"tasks": len(tasks), "num_episodes": num_episodes, "env.horizon": family.horizon}
@@ -170,7 +180,8 @@ def adaptation_video(
     if fps is None:
         fps = min(family.frames_per_second, DEFAULT_MAX_FPS[out.suffix])
     limit = MAX_FPS[out.suffix]
-    check(MIN_FPS <= fps <= limit, "fps", f"between {MIN_FPS} and {limit} in {out.suffix}", fps)
+    fits = isinstance(fps, Real) and MIN_FPS <= fps <= limit
+    check(fits, "fps", f"between {MIN_FPS} and {limit} in {out.suffix}", fps)
     if total is None:
         layout = Layout.around(size, len(tasks), steps + 1)
     else:

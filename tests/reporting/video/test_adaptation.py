@@ -179,7 +179,10 @@ def test_refuses_other_formats_before_any_work(make_video, tmp_path, out):
         {"fps": 0, "preset": "talk"},
         {"fps": 1e-9},
         {"fps": 500},
+        {"fps": "20"},
+        {"cores": 0},
         {"seed": -1},
+        {"steps": 1.5},
     ],
 )
 def test_refuses_settings_out_of_range(make_video, tmp_path, settings):
