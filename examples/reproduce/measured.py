@@ -12,7 +12,6 @@ from examples.agents.measure import EXPERIENCE, tasks_text
 from examples.agents.scores import common, evaluation
 from examples.reproduce.figures import means
 from examples.reproduce.measure import evaluations, fingerprint
-from examples.reproduce.solver import solver
 from metarl.config_files import config_names, load_config
 from metarl.runs.atomic_io import write_atomically
 from metarl.training.many_runs import Job
@@ -21,8 +20,7 @@ from metarl.training.many_runs import Job
 def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
     """Return what was measured of each config, by its name.
 
-    Configs whose runs had another number of iterations, or settings other than those of the
-    config and of `solver`, are left out.
+    Configs whose runs had another number of iterations, or other settings, are left out.
 
     Args:
         results: the rows of the reproduction by family and method, as in its results file.
@@ -41,7 +39,7 @@ def measured_configs(results: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name in config_names():
         family = name.partition("/")[0]
-        key = family, fingerprint(Job(name, solver(name), Path()))
+        key = family, fingerprint(Job(name, {}, Path()))
         method, row = rows.get(key, ("", None))
         if row is None:
             continue

@@ -33,6 +33,7 @@ from metarl.reporting.style import method_styles, save_drawing
 from metarl.reporting.summary import read_summaries
 from metarl.runs.atomic_io import make_output_folder
 from metarl.runs.result import Evaluation
+from metarl.runs.run import check_no_run
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
@@ -93,7 +94,7 @@ def compare(
 
     Raises:
         UserError: as `plan`, or if a setting of the evaluation is out of range, or the folder
-            cannot be written.
+            cannot be written or is that of a run.
         StorageError: if a result cannot be written.
     """
     check_whole("--jobs", jobs, 1)
@@ -111,6 +112,7 @@ def compare(
     all_jobs = [job for family in planned.values() for job in family]
     for job in all_jobs:
         check_begun(job)
+    check_no_run(out)
     make_output_folder(out)
     references = {family[0].name for family in planned.values()}
     work = functools.partial(evaluate, references=references, settings=settings)

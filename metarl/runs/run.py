@@ -212,7 +212,7 @@ class Run(RunCheckpoints):
 def no_run(directory: Path) -> str:
     """Return why a path without a config.yaml is no run's folder, and what can be meant by it."""
     for parent in [*directory.parents][:2] if directory.exists() else []:
-        if (parent / "config.yaml").is_file() and (parent / "provenance.json").is_file():
+        if is_run(parent):
             return f"is part of a run; expected the run's folder, {parent}"
     with contextlib.suppress(ConfigError):
         find_config(directory)
@@ -223,6 +223,21 @@ def no_run(directory: Path) -> str:
     known += [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
     known += pretrained_names()
     return f"not a run's folder ({reason}){nearest(directory.name, known)}"
+
+
+def is_run(directory: Path) -> bool:
+    """Return whether a folder is that of a run."""
+    return all((directory / name).is_file() for name in ("config.yaml", "provenance.json"))
+
+
+def check_no_run(directory: Path) -> None:
+    """Check that a folder for other results is not that of a run, among whose files they would lie.
+
+    Raises:
+        UserError: if it is.
+    """
+    if is_run(directory):
+        raise UserError(f"--out: {directory} is the folder of a run; expected another one")
 
 
 def is_free(directory: Path) -> bool:

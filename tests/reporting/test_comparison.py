@@ -289,7 +289,7 @@ def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
         (METHODS, ["--tasks=0"], "tasks: expected at least 1"),
         (METHODS, ["--split=tset"], "unknown split"),
         (METHODS, ["--env-steps=5000"], "--iterations: expected it or --env-steps"),
-        (METHODS, ["--steps=2000"], "--steps: expected at most 1000, got 2000"),
+        (METHODS, ["--steps=2000"], "--steps: expected between 0 and 1000, got 2000"),
         (METHODS, ["--experience=1"], "--experience: has no influence on the protocol k_step"),
         (METHODS, ["--protocol=continual", "--tasks=7"], "--tasks: expected whole sequences of 5"),
         (METHODS, ["--protocol=ood", "--split=ood"], "--split: expected train, validation or test"),
@@ -311,6 +311,15 @@ def test_a_folder_that_cannot_be_made_is_one_line_before_any_training(tmp_path, 
     assert main(["compare", *METHODS, f"--out={tmp_path / 'file'}", *TINY, "--seeds=3"]) == 2
     error = capsys.readouterr().err
     assert error == f"metarl: error: {tmp_path / 'file'}: cannot be written (File exists)\n"
+
+
+def test_the_folder_of_a_run_is_refused(tmp_path, capsys):
+    for name in ("config.yaml", "provenance.json"):
+        (tmp_path / name).write_text("a run's")
+    assert main(["compare", *METHODS, f"--out={tmp_path}", *TINY]) == 2
+    said = f"--out: {tmp_path} is the folder of a run; expected another one"
+    assert capsys.readouterr().err == f"metarl: error: {said}\n"
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_budget_below_one_iteration_is_refused(tmp_path, capsys):

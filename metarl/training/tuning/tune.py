@@ -16,7 +16,7 @@ from metarl.config_files import check_cluster_keys, make_config, read_config
 from metarl.core.errors import check, check_known
 from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.lock import training_lock
-from metarl.runs.run import Run
+from metarl.runs.run import Run, check_no_run
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time, format_return
 from metarl.training.tracking import check_trackers
@@ -121,8 +121,8 @@ def tune(
 
     Raises:
         UserError: if Optuna is not installed, a setting, the config or the search space is not
-            valid, or the folder cannot be written, or has another search or another process that
-            searches.
+            valid, or the folder cannot be written, is that of a run, or has another search or
+            another process that searches.
     """
     check(1 <= trials <= MAX_TRIALS, "--trials", f"from 1 to {MAX_TRIALS}", trials)
     check(1 <= jobs <= MAX_JOBS, "--jobs", f"from 1 to {MAX_JOBS}", jobs)
@@ -137,6 +137,7 @@ def tune(
     settings = {**given, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config
     check_trackers(config)
+    check_no_run(out)
     make_output_folder(out)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
         search = Search(name, values, settings, config, searched, out, pruner, study)

@@ -405,6 +405,15 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(words, capsys):
     assert said == "metarl: error: /dev/null/x: cannot be written (Not a directory)\n"
 
 
+def test_the_folder_of_a_run_is_refused(words, tmp_path, capsys):
+    for name in ("config.yaml", "provenance.json"):
+        (tmp_path / name).write_text("a run's")
+    assert main(words(tmp_path)) == 2
+    said = f"--out: {tmp_path} is the folder of a run; expected another one"
+    assert capsys.readouterr().err == f"metarl: error: {said}\n"
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_without_optuna_the_extra_is_named(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(words(tmp_path / "out")) == 2
