@@ -47,7 +47,7 @@ def test_zero_has_no_sign():
 
 
 def test_the_short_text(result):
-    means = "mean return 0.500 -> 0.500 after 1 adaptations"
+    means = "mean return 0.500 -> 0.500 after 1 adaptation"
     assert repr(result) == f"<Evaluation point_nav: 2 test tasks, 2 episodes each, {means}>"
     single = Evaluation("point_nav", "custom", "hash", TASKS[:1], RETURNS[:1, :1])
     assert repr(single).endswith("1 custom task, 2 episodes each, mean return 2.00>")
