@@ -22,6 +22,7 @@ from metarl.evaluation.evaluate import (
     possible_adaptations,
     score,
     stack,
+    whole_trials,
 )
 from metarl.evaluation.tasks import chosen_tasks, own_tasks
 from metarl.rollout.failures import Failure
@@ -111,6 +112,7 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
         failures: list[Failure] = []
         if num_adaptations:
             scores = list(play(versions, drift_phases(num_adaptations), failures))
+            scores = whole_trials(scores) if agent.remembers else scores
             results["adapting"] = evaluation(scores, failures)
         failures, scores = [], []
         for version in range(num_versions):

@@ -70,7 +70,7 @@ def evaluate(
         seed: seed of the episodes.
         threads: number of threads of the physics; no influence on results.
         on_failure: `stop` raises an error if an episode fails; `skip_update` and `drop_episode`
-            leave the episode out.
+            leave the episode out, and its trial where the agent remembers.
         deterministic: whether the measured episodes have deterministic actions, such as the mean of
             the policy's distribution. Adaptation learns from further episodes, which explore as
             usual: the adapted states are those of the evaluation without `deterministic`.
@@ -115,6 +115,8 @@ def evaluate(
             on_support_step=on_step,
         )
         scores = [score(episodes) for _, episodes in rollouts]
+    if agent.remembers:
+        scores = whole_trials(scores)
     return complete_result(
         family,
         rows,
@@ -129,6 +131,18 @@ def evaluate(
 def score(episodes: Episodes) -> Score:
     """Return what is measured of the episodes of a phase, so that the rest can be freed."""
     return episodes.returns, episodes.success
+
+
+def whole_trials(scores: Sequence[Score]) -> list[Score]:
+    """Return the scores of phases without the trials that lost an episode, of an agent whose
+    episodes follow one another, so that the means of all phases are over the same trials."""
+    lost = np.any([np.isnan(returns) for returns, _ in scores], axis=0)  # (B, E)
+    return without(scores, lost)
+
+
+def without(scores: Sequence[Score], lost: np.ndarray) -> list[Score]:
+    """Return the scores of phases, (B, E) each, without those of a mask that is broadcast to it."""
+    return [(np.where(lost, np.nan, returns), success) for returns, success in scores]
 
 
 def stack(phases: Sequence[np.ndarray]) -> np.ndarray:

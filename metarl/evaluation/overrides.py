@@ -12,7 +12,9 @@ from metarl.core.errors import ConfigError
 INSTEAD = {"sampling.num_tasks": "--tasks", "sampling.num_episodes": "--episodes"}
 """What has the meaning of a key of training in an evaluation or a video."""
 OF_TRAINING = (
+    "method",
     "iterations",
+    "checkpoint_every",
     "evaluation",
     "sampler",
     *INSTEAD,

@@ -29,6 +29,7 @@ from metarl.evaluation.evaluate import (
     possible_adaptations,
     score,
     stack,
+    without,
 )
 from metarl.evaluation.tasks import chosen_tasks, is_number_of_tasks
 from metarl.rollout.collect import collect
@@ -101,6 +102,9 @@ def few_episode(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) 
             task_mask = support.task_mask if num_episodes else None
             # Equal random numbers for each number of episodes: differences are due to experience.
             scores.append(score(play(adapted, test_episodes, 1, task_mask, config.deterministic)))
+    # A repeat counts after each number of episodes of experience or not at all, (B * R, 1).
+    lost = [np.isnan(returns).all(axis=1, keepdims=True) for returns, _ in scores]
+    scores = without(scores, np.any(lost, axis=0))
     result = complete_result(
         family,
         rows,

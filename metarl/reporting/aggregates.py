@@ -34,7 +34,8 @@ class FamilyScores:
 
     Attributes:
         scale: which returns are 0 and 1, as text.
-        scores: by method, (S, B).
+        scores: by method, of S seeds on B tasks, (S, B). Repeated tasks are there as often as they
+            were played, so that a family of few tasks has the weight of the others.
         has_all_tasks: whether the tasks are all tasks of the distribution.
     """
 
@@ -84,8 +85,11 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
     untrained = next((name for name in (UNTRAINED, RANDOM) if name in results), None)
     if untrained is None:
         raise ValueError(f"{family}: not normalised: the results lack an untrained agent")
-    low = float(np.mean([seed.by_task[:, 0] for seed in results[untrained]]))
-    means = {name: float(each.mean()) for name, each in scores.items()}
+    low = float(np.mean([seed.mean[0] for seed in results[untrained]]))
+    means = {
+        name: float(np.mean([seed.mean[places[name]] for seed in seeds]))
+        for name, seeds in results.items()
+    }
     oracles = [name for name in means if name.startswith("oracle")]
     best = max(oracles or means, key=means.__getitem__)
     if not means[best] > low:

@@ -14,8 +14,8 @@ from typing import Any
 
 from metarl.core.errors import check, check_whole
 from metarl.core.parsing import read_json
-from metarl.evaluation.compare import RANDOM, evaluate_run
-from metarl.evaluation.result_file import DEFAULTS, result_stem
+from metarl.evaluation.compare import RANDOM, UNTRAINED, evaluate_run
+from metarl.evaluation.result_file import DEFAULTS, result_stem, stem_of_content
 from metarl.evaluation.tasks import is_number_of_tasks, own_tasks, split_of
 from metarl.reporting.aggregates import Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
@@ -179,7 +179,7 @@ def write_results(
         assert name in evaluation_names(summaries)
         result.sections[family] = make_section(summaries, name, methods)
         results[family] = by_label(comparable(results_by_method(summaries, name)))
-        report = write_report(folders[family], out / f"report-{family}", methods)
+        report = write_report(folders[family], out / f"report-{family}", methods, name)
         reports[family] = report[0]
     if not result.sections:
         return
@@ -207,8 +207,10 @@ def evaluate(job: Job, references: set[str], settings: Mapping[str, Any]) -> Non
     file = job.folder / "evaluation" / f"{stem}.json"
     against = [RANDOM] if job.name in references else []
     with contextlib.suppress(Exception):  # a damaged file, which is replaced
-        methods = read_json(file).get("methods", {})
-        whole = job.config.method in methods and (not against or len(methods) > 1)
-        if whole and methods[job.config.method].get("iteration") == job.config.iterations:
+        content = read_json(file)
+        own, *others = content["methods"].items()
+        begun = not against or any(label in (RANDOM, UNTRAINED) for label, _ in others)
+        found = own[0], own[1].get("iteration"), stem_of_content(content)
+        if begun and found == (job.config.method, job.config.iterations, stem):
             return
     evaluate_run(job.folder, against=against, **settings)

@@ -8,6 +8,7 @@ from typing import Any
 
 from metarl.core.parsing import dump_yaml, read_yaml
 from metarl.reporting.summary import RunSummary
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation, part_label
 
 UNKNOWN_LICENSE = "unknown"
@@ -47,12 +48,12 @@ def front_matter(summary: RunSummary, name: str, license_id: str = UNKNOWN_LICEN
 
 def result_entry(result: Evaluation, name: str) -> dict[str, Any]:
     """Return one evaluation as a result of the hub's `model-index`."""
-    metrics = []
+    metrics, digits = [], decimals(result.mean)
     for x, mean, (low, high) in zip(result.x, result.mean, result.interval, strict=True):
         name_of_x = f"mean return, {result.x_label}: {x}"
         if math.isfinite(low):
-            name_of_x += f" (95% interval {low:.1f} to {high:.1f})"
-        value = round(float(mean), 2)
+            name_of_x += f" (95% interval {low:.{digits}f} to {high:.{digits}f})"
+        value = round(float(mean), digits + 1)
         name_of_x = plain_name(name_of_x, f"{PUNCTUATION}%")
         metrics.append({"type": "mean_reward", "name": name_of_x, "value": value})
     return {

@@ -15,7 +15,7 @@ from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.groups import group_runs
 from metarl.reporting.style import LineStyle, method_style, part_style
 from metarl.reporting.summary import RunSummary
-from metarl.runs.printing import count_text
+from metarl.runs.printing import count_text, episodes_text
 from metarl.runs.result import Evaluation, Results, part_label
 
 
@@ -33,6 +33,9 @@ class MethodPart(NamedTuple):
     def __str__(self) -> str:
         return part_label(*self)
 
+
+MEASURED_ALIKE = ("task_hash", "seed", "deterministic")
+"""Attributes in which the results of all methods agree that are put together."""
 
 Key = TypeVar("Key", str, MethodPart)
 Seeds = TypeVar("Seeds", bound=Sequence[Evaluation])
@@ -52,7 +55,8 @@ def results_by_method(
     """Return the results of each method, and part, in the evaluations of one name, seed by seed.
 
     Baselines without a run among `summaries` come from the first run that was compared with them.
-    All results of a part are on the same tasks. The seeds of a method have the same x. The x of one
+    All results of a part are on the same tasks, with the same random numbers and the same kind of
+    actions. The seeds of a method have the same x and the same number of episodes. The x of one
     method may be the beginning of another's: an agent that cannot adapt has x = (0,).
 
     Args:
@@ -60,8 +64,8 @@ def results_by_method(
         name: the name of the evaluation, such as `k_step-test`.
 
     Raises:
-        UserError: if results were evaluated on other tasks, or at other x; or if a seed of a method
-            is there twice.
+        UserError: if results were measured otherwise, on other tasks or at other x; or if a seed of
+            a method is there twice.
     """
     found: dict[MethodPart, list[Evaluation]] = {}
     longest: dict[str, tuple[RunSummary, Evaluation]] = {}  # by part
@@ -69,11 +73,12 @@ def results_by_method(
 
     def add(summary: RunSummary, key: MethodPart, result: Evaluation) -> None:
         seed_summary, seed_result = first.setdefault(key, (summary, result))
-        if result.x != seed_result.x:
+        if result.x != seed_result.x or result.returns.shape[2] != seed_result.returns.shape[2]:
             raise mismatch(name, seed_summary, seed_result, summary, result)
         other, expected = longest.setdefault(key.part, (summary, result))
         shared = min(len(result.x), len(expected.x))
-        if result.task_hash != expected.task_hash or result.x[:shared] != expected.x[:shared]:
+        unlike = any(getattr(result, each) != getattr(expected, each) for each in MEASURED_ALIKE)
+        if unlike or result.x[:shared] != expected.x[:shared]:
             raise mismatch(name, other, expected, summary, result)
         if len(result.x) > len(expected.x):
             longest[key.part] = summary, result
@@ -146,9 +151,13 @@ def mismatch(
 
 
 def extent(result: Evaluation) -> str:
-    """Return the tasks and the last x of a result as text."""
+    """Return how a result was measured, as text."""
     last = count_text(result.x[-1], result.x_label)
-    return f"{len(result.tasks)} tasks (hash {result.task_hash}), {last}"
+    kind = ", deterministic actions" if result.deterministic else ""
+    return (
+        f"{len(result.tasks)} tasks (hash {result.task_hash}), {last}, {episodes_text(result)} "
+        f"each{kind}, seed {result.seed}"
+    )
 
 
 def comparable(results: Mapping[Key, Sequence[Evaluation]]) -> dict[Key, list[Evaluation]]:

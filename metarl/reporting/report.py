@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from metarl.core.errors import UserError, warn
 from metarl.core.parsing import format_value, printable, shell_path
 from metarl.reporting.belief_figures import belief_figures
 from metarl.reporting.commands import commands
@@ -35,7 +36,10 @@ MAX_VIDEO_BYTES = 12 * 2**20
 
 @drawing_style()
 def write_report(
-    directories: Sequence[Path], out: Path | None = None, order: Sequence[str] = ()
+    directories: Sequence[Path],
+    out: Path | None = None,
+    order: Sequence[str] = (),
+    required: str | None = None,
 ) -> list[Path]:
     """Write a page about runs, its figures (`metarl.reporting.style.FORMATS`), and a model card of
     the first run.
@@ -45,6 +49,8 @@ def write_report(
         out: the folder to write, which may exist; by default `report` in the first run's folder.
         order: all methods of a set of reports, in the order of their colours; by default those of
             the runs.
+        required: the name of the evaluation without which there is no report; one that cannot be
+            put together is left out otherwise, with a warning. By default all are required.
 
     Returns:
         The files, the page first, then the model card.
@@ -61,7 +67,7 @@ def write_report(
         "learning": learning_curves(summaries, styles),
         "learning-hours": learning_curves(summaries, styles, hours=True),
     }
-    sections = [make_section(summaries, name, order) for name in evaluation_names(summaries)]
+    sections = make_sections(summaries, order, required)
     for section in sections:
         figures |= section.figures
     make_output_folder(out)  # before the rest of the work
@@ -94,6 +100,21 @@ def write_report(
         paths = write_files(out, pages | dict(sorted(files.items())))
     track_report(summaries[0].run, paths)
     return paths
+
+
+def make_sections(
+    summaries: Sequence[RunSummary], order: Sequence[str], required: str | None
+) -> list[Section]:
+    """Return the section of each evaluation; see `write_report`."""
+    sections = []
+    for name in evaluation_names(summaries):
+        try:
+            sections.append(make_section(summaries, name, order))
+        except UserError as error:
+            if required in (None, name):
+                raise
+            warn(f"left out of the report: {error}")
+    return sections
 
 
 def card_variables(summaries: Sequence[RunSummary], sections: Sequence[Section]) -> dict[str, Any]:

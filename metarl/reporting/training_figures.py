@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from metarl.config_sections import ValidationConfig
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, seeds_text
 from metarl.reporting.style import (
@@ -62,24 +63,22 @@ def learning_curves(
         style = styles[method]
         lines = dict(zip(RETURNS, (":", style.line), strict=True)) | {RETURN_AFTER: VALIDATED}
         for metric, line in lines.items():
-            measured = [run for run in runs if metric in run.metrics]
-            if not measured:
-                continue
-            validated |= metric == RETURN_AFTER
-            grid, curves = on_one_grid(measured, metric, hours=hours)
-            mean = curves.mean(axis=0)
-            axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
-            if len(measured) > 1:
-                thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
-                axes.plot(grid, curves.T, linewidth=0.6, **thin)
-            middle = np.median(curves, axis=0)
-            typical.append(typical_values(middle))
-            drawn += [mean, curves.ravel()]
-            name = "validation" if metric == RETURN_AFTER else metric.removeprefix("return_")
-            rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
-            for run, curve in zip(measured, curves, strict=True):
-                seed = run.run.config.seed
-                rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
+            for measured in measured_alike(runs, metric):
+                validated |= metric == RETURN_AFTER
+                grid, curves = on_one_grid(measured, metric, hours=hours)
+                mean = curves.mean(axis=0)
+                axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
+                if len(measured) > 1:
+                    thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
+                    axes.plot(grid, curves.T, linewidth=0.6, **thin)
+                middle = np.median(curves, axis=0)
+                typical.append(typical_values(middle))
+                drawn += [mean, curves.ravel()]
+                name = "validation" if metric == RETURN_AFTER else metric.removeprefix("return_")
+                rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
+                for run, curve in zip(measured, curves, strict=True):
+                    seed = run.run.config.seed
+                    rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
         label = f"{names[method]}, {seeds_text(len(runs))}"
         axes.plot([], [], linestyle=style.line, color=style.colour, label=label)
     note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
@@ -109,18 +108,30 @@ def typical_values(values: np.ndarray) -> np.ndarray:
     return np.quantile(known, TYPICAL) if known.size else known
 
 
+def measured_alike(runs: Sequence[RunSummary], metric: str) -> list[list[RunSummary]]:
+    """Return the runs that have a metric: all together, but those that measured the return on
+    validation tasks otherwise, on more tasks for instance, apart."""
+    found: dict[ValidationConfig | None, list[RunSummary]] = {}
+    for run in runs:
+        if metric in run.metrics:
+            validation = run.run.config.evaluation.replace(every=0)
+            found.setdefault(validation if metric == RETURN_AFTER else None, []).append(run)
+    return [*found.values()]
+
+
 def on_one_grid(
     runs: Sequence[RunSummary], metric: str, *, hours: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a grid (n,) of hours, or of env steps, and a metric of each run on it, (S, n).
 
-    The grid spans the range in which all runs have the metric.
+    The grid spans the range in which all runs have the metric; one point if there is none.
     """
     spent = [run.hours if hours else run.metrics["env_steps"] for run in runs]
     known = [np.isfinite(run.metrics[metric]) for run in runs]
-    start = max(each[here.argmax()] for each, here in zip(spent, known, strict=True))
-    end = min(each[-1] for each in spent)
-    grid = np.linspace(start, end, CURVE_POINTS)
+    pairs = list(zip(spent, known, strict=True))
+    start = max(each[here.argmax()] for each, here in pairs)
+    end = min(each[-1 - here[::-1].argmax()] for each, here in pairs)
+    grid = np.linspace(start, end, CURVE_POINTS) if start < end else np.array([end])
     width = max(1, min(len(each) for each in spent) // CURVE_POINTS)
     smooth = [moving_mean(run.metrics[metric], width) for run in runs]
     pairs = zip(spent, smooth, strict=True)

@@ -21,7 +21,7 @@ class Origin:
     Attributes:
         source: the other run and its checkpoint, as they were given.
         experiment: METHOD-DIGEST:ITERATION, the method, the settings and the iteration of the other
-            run. Runs with the same origin but for its seed have the same.
+            run. Runs have the same that began from the same iteration, whatever the other's seed.
         parameters: digest of the parameters.
         remark: what else of the state begins anew, and what was not taken, as text.
     """

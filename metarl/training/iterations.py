@@ -28,7 +28,7 @@ from metarl.training.progress import Progress
 from metarl.training.replay import Recorder
 from metarl.training.tracker import Tracker
 from metarl.training.tracking import tracked
-from metarl.training.validation import RETURN_AFTER, is_due, validate
+from metarl.training.validation import comparable_return, is_due, validate
 
 
 class Interrupted(Exception):
@@ -115,8 +115,8 @@ class Iterations:
                 metrics, timings = self._iterate(env)
                 tracker.log(tracked(metrics, timings))
                 kept = self._save(metrics, tracker)
-                progress(metrics, timings)  # after saving: standard output may be closed
                 asked = after_iteration(callbacks, run, metrics, kept)
+                progress(metrics, timings)  # last: standard output may be closed
             signals = [*stop]  # one that comes later ends the next iteration
             if (asked or signals) and not kept:
                 run.save(self.state, best=False, keep=False)
@@ -220,7 +220,7 @@ class Iterations:
         return due
 
     def _score(self, metrics: dict[str, Any], due: bool) -> float:
-        """Return the score by which the agent may become the checkpoint `best`: the return on
+        """Return the score by which the agent may become the checkpoint `best`: the return on all
         validation tasks if the config has evaluations, or else the recent return in training,
         see `objective`; -inf where there is none.
 
@@ -230,7 +230,7 @@ class Iterations:
         """
         config = self._run.config
         if config.evaluation.every:
-            return mean_return([metrics.get(RETURN_AFTER)])
+            return mean_return([comparable_return(metrics)])
         # The mean over all iterations since the last checkpoint has less variance than the mean of
         # one meta-batch.
         return mean_return(self._returns[-config.checkpoint_every :]) if due else -np.inf

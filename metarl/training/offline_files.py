@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import Run
 
 HEADER = 7
@@ -36,6 +37,7 @@ def superseded_files(run: Run, current: Path, identity: str, job: str) -> list[P
         file
         for file in files
         if file.parent.resolve() != current.resolve()
+        and file.resolve().is_relative_to(run.directory.resolve())
         and not _marker(file).exists()
         and (repeats or file.stat().st_size <= HEADER)
     ]
@@ -43,7 +45,7 @@ def superseded_files(run: Run, current: Path, identity: str, job: str) -> list[P
 
 def mark_synced(file: Path) -> None:
     """Make `wandb sync` skip a file (unless it is asked for --include-synced)."""
-    _marker(file).write_text(SUPERSEDED)
+    write_atomically(_marker(file), SUPERSEDED.encode())  # in place of a link, not where it leads
 
 
 def note_iterations(folder: Path, iteration: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from metarl.agents import MetaAgent
@@ -12,13 +13,24 @@ from metarl.runs.logs import VALIDATION
 from metarl.runs.result import Evaluation
 
 RETURN_AFTER = f"{VALIDATION}return_after"
-"""The metric by which the checkpoint `best` is chosen."""
+LOST_TASKS = f"{VALIDATION}lost_tasks"
+"""The metric with the number of tasks that were not played to the end, if there are any."""
 
 
 def is_due(config: Config, iteration: int) -> bool:
     """Return whether an iteration, counted from 1, ends with an evaluation."""
     every = config.evaluation.every
     return every > 0 and (iteration % every == 0 or iteration == config.iterations)
+
+
+def comparable_return(metrics: Mapping[str, Any]) -> float | None:
+    """Return what agents are chosen by: the return after adaptation on validation tasks. None where
+    it was not measured, or a task was lost, as the mean over the others is another measure.
+
+    Args:
+        metrics: the metrics of an iteration.
+    """
+    return None if metrics.get(LOST_TASKS) else metrics.get(RETURN_AFTER)
 
 
 def validate(config: Config, agent: MetaAgent) -> tuple[dict[str, Any], list[Failure]]:
@@ -33,8 +45,8 @@ def validate(config: Config, agent: MetaAgent) -> tuple[dict[str, Any], list[Fai
 
     Returns:
         The metrics: the mean returns over tasks before adaptation and after the last one, and the
-        success rates if success is defined; None if every task lost an episode at some step. And
-        the failed episodes.
+        success rates if success is defined; None if no task was played to the end. Then the number
+        of tasks that were not, if there are any. And the failed episodes.
 
     Raises:
         EpisodeDiverged: if an episode fails and `on_failure` is `stop`.
@@ -66,4 +78,6 @@ def metrics_of(result: Evaluation | None) -> dict[str, Any]:
     found = {f"{VALIDATION}return_{when}": float(result.mean[at]) for when, at in places.items()}
     if (rate := result.success_rate) is not None:
         found |= {f"{VALIDATION}success_{when}": float(rate[at]) for when, at in places.items()}
+    if lost := int((~result.complete_tasks).sum()):
+        found[LOST_TASKS] = lost
     return found

@@ -262,3 +262,30 @@ def test_what_was_never_experienced_is_not_learned_from():
     }
     assert 0 < len(first) < 10
     assert np.isnan(returns[sorted(first), 1]).all()
+
+
+def test_means_are_over_the_same_repeats_at_every_x():
+    """few_episode: a repeat whose experience failed is not counted before it either."""
+    family = FaultyNav(horizon=6, share=0.1)
+    settings = replace(SMALL, on_failure="drop_episode")
+    result = few_episode(Learner(), family, settings)[""]
+    lost = np.isnan(result.returns).all(axis=1)  # (B, episodes)
+    alone = np.isnan(result.returns) & ~lost[:, None]  # episodes that failed themselves
+    assert lost.any()
+    per_repeat = result.returns.shape[2] // min(SMALL.trials, SMALL.episodes)
+    by_repeat = alone.reshape(len(alone), len(result.x), -1, per_repeat)
+    assert not by_repeat.all(axis=3).any()
+
+
+class Rememberer(Learner):
+    remembers = True
+
+
+@pytest.mark.parametrize("name", ["k_step", "few_episode"])
+def test_means_are_over_the_same_trials_of_an_agent_that_remembers(name):
+    family = FaultyNav(horizon=6, share=0.05)
+    settings = replace(SMALL, on_failure="drop_episode", episodes=4, trials=4)
+    result = PROTOCOLS[name](Rememberer(), family, settings)[""]
+    lost = np.isnan(result.returns)
+    assert 0 < lost.mean() < 1
+    assert np.array_equal(lost.all(axis=1), lost.any(axis=1))

@@ -64,6 +64,18 @@ def test_repeated_tasks_count_as_often_as_they_were_played():
     assert found.has_all_tasks
 
 
+def test_the_scale_has_the_means_of_the_tables():
+    """Those over distinct tasks, of which one was played three times and the other twice."""
+    tasks = np.repeat(TASKS[:2], [3, 2], axis=0)
+
+    def played(first, second):
+        returns = np.repeat([first, second], [3, 2]).reshape(5, 1, 1).repeat(2, axis=1)
+        return [Evaluation("f", "test", "hash", tasks, returns, num_all_tasks=2)]
+
+    found = normalised("f", {"maml": played(100.0, 0.0), "random": played(-50.0, 0.0)})
+    assert found.scale.endswith("before adaptation (-25), 1 is maml (50)")
+
+
 @pytest.mark.parametrize(
     ("results", "reason"),
     [

@@ -12,6 +12,7 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.config_files import load_config
+from metarl.evaluation.compare import evaluate_run
 from metarl.reporting import comparison, style
 from metarl.reporting.comparison_plan import plan
 from metarl.runs.run import Run
@@ -189,6 +190,41 @@ def test_a_damaged_result_is_measured_again(whole, tmp_path):
     file.write_text(before[:100])
     assert main(words(out, "--seeds=2")) == 0
     assert json.loads(file.read_text())["methods"] == json.loads(before)["methods"]
+    assert rows(out) == rows(whole)
+
+
+def test_a_result_that_was_measured_otherwise_is_measured_again(whole, tmp_path):
+    """It has the name of the one that is wanted, as a file of --out may have."""
+    out = shutil.copytree(whole, tmp_path / "otherwise")
+    (file,) = (out / "point_nav-reptile-seed1" / "evaluation").glob("*.json")
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps({**before, "deterministic": True}))
+    assert main(words(out, "--seeds=2")) == 0
+    assert json.loads(file.read_text())["methods"] == before["methods"]
+    assert json.loads(file.read_text())["deterministic"] is False
+
+
+def test_another_baseline_is_not_the_untrained_agent(whole, tmp_path):
+    """The first config's seeds are measured before they have learned anything too."""
+    out = shutil.copytree(whole, tmp_path / "baseline")
+    (file,) = (out / "point_nav-maml_trpo-seed0" / "evaluation").glob("*.json")
+    before = json.loads(file.read_text())
+    methods = {"other" if name == "random" else name: it for name, it in before["methods"].items()}
+    file.write_text(json.dumps({**before, "methods": methods}))
+    assert main(words(out, "--seeds=2")) == 0
+    assert "random" in json.loads(file.read_text())["methods"]
+    assert rows(out) == rows(whole)
+
+
+def test_an_evaluation_that_cannot_be_put_together_costs_no_comparison(whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "mine")
+    for seed, tasks in enumerate((1, 2)):
+        folder = out / f"point_nav-reptile-seed{seed}"
+        file = folder / "evaluation" / "k_step-test-mine.json"
+        evaluate_run(folder, tasks=tasks, episodes=1, steps=1, out=file)
+    assert main(words(out, "--seeds=2")) == 0
+    said = "metarl: warning: left out of the report: k_step-test-mine: point_nav-reptile-seed0 was"
+    assert said in capsys.readouterr().err
     assert rows(out) == rows(whole)
 
 

@@ -312,7 +312,14 @@ def test_evaluations_on_other_tasks_are_not_put_together(runs, tmp_path):
     with pytest.raises(UserError, match=rf"{NAME}: a0 was evaluated on 5 tasks .*, copy on 3"):
         write_report([runs[0], copy], tmp_path / "out")
     evaluate_run(copy, tasks=5, episodes=2, steps=2)[1].replace(same)
-    with pytest.raises(UserError, match=r"1 adaptations, copy on 5 tasks .*, 2 adaptations"):
+    with pytest.raises(UserError, match=r"1 adaptation, .*, copy on 5 tasks .*, 2 adaptations"):
+        write_report([runs[0], copy], tmp_path / "out")
+    for name, more in (("deterministic actions", {"deterministic": True}), ("seed 1", {"seed": 1})):
+        evaluate_run(copy, tasks=5, episodes=2, steps=1, **more)[1].replace(same)
+        with pytest.raises(UserError, match=rf"copy on 5 tasks .*, {name}"):
+            write_report([runs[0], copy], tmp_path / "out")
+    evaluate_run(copy, tasks=5, episodes=3, steps=1)[1].replace(same)
+    with pytest.raises(UserError, match=r"2 episodes each, seed 0, copy on 5 tasks .*, 3 episodes"):
         write_report([runs[0], copy], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

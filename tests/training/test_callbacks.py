@@ -6,7 +6,7 @@ import signal
 import pytest
 
 import metarl
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.runs.run import Run
 from metarl.training.iterations import Interrupted
 from metarl.training.loop import resume, train
@@ -134,3 +134,17 @@ def test_what_is_no_callback_is_refused_before_the_work_begins(config, tmp_path,
     with pytest.raises(UserError, match=r"^callbacks: expected a list of instances of classes"):
         train(config, tmp_path / "run", callbacks=wrong)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_iteration_is_kept_from_them_by_standard_output_that_was_closed(
+    config, tmp_path, monkeypatch
+):
+    def closed(self, metrics, timings):
+        raise StorageError("standard output: cannot be written")
+
+    monkeypatch.setattr("metarl.training.progress.Progress.__call__", closed)
+    log = Log()
+    with pytest.raises(StorageError):
+        train(config, tmp_path / "run", callbacks=[log])
+    assert Run.open(tmp_path / "run").load().iteration == 1
+    assert ("iteration", 1) in log.events

@@ -14,9 +14,11 @@ from metarl.evaluation.loaded import load
 from metarl.reporting.report import write_report
 from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.identity import group_name
+from metarl.runs.result import Evaluation
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from metarl.training.tracker import in_section
+from metarl.training.validation import comparable_return
 from tests.faulty import FaultyNav
 from tests.training.test_loop import TINY, assert_same_outcome, killed_after_first_iteration, tiny
 
@@ -187,3 +189,29 @@ def test_a_config_from_before_has_no_evaluations(tmp_path):
     assert Run.open(tmp_path / "run").config == run.config
     assert run.config.evaluation.every == 0
     assert json.loads(json.dumps(run.config.to_dict()))["evaluation"]["every"] == 0
+
+
+def test_what_has_lost_a_task_is_never_best(tmp_path, monkeypatch):
+    """The second evaluation loses the hardest task, so that its mean is higher."""
+    returns = np.array([[-1.0, -1.0], [-2.0, -2.0], [-30.0, -30.0]])[..., None]
+
+    losses = iter([False, True])
+
+    def measured(agent, family, **settings):
+        found = returns + 0.0
+        found[2] = np.nan if next(losses) else found[2]
+        tasks = family.tasks("validation", 3)
+        return Evaluation(family.name, "validation", "hash", tasks, found, failures=())
+
+    monkeypatch.setattr(metarl.training.validation, "evaluate", measured)
+    settings = {"evaluation.every": 1, "evaluation.tasks": 3, "iterations": 2}
+    run = train(tiny(**settings, on_failure="drop_episode"), tmp_path / "run")
+    first, second = map(validation, run.metrics())
+    assert first == {"validation/return_before": -11.0, "validation/return_after": -11.0}
+    assert second == {
+        "validation/return_before": -1.5,
+        "validation/return_after": -1.5,
+        "validation/lost_tasks": 1,
+    }
+    assert (run.load("best").iteration, run.load("best").best_return) == (1, -11.0)
+    assert [comparable_return(each) for each in run.metrics()] == [-11.0, None]

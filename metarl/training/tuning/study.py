@@ -23,7 +23,7 @@ from metarl.runs.identity import fixed_values
 from metarl.runs.run import Run
 from metarl.training.callbacks import Callback
 from metarl.training.tuning.space import Range, SearchSpace
-from metarl.training.validation import RETURN_AFTER
+from metarl.training.validation import comparable_return
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -267,7 +267,7 @@ class Pruning(Callback):
             trial = trial_of(study, own)
             reports = dict(own.intermediate_values)
             for line in lines:
-                value, iteration = line.get(RETURN_AFTER), line["iteration"]
+                value, iteration = comparable_return(line), line["iteration"]
                 if value is not None and iteration not in reports:
                     trial.report(value, iteration)
                     reports[iteration] = value

@@ -31,7 +31,7 @@ from metarl.training.tuning.study import (
     open_study,
     open_trial,
 )
-from metarl.training.validation import RETURN_AFTER
+from metarl.training.validation import comparable_return
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -43,7 +43,7 @@ ERROR = "error"
 """Attribute of a trial that failed, or did not come to its end: the reason."""
 SAME_AS = "same_as"
 """Attribute of a trial that has the values, and so the result, of an earlier one: its number."""
-NO_VALUE = "no validation task was played to the end"
+NO_VALUE = "not all validation tasks were played to the end"
 DIVERGED = ("EpisodeDiverged", "NotFinite", NO_VALUE)
 """Beginnings of the errors that are due to the values of a trial."""
 MAX_TRIALS, MAX_JOBS = 100_000, 1024
@@ -235,7 +235,7 @@ class Search:
             return
         value = None
         if error is None:
-            value = Run.open(outcome.job.folder).metrics()[-1][RETURN_AFTER]
+            value = comparable_return(Run.open(outcome.job.folder).metrics()[-1])
             error = NO_VALUE if value is None else None
         if error is not None:
             open_trial(self.study, number).set_user_attr(ERROR, error)
