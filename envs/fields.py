@@ -17,7 +17,9 @@ FINITE = "a finite number in single precision"
 
 
 def check_fields(family: Any) -> None:
-    """Check the fields of a dataclass whose annotations are `bool`, `int`, `float` or a `Literal`.
+    """Check the fields of a dataclass whose annotations are `bool`, `int`, `float` or a `Literal`,
+    and make numbers of those kinds of them: 3 in a field of the kind `float`, or NumPy's numbers,
+    would have another text than 3.0, and so another hash.
 
     Other fields, and those of a class whose annotations cannot be evaluated, are left alone.
 
@@ -35,6 +37,8 @@ def check_fields(family: Any) -> None:
             near = difflib.get_close_matches(str(value), choices(hint), 1, cutoff=0.4)
             nearest = f" (nearest: {near[0]})" if near else ""
             raise ValueError(f"{field.name}: expected {expected}, got {value!r}{nearest}")
+        if hint in (bool, int, float) and type(value) is not hint:
+            object.__setattr__(family, field.name, hint(value))  # the dataclass is frozen
 
 
 def unmet(hint: Any, value: object) -> str:

@@ -55,7 +55,8 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode. `options={"task": ...}` sets the task of this episode."""
         super().reset(seed=seed)
-        task = (options or {}).get("task", self._fixed_task)
+        task = (options or {}).get("task")
+        task = self._fixed_task if task is None else task
         if task is None:
             task = self.family.sample_tasks(self.np_random, 1)[0]
         self.task = self.family.check_task(task)
@@ -73,7 +74,10 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         The action is (action_dim,), or the index itself where the space is Discrete.
         """
         assert self.task is not None, "call reset() before step()"
-        obs, reward, terminated = self.batch_env.step(np.atleast_1d(action)[None])
+        row = np.atleast_1d(action)
+        if row.shape != (self.action_space.shape or (1,)):
+            raise ValueError(f"action: expected one of {self.action_space}, got {action!r}")
+        obs, reward, terminated = self.batch_env.step(row[None])
         self._states.append(self.batch_env.render_state(0))
         cut = self.batch_env.truncated
         truncated = len(self._states) > self.family.horizon or bool(cut is not None and cut[0])
@@ -120,6 +124,7 @@ class MujocoTaskEnv(TaskEnv):
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Set the positions, (nq,), and velocities, (nv,)."""
         self.batch_env.set_state(0, qpos, qvel)
+        self._states[-1:] = [self.batch_env.render_state(0)]
 
 
 def make(

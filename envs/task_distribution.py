@@ -83,6 +83,13 @@ class TaskDistribution(ABC):
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         """Draw tasks from the distribution, (num_tasks, task_dim) float64."""
 
+    def sample_sequences(
+        self, rng: np.random.Generator, num_sequences: int, length: int
+    ) -> np.ndarray:
+        """Draw sequences of different tasks, (num_sequences, length, task_dim) float64. A family
+        that draws from tasks of a set overrides it, unless they are `all_tasks`."""
+        return self.sample_tasks(rng, num_sequences * length).reshape(num_sequences, length, -1)
+
     @property
     def num_coordinates(self) -> int:
         """Number k of the coordinates of a task (`tasks_at`); 0 for tasks without coordinates."""

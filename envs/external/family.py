@@ -140,14 +140,14 @@ class ExternalFamily(TaskFamily):
 
     def check_repeatable(self) -> None:
         """Check that two short episodes of one environment with the same task, seed and actions are
-        the same.
+        the same, the second while another environment of the same process is stepped too.
 
         Raises:
             WorkerError: if they are not, or the environment fails.
         """
-        pool = self.make_pool(1, 1)
+        pool = self.make_pool(2, 1)
         try:
-            first, second = (self._trial_episode(pool) for _ in range(2))
+            first, second = (self._trial_episode(pool, others=others) for others in (False, True))
         finally:
             pool.close()
         for step, rows in enumerate(zip(first, second, strict=False)):
@@ -160,29 +160,38 @@ class ExternalFamily(TaskFamily):
                         f"{self.environment.name}: two episodes with one seed differ: {when} its "
                         f"{name} is {one[at]:g}, then {other[at]:g}, so that resume and evaluation "
                         "would differ from training; expected a reset that forgets earlier episodes"
-                        " and draws only from its seed (in place of NormalizeObservation set "
+                        " and draws only from its seed, and no random numbers that environments "
+                        "share, such as np.random's (in place of NormalizeObservation set "
                         "agent.normalize_observations to true)"
                     )
 
-    def _trial_episode(self, pool: Pool) -> list[list[np.ndarray]]:
-        """Play a short episode of the middle task; return the first observation, and
-        `TRIAL_RESULTS` after each step."""
+    def _trial_episode(self, pool: Pool, *, others: bool) -> list[list[np.ndarray]]:
+        """Play a short episode of the middle task in the first of two environments; return the
+        first observation, and `TRIAL_RESULTS` after each step.
+
+        Args:
+            pool: the two environments.
+            others: whether the second one, which is reset in any case, is stepped too.
+        """
 
         def result(*names: str) -> list[np.ndarray]:
             return [pool.views[name][0].copy().ravel() for name in names]
 
         rng, space = np.random.default_rng(0), self.action_space
-        pool.reset(self.middle_task[None], np.zeros(1, np.int64))
+        pool.reset(np.stack([self.middle_task] * 2), np.arange(2))
+        active = np.array([True, others])
         results = [result("obs")]
         for _ in range(min(TRIAL_STEPS, self.horizon)):
             if isinstance(space, Discrete):
-                action = rng.integers(space.n, size=(1, 1)).astype(float)
+                action = rng.integers(space.n, size=(2, 1)).astype(float)
             else:
-                action = self.control(rng.uniform(-1.0, 1.0, (1, *space.shape)))
-            pool.step(action, np.ones(1, bool))
+                action = self.control(rng.uniform(-1.0, 1.0, (2, *space.shape)))
+            pool.step(action, active)
             results.append(result(*TRIAL_RESULTS))
-            if pool.views["terminated"][0] or pool.views["truncated"][0]:
+            over = (pool.views["terminated"] | pool.views["truncated"]).astype(bool)
+            if over[0]:
                 break
+            active &= ~over
         return results
 
     def make_renderer(self, width: int, height: int) -> ExternalRenderer:

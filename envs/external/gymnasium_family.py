@@ -51,7 +51,7 @@ class GymnasiumFamily(ExternalFamily):
     truncation: Truncation = "refuse"  # pyright: ignore[reportIncompatibleVariableOverride]
     """The reaction to an environment that truncates an episode: `refuse` stops if that is before
     the horizon; `bootstrap` ends the episode and continues its return by the value of its last
-    state."""
+    state, at the horizon too."""
 
     name: ClassVar[str] = "gymnasium"
     source: ClassVar[str] = "Gymnasium, or your own"
@@ -62,12 +62,16 @@ class GymnasiumFamily(ExternalFamily):
         super().__post_init__()
         if not self.parameters:
             raise ValueError("parameters: expected at least one that differs between tasks")
-        ranges = {name: (float(low), float(high)) for name, (low, high) in self.parameters.items()}
-        for name, (low, high) in ranges.items():
-            if not -np.inf < low <= high < np.inf:
-                raise ValueError(
-                    f"parameters.{name}: expected [low, high] with low <= high, got {[low, high]}"
-                )
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(f"parameters: expected names and ranges, got {self.parameters!r}")
+        ranges = {name: numbers_of(name, each) for name, each in self.parameters.items()}
+        if all(low == high for low, high in ranges.values()):
+            raise ValueError(
+                "parameters: expected a range with low < high, so that tasks differ, got "
+                f"{dict(self.parameters)}"
+            )
+        if not isinstance(self.env_id, str):
+            raise ValueError(f"env_id: expected a text, got {self.env_id!r}")
         try:
             kwargs = json.loads(json.dumps(dict(self.kwargs)))
         except (TypeError, ValueError) as error:
@@ -102,6 +106,21 @@ class GymnasiumFamily(ExternalFamily):
         file, colon, attribute = self.env_id.rpartition(":")
         name = Path(file).name if is_file_name(self.env_id) else file
         return {**super().task_settings(), "env_id": f"{name}{colon}{attribute}"}
+
+
+def numbers_of(name: str, values: Any) -> tuple[float, float]:
+    """Return the lowest and the highest value of a parameter.
+
+    Raises:
+        ValueError: if they are not two finite numbers in order.
+    """
+    try:
+        low, high = map(float, values)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not -np.inf < low <= high < np.inf:
+        raise ValueError(f"parameters.{name}: expected [low, high] with low <= high, got {values}")
+    return low, high
 
 
 def locate(name: str, *folders: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -129,6 +130,16 @@ class MetaWorld(ExternalFamily):
             kind[-rest:] = np.sort(rng.permutation(kinds)[:rest])
         return rows[kind + kinds * rng.integers(len(rows) // kinds, size=num_tasks)]
 
+    def sample_sequences(
+        self, rng: np.random.Generator, num_sequences: int, length: int
+    ) -> np.ndarray:
+        """Draw sequences of different train tasks, each in any order of environments."""
+        rows = self.table["train"]
+        if length > len(rows):
+            most = f"at most {len(rows)}, the train tasks of {self.benchmark}"
+            raise TaskError(f"the length of a sequence of tasks: expected {most}, got {length}")
+        return np.stack([rng.permutation(rows)[:length] for _ in range(num_sequences)])
+
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
         row = super().check_task(task)
         if row[0] != np.floor(row[0]):
@@ -146,7 +157,7 @@ def load_table(python: str, benchmark: str, env_name: str, seed: int) -> dict[st
     Raises:
         WorkerError: if Meta-World is not installed, or fails.
     """
-    if not Path(python).is_file():
+    if shutil.which(python) is None:
         raise WorkerError(
             f"metaworld: there is no Python at {python}. Meta-World needs an environment of its "
             "own (it pins an older MuJoCo): run metarl setup metaworld, or set env.python"

@@ -95,7 +95,6 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._num_pending += 1
         self._sent_commands += 1
-        self._sent = time.monotonic()
         numbered = {**command, "number": self._sent_commands}
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(numbered).encode() + b"\n")
@@ -136,7 +135,7 @@ class WorkerProcess:
         return content
 
     def _read(self, progress: Callable[[], int]) -> None:
-        since, done = self._sent, progress()
+        since, done = time.monotonic(), progress()
         while not self._poll.poll(1000 * min(1.0, self._answer_timeout / 4)):
             now = time.monotonic()
             if progress() != done:

@@ -68,6 +68,11 @@ class FamilyWrapper(TaskFamily):
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return self.family.sample_tasks(rng, num_tasks)
 
+    def sample_sequences(
+        self, rng: np.random.Generator, num_sequences: int, length: int
+    ) -> np.ndarray:
+        return self.family.sample_sequences(rng, num_sequences, length)
+
     @property
     def num_coordinates(self) -> int:
         return self.family.num_coordinates

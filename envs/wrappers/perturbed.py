@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import StepResult
+from metarl.envs.fields import BOOLS, FINITE, LARGEST
 from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 PERTURBATIONS = ("observation_noise", "action_delay", "motor_strength")
@@ -36,7 +39,7 @@ class Perturbed(FamilyWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in PERTURBATIONS:
-            low, high = self.limits(name)
+            low, high = self._checked(name)
             if not low >= 0:
                 raise ValueError(f"{name}: expected at least 0, got {low}")
             if not low <= high:
@@ -45,6 +48,25 @@ class Perturbed(FamilyWrapper):
             raise ValueError(
                 f"motor_strength: the actions of {self.name} are choices, which have no strength"
             )
+
+    def _checked(self, name: str) -> tuple[float, float]:
+        """Return the range of a field, of numbers of its kind.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        kind: Any = Integral if name == "action_delay" else Real
+        value = getattr(self, name)
+        ends = value if isinstance(value, tuple | list) else (value, value)
+        if len(ends) != 2 or not all(
+            isinstance(end, kind) and not isinstance(end, BOOLS) and abs(end) <= LARGEST
+            for end in ends
+        ):
+            what = "a whole number" if kind is Integral else FINITE
+            raise ValueError(f"{name}: expected {what}, or a range (low, high), got {value!r}")
+        if isinstance(value, list):
+            object.__setattr__(self, name, (*value,))  # the dataclass is frozen
+        return self.limits(name)
 
     def limits(self, name: str) -> tuple[float, float]:
         """Return the range of a field, which is its only value twice if that is a number."""

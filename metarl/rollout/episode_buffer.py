@@ -95,6 +95,7 @@ class EpisodeBuffer:
             self._last_obs[out], self._terminated[out] = 0, False
         if memory is not None:
             memory = np.broadcast_to(memory, (*self.shape, memory.shape[2]))
+            memory = np.where(out[..., None], 0, memory) if out.any() else memory
         return Episodes(
             obs=episode_major(self.obs[:-1]),
             action=episode_major(self._action),

@@ -75,8 +75,9 @@ class SamplerConfig(Section):
         """
         for path in given if self.kind == "local" else ():
             section, _, name = path.partition(".")
+            name = name.partition(".")[0]  # resources, of resources.GPU
             if section == "sampler" and getattr(self, name) != getattr(SamplerConfig(), name):
-                key = f"{file}: {path}" if file else f"--{path.replace('_', '-')}"
+                key = f"{file}: {path}" if file else f"--sampler.{name.replace('_', '-')}"
                 kind = "sampler.kind" if file else "--sampler.kind"
                 raise ConfigError(
                     f"{key}: has no influence with {kind} local; expected {kind} ray with it"

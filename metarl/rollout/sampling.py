@@ -192,7 +192,7 @@ def sample_meta_batch(
         return family.sample_tasks(rng, num_tasks), None
     if family.all_tasks is not None:
         return family.all_tasks[distinct_rows(rng, len(family.all_tasks), num_tasks, length)], None
-    return family.sample_tasks(rng, num_tasks * length).reshape(num_tasks, length, -1), None
+    return family.sample_sequences(rng, num_tasks, length), None
 
 
 def drifting(

@@ -52,4 +52,8 @@ def episode_source(config: Config, sampler: Sampler | None = None) -> Iterator[B
         return
     sampling = config.sampling
     count = sampling.num_tasks * sampling.num_episodes
-    yield config.training_env.make_batch(count, config.num_threads)
+    env = config.training_env.make_batch(count, config.num_threads)
+    try:
+        yield env
+    finally:
+        env.close()

@@ -540,10 +540,12 @@ def test_default_folders_of_configs_with_one_label_are_distinct(output):
     assert "into runs/half_cheetah_dir-x-seed0" in text
 
 
-@pytest.mark.parametrize("key", ["workers=2", "address=auto", "max-restarts=3"])
+@pytest.mark.parametrize(
+    "key", ["workers=2", "address=auto", "max-restarts=3", "resources={a: 1}", "resources.a_b=1"]
+)
 def test_flags_of_a_cluster_are_refused_where_none_is_used(output, key):
     words = ["train", "point_nav/maml_trpo", "--dry-run", f"--sampler.{key}"]
-    name = key.partition("=")[0]
+    name = key.partition("=")[0].partition(".")[0]
     assert output(*words) == (
         2,
         "",

@@ -275,6 +275,8 @@ def test_state_vector_and_set_state_of_mujoco_environments(family, make_env):
     assert not np.array_equal(env.state_vector(), first)
     env.set_state(first[: family.model.nq], first[family.model.nq :])
     assert np.array_equal(env.state_vector(), first)
+    assert np.array_equal(env._states[-1], first)  # which is drawn
+    assert len(env._states) == 2
     env.reset(seed=0)
     assert np.array_equal(env.state_vector(), first)
     assert env.metadata["render_fps"] == round(1 / env.dt)
@@ -334,6 +336,33 @@ def test_a_family_that_draws_its_tasks_otherwise_has_no_coordinates_until_it_say
 
     assert [cls().num_coordinates for cls in (PointNav, Inner, Known, Even)] == [2, 0, 2, 2]
     assert [cls().num_coordinates for cls in (HalfCheetahVel, TabularMDP)] == [1, 0]
+
+
+def test_numbers_of_any_type_make_one_family():
+    """A whole number for another one, and NumPy's: the hash is of their text."""
+    own = HalfCheetahVel(horizon=100, goal_high=3.0, observe_torso=True)
+    for other in (
+        HalfCheetahVel(horizon=100, goal_high=3, observe_torso=True),
+        HalfCheetahVel(horizon=np.int64(100), goal_high=np.float32(3), observe_torso=np.bool_(1)),
+    ):
+        assert repr(other) == repr(own)
+        assert other.task_hash(other.tasks("test", 3)) == own.task_hash(own.tasks("test", 3))
+
+
+def test_an_action_of_another_size_is_refused():
+    """Numbers fewer than the motors would be repeated for all of them."""
+    env = task_env(HalfCheetahVel())
+    env.reset(seed=0)
+    for wrong in ([0.5], np.zeros(5), np.zeros((6, 1)), 0.5):
+        with pytest.raises(ValueError, match=r"^action: expected one of Box"):
+            env.step(wrong)
+    env.step(np.zeros(6))
+
+
+def test_no_task_among_the_options_leaves_the_fixed_one():
+    env = task_env(HalfCheetahVel(), [1.0])
+    _, info = env.reset(seed=0, options={"task": None})
+    assert info["task"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("mode", ["human", "nope"])

@@ -300,6 +300,11 @@ def test_a_row_that_is_no_mdp_is_refused(places, values, message):
         TWO.check_task(task)
 
 
+def test_a_task_that_is_no_number_is_refused():
+    with pytest.raises(TaskError, match="a task of tabular_mdp has 12 numbers, got 'x'"):
+        TWO.check_task("x")
+
+
 def test_a_task_of_a_wrong_size_is_refused_in_few_words():
     with pytest.raises(TaskError, match=r"has 12 numbers, got the shape \(11,\)"):
         TWO.check_task(TWO_TASK[:-1])

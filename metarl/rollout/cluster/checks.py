@@ -13,6 +13,7 @@ from metarl.rollout.sampler_config import SamplerConfig
 PROBE_TIMEOUT = 300.0  # s, for a node to answer; a busy one needs a minute to start a process
 PROBE_WARNING = 30.0  # s, until a warning names the nodes that have not answered
 OBJECT_OVERHEAD = 2**20  # bytes
+ROUNDING = 1e-9  # of a quotient such as 0.3 / 0.1
 
 
 def room(nodes: Sequence[Mapping[str, Any]], config: SamplerConfig) -> dict[str, int]:
@@ -21,7 +22,8 @@ def room(nodes: Sequence[Mapping[str, Any]], config: SamplerConfig) -> dict[str,
     wanted = {name: amount for name, amount in wanted.items() if amount}
     return {
         node["NodeID"]: min(
-            math.floor(node["Resources"].get(name, 0.0) / amount) for name, amount in wanted.items()
+            math.floor(node["Resources"].get(name, 0.0) / amount + ROUNDING)
+            for name, amount in wanted.items()
         )
         for node in nodes
         if node["Alive"]

@@ -66,6 +66,21 @@ def test_every_package_is_pinned():
     assert all("==" in line for line in lines if not line.startswith("#"))
 
 
+def test_tasks_of_a_sequence_differ_in_any_order_of_environments(monkeypatch):
+    """Of a table with 3 environments of 2 goals each; Meta-World itself is not needed for it."""
+    rows = np.zeros((6, 7))
+    rows[:, 0], rows[:, 1] = np.tile([0, 1, 2], 2), np.repeat([1, 2], 3)
+    monkeypatch.setattr(MetaWorld, "table", {"train": rows})
+    family, rng = MetaWorld(benchmark="ML10"), np.random.default_rng(0)
+    drawn = family.sample_sequences(rng, 200, 3)
+    assert drawn.shape == (200, 3, 7)
+    assert all(len(np.unique(sequence, axis=0)) == 3 for sequence in drawn)
+    orders = {tuple(sequence[:, 0]) for sequence in drawn}
+    assert len(orders) == 27 - 3  # all but three times the same environment, which has two goals
+    with pytest.raises(TaskError, match="expected at most 6, the train tasks of ML10, got 7"):
+        family.sample_sequences(rng, 1, 7)
+
+
 # --- with Meta-World ---
 
 

@@ -37,6 +37,15 @@ class Odd(Walk):
         obs, _, *rest = super().step(action)
         return obs, np.random.normal(), *rest
 """,
+    "draws from a generator that all share": """
+class Odd(Walk):
+    def reset(self, *, seed=None, options=None):
+        np.random.seed(seed)
+        return super().reset(seed=seed, options=options)
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, np.random.normal(), *rest
+""",
     "ends at chance": """
 class Odd(Walk):
     episodes = 0

@@ -106,6 +106,16 @@ def test_slow_is_not_hanging(walk, history):
     assert np.array_equal(history(family, 3, 1, steps=1), history(family, 3, 3, steps=1))
 
 
+def test_a_worker_that_is_listened_to_late_is_not_hanging(walk):
+    """Neither the calls of the worker before nor the import count for its own."""
+    family = walk("time.sleep(0.4)", timeout=0.6)
+    env = family.make_batch(6, 2)
+    env.reset(family.tasks("test", 6), [np.random.default_rng(i) for i in range(6)])
+    pids = env.pool.pids
+    env.step(np.ones((6, 1)))  # 1.2 s of each worker
+    assert env.pool.pids == pids
+
+
 # --- what cannot be helped is explained ---
 
 

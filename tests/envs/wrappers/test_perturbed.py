@@ -172,6 +172,19 @@ def test_a_perturbed_family_keeps_the_contract(family):
         (POINT, {"motor_strength": (1.0, 0.5)}, r"expected low <= high, got \(1.0, 0.5\)"),
         (POINT, {"action_delay": (-1, 2)}, "action_delay: expected at least 0, got -1"),
         (POINT, {"action_delay": -1}, "action_delay: expected at least 0, got -1"),
+        (
+            POINT,
+            {"action_delay": 1.5},
+            "action_delay: expected a whole number, .* got 1.5",
+        ),
+        (POINT, {"action_delay": True}, "action_delay: expected a whole number, .* got True"),
+        (POINT, {"observation_noise": np.inf}, "observation_noise: expected a finite number"),
+        (
+            POINT,
+            {"observation_noise": "a"},
+            "observation_noise: expected a finite .* got 'a'",
+        ),
+        (POINT, {"motor_strength": (1, 2, 3)}, r"motor_strength: expected .* got \(1, 2, 3\)"),
         (TabularMDP(), {"motor_strength": 0.5}, "the actions of tabular_mdp are choices"),
     ],
 )

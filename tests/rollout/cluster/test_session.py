@@ -96,6 +96,8 @@ def test_workers_need_room():
     found = nodes({}, {"CPU": 5.0, "arm": 1.0}, {"CPU": 4.0})
     assert room(found, SamplerConfig(threads=2)) == {"0": 0, "1": 2, "2": 2}
     assert room(found, SamplerConfig(resources={"arm": 0.5})) == {"0": 0, "1": 2, "2": 0}
+    thirds = nodes({"CPU": 9.0, "arm": 0.3})  # 0.3 / 0.1 is less than 3
+    assert room(thirds, SamplerConfig(resources={"arm": 0.1})) == {"0": 3}
     assert number_of_workers(found, SamplerConfig(threads=2), 40, "C") == 4
     assert number_of_workers(found, SamplerConfig(threads=2), 3, "C") == 3
     with pytest.raises(ConfigError, match=r"workers: expected at most 4, for which C has .*got 5"):
