@@ -92,13 +92,9 @@ class TabularMDP(TaskFamily):
         return rewards.reshape(shape), transitions.reshape(*shape, self.num_states)
 
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
-        expected = f"a task of {self.name} has {self.task_space.shape[0]} numbers"
-        try:
-            row = np.atleast_1d(np.array(task, np.float64))
-        except (TypeError, ValueError):
-            raise TaskError(f"{expected}, got {task!r}") from None
+        row = self._task_numbers(task)
         if row.shape != self.task_space.shape:
-            raise TaskError(f"{expected}, got the shape {row.shape}")
+            raise self._wrong_size(f"the shape {row.shape}")
         rewards, transitions = self.tables(row)
         if not np.isfinite(rewards).all():
             raise TaskError(f"the mean rewards of a task of {self.name} are finite numbers")

@@ -174,6 +174,22 @@ class TaskDistribution(ABC):
         content = text.encode() + np.ascontiguousarray(tasks, np.float64).tobytes()
         return hashlib.sha256(content).hexdigest()[:16]
 
+    def _task_numbers(self, task: Any) -> np.ndarray:
+        """Return the numbers of a task, of any shape, float64.
+
+        Raises:
+            TaskError: if it is something else.
+        """
+        try:
+            return np.atleast_1d(np.array(task, np.float64))
+        except (TypeError, ValueError):
+            raise self._wrong_size(repr(task)) from None
+
+    def _wrong_size(self, got: object) -> TaskError:
+        """Return the error that something is no task of this size."""
+        size = self.task_space.shape[0]
+        return TaskError(f"a task of {self.name} has {size} number{'s' * (size > 1)}, got {got}")
+
     def check_task(self, task: Sequence[float] | np.ndarray) -> np.ndarray:
         """Return the task as a row, (task_dim,) float64.
 
@@ -182,13 +198,9 @@ class TaskDistribution(ABC):
                 the tasks out of distribution.
         """
         low, high = self.ood_space.low.astype(np.float64), self.ood_space.high.astype(np.float64)
-        expected = f"a task of {self.name} has {low.size} number{'s' * (low.size > 1)}"
-        try:
-            row = np.atleast_1d(np.array(task, np.float64))
-        except (TypeError, ValueError):
-            raise TaskError(f"{expected}, got {task!r}") from None
+        row = self._task_numbers(task)
         if row.shape != low.shape:
-            raise TaskError(f"{expected}, got {row.tolist()}")
+            raise self._wrong_size(row.tolist())
         if not np.all((row >= low) & (row <= high)):
             raise TaskError(
                 f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "

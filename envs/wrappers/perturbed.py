@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs.base import StepResult
-from metarl.envs.fields import BOOLS, FINITE, LARGEST
+from metarl.envs.fields import unmet
 from metarl.envs.wrappers.base import FamilyWrapper, WrappedBatchEnv
 
 PERTURBATIONS = ("observation_noise", "action_delay", "motor_strength")
@@ -55,14 +53,11 @@ class Perturbed(FamilyWrapper):
         Raises:
             ValueError: if it is something else.
         """
-        kind: Any = Integral if name == "action_delay" else Real
+        kind = int if name == "action_delay" else float
         value = getattr(self, name)
         ends = value if isinstance(value, tuple | list) else (value, value)
-        if len(ends) != 2 or not all(
-            isinstance(end, kind) and not isinstance(end, BOOLS) and abs(end) <= LARGEST
-            for end in ends
-        ):
-            what = "a whole number" if kind is Integral else FINITE
+        if len(ends) != 2 or any(unmet(each, end) for each in (kind, float) for end in ends):
+            what = unmet(kind, None)
             raise ValueError(f"{name}: expected {what}, or a range (low, high), got {value!r}")
         if isinstance(value, list):
             object.__setattr__(self, name, (*value,))  # the dataclass is frozen

@@ -73,12 +73,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", split_of(self.split, self.tasks))
-        check_whole("episodes", self.episodes, 1)
-        check_whole("steps", self.steps, 0, MAX_ADAPTATIONS)
+        check_settings(self.episodes, self.steps, self.seed, self.threads, self.on_failure)
         check_whole("trials", self.trials, 1)
-        check_whole("seed", self.seed, 0, MAX_SEED)
-        check_whole("threads", self.threads, 1, MAX_THREADS)
-        check_known(self.on_failure, get_args(OnFailure), "on_failure: unknown")
         check_experience(self.experience)
         check_perturbations(self.perturbations)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
@@ -112,6 +108,19 @@ class EvaluationConfig:
         return episode_rngs(
             self.seed, purpose, num_tasks, num_episodes, adaptation_step=adaptation_step
         )
+
+
+def check_settings(episodes: int, steps: int, seed: int, threads: int, on_failure: str) -> None:
+    """Check the settings that every evaluation has; see `EvaluationConfig`.
+
+    Raises:
+        UserError: if a number is out of range, or `on_failure` is unknown.
+    """
+    check_whole("episodes", episodes, 1)
+    check_whole("steps", steps, 0, MAX_ADAPTATIONS)
+    check_whole("seed", seed, 0, MAX_SEED)
+    check_whole("threads", threads, 1, MAX_THREADS)
+    check_known(on_failure, get_args(OnFailure), "on_failure: unknown")
 
 
 def check_experience(numbers: Sequence[int]) -> None:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import (
-    MAX_ADAPTATIONS,
-    MAX_THREADS,
-    check,
-    check_amount,
-    check_known,
-    check_whole,
-    warn,
-)
+from metarl.core.errors import check, check_amount, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
-from metarl.core.rng import MAX_SEED, Purpose
+from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
+from metarl.evaluation.config import check_settings
 from metarl.evaluation.tasks import (
     Tasks,
     chosen_tasks,
@@ -88,11 +81,7 @@ def evaluate(
     """
     check_played(agent, family)
     split = split_of(split, tasks)
-    check_whole("episodes", episodes, 1)
-    check_whole("steps", steps, 0, MAX_ADAPTATIONS)
-    check_whole("seed", seed, 0, MAX_SEED)
-    check_whole("threads", threads, 1, MAX_THREADS)
-    check_known(on_failure, get_args(OnFailure), "on_failure: unknown")
+    check_settings(episodes, steps, seed, threads, on_failure)
     amounts = {"episodes": episodes, "env.horizon": family.horizon}
     if is_number_of_tasks(tasks):  # before this many tasks are drawn
         check_amount({"tasks": int(tasks), **amounts})

@@ -62,23 +62,27 @@ def learning_curves(
     for method, runs in groups.items():
         style = styles[method]
         lines = dict(zip(RETURNS, (":", style.line), strict=True)) | {RETURN_AFTER: VALIDATED}
-        for metric, line in lines.items():
-            for measured in measured_alike(runs, metric):
-                validated |= metric == RETURN_AFTER
-                grid, curves = on_one_grid(measured, metric, hours=hours)
-                mean = curves.mean(axis=0)
-                axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
-                if len(measured) > 1:
-                    thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
-                    axes.plot(grid, curves.T, linewidth=0.6, **thin)
-                middle = np.median(curves, axis=0)
-                typical.append(typical_values(middle))
-                drawn += [mean, curves.ravel()]
-                name = "validation" if metric == RETURN_AFTER else metric.removeprefix("return_")
-                rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
-                for run, curve in zip(measured, curves, strict=True):
-                    seed = run.run.config.seed
-                    rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
+        alike = [
+            (metric, line, measured)
+            for metric, line in lines.items()
+            for measured in measured_alike(runs, metric)
+        ]
+        for metric, line, measured in alike:
+            validated |= metric == RETURN_AFTER
+            grid, curves = on_one_grid(measured, metric, hours=hours)
+            mean = curves.mean(axis=0)
+            axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
+            if len(measured) > 1:
+                thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
+                axes.plot(grid, curves.T, linewidth=0.6, **thin)
+            middle = np.median(curves, axis=0)
+            typical.append(typical_values(middle))
+            drawn += [mean, curves.ravel()]
+            name = "validation" if metric == RETURN_AFTER else metric.removeprefix("return_")
+            rows += [(method, "mean", name, *each) for each in zip(grid, mean, strict=True)]
+            for run, curve in zip(measured, curves, strict=True):
+                seed = run.run.config.seed
+                rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
         label = f"{names[method]}, {seeds_text(len(runs))}"
         axes.plot([], [], linestyle=style.line, color=style.colour, label=label)
     note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
