@@ -5,28 +5,28 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gymnasium.spaces import Discrete
+import numpy as np
 from rich.table import Table
 
+from metarl.agents.optional import record
 from metarl.config import Config
 from metarl.core.errors import UserError, check_whole
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
-from metarl.core.rng import Purpose, make_rng
+from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv
-from metarl.rollout.collect import episode_rngs
+from metarl.rollout.episodes import Episodes
+from metarl.rollout.sampler import EpisodeRngs
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import encode
 from metarl.training.meta_iteration import meta_iteration
 
 SAMPLING_SECTIONS = ("reset", "policy", "environment")
 """Sections of the timer that belong to sampling; all others belong to the learner."""
-LIMIT_STEPS = 100
-"""Number of control steps per measurement of the physics limit."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Bench:
     """Times and memory of one meta-iteration: medians over several.
 
     Attributes:
-        physics_limit_steps_per_second: open-loop steps, on the same simulations and threads.
+        physics_limit_steps_per_second: open-loop steps, of the same episodes on the same
+            simulations and threads.
         sampling_steps_per_second: closed-loop steps: physics, policy and the rest of sampling.
         iteration_seconds: duration of the meta-iteration.
         physics_seconds: duration of its environment steps at the physics limit.
@@ -57,7 +58,7 @@ class Bench:
 def bench(
     config: Config, repeats: int = 3, on_progress: Callable[[str], None] | None = None
 ) -> Bench:
-    """Run meta-iterations, with the physics limit measured before and after each.
+    """Run meta-iterations, and the physics of the episodes of each on their own.
 
     The first iteration warms up and does not count.
 
@@ -75,26 +76,32 @@ def bench(
     env = config.training_env.make_batch(num_episodes, config.num_threads)
     keep_freed_memory()
     timer = Timer(agent.device)
-    limits, seconds, sections = [], [], []
+    rates, seconds, sections = [], [], []
+    played: list[Sequence[Episodes]] = []  # phase by phase, of each iteration
     env_steps = 0
+
+    def recorder(iteration: int, phases: Sequence[Episodes]) -> None:
+        record(agent, iteration, phases)
+        played.append(phases)
+
     with single_threaded_math():
         for iteration in range(repeats + 1):
-            limits.append(physics_limit(env, config))
             timer.restart()
             env.physics_seconds = 0.0
             start = time.perf_counter()
-            env_steps = meta_iteration(config, agent, env, iteration, timer, [])["steps"]
+            found = meta_iteration(config, agent, env, iteration, timer, [], recorder)
             seconds.append(time.perf_counter() - start)
+            env_steps = found["steps"]
             sections.append(split_sections(timer.restart(), env.physics_seconds))
+            rates.append(env_steps / replay_seconds(env, config.seed, iteration, played.pop()))
             if on_progress is not None:
                 part = f"iteration {iteration} of {repeats}" if iteration else "warm-up"
                 on_progress(f"{part}: {seconds[-1]:.2f} s")
-        limits.append(physics_limit(env, config))
     median = {
         name: statistics.median(each.get(name, 0.0) for each in sections[1:])
         for name in sections[-1]
     }
-    limit = statistics.median(limits[1:])
+    limit = statistics.median(rates[1:])
     sampling = sum(median[name] for name in ("physics", "policy inference", "other sampling"))
     return Bench(
         physics_limit_steps_per_second=limit,
@@ -125,18 +132,35 @@ def split_sections(seconds: dict[str, float], physics: float) -> dict[str, float
     }
 
 
-def physics_limit(env: BatchEnv, config: Config) -> float:
-    """Measure open-loop control steps per second under random actions."""
-    rng = make_rng(config.seed, Purpose.BENCHMARK)
-    tasks = config.env.sample_tasks(rng, env.num_episodes)
-    env.reset(tasks, episode_rngs(config.seed, Purpose.BENCHMARK, env.num_episodes, 1))
-    space, shape = config.env.action_space, (LIMIT_STEPS, env.num_episodes, config.env.action_dim)
-    discrete = isinstance(space, Discrete)
-    actions = rng.integers(space.n, size=shape) if discrete else rng.standard_normal(shape)
-    start = time.perf_counter()
-    for action in actions:
-        env.advance(action)
-    return LIMIT_STEPS * env.num_episodes / (time.perf_counter() - start)
+def replay_seconds(env: BatchEnv, seed: int, iteration: int, phases: Sequence[Episodes]) -> float:
+    """Return the seconds that the steps of an iteration's episodes take on their own, in open loop:
+    without observations, rewards and resets.
+
+    The steps are the same, since the time of a step depends on the state, for example on the
+    contacts of a robot with the ground, and thereby on the policy.
+
+    Args:
+        env: the environment that played them; its episodes are those of the last phase afterwards.
+        seed: the seed of the config.
+        iteration: number of the iteration, from 0.
+        phases: the episodes, phase by phase.
+    """
+    seconds = 0.0
+    for number, episodes in enumerate(phases):
+        num_tasks, num_episodes, horizon = episodes.mask.shape
+        rngs = EpisodeRngs(seed, Purpose.TRAIN_EPISODES, num_episodes, iteration, number)
+        env.reset(np.repeat(episodes.tasks, num_episodes, axis=0), rngs.of_tasks(0, num_tasks))
+        # (T, B * E, ...)
+        actions = np.ascontiguousarray(
+            episodes.action.reshape(-1, horizon, episodes.action.shape[-1]).swapaxes(0, 1)
+        )
+        masks = episodes.mask.reshape(-1, horizon).T
+        stepped = [None if mask.all() else np.flatnonzero(mask) for mask in masks if mask.any()]
+        start = time.perf_counter()
+        for action, ids in zip(actions, stepped, strict=False):
+            env.advance(action, ids)
+        seconds += time.perf_counter() - start
+    return seconds
 
 
 def peak_memory() -> int:

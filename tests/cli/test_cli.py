@@ -16,7 +16,6 @@ from PIL import Image
 
 import metarl
 import metarl.__main__
-import metarl.reporting.benchmark
 from metarl.cli.group import print_files
 from metarl.cli.main import main
 from metarl.cli.train import go_on_with
@@ -183,8 +182,7 @@ def test_deterministic_actions_are_measured_and_shown(run, tmp_path, output):
     assert (before, after) == tuple(f"{each:.1f}" for each in mean)
 
 
-def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output, monkeypatch):
-    monkeypatch.setattr(metarl.reporting.benchmark, "LIMIT_STEPS", 4)
+def test_bench_names_every_part_and_compares_with_the_physics(tmp_path, output):
     out = tmp_path / "bench.json"
     words = ("half_cheetah_vel/maml_trpo", *TINY, "--repeats", 1, "--json", out)
     code, text, progress = output("bench", *words)

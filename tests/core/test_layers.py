@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.core.layers import MIN_ROWS, has_onednn, linear, orthogonal, tanh
+from metarl.core.layers import (
+    MIN_PRODUCTS,
+    MIN_ROWS,
+    dense,
+    has_onednn,
+    linear,
+    orthogonal,
+    tanh,
+    transposed_product,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -86,6 +95,40 @@ def test_large_layers_without_onednn_have_the_same_values(monkeypatch):
     result = linear(*inputs, relu=True)
     monkeypatch.setattr("metarl.core.layers.has_onednn", lambda: False)
     torch.testing.assert_close(result, linear(*inputs, relu=True))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, MIN_PRODUCTS // (64 * 32)])
+@pytest.mark.parametrize("out", [1, 6, 32])
+def test_dense_layers_and_their_gradients_are_those_of_float64(rows, out, relu):
+    """However the product is computed: of few or many rows and columns."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in ((rows, 64), (64, out), (out,))]
+
+    def values(dtype: torch.dtype) -> list[torch.Tensor]:
+        inputs = [torch.tensor(each, dtype=dtype, requires_grad=True) for each in arrays]
+        result = dense(*inputs, relu=relu)
+        return [result, *torch.autograd.grad(result.sin().sum(), inputs)]
+
+    x, weight, bias = (torch.tensor(each) for each in arrays)
+    plain = x @ weight + bias
+    double = values(torch.float64)
+    torch.testing.assert_close(double[0], plain.relu() if relu else plain)
+    for found, expected in zip(values(torch.float32), double, strict=True):
+        assert found.dtype == torch.float32
+        assert found.shape == expected.shape
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("rows", [3, MIN_PRODUCTS // (20 * 30) + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_transposed_products(rows, dtype):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, 20)), rng.standard_normal((rows, 30))
+    found = transposed_product(torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype))
+    expected, tolerance = x.T @ y, 1e-5 if dtype == torch.float32 else 1e-12
+    assert found.dtype == dtype
+    assert np.linalg.norm(found.numpy() - expected) <= tolerance * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 50), (50, 30), (7, 7), (1, 4), (4, 1)])

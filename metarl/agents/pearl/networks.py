@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.agents.pearl.posterior import Factors
-from metarl.core.layers import glorot
+from metarl.core.layers import dense, glorot
 from metarl.core.params import Params
 from metarl.core.schema import LayerSize, Section
 
@@ -141,9 +141,8 @@ class Networks:
 def mlp(params: Params, name: str, x: Tensor, depth: int) -> Tensor:
     """Return the outputs, (n, out), of an MLP of `depth` hidden layers at inputs (n, in)."""
     for layer in range(depth + 1):
-        if layer:
-            x = torch.relu(x)
-        x = torch.addmm(params[f"{name}.bias{layer}"], x, params[f"{name}.weight{layer}"])
+        weight, bias = params[f"{name}.weight{layer}"], params[f"{name}.bias{layer}"]
+        x = dense(x, weight, bias, relu=layer < depth)
     return x
 
 

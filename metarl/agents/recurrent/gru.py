@@ -8,12 +8,19 @@ most of them NumPy's, whose tanh is faster than torch's. It has first derivative
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from metarl.core.layers import transposed_product
+
+FEW_ROWS = 16
+"""Number of sequences up to which torch's matrix product takes less time than NumPy's."""
 
 
 class GRUSequence(torch.autograd.Function):
@@ -36,27 +43,43 @@ class GRUSequence(torch.autograd.Function):
             bias: recurrent bias, (3 H,).
         """
         steps, count, size = len(projected), *start.shape
+        both = 2 * size  # of the gates
         differentiable = any(ctx.needs_input_grad)
         kept = steps if differentiable else 1  # steps of which the parts are kept
         hidden = projected.new_empty(steps + 1, count, size)
         # Reset gate, update gate, and the recurrent part of the new state, which is `new`
         parts, new = projected.new_empty(kept, count, 3 * size), start.new_empty(kept, count, size)
         hidden[0] = start
-        gates = parts[..., : 2 * size].unbind()
-        x, w, b = (each.detach().numpy() for each in (projected, weight, bias))
-        h, p, candidate = (each.numpy() for each in (hidden, parts, new))
-        for t in range(steps):
-            k, before, after = t % kept, h[t], h[t + 1]
-            product, state = p[k], candidate[k]
-            np.matmul(before, w, out=product)
+        x, b = projected.detach().numpy(), bias.detach().numpy()
+        h, p = hidden.numpy(), parts.numpy()
+        # The arrays of each step, cut beforehand, as each cut takes a tenth of an operation
+        by_step = zip(
+            hidden[:-1].unbind(), h[:-1], h[1:], x[..., :both], x[..., both:], strict=True
+        )
+        by_part = zip(
+            parts.unbind(),
+            parts[..., :both].unbind(),
+            p,
+            p[..., :both],
+            p[..., :size],
+            p[..., size:both],
+            p[..., both:],
+            new.numpy(),
+            strict=True,
+        )
+        multiply = product_with(weight.detach(), count)
+        for step, part in zip(by_step, itertools.cycle(by_part), strict=False):
+            hidden_before, before, after, x_gates, x_new = step
+            found, sigmoids, product, gates, reset, update, recurrent, state = part
+            multiply(hidden_before, found)
             product += b
-            product[:, : 2 * size] += x[t, :, : 2 * size]
-            gates[k].sigmoid_()
-            np.multiply(product[:, :size], product[:, 2 * size :], out=state)
-            state += x[t, :, 2 * size :]
+            gates += x_gates
+            sigmoids.sigmoid_()
+            np.multiply(reset, recurrent, out=state)
+            state += x_new
             np.tanh(state, out=state)
             np.subtract(before, state, out=after)
-            after *= product[:, size : 2 * size]
+            after *= update
             after += state
         if differentiable:
             ctx.save_for_backward(hidden, parts, new, weight)
@@ -73,7 +96,8 @@ class GRUSequence(torch.autograd.Function):
             ctx: the context of autograd.
             upstream: derivatives with respect to the hidden states, (T, n, H).
         """
-        hidden, parts, new, weight = (each.detach().numpy() for each in ctx.saved_tensors)
+        *saved, weight = ctx.saved_tensors
+        hidden, parts, new = (each.detach().numpy() for each in saved)
         given, (steps, count, size) = upstream.numpy(), new.shape
         before, (reset, update, recurrent) = hidden[:-1], np.split(parts, 3, axis=-1)
         # Derivatives of the hidden state after a step, (T, n, H): with respect to what tanh and the
@@ -89,19 +113,28 @@ class GRUSequence(torch.autograd.Function):
         np.subtract(hidden[1:], new, out=by_update)
         by_update *= kept
         # They become those of the loss, from the last step to the first.
-        flat = grads.reshape(steps, count, 3 * size)  # a view
+        flat = torch.from_numpy(grads.reshape(steps, count, 3 * size))  # a view
         carried, direct = np.zeros_like(new[0]), np.empty_like(new[0])
-        transposed = np.ascontiguousarray(weight.T)
-        for t in range(steps - 1, -1, -1):
-            carried += given[t]
-            grads[t] *= carried[:, None]
-            by_new[t] *= carried
-            np.multiply(carried, update[t], out=direct)
-            np.matmul(flat[t], transposed, out=carried)
+        through, multiply = torch.from_numpy(carried), product_with(weight.T.contiguous(), count)
+        last_first = (each[::-1] for each in (flat.unbind(), grads, by_new, update, given))
+        for grad, grad_parts, grad_new, kept_share, upward in zip(*last_first, strict=True):
+            carried += upward
+            grad_parts *= carried[:, None]
+            grad_new *= carried
+            np.multiply(carried, kept_share, out=direct)
+            multiply(grad, through)
             carried += direct
-        rows = flat.reshape(-1, 3 * size)
-        weight_grad, bias_grad = before.reshape(-1, size).T @ rows, rows.sum(axis=0)
+        rows = flat.flatten(0, 1)
+        weight_grad = transposed_product(torch.from_numpy(before).flatten(0, 1), rows)
+        bias_grad = rows.sum(0)
         # The input of the new state is not multiplied by the reset gate.
-        flat[..., 2 * size :] = by_new
-        found = flat, carried, weight_grad, bias_grad
-        return tuple(torch.from_numpy(each) for each in found)  # pyright: ignore
+        grads[:, :, 2] = by_new
+        return flat, through, weight_grad, bias_grad
+
+
+def product_with(weight: Tensor, count: int) -> Callable[[Tensor, Tensor], object]:
+    """Return the function that writes x @ weight, of x with `count` rows, into a tensor."""
+    if count <= FEW_ROWS:
+        return lambda x, out: torch.mm(x, weight, out=out)
+    array = weight.numpy()
+    return lambda x, out: np.matmul(x.numpy(), array, out=out.numpy())

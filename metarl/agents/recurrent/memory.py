@@ -14,10 +14,9 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from metarl.agents.recurrent.gru import GRUSequence
-from metarl.core.layers import glorot, orthogonal
+from metarl.core.layers import dense, glorot, orthogonal
 from metarl.core.params import Params
 from metarl.core.schema import LayerSize, Section
 
@@ -152,10 +151,8 @@ def fused_gru(params: Params, inputs: Tensor, memory: Tensor) -> Tensor:
 
 def project(params: Params, inputs: Tensor) -> Tensor:
     """Return inputs (T, n, num_inputs) times their weights, plus the bias, (T, n, gates * H)."""
-    # The bias is the weight of a further input, 1: adding it apart would take another half of the
-    # time of the product.
-    weight = torch.cat([params["memory.input_weight"], params["memory.input_bias"][None]])
-    return (F.pad(inputs, (0, 1), value=1.0).flatten(0, 1) @ weight).unflatten(0, inputs.shape[:2])
+    weight, bias = params["memory.input_weight"], params["memory.input_bias"]
+    return dense(inputs.flatten(0, 1), weight, bias).unflatten(0, inputs.shape[:2])
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

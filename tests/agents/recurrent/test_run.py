@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 import metarl
-import metarl.reporting.benchmark
 from examples.soak.trainer import start
 from metarl.cli.main import main
 from metarl.evaluation.protocols import PROTOCOLS
@@ -160,8 +159,7 @@ def test_a_video_shows_the_episodes_of_one_trial_side_by_side(run):
             assert len(panel.states) == len(panel.reward) + 1
 
 
-def test_bench_names_its_parts(config_file, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(metarl.reporting.benchmark, "LIMIT_STEPS", 4)
+def test_bench_names_its_parts(config_file, name, tmp_path):
     out = tmp_path / "bench.json"
     assert main(["bench", str(config_file), "--repeats=1", f"--json={out}"]) == 0
     result = json.loads(out.read_text())
