@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -38,7 +38,7 @@ def available_cores() -> int:
 
 
 class MicrobatchPool:
-    """A pool of threads that maps functions over microbatches of tasks.
+    """Threads that map functions over microbatches of tasks: the caller's and those of a pool.
 
     A microbatch is processed by one thread, and the results keep the order of the microbatches.
     Sums are therefore rounded identically for any number of threads, which the threads inside
@@ -46,12 +46,12 @@ class MicrobatchPool:
     """
 
     def __init__(self, num_threads: int) -> None:
-        """Start the pool; with one thread, microbatches are processed in the calling thread."""
+        """Start the pool of all threads but the caller's."""
         # Otherwise the first matrix products of a new thread use two threads of torch, which
         # changes the rounding.
         single = {"initializer": set_torch_threads, "initargs": (1,)}
         self._num_threads = num_threads
-        self._executor = ThreadPoolExecutor(num_threads, **single) if num_threads > 1 else None
+        self._executor = ThreadPoolExecutor(num_threads - 1, **single) if num_threads > 1 else None
 
     def __reduce__(self) -> tuple[type[MicrobatchPool], tuple[int]]:
         """Let an agent be copied and pickled: its copy has a pool, with threads of its own."""
@@ -61,7 +61,25 @@ class MicrobatchPool:
         """Return the results of `function`, in the order of the microbatches."""
         if self._executor is None or len(microbatches) == 1:
             return [function(microbatch) for microbatch in microbatches]
-        return list(self._executor.map(function, microbatches))
+        left, results = iter(range(len(microbatches))), {}
+
+        def work() -> None:
+            for index in left:  # of which each thread takes the next one
+                results[index] = function(microbatches[index])
+
+        # The caller works too, as a hand-over to another thread takes time.
+        helpers = min(self._num_threads, len(microbatches)) - 1
+        helping = [self._executor.submit(work) for _ in range(helpers)]
+        previous = set_torch_threads(1)
+        try:
+            work()
+        finally:
+            set_torch_threads(previous)
+            begun = [each for each in helping if not each.cancel()]
+            wait(begun)
+        for each in begun:
+            each.result()
+        return [results[index] for index in range(len(microbatches))]
 
     def start(self, function: Callable[[], R]) -> Future[R]:
         """Begin a call in a thread of the pool, beside the caller; with one thread, make it now."""

@@ -50,8 +50,8 @@ class GRUSequence(torch.autograd.Function):
         # Reset gate, update gate, and the recurrent part of the new state, which is `new`
         parts, new = projected.new_empty(kept, count, 3 * size), start.new_empty(kept, count, size)
         hidden[0] = start
-        x, b = projected.detach().numpy(), bias.detach().numpy()
-        h, p = hidden.numpy(), parts.numpy()
+        bias, weight = bias.detach(), weight.detach()
+        x, h, p = (each.detach().numpy() for each in (projected, hidden, parts))
         # The arrays of each step, cut beforehand, as each cut takes a tenth of an operation
         by_step = zip(
             hidden[:-1].unbind(), h[:-1], h[1:], x[..., :both], x[..., both:], strict=True
@@ -59,7 +59,6 @@ class GRUSequence(torch.autograd.Function):
         by_part = zip(
             parts.unbind(),
             parts[..., :both].unbind(),
-            p,
             p[..., :both],
             p[..., :size],
             p[..., size:both],
@@ -67,12 +66,11 @@ class GRUSequence(torch.autograd.Function):
             new.numpy(),
             strict=True,
         )
-        multiply = product_with(weight.detach(), count)
+        affine = affine_map(weight, count)
         for step, part in zip(by_step, itertools.cycle(by_part), strict=False):
             hidden_before, before, after, x_gates, x_new = step
-            found, sigmoids, product, gates, reset, update, recurrent, state = part
-            multiply(hidden_before, found)
-            product += b
+            found, sigmoids, gates, reset, update, recurrent, state = part
+            affine(bias, hidden_before, found)
             gates += x_gates
             sigmoids.sigmoid_()
             np.multiply(reset, recurrent, out=state)
@@ -114,16 +112,16 @@ class GRUSequence(torch.autograd.Function):
         by_update *= kept
         # They become those of the loss, from the last step to the first.
         flat = torch.from_numpy(grads.reshape(steps, count, 3 * size))  # a view
-        carried, direct = np.zeros_like(new[0]), np.empty_like(new[0])
-        through, multiply = torch.from_numpy(carried), product_with(weight.T.contiguous(), count)
+        through, past = upstream.new_zeros(2, count, size).unbind()
+        carried, direct = through.numpy(), past.numpy()
+        affine = affine_map(weight.T.contiguous(), count)
         last_first = (each[::-1] for each in (flat.unbind(), grads, by_new, update, given))
         for grad, grad_parts, grad_new, kept_share, upward in zip(*last_first, strict=True):
             carried += upward
             grad_parts *= carried[:, None]
             grad_new *= carried
             np.multiply(carried, kept_share, out=direct)
-            multiply(grad, through)
-            carried += direct
+            affine(past, grad, through)
         rows = flat.flatten(0, 1)
         weight_grad = transposed_product(torch.from_numpy(before).flatten(0, 1), rows)
         bias_grad = rows.sum(0)
@@ -132,9 +130,17 @@ class GRUSequence(torch.autograd.Function):
         return flat, through, weight_grad, bias_grad
 
 
-def product_with(weight: Tensor, count: int) -> Callable[[Tensor, Tensor], object]:
-    """Return the function that writes x @ weight, of x with `count` rows, into a tensor."""
-    if count <= FEW_ROWS:
-        return lambda x, out: torch.mm(x, weight, out=out)
+def affine_map(weight: Tensor, count: int) -> Callable[[Tensor, Tensor, Tensor], object]:
+    """Return the function (offset, x, out) that writes x @ weight + offset into `out`, for x with
+    `count` rows."""
     array = weight.numpy()
-    return lambda x, out: np.matmul(x.numpy(), array, out=out.numpy())
+
+    def by_numpy(offset: Tensor, x: Tensor, out: Tensor) -> None:
+        result = out.numpy()
+        np.matmul(x.numpy(), array, out=result)
+        result += offset.numpy()
+
+    def by_torch(offset: Tensor, x: Tensor, out: Tensor) -> None:
+        torch.addmm(offset, x, weight, out=out)
+
+    return by_torch if count <= FEW_ROWS else by_numpy

@@ -20,7 +20,6 @@ from metarl.agents.recurrent.actor import NumPyParams
 from metarl.agents.recurrent.actor_critic import ActorCritic
 from metarl.agents.recurrent.agent import TrialAgent
 from metarl.agents.recurrent.inputs import InputEncoder
-from metarl.agents.recurrent.learner import microbatches
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials
@@ -35,6 +34,10 @@ from metarl.core.policy_module import linear_module
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
+
+FORWARD_ROWS = 160
+"""Number of trials whose beliefs a thread computes together: more than where derivatives need
+memory, as the other thread may be that of the model."""
 
 
 class VariBADAgent(TrialAgent):
@@ -132,7 +135,7 @@ class VariBADAgent(TrialAgent):
         def work(rows: Tensor) -> Tensor:
             return self._memory(params, x[rows].transpose(0, 1), start[rows]).transpose(0, 1)
 
-        parts = microbatches(torch.arange(len(x)), x.shape[1])
+        parts = torch.arange(len(x)).split(FORWARD_ROWS)
         return torch.cat(self._pool.map(work, parts)).numpy()
 
     def update(
