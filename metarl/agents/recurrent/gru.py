@@ -9,7 +9,7 @@ most of them NumPy's, whose tanh is faster than torch's. It has first derivative
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,13 @@ class GRUSequence(torch.autograd.Function):
         bias, weight = bias.detach(), weight.detach()
         x, h, p = (each.detach().numpy() for each in (projected, hidden, parts))
         # The arrays of each step, cut beforehand, as each cut takes a tenth of an operation
+        products = Products(weight, count)
+        offset = products.of(bias)
         by_step = zip(
-            hidden[:-1].unbind(), h[:-1], h[1:], x[..., :both], x[..., both:], strict=True
+            products.each(hidden[:-1]), h[:-1], h[1:], x[..., :both], x[..., both:], strict=True
         )
         by_part = zip(
-            parts.unbind(),
+            products.each(parts),
             parts[..., :both].unbind(),
             p[..., :both],
             p[..., :size],
@@ -66,11 +68,10 @@ class GRUSequence(torch.autograd.Function):
             new.numpy(),
             strict=True,
         )
-        affine = affine_map(weight, count)
         for step, part in zip(by_step, itertools.cycle(by_part), strict=False):
             hidden_before, before, after, x_gates, x_new = step
             found, sigmoids, gates, reset, update, recurrent, state = part
-            affine(bias, hidden_before, found)
+            products.write(offset, hidden_before, found)
             gates += x_gates
             sigmoids.sigmoid_()
             np.multiply(reset, recurrent, out=state)
@@ -114,14 +115,16 @@ class GRUSequence(torch.autograd.Function):
         flat = torch.from_numpy(grads.reshape(steps, count, 3 * size))  # a view
         through, past = upstream.new_zeros(2, count, size).unbind()
         carried, direct = through.numpy(), past.numpy()
-        affine = affine_map(weight.T.contiguous(), count)
-        last_first = (each[::-1] for each in (flat.unbind(), grads, by_new, update, given))
+        products = Products(weight.T.contiguous(), count)
+        offset, result = products.of(past), products.of(through)
+        each_step = products.each(flat), grads, by_new, update, given
+        last_first = (each[::-1] for each in each_step)
         for grad, grad_parts, grad_new, kept_share, upward in zip(*last_first, strict=True):
             carried += upward
             grad_parts *= carried[:, None]
             grad_new *= carried
             np.multiply(carried, kept_share, out=direct)
-            affine(past, grad, through)
+            products.write(offset, grad, result)
         rows = flat.flatten(0, 1)
         weight_grad = transposed_product(torch.from_numpy(before).flatten(0, 1), rows)
         bias_grad = rows.sum(0)
@@ -130,17 +133,26 @@ class GRUSequence(torch.autograd.Function):
         return flat, through, weight_grad, bias_grad
 
 
-def affine_map(weight: Tensor, count: int) -> Callable[[Tensor, Tensor, Tensor], object]:
-    """Return the function (offset, x, out) that writes x @ weight + offset into `out`, for x with
-    `count` rows."""
-    array = weight.numpy()
+class Products:
+    """Products of n rows with a weight matrix, plus an offset: torch's for few rows, otherwise
+    NumPy's. Its matrices are torch's tensors or NumPy's arrays accordingly."""
 
-    def by_numpy(offset: Tensor, x: Tensor, out: Tensor) -> None:
-        result = out.numpy()
-        np.matmul(x.numpy(), array, out=result)
-        result += offset.numpy()
+    def __init__(self, weight: Tensor, num_rows: int) -> None:
+        self._by_torch = num_rows <= FEW_ROWS
+        self._weight = self.of(weight)
 
-    def by_torch(offset: Tensor, x: Tensor, out: Tensor) -> None:
-        torch.addmm(offset, x, weight, out=out)
+    def of(self, matrix: Tensor) -> Any:
+        """Return a tensor as `write` takes it, on the same memory."""
+        return matrix if self._by_torch else matrix.numpy()
 
-    return by_torch if count <= FEW_ROWS else by_numpy
+    def each(self, matrices: Tensor) -> Sequence[Any]:
+        """Return the matrices of a tensor of three axes as `write` takes them."""
+        return matrices.unbind() if self._by_torch else matrices.numpy()  # pyright: ignore
+
+    def write(self, offset: Any, rows: Any, out: Any) -> None:
+        """Write rows @ weight + offset into `out`."""
+        if self._by_torch:
+            torch.addmm(offset, rows, self._weight, out=out)
+        else:
+            np.matmul(rows, self._weight, out=out)
+            out += offset
