@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarl.core.layers import glorot
+from metarl.core.layers import dense, glorot
 from metarl.core.params import Params
 from metarl.core.schema import LayerSize, NotNegative, Section
 
@@ -108,10 +108,14 @@ class Decoder:
         x = latent @ weight[: self._latent] + params[f"{self._name}.bias0"]
         if inputs is not None:
             x = x[:, :, None] + (inputs @ weight[self._latent :])[:, None]
-        for layer in range(1, len(self._sizes)):
+        shape, last = x.shape[:-1], len(self._sizes) - 1
+        x = x.flatten(0, -2)  # a row for each sample (at each step)
+        if last:
             x = torch.relu(x)
-            x = x @ params[f"{self._name}.weight{layer}"] + params[f"{self._name}.bias{layer}"]
-        return x
+        for layer in range(1, last + 1):
+            weight, bias = (params[f"{self._name}.{kind}{layer}"] for kind in ("weight", "bias"))
+            x = dense(x, weight, bias, relu=layer < last)
+        return x.unflatten(0, shape)
 
 
 class Decoders:
