@@ -64,8 +64,12 @@ class MicrobatchPool:
         left, results = iter(range(len(microbatches))), {}
 
         def work() -> None:
-            for index in left:  # of which each thread takes the next one
-                results[index] = function(microbatches[index])
+            try:
+                for index in left:  # of which each thread takes the next one
+                    results[index] = function(microbatches[index])
+            except BaseException:
+                list(left)  # no thread begins another one
+                raise
 
         # The caller works too, as a hand-over to another thread takes time.
         helpers = min(self._num_threads, len(microbatches)) - 1

@@ -49,6 +49,33 @@ def test_a_call_that_was_started_ends_with_its_result_or_its_error(threads):
         failing.result()
 
 
+def test_the_caller_works_where_the_other_thread_is_busy():
+    pool, waiting = MicrobatchPool(2), threading.Event()
+    busy = pool.start(lambda: waiting.wait(60))
+    assert pool.map(lambda x: threading.get_ident(), [1, 2, 3]) == [threading.get_ident()] * 3
+    waiting.set()
+    assert busy.result()
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_no_microbatch_begins_after_an_error(failing):
+    """Of the caller, or of another thread, whose error the caller gets when it has ended."""
+    together, waiting, begun = threading.Barrier(2), threading.Event(), []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number < 2:
+            together.wait(60)  # one on each thread
+        is_caller = threading.current_thread() is threading.main_thread()
+        if is_caller == (failing == 0):
+            raise ArithmeticError
+        waiting.wait(0.5)
+
+    with pytest.raises(ArithmeticError):
+        MicrobatchPool(2).map(work, list(range(50)))
+    assert len(begun) <= 3
+
+
 def test_a_call_goes_on_beside_the_caller():
     waiting = threading.Event()
     started = MicrobatchPool(2).start(lambda: waiting.wait(60))
