@@ -139,9 +139,22 @@ class CategoricalActor(MLPActor):
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        logits = self.forward(obs)
-        scores = logits if self._deterministic else logits + noise
-        return scores.argmax(-1, keepdims=True).astype(np.float32)
+        return chosen_index(self.forward(obs), None if self._deterministic else noise)
+
+
+def chosen_index(logits: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+    """Return the indices of actions, (..., 1) float32; NaN where logits are not finite, of which no
+    other index would tell.
+
+    Args:
+        logits: (..., number of actions).
+        noise: Gumbel noise of the same shape; None for the modes.
+    """
+    scores = logits if noise is None else logits + noise
+    index = scores.argmax(-1, keepdims=True).astype(np.float32)
+    if not np.isfinite(logits).all():
+        index[~np.isfinite(logits).all(-1)] = np.nan
+    return index
 
 
 def centre_and_half_width(actions: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -59,8 +60,6 @@ class MicrobatchPool:
 
     def map(self, function: Callable[[T], R], microbatches: Sequence[T]) -> list[R]:
         """Return the results of `function`, in the order of the microbatches."""
-        if self._executor is None or len(microbatches) == 1:
-            return [function(microbatch) for microbatch in microbatches]
         left, results = iter(range(len(microbatches))), {}
 
         def work() -> None:
@@ -72,15 +71,19 @@ class MicrobatchPool:
                 raise
 
         # The caller works too, as a hand-over to another thread takes time.
-        helpers = min(self._num_threads, len(microbatches)) - 1
-        helping = [self._executor.submit(work) for _ in range(helpers)]
+        shared = [work]  # emptied at the end: a pool that is busy keeps what it has not begun
+        helping: list[Future[Any]] = []
+        if self._executor is not None:
+            submit = partial(self._executor.submit, lambda: [each() for each in shared])
+            helping = [submit() for _ in range(min(self._num_threads, len(microbatches)) - 1)]
         previous = set_torch_threads(1)
         try:
             work()
         finally:
-            set_torch_threads(previous)
+            shared.clear()
             begun = [each for each in helping if not each.cancel()]
             wait(begun)
+            set_torch_threads(previous)  # some of torch's settings are those of all threads
         for each in begun:
             each.result()
         return [results[index] for index in range(len(microbatches))]
@@ -91,7 +94,8 @@ class MicrobatchPool:
             return self._executor.submit(function)
         made: Future[R] = Future()
         try:
-            made.set_result(function())
+            [result] = self.map(lambda call: call(), [function])
+            made.set_result(result)
         except Exception as error:  # which the caller gets with the result
             made.set_exception(error)
         return made

@@ -80,6 +80,7 @@ class MLPPolicy(ABC):
     Attributes:
         config: the settings.
         sizes: sizes of the layers, from the observation to the outputs.
+        num_weights: number of weights of all layers.
     """
 
     def __init__(self, config: PolicyConfig, obs_dim: int, num_outputs: int) -> None:
@@ -90,10 +91,10 @@ class MLPPolicy(ABC):
         """
         self.config = config
         self.sizes = (obs_dim, *config.hidden, num_outputs)
-        weights = sum(above * below for above, below in pairwise(self.sizes))
-        weights += len(config.bias_transform) * self.sizes[1]
+        self.num_weights = sum(above * below for above, below in pairwise(self.sizes))
+        self.num_weights += len(config.bias_transform) * self.sizes[1]
         expected = f"layers of at most {MAX_WEIGHTS:,} weights together"
-        check(weights <= MAX_WEIGHTS, "policy.hidden", expected, config.hidden)
+        check(self.num_weights <= MAX_WEIGHTS, "policy.hidden", expected, config.hidden)
         scale = torch.tensor(config.obs_scale, dtype=torch.float64)
         self._obs_scale = scale.reshape(obs_dim, 1) if config.obs_scale else None
         self._input_scale = torch.tensor(config.bias_transform, dtype=torch.float64)

@@ -221,5 +221,18 @@ def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         mean = (x * mask).sum((1, 2)) / count
         return (((x - mean[:, None, None]) * mask) ** 2).sum((1, 2)) / count
 
-    total = variance(returns)
-    return torch.where(total > 0, 1 - variance(returns - values) / total.clamp(min=1e-12), 0.0)
+    count = mask.sum((1, 2)).clamp(min=1)
+    square = (returns * mask).square().sum((1, 2)) / count
+    return explained_share(variance(returns - values), variance(returns), square)
+
+
+def explained_share(unexplained: Tensor, total: Tensor, square: Tensor) -> Tensor:
+    """Return 1 - unexplained / total, or 0 where values do not vary but for rounding errors.
+
+    Args:
+        unexplained: variance that is left.
+        total: variance of the values.
+        square: mean square of the values.
+    """
+    varies = total > 1e-12 * square  # their standard deviation, over a millionth of their size
+    return torch.where(varies, 1 - unexplained / torch.where(varies, total, 1.0), 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.core.actors import MLPActor
+from metarl.core.actors import MLPActor, chosen_index
 from metarl.core.errors import UserError
 from metarl.core.params import stack
 from metarl.core.policies import (
@@ -147,3 +147,12 @@ def test_observations_of_another_size_are_refused():
     actor = policy.actor(stack(policy.init(np.random.default_rng(0)), 1))
     with pytest.raises(UserError, match=r"expected observations of 3 numbers, .*, got 4"):
         act(actor, np.zeros((1, 2, 4), np.float32), np.zeros((1, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("noise", [None, np.zeros((2, 1, 3), np.float32)])
+def test_indices_by_logits_that_are_not_finite_are_no_actions(bad, noise):
+    logits = np.array([[[0.0, 2.0, 1.0]], [[0.0, bad, 1.0]]], np.float32)
+    found = chosen_index(logits, noise)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[[1.0]], [[np.nan]]])

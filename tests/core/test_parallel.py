@@ -1,8 +1,10 @@
 """metarl.core.parallel: the threads that work on microbatches of tasks."""
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 
 import pytest
 import torch
@@ -74,6 +76,41 @@ def test_no_microbatch_begins_after_an_error(failing):
     with pytest.raises(ArithmeticError):
         MicrobatchPool(2).map(work, list(range(50)))
     assert len(begun) <= 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("number", [1, 3])
+def test_torch_takes_one_thread_on_every_thread(threads, number):
+    """Whoever calls, since the rounding of a product depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        pool = MicrobatchPool(threads)
+        assert pool.map(lambda _: torch.get_num_threads(), range(number)) == [1] * number
+        assert pool.start(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_pool_that_is_busy_keeps_no_results():
+    class Result:
+        pass
+
+    pool, waiting, results = MicrobatchPool(2), threading.Event(), weakref.WeakSet()
+
+    def work(_: int) -> Result:
+        result = Result()
+        results.add(result)
+        return result
+
+    busy = pool.start(lambda: waiting.wait(60))
+    assert len(pool.map(work, range(5))) == 5
+    del work
+    gc.collect()
+    assert not results
+    waiting.set()
+    assert busy.result()
 
 
 def test_a_call_goes_on_beside_the_caller():

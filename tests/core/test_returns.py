@@ -311,3 +311,5 @@ def test_explained_variance_by_hand():
     assert explained(2, 2, 2, 9) == 0.0
     assert explained(0, 2, 2, 9) == pytest.approx(2 / 3)
     assert explained_variance(rows([1, 1]), rows([0, 5]), torch.ones(1, 1, 2).bool()).item() == 0
+    nearly = rows([7.0, 7.0 + 1e-6])  # but for rounding errors
+    assert explained_variance(nearly, rows([0, 5]), torch.ones(1, 1, 2).bool()).item() == 0

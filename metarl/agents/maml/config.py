@@ -14,7 +14,7 @@ from metarl.agents.maml.outer import OUTER_UPDATES, OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.core.errors import ConfigError, check
-from metarl.core.policies import PolicyConfig, make_policy
+from metarl.core.policies import MAX_WEIGHTS, PolicyConfig, make_policy
 from metarl.core.returns import baseline_memory
 from metarl.core.schema import one_of
 from metarl.envs import TaskFamily
@@ -109,6 +109,11 @@ class MAMLConfig(AgentConfig):
 
     def make(self, setup: AgentSetup) -> MAMLAgent:
         policy = make_policy(self.policy, setup.observation_space, setup.action_space)
+        if self.inner.adapts == "latent":
+            most = MAX_WEIGHTS // policy.num_weights
+            expected = f"at most {most:,} with a policy of {policy.num_weights:,} weights"
+            size = self.inner.latent_dim
+            check(size <= most, "inner.latent_dim", expected, size)
         loop = make_inner_loop(self.inner, policy, setup.adaptation_steps)
         return MAMLAgent(
             policy,

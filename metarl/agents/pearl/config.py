@@ -132,4 +132,9 @@ def check_actions(space: Box | Discrete) -> Box:
         raise ConfigError("kind: pearl has continuous actions only; expected another kind")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ConfigError("kind: pearl needs an action space with bounds")
+    if not (space.low < space.high).all():
+        raise ConfigError(
+            "kind: pearl needs an action space whose bounds differ; leave out of the actions what "
+            "has one value only"
+        )
     return space

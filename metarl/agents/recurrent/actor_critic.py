@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from metarl.core.actors import centre_and_half_width, mlp_outputs
+from metarl.core.actors import centre_and_half_width, chosen_index, mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError, check
 from metarl.core.layers import dense, orthogonal, tanh
@@ -225,8 +225,7 @@ class ActorCritic:
             x = centre + half_width * np.tanh(x)
         outputs = x.reshape(*inputs.shape[:-1], -1)
         if self._discrete:
-            scores = outputs if noise is None else outputs + noise
-            return scores.argmax(-1, keepdims=True).astype(np.float32)
+            return chosen_index(outputs, noise)
         if noise is None:
             return outputs
         return outputs + self._std(params) * noise

@@ -22,7 +22,7 @@ from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
 from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
-from metarl.core.returns import is_last
+from metarl.core.returns import explained_share, is_last
 from metarl.core.timer import Timer
 
 MAX_ROWS, FEW_ROWS = 40, 8
@@ -128,7 +128,10 @@ class Learner:
         advantage = trial_advantages(reward, value, last_value, ends, mask, self._config)
         target = value + advantage
         kept = advantage[mask]
-        explained = 1 - kept.var(correction=0) / target[mask].var(correction=0).clamp(min=1e-12)
+        wanted = target[mask]
+        explained = explained_share(
+            kept.var(correction=0), wanted.var(correction=0), wanted.square().mean()
+        )
         advantage = (advantage - kept.mean()) / (kept.std(correction=0) + 1e-8) * mask
         weight = mask.to(x)
         if trials.weight is not None:

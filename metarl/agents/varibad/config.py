@@ -100,6 +100,8 @@ class VariBADConfig(AgentConfig):
         expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
         number = beliefs.memory.num_weights + head.num_weights
         check(number <= MAX_WEIGHTS, "encoder.size", expected, self.encoder.size)
+        expected = f"layers of decoders of at most {MAX_WEIGHTS:,} weights together"
+        check(decoders.num_weights <= MAX_WEIGHTS, "decoder.hidden", expected, self.decoder.hidden)
         model = {**beliefs.init(setup.rng), **decoders.init(setup.rng)}
         return VariBADAgent(
             beliefs,

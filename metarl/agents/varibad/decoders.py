@@ -47,7 +47,8 @@ class Steps:
     Attributes:
         obs, next_obs: observations before and after each step, (m, L, obs_dim).
         action: encoded actions, (m, L, k).
-        reward: (m, L).
+        reward: normalised, (m, L).
+        positive: 1 where the reward is positive, else 0, (m, L).
         mask: 1 where a step took place, else 0, (m, L); or other weights of steps, see `at`.
         task: (m, task_dim).
     """
@@ -56,6 +57,7 @@ class Steps:
     next_obs: Tensor
     action: Tensor
     reward: Tensor
+    positive: Tensor
     mask: Tensor
     task: Tensor
 
@@ -86,12 +88,19 @@ class Decoder:
         self._name, self._inputs, self._latent = name, inputs, latent
         self._sizes = (*hidden, out)
 
+    @property
+    def _layer_sizes(self) -> list[tuple[int, int]]:
+        return list(pairwise((self._inputs + self._latent, *self._sizes)))
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of all layers."""
+        return sum(fan_in * fan_out for fan_in, fan_out in self._layer_sizes)
+
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the initial parameters."""
         arrays = {}
-        for layer, (fan_in, fan_out) in enumerate(
-            pairwise((self._inputs + self._latent, *self._sizes))
-        ):
+        for layer, (fan_in, fan_out) in enumerate(self._layer_sizes):
             arrays[f"{self._name}.weight{layer}"] = glorot(rng, fan_in, fan_out)
             arrays[f"{self._name}.bias{layer}"] = np.zeros(fan_out)
         return arrays
@@ -151,12 +160,21 @@ class Decoders:
         }
         return [name for name, weight in weights.items() if weight]
 
+    @property
+    def _in_use(self) -> list[Decoder]:
+        decoders = {"reward": self._reward, "state": self._state, "task": self._task}
+        return [decoders[name] for name in self.used]
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of the decoders in use."""
+        return sum(each.num_weights for each in self._in_use)
+
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the initial parameters."""
-        decoders = {"reward": self._reward, "state": self._state, "task": self._task}
         arrays: dict[str, np.ndarray] = {}
-        for name in self.used:
-            arrays |= decoders[name].init(rng)
+        for decoder in self._in_use:
+            arrays |= decoder.init(rng)
         return arrays
 
     def reward(self, params: Params, latent: Tensor, steps: Steps) -> Tensor:
@@ -177,12 +195,12 @@ class Decoders:
         config, found = self._config, {}
         mask = steps.mask[:, None]  # (m, 1, L)
         if config.reward_weight:
-            out, reward = self.reward(params, latent, steps), steps.reward[:, None]
+            out = self.reward(params, latent, steps)
             if config.reward == "positive":
-                wanted = (reward > 0).to(out).expand_as(out)
+                wanted = steps.positive[:, None].expand_as(out)
                 error = F.binary_cross_entropy_with_logits(out, wanted, reduction="none")
             else:
-                error = (out - reward).square()
+                error = (out - steps.reward[:, None]).square()
             found["reward"] = config.reward_weight * (error * mask).sum(-1)
         if config.state_weight:
             inputs = torch.cat([steps.obs, steps.action], -1)

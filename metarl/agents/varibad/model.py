@@ -208,6 +208,7 @@ class Model:
             next_obs=tensor(following),
             action=tensor(inputs.encode_action(trials.action)),
             reward=tensor(reward[..., 0]),
+            positive=tensor(trials.reward > 0),
             mask=tensor(trials.mask),
             task=tensor(trials.task),
         )

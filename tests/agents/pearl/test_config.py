@@ -41,6 +41,8 @@ def test_pearl_needs_bounded_continuous_actions():
         make_config({**DATA, "env": {"family": "gridworld"}}, "mine", {})
     with pytest.raises(ConfigError, match="kind: pearl needs an action space with bounds"):
         check_actions(Box(-np.inf, np.inf, (2,)))
+    with pytest.raises(ConfigError, match="kind: pearl needs an action space whose bounds differ"):
+        check_actions(Box(np.float32([-1, 0]), np.float32([1, 0])))
 
 
 PRIOR = "the steps of a task in an iteration that are played under the prior"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import encode_trials
+from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders, Steps
@@ -45,7 +48,8 @@ def test_the_bound_is_that_of_a_linear_gaussian_problem():
     params["reward.bias0"] = torch.zeros(1, dtype=F64)
     reward = torch.tensor([[0.3, -1.0, 0.8]], dtype=F64)
     empty = torch.zeros(1, 3, 1, dtype=F64)
-    steps = Steps(empty, empty, empty, reward, torch.ones(1, 3, dtype=F64), empty[:, 0])
+    mask = torch.ones(1, 3, dtype=F64)
+    steps = Steps(empty, empty, empty, reward, reward > 0, mask, empty[:, 0])
 
     def loss(mean: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
         # The expectation of a square is exact with these two samples.
@@ -86,6 +90,7 @@ def test_errors_of_the_decoders_by_hand():
         next_obs=torch.tensor([[[5.0], [7.0]]]),
         action=torch.tensor([[[1.0], [7.0]]]),
         reward=torch.tensor([[-0.1, 7.0]]),
+        positive=torch.tensor([[0.0, 1.0]]),
         mask=torch.tensor([[1.0, 0.0]]),  # the second step did not take place
         task=torch.tensor([[1.0, 1.0]]),
     )
@@ -157,6 +162,18 @@ def test_the_derivatives_are_those_of_differences(bounds, decoded):
         assert float(difference) == pytest.approx(float(gradient @ direction), rel=1e-6)
 
 
+def test_a_reward_is_positive_whatever_its_scale():
+    """Inputs are bounded around the mean, which has the sign of the other reward if one is rare."""
+    episodes = trials_of(GridWorld(size=3, horizon=4), 2, 1)
+    trials = join_episodes(episodes)
+    reward = np.where(np.arange(trials.reward.shape[1]) == 1, 1.0, -0.1)
+    trials = replace(trials, reward=np.broadcast_to(reward, trials.reward.shape))
+    moments = Moments.empty(1).with_rows(np.append(np.full(20_000, -0.1), 1.0)[:, None])
+    steps = Model.steps(trials, InputEncoder(5, None, moments), torch.from_numpy)
+    assert (steps.reward < 0).all()
+    assert steps.positive.tolist() == (trials.reward > 0).tolist()
+
+
 def test_steps_drawn_at_random_weigh_as_much_as_all():
     """Every step once is all steps; of two trials, the second has one step less."""
     steps = Steps(
@@ -164,6 +181,7 @@ def test_steps_drawn_at_random_weigh_as_much_as_all():
         next_obs=torch.randn(2, 3, 1),
         action=torch.randn(2, 3, 1),
         reward=torch.randn(2, 3),
+        positive=torch.ones(2, 3),
         mask=torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]),
         task=torch.randn(2, 2),
     )
@@ -248,7 +266,7 @@ def test_the_belief_on_a_gridworld_is_close_to_bayes():
     goals = [int(x * family.size + y) for x, y in family.all_tasks]
     cells = torch.eye(9)[goals].expand(200 * steps_of_trial, len(goals), 9)
     empty = torch.zeros(200 * steps_of_trial, len(goals), 1)
-    steps = Steps(empty, cells, empty, empty[..., 0], empty[..., 0], empty[:, 0])
+    steps = Steps(empty, cells, empty, *3 * [empty[..., 0]], empty[:, 0])
     chance = torch.sigmoid(decoders.reward(params, latent, steps)).mean(1).detach().numpy()
     decoded = (chance / chance.sum(-1, keepdims=True)).reshape(200, steps_of_trial, len(goals))
     exact = exact_posteriors(family, trials)
