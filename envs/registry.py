@@ -52,6 +52,8 @@ def family_class(name: str) -> type[TaskFamily]:
     Raises:
         ValueError: if there is no such family; the message names the nearest.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"expected the name of a family, got {name!r}")
     if name in FAMILIES:
         return FAMILIES[name]
     if ":" not in name:

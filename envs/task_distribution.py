@@ -201,6 +201,8 @@ class TaskDistribution(ABC):
         row = self._task_numbers(task)
         if row.shape != low.shape:
             raise self._wrong_size(row.tolist())
+        if np.isnan(row).any():
+            raise TaskError(f"a task of {self.name} has numbers, got {row.tolist()}")
         if not np.all((row >= low) & (row <= high)):
             raise TaskError(
                 f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from metarl.config import Config, config_keys
 from metarl.config_upgrade import ALIASES, renamed_key, upgrade
-from metarl.core.errors import ConfigError, UserError, nearest, nearest_path, shown
+from metarl.core.errors import ConfigError, UserError, check, nearest, nearest_path, shown
 from metarl.core.parsing import error_summary, read_yaml
 from metarl.core.schema import Section
 from metarl.core.schema_keys import plain
@@ -48,6 +49,8 @@ def load_config(
             raise ConfigError(f"base: goes with values by key, got the config {name}")
         if isinstance(source, Config):
             return make_config(source.to_dict(), "config", overrides)
+        expected = "the name of a config, a file, or values by key"
+        check(isinstance(source, str | os.PathLike), "source", expected, source)
         return make_config(read_config(source), str(source), overrides)
     data: dict[str, Any] = {}
     if base is not None:
@@ -104,8 +107,10 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
         if reason.startswith("unknown key") and "(" not in reason:  # without a hint
             hint = nearest_path(path, [key.path for key in config_keys()])
             message, reason = message + hint, reason + hint
-        if path in given:
-            raise ConfigError(f"{flag(given[path])}: {reason}") from None
+        for above in (path, *paths_above(path)):  # the flag may hold the list or the section
+            if above in given:
+                rest = path.removeprefix(above).replace(".", ": ", 1)
+                raise ConfigError(f"{flag(given[above])}{rest}: {reason}") from None
         raise ConfigError(f"{source}: {message}") from None
 
 
@@ -143,6 +148,11 @@ def check_keys(data: Mapping[Any, Any], source: str, prefix: str = "") -> None:
             check_keys(value, source, f"{prefix}{key}.")
         if new := renamed_key(prefix + key):
             raise ConfigError(f"{source}: {prefix}{key}: has moved to {new}")
+
+
+def paths_above(path: str) -> list[str]:
+    """Return the dotted paths of the lists and sections that a path is in, the nearest first."""
+    return [path[: match.start()] for match in re.finditer(r"[.\[]", path)][::-1]
 
 
 def flag(path: str) -> str:

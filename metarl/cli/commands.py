@@ -146,8 +146,9 @@ def evaluate(
 
     check_environment()
     # The name of a folder may have commas.
-    lists = [[each] if Path(each).is_dir() else each.split(",") for each in against if each]
-    baselines = [name for names in lists for name in names if name]
+    lists = [[each] if Path(each).is_dir() else each.split(",") for each in against]
+    baselines = [name for names in lists for name in names]
+    check("" not in baselines, "--against", "names or folders, with commas between", list(against))
     check_flags_of(protocol)
     check_overrides(overrides, "an evaluation")
     family = Run.open(target.directory, **overrides).config.env

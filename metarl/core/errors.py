@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 MAX_STEPS = 10**9  # environment steps of one batch of episodes
@@ -41,6 +43,16 @@ def check(condition: bool, field: str, expected: str, value: Any) -> None:
     """
     if not condition:
         raise ConfigError(f"{field}: expected {expected}, got {shown(value)}")
+
+
+def as_path(field: str, value: Any) -> Path:
+    """Return the value of a field as a path.
+
+    Raises:
+        ConfigError: if it is none, or empty; names the field.
+    """
+    check(isinstance(value, str | os.PathLike) and os.fspath(value) != "", field, "a path", value)
+    return Path(value)
 
 
 def check_whole(field: str, value: Any, least: int, most: int | None = None) -> None:

@@ -53,7 +53,7 @@ class Section(BaseModel):
                 this section, the expected value, the given value, and the nearest known name.
         """
         try:
-            super().__init__(**{name: _tuples(value) for name, value in values.items()})
+            super().__init__(**{name: _plain(value) for name, value in values.items()})
         except ValidationError as error:
             raise ConfigError(error_message(type(self), error.errors()[0])) from None
 
@@ -79,11 +79,14 @@ class Section(BaseModel):
         return type(self)(**{**dict(self), **changes})
 
 
-def _tuples(value: Any) -> Any:
-    """Return nested values with all lists replaced by tuples, since sections are immutable."""
+def _plain(value: Any) -> Any:
+    """Return nested values with all lists replaced by tuples, since sections are immutable, and
+    NumPy's numbers by Python's."""
     if isinstance(value, list | tuple):
-        return tuple(map(_tuples, value))
-    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return tuple(map(_plain, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 S = TypeVar("S", bound=Section)

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from metarl.agents.base import MetaAgent
-from metarl.core.errors import MAX_ADAPTATIONS, UserError, check_amount, check_whole
+from metarl.core.errors import MAX_ADAPTATIONS, UserError, as_path, check_amount, check_whole
 from metarl.core.parallel import single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
@@ -117,7 +117,7 @@ def load(directory: str | Path, checkpoint: str | int = "latest", **overrides: A
     Raises:
         UserError: if the run or the checkpoint is missing or damaged, or `device` is not available.
     """
-    run = open_to_evaluate(Path(directory), **overrides)
+    run = open_to_evaluate(as_path("directory", directory), **overrides)
     agent = run.config.make_agent(run.load(checkpoint).agent)
     return LoadedAgent(agent, run)  # pyright: ignore[reportAbstractUsage] (__getattr__ has the rest)
 

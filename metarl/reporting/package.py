@@ -49,7 +49,8 @@ def package(
             or cannot be written.
         StorageError: if a file cannot be written.
     """
-    check(license_id.isprintable(), "--license", "printable text", license_id)
+    printed = license_id.isprintable() and license_id.strip() != ""
+    check(printed, "--license", "printable text", license_id)
     summary = read_summary(directory)
     state = summary.run.load(checkpoint)
     measured = {

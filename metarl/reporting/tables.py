@@ -136,12 +136,14 @@ def runs(folder: Path) -> Table:
     made = empty_table(
         "run", "family", "method", "seed", "iterations", "before -> after", "age", "size", names=3
     )
+    reasons = []
     for path in sorted(folder.glob("*/config.yaml")):
         try:
             run = Run.open(path.parent)
             lines = run.metrics()
         except (UserError, ValueError) as error:
-            made.add_row(cell(path.parent.name), cell(f"not readable: {error}"))
+            made.add_row(cell(path.parent.name), "not readable")
+            reasons.append(f"{path.parent.name}: {error}")
             continue
         last = lines[-1] if lines else None
         made.add_row(
@@ -156,6 +158,8 @@ def runs(folder: Path) -> Table:
             age_text(time.time() - path.stat().st_mtime),
             f"{folder_size(path.parent) / 1e6:.1f} MB",
         )
+    if reasons:
+        made.caption = "\n".join(map(cell, reasons))
     return made
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from metarl.config import Config
 from metarl.config_files import find_config, make_config, read_values
 from metarl.config_upgrade import upgrade
-from metarl.core.errors import ConfigError, StorageError, UserError, nearest
+from metarl.core.errors import ConfigError, StorageError, UserError, as_path, nearest
 from metarl.core.parsing import shell_path
 from metarl.envs.gymnasium_env import TaskEnv, task_env
 from metarl.rollout.failures import Failure, lines_of
@@ -116,7 +116,7 @@ class Run(RunCheckpoints):
             UserError: if the folder contains no run, a link leads out of the folder, or the config
                 names code in the folder.
         """
-        directory = run_folder(directory)
+        directory = run_folder(as_path("directory", directory))
         path = directory / "config.yaml"
         if not path.is_file():
             raise UserError(f"{directory}: {no_run(directory)}")

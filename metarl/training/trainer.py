@@ -9,7 +9,7 @@ from typing import Any
 
 from metarl.agents import MetaAgent
 from metarl.config import Config
-from metarl.core.errors import ConfigError, UserError, warn
+from metarl.core.errors import ConfigError, UserError, as_path, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.rollout.failures import Failure
 from metarl.rollout.sampler import Sampler
@@ -68,7 +68,9 @@ class Trainer:
         init_from: str | Path | None = None,
     ) -> Trainer:
         """Create a run in a new folder; see `metarl.training.loop.train`."""
-        directory = Path(out) if out else default_directory(config)
+        directory = default_directory(config) if out is None else as_path("out", out)
+        if init_from is not None:
+            as_path("init_from", init_from)
         check_free(directory)
         check_trackers(config)
         check_memory(config)
@@ -89,7 +91,7 @@ class Trainer:
     @classmethod
     def resume(cls, directory: str | Path, **overrides: Any) -> Trainer:
         """Open an interrupted run; see `metarl.training.loop.resume`."""
-        begun = Run.open(Path(directory))
+        begun = Run.open(directory)
         begun.check_trainable()
         run = open_to_continue(begun, overrides)
         check_trackers(run.config)
@@ -101,7 +103,7 @@ class Trainer:
     ) -> Trainer:
         """Create a run, or open it if it exists; see
         `metarl.training.loop.start_or_resume`."""
-        directory = Path(out)
+        directory = as_path("out", out)
         if is_free(directory):
             return cls.create(config, directory, init_from)
         begun = Run.open(directory)

@@ -223,6 +223,13 @@ def test_help_and_version_import_nothing_slow(flag):
             "--agent.policy.hidden: not readable",
         ),
         (
+            "train point_nav/maml_trpo --agent.policy.hidden [64,0]",
+            "error: --agent.policy.hidden[1]: expected at least 1, got 0",
+        ),
+        ("evaluate {run} --against=", "--against: expected names or folders, with commas"),
+        ("evaluate {run} --against ,random", "--against: expected names or folders, with commas"),
+        ("evaluate {run} --task nan 0", "a task of point_nav has numbers, got [nan, 0.0]"),
+        (
             "train point_nav/maml_trpo --env.horizn 3",
             "unknown key (nearest: horizon)",
         ),

@@ -95,6 +95,11 @@ def read_space(
     space: SearchSpace = {}
     for name, entry in entries.items():
         key = ALIASES.get(str(name), str(name))
+        if isinstance(entry, Mapping) and f"{key}." in SEARCHED:
+            raise UserError(
+                f"{path}: {name}: expected dotted keys, such as agent.inner.lr, with a range or "
+                "values each"
+            )
         if not key.startswith(SEARCHED):
             raise UserError(
                 f"{path}: {name}: is not searched; expected keys of the sections agent and "

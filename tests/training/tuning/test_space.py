@@ -79,6 +79,7 @@ WHOLE = r"; expected whole numbers as min and max, and the distribution int_unif
             {"seed": {"values": [1, 2]}},
             r"seed: is not searched; expected keys of the sections agent",
         ),
+        ({"agent": {"inner": {"lr": {"values": [0.1]}}}}, "agent: expected dotted keys, such as"),
         ({"env.horizon": {"values": [1, 2]}}, r"env\.horizon: is not searched"),
         ({"evaluation.tasks": {"values": [1]}}, r"evaluation\.tasks: is not searched"),
         ({LR: 0.5}, r"agent\.inner\.lr: expected min and max, or values, got 0\.5"),
