@@ -113,7 +113,7 @@ def adaptation_video(
     family: TaskFamily,
     task: Sequence[float] | Sequence[Sequence[float]] | np.ndarray,
     *,
-    steps: int,
+    steps: int = 3,
     out: str | Path,
     seed: int = 0,
     num_episodes: int = 20,
