@@ -117,8 +117,8 @@ class GRUSequence(torch.autograd.Function):
         carried, direct = through.numpy(), past.numpy()
         products = Products(weight.T.contiguous(), count)
         offset, result = products.of(past), products.of(through)
-        each_step = products.each(flat), grads, by_new, update, given
-        last_first = (each[::-1] for each in each_step)
+        by_step = products.each(flat), grads, by_new, update, given
+        last_first = (each[::-1] for each in by_step)
         for grad, grad_parts, grad_new, kept_share, upward in zip(*last_first, strict=True):
             carried += upward
             grad_parts *= carried[:, None]

@@ -35,8 +35,8 @@ from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
 
-FORWARD_ROWS = 160
-"""Number of trials whose beliefs a thread computes together: more than where derivatives need
+FORWARD_STEPS = 32_000
+"""Number of steps whose beliefs a thread computes together: more than where derivatives need
 memory, as the other thread may be that of the model."""
 
 
@@ -135,7 +135,7 @@ class VariBADAgent(TrialAgent):
         def work(rows: Tensor) -> Tensor:
             return self._memory(params, x[rows].transpose(0, 1), start[rows]).transpose(0, 1)
 
-        parts = torch.arange(len(x)).split(FORWARD_ROWS)
+        parts = torch.arange(len(x)).split(max(1, FORWARD_STEPS // x.shape[1]))
         return torch.cat(self._pool.map(work, parts)).numpy()
 
     def update(

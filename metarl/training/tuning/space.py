@@ -97,8 +97,8 @@ def read_space(
         key = ALIASES.get(str(name), str(name))
         if isinstance(entry, Mapping) and f"{key}." in SEARCHED:
             raise UserError(
-                f"{path}: {name}: expected dotted keys, such as agent.inner.lr, with a range or "
-                "values each"
+                f"{path}: {name}: expected dotted keys, such as sampling.num_tasks, with a "
+                "range or values each"
             )
         if not key.startswith(SEARCHED):
             raise UserError(
