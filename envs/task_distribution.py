@@ -201,11 +201,11 @@ class TaskDistribution(ABC):
         row = self._task_numbers(task)
         if row.shape != low.shape:
             raise self._wrong_size(row.tolist())
-        if np.isnan(row).any():
-            raise TaskError(f"a task of {self.name} has numbers, got {row.tolist()}")
         if not np.all((row >= low) & (row <= high)):
+            near = np.clip(row, low, high).tolist()
+            hint = "" if np.isnan(row).any() else f" (nearest: {near})"
             raise TaskError(
                 f"a task of {self.name} lies between {low.tolist()} and {high.tolist()}, "
-                f"got {row.tolist()} (nearest: {np.clip(row, low, high).tolist()})"
+                f"got {row.tolist()}{hint}"
             )
         return row
