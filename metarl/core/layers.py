@@ -33,7 +33,7 @@ def linear(
         min_rows: smallest N at which oneDNN multiplies, on a CPU.
     """
     on_cpu, out = x.device.type == "cpu", weight.shape[-1]
-    if on_cpu and has_onednn() and x.dtype == torch.float32 and x.shape[1] >= min_rows:
+    if may_use_onednn(x) and x.shape[1] >= min_rows:
         return OneDNNLayer.apply(x, weight, bias, relu)
     if on_cpu and out < FEW_COLUMNS:
         # The matrix products of CPUs take five times longer for 6 columns than for 16.
@@ -69,6 +69,11 @@ def has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def may_use_onednn(x: Tensor) -> bool:
+    """Return whether oneDNN can multiply a tensor: float32, on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and has_onednn()
+
+
 def onednn_product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
@@ -99,7 +104,7 @@ def transposed_product(x: Tensor, y: Tensor) -> Tensor:
     Where n is large, oneDNN saves a third of the time of other libraries.
     """
     large = x.numel() * y.shape[1] >= MIN_PRODUCTS
-    if large and x.device.type == "cpu" and x.dtype == torch.float32 and has_onednn():
+    if large and may_use_onednn(x):
         return onednn_product(x.T[None], y[None])[0]
     return x.T @ y
 
