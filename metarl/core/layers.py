@@ -98,17 +98,6 @@ def onednn_product(
     return products[0][None] if len(products) == 1 else torch.stack(products)
 
 
-def transposed_product(x: Tensor, y: Tensor) -> Tensor:
-    """Return x.T @ y, (k, m), of x (n, k) and y (n, m), without derivatives.
-
-    Where n is large, oneDNN saves a third of the time of other libraries.
-    """
-    large = x.numel() * y.shape[1] >= MIN_PRODUCTS
-    if large and may_use_onednn(x):
-        return onednn_product(x.T[None], y[None])[0]
-    return x.T @ y
-
-
 class OneDNNLayer(torch.autograd.Function):
     """`onednn_product` with derivatives of all orders."""
 

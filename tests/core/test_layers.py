@@ -10,7 +10,6 @@ from metarl.core.layers import (
     linear,
     orthogonal,
     tanh,
-    transposed_product,
 )
 
 
@@ -118,17 +117,6 @@ def test_dense_layers_and_their_gradients_are_those_of_float64(rows, out, relu):
         assert found.dtype == torch.float32
         assert found.shape == expected.shape
         assert (found - expected).norm() <= 1e-5 * expected.norm()
-
-
-@pytest.mark.parametrize("rows", [3, MIN_PRODUCTS // (20 * 30) + 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_transposed_products(rows, dtype):
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((rows, 20)), rng.standard_normal((rows, 30))
-    found = transposed_product(torch.tensor(x, dtype=dtype), torch.tensor(y, dtype=dtype))
-    expected, tolerance = x.T @ y, 1e-5 if dtype == torch.float32 else 1e-12
-    assert found.dtype == dtype
-    assert np.linalg.norm(found.numpy() - expected) <= tolerance * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 50), (50, 30), (7, 7), (1, 4), (4, 1)])

@@ -35,9 +35,8 @@ from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite
 
-FORWARD_STEPS = 32_000
-"""Number of steps whose beliefs a thread computes together: more than where derivatives need
-memory, as the other thread may be that of the model."""
+FORWARD_STEPS = 16_000
+"""Number of steps whose beliefs a thread computes together."""
 
 
 class VariBADAgent(TrialAgent):
