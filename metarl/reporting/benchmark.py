@@ -22,6 +22,7 @@ from metarl.envs import BatchEnv
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.sampler import EpisodeRngs
 from metarl.runs.atomic_io import write_atomically
+from metarl.runs.provenance import matrix_products
 from metarl.runs.run import encode
 from metarl.training.meta_iteration import meta_iteration
 
@@ -43,6 +44,7 @@ class Bench:
         peak_memory_bytes: largest resident memory of the process.
         env_steps: number of environment steps in one meta-iteration.
         device: the learner's device.
+        matrix_products: the processors for which NumPy's matrix products are made.
     """
 
     physics_limit_steps_per_second: float
@@ -53,6 +55,7 @@ class Bench:
     peak_memory_bytes: int
     env_steps: int
     device: str
+    matrix_products: str
 
 
 def bench(
@@ -112,6 +115,7 @@ def bench(
         peak_memory_bytes=peak_memory(),
         env_steps=env_steps,
         device=config.device,
+        matrix_products=matrix_products(),
     )
 
 
@@ -173,7 +177,10 @@ def peak_memory() -> int:
 
 def bench_table(result: Bench) -> Table:
     """Return the measurements as a table for the terminal."""
-    table = Table(title=f"one meta-iteration, {result.env_steps:,} env steps, {result.device}")
+    table = Table(
+        title=f"one meta-iteration, {result.env_steps:,} env steps, {result.device}",
+        caption=f"NumPy's matrix products: {result.matrix_products}",
+    )
     table.add_column("part")
     table.add_column("seconds", justify="right")
     table.add_column("of the physics limit", justify="right")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_info
 
 PACKAGES = ("metarl-torch", "torch", "mujoco", "gymnasium", "numpy", "scipy", "wandb")
 MAX_DIFF = 100_000
@@ -22,6 +25,7 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
         "processor": _processor(),
+        "matrix_products": matrix_products(),
         "git": _git(),
     }
 
@@ -42,6 +46,15 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def matrix_products() -> str:
+    """Return the processors for which NumPy's matrix products are made, and whether a variable of
+    the environment chose them. Results depend on it, and so do times."""
+    found = [each.get("architecture") for each in threadpool_info() if each["user_api"] == "blas"]
+    names = ", ".join(sorted(filter(None, found))) or "unknown"
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{names}, set by OPENBLAS_CORETYPE" if chosen else names
 
 
 def _git() -> dict[str, str] | None:

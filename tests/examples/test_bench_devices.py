@@ -15,7 +15,7 @@ SECTIONS = {"physics": 2.0, "policy inference": 0.5, "other sampling": 0.5, "pol
 
 def timed(device):
     """Four seconds, of which the learner takes one and the physics limit two."""
-    return Bench(1e4, 1e4, 4.0, 2.0, SECTIONS, 0, 20_000, device)
+    return Bench(1e4, 1e4, 4.0, 2.0, SECTIONS, 0, 20_000, device, "Haswell")
 
 
 def test_the_share_of_the_learner_by_hand():

@@ -3,6 +3,8 @@
 import hashlib
 import subprocess
 
+from threadpoolctl import threadpool_info
+
 from metarl.runs import provenance as module
 from metarl.runs.provenance import MAX_DIFF, limited, provenance
 
@@ -28,3 +30,15 @@ def test_uncommitted_lines_may_be_in_any_encoding(tmp_path, monkeypatch):
     changed.write_bytes("café\n".encode("latin-1"))
     monkeypatch.setattr(module, "__file__", str(place))
     assert provenance()["git"]["diff"].endswith("-old\n+caf\N{REPLACEMENT CHARACTER}")
+
+
+def test_the_kernels_of_matrix_products_are_told_and_what_chose_them(monkeypatch):
+    architectures = [x["architecture"] for x in threadpool_info() if x["user_api"] == "blas"]
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    names = provenance()["matrix_products"]
+    assert names == ", ".join(sorted(architectures))
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert provenance()["matrix_products"] == f"{names}, set by OPENBLAS_CORETYPE"
+    monkeypatch.setattr(module, "threadpool_info", list)
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    assert provenance()["matrix_products"] == "unknown"
