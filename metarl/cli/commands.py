@@ -266,7 +266,7 @@ def render(
     try:
         with WorkProgress() as progress:
             settings |= {"on_step": progress.playing(run.config.method)}
-            settings |= {"num_episodes": episodes, "on_frame": progress.drawing}
+            settings |= {"episodes": episodes, "on_frame": progress.drawing}
             settings |= {"cores": overrides.get("threads")}  # all, if no number is given
             info = adaptation_video(agent, family, rows, out=out, **settings)
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:

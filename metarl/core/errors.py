@@ -55,6 +55,15 @@ def as_path(field: str, value: Any) -> Path:
     return Path(value)
 
 
+def check_flag(field: str, value: Any) -> None:
+    """Check that the value of a field is True or False.
+
+    Raises:
+        ConfigError: if it is not; names the field and the value.
+    """
+    check(value is True or value is False, field, "True or False", value)
+
+
 def check_whole(field: str, value: Any, least: int, most: int | None = None) -> None:
     """Check that the value of a field is a whole number between `least` and `most`, if there is a
     largest one.

@@ -12,7 +12,7 @@ import numpy as np
 
 from metarl.agents.base import MetaAgent, measuring_actor
 from metarl.agents.optional import policy_module
-from metarl.core.errors import ConfigError, UserError, check, shown
+from metarl.core.errors import ConfigError, UserError, check, check_flag, shown
 from metarl.core.parallel import single_threaded_math
 from metarl.envs import TaskFamily
 from metarl.evaluation.export import EnvPolicy, write_onnx
@@ -90,6 +90,7 @@ class AdaptedAgent:
                 or an agent with a memory is not told the rewards or gets more or fewer observations
                 than before.
         """
+        check_flag("deterministic", deterministic)
         obs = as_numbers(observation, "observation")
         size = self.family.observation_space.shape[0]
         single = obs.size == size and obs.shape != (1, *self.obs_shape)

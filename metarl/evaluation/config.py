@@ -13,6 +13,7 @@ from metarl.core.errors import (
     MAX_THREADS,
     check,
     check_amount,
+    check_flag,
     check_known,
     check_whole,
 )
@@ -74,6 +75,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "split", split_of(self.split, self.tasks))
         check_settings(self.episodes, self.steps, self.seed, self.threads, self.on_failure)
+        check_flag("deterministic", self.deterministic)
         check_whole("trials", self.trials, 1)
         check_experience(self.experience)
         check_perturbations(self.perturbations)

@@ -11,7 +11,7 @@ import torch
 
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
-from metarl.core.errors import check, check_amount, warn
+from metarl.core.errors import check, check_amount, check_flag, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
@@ -82,6 +82,7 @@ def evaluate(
     check_played(agent, family)
     split = split_of(split, tasks)
     check_settings(episodes, steps, seed, threads, on_failure)
+    check_flag("deterministic", deterministic)
     amounts = {"episodes": episodes, "env.horizon": family.horizon}
     if is_number_of_tasks(tasks):  # before this many tasks are drawn
         check_amount({"tasks": int(tasks), **amounts})

@@ -219,6 +219,7 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"perturbations": {"observation_noise": [1, 1.0]}}, "observation_noise: expected differ"),
         ({"perturbations": {"observation_noise": []}}, "observation_noise: expected different"),
         ({"split": "tset"}, "nearest: test"),
+        ({"deterministic": "no"}, "deterministic: expected True or False, got 'no'"),
         ({"agent.inner.test_lr_schedule": "haling"}, "nearest: halving"),
         ({"protocol": "few_episodes"}, "nearest: few_episode"),
         ({"protocol": "paper"}, "unknown protocol 'paper': its name is now 'k_step'"),

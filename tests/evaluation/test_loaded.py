@@ -69,6 +69,8 @@ def test_other_things_than_agents_families_and_configs_are_one_line(runs):
         (lambda: metarl.evaluate(run.directory, family), "agent: expected a meta-agent, such as"),
         (lambda: metarl.evaluate(agent, "point_nav"), "family: expected a task family, such as"),
         (lambda: metarl.render(agent, run, [1.0], steps=1, out="a.gif"), "family: expected"),
+        (lambda: metarl.render(agent, family, [0.5], out=None), "out: expected a path, got None"),
+        (lambda: metarl.evaluate(agent, family, deterministic=1), "deterministic: expected True"),
         (lambda: agent.adapt_to("Ant-v5"), "env: expected a Gymnasium environment, such as"),
     ):
         with pytest.raises(metarl.UserError, match=words) as raised:

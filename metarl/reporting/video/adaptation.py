@@ -18,8 +18,10 @@ from metarl.core.errors import (
     MAX_ADAPTATIONS,
     MAX_THREADS,
     UserError,
+    as_path,
     check,
     check_amount,
+    check_flag,
     check_known,
     check_whole,
 )
@@ -116,7 +118,7 @@ def adaptation_video(
     steps: int = 3,
     out: str | Path,
     seed: int = 0,
-    num_episodes: int = 20,
+    episodes: int = 20,
     width: int = 480,
     height: int = 360,
     fps: float | None = None,
@@ -136,7 +138,7 @@ def adaptation_video(
         steps: number of adaptations, shown in `steps` + 1 panels.
         out: the file, .mp4 or .gif. It appears once it is complete; its folder is created.
         seed: of the episodes.
-        num_episodes: episodes per adaptation step; the agent adapts to all of them.
+        episodes: number of episodes per adaptation step; the agent adapts to all of them.
         width, height: of the image in a panel, pixels.
         fps: frames per second; by default one per control step, but no more than 60, in a GIF 20.
             The video lasts as long as the episode: between control steps robots are interpolated.
@@ -156,11 +158,12 @@ def adaptation_video(
         StorageError: if the file cannot be written, as on a full disk.
     """
     check_played(agent, family)
-    out = Path(out)
+    out = as_path("out", out)
     check(out.suffix in MAX_FPS, "out", "a file ending in .mp4 or .gif", str(out))
     check_whole("steps", steps, 0, MAX_ADAPTATIONS)
     check_whole("seed", seed, 0, MAX_SEED)
-    check_whole("num_episodes", num_episodes, 1)
+    check_whole("episodes", episodes, 1)
+    check_flag("deterministic", deterministic)
     if cores is not None:
         check_whole("cores", cores, 1, MAX_THREADS)
     size = (width, height)
@@ -168,7 +171,7 @@ def adaptation_video(
         check_whole(name, pixels, MIN_SIZE, MAX_SIZE)
     steps = possible_adaptations(agent, steps)
     tasks = own_tasks(family, task, "task")
-    amounts = {"tasks": len(tasks), "num_episodes": num_episodes, "env.horizon": family.horizon}
+    amounts = {"tasks": len(tasks), "episodes": episodes, "env.horizon": family.horizon}
     check_amount(amounts)
     total = None
     if preset is not None:
@@ -196,7 +199,7 @@ def adaptation_video(
             f"{out.suffix} has at most {side} pixels a side, got {layout.total}"
         )
     with complete_file(out) as path:
-        panels = play(agent, family, tasks, steps, seed, num_episodes, deterministic, on_step)
+        panels = play(agent, family, tasks, steps, seed, episodes, deterministic, on_step)
         video = AdaptationVideo(family, tasks, panels, layout)
         start = time.perf_counter()
         save = save_mp4 if out.suffix == ".mp4" else save_gif

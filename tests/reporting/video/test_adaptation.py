@@ -30,7 +30,7 @@ def make_video(make_agent, tmp_path):
         name: str = "point_nav", out: str = "a.mp4", horizon: int = 6, **settings
     ) -> VideoInfo:
         family = make_family(name, horizon=horizon)
-        small = {"steps": 1, "num_episodes": 2, "width": 161, "height": 121, **settings}
+        small = {"steps": 1, "episodes": 2, "width": 161, "height": 121, **settings}
         agent, task = make_agent(family), GOALS[name]
         try:
             return adaptation_video(agent, family, task, out=tmp_path / out, **small)
@@ -172,7 +172,8 @@ def test_refuses_other_formats_before_any_work(make_video, tmp_path, out):
     "settings",
     [
         {"steps": -1},
-        {"num_episodes": 0},
+        {"episodes": 0},
+        {"deterministic": "no"},
         {"width": 10},
         {"height": 5000},
         {"fps": 0},
@@ -248,7 +249,7 @@ def test_a_failing_encoder_is_not_overlooked(make_video, tmp_path, monkeypatch):
 def test_several_tasks_are_rows_of_a_grid(make_agent, tmp_path):
     """A row is what a video of the task alone would show, but for its episodes' random numbers."""
     family, tasks = make_family("point_nav", horizon=4), [[0.3, -0.4], [-0.2, 0.5], [0.0, 0.1]]
-    settings = {"steps": 1, "num_episodes": 2, "width": 160, "height": 120}
+    settings = {"steps": 1, "episodes": 2, "width": 160, "height": 120}
     agent, out = make_agent(family), tmp_path / "a.gif"
     info = adaptation_video(agent, family, tasks, out=out, **settings)
     alone = adaptation_video(agent, family, tasks[:1], out=tmp_path / "b.gif", **settings)
