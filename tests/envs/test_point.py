@@ -193,6 +193,8 @@ def test_regions_of_goals():
     assert not corners.in_distribution(np.array([2.0, -1.0]))
     assert corners.splits == ("train", "validation", "test")
     half = PointNav(region="semicircle", goal_range=1.0)
+    assert all(half.in_distribution(task) for task in half.tasks("test", 20))
+    assert not any(half.in_distribution(np.array(task)) for task in ([0.3, 0.3], [0.6, -0.8]))
     upper, lower = half.sample_tasks(rng, 200), half.tasks("ood", 200)
     for goals in (upper, lower):
         np.testing.assert_allclose(np.linalg.norm(goals, axis=1), 1.0, rtol=1e-12)
