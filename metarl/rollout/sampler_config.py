@@ -10,6 +10,13 @@ from pydantic import Field, field_validator
 from metarl.core.errors import MAX_THREADS, ConfigError
 from metarl.core.schema import NotNegative, Positive, Section
 
+OTHER_KEYS = {
+    "CPU": "sampler.threads for the CPUs of a worker",
+    "memory": "another resource, as Ray keeps account of memory by itself",
+    "object_store_memory": "another resource, as Ray keeps account of memory by itself",
+}
+"""Resources of Ray that are not given as further ones, with what to give instead."""
+
 ADDRESS_FORMS = "expected auto or HOST:PORT, such as 10.0.0.1:6379"
 
 
@@ -36,7 +43,8 @@ class SamplerConfig(Section):
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] = 1
     """Number of CPUs that a worker takes, and of its threads of physics."""
     resources: dict[str, NotNegative] = Field(default_factory=dict)
-    """Further resources of Ray that a worker takes, such as {"fast_cpu": 1}."""
+    """Further resources of Ray that a worker takes, such as {"fast_cpu": 1}: whole numbers, or
+    parts of 1 in steps of 0.0001."""
     placement: Literal["pack", "spread"] = "pack"
     """Whether workers share nodes while there is room (`pack`), or are spread over the nodes."""
     timeout: Positive = 600.0
@@ -52,13 +60,29 @@ class SamplerConfig(Section):
             raise ValueError(f"{ADDRESS_FORMS}, got {address!r}")
         return address
 
+    @field_validator("resources")
+    @classmethod
+    def _check_resources(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name, amount in resources.items():
+            if name in OTHER_KEYS:
+                raise ValueError(f"{name}: expected {OTHER_KEYS[name]}")
+            parts = 10_000 * amount if amount < 1 else amount
+            if abs(parts - round(parts)) > 1e-6:
+                raise ValueError(
+                    f"{name}: expected a whole number, or a part of 1 in steps of 0.0001, got "
+                    f"{amount:g}"
+                )
+        return resources
+
     @property
     def ray_options(self) -> dict[str, Any]:
         """What an actor or a task of Ray takes, and where it may run."""
         strategy = "SPREAD" if self.placement == "spread" else "DEFAULT"
+        further = {name: each for name, each in self.resources.items() if name != "GPU"}
         return {
             "num_cpus": self.threads,
-            "resources": self.resources,
+            "num_gpus": self.resources.get("GPU", 0),
+            "resources": further,
             "scheduling_strategy": strategy,
         }
 

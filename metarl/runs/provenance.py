@@ -58,19 +58,20 @@ def matrix_products() -> str:
 
 
 def _git() -> dict[str, str] | None:
-    """Return commit and uncommitted changes of the repository; None outside a git repository."""
+    """Return commit and uncommitted changes of the repository; None outside a git repository, and
+    where git does not tell them, as in one of another owner."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return None
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True)
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, check=True)
         # A diff has lines of files in any encoding.
         return done.stdout.decode(errors="replace").strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "diff": limited(git("diff", "HEAD"))}
-    except OSError:
+    except (OSError, subprocess.CalledProcessError):
         return None
 
 

@@ -81,16 +81,19 @@ class ReplayLog:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFile(f"{path}: not episodes of metarl ({error})") from error
 
-    def oldest_kept(self) -> int | None:
+    def oldest_kept(self, last: int | None = None) -> int | None:
         """Return the oldest iteration of which the agent kept something after the last one with an
         undamaged file; None if there is no file.
 
         Files of earlier versions do not say it: it is then the oldest one with a file.
 
+        Args:
+            last: the last iteration that counts; by default all do.
+
         Raises:
             UserError: if a file has a newer format.
         """
-        numbers = self.iterations()
+        numbers = [each for each in self.iterations() if last is None or each <= last]
         for number in reversed(numbers):
             with contextlib.suppress(DamagedFile):
                 oldest = self._content(number).get("oldest")

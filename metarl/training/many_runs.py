@@ -58,7 +58,9 @@ class Job:
     @property
     def config(self) -> Config:
         """The config, on one thread and untracked unless `settings` say otherwise."""
-        usual = {"threads": 1, "tracking.mode": "disabled"}
+        usual: dict[str, Any] = {"threads": 1, "tracking.mode": "disabled"}
+        if not any(key.startswith("tracking.") for key in self.settings):
+            usual["tracking.trackers"] = ()
         values = read_config(self.name) if self.values is None else self.values
         return make_config(values, self.name, {**usual, **self.settings})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,14 @@ from metarl.rollout.failures import Failure, failures_of
 from metarl.rollout.sampler import Sampler
 from metarl.rollout.sampling import SamplingConfig
 from metarl.rollout.task_sampler import TaskSampler
+
+RESERVED = {
+    *("iteration", "steps", "env_steps", "warnings", "dropped_episodes", "skipped_update"),
+    *(f"return_{when}" for when in ("before", "after", "revisited", "worst")),
+    *(f"success_{when}" for when in ("before", "after", "revisited")),
+    "adaptation_gain",
+}
+"""Names of the training's own metrics, beside those that begin with "validation/"."""
 
 
 def meta_iteration(
@@ -94,7 +102,7 @@ def meta_iteration(
             if stops:
                 raise
             failures.extend(failures_of(error))
-    diagnostics = plain_diagnostics(diagnostics, config.agent.kind, metrics)
+    diagnostics = plain_diagnostics(diagnostics, config.agent.kind)
     skipped = {"dropped_episodes": num_dropped, "skipped_update": int(not updated)}
     return {
         "steps": sum(episodes.num_steps for episodes in phases),
@@ -104,11 +112,12 @@ def meta_iteration(
     }
 
 
-def plain_diagnostics(diagnostics: Any, kind: str, metrics: Collection[str]) -> Metrics:
+def plain_diagnostics(diagnostics: Any, kind: str) -> Metrics:
     """Return the diagnostics of an update by an agent of a kind, as Python's numbers.
 
     Raises:
-        UserError: if they are not finite numbers by name, or one has the name of another metric.
+        UserError: if they are not finite numbers by name, or one has the name of a metric of the
+            training.
     """
     if not isinstance(diagnostics, Mapping):
         raise UserError(f"{kind}: update returned {shown(diagnostics)}; expected numbers by name")
@@ -120,7 +129,7 @@ def plain_diagnostics(diagnostics: Any, kind: str, metrics: Collection[str]) -> 
         if not is_number(value):
             found = f"{kind}: update returned {name}: {shown(value)}"
             raise UserError(f"{found}; expected a finite number")
-        if name in {"iteration", "env_steps", "warnings", *metrics}:
+        if name in RESERVED or name.startswith("validation/"):
             raise UserError(f"{kind}: update returned {name}, which is a metric of the training")
     return scalars
 

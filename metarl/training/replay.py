@@ -52,6 +52,9 @@ class Recorder:
                 self._oldest = record(self._agent, number, self._log.load(number))
             except DamagedFile as error:
                 self._lose(iteration, str(error))
+        every = self._run.config.checkpoint_every
+        if kept := iteration // every * every:
+            self._trimmed = self._log.oldest_kept(kept)
 
     def _lose(self, iteration: int, problem: str) -> None:
         """Warn that the agent of a checkpoint does not get all episodes that it kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,8 @@ class Trainer:
             warn_of(config)
             training = Iterations(run, self._agent_of(state), state)
             keep_freed_memory()
+            # Before the folder changes: a cluster may not be there.
+            env = made or stack.enter_context(episode_source(config))
             run.rewind(training.state.iteration)
             self._record_changes(training.state.iteration)
             training.restore()
@@ -165,7 +167,6 @@ class Trainer:
             tracker = start_tracker(run)
             with (
                 finishing(tracker, run),
-                nullcontext(made) if made else episode_source(config) as env,
                 single_threaded_math(),
                 stop_signals() as stop,
                 progress,

@@ -129,7 +129,7 @@ def wandb_id(run: Run, job: str) -> str:
     key = f"{job} ".encode() + started
     if not started.startswith(b'{\n  "id": "'):
         config = run.config.to_dict()
-        for name in ("iterations", "device", "threads", "tracking", "evaluation"):
+        for name in ("iterations", "device", "threads", "sampler", "tracking", "evaluation"):
             del config[name]
         del config["agent"]["normalize_observations"]  # newer than these runs
         key += json.dumps(config, sort_keys=True).encode()

@@ -91,6 +91,9 @@ def test_an_update_without_diagnostics_is_no_skipped_one(tmp_path, monkeypatch):
         ({"loss": np.nan}, "update returned loss: nan; expected a finite number"),
         ({"loss": np.zeros(2)}, "update returned loss: array([0., 0.]); expected a finite number"),
         ({"return_after": 1.0}, "update returned return_after, which is a metric of the training"),
+        ({"steps": 7}, "update returned steps, which is a metric of the training"),
+        ({"return_worst": 7}, "update returned return_worst, which is a metric of the training"),
+        ({"validation/return_after": 7}, "update returned validation/return_after, which is a m"),
     ],
 )
 def test_diagnostics_that_cannot_be_metrics_are_named(diagnostics, message, tmp_path, monkeypatch):

@@ -32,6 +32,12 @@ def test_uncommitted_lines_may_be_in_any_encoding(tmp_path, monkeypatch):
     assert provenance()["git"]["diff"].endswith("-old\n+caf\N{REPLACEMENT CHARACTER}")
 
 
+def test_code_of_which_git_tells_nothing_is_unknown(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()  # of no repository
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "metarl" / "runs" / "provenance.py"))
+    assert provenance()["git"] is None
+
+
 def test_the_kernels_of_matrix_products_are_told_and_what_chose_them(monkeypatch):
     architectures = [x["architecture"] for x in threadpool_info() if x["user_api"] == "blas"]
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)

@@ -130,6 +130,15 @@ def test_a_file_that_changes_meanwhile_changes_no_run_that_was_planned(tmp_path)
     assert by_name.config.iterations == 4
 
 
+def test_a_run_of_many_is_tracked_by_no_tracker_unless_its_settings_say_so(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("env: {family: point_nav}\ntracking: {trackers: [csv]}\n")
+    tracking = Job(str(file), {}, tmp_path).config.tracking
+    assert (tracking.trackers, tracking.mode) == ((), "disabled")
+    given = {"tracking.trackers": ["csv"]}
+    assert Job(str(file), given, tmp_path).config.tracking.trackers == ("csv",)
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

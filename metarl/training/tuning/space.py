@@ -106,7 +106,9 @@ def read_space(
                 "sampling, since all others change what is measured (and a search over seeds "
                 "chooses luck)"
             )
-        if key in overrides:
+        if key in space:
+            raise UserError(f"{path}: {name}: is given twice, by this name and another one")
+        if key in {ALIASES.get(each, each) for each in overrides}:
             raise UserError(f"{path}: {name}: is also given as a flag; expected one of both")
         space[key] = read_entry(entry, f"{path}: {name}")
         for probe in space[key].probes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 EVALUATIONS = 10
-"""Number of evaluations of a trial, unless the config has `evaluation.every`."""
+"""Most evaluations of a trial, unless the config has `evaluation.every`."""
 ERROR = "error"
 """Attribute of a trial that failed, or did not come to its end: the reason."""
 SAME_AS = "same_as"
@@ -133,8 +134,11 @@ def tune(
     config = make_config(values, name, given)
     check_cluster_keys(config, values, name, given)
     searched = read_space(space, values, name, given)
-    every = config.evaluation.every or max(1, config.iterations // EVALUATIONS)
-    settings = {**given, "evaluation.every": every}
+    every = config.evaluation.every or math.ceil(config.iterations / EVALUATIONS)
+    # Trials with other numbers of episodes or adaptations in training are measured alike.
+    amounts = config.evaluation.amounts(config.sampling)
+    measured = {f"evaluation.{key}": amount for key, amount in amounts.items()}
+    settings = {**given, **measured, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config
     check_trackers(config)
     check_no_run(out)

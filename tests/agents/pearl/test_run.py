@@ -41,6 +41,17 @@ def test_a_resumed_run_is_the_uninterrupted_one_after_the_buffer_has_wrapped(tmp
     assert whole.metrics()[-1]["replay_size"] <= 300
 
 
+def test_a_run_of_many_short_sessions_keeps_no_more_episodes_than_one_without_a_break(tmp_path):
+    """Each session reaches one kept checkpoint, or none."""
+    config, folder = make_config(DATA, "test", {"iterations": 2}), tmp_path / "run"
+    run = train(config, folder)
+    for iterations in (3, 6, 7, 9, 12, 15):
+        run = resume(folder, iterations=iterations)
+    whole = train(config.replace(iterations=15), tmp_path / "whole")
+    assert run.replay.iterations() == whole.replay.iterations() == list(range(10, 16))
+    assert_same(run.load().agent, whole.load().agent)
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A run of four iterations, of which the last three are in the buffer."""

@@ -84,6 +84,40 @@ def test_there_is_no_cluster(capsys, tmp_path, monkeypatch):
     assert "RAY_ADDRESS: expected auto or HOST:" in line_of(capsys, WORDS, tmp_path / "run")
 
 
+def test_a_run_that_a_cluster_refuses_stays_as_it_is(capsys, tmp_path):
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    out = str(tmp_path / "run")
+    assert main([*WORDS[:-1], "--out", out]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    address = [f"--sampler.address=127.0.0.1:{closed_port()}", "--sampler.kind=ray"]
+    assert main(["train", "--resume", out, "--iterations=2", *address]) == 2
+    assert "no Ray cluster at" in capsys.readouterr().err
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path: path.read_bytes() for path in files} == before
+    assert main(["train", "--resume", out, "--iterations=2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"CPU": 1}, "CPU: expected sampler.threads for the CPUs of a worker"),
+        ({"memory": 1}, "memory: expected another resource"),
+        ({"arm": 1e-5}, "arm: expected a whole number, or a part of 1 in steps of 0.0001, got 1e"),
+        ({"arm": 1.5}, "arm: expected a whole number"),
+    ],
+)
+def test_resources_that_ray_does_not_take_are_one_line(capsys, tmp_path, resources, expected):
+    assert expected in line_of(capsys, [*WORDS, f"--sampler.resources={resources}"], tmp_path / "r")
+
+
+@pytest.mark.filterwarnings("ignore:Classes should inherit from `BaseModel`")  # in Ray
+def test_resources_are_given_as_ray_takes_them():
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    options = SamplerConfig(resources={"GPU": 0.5, "arm": 2, "fast": 0.0001}).ray_options
+    assert (options["num_gpus"], options["resources"]) == (0.5, {"arm": 2, "fast": 0.0001})
+    ray.remote(SamplerConfig).options(**options)  # which checks them
+
+
 def nodes(*resources):
     """Nodes as Ray lists them."""
     return [

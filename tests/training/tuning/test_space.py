@@ -124,6 +124,11 @@ def test_mistakes_are_named(tmp_path, content, message):
 def test_a_key_is_not_given_twice(tmp_path):
     with pytest.raises(UserError, match=r"lr: is also given as a flag; expected one of both"):
         read(tmp_path, {LR: {"values": [0.1]}}, **{LR: 0.2})
+    twice = {"num_tasks": {"values": [2]}, "sampling.num_tasks": {"values": [3]}}
+    with pytest.raises(UserError, match=r"sampling.num_tasks: is given twice, by this name and a"):
+        read(tmp_path, twice)
+    with pytest.raises(UserError, match=r"sampling.num_tasks: is also given as a flag"):
+        read(tmp_path, {"sampling.num_tasks": {"values": [3]}}, num_tasks=4)
 
 
 def test_a_file_that_is_not_there(tmp_path):

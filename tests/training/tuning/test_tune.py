@@ -373,6 +373,27 @@ def test_hyperband_stops_trials_by_brackets_of_budgets(words, tmp_path):
     assert {row["state"] for row in rows(out)} == {"complete", "pruned"}
 
 
+def test_trials_of_other_amounts_of_experience_are_judged_by_the_same(words, tmp_path):
+    space = tmp_path / "space.yaml"
+    varied = {"sampling.adaptation_steps": [1, 2], "sampling.num_episodes": [2, 3]}
+    space.write_text(yaml.safe_dump({key: {"values": each} for key, each in varied.items()}))
+    out = tmp_path / "out"
+    assert main([*words(out, 4), f"--space={space}"]) == 0
+    runs = [Run.open(folder).config for folder in sorted(out.glob("trial-????"))]
+    assert len({(run.sampling.adaptation_steps, run.sampling.num_episodes) for run in runs}) > 1
+    amounts = [run.evaluation.amounts(run.sampling) for run in runs]
+    assert amounts == [{"tasks": 2, "episodes": 2, "steps": 1}] * len(runs)
+    assert metarl.load_config(out / "best.yaml").evaluation.steps is None
+
+
+@pytest.mark.parametrize(("iterations", "every", "times"), [(10, 1, 10), (15, 2, 8), (39, 4, 10)])
+def test_a_trial_has_no_more_evaluations_than_ten(words, tmp_path, iterations, every, times):
+    assert main([*words(tmp_path / "out", 1, every=0), f"--iterations={iterations}"]) == 0
+    run = Run.open(tmp_path / "out" / "trial-0000")
+    assert run.config.evaluation.every == every
+    assert sum("validation/return_after" in line for line in run.metrics()) == times
+
+
 def test_evaluations_are_made_if_the_config_has_none(words, tmp_path):
     assert main(words(tmp_path / "out", 1, every=0)) == 0
     run = Run.open(tmp_path / "out" / "trial-0000")
