@@ -38,6 +38,7 @@ class Bandit(TaskFamily):
     name: ClassVar[str] = "bandit"
     source: ClassVar[str] = "Duan et al. 2016 (RL2)"
     uniform_tasks: ClassVar[bool] = True
+    knows_expected_reward: ClassVar[bool] = True
     no_ood_reason: ClassVar[str] = "its tasks are all probabilities there are"
 
     def __post_init__(self) -> None:
@@ -63,6 +64,11 @@ class Bandit(TaskFamily):
 
     def sample_tasks(self, rng: np.random.Generator, num_tasks: int) -> np.ndarray:
         return rng.random((num_tasks, self.num_arms))
+
+    def expected_reward(self, tasks: np.ndarray, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Return minus the regret of each pull: how much rarer its arm pays than the best one."""
+        chance = np.take_along_axis(tasks, action[..., 0].astype(np.int64), axis=1)
+        return chance - tasks.max(axis=1, keepdims=True)
 
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> BanditBatchEnv:
         return BanditBatchEnv(self, num_episodes, num_threads)

@@ -41,6 +41,8 @@ class TaskFamily(TaskDistribution):
     finite_horizon: ClassVar[bool] = True
     """Whether the value of the state at the horizon is 0. If false, the horizon truncates an
     endless task, and the value of the last state is bootstrapped."""
+    knows_expected_reward: ClassVar[bool] = False
+    """Whether `expected_reward` is defined."""
     visible_task: ClassVar[tuple[int, ...]] = ()
     """Indices of the numbers of a task that observations may show, such as the positions of visible
     objects. An agent has to adapt to the other numbers."""
@@ -92,6 +94,18 @@ class TaskFamily(TaskDistribution):
         Raises:
             RuntimeError: if it is not; the message names the difference and a remedy.
         """
+
+    def expected_reward(self, tasks: np.ndarray, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Return the mean of the rewards of actions in their tasks, minus a number that the task
+        alone determines, such as the mean reward of the best action; (n, L). Learning may take it
+        in place of rewards, which vary more (`agent.update.reward`).
+
+        Args:
+            tasks: (n, task_dim).
+            obs: observations before the actions, (n, L, obs_dim).
+            action: (n, L, action_dim); for a Discrete space the indices, as floats.
+        """
+        raise NotImplementedError(f"{self.name} does not define expected_reward")
 
     @abstractmethod
     def make_renderer(self, width: int, height: int) -> Renderer:

@@ -44,6 +44,7 @@ class TabularMDP(TaskFamily):
     name: ClassVar[str] = "tabular_mdp"
     source: ClassVar[str] = "Duan et al. 2016 (RL2)"
     no_ood_reason: ClassVar[str] = "its tasks are all MDPs there are"
+    knows_expected_reward: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +110,13 @@ class TabularMDP(TaskFamily):
                 f"{transitions[state, action].tolist()}"
             )
         return row
+
+    def expected_reward(self, tasks: np.ndarray, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Return mean rewards, minus that of the best actions, averaged over states."""
+        rewards, _ = self.tables(tasks)  # (n, S, A)
+        trial = np.arange(len(tasks))[:, None]
+        found = rewards[trial, obs.argmax(axis=-1), action[..., 0].astype(np.int64)]
+        return found - rewards.max(axis=2).mean(axis=1, keepdims=True)
 
     def make_batch(self, num_episodes: int, num_threads: int = 1) -> TabularBatchEnv:
         return TabularBatchEnv(self, num_episodes, num_threads)

@@ -212,6 +212,7 @@ class Config(Section):
         return make_agent(self.agent, self._agent_setup()).state_dict()
 
     def _agent_setup(self) -> AgentSetup:
+        played = self.training_env
         return AgentSetup(
             observation_space=self.env.observation_space,
             action_space=self.env.action_space,
@@ -221,6 +222,7 @@ class Config(Section):
             device=torch.device(self.device),
             num_threads=self.num_threads,
             task_dim=math.prod(self.env.task_space.shape),
+            expected_reward=played.expected_reward if played.knows_expected_reward else None,
         )
 
     def to_dict(self) -> dict[str, Any]:

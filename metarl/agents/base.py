@@ -8,7 +8,7 @@ posterior over a latent variable for PEARL.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -143,6 +143,8 @@ class AgentSetup:
         num_threads: number of threads of the learner; no influence on results.
         task_dim: number of numbers of a task of the family.
         task_adaptations: number of adaptations to each task in training.
+        expected_reward: `TaskFamily.expected_reward` of the family as training plays it; None where
+            it is not defined.
     """
 
     observation_space: Box
@@ -153,6 +155,7 @@ class AgentSetup:
     num_threads: int
     task_dim: int = 0
     task_adaptations: int = 1
+    expected_reward: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 class AgentConfig(Section):

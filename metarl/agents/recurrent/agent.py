@@ -76,6 +76,8 @@ class TrialAgent(ABC):
         self._adam = VectorAdam(flatten(self.params), update.lr)
         self._returns = None if encoder.reward is None else Moments.empty(1)
         self._num_updates = 0
+        expected = update.reward == "expected"
+        self._expected_reward = setup.expected_reward if expected else None
         self.network = network
         self._pool = MicrobatchPool(setup.num_threads)
         self._learner = Learner(network, update, setup.device, self._pool)
@@ -145,6 +147,13 @@ class TrialAgent(ABC):
         of the same shape."""
         return encode_trials(self.encoder, trials)
 
+    def _with_rewards_of_returns(self, trials: Trials) -> Trials:
+        """Return trials with the rewards of which PPO's returns are made."""
+        if self._expected_reward is None:
+            return trials
+        expected = self._expected_reward(trials.task, trials.obs, trials.action)
+        return replace(trials, reward=expected * trials.mask)
+
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
@@ -165,9 +174,10 @@ class TrialAgent(ABC):
             trials = played.weighed()
             if not len(trials.mask):
                 raise NotFinite("the mean return of no trials")
-            returns, scale = reward_scale(self._returns, played, self._update_config)
+            returned = self._with_rewards_of_returns
+            returns, scale = reward_scale(self._returns, returned(played), self._update_config)
             inputs = self._ppo_inputs(trials)
-            batch, explained = self._learner.batch(self.params, trials, *inputs, scale)
+            batch, explained = self._learner.batch(self.params, returned(trials), *inputs, scale)
         before = self._adam.state_dict()
         try:
             params, metrics = self._learner.learn(

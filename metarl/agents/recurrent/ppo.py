@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from metarl.agents.recurrent.actor_critic import Predictions
 from metarl.core.distributions import probability_ratio
+from metarl.core.errors import check
 from metarl.core.schema import Count, Fraction, NotNegative, Positive, Section
+from metarl.envs import TaskFamily
+from metarl.rollout.sampling import SamplingConfig
 
 
 class PPOConfig(Section):
@@ -47,8 +50,22 @@ class PPOConfig(Section):
     across_episodes: bool = True
     """Whether the return of a step counts the later episodes of its trial, which rewards
     exploration for them; if false, the episode's own rewards only."""
+    reward: Literal["observed", "expected"] = "observed"
+    """What returns are made of: the observed rewards; or their means in the task, less those
+    of the best actions, where the family tells them (`bandit`, `tabular_mdp`). The policy
+    gradient is the same in expectation, and varies less. The agent sees observed rewards anyway."""
     truncate: Annotated[int, Field(ge=0)] = 0
     """Number of steps after which back-propagation through time is cut; 0 for whole trials."""
+
+    def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
+        """Check that the family tells expected rewards, if they are learned from.
+
+        Raises:
+            ConfigError: if it does not.
+        """
+        played = sampling.nuisances.applied(family)  # as training plays it
+        known = self.reward == "observed" or played.knows_expected_reward
+        check(known, "update.reward", f"observed with env.family {family.name}", self.reward)
 
     @property
     def schedules(self) -> dict[str, int]:

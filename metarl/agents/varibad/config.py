@@ -50,6 +50,7 @@ class VariBADConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.policy.check_actions(family, "policy")
+        self.update.check(family, sampling)
         truncate, expected = self.update.truncate, "0, as the policy of varibad has no memory"
         check(truncate == 0, "update.truncate", expected, truncate)
         decoder = self.decoder
