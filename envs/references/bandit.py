@@ -35,11 +35,12 @@ def bayes_optimal(family: Bandit, *, max_states: int = MAX_STATES) -> float:
         ValueError: if there are more than `max_states` beliefs.
     """
     num_arms, num_pulls = min(family.num_arms, family.horizon), family.horizon
-    arms = ArmCounts.up_to(num_pulls)
     # Ordered counts with a sum below n, of which at most K! are one belief: refused at once
     fewest = math.comb(num_pulls - 1 + 2 * num_arms, 2 * num_arms) // math.factorial(num_arms)
-    if fewest > max_states or len(arms.pulls) ** num_arms > np.iinfo(np.int64).max:
+    num_counts = (num_pulls + 1) * (num_pulls + 2) // 2
+    if fewest > max_states or num_counts**num_arms > np.iinfo(np.int64).max:
         raise too_large(family, max_states)
+    arms = ArmCounts.up_to(num_pulls)
     codes = [np.zeros(1, np.int64)]  # by number of pulls: the beliefs, as sorted numbers
     for _ in range(num_pulls - 1):
         successors = [

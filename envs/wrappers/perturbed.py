@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,12 @@ class Perturbed(FamilyWrapper):
         return PerturbedBatchEnv(self, num_episodes, num_threads)
 
 
+def own_generator(rng: np.random.Generator) -> np.random.Generator:
+    """Return a generator that is determined by the state of another one, and leaves that as it is:
+    so episodes have the same action noise with and without perturbations."""
+    return np.random.default_rng(copy.deepcopy(rng).bit_generator.random_raw(4))
+
+
 class PerturbedBatchEnv(WrappedBatchEnv):
     """N episodes of the wrapped family, perturbed."""
 
@@ -90,6 +97,7 @@ class PerturbedBatchEnv(WrappedBatchEnv):
     def reset(self, tasks: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         family, count = self.family, self.num_episodes
         obs = self.batch_env.reset(tasks, rngs)
+        rngs = [own_generator(rng) for rng in rngs]
         self._steps = np.zeros(count, np.int64)  # taken by each episode
         # Of each episode, (N,)
         self._noise_std = self._drawn("observation_noise", rngs).astype(np.float32)

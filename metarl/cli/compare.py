@@ -96,7 +96,7 @@ def compare(
             table.add_row(row.name, str(row.seeds), *cells)
         print_table(table)
     if found.sections and found.aggregates is None:
-        click.echo(comparison_tables.NO_AGGREGATES)
+        click.echo(comparison_tables.no_aggregates(found.sections))
     if found.aggregates is not None:
         click.echo(comparison_tables.SCALE_NOTE)
         for scale in found.aggregates.scales:

@@ -110,7 +110,7 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
     """Check that a name is a known one.
 
     Args:
-        name: the name to check.
+        name: the name to check; what is no text is unknown.
         names: the known names.
         what: the beginning of the error message, such as "unknown split".
 
@@ -119,8 +119,8 @@ def check_known(name: str, names: Iterable[str], what: str) -> None:
     """
     names = list(names)
     if name not in names:
-        known = ", ".join(names)
-        raise UserError(f"{what} {name!r}{nearest(name, names)}: expected one of {known}")
+        known, near = ", ".join(names), nearest(name, names) if isinstance(name, str) else ""
+        raise UserError(f"{what} {shown(name)}{near}: expected one of {known}")
 
 
 def nearest_path(path: str, paths: Iterable[str]) -> str:

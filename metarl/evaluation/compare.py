@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.errors import StorageError, UserError, nearest
+from metarl.core.errors import StorageError, UserError, as_path, nearest
 from metarl.core.parsing import printable
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
@@ -134,7 +134,8 @@ def evaluate_run(
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
-    file = result_path(out or run.output / "evaluation", stem)
+    folder = run.output / "evaluation" if out is None else as_path("out", out)
+    file = result_path(folder, stem)
     results: dict[str, Results] = {}
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))

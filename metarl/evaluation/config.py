@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from typing import Any, get_args
 
 import numpy as np
@@ -32,6 +33,10 @@ PERTURBATIONS: dict[str, tuple[float, ...]] = {
     "motor_strength": (0.8, 0.6, 0.4),
 }
 """Perturbations of `robust`, by default: fields of `metarl.envs.Perturbed`, with strengths."""
+
+
+MAX_DELAY, MAX_STRENGTH = 1000, 1e6
+"""Largest strengths of `action_delay`, in control steps, and of the other perturbations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,15 @@ class EvaluationConfig:
         check_whole("trials", self.trials, 1)
         check_experience(self.experience)
         check_perturbations(self.perturbations)
+        # Plain numbers in place of NumPy's, which JSON does not write
+        names = ("episodes", "steps", "seed", "threads", "trials")
+        plain = {name: int(getattr(self, name)) for name in names}
+        plain |= {"experience": tuple(map(int, self.experience))}
+        plain |= {"perturbations": plain_strengths(self.perturbations)}
+        if is_number_of_tasks(self.tasks):
+            plain["tasks"] = int(self.tasks)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         num_tasks = self.tasks if is_number_of_tasks(self.tasks) else np.size(self.tasks)
         check_amount({"tasks": num_tasks, "episodes": self.episodes})
 
@@ -88,7 +102,6 @@ class EvaluationConfig:
         names = (each.name for each in fields(self) if each.name not in ("threads", "on_step"))
         values = {name: getattr(self, name) for name in names}
         values["experience"] = [*self.experience]
-        values["perturbations"] = plain_strengths(self.perturbations)
         own = None if is_number_of_tasks(self.tasks) else np.asarray(self.tasks, np.float64)
         return values if own is None else {**values, "tasks": own.tolist()}
 
@@ -131,10 +144,17 @@ def check_experience(numbers: Sequence[int]) -> None:
     Raises:
         ConfigError: if they are not whole numbers in increasing order, or out of range.
     """
-    whole = all(isinstance(each, int) and 1 <= each <= MAX_ADAPTATIONS for each in numbers)
     expected = f"different whole numbers between 1 and {MAX_ADAPTATIONS}, in increasing order"
+    listed = is_listed(numbers)
+    check(listed, "experience", expected, numbers)
+    whole = all(isinstance(x, Integral) and 1 <= x <= MAX_ADAPTATIONS for x in numbers)
     right = whole and len(numbers) > 0 and [*numbers] == sorted({*numbers})
     check(right, "experience", expected, [*numbers])
+
+
+def is_listed(value: Any) -> bool:
+    """Return whether a value is a list, a tuple or an array of one axis."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 
 def check_perturbations(perturbations: Mapping[str, Sequence[float]]) -> None:
@@ -144,16 +164,25 @@ def check_perturbations(perturbations: Mapping[str, Sequence[float]]) -> None:
         UserError: if there is none, one is unknown, or a strength is out of range or is given
             twice.
     """
-    check(len(perturbations) > 0, "perturbations", "at least one", perturbations)
+    is_mapping = isinstance(perturbations, Mapping) and len(perturbations) > 0
+    check(is_mapping, "perturbations", "at least one, with strengths", perturbations)
     for name, strengths in perturbations.items():
         check_known(name, PERTURBATIONS, "perturbations: unknown name")
         whole = name == "action_delay"
-        right = all(is_number(x) and x >= 0 and (not whole or x % 1 == 0) for x in strengths)
-        right = right and 0 < len(strengths) == len({f"{x:g}" for x in strengths})
-        expected = f"different {'whole ' * whole}numbers of at least 0"
-        check(right, f"perturbations: {name}", expected, [*strengths])
+        most = MAX_DELAY if whole else MAX_STRENGTH
+        expected = f"different {'whole ' * whole}numbers between 0 and {most:g}"
+        check(is_listed(strengths), f"perturbations: {name}", expected, strengths)
+        plain = [*map(plain_number, strengths)]
+        right = all(is_number(x) and 0 <= x <= most and (not whole or x % 1 == 0) for x in plain)
+        right = right and 0 < len(plain) == len({f"{x:g}" for x in plain})
+        check(right, f"perturbations: {name}", expected, plain)
 
 
 def plain_strengths(perturbations: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Return the strengths of perturbations as lists."""
-    return {name: [*strengths] for name, strengths in perturbations.items()}
+    """Return the strengths of perturbations as lists of Python's numbers."""
+    return {name: [*map(plain_number, each)] for name, each in perturbations.items()}
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of NumPy as Python's, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value

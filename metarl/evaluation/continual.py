@@ -19,6 +19,7 @@ from metarl.evaluation.evaluate import (
     complete_result,
     possible_adaptations,
     score,
+    without,
 )
 from metarl.evaluation.tasks import chosen_tasks
 from metarl.rollout.collect import collect
@@ -77,19 +78,24 @@ def continual(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) ->
     def play_sequences(sequential: bool) -> Evaluation:
         state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
         scores, failures = [], []
+        lost = np.zeros((num_sequences, config.episodes), bool)  # trials of a memory
         for met in range(SEQUENCE_LENGTH + 1):
             if met and not sequential:
                 state, task_mask = agent.initial_state(num_sequences), np.ones(num_sequences, bool)
+                lost = np.zeros_like(lost)
             state = agent.next_task(state)
             for step in range(num_adaptations if met else 0):
                 adaptation_step = 1 + (met - 1) * config.steps + step
                 episodes = play(state, met - 1, adaptation_step, task_mask, failures)
                 state = agent.adapt(state, episodes)
                 task_mask = task_mask & episodes.task_mask
-            scores += [
+                if agent.remembers:  # without this episode the trial has not met the task
+                    lost = lost | np.isnan(episodes.returns)
+            played = [
                 score(play(state, index, 0, task_mask, failures, config.deterministic))
                 for index in range(SEQUENCE_LENGTH)
             ]
+            scores += without(played, lost)
         return complete_result(
             family,
             rows,

@@ -13,7 +13,7 @@ from metarl.core.errors import UserError, shown
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
-from metarl.envs import TaskFamily
+from metarl.envs import TaskError, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import (
     Score,
@@ -38,8 +38,9 @@ def check_drifts(family: TaskFamily, rows: np.ndarray) -> None:
     """Check that tasks of a family, (B, task_dim), can drift.
 
     Raises:
-        UserError: if there is a finite number of them, their numbers have no bounds, or one of them
-            is not of the distribution, whose bounds its next version would be moved into.
+        UserError: if there is a finite number of them, their numbers have no bounds, one of them is
+            not of the distribution, whose bounds its next version would be moved into, or that
+            version is no task.
     """
     bounds = family.task_space.low, family.task_space.high
     if family.all_tasks is not None or not np.isfinite(bounds).all():
@@ -55,6 +56,14 @@ def check_drifts(family: TaskFamily, rows: np.ndarray) -> None:
             f"protocol drift: expected tasks of the distribution of {family.name}, whose bounds "
             f"they drift within, got {shown(outside[0].tolist())}"
         )
+    later = drifting(family, np.random.default_rng(0), rows[:1], 2, DRIFT)[0, 1]
+    try:
+        family.check_task(later)
+    except TaskError as error:
+        raise UserError(
+            f"protocol drift: tasks of {family.name} cannot drift, since {error}; expected another "
+            "protocol"
+        ) from error
 
 
 def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Results:

@@ -112,7 +112,7 @@ def evaluate(
         rows,
         **arranged(scores, stack),
         split=split,
-        seed=seed,
+        seed=int(seed),
         failures=tuple(failures),
         deterministic=deterministic,
     )

@@ -25,7 +25,7 @@ from metarl.reporting.comparison_plan import (
     cluster_of_runs,
     plan,
 )
-from metarl.reporting.comparison_tables import write_tables
+from metarl.reporting.comparison_tables import AGGREGATED, write_tables
 from metarl.reporting.pooling import by_label, comparable, method_order, results_by_method
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import Section, evaluation_names, make_section
@@ -37,9 +37,6 @@ from metarl.runs.run import check_no_run
 from metarl.training.cluster_runs import finished_on_cluster
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time
-
-AGGREGATED = ("k_step", "few_episode")
-"""Protocols whose results are aggregated over families: those with one part."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metarl.reporting.aggregates import Aggregates
-from metarl.reporting.comparison_tables import NO_AGGREGATES, aggregate_table
+from metarl.reporting.comparison_tables import aggregate_table, no_aggregates
 from metarl.reporting.names import method_texts
 from metarl.reporting.pages import render_page
 from metarl.reporting.report_sections import Section
@@ -44,7 +44,7 @@ def write_page(
         "reports": {name: page.relative_to(out).as_posix() for name, page in reports.items()},
         "aggregates": aggregates,
         "aggregate_rows": aggregate_table(aggregates) if aggregates else [],
-        "no_aggregates": NO_AGGREGATES,
+        "no_aggregates": no_aggregates(sections),
         "missing": missing,
     }
     page = render_page(PAGE, method_texts(methods), figures, variables)

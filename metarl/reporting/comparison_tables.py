@@ -16,10 +16,8 @@ from metarl.runs.atomic_io import write_atomically
 from metarl.runs.printing import decimals
 
 SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
-NO_AGGREGATES = (
-    "No aggregates over families: they need a trained method that every family has (configs with "
-    "the same `method`), and returns above the untrained agent's."
-)
+AGGREGATED = ("k_step", "few_episode")
+"""Protocols whose results are aggregated over families: those with one part."""
 
 
 def write_tables(
@@ -51,7 +49,7 @@ def write_tables(
             writer.writerows([family, row.name, row.seeds, x, *cell] for x, cell in measured)
         lines.append("")
     if aggregates is None:
-        lines += [NO_AGGREGATES, ""]
+        lines += [no_aggregates(sections), ""]
     else:
         columns, *rows = aggregate_table(aggregates)
         lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
@@ -93,3 +91,13 @@ def interval_text(value: float, low: float, high: float, *, digits: int) -> str:
     if np.isnan(low):
         return f"{value:z.{digits}f}"
     return f"{value:z.{digits}f} ({low:z.{digits}f} to {high:z.{digits}f})"
+
+
+def no_aggregates(sections: Mapping[str, Section]) -> str:
+    """Return why the evaluations of some families are not aggregated."""
+    if any(section.name.partition("-")[0] not in AGGREGATED for section in sections.values()):
+        return f"No aggregates over families: there are some of {' and '.join(AGGREGATED)} alone."
+    return (
+        "No aggregates over families: they need a trained method that every family has (configs "
+        "with the same `method`), and returns above the untrained agent's."
+    )

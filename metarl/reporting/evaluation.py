@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,14 @@ def evaluation_rows(results: Mapping[str, Evaluation]) -> list[list]:
 def evaluation_title(results: Mapping[str, Evaluation]) -> str:
     """Return the family, the tasks and the number of episodes as text."""
     first = next(iter(results.values()))
-    return f"{first.family}: {evaluation_text(first)}"
+    return f"{first.family}: {evaluation_text(results.values())}"
 
 
-def evaluation_text(result: Evaluation) -> str:
-    """Return the tasks and the number of episodes of an evaluation as text."""
-    text = f"{tasks_text(result)}, hash {result.task_hash}, {episodes_text(result)} each"
+def evaluation_text(results: Iterable[Evaluation]) -> str:
+    """Return the tasks and the numbers of episodes of the results of an evaluation as text."""
+    every = [*results]
+    sets = dict.fromkeys(f"{tasks_text(each)}, hash {each.task_hash}" for each in every)
+    text, result = f"{' and '.join(sets)}, {episodes_text(every)} each", every[0]
     if result.deterministic:
         text += ", deterministic actions"
     if (length := result.sequence_length) > 1:

@@ -27,7 +27,7 @@ from metarl.reporting.style import (
     save_drawing,
     style_axes,
 )
-from metarl.runs.printing import decimals, episodes_text, tasks_text
+from metarl.runs.printing import decimals, played_text
 from metarl.runs.result import Evaluation, Results
 
 INTERVAL = (
@@ -118,7 +118,7 @@ def adaptation_curves(
         axes.set_xlabel(longest.x_label)
         style_axes(axes)
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(longest), fontsize=10)
+    figure.suptitle(figure_title(results), fontsize=10)
     return Drawing(figure, caption, columns, [(name, *row) for (name, _), row in rows.items()])
 
 
@@ -223,7 +223,7 @@ def robustness_curves(
         style_axes(axes)
     all_axes[0].set_ylabel("mean return over tasks")
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(next(iter(results.values()))[0]), fontsize=10)
+    figure.suptitle(figure_title(results), fontsize=10)
     caption = (
         "Mean return over seeds and tasks under perturbations that are absent in training, one at "
         "a time. Dotted: before adaptation. Without intervals: these are in the table."
@@ -273,7 +273,7 @@ def forgetting_matrices(
     for axes in all_axes[:, 0]:
         axes.set_ylabel("tasks met")
     figure.colorbar(scale, ax=all_axes, label="mean return")
-    figure.suptitle(figure_title(next(iter(adapting.values()))[0]), fontsize=10)
+    figure.suptitle(figure_title(adapting), fontsize=10)
     caption = (
         "Mean return on each task of a sequence after each number of tasks met, over seeds and "
         "sequences."
@@ -281,7 +281,8 @@ def forgetting_matrices(
     return Drawing(figure, caption, ("method", "tasks met", "task", "mean"), rows)
 
 
-def figure_title(result: Evaluation) -> str:
-    """Return the family, the tasks and the number of episodes as text."""
-    family = family_text(result.family)
-    return f"{family}: {tasks_text(result)}, {episodes_text(result)} each"
+def figure_title(results: Mapping[Any, Sequence[Evaluation]]) -> str:
+    """Return the family, the tasks and the numbers of episodes of results, seed by seed, as
+    text."""
+    every = [seed for seeds in results.values() for seed in seeds]
+    return f"{family_text(every[0].family)}: {played_text(every)}"

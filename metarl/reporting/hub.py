@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from metarl.core.parsing import dump_yaml, read_yaml
+from metarl.reporting.report_sections import evaluation_names
 from metarl.reporting.summary import RunSummary
 from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation, part_label
@@ -31,8 +32,8 @@ def front_matter(summary: RunSummary, name: str, license_id: str = UNKNOWN_LICEN
     config = summary.run.config
     results = [
         result_entry(evaluation, f"{evaluation.family}, {part_label(evaluation_name, part)}")
-        for evaluation_name, parts in summary.evaluations.items()
-        for part, evaluation in parts.items()
+        for evaluation_name in evaluation_names([summary])
+        for part, evaluation in summary.evaluations[evaluation_name].items()
     ]
     own = map(plain_name, (config.env.name, config.agent.kind))
     content: dict[str, Any] = {

@@ -155,7 +155,7 @@ def extent(result: Evaluation) -> str:
     last = count_text(result.x[-1], result.x_label)
     kind = ", deterministic actions" if result.deterministic else ""
     return (
-        f"{len(result.tasks)} tasks (hash {result.task_hash}), {last}, {episodes_text(result)} "
+        f"{len(result.tasks)} tasks (hash {result.task_hash}), {last}, {episodes_text([result])} "
         f"each{kind}, seed {result.seed}"
     )
 

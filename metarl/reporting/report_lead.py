@@ -49,7 +49,8 @@ def lead(
     adapting = [row for row in trained if last_cell(row)[0]]
     best = (adapting or trained or rows)[0]
     place, cell = last_cell(best)
-    where = f"On {section.num_tasks} {best.split} tasks of {family_text(section.family)}, "
+    tasks = "task" if section.num_tasks == 1 else "tasks"
+    where = f"On {section.num_tasks} {best.split} {tasks} of {family_text(section.family)}, "
     text = (
         f"{where}{texts[best.name]} ({seeds_text(best.seeds)}) has a mean return of "
         f"{number_with_interval(cell)}"

@@ -119,9 +119,15 @@ class Section:
 
 
 def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
-    """List the evaluations that any of the runs has: `k_step` first, and those of most runs."""
+    """List the evaluations that any of the runs has: `k_step` first, on test tasks before others,
+    and those of most runs."""
     counts = Counter(name for summary in summaries for name in summary.evaluations)
-    return sorted(counts, key=lambda name: (not name.startswith("k_step"), -counts[name], name))
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        protocol, split, *_ = f"{name}-".split("-")
+        return protocol != "k_step", split != "test", -counts[name], name
+
+    return sorted(counts, key=place)
 
 
 def make_section(
@@ -161,7 +167,7 @@ def make_section(
         family=first.family,
         split=first.split,
         num_tasks=compared.num_distinct,
-        about=evaluation_text(first),
+        about=evaluation_text(results.values()),
         notes=[
             *left_out(summaries, name),
             *common_tasks(first, compared),

@@ -56,6 +56,7 @@ def learning_curves(
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
     rows, typical, drawn, validated = [], [], [], False
+    widths = set()  # numbers of iterations of which curves are means
     groups = group_runs(summaries)
     names = method_texts(groups)
     styles = styles or method_styles(groups)
@@ -69,6 +70,7 @@ def learning_curves(
         ]
         for metric, line, measured in alike:
             validated |= metric == RETURN_AFTER
+            widths.add(smoothing(measured))
             grid, curves = on_one_grid(measured, metric, hours=hours)
             mean = curves.mean(axis=0)
             axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
@@ -103,6 +105,10 @@ def learning_curves(
         + ("Long dashes are the return after adaptation on validation tasks. " if validated else "")
         + "A thick line is the mean over the seeds of a method, thin ones are the seeds."
     )
+    if (most := max(widths, default=1)) > 1:
+        *_, few = sorted(widths, reverse=True)
+        span = f"{most}" if few == most else f"{few} to {most}"
+        caption += f" Each point is the mean of the last {span} iterations."
     return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
 
 
@@ -136,10 +142,14 @@ def on_one_grid(
     start = max(each[here.argmax()] for each, here in pairs)
     end = min(each[-1 - here[::-1].argmax()] for each, here in pairs)
     grid = np.linspace(start, end, CURVE_POINTS) if start < end else np.array([end])
-    width = max(1, min(len(each) for each in spent) // CURVE_POINTS)
-    smooth = [moving_mean(run.metrics[metric], width) for run in runs]
+    smooth = [moving_mean(run.metrics[metric], smoothing(runs)) for run in runs]
     pairs = zip(spent, smooth, strict=True)
     return grid, np.stack([interpolate(grid, x, values) for x, values in pairs])
+
+
+def smoothing(runs: Sequence[RunSummary]) -> int:
+    """Return the number of iterations over which the curves of runs are means."""
+    return max(1, min(len(run.metrics["env_steps"]) for run in runs) // CURVE_POINTS)
 
 
 def interpolate(grid: np.ndarray, x: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +48,14 @@ def table(result: Evaluation) -> list[list[str]]:
 
 def heading(result: Evaluation) -> str:
     """Return family, tasks and episodes of an evaluation on one line."""
-    return f"{result.family}: {tasks_text(result)}, {episodes_text(result)} each"
+    return f"{result.family}: {played_text([result])}"
+
+
+def played_text(results: Iterable[Evaluation]) -> str:
+    """Return the tasks and the numbers of episodes of evaluations as text, each once."""
+    every = [*results]
+    tasks = " and ".join(dict.fromkeys(map(tasks_text, every)))
+    return f"{tasks}, {episodes_text(every)} each"
 
 
 def tasks_text(result: Evaluation) -> str:
@@ -59,9 +67,11 @@ def tasks_text(result: Evaluation) -> str:
     return text
 
 
-def episodes_text(result: Evaluation) -> str:
-    """Return the number of episodes of a task as text."""
-    return count_text(result.returns.shape[2], "episodes")
+def episodes_text(results: Iterable[Evaluation]) -> str:
+    """Return the number of episodes of a task in evaluations as text, such as `2 or 5 episodes`
+    where it differs."""
+    *others, most = sorted({result.returns.shape[2] for result in results})
+    return " or ".join([*map(str, others), count_text(most, "episodes")])
 
 
 def count_text(count: int, label: str) -> str:

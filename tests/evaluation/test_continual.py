@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import metarl
 from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav
 from metarl.envs.point import PointBatchEnv
@@ -78,7 +79,7 @@ def test_intervals_are_over_sequences():
         assert np.array_equal(again.interval, found.interval)
     with pytest.raises(ValueError, match="20 tasks, sequence_length 3"):
         Evaluation.from_dict({**stored, "sequence_length": 3})
-    assert evaluation_text(found).endswith("in sequences of 5, over which intervals are")
+    assert evaluation_text([found]).endswith("in sequences of 5, over which intervals are")
     one = found.only(np.arange(20) < 5)
     assert np.isnan(one.interval).all()
 
@@ -147,6 +148,42 @@ def test_a_sequence_with_a_task_that_is_lost_is_not_gone_on_with():
             assert np.array_equal(gone, expected[0, others][:, 4:])
         matrix = nominal[name].by_task.reshape(2, SEQUENCE_LENGTH, -1)[1].T
         np.testing.assert_allclose(forgetting(each).matrix, matrix)
+
+
+def test_a_trial_of_a_memory_that_lost_an_episode_is_left_out_of_what_follows():
+    """The third task fails in the first of the four trials, while it is adapted to."""
+    plays = 0
+
+    class Batch(PointBatchEnv):
+        def reset(self, tasks, rngs):
+            nonlocal plays
+            plays += 1
+            return super().reset(tasks, rngs)
+
+        def step(self, action, ids=None):
+            obs, reward, terminated = super().step(action, ids)
+            if plays == fails:
+                reward[0] = np.nan
+            return obs, reward, terminated
+
+    class Nav(PointNav):
+        def make_batch(self, num_episodes, num_threads=1):
+            return Batch(self, num_episodes, num_threads)
+
+    config = metarl.load_config("point_nav/rl2")
+    agent = config.replace(env=FAMILY).make_agent()
+    setting = replace(SMALL, tasks=5, on_failure="drop_episode")
+    # From the meta-parameters: 5 plays before the first task, then one of adaptation and 5 for each
+    fails = 5 + 2 * 6 + 1
+    found = continual(agent, Nav(horizon=6), setting)["from the meta-parameters"]
+    lost = np.isnan(found.returns)  # (tasks, tasks met, episodes)
+    assert lost[:, 3, 0].all()
+    assert lost.sum() == SEQUENCE_LENGTH
+    plays, fails = 0, 36 - 1 + fails  # the sequential part follows
+    found = continual(agent, Nav(horizon=6), setting)["sequential"]
+    lost = np.isnan(found.returns)
+    assert lost[:, 3:, 0].all()
+    assert lost.sum() == 3 * SEQUENCE_LENGTH
 
 
 def test_a_continual_evaluation_without_a_whole_sequence_is_an_error():

@@ -14,6 +14,7 @@ from metarl.cli.main import main
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
 from metarl.reporting.evaluation import evaluation_title
+from metarl.reporting.figures import figure_title
 from metarl.reporting.pooling import pooled_interval
 from metarl.runs.result import Evaluation
 from metarl.training.loop import train
@@ -135,3 +136,19 @@ def test_an_infinite_distribution_is_not_said_to_be_trained_on():
     result = evaluate(config.make_agent(), config.env, tasks=3, episodes=2, steps=1)
     assert (result.num_distinct, result.num_all_tasks) == (3, None)
     assert evaluation_title({"maml_trpo": result}).endswith("2 episodes each")
+
+
+def test_amounts_that_differ_are_all_in_the_title():
+    config = metarl.load_config("point_nav/maml_trpo", **SMALL)
+    agent = config.make_agent()
+    one, more, other = (
+        evaluate(agent, config.env, tasks=3, episodes=episodes, steps=1, split=split)
+        for episodes, split in ((2, "test"), (5, "test"), (1, "ood"))
+    )
+    text = evaluation_title({"maml_trpo": one, "rl2": more})
+    assert text == f"point_nav: 3 test tasks, hash {one.task_hash}, 2 or 5 episodes each"
+    text = evaluation_title({"test": one, "ood": other})
+    tasks = f"3 test tasks, hash {one.task_hash} and 3 ood tasks, hash {other.task_hash}"
+    assert text == f"point_nav: {tasks}, 1 or 2 episodes each"
+    title = figure_title({"maml_trpo": [one], "rl2": [more], "ood": [other]})
+    assert title == "2D navigation: 3 test tasks and 3 ood tasks, 1 or 2 or 5 episodes each"

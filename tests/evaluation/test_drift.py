@@ -9,8 +9,9 @@ import metarl
 from metarl.core.errors import UserError
 from metarl.core.rng import Purpose, make_rng
 from metarl.envs import HalfCheetahDir, TabularMDP
+from metarl.envs.external.meta_world import MetaWorld
 from metarl.evaluation.config import EvaluationConfig
-from metarl.evaluation.drift import DRIFT, drift
+from metarl.evaluation.drift import DRIFT, check_drifts, drift
 from metarl.rollout.sampling import drifting
 from tests.evaluation.learner import FAMILY, Learner, expected_returns
 
@@ -79,6 +80,13 @@ def test_tasks_that_cannot_drift_are_refused(family, kind):
     expected = f"^protocol drift: {family.name} has {kind}, which cannot drift; expected k_step, "
     with pytest.raises(UserError, match=f"{expected}few_episode, robust or continual$"):
         drift(Learner(), family, CONFIG)
+
+
+def test_tasks_whose_next_version_is_none_are_refused():
+    family = MetaWorld(benchmark="ML10")
+    rows = np.array([[2.0, 0.1, 0.7, 0.2, 0.0, 0.0, 0.0]])[:, : family.task_space.shape[0]]
+    with pytest.raises(UserError, match=r"^protocol drift: tasks of metaworld cannot drift, since"):
+        check_drifts(family, rows)
 
 
 def test_tasks_outside_of_the_bounds_of_the_steps_are_refused():

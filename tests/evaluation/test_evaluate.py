@@ -215,9 +215,23 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
         ({"perturbations": {}}, "perturbations: expected at least one"),
         ({"perturbations": {"noise": [1]}}, "unknown name 'noise'.* expected one of observation_n"),
         ({"perturbations": {"action_delay": [1.5]}}, "action_delay: expected different whole num"),
-        ({"perturbations": {"observation_noise": [-1]}}, "noise: expected different numbers of at"),
+        ({"perturbations": {"observation_noise": [-1]}}, "noise: expected different numbers betwe"),
         ({"perturbations": {"observation_noise": [1, 1.0]}}, "observation_noise: expected differ"),
         ({"perturbations": {"observation_noise": []}}, "observation_noise: expected different"),
+        (
+            {"perturbations": {"observation_noise": [1e39]}},
+            "between 0 and 1e.06, got .1e.39",
+        ),
+        (
+            {"perturbations": {"action_delay": [10**9]}},
+            "between 0 and 1000, got .10000",
+        ),
+        ({"perturbations": {"action_delay": 3}}, "action_delay: expected different .*, got 3"),
+        ({"perturbations": "action_delay"}, "perturbations: expected at least one, with strengths"),
+        ({"experience": 5}, "experience: expected different whole numbers .*, got 5"),
+        ({"protocol": None}, "unknown protocol None: expected one of"),
+        ({"split": 3}, "unknown split 3: expected one of"),
+        ({"out": 3}, "out: expected a path, got 3"),
         ({"split": "tset"}, "nearest: test"),
         ({"deterministic": "no"}, "deterministic: expected True or False, got 'no'"),
         ({"agent.inner.test_lr_schedule": "haling"}, "nearest: halving"),
@@ -233,6 +247,23 @@ def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
 def test_bad_requests_are_refused(run, wrong, expected):
     with pytest.raises((UserError, ConfigError), match=expected):
         evaluate_run(run.directory, **wrong)
+
+
+@pytest.mark.parametrize("protocol", ["k_step", "few_episode", "robust"])
+def test_numbers_of_numpy_are_plain_numbers(run, tmp_path, protocol):
+    amounts = {"tasks": 2, "episodes": 1, "steps": 1, "seed": 3, "trials": 1}
+    files, settings = [], {"experience": (1, 2), "perturbations": {"action_delay": [1, 2]}}
+    for name, kind in (("plain", int), ("numpy", np.int64)):
+        given = {key: kind(value) for key, value in amounts.items()}
+        lists = {"experience": tuple(map(kind, settings["experience"]))}
+        strengths = settings["perturbations"]["action_delay"]
+        lists["perturbations"] = {"action_delay": strengths if kind is int else np.array(strengths)}
+        file = tmp_path / f"{name}.json"
+        evaluate_run(run.directory, protocol=protocol, out=str(file), **given, **lists)
+        files.append(json.loads(file.read_text()))
+    for each in files:
+        del each["provenance"]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(

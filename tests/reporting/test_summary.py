@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from metarl.reporting.comparison_tables import no_aggregates
+from metarl.reporting.report_sections import evaluation_names
+from metarl.reporting.summary import read_summaries
+from metarl.reporting.training_figures import learning_curves
 from metarl.runs.result_files import read_results, result_files
 
+RUNS = Path(__file__).parents[2] / "docs" / "results" / "runs"
 GOLDEN = Path(__file__).parents[1] / "golden" / "paper-test.json"
 """A result file as `metarl evaluate` wrote it when `k_step` was called `paper`."""
 
@@ -54,3 +60,28 @@ def test_a_file_with_the_earlier_name_counts_where_there_is_no_other(tmp_path):
     present = tmp_path / "k_step-test.json"
     shutil.copyfile(GOLDEN, present)
     assert result_files(tmp_path) == {"few_episode-test": other, "k_step-test": present}
+
+
+def test_the_test_set_is_the_first_of_the_evaluations():
+    """The report's first sentence and the card's first result are of it."""
+    names = ["k_step-ood", "k_step-custom-tasks_1_5f3a9c1e", "few_episode-test", "k_step-test"]
+    runs = [SimpleNamespace(evaluations=dict.fromkeys(names))]
+    runs += [SimpleNamespace(evaluations={"k_step-ood": None, "k_step-test-tasks_5": None})]
+    assert evaluation_names(runs) == [
+        *("k_step-test", "k_step-test-tasks_5", "k_step-ood", "k_step-custom-tasks_1_5f3a9c1e"),
+        "few_episode-test",
+    ]
+
+
+def test_a_learning_curve_says_of_how_many_iterations_a_point_is_the_mean():
+    """One of 600 iterations is drawn at a hundred points."""
+    summaries = read_summaries([RUNS / "ant_vel-maml_trpo_tuned"])
+    assert learning_curves(summaries).caption.endswith("the mean of the last 6 iterations.")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("ood-test", "there are some of k_step and few_episode alone"), ("k_step-test", "they need")],
+)
+def test_families_are_not_aggregated_for_a_reason(name, reason):
+    assert reason in no_aggregates({"point_nav": SimpleNamespace(name=name)})

@@ -25,7 +25,7 @@ from metarl.core.errors import (
     check_known,
     check_whole,
 )
-from metarl.core.parallel import available_cores
+from metarl.core.parallel import available_cores, single_threaded_math
 from metarl.core.rng import MAX_SEED, Purpose
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
@@ -199,7 +199,8 @@ def adaptation_video(
             f"{out.suffix} has at most {side} pixels a side, got {layout.total}"
         )
     with complete_file(out) as path:
-        panels = play(agent, family, tasks, steps, seed, episodes, deterministic, on_step)
+        with single_threaded_math():  # as in an evaluation, to the bit
+            panels = play(agent, family, tasks, steps, seed, episodes, deterministic, on_step)
         video = AdaptationVideo(family, tasks, panels, layout)
         start = time.perf_counter()
         save = save_mp4 if out.suffix == ".mp4" else save_gif

@@ -77,7 +77,9 @@ def test_arms_that_cannot_all_be_pulled_are_worth_nothing():
     assert values[0] < values[1] == values[2]
 
 
-@pytest.mark.parametrize("fields", [{"horizon": 100}, {"num_arms": 40, "horizon": 30}])
+@pytest.mark.parametrize(
+    "fields", [{"horizon": 100}, {"num_arms": 40, "horizon": 30}, {"horizon": 1_000_000}]
+)
 def test_a_bandit_too_large_for_the_optimum_is_refused(fields):
     """At once, not after a minute."""
     with pytest.raises(ValueError, match=r"the Bayes-optimal value needs more than 10,000,000"):

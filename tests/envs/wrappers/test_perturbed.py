@@ -103,11 +103,21 @@ def test_each_episode_draws_its_own_delay_from_a_range():
 
 def test_each_episode_draws_its_own_noise_from_a_range():
     family = Perturbed(PointNav(action_scale=0.1, horizon=400), observation_noise=(0.1, 0.3))
-    env, _ = begin(family, seed=3)
+    env, _ = begin(family, seed=7)
     seen = np.stack([env.step(np.zeros((2, 2)))[0] for _ in range(400)])  # (400, N, 2)
     std = seen.std(axis=(0, 2))
     assert ((std > 0.09) & (std < 0.32)).all()
     assert abs(std[0] - std[1]) > 0.02
+
+
+def test_the_generator_of_an_episode_goes_on_as_without_perturbations():
+    """So its actions have the same noise."""
+    left = []
+    for family in (POINT, Perturbed(POINT, observation_noise=0.1, action_delay=(0, 2))):
+        rngs = [np.random.default_rng(i) for i in range(2)]
+        family.make_batch(2).reset(GOALS, rngs)
+        left.append([rng.random() for rng in rngs])
+    assert left[0] == left[1]
 
 
 def test_an_episode_does_not_depend_on_the_others():

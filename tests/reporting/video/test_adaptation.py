@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from metarl.core.errors import StorageError, UserError
 from metarl.envs import RenderingUnavailable, TaskError, make_family
@@ -244,6 +246,21 @@ def test_a_failing_encoder_is_not_overlooked(make_video, tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"a\.mp4: cannot be written \(ffmpeg: exit code 1\)"):
         make_video()
     assert not list(tmp_path.iterdir())
+
+
+def test_episodes_are_played_on_one_thread_as_in_an_evaluation(make_agent, tmp_path):
+    """The rounding of matrix products may depend on their number."""
+    threads = []
+
+    def count(env):
+        blas = [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"]
+        threads.append({torch.get_num_threads(), *blas})
+
+    family = make_family("point_nav", horizon=4)
+    settings = {"steps": 1, "episodes": 2, "width": 160, "height": 120, "on_step": count}
+    with threadpool_limits(2, user_api="blas"):
+        adaptation_video(make_agent(family), family, [0.3, 0.4], out=tmp_path / "a.gif", **settings)
+    assert threads == [{1}] * 10
 
 
 def test_several_tasks_are_rows_of_a_grid(make_agent, tmp_path):
