@@ -58,11 +58,14 @@ class Job:
     @property
     def config(self) -> Config:
         """The config, on one thread and untracked unless `settings` say otherwise."""
-        usual: dict[str, Any] = {"threads": 1, "tracking.mode": "disabled"}
-        if not any(key.startswith("tracking.") for key in self.settings):
-            usual["tracking.trackers"] = ()
+        usual = {"threads": 1, "tracking.mode": "disabled"}
         values = read_config(self.name) if self.values is None else self.values
-        return make_config(values, self.name, {**usual, **self.settings})
+        config = make_config(values, self.name, {**usual, **self.settings})
+        if any(key.startswith("tracking.") for key in self.settings):
+            return config
+        # W&B has a mode, which the environment may set; other trackers have none.
+        kept = [each for each in config.tracking.trackers if each == "wandb"]
+        return make_config(values, self.name, {**usual, "tracking.trackers": kept, **self.settings})
 
     @property
     def log(self) -> Path:
