@@ -277,7 +277,7 @@ def test_help_and_version_import_nothing_slow(flag):
         ),
         (
             "evaluate {run} --protocol robust --perturbations action_delay=1.5",
-            "error: --perturbations: action_delay: expected different whole numbers of at least 0",
+            "error: --perturbations: action_delay: expected different whole numbers between 0 and 100",
         ),
         (
             "evaluate {run} --protocol robust --perturbations action_dela=1",
@@ -325,7 +325,7 @@ def test_help_and_version_import_nothing_slow(flag):
         (
             "evaluate {run} --protocol robust --perturbations action_delay=1 "
             "--perturbations action_delay=1",
-            "action_delay: expected different whole numbers of at least 0, got [1, 1]",
+            "action_delay: expected different whole numbers between 0 and 1000, got [1, 1]",
         ),
         ("evaluate {run} --checkpoint 99", "there is no such checkpoint"),
         ("evaluate {run} --checkpoint=", "checkpoints: expected the name of a checkpoint, got ''"),
