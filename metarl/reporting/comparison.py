@@ -28,9 +28,9 @@ from metarl.reporting.comparison_plan import (
 from metarl.reporting.comparison_tables import AGGREGATED, write_tables
 from metarl.reporting.pooling import by_label, comparable, method_order, results_by_method
 from metarl.reporting.report import write_report
-from metarl.reporting.report_sections import Section, evaluation_names, make_section
+from metarl.reporting.report_sections import Section, make_section
 from metarl.reporting.style import method_styles, save_drawing
-from metarl.reporting.summary import read_summaries
+from metarl.reporting.summary import evaluation_names, read_summaries
 from metarl.runs.atomic_io import make_output_folder
 from metarl.runs.result import Evaluation
 from metarl.runs.run import check_no_run

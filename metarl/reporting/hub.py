@@ -7,8 +7,7 @@ import re
 from typing import Any
 
 from metarl.core.parsing import dump_yaml, read_yaml
-from metarl.reporting.report_sections import evaluation_names
-from metarl.reporting.summary import RunSummary
+from metarl.reporting.summary import RunSummary, evaluation_names
 from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation, part_label
 

@@ -13,8 +13,8 @@ from metarl.core.schema_keys import by_path
 from metarl.reporting.hub import UNKNOWN_LICENSE, front_matter, plain_name
 from metarl.reporting.pages import environment
 from metarl.reporting.report import card_variables
-from metarl.reporting.report_sections import evaluation_names, make_section
-from metarl.reporting.summary import read_summary
+from metarl.reporting.report_sections import make_section
+from metarl.reporting.summary import evaluation_names, read_summary
 from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.origin import KEY
 from metarl.runs.package import WEIGHTS, packaged_config, write_weights

@@ -19,9 +19,9 @@ from metarl.reporting.names import method_texts
 from metarl.reporting.pages import environment, render_page
 from metarl.reporting.pooling import config_differences, method_order
 from metarl.reporting.report_lead import lead, title
-from metarl.reporting.report_sections import Section, evaluation_names, make_section
+from metarl.reporting.report_sections import Section, make_section
 from metarl.reporting.style import FORMATS, drawing_style, figure_bytes, method_styles
-from metarl.reporting.summary import VIDEO_TYPES, RunSummary, read_summaries
+from metarl.reporting.summary import VIDEO_TYPES, RunSummary, evaluation_names, read_summaries
 from metarl.reporting.training_figures import diagnostics, learning_curves
 from metarl.runs.atomic_io import make_output_folder, wrap_os_errors
 from metarl.runs.run import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -116,18 +115,6 @@ class Section:
     def decimals(self) -> int:
         """The number of decimals of all returns in its tables."""
         return decimals(np.array([cell.mean for row in self.rows for cell in row.cells if cell]))
-
-
-def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
-    """List the evaluations that any of the runs has: `k_step` first, on test tasks before others,
-    and those of most runs."""
-    counts = Counter(name for summary in summaries for name in summary.evaluations)
-
-    def place(name: str) -> tuple[bool, bool, int, str]:
-        protocol, split, *_ = f"{name}-".split("-")
-        return protocol != "k_step", split != "test", -counts[name], name
-
-    return sorted(counts, key=place)
 
 
 def make_section(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,15 @@ def read_provenance(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected a processor and versions")
     versions = {printable(name): printable(str(each)) for name, each in found["versions"].items()}
     return {**found, "processor": printable(found["processor"]), "versions": versions}
+
+
+def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
+    """List the evaluations that any of the runs has: `k_step` first, on test tasks before others,
+    and those of most runs."""
+    counts = Counter(name for summary in summaries for name in summary.evaluations)
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        protocol, split, *_ = f"{name}-".split("-")
+        return protocol != "k_step", split != "test", -counts[name], name
+
+    return sorted(counts, key=place)

@@ -61,10 +61,11 @@ class Job:
         usual = {"threads": 1, "tracking.mode": "disabled"}
         values = read_config(self.name) if self.values is None else self.values
         config = make_config(values, self.name, {**usual, **self.settings})
-        if any(key.startswith("tracking.") for key in self.settings):
-            return config
         # W&B has a mode, which the environment may set; other trackers have none.
-        kept = [each for each in config.tracking.trackers if each == "wandb"]
+        kept = tuple(each for each in config.tracking.trackers if each == "wandb")
+        asked = any(key.startswith("tracking.") for key in self.settings)
+        if asked or kept == config.tracking.trackers:
+            return config
         return make_config(values, self.name, {**usual, "tracking.trackers": kept, **self.settings})
 
     @property

@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from metarl.reporting.comparison_tables import no_aggregates
-from metarl.reporting.report_sections import evaluation_names
-from metarl.reporting.summary import read_summaries
+from metarl.reporting.summary import evaluation_names, read_summaries
 from metarl.reporting.training_figures import learning_curves
 from metarl.runs.result_files import read_results, result_files
 
