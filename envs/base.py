@@ -98,7 +98,7 @@ class TaskFamily(TaskDistribution):
     def expected_reward(self, tasks: np.ndarray, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Return the mean of the rewards of actions in their tasks, minus a number that the task
         alone determines, such as the mean reward of the best action; (n, L). Learning may take it
-        in place of rewards, which vary more (`agent.update.reward`).
+        in place of rewards, which vary more (`agent.update.reward`), where no episode ends early.
 
         Args:
             tasks: (n, task_dim).

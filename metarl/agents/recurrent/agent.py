@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.recurrent.actor import NumPyParams, RecurrentActor
 from metarl.agents.recurrent.actor_critic import ActorCritic, SequenceNetwork
+from metarl.agents.recurrent.expected_rewards import with_expected_rewards
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import Learner, encode_trials, reward_scale
 from metarl.agents.recurrent.memory import Memory
@@ -147,13 +148,6 @@ class TrialAgent(ABC):
         of the same shape."""
         return encode_trials(self.encoder, trials)
 
-    def _with_rewards_of_returns(self, trials: Trials) -> Trials:
-        """Return trials with the rewards of which PPO's returns are made."""
-        if self._expected_reward is None:
-            return trials
-        expected = self._expected_reward(trials.task, trials.obs, trials.action)
-        return replace(trials, reward=expected * trials.mask)
-
     def update(
         self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
     ) -> Metrics:
@@ -168,16 +162,20 @@ class TrialAgent(ABC):
         Raises:
             NotFinite: if the loss, its gradient or a diagnostic is not finite, or if no trial is
                 left. The agent is then unchanged.
+            ConfigError: if it learns from expected rewards, and episodes differ in length.
         """
         with timer("advantages"):
-            played = join_episodes([episodes for _, episodes in rollouts])
+            phases = [episodes for _, episodes in rollouts]
+            played = rewarded = join_episodes(phases)
+            if self._expected_reward is not None:
+                rewarded = join_episodes(with_expected_rewards(phases, self._expected_reward))
             trials = played.weighed()
             if not len(trials.mask):
                 raise NotFinite("the mean return of no trials")
-            returned = self._with_rewards_of_returns
-            returns, scale = reward_scale(self._returns, returned(played), self._update_config)
+            returns, scale = reward_scale(self._returns, rewarded, self._update_config)
             inputs = self._ppo_inputs(trials)
-            batch, explained = self._learner.batch(self.params, returned(trials), *inputs, scale)
+            learner = self._learner
+            batch, explained = learner.batch(self.params, rewarded.weighed(), *inputs, scale)
         before = self._adam.state_dict()
         try:
             params, metrics = self._learner.learn(

@@ -53,19 +53,30 @@ class PPOConfig(Section):
     reward: Literal["observed", "expected"] = "observed"
     """What returns are made of: the observed rewards; or their means in the task, less those
     of the best actions, where the family tells them (`bandit`, `tabular_mdp`). The policy
-    gradient is the same in expectation, and varies less. The agent sees observed rewards anyway."""
+    gradient is the same in expectation, and varies less; episodes must not end early. The agent
+    sees observed rewards anyway."""
     truncate: Annotated[int, Field(ge=0)] = 0
     """Number of steps after which back-propagation through time is cut; 0 for whole trials."""
 
-    def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
+    def check(self, family: TaskFamily, sampling: SamplingConfig, *, normalized: bool) -> None:
         """Check that the family tells expected rewards, if they are learned from.
+
+        Args:
+            family: the task family.
+            sampling: how it is sampled.
+            normalized: whether the agent sees normalised observations alone, from which the family
+                cannot tell them.
 
         Raises:
             ConfigError: if it does not.
         """
+        if self.reward == "observed":
+            return
         played = sampling.nuisances.applied(family)  # as training plays it
-        known = self.reward == "observed" or played.knows_expected_reward
-        check(known, "update.reward", f"observed with env.family {family.name}", self.reward)
+        expected = f"observed with env.family {family.name}"
+        check(played.knows_expected_reward, "update.reward", expected, self.reward)
+        expected = "observed with normalize_observations; running_observations normalises them too"
+        check(not normalized, "update.reward", expected, self.reward)
 
     @property
     def schedules(self) -> dict[str, int]:

@@ -40,7 +40,7 @@ class RL2Config(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.network.check_actions(family, "network")
-        self.update.check(family, sampling)
+        self.update.check(family, sampling, normalized=self.normalize_observations)
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         kept, values, graph = self._update_sizes(family, sampling)

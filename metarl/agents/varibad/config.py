@@ -50,7 +50,7 @@ class VariBADConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.policy.check_actions(family, "policy")
-        self.update.check(family, sampling)
+        self.update.check(family, sampling, normalized=self.normalize_observations)
         truncate, expected = self.update.truncate, "0, as the policy of varibad has no memory"
         check(truncate == 0, "update.truncate", expected, truncate)
         decoder = self.decoder

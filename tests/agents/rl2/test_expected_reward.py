@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metarl.agents.recurrent.expected_rewards import with_expected_rewards
 from metarl.agents.recurrent.learner import Learner
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.config import Config
 from metarl.core.errors import ConfigError
+from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import Bandit, PointNav, TabularMDP
+from metarl.rollout.task_sampler import TaskSampler
 from tests.agents.playing import play
 
 EXPECTED = {"reward": "expected", "epochs": 1, "minibatches": 1}
@@ -80,6 +83,51 @@ def test_returns_are_made_of_it_and_the_agent_sees_observed_rewards(family, agen
     np.testing.assert_array_equal(seen, inputs)
     assert not np.allclose(reward, played.reward)
     assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_in_sequences_of_tasks_rewards_are_those_of_the_task_that_is_played(monkeypatch):
+    family = FAMILIES["bandit"]
+    config = make(family, sequence=2)
+    learner, given, batch = config.make_agent(), [], Learner.batch
+    rng = make_rng(0, Purpose.UPDATE)
+    tasks, _ = TaskSampler(config.sampling, family).sample(rng)
+    rollouts = play(config, learner, tasks, phases=config.sampling.phases)
+
+    def recorded(self, params, trials, *others):
+        given.append(trials.reward)
+        return batch(self, params, trials, *others)
+
+    monkeypatch.setattr(Learner, "batch", recorded)
+    learner.update(rollouts, rng, Timer())
+    expected = []
+    for _, episodes in rollouts:
+        played = join_episodes([episodes])
+        expected.append(family.expected_reward(played.task, played.obs, played.action))
+    assert len({tuple(episodes.tasks[0]) for _, episodes in rollouts}) == 2
+    np.testing.assert_array_equal(given[0], np.concatenate(expected, axis=1))
+
+
+def test_episodes_that_end_early_are_refused():
+    """There the number of the task that is subtracted at each step would reward the end."""
+    family = FAMILIES["bandit"]
+    config = make(family)
+    episodes = [episodes for _, episodes in play(config, config.make_agent())]
+    episodes[1].mask[2, 0, 4:] = False
+    words = "agent.update.reward: expected observed in a task family whose episodes may end early"
+    with pytest.raises(ConfigError, match=rf"^{words} \(here after 4 to 6 steps\), got expected$"):
+        with_expected_rewards(episodes, family.expected_reward)
+    episodes[1].mask[2, 0] = False  # an episode that was left out
+    found = with_expected_rewards(episodes, family.expected_reward)
+    assert not found[1].reward[2, 0].any()
+    assert found[1].reward[2, 1].any()
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_normalised_observations_do_not_tell_it(agent):
+    settings = {**AGENTS[agent], "running_observations": False, "normalize_observations": True}
+    words = "agent.update.reward: expected observed with normalize_observations"
+    with pytest.raises(ConfigError, match=words):
+        Config(env=FAMILIES["mdp"], agent=settings)
 
 
 def test_what_does_not_tell_it_is_refused():
