@@ -130,16 +130,12 @@ def go_on_with(directory: Path) -> str:
 def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
     """Check all settings that can be checked without training, and print the config."""
     from metarl.runs.run import check_free
+    from metarl.training.checks import check_startable
     from metarl.training.episode_source import check_sampler
-    from metarl.training.memory import check_disk, check_memory
-    from metarl.training.tracking import check_trackers
     from metarl.training.trainer import warn_of
     from metarl.training.warm_start import warm_start
 
-    check_trackers(config)
-    check_memory(config)
-    config.env.check_repeatable()
-    check_disk(config, directory)
+    check_startable(config, directory)
     check_sampler(config)
     warn_of(config)
     origin = None if init_from is None else warm_start(config, init_from)[1]

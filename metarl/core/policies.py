@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,22 @@ from metarl.core.policy_module import (
 from metarl.core.schema import Positive, Section
 
 MAX_STD_RATIO = 1000.0  # largest ratio of a useful standard deviation to `init_std`
-MAX_WEIGHTS = 10**7  # weights of all layers of a policy
+MAX_WEIGHTS = 10**7
+"""Number of weights that the layers of an agent have at most, or those of one of its models."""
+
+
+def check_num_weights(parts: Mapping[str, tuple[int, Any]]) -> None:
+    """Check that layers do not have more weights than `MAX_WEIGHTS` together.
+
+    Args:
+        parts: the number of weights and the configured sizes, by the key of the sizes.
+
+    Raises:
+        ConfigError: if they have; names the key with the most weights.
+    """
+    key = max(parts, key=lambda each: parts[each][0])
+    fits = sum(number for number, _ in parts.values()) <= MAX_WEIGHTS
+    check(fits, key, f"layers of at most {MAX_WEIGHTS:,} weights together", parts[key][1])
 
 
 class PolicyConfig(Section):
@@ -93,8 +108,7 @@ class MLPPolicy(ABC):
         self.sizes = (obs_dim, *config.hidden, num_outputs)
         self.num_weights = sum(above * below for above, below in pairwise(self.sizes))
         self.num_weights += len(config.bias_transform) * self.sizes[1]
-        expected = f"layers of at most {MAX_WEIGHTS:,} weights together"
-        check(self.num_weights <= MAX_WEIGHTS, "policy.hidden", expected, config.hidden)
+        check_num_weights({"policy.hidden": (self.num_weights, config.hidden)})
         scale = torch.tensor(config.obs_scale, dtype=torch.float64)
         self._obs_scale = scale.reshape(obs_dim, 1) if config.obs_scale else None
         self._input_scale = torch.tensor(config.bias_transform, dtype=torch.float64)

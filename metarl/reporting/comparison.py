@@ -20,8 +20,8 @@ from metarl.evaluation.tasks import is_number_of_tasks, own_tasks, split_of
 from metarl.reporting.aggregates import Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_plan import (
-    check_begun,
     check_evaluation,
+    check_jobs,
     cluster_of_runs,
     plan,
 )
@@ -90,8 +90,9 @@ def compare(
         their numbers.
 
     Raises:
-        UserError: as `plan`, or if a setting of the evaluation is out of range, or the folder
-            cannot be written or is that of a run.
+        UserError: as `plan` and `check_jobs`, or if a setting of the evaluation is out of range,
+            or the folder cannot be written or is that of a run.
+        WorkerError: if an environment cannot be started.
         StorageError: if a result cannot be written.
     """
     check_whole("--jobs", jobs, 1)
@@ -107,9 +108,8 @@ def compare(
             settings["split"] = split_of(settings["split"], settings["tasks"])
         check_evaluation(env, settings)
     all_jobs = [job for family in planned.values() for job in family]
-    for job in all_jobs:
-        check_begun(job)
     check_no_run(out)
+    check_jobs(all_jobs, here=sampler is None)
     make_output_folder(out)
     references = {family[0].name for family in planned.values()}
     work = functools.partial(evaluate, references=references, settings=settings)

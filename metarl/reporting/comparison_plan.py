@@ -16,6 +16,7 @@ from metarl.evaluation.protocols import check_measurable
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.identity import settings_digest
 from metarl.runs.run import Run
+from metarl.training.checks import check_startable
 from metarl.training.continuation import check_same_run
 from metarl.training.many_runs import Job
 from metarl.training.tracking import check_trackers
@@ -170,15 +171,41 @@ def check_evaluation(family: TaskFamily, settings: Mapping[str, Any]) -> None:
     check_measurable(settings["protocol"], family, EvaluationConfig(**measured))
 
 
-def check_begun(job: Job) -> None:
-    """Check that a run that is there already is that of its job, and not trained longer.
+def check_jobs(jobs: Sequence[Job], *, here: bool) -> None:
+    """Check that the runs that are there already are those of their jobs, and that those that are
+    not finished can begin.
+
+    Args:
+        jobs: the runs.
+        here: whether this machine trains them.
+
+    Raises:
+        UserError: as `check_begun` or, with the name of the config, as `check_startable`.
+        WorkerError: as `check_startable`.
+    """
+    unfinished = [job for job in jobs if check_begun(job) < job.config.iterations]
+    if not here:
+        return
+    firsts: dict[str, Job] = {}
+    for job in unfinished:
+        firsts.setdefault(job.name, job)
+    for name, job in firsts.items():
+        try:
+            check_startable(job.config, job.folder)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+
+
+def check_begun(job: Job) -> int:
+    """Return the number of iterations of a run, after a check that a run that is there already is
+    that of its job, and not trained longer.
 
     Raises:
         UserError: if it has other settings or more iterations; its results are not those of the
             job.
     """
     if not (job.folder / "config.yaml").exists():
-        return
+        return 0
     begun, config = Run.open(job.folder), job.config
     check_same_run(begun, config)
     metrics = begun.metrics()
@@ -188,3 +215,4 @@ def check_begun(job: Job) -> None:
             f"{job.folder}: has {trained:,} iterations, expected at most {config.iterations:,}; "
             "name another --out, or at least as many --iterations"
         )
+    return trained

@@ -17,10 +17,11 @@ from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run, check_free, is_free
 from metarl.training.callbacks import Callback
+from metarl.training.checks import check_startable
 from metarl.training.continuation import check_same_run, open_to_continue
 from metarl.training.episode_source import episode_source, make_sampler
 from metarl.training.iterations import Iterations
-from metarl.training.memory import check_disk, check_memory
+from metarl.training.memory import check_memory
 from metarl.training.progress import Progress, announce
 from metarl.training.signals import stop_signals
 from metarl.training.tracker import Tracker
@@ -72,10 +73,7 @@ class Trainer:
         if init_from is not None:
             as_path("init_from", init_from)
         check_free(directory)
-        check_trackers(config)
-        check_memory(config)
-        config.env.check_repeatable()
-        check_disk(config, directory)
+        check_startable(config, directory)
         sampler = make_sampler(config)  # before there is a folder: there may be no such cluster
         try:
             if init_from is None:

@@ -329,6 +329,12 @@ def test_families_have_a_report_and_a_part_of_the_table_each(tmp_path, capsys):
         (METHODS, ["--experience=1"], "--experience: has no influence on the protocol k_step"),
         (METHODS, ["--protocol=continual", "--tasks=7"], "--tasks: expected whole sequences of 5"),
         (METHODS, ["--protocol=ood", "--split=ood"], "--split: expected train, validation or test"),
+        (
+            METHODS,
+            ["--agent.policy.hidden=[4096, 4096]"],
+            f"{METHODS[0]}: agent.policy.hidden: expected layers of at most 10,000,000 weights",
+        ),
+        (METHODS, ["--device=cuda:99"], f"{METHODS[0]}: device: cuda:99 is not available here"),
         (["half_cheetah_dir/demo"], ["--protocol=drift"], "has a finite number of tasks"),
         (["half_cheetah_dir/demo"], ["--protocol=ood"], "half_cheetah_dir has no split 'ood'"),
     ],

@@ -16,7 +16,7 @@ from metarl.agents.pearl.replay import SLOT_BYTES, Replay, RowFormat
 from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.core.actors import centre_and_half_width
 from metarl.core.errors import ConfigError, check
-from metarl.core.policies import MAX_WEIGHTS
+from metarl.core.policies import check_num_weights
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
@@ -94,8 +94,14 @@ class PEARLConfig(AgentConfig):
     def make(self, setup: AgentSetup) -> PEARLAgent:
         spaces = setup.observation_space, setup.action_space
         networks = self._networks(*spaces)
-        expected = f"layers of at most {MAX_WEIGHTS:,} weights together"
-        check(networks.num_weights <= MAX_WEIGHTS, "network.hidden", expected, self.network.hidden)
+        encoder = networks.num_weights("encoder")
+        others = sum(map(networks.num_weights, networks.sizes)) - encoder
+        check_num_weights(
+            {
+                "network.hidden": (others, self.network.hidden),
+                "network.encoder_hidden": (encoder, self.network.encoder_hidden),
+            }
+        )
         return PEARLAgent(
             networks,
             networks.init(setup.rng),

@@ -78,10 +78,9 @@ class Networks:
             "policy": (known, *hidden, 2 * self.action_dim),
         }
 
-    @property
-    def num_weights(self) -> int:
-        """Number of weights of all networks, without biases."""
-        return sum(n * m for sizes in self.sizes.values() for n, m in pairwise(sizes))
+    def num_weights(self, name: str) -> int:
+        """Return the number of weights of a network, without biases."""
+        return sum(n * m for n, m in pairwise(self.sizes[name]))
 
     def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
         """Draw the initial parameters of all networks."""

@@ -13,8 +13,7 @@ from metarl.agents.recurrent.moments import with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
-from metarl.core.errors import check
-from metarl.core.policies import MAX_WEIGHTS
+from metarl.core.policies import check_num_weights
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 
@@ -82,8 +81,12 @@ class RL2Config(AgentConfig):
 
     def make(self, setup: AgentSetup) -> RL2Agent:
         network = self._network(setup.observation_space, setup.action_space)
-        expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
-        check(network.num_weights <= MAX_WEIGHTS, "network.size", expected, self.network.size)
+        check_num_weights(
+            {
+                "network.size": (network.memory.num_weights, self.network.size),
+                "network.hidden": (network.head.num_weights, self.network.hidden),
+            }
+        )
         encoder = InputEncoder.make(
             setup, observations=self.running_observations, rewards=self.running_rewards
         )

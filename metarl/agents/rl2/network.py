@@ -51,11 +51,6 @@ class RecurrentNetwork:
         )
         self.memory_size = self.memory.size
 
-    @property
-    def num_weights(self) -> int:
-        """Number of weights of the memory and of all layers."""
-        return self.memory.num_weights + self.head.num_weights
-
     def init(self, rng: np.random.Generator, dtype: torch.dtype = torch.float32) -> Params:
         """Draw the initial parameters."""
         return to_tensors({**self.memory.init(rng), **self.head.init(rng)}, dtype)

@@ -18,7 +18,7 @@ from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders
 from metarl.agents.varibad.model import ROWS, ModelConfig
 from metarl.core.errors import check
-from metarl.core.policies import MAX_WEIGHTS
+from metarl.core.policies import check_num_weights
 from metarl.core.schema import LayerSize
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
@@ -98,11 +98,13 @@ class VariBADConfig(AgentConfig):
             else ActorCritic(self.policy, obs_dim + 2 * beliefs.latent, actions)
         )
         decoders = Decoders(self.decoder, obs_dim, head.num_outputs, setup.task_dim, beliefs.latent)
-        expected = f"a memory and layers of at most {MAX_WEIGHTS:,} weights together"
-        number = beliefs.memory.num_weights + head.num_weights
-        check(number <= MAX_WEIGHTS, "encoder.size", expected, self.encoder.size)
-        expected = f"layers of decoders of at most {MAX_WEIGHTS:,} weights together"
-        check(decoders.num_weights <= MAX_WEIGHTS, "decoder.hidden", expected, self.decoder.hidden)
+        check_num_weights(
+            {
+                "encoder.size": (beliefs.memory.num_weights, self.encoder.size),
+                "policy.hidden": (head.num_weights, self.policy.hidden),
+            }
+        )
+        check_num_weights({"decoder.hidden": (decoders.num_weights, self.decoder.hidden)})
         model = {**beliefs.init(setup.rng), **decoders.init(setup.rng)}
         return VariBADAgent(
             beliefs,

@@ -18,9 +18,9 @@ from metarl.core.errors import check, check_known
 from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run, check_no_run
+from metarl.training.checks import check_startable
 from metarl.training.many_runs import Job, Outcome, finished
 from metarl.training.progress import clock_time, format_return
-from metarl.training.tracking import check_trackers
 from metarl.training.tuning.space import SearchSpace, read_space
 from metarl.training.tuning.study import (
     FILE,
@@ -124,6 +124,7 @@ def tune(
         UserError: if Optuna is not installed, a setting, the config or the search space is not
             valid, or the folder cannot be written, is that of a run, or has another search or
             another process that searches.
+        ConfigError, WorkerError: as `metarl.training.checks.check_startable`, in a new folder.
     """
     check(1 <= trials <= MAX_TRIALS, "--trials", f"from 1 to {MAX_TRIALS}", trials)
     check(1 <= jobs <= MAX_JOBS, "--jobs", f"from 1 to {MAX_JOBS}", jobs)
@@ -140,8 +141,9 @@ def tune(
     measured = {f"evaluation.{key}": amount for key, amount in amounts.items()}
     settings = {**given, **measured, "evaluation.every": every}
     config = Job(name, settings, out, values=values).config
-    check_trackers(config)
     check_no_run(out)
+    if not out.exists():
+        check_startable(config, out)
     make_output_folder(out)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
         search = Search(name, values, settings, config, searched, out, pruner, study)

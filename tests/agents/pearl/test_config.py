@@ -93,8 +93,9 @@ def test_the_metric_needs_two_tasks_in_a_gradient_step(key):
 
 
 def test_networks_that_are_too_large_are_refused():
-    with pytest.raises(ConfigError, match=r"^agent\.network\.hidden: expected layers of at most"):
-        make_config(DATA, "mine", {"agent.network.hidden": [4096, 4096]}).make_agent()
+    for key in ("agent.network.hidden", "agent.network.encoder_hidden"):
+        with pytest.raises(ConfigError, match=rf"^{key}: expected layers of at most .*, got \(40"):
+            make_config(DATA, "mine", {key: [4096, 4096]}).make_agent()
 
 
 def test_the_memory_of_the_replay_buffer_by_hand():

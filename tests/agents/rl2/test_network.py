@@ -63,7 +63,9 @@ def test_the_memory_is_torchs_own(cell):
 def test_weights_are_counted(cell, hypernetwork):
     net = network(cell, hidden=(4, 3), hypernetwork=hypernetwork)
     params = net.init(np.random.default_rng(0))
-    assert net.num_weights == sum(each.numel() for each in params.values() if each.ndim >= 2)
+    assert net.memory.num_weights + net.head.num_weights == sum(
+        each.numel() for each in params.values() if each.ndim >= 2
+    )
 
 
 def test_the_derivatives_of_the_gru_are_those_of_differences():

@@ -166,6 +166,17 @@ def test_without_trials_there_is_no_update(config):
         agent.update(play(config, agent), np.random.default_rng(0), Timer())
 
 
+@pytest.mark.parametrize(("part", "key"), [("encoder", "size"), ("policy", "hidden")])
+def test_networks_that_are_too_large_are_refused_by_the_key_of_the_largest(config, part, key):
+    sizes = {"size": 4000, "hidden": (4000, 4000)}
+    agent = {**AGENT, part: {**AGENT.get(part, {}), key: sizes[key]}}
+    expected = (
+        rf"^agent\.{part}\.{key}: expected layers of at most 10,000,000 weights together, got"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        config.replace(agent=agent).make_agent()
+
+
 def test_a_policy_without_a_memory_has_no_propagation_to_truncate(config):
     update = {**AGENT["update"], "truncate": 3}
     expected = r"update\.truncate: expected 0, as the policy of varibad has no memory, got 3$"

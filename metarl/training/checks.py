@@ -1,0 +1,28 @@
+"""What a new run needs, checked before it has a folder, and before other runs are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metarl.config import Config
+from metarl.training.memory import check_disk, check_memory
+from metarl.training.tracking import check_trackers
+
+
+def check_startable(config: Config, directory: Path) -> None:
+    """Check that a run can begin on this machine: its trackers, memory, agent and environment.
+
+    Args:
+        config: the config of a new run.
+        directory: the run's folder, which may not exist yet.
+
+    Raises:
+        ConfigError: if a setting asks for what there is not, such as the device or the memory.
+        UserError: if WANDB_MODE is no mode.
+        WorkerError: if the environment cannot be started, or two of its episodes differ.
+    """
+    check_trackers(config)
+    check_memory(config)
+    config.untrained_state()
+    config.env.check_repeatable()
+    check_disk(config, directory)
