@@ -15,6 +15,7 @@ from metarl.cli.flags import KeyCommand, RunTarget
 from metarl.cli.group import FILE, cli, print_files, print_table, refuse_flags
 from metarl.cli.parser import Command, Numbers, are_numbers, print_error
 from metarl.cli.task_options import given_tasks, task_file_option, task_option
+from metarl.cli.tracking import check_tracking, run_to_track
 from metarl.core.errors import UserError, check, shown
 from metarl.core.parsing import read_numbers
 
@@ -142,9 +143,8 @@ def evaluate(
     from metarl.reporting.progress import WorkProgress
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.runs.run import Run
-    from metarl.training.tracking_environment import check_environment
 
-    check_environment()
+    check_tracking(target.directory, overrides)
     # The name of a folder may have commas.
     lists = [[each] if Path(each).is_dir() else each.split(",") for each in against]
     baselines = [name for names in lists for name in names]
@@ -200,14 +200,6 @@ def check_flags_of(protocol: str) -> None:
     refuse_flags(sorted(UNUSED_SETTINGS[protocol]), f"on the protocol {protocol}")
 
 
-def run_to_track(directory: Path, overrides: dict[str, Any]) -> Any:
-    """Open a run whose evaluation or video is tracked: with its own config, by which it is grouped,
-    except for new values of `tracking`."""
-    from metarl.runs.run import Run
-
-    return Run.open(directory, **{k: v for k, v in overrides.items() if k.startswith("tracking.")})
-
-
 @cli.command(cls=KeyCommand, target=RunTarget, short_help="Make a video of adaptation.")
 @run_argument
 @checkpoint_option
@@ -247,9 +239,8 @@ def render(
     from metarl.reporting.video.adaptation import adaptation_video
     from metarl.rollout.failures import EpisodeDiverged
     from metarl.training.tracking import start_tracker
-    from metarl.training.tracking_environment import check_environment
 
-    check_environment()
+    check_tracking(target.directory, overrides)
     check_overrides(overrides, "a video")
     if settings["preset"] is not None:
         refuse_flags(["width", "height"], "with --preset, which has a size of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -14,7 +15,7 @@ import click
 from metarl.cli import commands, compare, package, tools, train, tune  # noqa: F401 (they add themselves to the group)
 from metarl.cli.group import cli
 from metarl.cli.parser import print_error, usage_message
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
 """Texts in the errors of torch where memory is exhausted; on a CPU they are plain RuntimeErrors."""
@@ -71,7 +72,9 @@ def run(argv: Sequence[str] | None) -> int:
     except click.Abort:  # Ctrl-C
         return 130
     except OSError as error:
-        return print_error(error, 1)
+        # Files are written with errors that name them.
+        full = error.errno == errno.ENOSPC and not isinstance(error, StorageError)
+        return print_error(f"standard output: {error.strerror}" if full else error, 1)
     except (MemoryError, RuntimeError) as error:
         from metarl.envs import WorkerError
 

@@ -67,7 +67,7 @@ def evaluate_run(
     episodes: int = 20,
     steps: int = 3,
     seed: int = 0,
-    against: Sequence[str] = (),
+    against: str | Path | Sequence[str | Path] = (),
     deterministic: bool = False,
     trials: int = 5,
     experience: Sequence[int] = EXPERIENCE,
@@ -84,9 +84,10 @@ def evaluate_run(
         checkpoint: one of the run's checkpoints.
         split, tasks, episodes, steps, seed, deterministic, trials, experience, perturbations: as in
             `metarl.evaluation.config.EvaluationConfig`.
-        against: baselines, each once: `random`, which adapts from the untrained initial parameters;
-            or the latest checkpoint of another run, given by its folder, or by its method if it has
-            the same parent folder. A run whose method is called `random` is given by its folder.
+        against: a baseline or several, each once: `random`, which adapts from the untrained initial
+            parameters; or the latest checkpoint of another run, given by its folder, or by its
+            method if it has the same parent folder. A run whose method is called `random` is given
+            by its folder.
         out: the result file, a new one that ends in .json, or a folder for it; by default the
             folder `evaluation` of the run, or of `runs/pretrained/NAME`. A report shows the results
             in this default folder.
@@ -111,6 +112,8 @@ def evaluate_run(
     """
     check_protocol(protocol)
     check_overrides(overrides, "an evaluation")
+    given = [against] if isinstance(against, str | Path) else against
+    baselines = [str(name) for name in given]
     run = open_to_evaluate(directory, **overrides)
     config = run.config
     evaluation_config = EvaluationConfig(
@@ -130,7 +133,7 @@ def evaluate_run(
     checkpoint = str(checkpoint)
     loaded = run.load(checkpoint)
     own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
-    evaluated = {config.method: own} | find_baselines(against, run, overrides)
+    evaluated = {config.method: own} | find_baselines(baselines, run, overrides)
     agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
@@ -144,7 +147,7 @@ def evaluate_run(
         "protocol": protocol,
         "overrides": overrides,
         **settings,
-        "against": [*against],
+        "against": baselines,
         "methods": {
             label: {
                 "checkpoint": evaluated[label].source,

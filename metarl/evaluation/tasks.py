@@ -107,7 +107,7 @@ def read_tasks(path: Path) -> Any:
             return np.load(path, allow_pickle=False)
         if path.suffix not in (".txt", ".csv"):
             raise ValueError("expected a file that ends in .npy, .json, .txt or .csv")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         return [
             numbers_of(line, at) for at, line in enumerate(lines, 1) if line[:1] not in ("", "#")
         ]

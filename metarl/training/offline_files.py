@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.run import Run
 
 HEADER = 7
 """Bytes of a file without any record."""
 NOTE = "metarl-iterations.txt"
+LOCK = "metarl.lock"
 SUPERSEDED = "superseded: a later file of this run has everything\n"
 
 
@@ -29,7 +32,8 @@ def superseded_files(run: Run, current: Path, identity: str, job: str) -> list[P
         identity: the id of the W&B run.
         job: the kind of work. Only a training repeats what earlier processes have recorded. Of
             other work, and if the user has chosen one id for all work, only files without any
-            record are returned.
+            record are returned, and not those of processes that still work: W&B may not have
+            written their records yet.
     """
     repeats = job == "train" and not os.environ.get("WANDB_RUN_ID")
     files = sorted(run.directory.glob(f"wandb/offline-run-*-{identity}/run-{identity}.wandb"))
@@ -39,8 +43,27 @@ def superseded_files(run: Run, current: Path, identity: str, job: str) -> list[P
         if file.parent.resolve() != current.resolve()
         and file.resolve().is_relative_to(run.directory.resolve())
         and not _marker(file).exists()
-        and (repeats or file.stat().st_size <= HEADER)
+        and (repeats or (file.stat().st_size <= HEADER and not _is_held(file.parent)))
     ]
+
+
+def hold(folder: Path) -> BaseFileLock:
+    """Lock the folder of a process's W&B files as long as the process works; return the lock."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    lock.acquire()
+    return lock
+
+
+def _is_held(folder: Path) -> bool:
+    lock = FileLock(folder / LOCK, timeout=0)
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def mark_synced(file: Path) -> None:

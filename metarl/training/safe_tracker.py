@@ -118,4 +118,4 @@ def named_summary(error: BaseException) -> str:
 
 def warn_untracked(message: str) -> None:
     """Print a warning about metrics or files that are not tracked."""
-    warn(f"{message} (metrics.jsonl and the checkpoints hold everything)")
+    warn(f"{message} (the files hold everything)")

@@ -16,7 +16,7 @@ from metarl.envs.registry import import_object
 from metarl.runs.run import Run
 from metarl.training.safe_tracker import SafeTracker
 from metarl.training.tracker import NullTracker, Tracker
-from metarl.training.tracking_environment import check_project, tracking_mode
+from metarl.training.tracking_environment import check_environment, check_project, tracking_mode
 
 KEY = "tracking.trackers"
 METHODS = ("log", "scalars", "table", "image", "video", "artifact", "finish")
@@ -104,6 +104,7 @@ def check_trackers(config: Config) -> None:
         if name != "wandb":
             tracker_class(name)
         elif mode != "disabled":
+            check_environment()
             check_project(config.tracking.project)
 
 

@@ -16,6 +16,7 @@ SYNONYMS = {"run": "online", "dryrun": "offline"}
 
 MAX_PROJECT = 128  # characters of the name of a project
 NOT_IN_PROJECT = "/\\#?%:"
+NOT_IN_ID = ":;,#?/'"
 
 
 def tracking_mode(configured: str) -> str:
@@ -51,12 +52,35 @@ def check_project(configured: str) -> None:
 
 
 def check_environment() -> None:
-    """Check the variables of W&B that have only certain values.
+    """Check the variables of W&B that have only certain values. W&B would refuse them when the
+    work begins, which would go on without being tracked.
 
     Raises:
-        UserError: if WANDB_MODE is no mode; names the nearest one.
+        UserError: if one has another value; names the variable.
     """
-    tracking_mode("auto")
+    if tracking_mode("auto") == "disabled":
+        return
+    if os.environ.get("WANDB_PROJECT"):
+        check_project("")
+    run_id = from_environment("RUN_ID", "")
+    expected = f"at most {MAX_PROJECT} characters, none of them {' '.join(NOT_IN_ID)}"
+    expected += ", and no space at its ends"
+    fits = len(run_id) <= MAX_PROJECT and not set(run_id) & set(NOT_IN_ID)
+    fits = fits and run_id == run_id.strip()
+    check(fits, "WANDB_RUN_ID", expected, run_id)
+    for name in ("INIT_TIMEOUT", "FINISH_TIMEOUT"):
+        seconds = from_environment(name, "1")
+        number = parsed_number(seconds)
+        fits = number is not None and number > 0
+        check(fits, f"WANDB_{name}", "a number of seconds above 0", seconds)
+
+
+def parsed_number(text: str) -> float | None:
+    """Return the number of a text; None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def from_environment(name: str, default: str) -> str:

@@ -17,6 +17,8 @@ import wandb
 START_TIMEOUT, CALL_TIMEOUT, FINISH_TIMEOUT = 15.0, 15.0, 60.0
 HANG_TIMEOUT = 20.0  # added to timeouts of W&B itself before a call counts as hanging
 EXIT_TIMEOUT = 2.0  # for W&B's process to exit
+OPEN: list[wandb.Run] = []
+"""The W&B runs of this process that trackers have begun and not ended."""
 
 
 def timeout_for(step: str, default: float) -> float:
@@ -38,7 +40,9 @@ def end_service() -> None:
     services = _services()
     # `finish` first ends the threads that poll the process, which would otherwise print a traceback
     # when the process ends. It may block afterwards, so `teardown` does not wait for `finish`.
-    ending = [_attempt(wandb.finish), _attempt(wandb.teardown)]
+    ending = [_attempt(run.finish) for run in OPEN]
+    OPEN.clear()
+    ending += [_attempt(wandb.finish), _attempt(wandb.teardown)]
     for service in services:
         service.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 import wandb
 
@@ -41,9 +43,10 @@ def start_wandb(run: Run, mode: str, job: str) -> Tracker:
     how it is tracked."""
     # W&B would send reports of its errors to its developers, and print every failure to do so.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
+    use_folders_of(run.directory)
     try:
+        if mode == "auto":
+            mode = "online" if _logged_in() else "offline"
         tracker = WandbTracker(run, mode, job)
     except Exception as error:
         if mode == "offline":
@@ -52,8 +55,19 @@ def start_wandb(run: Run, mode: str, job: str) -> Tracker:
         tracker = WandbTracker(run, "offline", job)
         reason = named_summary(error)
         warn_untracked(f"W&B is out of reach, so this run is tracked offline: {reason}")
-    print(tracker.status, flush=True)
+    with contextlib.suppress(OSError):  # of standard output, not of W&B
+        print(tracker.status, flush=True)
     return tracker
+
+
+def use_folders_of(directory: Path) -> None:
+    """Let W&B keep its own files in a run's folder where the home folder cannot be written, such as
+    that of a container's user. There it keeps the artifacts of offline runs until they are sent."""
+    if os.access(Path.home(), os.W_OK):
+        return
+    for name in ("DATA", "CACHE", "CONFIG"):
+        folder = directory.absolute() / "wandb" / f".{name.lower()}"
+        os.environ.setdefault(f"WANDB_{name}_DIR", str(folder))
 
 
 def _logged_in() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -12,11 +13,13 @@ from typing import Any
 
 import wandb
 
+from metarl.runs.atomic_io import check_writable, make_folder
 from metarl.runs.identity import group_name
 from metarl.runs.logs import VALIDATION
 from metarl.runs.origin import KEY
 from metarl.runs.run import Run
 from metarl.training.offline_files import (
+    hold,
     mark_synced,
     note_iterations,
     sent_iterations,
@@ -24,7 +27,7 @@ from metarl.training.offline_files import (
 )
 from metarl.training.tracker import in_section
 from metarl.training.tracking_environment import from_environment
-from metarl.training.wandb_service import FINISH_TIMEOUT, START_TIMEOUT, timeout_for
+from metarl.training.wandb_service import FINISH_TIMEOUT, OPEN, START_TIMEOUT, timeout_for
 
 MAX_NAME, MAX_JOB = 128, 64
 """Characters that W&B accepts in the name of a run, a group or an artifact; of a kind of job."""
@@ -35,6 +38,7 @@ class WandbTracker:
 
     def __init__(self, run: Run, mode: str, job: str) -> None:
         config = run.config
+        check_wandb_folder(run.directory)
         identity = wandb_id(run, job)
         chosen_id = from_environment("RUN_ID", identity)
         sent = sent_iterations(run, chosen_id) if job == "train" else 0
@@ -49,6 +53,7 @@ class WandbTracker:
             group=from_environment("RUN_GROUP", wandb_group(run))[:MAX_NAME],
             job_type=from_environment("JOB_TYPE", job)[:MAX_JOB],
             id=chosen_id,
+            reinit="create_new",  # a run that the caller has open is neither used nor ended
             # If nothing was sent, the file has all iterations so far. Otherwise it is appended.
             resume=None if anew else "allow",
             config={**config.to_dict(), **({KEY: str(run.origin)} if run.origin else {})},
@@ -60,6 +65,7 @@ class WandbTracker:
                 finish_timeout_raises=True,
             ),
         )
+        OPEN.append(self._run)
         self._run.define_metric("env_steps")
         for section in ("train", "time", VALIDATION.rstrip("/")):
             self._run.define_metric(f"{section}/*", step_metric="env_steps")
@@ -70,9 +76,10 @@ class WandbTracker:
             sent = self._run.summary.get("iteration") or self._run.starting_step
         self._recorded = sent if job == "train" else 0
         self._files = Path(self._run.dir).parent
-        self._superseded = superseded_files(run, self._files, chosen_id, job)
+        self._lock = hold(self._files)
+        self._superseded = functools.partial(superseded_files, run, self._files, chosen_id, job)
         # The artifacts of these files, which are not sent.
-        if self._superseded and job == "train" and config.tracking.artifacts == "all":
+        if job == "train" and config.tracking.artifacts == "all" and self._superseded():
             for path in sorted(run.checkpoints.glob("iteration-*.pt")):
                 self.artifact("checkpoint", path)
 
@@ -112,10 +119,23 @@ class WandbTracker:
 
     def finish(self) -> None:
         self._run.finish()
+        if self._run in OPEN:
+            OPEN.remove(self._run)
         if self._trains:
             note_iterations(self._files, self._recorded)
-        for file in self._superseded:
+        for file in self._superseded():  # as they are now: others may have been written since
             mark_synced(file)
+        self._lock.release()
+
+
+def check_wandb_folder(directory: Path) -> None:
+    """Check that W&B can write into a run's folder; otherwise it would write elsewhere.
+
+    Raises:
+        StorageError: if it cannot.
+    """
+    make_folder(directory / "wandb")
+    check_writable(directory / "wandb")
 
 
 def wandb_id(run: Run, job: str) -> str:

@@ -139,6 +139,7 @@ def test_tasks_outside_of_a_finite_distribution_are_not_all_there_are(family, ro
     [
         ("a.txt", "# goals\n0.5 1\n\n -2\t3e-1\n"),
         ("a.csv", "0.5,1\n-2, 0.3\n"),
+        ("a.csv", "\ufeff0.5,1\r\n-2,0.3\r\n"),
         ("a.json", "[[0.5, 1], [-2, 0.3]]"),
     ],
 )

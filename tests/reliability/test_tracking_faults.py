@@ -229,7 +229,7 @@ def test_its_process_is_killed(mode, service, untracked, tmp_path, capsys, monke
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)
     assert line.startswith("metarl: warning: W&B failed, and this run is no longer tracked: ")
-    assert "metrics.jsonl and the checkpoints hold everything" in line
+    assert "the files hold everything" in line
     assert services() == []
 
 

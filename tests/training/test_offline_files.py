@@ -1,5 +1,8 @@
 """Files of offline W&B runs that a later one replaces."""
 
+import subprocess
+import sys
+
 from metarl.training.loop import train
 from metarl.training.offline_files import mark_synced, superseded_files
 from tests.training.test_loop import tiny
@@ -28,3 +31,32 @@ def test_a_file_is_marked_in_the_folder_of_the_run_and_nowhere_else(tmp_path):
     assert marker.is_file()
     assert not (tmp_path / "nowhere").exists()
     assert [path.name for path in outside.iterdir()] == ["run-id.wandb"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from metarl.training.offline_files import hold
+lock = hold(Path(sys.argv[1]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_empty_file_of_a_process_that_still_works_is_not_left_out(tmp_path):
+    """W&B buffers the records of an evaluation, so that its file is long without any."""
+    run = train(tiny(iterations=1), tmp_path / "run")
+    folder = run.directory / "wandb" / "offline-run-1-id"
+    folder.mkdir(parents=True)
+    file = folder / "run-id.wandb"
+    file.write_bytes(b":W&B123")
+    own = run.directory / "wandb" / "offline-run-2-id"
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        process.stdout.readline()
+        assert superseded_files(run, own, "id", "evaluate") == []
+        process.stdin.close()
+    assert superseded_files(run, own, "id", "evaluate") == [file]
+    file.write_bytes(b":W&B123 records")
+    assert superseded_files(run, own, "id", "evaluate") == []

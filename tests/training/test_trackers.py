@@ -123,7 +123,7 @@ def test_a_tracker_that_fails_ends_neither_the_training_nor_the_others(tmp_path,
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert line == (
         f"metarl: warning: {name} failed, and this run is no longer tracked: RuntimeError: broken "
-        "(metrics.jsonl and the checkpoints hold everything)"
+        "(the files hold everything)"
     )
     plain = train(config(), tmp_path / "plain")
     assert plain.metrics_file.read_bytes() == run.metrics_file.read_bytes()

@@ -9,6 +9,7 @@ import time
 import zlib
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 import metarl
@@ -218,6 +219,87 @@ def test_a_project_that_wandb_refuses_is_known_before_the_work_begins(tmp_path, 
         with pytest.raises(UserError, match=r"^WANDB_PROJECT: expected 1 to 128 char"):
             compare(["point_nav/maml_trpo"], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("RUN_ID", "a/b", "at most 128 characters, none of them : ; , # ? / '"),
+        ("RUN_ID", " a", "at most 128 characters, none of them"),
+        ("INIT_TIMEOUT", "abc", "a number of seconds above 0, got 'abc'"),
+        ("FINISH_TIMEOUT", "0", "a number of seconds above 0, got '0'"),
+    ],
+)
+def test_variables_that_wandb_refuses_are_known_before_the_work_begins(
+    tmp_path, logged_out, monkeypatch, capsys, name, value, expected
+):
+    run = Run.create(config(**{"tracking.mode": "disabled"}), tmp_path / "run")
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    expected = f"WANDB_{name}: expected {expected}"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        train(config(), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    assert main(["evaluate", str(run.directory)]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (run.directory / "evaluation").exists()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    train(config(iterations=1), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("trackers", "[nope:X]"), ("project", "a/b")],
+)
+def test_trackers_of_flags_are_checked_before_an_evaluation_and_a_video(
+    tmp_path, logged_out, capsys, flag, value
+):
+    run = train(config(iterations=1, **{"tracking.mode": "disabled"}), tmp_path / "run")
+    tracking = [f"--tracking.{flag}", value, "--tracking.mode", "offline"]
+    for argv in (["evaluate", "--tasks=1"], ["render", f"--out={tmp_path / 'video.mp4'}"]):
+        assert main([argv[0], str(run.directory), *argv[1:], *tracking]) == 2
+        assert f"tracking.{flag}: " in capsys.readouterr().err
+    assert not (run.directory / "evaluation").exists()
+    assert not (tmp_path / "video.mp4").exists()
+
+
+def test_a_run_that_the_caller_has_open_is_neither_used_nor_ended(tmp_path, logged_out):
+    own = wandb.init(mode="offline", dir=str(tmp_path), project="mine")
+    run = train(config(), tmp_path / "run")
+    assert len([r for r in records(run.directory) if r.WhichOneof("record_type") == "history"]) == 2
+    own.log({"mine": 1})
+    own.finish()
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    (logged,) = [
+        record
+        for record in ended(folder / f"run-{own.id}.wandb")
+        if record.WhichOneof("record_type") == "history"
+    ]
+    assert "mine" in {item.key or item.nested_key[0] for item in logged.history.item}
+
+
+def test_a_login_that_cannot_be_used_is_tracked_offline(tmp_path, logged_out, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    run = train(config(), tmp_path / "run")
+    wandb.teardown()  # which forgets the key
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "W&B is out of reach, so this run is tracked offline: AuthenticationError" in line
+    assert len([r for r in records(run.directory) if r.WhichOneof("record_type") == "history"]) == 2
+
+
+def test_without_a_home_folder_to_write_in_nothing_of_a_run_is_lost(
+    tmp_path, logged_out, monkeypatch, capsys
+):
+    """As in a container that runs as another user."""
+    monkeypatch.delenv("WANDB_CONFIG_DIR")
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", "")  # so that it is restored
+        monkeypatch.delenv(f"WANDB_{name}_DIR")
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    run = train(config(**{"tracking.artifacts": "all", "checkpoint_every": 1}), tmp_path / "run")
+    assert "warning" not in capsys.readouterr().err
+    found = records(run.directory)
+    assert len([each for each in found if each.WhichOneof("record_type") == "history"]) == 2
+    assert any((run.directory / "wandb" / ".data").rglob("*"))
 
 
 def begun(run):
