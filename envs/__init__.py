@@ -11,6 +11,7 @@ from metarl.envs.base import BatchEnv, TaskFamily
 from metarl.envs.errors import SimulationDiverged, TaskError
 from metarl.envs.external import (
     Environment,
+    EnvironmentRefused,
     ExternalFamily,
     GymnasiumFamily,
     MetaWorld,
@@ -45,6 +46,7 @@ __all__ = [
     "Bandit",
     "BatchEnv",
     "Environment",
+    "EnvironmentRefused",
     "ExternalFamily",
     "GridWorld",
     "GymnasiumFamily",

@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metarl.envs.external.process import WorkerError, WorkerLost, WorkerProcess, import_path
+from metarl.envs.external.process import (
+    EnvironmentRefused,
+    WorkerError,
+    WorkerLost,
+    WorkerProcess,
+    import_path,
+)
 
 Route = Literal["keyword", "attribute", "options"]
 
@@ -62,7 +68,8 @@ def query_environment(
     """Make an environment under the task `trial` in a worker and return its description, cached.
 
     Raises:
-        WorkerError: if it does not exist, or cannot be used; the message names a remedy.
+        EnvironmentRefused: if it does not exist, or cannot be used; the message names a remedy.
+        WorkerError: if it fails.
     """
     spec = json.dumps({**asdict(environment), "trial": list(trial)})
     return _query(spec, python, timeout)
@@ -72,6 +79,8 @@ def query_environment(
 def _query(spec: str, python: str, timeout: float) -> Description:
     environment = json.loads(spec)
     answer = _open_in_worker(environment, python, timeout)
+    if "refused" in answer:
+        raise EnvironmentRefused(f"env: {failure_text(environment['name'], answer)}")
     if "done" not in answer:
         raise WorkerError(failure_text(environment["name"], answer))
     found = answer["done"]

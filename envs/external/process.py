@@ -28,6 +28,10 @@ class WorkerError(RuntimeError):
     """An environment in a worker process cannot be used, failed, or was lost."""
 
 
+class EnvironmentRefused(WorkerError):
+    """The environment that a config names does not exist, or is none that a task can be set in."""
+
+
 class WorkerLost(Exception):
     """A worker has ended, hangs, or sent an invalid answer; the message says which."""
 

@@ -76,10 +76,10 @@ def run(argv: Sequence[str] | None) -> int:
         full = error.errno == errno.ENOSPC and not isinstance(error, StorageError)
         return print_error(f"standard output: {error.strerror}" if full else error, 1)
     except (MemoryError, RuntimeError) as error:
-        from metarl.envs import WorkerError
+        from metarl.envs import EnvironmentRefused, WorkerError
 
         if isinstance(error, WorkerError):
-            return print_error(error, 1)
+            return print_error(error, 2 if isinstance(error, EnvironmentRefused) else 1)
         if message := out_of_memory_message(error):
             return print_error(message, 1)
         raise
