@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, check
 from metarl.core.schema import Section
 from metarl.core.timer import Timer
 from metarl.envs import TaskFamily
@@ -34,6 +34,7 @@ __all__ = [
     "Metrics",
     "Rollout",
     "check_fits",
+    "check_init_std",
     "measuring_actor",
 ]
 
@@ -255,6 +256,22 @@ def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
             "argument `deterministic` (metarl.agents.base.MetaAgent)"
         )
     return agent.actor(state, deterministic=True)
+
+
+def check_init_std(init_std: float, family: TaskFamily, section: str) -> None:
+    """Check that discrete actions are not given a standard deviation other than the default, 1.
+
+    Args:
+        init_std: the configured standard deviation.
+        family: whose action space it is. It is asked for only where there is something to check,
+            as an environment in another process may have to be started for it.
+        section: path of the section.
+
+    Raises:
+        ConfigError: if they are; names the key.
+    """
+    fits = init_std == 1 or not isinstance(family.action_space, Discrete)
+    check(fits, f"{section}.init_std", "1 with discrete actions, which have none", init_std)
 
 
 def check_fits(state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from metarl.agents.base import AgentConfig, AgentSetup
+from metarl.agents.base import AgentConfig, AgentSetup, check_init_std
 from metarl.agents.maml.agent import MAMLAgent
 from metarl.agents.maml.batch import ReturnConfig
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
@@ -41,6 +41,7 @@ class MAMLConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if self.policy.obs_scale:  # since some families start a simulation for their spaces
             self._check_obs_scale(family.observation_space.shape[0])
+        check_init_std(self.policy.init_std, family, "policy")
         inner = self.inner
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,

@@ -112,6 +112,11 @@ class InnerConfig(Section):
         wanted = f"1 with surrogate {self.surrogate}: only loaded_dice has a decay"
         loaded = self.surrogate == "loaded_dice"
         check(loaded or self.dice_decay == 1, "dice_decay", wanted, self.dice_decay)
+        for kind in ("context", "latent"):
+            key = f"{kind}_dim"
+            value, default = getattr(self, key), InnerConfig.model_fields[key].default
+            wanted = f"{default} with adapts {self.adapts}, which has no {kind}"
+            check(self.adapts == kind or value == default, key, wanted, value)
         return self
 
 

@@ -52,6 +52,13 @@ class PEARLConfig(AgentConfig):
             "critic, as update.meta_batch or sampling.train_tasks is 1, and metric compares tasks"
         )
         check(loss != "metric" or tasks >= 2, "update.encoder_loss", expected, loss)
+        known = family.num_all_tasks if loss == "metric" else None
+        expected = (
+            f"critic, or sampling.train_tasks of at most {known}, the tasks that there are, as "
+            "metric would tell one task from itself"
+        )
+        fits = known is None or sampling.train_tasks <= known
+        check(fits, "update.encoder_loss", expected, loss)
         stored, source = size, "the replay_size"
         if self.update.context_from != "all":
             phases = min(self.prior_episodes, sampling.adaptation_steps + 1)

@@ -7,7 +7,7 @@ from metarl.agents.base import AgentSetup
 from metarl.agents.maml.config import MAMLConfig
 from metarl.core.errors import ConfigError
 from metarl.core.rng import Purpose, make_rng
-from metarl.envs import PointNav
+from metarl.envs import PointNav, TabularMDP
 from metarl.rollout.sampling import SamplingConfig
 
 FAMILY = PointNav()
@@ -89,6 +89,15 @@ def test_what_has_no_effect_or_another_one_is_refused(agent, change, expected):
         MAMLConfig(**agent).check(FAMILY, sampling)
     assert str(error.value) == expected
     MAMLConfig(**{**agent, **change}).check(FAMILY, sampling)
+
+
+def test_discrete_actions_have_no_standard_deviation():
+    expected = r"^policy\.init_std: expected 1 with discrete actions, which have none, got 0\.3$"
+    config = MAMLConfig(policy={"init_std": 0.3})
+    config.check(FAMILY, SamplingConfig())
+    with pytest.raises(ConfigError, match=expected):
+        config.check(TabularMDP(), SamplingConfig())
+    MAMLConfig().check(TabularMDP(), SamplingConfig())
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,20 @@ def test_a_rule_of_the_user(own_rules):
     ],
 )
 def test_the_task_parameters_of_a_config(name, expected, tiny_policy):
-    config = InnerConfig(adapts=name, context_dim=3, latent_dim=4)
+    sizes = {"context": {"context_dim": 3}, "latent": {"latent_dim": 4}}
+    config = InnerConfig(adapts=name, **sizes.get(name, {}))
     found = make_task_parameters(config, tiny_policy)
     assert type(found) is type(expected)
     assert vars(found) == vars(expected)
+
+
+def test_a_size_of_what_does_not_adapt_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^context_dim: expected 8 with adapts latent, which has"
+    ):
+        InnerConfig(adapts="latent", context_dim=3)
+    with pytest.raises(ConfigError, match=r"^latent_dim: expected 8 with adapts all, .* got 3$"):
+        InnerConfig(latent_dim=3)
 
 
 def test_the_head_of_a_discrete_policy_is_its_last_layer():

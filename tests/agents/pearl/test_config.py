@@ -156,3 +156,14 @@ def test_the_published_sizes_are_given_by_flags():
     published = PEARLConfig()
     assert config.agent.network == published.network
     assert config.agent.update == published.update.replace(warmup_iterations=5)
+
+
+def test_a_metric_does_not_tell_a_task_from_itself():
+    """Two directions under twenty ids would be twenty tasks to it."""
+    changes = {"sampling.train_tasks": 20, "agent.update.encoder_loss": "metric"}
+    expected = "critic, or sampling.train_tasks of at most 2, the tasks that there are"
+    message = f"agent.update.encoder.loss: expected {expected}"
+    with pytest.raises(ConfigError, match=message):
+        load_config("half_cheetah_dir/pearl", **changes)
+    assert load_config("half_cheetah_dir/pearl", **{**changes, "sampling.train_tasks": 2})
+    assert load_config("half_cheetah_dir/pearl", **{"sampling.train_tasks": 20})

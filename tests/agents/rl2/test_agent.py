@@ -395,6 +395,10 @@ def test_an_update_that_is_not_finite_changes_nothing(cell, family):
             {"network": {"action_bound": "tanh"}},
             r"agent\.network\.action_bound: discrete actions have no bound",
         ),
+        (
+            {"network": {"init_std": 0.3}},
+            r"agent\.network\.init_std: expected 1 with discrete actions, .* got 0\.3",
+        ),
     ],
 )
 def test_bad_settings_are_one_line(agent, expected):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import metarl
+from metarl.cli.main import main
 from metarl.envs import GymnasiumFamily, WorkerError
 from metarl.runs.run import Run
 
@@ -135,3 +136,23 @@ def test_the_environments_of_metarl_keep_their_names():
     assert GymnasiumFamily().env_id == "cartpole.py:CartPole"
     config = metarl.load_config("cartpole/maml_trpo")
     assert config.to_dict()["env"]["env_id"] == "cartpole.py:CartPole"
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ("env_id: Pendulm-v1, parameters: {g: [1, 2]}", "nearest: Pendulum-v1"),
+        (
+            "env_id: Pendulum-v1, parameters: {gg: [1, 2]}",
+            "has no attribute 'gg' for a task",
+        ),
+    ],
+)
+def test_an_environment_that_a_config_names_wrongly_is_wrong_input(tmp_path, capsys, env, expected):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"env: {{family: gymnasium, {env}}}\n")
+    assert main(["train", str(file), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("metarl: error: env: Pendul")
+    assert expected in error
+    assert error.count("\n") == 1
