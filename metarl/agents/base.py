@@ -258,19 +258,18 @@ def measuring_actor(agent: MetaAgent, state: Any, deterministic: bool) -> Actor:
     return agent.actor(state, deterministic=True)
 
 
-def check_init_std(init_std: float, family: TaskFamily, section: str) -> None:
+def check_init_std(init_std: float, actions: Box | Discrete, section: str) -> None:
     """Check that discrete actions are not given a standard deviation other than the default, 1.
 
     Args:
         init_std: the configured standard deviation.
-        family: whose action space it is. It is asked for only where there is something to check,
-            as an environment in another process may have to be started for it.
+        actions: the action space.
         section: path of the section.
 
     Raises:
         ConfigError: if they are; names the key.
     """
-    fits = init_std == 1 or not isinstance(family.action_space, Discrete)
+    fits = init_std == 1 or not isinstance(actions, Discrete)
     check(fits, f"{section}.init_std", "1 with discrete actions, which have none", init_std)
 
 

@@ -41,7 +41,6 @@ class MAMLConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if self.policy.obs_scale:  # since some families start a simulation for their spaces
             self._check_obs_scale(family.observation_space.shape[0])
-        check_init_std(self.policy.init_std, family, "policy")
         inner = self.inner
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,
@@ -109,6 +108,7 @@ class MAMLConfig(AgentConfig):
         return batches + together * baseline_memory(num_steps, obs_dim)
 
     def make(self, setup: AgentSetup) -> MAMLAgent:
+        check_init_std(self.policy.init_std, setup.action_space, "policy")
         policy = make_policy(self.policy, setup.observation_space, setup.action_space)
         if self.inner.adapts == "latent":
             most = MAX_WEIGHTS // policy.num_weights

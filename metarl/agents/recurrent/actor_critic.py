@@ -19,7 +19,6 @@ from gymnasium.spaces import Box, Discrete
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from metarl.agents.base import check_init_std
 from metarl.core.actors import centre_and_half_width, chosen_index, mlp_outputs
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import ConfigError, check
@@ -63,17 +62,16 @@ class ActorCriticConfig(Section):
         return self
 
     def check_actions(self, family: TaskFamily, key: str) -> None:
-        """Check that `action_bound` and `init_std` fit the action space.
+        """Check that `action_bound` fits the action space.
 
         Args:
-            family: whose action space it is. It is asked for if there is something to check, as
-                an environment in another process may have to be started for it.
+            family: whose action space it is. It is asked for if there is a bound to check, as an
+                environment in another process may have to be started for it.
             key: path of this section.
 
         Raises:
             ConfigError: if it does not.
         """
-        check_init_std(self.init_std, family, key)
         if self.action_bound != "tanh":
             return
         space = family.action_space

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from gymnasium.spaces import Box, Discrete
 
-from metarl.agents.base import AgentConfig, AgentSetup, AgentState
+from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation
 from metarl.agents.recurrent.moments import with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
@@ -80,6 +80,7 @@ class RL2Config(AgentConfig):
         return annealed_away(self.schedules(), iterations)
 
     def make(self, setup: AgentSetup) -> RL2Agent:
+        check_init_std(self.network.init_std, setup.action_space, "network")
         network = self._network(setup.observation_space, setup.action_space)
         check_num_weights(
             {

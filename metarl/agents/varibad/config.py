@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from metarl.agents.base import AgentConfig, AgentSetup, AgentState
+from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
 from metarl.agents.recurrent.hypernetwork import HyperActorCritic
 from metarl.agents.recurrent.inputs import InputEncoder, check_one_normalisation, input_size
@@ -90,6 +90,7 @@ class VariBADConfig(AgentConfig):
 
     def make(self, setup: AgentSetup) -> VariBADAgent:
         observations, actions = setup.observation_space, setup.action_space
+        check_init_std(self.policy.init_std, actions, "policy")
         obs_dim, num_inputs = math.prod(observations.shape), input_size(observations, actions)
         beliefs = BeliefEncoder(self.encoder, num_inputs)
         head = (

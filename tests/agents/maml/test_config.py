@@ -1,5 +1,7 @@
 """metarl.agents.maml.config: the agent that a config makes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,10 +96,11 @@ def test_what_has_no_effect_or_another_one_is_refused(agent, change, expected):
 def test_discrete_actions_have_no_standard_deviation():
     expected = r"^policy\.init_std: expected 1 with discrete actions, which have none, got 0\.3$"
     config = MAMLConfig(policy={"init_std": 0.3})
-    config.check(FAMILY, SamplingConfig())
+    config.make(setup())
+    discrete = replace(setup(), action_space=TabularMDP().action_space)
     with pytest.raises(ConfigError, match=expected):
-        config.check(TabularMDP(), SamplingConfig())
-    MAMLConfig().check(TabularMDP(), SamplingConfig())
+        config.make(discrete)
+    MAMLConfig().make(discrete)
 
 
 @pytest.mark.parametrize(

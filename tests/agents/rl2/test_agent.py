@@ -395,15 +395,17 @@ def test_an_update_that_is_not_finite_changes_nothing(cell, family):
             {"network": {"action_bound": "tanh"}},
             r"agent\.network\.action_bound: discrete actions have no bound",
         ),
-        (
-            {"network": {"init_std": 0.3}},
-            r"agent\.network\.init_std: expected 1 with discrete actions, .* got 0\.3",
-        ),
     ],
 )
 def test_bad_settings_are_one_line(agent, expected):
     with pytest.raises(ConfigError, match=expected):
         make(FAMILIES["mdp"], **agent)
+
+
+def test_discrete_actions_have_no_standard_deviation():
+    expected = r"agent\.network\.init_std: expected 1 with discrete actions, .* got 0\.3"
+    with pytest.raises(ConfigError, match=expected):
+        make(FAMILIES["mdp"], network={"init_std": 0.3}).make_agent()
 
 
 @pytest.mark.parametrize(
