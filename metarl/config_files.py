@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from metarl.envs import locate
 PACKAGE = Path(__file__).parent
 RUN_CONFIG = "config.yaml"  # in the folder of a run, beside its provenance
 SWEEPS = "sweeps"  # the folder of Weights & Biases sweeps in the folder of configs
+SECTIONS = ("agent", "evaluation", "sampling", "tracking")
+"""Sections that have other sections and values inside, and no mappings as values."""
+TAGS = {"agent": ("kind", "maml"), "agent.outer": ("update", "trpo")}
+"""The keys that choose the kind of a section, and its default kind."""
 MEASURED = "measured.json"  # cost and return of some configs (examples/reproduce/measured.py)
 
 
@@ -37,7 +41,8 @@ def load_config(
         base: a config, by path or by name or itself, in which values by key replace those given;
             None for the defaults.
         overrides: values that replace values of the file, by key. A key of a section is given as
-            `**{"agent.inner.lr": 0.2}`; the keys in `ALIASES` have short names.
+            `**{"agent.inner.lr": 0.2}`; the keys in `ALIASES` have short names. A section given
+            as a whole keeps the values that it does not name.
 
     Raises:
         ConfigError: if the config does not exist, is not valid YAML, or has an invalid key or
@@ -98,7 +103,8 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
             raise ConfigError(f"{flag(name)}: has moved to {flag(new)}")
         path = ALIASES.get(name, name)
         given[path] = name
-        values = replaced(values, path.split("."), value, source)
+        for key, each in own_values(path, value, values):
+            values = replaced(values, key.split("."), each, source)
     try:
         return Config(**values)
     except ConfigError as error:
@@ -158,6 +164,29 @@ def paths_above(path: str) -> list[str]:
 def flag(path: str) -> str:
     """Return the command-line flag of a key."""
     return f"--{path.replace('_', '-')}"
+
+
+def own_values(path: str, value: Any, data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of an override with their values: of a section those that are given,
+    so that its other keys stay as they are in `data`. A section of another kind is replaced as a
+    whole; so are mappings that are no sections, such as parameters of an environment."""
+    inside: Any = data
+    for key in path.split("."):
+        inside = plain(inside)
+        inside = inside.get(key) if isinstance(inside, Mapping) else None
+    inside = plain(inside)
+    tag, default = TAGS.get(path, ("", ""))
+    kept = (
+        path.partition(".")[0] in SECTIONS
+        and isinstance(value, Mapping)
+        and isinstance(inside, Mapping)
+        and value.get(tag, default) == inside.get(tag, default)
+    )
+    if not (kept and value):
+        yield path, value
+        return
+    for key, each in value.items():
+        yield from own_values(f"{path}.{key}", each, data)
 
 
 def replaced(

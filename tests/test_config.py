@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from metarl.agents import agent_config_class
 from metarl.agents.maml.config import InnerConfig, MAMLConfig
 from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
@@ -803,3 +804,33 @@ def test_a_run_in_place_of_a_config_is_told(tmp_path):
     expected = f"{tmp_path}: is a run, not a config; its config is {config}"
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         load_config(tmp_path)
+
+
+def test_a_section_as_a_whole_keeps_the_values_that_it_does_not_name():
+    """E-MAML with another step size is still E-MAML."""
+    config = load_config("point_nav/emaml", **{"agent.inner": {"lr": 0.4}})
+    assert config == load_config("point_nav/emaml", **{"agent.inner.lr": 0.4})
+    assert config.agent.inner.emaml_weight == 1
+    config = load_config("point_nav/emaml", agent={"inner": {"lr": 0.4}, "outer": {"max_kl": 0.02}})
+    assert config.agent.inner.emaml_weight == 1
+    assert config.agent.outer.max_kl == 0.02
+    again = load_config(config, **{"agent.inner": {"lr": 0.3}})
+    assert again == load_config(config, **{"agent.inner.lr": 0.3})
+
+
+def test_a_section_of_another_kind_is_replaced():
+    config = load_config("point_nav/emaml", agent={"kind": "rl2"})
+    assert config.agent == agent_config_class("rl2")()
+    config = load_config("point_nav/maml_trpo", **{"agent.outer": {"update": "ppo"}})
+    assert config.agent.outer.update == "ppo"
+
+
+def test_mappings_that_are_no_sections_are_replaced():
+    data = {"env": {"family": "gymnasium", "env_id": "Pendulum-v1", "parameters": {"g": [1, 2]}}}
+    config = load_config(data, **{"env.parameters": {"l": [0.5, 1.5]}})
+    assert config.env.parameters == {"l": (0.5, 1.5)}
+
+
+def test_an_unknown_key_in_a_section_names_the_flag_and_the_key():
+    with pytest.raises(ConfigError, match=r"^--agent\.inner: lrr: unknown key \(nearest: lr\)$"):
+        load_config("point_nav/emaml", **{"agent.inner": {"lrr": 0.4}})
