@@ -26,7 +26,12 @@ from metarl.training.many_runs import Job, finish_all
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")
-ONLY = {"ant_vel": (*(("maml_trpo_tuned", seed) for seed in range(3)), ("cavia_tuned", 0))}
+ONLY = {
+    "ant_vel": (
+        *(("maml_trpo_tuned", seed) for seed in range(3)),
+        *(("cavia_tuned", seed) for seed in range(2)),
+    )
+}
 """Methods and seeds of families whose whole row would take days."""
 EXPORTED = METHODS[1:]
 """Endings of the names of the configs whose best run is distributed with the code."""
