@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from metarl.core.errors import check
+
 FEW_COLUMNS = 16  # narrower weight matrices are padded to this width on a CPU
 MIN_ROWS = 2000
 """Products of matrices with fewer rows are left to torch, which takes less time for each call,
 above all where second derivatives are needed."""
 MIN_PRODUCTS = 2_000_000
 """Multiplications of a product from which on oneDNN is faster where they are not."""
+MAX_WEIGHTS = 10**7
+"""Number of weights that the layers of an agent have at most, or those of one of its models."""
+
+
+def check_num_weights(parts: Mapping[str, tuple[int, Any]]) -> None:
+    """Check that layers do not have more weights than `MAX_WEIGHTS` together.
+
+    Args:
+        parts: the number of weights and the configured sizes, by the key of the sizes.
+
+    Raises:
+        ConfigError: if they have; names the key with the most weights.
+    """
+    key = max(parts, key=lambda each: parts[each][0])
+    fits = sum(number for number, _ in parts.values()) <= MAX_WEIGHTS
+    check(fits, key, f"layers of at most {MAX_WEIGHTS:,} weights together", parts[key][1])
 
 
 def linear(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metarl.core.actors import CategoricalActor, GaussianActor, MLPActor
 from metarl.core.distributions import Categorical, Distribution, Normal
 from metarl.core.errors import check
-from metarl.core.layers import INITIALISATIONS, linear, tanh
+from metarl.core.layers import INITIALISATIONS, check_num_weights, linear, tanh
 from metarl.core.params import Params
 from metarl.core.policy_module import (
     CategoricalModule,
@@ -32,22 +32,6 @@ from metarl.core.policy_module import (
 from metarl.core.schema import Positive, Section
 
 MAX_STD_RATIO = 1000.0  # largest ratio of a useful standard deviation to `init_std`
-MAX_WEIGHTS = 10**7
-"""Number of weights that the layers of an agent have at most, or those of one of its models."""
-
-
-def check_num_weights(parts: Mapping[str, tuple[int, Any]]) -> None:
-    """Check that layers do not have more weights than `MAX_WEIGHTS` together.
-
-    Args:
-        parts: the number of weights and the configured sizes, by the key of the sizes.
-
-    Raises:
-        ConfigError: if they have; names the key with the most weights.
-    """
-    key = max(parts, key=lambda each: parts[each][0])
-    fits = sum(number for number, _ in parts.values()) <= MAX_WEIGHTS
-    check(fits, key, f"layers of at most {MAX_WEIGHTS:,} weights together", parts[key][1])
 
 
 class PolicyConfig(Section):

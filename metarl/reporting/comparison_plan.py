@@ -180,7 +180,8 @@ def check_jobs(jobs: Sequence[Job], *, here: bool) -> None:
         here: whether this machine trains them.
 
     Raises:
-        UserError: as `check_begun` or, with the name of the config, as `check_startable`.
+        UserError: as `check_begun`; or, with the name of the config, as `check_startable`, or if
+            its agent cannot be made.
         WorkerError: as `check_startable`.
     """
     unfinished = [job for job in jobs if check_begun(job) < job.config.iterations]
@@ -192,6 +193,7 @@ def check_jobs(jobs: Sequence[Job], *, here: bool) -> None:
     for name, job in firsts.items():
         try:
             check_startable(job.config, job.folder)
+            job.config.untrained_state()
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 

@@ -10,19 +10,19 @@ from metarl.training.tracking import check_trackers
 
 
 def check_startable(config: Config, directory: Path) -> None:
-    """Check that a run can begin on this machine: its trackers, memory, agent and environment.
+    """Check that a run can begin on this machine: its trackers, memory, disk and environment. Its
+    agent is checked by making it.
 
     Args:
         config: the config of a new run.
         directory: the run's folder, which may not exist yet.
 
     Raises:
-        ConfigError: if a setting asks for what there is not, such as the device or the memory.
-        UserError: if WANDB_MODE is no mode.
+        ConfigError: if a setting asks for what there is not, such as the memory.
+        UserError: if a variable of W&B has a value that W&B refuses.
         WorkerError: if the environment cannot be started, or two of its episodes differ.
     """
     check_trackers(config)
     check_memory(config)
-    config.untrained_state()
     config.env.check_repeatable()
     check_disk(config, directory)

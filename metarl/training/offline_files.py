@@ -55,15 +55,13 @@ def hold(folder: Path) -> BaseFileLock:
 
 
 def _is_held(folder: Path) -> bool:
-    lock = FileLock(folder / LOCK, timeout=0)
     if not (folder / LOCK).exists():
         return False
     try:
-        lock.acquire()
+        with FileLock(folder / LOCK, timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 def mark_synced(file: Path) -> None:

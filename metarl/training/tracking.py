@@ -97,7 +97,7 @@ def check_trackers(config: Config) -> None:
     Raises:
         ConfigError: if one cannot be imported, or is no tracker, or W&B refuses the name of the
             project; names it.
-        UserError: if WANDB_MODE is no mode.
+        UserError: as `check_environment`.
     """
     mode = tracking_mode(config.tracking.mode)
     for name in config.tracking.trackers:

@@ -63,7 +63,7 @@ def start_wandb(run: Run, mode: str, job: str) -> Tracker:
 def use_folders_of(directory: Path) -> None:
     """Let W&B keep its own files in a run's folder where the home folder cannot be written, such as
     that of a container's user. There it keeps the artifacts of offline runs until they are sent."""
-    if os.access(Path.home(), os.W_OK):
+    if os.access(os.path.expanduser("~"), os.W_OK):  # Path.home fails for a user without one
         return
     for name in ("DATA", "CACHE", "CONFIG"):
         folder = directory.absolute() / "wandb" / f".{name.lower()}"

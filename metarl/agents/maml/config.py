@@ -14,7 +14,8 @@ from metarl.agents.maml.outer import OUTER_UPDATES, OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.core.errors import ConfigError, check
-from metarl.core.policies import MAX_WEIGHTS, PolicyConfig, make_policy
+from metarl.core.layers import MAX_WEIGHTS
+from metarl.core.policies import PolicyConfig, make_policy
 from metarl.core.returns import baseline_memory
 from metarl.core.schema import one_of
 from metarl.envs import TaskFamily

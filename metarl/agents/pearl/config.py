@@ -16,7 +16,7 @@ from metarl.agents.pearl.replay import SLOT_BYTES, Replay, RowFormat
 from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.core.actors import centre_and_half_width
 from metarl.core.errors import ConfigError, check
-from metarl.core.policies import check_num_weights
+from metarl.core.layers import check_num_weights
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 

@@ -13,7 +13,7 @@ from metarl.agents.recurrent.moments import with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
-from metarl.core.policies import check_num_weights
+from metarl.core.layers import check_num_weights
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig
 

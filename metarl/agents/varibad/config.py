@@ -18,7 +18,7 @@ from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders
 from metarl.agents.varibad.model import ROWS, ModelConfig
 from metarl.core.errors import check
-from metarl.core.policies import check_num_weights
+from metarl.core.layers import check_num_weights
 from metarl.core.schema import LayerSize
 from metarl.envs import TaskFamily
 from metarl.rollout.sampling import SamplingConfig

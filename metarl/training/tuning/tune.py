@@ -124,7 +124,7 @@ def tune(
         UserError: if Optuna is not installed, a setting, the config or the search space is not
             valid, or the folder cannot be written, is that of a run, or has another search or
             another process that searches.
-        ConfigError, WorkerError: as `metarl.training.checks.check_startable`, in a new folder.
+        WorkerError: as `metarl.training.checks.check_startable`, in a new folder.
     """
     check(1 <= trials <= MAX_TRIALS, "--trials", f"from 1 to {MAX_TRIALS}", trials)
     check(1 <= jobs <= MAX_JOBS, "--jobs", f"from 1 to {MAX_JOBS}", jobs)
@@ -144,6 +144,7 @@ def tune(
     check_no_run(out)
     if not out.exists():
         check_startable(config, out)
+        config.untrained_state()
     make_output_folder(out)
     with training_lock(out), open_study(out, config, searched, pruner) as study:
         search = Search(name, values, settings, config, searched, out, pruner, study)
