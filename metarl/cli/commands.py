@@ -168,10 +168,13 @@ def evaluate(
         print_results(error.results)
         raise
     # Before anything else is written, which a full disk or a lost server can prevent
-    print_results(results)
-    click.echo(file)
-    run = run_to_track(target.directory, overrides)
-    click.echo(publish_evaluation(run, file, results))
+    try:
+        print_results(results)
+        click.echo(file)
+    finally:  # also if nobody reads what is printed, as after `| head -1`
+        run = run_to_track(target.directory, overrides)
+        figure = publish_evaluation(run, file, results)
+    click.echo(figure)
     return 0
 
 

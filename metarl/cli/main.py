@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None) -> int:
     except click.ClickException as error:
         return print_error(usage_message(error), 2)
     except UserError as error:
-        return print_error(error, 2)
+        return print_error(" ".join(str(error).splitlines()), 2)  # names may have line breaks
     except click.Abort:  # Ctrl-C
         return 130
     except OSError as error:

@@ -151,7 +151,7 @@ def runs(folder: Path) -> Table:
             cell(run.config.env.name),
             cell(run.config.method),
             str(run.config.seed),
-            f"{len(lines)}/{run.config.iterations}",
+            "package" if run.packaged else f"{len(lines)}/{run.config.iterations}",
             f"{format_return(last['return_before'])} -> {format_return(last['return_after'])}"
             if last
             else "",

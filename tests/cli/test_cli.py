@@ -22,6 +22,7 @@ from metarl.cli.train import go_on_with
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
+from metarl.runs import pretrained
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
 from metarl.training.iterations import Interrupted
@@ -230,6 +231,8 @@ def test_list(run, output):
     assert "half_cheetah_dir" in output("list", "families")[1]
     assert "point_nav/maml_trpo" in output("list", "configs")[1]
     assert "2/2" in output("list", "runs", "--runs", run.parent)[1]
+    packages = output("list", "runs", "--runs", pretrained.FOLDER)[1]
+    assert packages.count(" package ") == len(pretrained.pretrained_names())
 
 
 def test_names_are_printed_whatever_the_encoding_of_the_terminal(run, tmp_path, monkeypatch):

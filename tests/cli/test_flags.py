@@ -143,6 +143,15 @@ def test_help_of_train_groups_the_values_of_the_config(output):
     assert re.search(r"--agent.outer.update VALUE [^[]*\[default: ppo\]", text)
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "report", "check-env"])
+def test_a_name_with_line_breaks_is_one_line_in_errors(output, command):
+    code, _, error = output(command, "two\nlines\r\nor three")
+    assert code == 2
+    assert error.startswith("metarl: error: ")
+    assert error.count("\n") == 1
+    assert error.rstrip("\n").isprintable()
+
+
 def test_an_everyday_key_of_a_section_has_its_short_flag_only():
     option = KeyOption(Key("sampling.adaptation_steps", int, 1, "Adaptation steps."))
     assert option.opts == ["--inner-steps"]

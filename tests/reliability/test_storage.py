@@ -151,6 +151,21 @@ def test_a_full_disk_below_standard_output_stops_training_too(
     assert_same_outcome(directory, finished)
 
 
+def test_a_full_disk_below_standard_output_leaves_the_files_of_an_evaluation(
+    tmp_path, capsys, monkeypatch, finished
+):
+    with open("/dev/full", "w") as full, open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr("sys.stdout", full)
+        words = ["--tasks=2", "--episodes=2", "--steps=1", f"--out={tmp_path}"]
+        code = main(["evaluate", str(finished), *words])
+        monkeypatch.undo()
+        os.dup2(nowhere.fileno(), full.fileno())  # for what is left to flush
+    assert (code, capsys.readouterr().err) == (1, f"metarl: error: standard output: {NO_SPACE}\n")
+    for kind in ("json", "png"):
+        (file,) = tmp_path.glob(f"*.{kind}")
+        assert file.stat().st_size
+
+
 def resume_with_small_files(directory, errors, limit):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)

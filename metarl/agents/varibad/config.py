@@ -53,6 +53,8 @@ class VariBADConfig(AgentConfig):
         self.update.check(family, sampling, normalized=self.normalize_observations)
         truncate, expected = self.update.truncate, "0, as the policy of varibad has no memory"
         check(truncate == 0, "update.truncate", expected, truncate)
+        trials, kept = self.model.trials, self.model.buffer
+        check(trials <= kept, "model.trials", f"at most {kept:,}, the model.buffer", trials)
         decoder = self.decoder
         weights = decoder.reward_weight, decoder.state_weight, decoder.task_weight
         check(any(weights), "decoder.reward_weight", "more than 0 if no other decoder is used", 0.0)

@@ -245,6 +245,10 @@ def test_keys_of_rl2_are_unknown_where_the_kind_is_maml(capsys):
         (["--agent.encoder.latent=0"], "agent.encoder.latent: expected between 1 and 1024, got 0"),
         (["--agent.model.buffer=0"], "agent.model.buffer: expected at least 1, got 0"),
         (
+            ["--agent.model.buffer=15", "--agent.model.trials=16"],
+            "agent.model.trials: expected at most 15, the model.buffer, got 16",
+        ),
+        (
             [f"--agent.decoder.{each}_weight=0" for each in ("reward", "state", "task")],
             "agent.decoder.reward-weight: expected more than 0 if no other decoder is used",
         ),
