@@ -204,4 +204,4 @@ def open_to_evaluate(directory: Path, **overrides: Any) -> Run:
     if "device" in overrides or is_available(torch.device(device)):
         return run
     warn(f"{directory}: its device {device} is not available here; cpu is used instead")
-    return Run(directory, run.config.replace(device="cpu"))
+    return Run(run.directory, run.config.replace(device="cpu"))

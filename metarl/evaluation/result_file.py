@@ -75,13 +75,7 @@ def result_stem(
         changed["experience"] = "_".join(map(str, changed["experience"]))
     if strengths := changed.pop("perturbations", None):
         changed |= {name: "_".join(f"{x:g}" for x in each) for name, each in strengths.items()}
-    # The number of threads has no influence, the sampler is that of training, and tracking is no
-    # measurement.
-    changed |= {
-        key: value
-        for key, value in sorted(overrides.items())
-        if key != "threads" and key.split(".")[0] not in ("sampler", "tracking")
-    }
+    changed |= dict(sorted(influential(overrides).items()))
     texts = {key: json.dumps(value, default=str) for key, value in changed.items()}
     plain = {key: re.sub(r"[^\w.-]+", "_", text.strip('"')) for key, text in texts.items()}
     stem = "-".join([protocol, split, *(f"{key}_{plain[key]}" for key in plain)])
@@ -91,6 +85,16 @@ def result_stem(
     if exact and len(stem) <= MAX_STEM:
         return stem
     return f"{stem[:MAX_STEM]}-{digest(texts)}"
+
+
+def influential(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that may change results: not the number of threads, nor the sampler,
+    which is that of training, nor tracking."""
+    return {
+        key: value
+        for key, value in overrides.items()
+        if key != "threads" and key.split(".")[0] not in ("sampler", "tracking")
+    }
 
 
 def digest(content: Any) -> str:

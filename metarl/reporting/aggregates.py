@@ -190,10 +190,10 @@ def draw_normalised_profiles(
     families: str,
 ) -> Drawing:
     """Draw the performance profile of each method over all families, with bands."""
-    middle = [np.median(family, axis=0) for scores in methods for family in scores]
-    levels = profile_levels(np.concatenate(middle), LEVELS, lowest=0.0)
+    every = [family for scores in methods for family in scores]
+    levels, note = profile_levels(every, LEVELS, also=0.0)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
-    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], styles)
+    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], note, styles)
     drawing.figure.suptitle(families, fontsize=10)
     return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
 

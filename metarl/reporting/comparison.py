@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import check, check_whole
+from metarl.core.errors import UserError, check, check_whole
 from metarl.core.parsing import read_json
 from metarl.evaluation.compare import RANDOM, UNTRAINED, evaluate_run
 from metarl.evaluation.result_file import DEFAULTS, result_stem, stem_of_content
@@ -32,6 +32,7 @@ from metarl.reporting.report_sections import Section, make_section
 from metarl.reporting.style import method_styles, save_drawing
 from metarl.reporting.summary import evaluation_names, read_summaries
 from metarl.runs.atomic_io import make_output_folder
+from metarl.runs.logs import RunLogs
 from metarl.runs.result import Evaluation
 from metarl.runs.run import check_no_run
 from metarl.training.cluster_runs import finished_on_cluster
@@ -119,27 +120,29 @@ def compare(
         else finished_on_cluster(all_jobs, sampler, work)
     )
     with contextlib.closing(outcomes):
-        result = await_all(outcomes, len(all_jobs), on_progress)
+        result = await_all(outcomes, all_jobs, on_progress)
     if not result.stopped:
         write_results(result, planned, settings, out)
     return result
 
 
 def await_all(
-    outcomes: Iterable[Outcome], num_jobs: int, on_progress: Callable[[str], None]
+    outcomes: Iterable[Outcome], jobs: Sequence[Job], on_progress: Callable[[str], None]
 ) -> Comparison:
     """Wait for the ends of all jobs, and return the comparison without any results yet.
 
     Args:
         outcomes: the outcomes of the jobs, as they end.
-        num_jobs: number of jobs.
+        jobs: the jobs.
         on_progress: as in `compare`.
     """
     result, start = Comparison(), time.perf_counter()
+    missing, done = {job.folder: missing_share(job) for job in jobs}, 0.0
     for ended, outcome in enumerate(outcomes, start=1):
-        left = (time.perf_counter() - start) / ended * (num_jobs - ended)
+        done += missing[outcome.job.folder]
+        left = (time.perf_counter() - start) * (sum(missing.values()) / done - 1) if done else 0.0
         on_progress(
-            f"{ended}/{num_jobs}  {outcome.job.folder.name} {end_of(outcome)} "
+            f"{ended}/{len(jobs)}  {outcome.job.folder.name} {end_of(outcome)} "
             f"({clock_time(outcome.seconds)})"
             + (f"  ETA {clock_time(left)}" if left > 0 and not outcome.stopped else "")
         )
@@ -147,6 +150,14 @@ def await_all(
         if outcome.error is not None:
             result.failed.append(outcome)
     return result
+
+
+def missing_share(job: Job) -> float:
+    """Return the share of the iterations of a job that its folder does not have yet."""
+    try:
+        return 1 - min(len(RunLogs(job.folder).metrics()) / job.config.iterations, 1)
+    except UserError:  # not readable: the job will tell why
+        return 1.0
 
 
 def write_results(

@@ -114,6 +114,9 @@ def setting_text(setting: str) -> str:
     key, _, value = setting.partition("_")
     if key in COUNTS and value.isdecimal():
         return f"{value} {COUNTS[key]}{'s' if value != '1' else ''}"
+    if number := re.fullmatch(r"([\w.]*?[a-z])_(-?\d.*)", setting):
+        key, value = number.groups()
+        return f"{key if '.' in key else key.replace('_', ' ')} {value.replace('_', ' ')}"
     return setting.replace("_", " ")
 
 
@@ -156,7 +159,7 @@ def task_texts(family: str, tasks: np.ndarray) -> list[str]:
 def evaluation_text(name: str) -> str:
     """Return the title of an evaluation by its name, such as `k_step-test-tasks_5`: protocol,
     tasks, and the settings that the name has."""
-    protocol, split, *rest = name.split("-")
+    protocol, split, *rest = re.split(r"(?<!_)(?<!\de)-", name)  # not at a minus sign
     settings = ", ".join(map(setting_text, rest))
     text = f"{PROTOCOLS.get(protocol, protocol)}, {SPLITS.get(split, split)}"
     return f"{text} ({settings})" if settings else text

@@ -93,9 +93,11 @@ def results_by_method(
     methods = {summary.method for summary in summaries}
     for summary in summaries:
         for method, results in summary.baselines.get(name, {}).items():
-            # Not the runs of a method that is called `random`.
-            if any(are_same(results, each) for each in measured):
+            # An untrained agent is none of these runs, even where all returns are 0.
+            untrained = method in (RANDOM, UNTRAINED)
+            if not untrained and any(are_same(results, each) for each in measured):
                 continue  # another of these runs, which is a seed of its method
+            # Not the runs of a method that is called `random`.
             method = UNTRAINED if method == RANDOM and RANDOM in methods else method
             for part, result in results.items():
                 key = MethodPart(method, part)

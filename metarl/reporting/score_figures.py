@@ -18,6 +18,8 @@ from metarl.reporting.style import (
     LineStyle,
     legend_below,
     method_styles,
+    note_above,
+    shown_range,
     style_axes,
 )
 from metarl.runs.result import Evaluation
@@ -38,19 +40,34 @@ def profiles(
         styles: the style of each method; by default by its place.
     """
     last = final_scores(results)
-    middle = np.concatenate([np.median(scores, axis=0) for scores in last.values()])
-    levels = profile_levels(middle, 200)
+    levels, note = profile_levels(list(last.values()), 200)
     shares = np.array([performance_profile(scores, levels) for scores in last.values()])
-    return draw_profiles(list(last), levels, shares, "return", styles=styles)
+    return draw_profiles(list(last), levels, shares, "return", note=note, styles=styles)
 
 
-def profile_levels(scores: np.ndarray, number: int, lowest: float = np.inf) -> np.ndarray:
-    """Return a number of levels that begin below typical scores, (n,), and below `lowest`, and end
-    above all scores."""
-    low, high = np.quantile(scores, [0.01, 1.0])
-    low = min(low, lowest)
+def profile_levels(
+    scores: Sequence[np.ndarray], number: int, also: float | None = None
+) -> tuple[np.ndarray, str]:
+    """Return the levels of performance profiles, (number,), and how far the scores go that are cut
+    off, since single scores far away would squash the profiles ('' if none is).
+
+    Typical are the medians over seeds, but for the lowest hundredth, as in `limit_axis`.
+
+    Args:
+        scores: of S seeds on B tasks each, (S, B).
+        number: number of levels.
+        also: a further typical score.
+    """
+    drawn = np.concatenate([each.ravel() for each in scores])
+    typical = np.concatenate([np.median(each, axis=0) for each in scores])
+    typical = typical[typical >= np.quantile(typical, 0.01, method="lower")]
+    if also is not None:
+        drawn, typical = np.append(drawn, also), np.append(typical, also)
+    low, high, note = drawn.min(), drawn.max(), ""
+    if np.ptp(typical) > 0:
+        low, high, note = shown_range(typical, drawn)
     margin = 0.02 * (high - low) or 0.5
-    return np.linspace(low - margin, high + margin, number)
+    return np.linspace(low - margin, high + margin, number), note
 
 
 def draw_profiles(
@@ -59,6 +76,7 @@ def draw_profiles(
     shares: np.ndarray,
     x_label: str,
     bounds: np.ndarray | None = None,
+    note: str = "",
     styles: Mapping[str, LineStyle] | None = None,
 ) -> Drawing:
     """Draw performance profiles.
@@ -69,6 +87,7 @@ def draw_profiles(
         shares: the fraction of the scores of each method above each level, (M, n).
         x_label: what the scores are.
         bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
+        note: a note above the axis.
         styles: the style of each method; by default by its place.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
@@ -85,6 +104,7 @@ def draw_profiles(
     axes.set_xlabel(x_label)
     axes.set_ylabel("share of runs and tasks above")
     axes.set_ylim(-0.03, 1.03)
+    note_above(axes, note)
     style_axes(axes)
     legend_below(figure, [axes])
     caption = (

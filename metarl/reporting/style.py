@@ -167,15 +167,25 @@ def limit_axis(axes: Axes, typical: np.ndarray, drawn: np.ndarray) -> str:
     typical, drawn = (values[np.isfinite(values)] for values in (typical, drawn))
     if not np.ptp(typical if typical.size else 0) > 0:
         return ""
-    low, high = typical.min(), typical.max()
-    drawn = np.concatenate([typical, drawn])
-    spread = high - low
-    bottom, top = max(drawn.min(), low - spread), min(drawn.max(), high + spread)
+    bottom, top, note = shown_range(typical, np.concatenate([typical, drawn]))
     margin = 0.05 * (top - bottom)
     axes.set_ylim(bottom - margin, top + margin)
+    return note
+
+
+def shown_range(typical: np.ndarray, drawn: np.ndarray) -> tuple[float, float, str]:
+    """Return the ends of an axis, and how far the values go that are cut off, as `limit_axis`.
+
+    Args:
+        typical: values of which two at least differ, all finite, any shape.
+        drawn: all values, the typical ones too, all finite, any shape.
+    """
+    low, high = typical.min(), typical.max()
+    spread = high - low
+    bottom, top = max(drawn.min(), low - spread), min(drawn.max(), high + spread)
     ends = [f"down to {drawn.min():.4g}"] * bool(drawn.min() < bottom)
     ends += [f"up to {drawn.max():.4g}"] * bool(drawn.max() > top)
-    return f"cut off: {', '.join(ends)}" if ends else ""
+    return bottom, top, f"cut off: {', '.join(ends)}" if ends else ""
 
 
 def note_above(axes: Axes, text: str) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from metarl.core.errors import UserError
 from metarl.core.parsing import printable, read_json
 from metarl.core.schema_keys import by_path
+from metarl.evaluation.result_file import influential
 from metarl.runs.logs import columns
 from metarl.runs.origin import KEY
 from metarl.runs.result import Results
-from metarl.runs.result_files import read_results, read_settings, result_files
+from metarl.runs.result_files import check_named, read_results, read_settings, result_files
 from metarl.runs.run import Run
 
 RETURNS = ("return_before", "return_after")
@@ -114,6 +115,7 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
+        check_named(name, path)
         settings[name] = read_settings(path)
         for method, results in read_results(path).items():
             if method == run.config.method:
@@ -158,11 +160,18 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def evaluation_names(summaries: Sequence[RunSummary]) -> list[str]:
     """List the evaluations that any of the runs has: `k_step` first, on test tasks before others,
-    and those of most runs."""
+    of what was trained before other checkpoints and other settings, and those of most runs."""
     counts = Counter(name for summary in summaries for name in summary.evaluations)
+    changed = {
+        name
+        for summary in summaries
+        for name, settings in summary.settings.items()
+        if settings.get("checkpoint", "latest") != "latest"
+        or influential(settings.get("overrides") or {})
+    }
 
-    def place(name: str) -> tuple[bool, bool, int, str]:
+    def place(name: str) -> tuple[bool, bool, bool, int, str]:
         protocol, split, *_ = f"{name}-".split("-")
-        return protocol != "k_step", split != "test", -counts[name], name
+        return protocol != "k_step", split != "test", name in changed, -counts[name], name
 
     return sorted(counts, key=place)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
+import stat
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -197,4 +199,9 @@ def age_text(seconds: float) -> str:
 
 def folder_size(folder: Path) -> int:
     """Return the size of all files below a folder, bytes."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # training replaces files
+            status = file.stat()
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return size

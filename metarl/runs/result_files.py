@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError, warn
+from metarl.core.errors import UserError, shown, warn
 from metarl.core.parsing import error_summary, read_json
 from metarl.envs import SPLITS
 from metarl.runs.result import Evaluation, Results, results_by_label
@@ -17,6 +17,15 @@ RENAMED_PROTOCOLS = {"paper": "k_step"}
 """Earlier names of protocols, and their present names."""
 RENAMED_PARTS = {"usual": "nominal", "going on": "sequential"}
 """Earlier names of parts of results, and their present names."""
+KINDS = {
+    "protocol": str,
+    "checkpoint": str,
+    "iteration": int,
+    "overrides": dict,
+    "perturbations": dict,
+}
+"""Kinds of the settings that reports use."""
+KIND_TEXTS = {str: "a text", int: "a whole number", dict: "keys with values"}
 
 
 def result_files(folder: Path) -> dict[str, Path]:
@@ -39,16 +48,42 @@ def result_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def check_named(name: str, path: Path) -> None:
+    """Check that a result file holds the protocol that its present name begins with.
+
+    Raises:
+        UserError: if it holds another one, as a file that was renamed does.
+    """
+    protocol = read_settings(path).get("protocol")
+    wanted = name.partition("-")[0]
+    if protocol is not None and RENAMED_PROTOCOLS.get(protocol, protocol) != wanted:
+        raise UserError(
+            f"{path}: expected results of the protocol {wanted}, got those of {shown(protocol)}"
+        )
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the settings in a result file, with `checkpoint` and `iteration` of its first method; {}
-    if there are none, as in a file that is no result file."""
+    if there are none, as in a file that is no result file.
+
+    Raises:
+        UserError: if a setting is of the wrong kind; names it.
+    """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("methods"), dict):
         return {}
     own = next(iter(content.pop("methods").values()), None)
     own = own if isinstance(own, dict) else {}
     found = {name: own.get(name) for name in ("checkpoint", "iteration")}
-    return content | {name: value for name, value in found.items() if value is not None}
+    content |= {name: value for name, value in found.items() if value is not None}
+    for name, kind in KINDS.items():
+        if name in content and type(content[name]) is not kind:
+            expected = f"expected {KIND_TEXTS[kind]}, got {shown(content[name])}"
+            raise UserError(f"{path}: {name}: {expected}")
+    strengths = content.get("perturbations", {})
+    if not all(isinstance(each, list) for each in strengths.values()):
+        raise UserError(f"{path}: perturbations: expected lists of strengths, got {strengths}")
+    return content
 
 
 def read_results(path: Path) -> dict[str, Results]:
@@ -70,6 +105,9 @@ def read_results(path: Path) -> dict[str, Results]:
             raise ValueError("expected printable names of methods and parts")
         if not found or not all(found.values()):
             raise ValueError("expected at least one method, and a part of each")
+        first, *others = found.values()
+        if any(other.keys() != first.keys() for other in others):
+            raise ValueError("expected the same parts of all methods")
         return found
     except UserError:
         raise

@@ -95,13 +95,17 @@ def validation_text(metrics: Mapping[str, Any]) -> str:
 
 
 def format_return(value: float | None) -> str:
-    """Return the text of a mean return; "none" for None, if every episode failed."""
-    return "none" if value is None else f"{value:z.1f}"
+    """Return the text of a mean return, such as -9.1 or, where rewards are rare, 0.038; "none" for
+    None, if every episode failed."""
+    if value is None:
+        return "none"
+    return f"{value:.2g}" if 0 < abs(value) < 0.95 else f"{value:z.1f}"
 
 
 def format_count(number: float) -> str:
     """Return a number of steps with three digits that mean something: 0.42, 42, 4.2k, 4.2M."""
-    for limit, unit in ((1e6, "M"), (1e3, "k")):
+    number = float(f"{number:.3g}")  # 999,500 is 1M, not 1000k
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g}{unit}"
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}"

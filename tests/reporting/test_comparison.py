@@ -14,9 +14,11 @@ from metarl.cli.main import main
 from metarl.config_files import load_config
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting import comparison, style
+from metarl.reporting.comparison import await_all
 from metarl.reporting.comparison_plan import plan
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
+from metarl.training.many_runs import Job, Outcome
 from tests.training.test_loop import assert_same_outcome
 
 TINY = ["--iterations=2", "--num-tasks=3", "--num-episodes=2", "--env.horizon=6"]
@@ -64,6 +66,28 @@ def test_runs_table_and_report_are_there(whole, capsys):
         returns = [episode for task in part["returns"] for episode in task[1]]
         means.append(sum(returns) / len(returns))
     assert mean == pytest.approx(sum(means) / 2)
+
+
+def test_the_estimate_is_of_the_iterations_that_are_missing_at_the_start(
+    whole, tmp_path, monkeypatch
+):
+    """Two runs are finished, a third one is half done, and the fourth takes as long as two."""
+    finished = whole / "point_nav-maml_trpo-seed0"
+    half = shutil.copytree(finished, tmp_path / "half")
+    places = {finished: 2, whole / "point_nav-maml_trpo-seed1": 2, half: 4, tmp_path / "new": 2}
+    jobs = [Job(METHODS[0], {"iterations": many}, folder) for folder, many in places.items()]
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def outcomes():
+        nonlocal now
+        for job, seconds in zip(jobs, (0.0, 0.0, 10.0, 20.0), strict=True):
+            now += seconds
+            yield Outcome(job, seconds, None)
+
+    lines = []
+    await_all(outcomes(), jobs, lines.append)
+    assert [line.partition("  ETA ")[2] for line in lines] == ["", "", "0:00:20", ""]
 
 
 def test_aggregates_are_there_as_table_and_figures(whole):

@@ -290,6 +290,55 @@ def test_a_damaged_result_is_named(runs, tmp_path):
         write_report([copy])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "error"),
+    [
+        ("robust-test", {}, "robust-test.json: expected results of the protocol robust, got those"),
+        ("continual-test-mine", {}, "expected results of the protocol continual, got those"),
+        ("k_step-test", {"overrides": [1]}, r"overrides: expected keys with values, got \[1\]"),
+        ("k_step-test", {"perturbations": {"a": 1}}, "perturbations: expected lists of strengths"),
+        ("k_step-test", {"protocol": 5}, "protocol: expected a text, got 5"),
+    ],
+)
+def test_a_result_file_with_other_content_than_its_name_is_refused(
+    runs, tmp_path, name, change, error
+):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    content = json.loads((copy / "evaluation" / f"{NAME}.json").read_text())
+    (copy / "evaluation" / f"{name}.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(UserError, match=error):
+        read_summaries([copy])
+
+
+@pytest.mark.parametrize("value", ["x", 1.5, [1]])
+def test_a_result_file_has_a_whole_number_of_iterations_and_parts_that_agree(
+    runs, tmp_path, value
+):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    path = copy / "evaluation" / f"{NAME}.json"
+    content = json.loads(path.read_text())
+    own, other = content["methods"].values()
+    path.write_text(json.dumps({**content, "methods": {"maml_trpo": {**own, "iteration": value}}}))
+    with pytest.raises(UserError, match="iteration: expected a whole number, got"):
+        read_summaries([copy])
+    other["parts"] = {"another": other["parts"][""]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="expected the same parts of all methods"):
+        read_summaries([copy])
+
+
+def test_an_untrained_agent_with_the_returns_of_a_run_has_a_row_all_the_same(runs, tmp_path):
+    """As where all rewards are 0."""
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    path = copy / "evaluation" / f"{NAME}.json"
+    content = json.loads(path.read_text())
+    own = content["methods"]["maml_trpo"]
+    content["methods"]["random"]["parts"] = own["parts"]
+    path.write_text(json.dumps(content))
+    rows = make_section(read_summaries([copy]), NAME).rows
+    assert [row.name for row in rows] == ["maml_trpo", "random"]
+
+
 @pytest.mark.parametrize("name", ["mine.json", "my-notes.json"])
 def test_a_file_of_the_users_beside_the_results_is_named_and_left_out(runs, tmp_path, capsys, name):
     copy = tmp_path / "copy"

@@ -162,6 +162,19 @@ def test_a_profile_goes_from_all_to_none(scores):
     assert (shares[0], shares[-1]) == (1, 0)
 
 
+def test_a_seed_far_from_the_others_is_in_the_profile_or_in_the_note_above_it():
+    """Medians over seeds are 1 and 3: what is at most 2 away is shown."""
+    seeds = [(1, 3), (1, 3), (5, 3)]
+    shares = {}
+    for far in (5, 1000):
+        scores = np.array([*seeds[:2], (far, 3)], float)[:, :, None, None]
+        results = [Evaluation("bandit", "test", "hash", np.array([[0], [1]]), x) for x in scores]
+        drawing = profiles({"mine": results})
+        note = drawing.figure.axes[0].get_title(loc="right")
+        shares[note] = drawing.rows[-1][2]
+    assert shares == {"": 0, "cut off: up to 1000": pytest.approx(1 / 6)}
+
+
 def test_twelve_methods_are_drawn_in_their_styles():
     methods = {f"method {number}": curves(10)["mine"] for number in range(12)}
     lines = adaptation_curves(methods).figure.axes[0].lines
@@ -324,4 +337,8 @@ def test_names_of_evaluations():
     )
     assert names.evaluation_text("k_step-custom-tasks_2_5f3a9c1e") == (
         "Adaptation, tasks of your own (tasks 2 5f3a9c1e)"
+    )
+    name = "k_step-test-agent.inner.lr_1e-05-env.goal_low_-1.5-env.reward_dense-2"
+    assert names.evaluation_text(name) == (
+        "Adaptation, test tasks (agent.inner.lr 1e-05, env.goal_low -1.5, env.reward dense, 2)"
     )

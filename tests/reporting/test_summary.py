@@ -64,11 +64,18 @@ def test_a_file_with_the_earlier_name_counts_where_there_is_no_other(tmp_path):
 def test_the_test_set_is_the_first_of_the_evaluations():
     """The report's first sentence and the card's first result are of it."""
     names = ["k_step-ood", "k_step-custom-tasks_1_5f3a9c1e", "few_episode-test", "k_step-test"]
-    runs = [SimpleNamespace(evaluations=dict.fromkeys(names))]
-    runs += [SimpleNamespace(evaluations={"k_step-ood": None, "k_step-test-tasks_5": None})]
+    more = {
+        "k_step-test-agent.inner.lr_0.5": {"overrides": {"agent.inner.lr": 0.5}},
+        "k_step-test-checkpoint_1": {"checkpoint": "1"},
+        "k_step-test-tasks_5": {"overrides": {"threads": 1}},
+    }
+    runs = [
+        SimpleNamespace(evaluations=dict.fromkeys([*names, *more]), settings=more),
+        SimpleNamespace(evaluations={"k_step-ood": None, **more}, settings=more),
+    ]
     assert evaluation_names(runs) == [
-        *("k_step-test", "k_step-test-tasks_5", "k_step-ood", "k_step-custom-tasks_1_5f3a9c1e"),
-        "few_episode-test",
+        *("k_step-test-tasks_5", "k_step-test", *sorted(more)[:2]),
+        *("k_step-ood", "k_step-custom-tasks_1_5f3a9c1e", "few_episode-test"),
     ]
 
 

@@ -244,7 +244,7 @@ def test_before_the_first_iteration_no_results_are_of_another_device(tmp_path, w
 def test_a_run_of_a_gpu_is_evaluated_without_one(from_gpu, finished, tmp_path, capsys):
     warning = f"metarl: warning: {from_gpu}: its device cuda:99 is not available here; cpu is used"
     sizes = {"tasks": 2, "episodes": 2, "steps": 1}
-    result, _ = evaluate_run(from_gpu, **sizes, against=["random", str(finished)])
+    result, _ = evaluate_run(str(from_gpu), **sizes, against=["random", str(finished)])
     assert capsys.readouterr().err == f"{warning} instead\n"
     assert (result["maml_trpo"].returns == result["finished"].returns).all()
     agent, same = metarl.load(from_gpu), metarl.load(finished)
