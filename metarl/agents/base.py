@@ -174,6 +174,8 @@ class AgentConfig(Section):
     weighs_tasks: ClassVar[bool] = False
     """Whether `MetaAgent.update` multiplies the objective of each task by the `task_weight` of the
     last episodes."""
+    of_training: ClassVar[tuple[str, ...]] = ()
+    """Keys and sections that have no influence on what a trained agent does."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         """Check that the settings fit the task family and the sampling.

@@ -150,9 +150,9 @@ def evaluate(
     baselines = [name for names in lists for name in names]
     check("" not in baselines, "--against", "names or folders, with commas between", list(against))
     check_flags_of(protocol)
-    check_overrides(overrides, "an evaluation")
-    family = Run.open(target.directory, **overrides).config.env
-    own = given_tasks(family, task, task_file, {"--tasks": tasks, "--split": split})
+    config = Run.open(target.directory, **overrides).config
+    check_overrides(overrides, config.agent, "an evaluation")
+    own = given_tasks(config.env, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}
     chosen |= {"perturbations": perturbations}
     settings |= {name: value for name, value in chosen.items() if value is not None}
@@ -244,10 +244,10 @@ def render(
     from metarl.training.tracking import start_tracker
 
     check_tracking(target.directory, overrides)
-    check_overrides(overrides, "a video")
     if settings["preset"] is not None:
         refuse_flags(["width", "height"], "with --preset, which has a size of its own")
     run = open_to_evaluate(target.directory, **overrides)
+    check_overrides(overrides, run.config.agent, "a video")
     family = run.config.env
     rows = given_tasks(family, task, task_file, {"--tasks": tasks})
     num_tasks = len(rows) if rows is not None else 1 if tasks is None else tasks

@@ -111,11 +111,11 @@ def evaluate_run(
             left.
     """
     check_protocol(protocol)
-    check_overrides(overrides, "an evaluation")
     given = [against] if isinstance(against, str | Path) else against
     baselines = [str(name) for name in given]
     run = open_to_evaluate(directory, **overrides)
     config = run.config
+    check_overrides(overrides, config.agent, "an evaluation")
     evaluation_config = EvaluationConfig(
         split,
         tasks if is_number_of_tasks(tasks) else own_tasks(config.env, tasks),

@@ -33,6 +33,8 @@ NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 """Metrics that the diagnostics leave out."""
 VALIDATED = (0, (7, 3))
 """Long dashes, the line of the return on validation tasks."""
+SHORT = 0.9
+"""A seed that ends before this share of the longest one is told to be short."""
 TYPICAL = (0.02, 0.98)
 """Quantiles of the values of a curve between which its values are typical."""
 
@@ -57,6 +59,7 @@ def learning_curves(
     axes = figure.subplots()
     rows, typical, drawn, validated = [], [], [], False
     widths = set()  # numbers of iterations of which curves are means
+    short: dict[str, None] = {}  # methods with a seed that ends long before another
     groups = group_runs(summaries)
     names = method_texts(groups)
     styles = styles or method_styles(groups)
@@ -71,6 +74,8 @@ def learning_curves(
         for metric, line, measured in alike:
             validated |= metric == RETURN_AFTER
             widths.add(smoothing(measured))
+            ends = [(run.hours if hours else run.metrics["env_steps"])[-1] for run in measured]
+            short |= {names[method]: None} if min(ends) < SHORT * max(ends) else {}
             grid, curves = on_one_grid(measured, metric, hours=hours)
             mean = curves.mean(axis=0)
             axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
@@ -109,6 +114,8 @@ def learning_curves(
         *_, few = sorted(widths, reverse=True)
         span = f"{most}" if few == most else f"{few} to {most}"
         caption += f" Each point is the mean of the last {span} iterations."
+    if short:
+        caption += f" Cut off where the shortest seed ends: {', '.join(short)}."
     return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
 
 

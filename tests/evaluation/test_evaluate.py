@@ -271,9 +271,11 @@ def test_numbers_of_numpy_are_plain_numbers(run, tmp_path, protocol):
     [
         ("sampling.num_episodes", 7, "; expected --episodes"),
         ("sampling.num_tasks", 7, "; expected --tasks"),
-        ("sampling.nuisances.observation_noise", 0.1, ""),
+        ("sampling.nuisances.observation_noise", [0.0, 0.1], ""),
         ("sampler.kind", "ray", ""),
         ("evaluation.every", 3, ""),
+        ("agent.outer.max_kl", 0.5, ""),
+        ("agent.inner.pre_adaptation_weight", 0.5, ""),
     ],
 )
 def test_settings_of_training_alone_are_refused(run, tmp_path, capsys, key, value, instead):

@@ -14,6 +14,7 @@ from metarl.reporting.groups import differing_settings, group_runs
 from metarl.reporting.report import write_report
 from metarl.reporting.report_sections import first_results, iteration_notes
 from metarl.reporting.summary import read_summaries
+from metarl.reporting.training_figures import learning_curves
 from metarl.training.loop import train
 from tests.reporting.test_report import TINY
 
@@ -46,6 +47,9 @@ def test_seeds_of_other_lengths_and_old_measurements_are_told(runs, tmp_path):
     both = read_summaries(runs[:2])
     trained = [int(each.metrics["iteration"][-1]) for each in both]
     assert trained == [3, 2]
+    cut = " Cut off where the shortest seed ends: MAML-TRPO."
+    assert learning_curves(both).caption.endswith(cut)
+    assert "Cut off" not in learning_curves(both[:1]).caption
     assert iteration_notes(both, name) == [
         "maml_trpo: its seeds were measured after 2, 3 iterations"
     ]

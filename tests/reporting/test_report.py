@@ -311,9 +311,7 @@ def test_a_result_file_with_other_content_than_its_name_is_refused(
 
 
 @pytest.mark.parametrize("value", ["x", 1.5, [1]])
-def test_a_result_file_has_a_whole_number_of_iterations_and_parts_that_agree(
-    runs, tmp_path, value
-):
+def test_a_result_file_has_a_whole_number_of_iterations_and_parts_that_agree(runs, tmp_path, value):
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     path = copy / "evaluation" / f"{NAME}.json"
     content = json.loads(path.read_text())

@@ -38,6 +38,13 @@ class MAMLConfig(AgentConfig):
 
     learns_sequences: ClassVar[bool] = True
     weighs_tasks: ClassVar[bool] = True
+    of_training: ClassVar[tuple[str, ...]] = (
+        "outer",
+        "inner.emaml_weight",
+        "inner.pre_adaptation_weight",
+        "inner.retention_weight",
+        "inner.first_order",
+    )
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if self.policy.obs_scale:  # since some families start a simulation for their spaces

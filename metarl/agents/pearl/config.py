@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -33,6 +33,12 @@ class PEARLConfig(AgentConfig):
     prior_episodes: Annotated[int, Field(ge=1)] = 1
     """Episodes of a trial that are played under the prior, before the posterior is used. The
     published evaluation has two."""
+
+    # The loss of the encoder tells what the encoder is.
+    of_training: ClassVar[tuple[str, ...]] = (
+        "replay_size",
+        *(f"update.{name}" for name in UpdateConfig.model_fields if name != "encoder_loss"),
+    )
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_actions(family.action_space)

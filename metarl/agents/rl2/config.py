@@ -35,6 +35,7 @@ class RL2Config(AgentConfig):
 
     learns_sequences: ClassVar[bool] = True
     weighs_tasks: ClassVar[bool] = True
+    of_training: ClassVar[tuple[str, ...]] = ("update",)
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -46,6 +46,8 @@ class VariBADConfig(AgentConfig):
     running_rewards: bool = True
     """Whether rewards are divided by running standard deviations: those of rewards in the inputs of
     the encoder and where they are decoded, and of returns where the policy learns."""
+
+    of_training: ClassVar[tuple[str, ...]] = ("update", "model")
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
