@@ -17,6 +17,7 @@ from metarl.evaluation.overrides import check_overrides
 from metarl.evaluation.protocols import PROTOCOLS, check_measurable, check_protocol
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
+from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.pretrained import run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.result import Evaluation, Results, results_by_label
@@ -108,7 +109,7 @@ def evaluate_run(
             key of training.
         ResultNotWritten: if the file cannot be written all the same, after the evaluation.
         EpisodeDiverged: if an episode fails and the run's `on_failure` is `stop`, or no task is
-            left.
+            left. Agents that were evaluated before are in the result file, as after any error.
     """
     check_protocol(protocol)
     given = [against] if isinstance(against, str | Path) else against
@@ -139,31 +140,48 @@ def evaluate_run(
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
     folder = run.output / "evaluation" if out is None else as_path("out", out)
     file = result_path(folder, stem)
+    about = {"protocol": protocol, "overrides": overrides, **settings, "against": baselines}
     results: dict[str, Results] = {}
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
-        results[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
-    content = {
-        "protocol": protocol,
-        "overrides": overrides,
-        **settings,
-        "against": baselines,
-        "methods": {
-            label: {
-                "checkpoint": evaluated[label].source,
-                "iteration": evaluated[label].iteration,
-                "parts": {part: result.to_dict() for part, result in parts.items()},
-            }
-            for label, parts in results.items()
-        },
-        "provenance": provenance(),
+        try:
+            results[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
+        except BaseException as error:  # whatever ends it, such as Ctrl-C
+            if not results:
+                raise
+            write(file, about, evaluated, results)
+            if isinstance(error, EpisodeDiverged):
+                remark = f"{error.remark}, in the evaluation of {label}; the others are in {file}"
+                raise EpisodeDiverged(error.failures, remark) from error
+            raise
+    return write(file, about, evaluated, results), file
+
+
+def write(
+    file: Path,
+    about: Mapping[str, Any],
+    evaluated: Mapping[str, EvaluatedAgent],
+    results: Mapping[str, Results],
+) -> dict[str, Evaluation]:
+    """Write the result file of the agents that have results, and return these by label.
+
+    Raises:
+        ResultNotWritten: if it cannot be written.
+    """
+    methods = {
+        label: {
+            "checkpoint": evaluated[label].source,
+            "iteration": evaluated[label].iteration,
+            "parts": {part: result.to_dict() for part, result in parts.items()},
+        }
+        for label, parts in results.items()
     }
     labelled = results_by_label(results)
     try:
-        write_result(file, content)
+        write_result(file, {**about, "methods": methods, "provenance": provenance()})
     except StorageError as error:
         raise ResultNotWritten(str(error), labelled) from error
-    return labelled, file
+    return labelled
 
 
 def find_baselines(

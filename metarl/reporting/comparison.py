@@ -32,6 +32,7 @@ from metarl.reporting.report_sections import Section, make_section
 from metarl.reporting.style import method_styles, save_drawing
 from metarl.reporting.summary import evaluation_names, read_summaries
 from metarl.runs.atomic_io import make_output_folder
+from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
 from metarl.runs.result import Evaluation
 from metarl.runs.run import check_no_run
@@ -92,7 +93,8 @@ def compare(
 
     Raises:
         UserError: as `plan` and `check_jobs`, or if a setting of the evaluation is out of range,
-            or the folder cannot be written or is that of a run.
+            or the folder cannot be written, is that of a run, or is one that another process
+            compares in.
         WorkerError: if an environment cannot be started.
         StorageError: if a result cannot be written.
     """
@@ -119,10 +121,11 @@ def compare(
         if sampler is None
         else finished_on_cluster(all_jobs, sampler, work)
     )
-    with contextlib.closing(outcomes):
-        result = await_all(outcomes, all_jobs, on_progress)
-    if not result.stopped:
-        write_results(result, planned, settings, out)
+    with training_lock(out):  # two comparisons would write the files of one another
+        with contextlib.closing(outcomes):
+            result = await_all(outcomes, all_jobs, on_progress)
+        if not result.stopped:
+            write_results(result, planned, settings, out)
     return result
 
 

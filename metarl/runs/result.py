@@ -17,7 +17,7 @@ from metarl.runs.printing import as_html, as_repr, as_text
 from metarl.runs.result_content import evaluation_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no equality that is true or false
 class Evaluation:
     """Returns of one agent on B tasks, each at P values of x, with statistics over tasks.
 

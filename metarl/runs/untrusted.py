@@ -15,14 +15,19 @@ CODE_SECTIONS = ("env", "agent", "tracking")
 
 
 def check_links(directory: Path) -> None:
-    """Check that no link in a run's folder leads out of it, since files would be written there.
+    """Check that no link in a run's folder leads out of it, since files would be written there, and
+    that nothing in it is a pipe or a device, whose reading might never end.
 
     Raises:
-        UserError: if a link leads out of the folder; names the link.
+        UserError: if a link leads out of the folder, or something is neither file nor folder; names
+            it.
     """
     inside = directory.resolve()
     folders = [directory, *(directory / name for name in FOLDERS)]
     for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        is_read = path.name != "wandb" and path.suffix != ".partial"
+        if is_read and path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: is a pipe or a device; expected a file")
         if path.is_symlink() and not path.is_char_device():
             target = path.resolve()
             if not target.is_relative_to(inside):

@@ -17,6 +17,7 @@ from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
 from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.runs.result import Evaluation
+from metarl.runs.result_files import read_results
 from metarl.runs.run import Run
 from metarl.training.loop import train
 from tests.faulty import FaultyNav
@@ -368,6 +369,31 @@ def test_an_episode_that_fails_is_never_averaged_in(fault):
     assert np.array_equal(result.by_task, np.nanmean(result.returns, axis=2))
     assert result.complete_tasks.all()
     assert np.isfinite([result.mean, result.iqm, result.fraction_worse, *result.interval.T]).all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [EpisodeDiverged([Failure("episode", "NaN", 1, 3, (0.0,), 0, 0)]), KeyboardInterrupt()],
+    ids=["an episode that fails", "Ctrl-C"],
+)
+def test_agents_evaluated_before_another_one_fails_are_written(run, tmp_path, error):
+    def on_agent(label):
+        def on_step(env):
+            if label == "random":
+                raise error
+
+        return on_step
+
+    little = {"tasks": 2, "episodes": 2, "steps": 1}
+    file = tmp_path / "mine.json"
+    with pytest.raises(type(error)) as raised:
+        evaluate_run(run.directory, **little, against="random", on_agent=on_agent, out=file)
+    if isinstance(error, EpisodeDiverged):
+        expected = f"{error}, in the evaluation of random; the others are in {file}"
+        assert str(raised.value) == expected
+    alone, _ = evaluate_run(run.directory, **little, out=tmp_path / "alone")
+    (written,) = read_results(file).values()
+    assert np.array_equal(written[""].returns, alone["maml_trpo"].returns)
 
 
 def test_a_task_that_lost_all_its_episodes_counts_at_no_point():

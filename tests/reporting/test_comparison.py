@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ from metarl.evaluation.compare import evaluate_run
 from metarl.reporting import comparison, style
 from metarl.reporting.comparison import await_all
 from metarl.reporting.comparison_plan import plan
+from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
 from metarl.training.many_runs import Job, Outcome
@@ -88,6 +90,15 @@ def test_the_estimate_is_of_the_iterations_that_are_missing_at_the_start(
     lines = []
     await_all(outcomes(), jobs, lines.append)
     assert [line.partition("  ETA ")[2] for line in lines] == ["", "", "0:00:20", ""]
+
+
+def test_a_second_process_does_not_compare_in_a_folder_at_the_same_time(tmp_path, capsys):
+    with training_lock(tmp_path):
+        assert main(words(tmp_path, "--seeds=1")) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path}: process {os.getpid()} on " in error
+    assert " is training here; wait for it" in error
+    assert not list(tmp_path.glob("*/config.yaml"))
 
 
 def test_aggregates_are_there_as_table_and_figures(whole):

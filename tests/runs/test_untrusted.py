@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import re
 import shutil
@@ -221,6 +222,18 @@ def test_links_that_lead_out_of_a_run_are_refused(run, tmp_path, name):
         path.replace(outside)
     path.symlink_to(outside)  # if there is nothing yet, what is written would make it
     with pytest.raises(UserError, match=rf"{name}: is a link that leads out of the run's folder"):
+        Run.open(run)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation/k_step-test.json", "checkpoints/a"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_in_a_run_are_refused(run, name, kind):
+    """Reading them would not end."""
+    path = run / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero") if kind == "device" else os.mkfifo(path)
+    with pytest.raises(UserError, match=f"{name}: is a pipe or a device; expected a file$"):
         Run.open(run)
 
 
