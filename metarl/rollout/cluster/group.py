@@ -91,12 +91,12 @@ class WorkerGroup:
             WorkerError, ClusterError: as `__init__`.
         """
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         index = self._starting.pop(ref)
         try:
             self._places[index] = ray.get(ref, timeout=self._timeout)
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:
             if getattr(error, "actor_init_failed", False):
                 raise WorkerError(f"sampler: {_last_line(error)}") from error
             self._session.check()
@@ -112,7 +112,13 @@ class WorkerGroup:
                 all are lost and none has room.
         """
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+        from ray.exceptions import (
+            ObjectLostError,
+            OutOfMemoryError,
+            RayActorError,
+            RayTaskError,
+            WorkerCrashedError,
+        )
 
         results: dict[int, Any] = {}
         errors: dict[int, RayTaskError] = {}
@@ -145,16 +151,21 @@ class WorkerGroup:
                     results[call] = ray.get(ref, timeout=self._timeout)
                 except RayTaskError as error:
                     errors[call] = error
-                except (RayActorError, ObjectLostError, WorkerCrashedError) as error:
+                except (
+                    *(RayActorError, ObjectLostError, WorkerCrashedError),
+                    OutOfMemoryError,  # Ray ends processes where memory runs short
+                ) as error:
                     self._session.check()
                     repeat(call, index, f"was lost ({first_line(error)})")
                 except TimeoutError:
                     repeat(call, index, f"did not hand over its result within {self._timeout:g} s")
             now = time.monotonic()
-            for ref, (call, index, deadline) in list(pending.items()):
-                if now > deadline:
-                    del pending[ref]
-                    repeat(call, index, f"gave no answer for {self._timeout:g} s (sampler.timeout)")
+            late = [ref for ref, (_, _, deadline) in pending.items() if now > deadline]
+            if late:  # those with a result are in time: this process was paused
+                _, late = ray.wait(late, num_returns=len(late), timeout=0)
+            for ref in late:
+                call, index, _ = pending.pop(ref)
+                repeat(call, index, f"gave no answer for {self._timeout:g} s (sampler.timeout)")
             if self._places:
                 last_seen = now
             elif now - last_seen > START_TIMEOUT:

@@ -141,7 +141,7 @@ def _connect(address: str) -> None:
         finally:
             _starts_ray.clear()
         return
-    where = f"sampler.address: no Ray cluster at {address}"
+    given, where = address, f"sampler.address: no Ray cluster at {address}"
     start = "start one with: ray start --head --port 6379"
     try:
         if address == "auto":
@@ -153,10 +153,12 @@ def _connect(address: str) -> None:
     except OSError as error:
         raise ConfigError(f"{where} ({error.strerror or first_line(error)}); {start}") from error
     try:
-        ray.init(address, **options)
+        ray.init(given, **options)  # only auto takes the token of this user's clusters
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Ray's own text on other versions has a line for each of them.
         text = " ".join(str(error).split())
+        if os.environ.get("RAY_AUTH_MODE") is None:
+            text += " (if the cluster asks for a token, set RAY_AUTH_MODE=token)"
         raise ConfigError(f"sampler.address: cannot join {address}: {text}") from error
 
 

@@ -84,6 +84,29 @@ def test_there_is_no_cluster(capsys, tmp_path, monkeypatch):
     assert "RAY_ADDRESS: expected auto or HOST:" in line_of(capsys, WORDS, tmp_path / "run")
 
 
+def test_only_auto_takes_the_token_of_the_users_clusters(capsys, tmp_path, monkeypatch):
+    """Ray looks for it there alone; an address needs RAY_AUTH_MODE, as the error says."""
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    joined = []
+
+    def init(address, **options):
+        joined.append(address)
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "init", init)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    remedy = "Failed to connect (if the cluster asks for a token, set RAY_AUTH_MODE=token)"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        found = "ray._private.services.canonicalize_bootstrap_address"
+        monkeypatch.setattr(found, lambda given: address)
+        for given in ("auto", address):
+            line = line_of(capsys, [*WORDS, f"--sampler.address={given}"], tmp_path / "run")
+            assert line.endswith(f"sampler.address: cannot join {address}: {remedy}")
+    assert joined == ["auto", address]
+
+
 def test_a_run_that_a_cluster_refuses_stays_as_it_is(capsys, tmp_path):
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     out = str(tmp_path / "run")

@@ -4,6 +4,7 @@ one machine to the bit."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -106,6 +107,49 @@ def test_killed_and_hanging_workers_change_nothing(sampler, capsys):
     warnings = capsys.readouterr().err
     assert re.search(r"warning: worker 1, process \d+ on .*, was lost \(.*\); it is repl", warnings)
     assert re.search(r"worker 2, process \d+ on .* gave no answer for 5 s \(sampler.ti", warnings)
+
+
+def test_workers_with_a_result_are_in_time_however_long_this_process_was_paused(
+    sampler, monkeypatch
+):
+    numbers, before = itertools.count(), sampler.group.num_restarts
+
+    def paused_after_the_calls():
+        if next(numbers) > 3:  # the beginning of the call, and three deadlines
+            time.sleep(0.1)
+            return 1000.0
+        return 0.0
+
+    monkeypatch.setattr("metarl.rollout.cluster.group.time.monotonic", paused_after_the_calls)
+    monkeypatch.setattr(ray, "wait", waiting_for_all(ray.wait))
+    assert len(sampler.group.call("place", [()] * 3)) == 3
+    assert sampler.group.num_restarts == before
+
+
+def waiting_for_all(wait):
+    """All calls have a result whenever one has."""
+
+    def wait_for_all(refs, num_returns, timeout):
+        wait(refs, num_returns=len(refs), timeout=60)
+        return wait(refs, num_returns=num_returns, timeout=timeout)
+
+    return wait_for_all
+
+
+def test_a_worker_that_rays_memory_monitor_ends_is_replaced(sampler, monkeypatch, capsys):
+    """Ray's error is given instead of the first result: its monitor looks at the whole machine."""
+    get, before = ray.get, sampler.group.num_restarts
+    errors = [ray.exceptions.OutOfMemoryError("Memory on the node was full")]
+
+    def killed_at_first(*args, **options):
+        if errors:
+            raise errors.pop()
+        return get(*args, **options)
+
+    monkeypatch.setattr(ray, "get", killed_at_first)
+    assert len(sampler.group.call("place", [()] * 3)) == 3
+    assert sampler.group.num_restarts == before + 1
+    assert "was lost (Memory on the node was full); it is replaced" in capsys.readouterr().err
 
 
 class Losing(Sampler):
