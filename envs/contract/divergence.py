@@ -10,6 +10,7 @@ from metarl.envs.contract.batches import RESULTS
 from metarl.envs.contract.physics import REMEDY, mujoco_warnings, unstable
 from metarl.envs.contract.recording import begin, expect, random_actions
 from metarl.envs.errors import SimulationDiverged
+from metarl.envs.external.process import WorkerError
 
 DIVERGING = 1  # the one of three episodes whose action is NaN
 
@@ -27,7 +28,7 @@ def divergence(family: TaskFamily) -> str:
             env.step(wrong)
         expect(not unstable(found), f"an action of NaN: MuJoCo warns: {unstable(found)} {REMEDY}")
         return "nothing made it diverge: it took an action of NaN"
-    except ValueError:
+    except (ValueError, WorkerError):  # in another process the environment itself refuses it
         return "nothing made it diverge: it refuses an action of NaN"
     except SimulationDiverged as error:
         ids, result = error.ids, error.result

@@ -161,9 +161,12 @@ def random_actions(
 
 
 def finite_bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return low and high of a Box of actions, -1 and 1 where it has no bound."""
+    """Return low and high of a Box of actions, in place of missing bounds -1 and 1, or 2 away from
+    the other bound if that is beyond them."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    return np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+    below, above = np.isfinite(low), np.isfinite(high)
+    found = np.where(below, low, np.where(above, np.minimum(high - 2, -1.0), -1.0))
+    return found, np.where(above, high, np.where(below, np.maximum(low + 2, 1.0), 1.0))
 
 
 def record(

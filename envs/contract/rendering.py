@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from gymnasium.utils.env_checker import check_env
@@ -74,8 +73,8 @@ def gymnasium_checker(family: TaskFamily) -> str:
     if family.horizon < 2:
         raise Skipped("check_env takes episodes of one step for a mistake; choose a longer horizon")
     # As in the registered environments, whose actions are within the actuators' range.
-    fields: dict[str, Any] = {"action_scale": 1.0} if hasattr(family, "action_scale") else {}
-    env = TaskEnv(replace(family, **fields))
+    scaled = "action_scale" in {field.name for field in fields(family)}
+    env = TaskEnv(replace(family, action_scale=1.0) if scaled else family)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from metarl.envs.base import TaskFamily
 from metarl.envs.contract.batches import expect_finite_rewards, expect_observations
 from metarl.envs.contract.recording import (
@@ -41,6 +43,13 @@ def whole_episodes(family: TaskFamily) -> str:
     for step, active in enumerate(together.active):
         expect_observations(family, together.obs[step + 1], active, f"step {step}")
         expect_finite_rewards(together.reward[step], active, f"step {step}")
+    success, active = together.success, together.active
+    went_back = np.argwhere(success[:-1] & ~success[1:] & active[1:])
+    expect(
+        not len(went_back),
+        "success: expected whether an episode has succeeded so far, but it went back to False at "
+        f"(step, episode) {[(int(step) + 1, int(row)) for step, row in went_back[:1]]}",
+    )
     others = {"after others in the same environment": used, "on 2 threads": threaded}
     for where, other in others.items():
         again = play(other, tasks, actions, make_rngs(episodes))

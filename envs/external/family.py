@@ -110,7 +110,9 @@ class ExternalFamily(TaskFamily):
         low, high = (np.where(bounded, x, 0) for x in (found.action_low, found.action_high))
         unit = np.clip(action / self.action_scale, -1.0, 1.0)
         scaled = (high + low) / 2 + unit * ((high - low) / 2)
-        return np.where(bounded, scaled, np.clip(action, found.action_low, found.action_high))
+        # Also of what is scaled: a sum may be rounded to beyond a bound.
+        mapped = np.where(bounded, scaled, action)
+        return np.clip(mapped, found.action_low, found.action_high)
 
     @property
     def zero_action(self) -> np.ndarray:

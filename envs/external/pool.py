@@ -22,6 +22,34 @@ MAX_RESTARTS = 3
 """Restarts of a worker between two resets, after which its loss is an error."""
 
 
+def shared_file(length: int) -> int:
+    """Open a file of so many bytes for processes to share: in memory, or where there is no room, as
+    in a container, in the folder of temporary files. Its room is taken at once: a process that
+    writes where none is left is killed. The file has no name, so that the system removes it when
+    the last process has ended.
+
+    Raises:
+        WorkerError: if there is no room in either.
+    """
+    folders = ["/dev/shm"] * os.access("/dev/shm", os.W_OK) + [tempfile.gettempdir()]
+    for folder in folders:
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, length)
+            else:  # macOS
+                os.ftruncate(descriptor, length)
+            return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            reason = error.strerror
+    raise WorkerError(
+        f"{' and '.join(folders)}: no room for the {length / 1e6:,.0f} MB that processes of "
+        f"environments share ({reason}); play fewer episodes at once"
+    )
+
+
 class Pool:
     """N episodes of an environment on W worker processes, each with a slice of them.
 
@@ -48,12 +76,8 @@ class Pool:
         self._slices = [slice(*ends) for ends in pairwise(bounds)]
         self.workers = [WorkerProcess(python, timeout) for _ in range(num_workers)]
         self._restarts = [0] * num_workers
-        # An unlinked file: the system removes it when the last process has ended.
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self._fd, name = tempfile.mkstemp(dir=memory)
-        os.unlink(name)
         _, length = views(sizes)
-        os.ftruncate(self._fd, length)
+        self._fd = shared_file(length)
         self.views, _ = views(sizes, mmap.mmap(self._fd, length))
         self._history: list[tuple[np.ndarray, np.ndarray]] = []
         self._last_obs = self.views["obs"].copy()

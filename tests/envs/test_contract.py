@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import mujoco
@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 
 from metarl.envs import (
     SPLITS,
+    Bandit,
     HalfCheetahVel,
     Perturbed,
     PointNav,
@@ -28,7 +29,7 @@ from metarl.envs import (
     TaskObserved,
 )
 from metarl.envs.contract import CHECKS, check_family, rendering, run_check
-from metarl.envs.contract.recording import record
+from metarl.envs.contract.recording import random_actions, record
 from metarl.envs.mujoco.models import load_model
 from metarl.envs.point import PointBatchEnv
 from metarl.envs.tabular import TabularBatchEnv
@@ -61,6 +62,25 @@ def results(change: Callable[..., Any]) -> TaskFamily:
             return change(self, *super().step(action, ids))
 
     return nav(Env)
+
+
+def telling(name: str, value: Any) -> Callable[..., Any]:
+    """A change of `results` that sets a member of the batch environment."""
+
+    def change(env, *result):
+        setattr(env, name, value)
+        return result
+
+    return change
+
+
+def telling_rewards(change: Callable[..., Any]) -> TaskFamily:
+    """Bandit with other mean rewards."""
+
+    def expected_reward(self, tasks, obs, action):
+        return change(Bandit.expected_reward(self, tasks, obs, action))
+
+    return type("Arms", (Bandit,), {"__doc__": "Pull.", "expected_reward": expected_reward})()
 
 
 def later(change: Callable[..., Any]) -> TaskFamily:
@@ -454,6 +474,8 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
     ("results of step", results(lambda env, o, r, t: (o, r.astype(int), t)), "got int64"),
     ("results of step", results(lambda env, o, r, t: (o, r, t * 1.0)), "expected bool"),
     ("results of step", results(lambda env, o, r, t: (o, list(r), t)), "numpy array"),
+    ("results of step", results(telling("success", np.zeros(3))), "success: expected (3,) bool"),
+    ("results of step", results(telling("truncated", [False])), "truncated: expected (3,) bool"),
     ("results of step", results(lambda env, o, r, t: (o[0], r, t)), "obs: expected the shape"),
     ("results of step", results(lambda env, o, r, t: (o + 99, r, t)), "widen it, or clip"),
     ("results of step", results(lambda env, o, r, t: (o * np.nan, r, t)), "is nan"),
@@ -576,6 +598,15 @@ BROKEN: list[tuple[str, TaskFamily, str]] = [
         later(lambda env, o, r, t: (o, r / env.num_threads, t)),
         "an episode on 2 threads is another (reward of episode 0 after 10 steps",
     ),
+    (
+        "whole episodes",
+        results(lambda env, o, r, t: telling("success", r > np.median(r))(env, o, r, t)),
+        "success: expected whether an episode has succeeded so far, but it went back to False",
+    ),
+    ("expected rewards", telling_rewards(lambda told: -told), "but what it returns differs by"),
+    ("expected rewards", telling_rewards(lambda told: 0 * told), "but what it returns differs by"),
+    ("expected rewards", telling_rewards(lambda told: told[0]), "expected one for each step"),
+    ("expected rewards", telling_rewards(lambda told: told * np.nan), "expected finite numbers"),
     (
         "whole episodes",
         later(lambda _, o, r, t: (o, r * np.nan, t)),
@@ -713,6 +744,50 @@ def test_a_first_observation_that_depends_on_the_task_otherwise_passes_with_a_re
     check = run_check("hidden task", nav(Heavy))
     assert check.outcome == "pass"
     assert "the first observations differ between tasks" in check.reason
+
+
+class Around(PointBatchEnv):
+    """Begins around the goal, so far that a first observation hardly tells of it."""
+
+    def reset(self, tasks, rngs):
+        super().reset(tasks, rngs)
+        self.position[:] = tasks + [rng.normal(0, 5, 2) for rng in rngs]
+        return self.position.copy()
+
+
+def test_a_first_observation_in_which_chance_hides_the_task_passes():
+    space = Box(-np.inf, np.inf, (2,), np.float64)
+    family = nav(Around, observation_space=property(lambda _: space))
+    assert run_check("hidden task", family).outcome == "pass"
+
+
+def test_where_episodes_have_one_step_in_common_the_motion_is_not_compared():
+    family = replace(nav(Opaque), horizon=1)
+    assert run_check("hidden task", family).outcome == "pass"
+
+
+def test_a_space_of_tasks_may_have_single_precision():
+    """Gymnasium's default; tasks are float64 in any."""
+    space = Box(-0.5, 0.5, (2,))
+    assert run_check("sampled tasks", spaces(task_space=space)).outcome == "pass"
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, np.inf), (-np.inf, -3.0), (-np.inf, np.inf)])
+def test_actions_are_drawn_within_the_bounds_that_there_are(low, high):
+    space = Box(low, high, (2,))
+    drawn = random_actions(spaces(action_space=space), 4)
+    assert all(space.contains(each) for each in drawn.reshape(-1, 2))
+
+
+def test_a_scale_of_actions_that_is_no_field_is_left_alone():
+    assert run_check("gymnasium", Fixed()).outcome == "pass"
+
+
+@dataclass(frozen=True)
+class Fixed(Bandit):
+    """Pull an arm."""
+
+    action_scale: ClassVar[float] = 2.0
 
 
 def test_the_globals_are_left_as_they_were():

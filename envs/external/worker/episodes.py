@@ -37,6 +37,7 @@ class EpisodeRunner:
         self.kwargs = {**spec["kwargs"], **({"render_mode": "rgb_array"} if render else {})}
         self.env: Any = None
         self.made_with: Mapping[str, float] | None = None
+        self.action_space: Any = None
         self.last_reset: tuple[np.ndarray, int] | None = None
         self.ended = False
 
@@ -55,7 +56,24 @@ class EpisodeRunner:
         self.make(values if route == "keyword" else {})
         if route == "attribute":
             self.set_attributes(values)
+        self.check_actions(values)
         return values
+
+    def check_actions(self, values: Mapping[str, float]) -> None:
+        """Check that the environment has the action space of the tasks before, to which the actions
+        of the policy are scaled.
+
+        Raises:
+            EnvRejected: if it has another one.
+        """
+        found = self.env.action_space
+        if self.action_space is None:
+            self.action_space = found
+        elif found is not self.action_space and found != self.action_space:
+            raise EnvRejected(
+                f"acts by {found} under {shown(values)}, and by {self.action_space} under another "
+                "task: expected the same action space for all tasks"
+            )
 
     def make(self, values: Mapping[str, float]) -> None:
         """Make the environment, unless the current one was made with the same arguments."""
@@ -134,7 +152,7 @@ class EpisodeRunner:
         return {
             "obs": bounds_of(obs),
             "action": {"n": int(action.n)} if discrete else bounds_of(action),
-            "fps": metadata.get("render_fps"),
+            "fps": frames_per_second(metadata),
             "can_render": "rgb_array" in metadata.get("render_modes", ()),
         }
 
@@ -158,6 +176,13 @@ def bounds_of(box: Any) -> dict[str, Any]:
     ends = {"low": flat(box.low), "high": flat(box.high)}
     short = {name: values[:1] if len(set(values)) == 1 else values for name, values in ends.items()}
     return {"size": len(ends["low"]), **short}
+
+
+def frames_per_second(metadata: Mapping[str, Any]) -> float | None:
+    """Return the frame rate of an environment, which may be a number of NumPy; None if it has
+    none."""
+    rate = metadata.get("render_fps")
+    return None if rate is None else float(rate)
 
 
 def is_kind(space: Any, kind: str) -> bool:

@@ -131,11 +131,13 @@ def serve(commands: BinaryIO, answers: BinaryIO) -> None:
             if name == "render":
                 image = answer["done"]
                 answer["done"] = image.shape
+            text = json.dumps({"number": number, **answer})
         except EnvRejected as error:
-            answer = {"refused": str(error)}
+            text = json.dumps({"number": number, "refused": str(error)})
         except Exception as error:
-            answer = {"raised": short(error), "traceback": traceback_tail(error)}
-        answers.write(json.dumps({"number": number, **answer}).encode() + b"\n")
+            image, told = None, {"raised": short(error), "traceback": traceback_tail(error)}
+            text = json.dumps({"number": number, **told})
+        answers.write(text.encode() + b"\n")
         if image is not None:
             answers.write(image.tobytes())
         answers.flush()

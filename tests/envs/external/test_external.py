@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from metarl.envs import (
     WorkerError,
     make_family,
 )
+from metarl.envs.contract import run_check
 from metarl.envs.external import rendering
+from metarl.envs.external.worker import program
 from metarl.evaluation.evaluate import evaluate
 from metarl.reporting.evaluation import evaluation_table
 from metarl.rollout.collect import collect
@@ -124,6 +128,52 @@ def test_box_actions_are_scaled_and_clipped(walk):
     obs, _, _ = env.step(policy)
     moved = obs[:, 0] - before[:, 0]
     assert moved - moved[0] == pytest.approx(np.sum(expected, axis=1) - 5.0, abs=1e-5)
+
+
+def test_saturated_actions_are_in_the_box_whatever_is_rounded(walk, monkeypatch):
+    """The middle of -1 and 0.3, plus half the width, is more than 0.3, and so in many Boxes."""
+    family = walk(cls="Push")
+    found = family.description
+    for low, high in itertools.combinations(np.arange(-20, 21) / 10, 2):
+        bounded = replace(found, action_low=np.full(3, low), action_high=np.full(3, high))
+        monkeypatch.setattr(type(family), "description", bounded)
+        action = family.control(np.array([[-9.0, 9.0, 1.0]]))
+        assert (low <= action).all()
+        assert (action <= high).all()
+
+
+def test_an_environment_that_refuses_actions_outside_its_box_refuses_nan_too(walk):
+    family = walk("assert self.action_space.contains(action)", cls="Push")
+    check = run_check("divergence", family)
+    assert (check.outcome, check.reason.endswith("it refuses an action of NaN")) == ("pass", True)
+
+
+def test_action_spaces_that_depend_on_the_task_are_refused(walk):
+    text = "self.action_space = Box(-1 - self.pull, 1 + self.pull, (1,))"
+    env = walk(text, cls="Push").make_batch(2)
+    env.reset(np.array([[0.0], [0.0]]), streams(2))
+    env.step(np.zeros((2, 3)))
+    with pytest.raises(WorkerError, match="expected the same action space for all tasks"):
+        env.reset(np.array([[0.5], [0.5]]), streams(2))
+
+
+def test_a_frame_rate_may_be_a_number_of_numpy(walk):
+    rate = "gymnasium.Env.metadata = dict(render_modes=[], render_fps=np.int64(20))"
+    assert walk(preamble=rate).frames_per_second == 20
+
+
+def test_an_answer_that_is_no_json_is_an_error_of_the_environment(monkeypatch):
+    class Odd:
+        def open(self):
+            return object()
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(program, "Worker", Odd)
+    answers = io.BytesIO()
+    program.serve(io.BytesIO(b'{"do": "open", "number": 1}\n'), answers)
+    assert json.loads(answers.getvalue())["raised"].startswith("TypeError")
 
 
 def test_actions_of_a_space_of_integers_are_rounded(walk):

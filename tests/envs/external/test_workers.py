@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -292,3 +293,32 @@ def test_the_shared_arrays_do_not_overlap():
 def test_there_is_one_worker_program_and_it_is_where_we_look(walk):
     assert PROGRAM.is_file()
     assert all(len(walk().tasks(split, 2)) == 2 for split in SPLITS), "no process is needed"
+
+
+def test_shared_arrays_are_in_a_file_where_memory_has_no_room(walk, monkeypatch):
+    """As in a container, whose /dev/shm has 64 MB: a write beyond it would kill the process."""
+    reserve, refused = os.posix_fallocate, []
+
+    def small(descriptor, offset, length):
+        if not refused:
+            refused.append(length)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return reserve(descriptor, offset, length)
+
+    monkeypatch.setattr("os.posix_fallocate", small)
+    tasks, rngs = np.zeros((2, 1)), [np.random.default_rng(i) for i in range(2)]
+    found = walk().make_batch(2).reset(tasks, rngs)
+    assert len(refused) == 1
+    monkeypatch.undo()
+    rngs = [np.random.default_rng(i) for i in range(2)]
+    assert np.array_equal(found, walk().make_batch(2).reset(tasks, rngs))
+    monkeypatch.setattr("os.posix_fallocate", fail(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(WorkerError, match=r"no room for the 0 MB .* share .No space left.; play"):
+        walk().make_batch(2).reset(tasks, rngs)
+
+
+def fail(error):
+    def raising(*_):
+        raise error
+
+    return raising
