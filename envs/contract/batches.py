@@ -55,7 +55,7 @@ def results_of_step(family: TaskFamily) -> str:
         for name, value in (("success", env.success), ("truncated", env.truncated)):
             if value is not None:
                 shape, kind = np.shape(value), np.asarray(value).dtype
-                fits = shape == (num_episodes,) and kind == bool
+                fits = shape == (num_episodes,) and kind.kind == "b"
                 expect(fits, f"{when}: {name}: expected ({num_episodes},) bool, got {shape} {kind}")
         states = [env.render_state(i) for i in range(num_episodes)]
         shapes = {np.shape(state) for state in states}

@@ -163,10 +163,7 @@ def _expect_no_linear_function(family: TaskFamily) -> None:
     tasks = random_tasks(family, size + NUM_TASKS)
     env = family.make_batch(1)  # a batch of as many would be large
     first = np.concatenate(
-        [
-            np.array(env.reset(task[None], make_rngs([number])))
-            for number, task in enumerate(tasks)
-        ]
+        [np.array(env.reset(task[None], make_rngs([number]))) for number, task in enumerate(tasks)]
     )
     columns = np.column_stack([first, np.ones(len(first))]).astype(np.float64)
     columns /= np.maximum(np.abs(columns).max(axis=0), np.finfo(float).tiny)

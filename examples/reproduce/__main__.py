@@ -30,7 +30,8 @@ ONLY = {
     "ant_vel": (
         *(("maml_trpo_tuned", seed) for seed in range(3)),
         *(("cavia_tuned", seed) for seed in range(2)),
-    )
+    ),
+    "ant_dir": tuple(("cavia_tuned", seed) for seed in range(3)),
 }
 """Methods and seeds of families whose whole row would take days."""
 EXPORTED = METHODS[1:]

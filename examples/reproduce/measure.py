@@ -27,8 +27,9 @@ TASKS = 40
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Factors on a baseline's step size; the best one on validation tasks is used."""
 GEOMETRIC = ("point_nav",)  # where the paper's third step is too long
-AVERAGED = ("half_cheetah_vel", "ant_vel")  # where the last iterations of tuned runs bounce
-UNTRAINED = {"ant_vel": "maml_trpo_tuned"}  # whose initial policy is `random`, if not maml_trpo's
+AVERAGED = ("half_cheetah_vel", "ant_vel", "ant_dir")  # whose last iterations bounce, if tuned
+# Whose initial policy is `random`, if not maml_trpo's:
+UNTRAINED = {"ant_vel": "maml_trpo_tuned", "ant_dir": "cavia_tuned"}
 MAX_CURVE_POINTS = 120  # of a learning curve in the results file
 BY_SEED = ("seeds", "returns", "env_steps", "hours", "curve")
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUDGETS = {"point_nav": 8e6, "half_cheetah_dir": 32e6, "half_cheetah_vel": 76e6, "ant_vel": 120e6}
+BUDGETS = {
+    "point_nav": 8e6,
+    "half_cheetah_dir": 32e6,
+    "half_cheetah_vel": 76e6,
+    "ant_vel": 120e6,
+    "ant_dir": 369e6,
+}
 """Env steps in training behind the published figures, at most, by family: of the checkpoints that
 the test scripts in github.com/cbfinn/maml_rl name. That of 2D navigation has a meta-batch of 20
 tasks, as in the paper, where the training script there has 40."""
@@ -56,5 +62,12 @@ PUBLISHED = {
         pretrained=(-1.8, 9.5),
         random=(-78.6, -35.6),
         episodes=20,
+    ),
+    "ant_dir": Published(
+        maml=(8.7, 499.1, 500.7, 499.1),
+        oracle=524.8,
+        pretrained=(3.2, 6.9),
+        random=(3.1, 26.1),
+        episodes=40,
     ),
 }
