@@ -46,11 +46,15 @@ def located(error: Exception) -> str:
     """Return the type, the first line and the place of an error that was caught.
 
     The place is the innermost one outside Python's library and installed packages; the innermost of
-    all if everything is installed, the family too.
+    all if everything is installed, the family too. If the message has a traceback, as that of
+    another process, it is the innermost one there.
     """
     frames = traceback.extract_tb(error.__traceback__)
     installed = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
     own = [each for each in frames if not any(part in each.filename for part in installed)]
     frame = (own or frames)[-1]
-    place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+    place = frame.filename, frame.lineno, frame.name
+    if told := re.findall(r'File "(.+)", line (\d+), in (\S+)', str(error)):
+        place = told[-1]
+    place = f"{Path(place[0]).name}, line {place[1]}, in {place[2]}"
     return f"{type(error).__name__}: {first_line(error)} ({place})"

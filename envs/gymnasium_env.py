@@ -50,6 +50,11 @@ class TaskEnv(gymnasium.Env[np.ndarray, np.ndarray | np.int64]):
         self._renderer: Renderer | None = None
         self._states: list[np.ndarray] = []
 
+    @property
+    def draws_tasks(self) -> bool:
+        """Whether each reset draws a task, as none was given."""
+        return self._fixed_task is None
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
+
 from metarl.envs.bandit import Bandit
 from metarl.envs.base import TaskFamily, is_class_variable
 from metarl.envs.errors import located
@@ -56,6 +58,11 @@ def family_class(name: str) -> type[TaskFamily]:
         raise ValueError(f"expected the name of a family, got {name!r}")
     if name in FAMILIES:
         return FAMILIES[name]
+    if name in gymnasium.registry:
+        raise ValueError(
+            f"{name!r} is an environment of Gymnasium: expected the family gymnasium, with env_id: "
+            f"{name} and the parameters that differ between tasks"
+        )
     if ":" not in name:
         near = difflib.get_close_matches(name.lower(), FAMILIES, 1, cutoff=0.4)
         hint = f" (nearest: {near[0]})" if near else ""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+
 from metarl.config import Config, config_keys
 from metarl.config_upgrade import ALIASES, renamed_key, upgrade
 from metarl.core.errors import ConfigError, UserError, check, nearest, nearest_path, shown
@@ -278,9 +280,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     if short in known:
         return known[short]
     own = [each for each in known if each.startswith(f"{short}/")]
-    usual = f"{short}/maml_trpo"
-    near = f" (of this family: {usual if usual in own else own[0]})" if own else ""
-    near = near or nearest(short, known)
+    first = [each for each in (f"{short}/demo", f"{short}/maml_trpo") if each in own] or own[:1]
+    more = f" and {len(own) - len(first)} more" if len(own) > len(first) else ""
+    near = f" (of this family: {', '.join(first)}{more})" if own else nearest(short, known)
+    if short in gymnasium.registry:
+        near = "; an environment of Gymnasium needs one with family: gymnasium and env_id"
     raise ConfigError(f"{name}: no such config{near}; see metarl list configs")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box
 
-from metarl.envs.external.description import Environment, Route
+from metarl.envs.external.description import Description, Environment, Route
 from metarl.envs.external.family import ExternalFamily, Truncation
+from metarl.envs.external.process import EnvironmentRefused
 from metarl.envs.task_distribution import MARGIN
 
 INCLUDED = Path(__file__).parent
 """The folder of the environments that come with metarl."""
+CARTPOLE = "cartpole.py:CartPole"
+OF_CARTPOLE = {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
+"""The environment and the parameters that differ between tasks, where none are given."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,12 @@ class GymnasiumFamily(ExternalFamily):
 
     horizon: int = 200
     """Length of an episode in control steps; the environment's own time limit is taken off."""
-    env_id: str = "cartpole.py:CartPole"
+    env_id: str = CARTPOLE
     """A Gymnasium id such as CartPole-v1, or package:Id-v0, which imports the package first, or
     package.module:Class, or path/to/file.py:Class (or a function). The path of a file counts from
     the folder of the config, or else from the current folder, and is kept absolute.
     cartpole.py:CartPole is CartPole-v1 with parameters that may be set."""
-    parameters: Mapping[str, tuple[float, float]] = field(
-        default_factory=lambda: {"length": (0.25, 1.5), "gravity": (5.0, 15.0)}
-    )
+    parameters: Mapping[str, tuple[float, float]] = field(default_factory=lambda: OF_CARTPOLE)
     """The parameters that differ between tasks, with their lowest and highest values; uniform
     between them."""
     route: Route = "attribute"
@@ -80,6 +83,22 @@ class GymnasiumFamily(ExternalFamily):
         object.__setattr__(self, "parameters", ranges)
         object.__setattr__(self, "kwargs", kwargs)
         object.__setattr__(self, "env_id", locate(self.env_id))
+
+    @property
+    def description(self) -> Description:
+        try:
+            return super().description
+        except EnvironmentRefused as error:
+            usual = {
+                "env.env_id": self.env_id == locate(CARTPOLE),
+                "env.parameters": dict(self.parameters) == OF_CARTPOLE,
+            }
+            missing = [key for key, is_usual in usual.items() if is_usual]
+            is_of_parameters = re.search("has no attribute|keyword arguments", str(error))
+            if len(missing) == 1 and is_of_parameters:
+                hint = f"{missing[0]} is not given, and that of CartPole is used"
+                raise EnvironmentRefused(f"{error}; {hint}") from error
+            raise
 
     @property
     def environment(self) -> Environment:

@@ -138,6 +138,8 @@ def usage_message(error: click.ClickException) -> str:
         case click.MissingParameter(param=click.Parameter() as param):
             name = param.opts[0] if isinstance(param, click.Option) else param.name.upper()
             text = f"the following arguments are required: {name}"
+            if isinstance(param.type, click.Choice) and not isinstance(param, click.Option):
+                text = f"expected one of {', '.join(param.type.choices)}"
         case click.BadParameter(param=click.Parameter() as param):
             text = f"{param.opts[0]}: {error.message.rstrip('.')}"
         case _:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.errors import StorageError, UserError, as_path, nearest
+from metarl.core.errors import StorageError, UserError, as_path, nearest, shown
 from metarl.core.parsing import printable
+from metarl.core.schema_keys import by_path
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.config import EXPERIENCE, PERTURBATIONS, EvaluationConfig
 from metarl.evaluation.evaluate import open_to_evaluate
@@ -227,8 +228,8 @@ def load_baseline(
     other = open_to_evaluate(folder, **overrides)
     if not have_same_tasks(run.config.env, other.config.env):
         raise UserError(
-            f"--against: {name}: its tasks ({family_text(other.config)}) are not those of "
-            f"{run.directory} ({family_text(run.config)})"
+            f"--against: {name}: its tasks are not those of {run.directory}: "
+            f"{differences(other.config, run.config)}"
         )
     loaded = other.load()
     return EvaluatedAgent(other.config, loaded.agent, f"{folder} latest", loaded.iteration)
@@ -285,7 +286,13 @@ def have_same_tasks(one: TaskFamily, other: TaskFamily) -> bool:
     return first == second
 
 
-def family_text(config: Config) -> str:
-    """Return the task family of a config, with its settings, as text."""
-    settings = (f"{key} {value}" for key, value in config.to_dict()["env"].items())
-    return ", ".join(settings)
+def differences(one: Config, other: Config) -> str:
+    """Return the settings of the task family in which a config differs from another one, as
+    text."""
+    ours, theirs = (by_path({"env": each.to_dict()["env"]}) for each in (one, other))
+    found = [
+        f"{key} is {shown(ours.get(key))}, not {shown(theirs.get(key))}"
+        for key in ours | theirs
+        if ours.get(key) != theirs.get(key)
+    ]
+    return ", ".join(found)

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from metarl.core.errors import UserError, check
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.envs.base import StepResult
+from metarl.envs.gymnasium_env import TaskEnv
 
 MAX_ENV_SEED = 2**31
 
@@ -38,11 +39,17 @@ class LiveEnv(BatchEnv):
             family: the task family whose spaces the agent was made for.
 
         Raises:
-            UserError: if it is no environment, or its observations or actions have another size or
-                kind.
+            UserError: if it is no environment, draws another task at each reset, or its
+                observations or actions have another size or kind.
         """
         made = hasattr(env, "step") and hasattr(env, "action_space")
         check(made, "env", "a Gymnasium environment, such as Run.make_env returns", env)
+        for each in getattr(env, "envs", [env]):  # those of a SyncVectorEnv
+            if isinstance(each.unwrapped, TaskEnv) and each.unwrapped.draws_tasks:
+                raise UserError(
+                    "env: draws another task at each reset; expected an environment of one task, "
+                    "such as Run.make_env(task=...) returns"
+                )
         self.env, self._vector = env, isinstance(env, VectorEnv)
         super().__init__(family, env.num_envs if isinstance(env, VectorEnv) else 1, 1)
         prefix = "single_" if self._vector else ""

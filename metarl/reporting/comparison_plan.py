@@ -10,7 +10,7 @@ from metarl.config import Config
 from metarl.config_files import check_cluster_keys, read_config
 from metarl.core.errors import ConfigError, UserError, check
 from metarl.envs import TaskFamily
-from metarl.evaluation.compare import family_text, have_same_tasks
+from metarl.evaluation.compare import differences, have_same_tasks
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import check_measurable
 from metarl.rollout.sampler_config import SamplerConfig
@@ -146,8 +146,9 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
         first = firsts.setdefault(config.env.name, name)
         if not have_same_tasks(configs[first].env, config.env):
             raise UserError(
-                f"{name}: its tasks ({family_text(config)}) are not those of {first} "
-                f"({family_text(configs[first])}); set what differs alike, by flags"
+                f"{name}: its tasks are not those of {first}: "
+                f"{differences(config, configs[first])}; set it alike, by flags, or compare in "
+                "another folder"
             )
         key = config.env.name, settings_digest(config, None)
         if key in known:

@@ -115,8 +115,8 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
-        check_named(name, path)
         settings[name] = read_settings(path)
+        check_named(name, settings[name], path)
         for method, results in read_results(path).items():
             if method == run.config.method:
                 evaluations[name] = results

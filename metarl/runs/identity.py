@@ -70,8 +70,9 @@ def default_directory(config: Config, source: str | None = None) -> Path:
     values = by_path({"env": config.to_dict()["env"]})
     paths = [f"env.{name}" for name in ENVIRONMENT_KEYS]
     chosen = [values[path] for path in paths if values.get(path) != defaults.get(path)]
+    chosen = [Path(each).name if Path(each).is_absolute() else each for each in map(str, chosen)]
     stem = "" if source is None else Path(source).name.removesuffix(".yaml")
     label = config.method if stem in ("", "config") else stem
-    name = "-".join([config.env.name, *map(str, chosen), label, f"seed{config.seed}"])
+    name = "-".join([config.env.name, *chosen, label, f"seed{config.seed}"])
     # Replaces characters such as "/", which would lead out of the folder `runs`.
     return Path("runs") / re.sub(r"[^\w.+=,@-]", "-", name)

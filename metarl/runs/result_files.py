@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,18 @@ def result_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def check_named(name: str, path: Path) -> None:
+def check_named(name: str, settings: Mapping[str, Any], path: Path) -> None:
     """Check that a result file holds the protocol that its present name begins with.
+
+    Args:
+        name: the name, as in `result_files`.
+        settings: what the file holds (`read_settings`).
+        path: the file.
 
     Raises:
         UserError: if it holds another one, as a file that was renamed does.
     """
-    protocol = read_settings(path).get("protocol")
-    wanted = name.partition("-")[0]
+    protocol, wanted = settings.get("protocol"), name.partition("-")[0]
     if protocol is not None and RENAMED_PROTOCOLS.get(protocol, protocol) != wanted:
         raise UserError(
             f"{path}: expected results of the protocol {wanted}, got those of {shown(protocol)}"

@@ -23,6 +23,7 @@ from metarl.runs import checkpoint
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.lock import training_lock
+from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
 from metarl.runs.pretrained import (
     PREFIX,
@@ -264,6 +265,8 @@ def check_free(directory: Path) -> None:
         is_run = (directory / "config.yaml").is_file()
         resume = f", or go on with metarl train --resume {shell_path(directory)}"
         going_on = resume if is_run else ""
+        if is_run and not RunLogs(directory).metrics():
+            going_on += "; it has no iteration yet: delete it to begin with other settings"
         raise UserError(f"{directory}: exists already; choose another folder with --out{going_on}")
 
 

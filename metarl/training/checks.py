@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from metarl.config import Config
+from metarl.core.errors import ConfigError
+from metarl.envs.contract.declaration import spaces
+from metarl.envs.contract.recording import Violation
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.tracking import check_trackers
 
@@ -23,6 +26,11 @@ def check_startable(config: Config, directory: Path) -> None:
         WorkerError: if the environment cannot be started, or two of its episodes differ.
     """
     check_trackers(config)
+    try:
+        spaces(config.training_env)
+    except Violation as error:  # of a family of the user's
+        hint = "metarl check-env looks at the rest"
+        raise ConfigError(f"env: {config.env.name}: {error}; {hint}") from error
     check_memory(config)
     config.env.check_repeatable()
     check_disk(config, directory)

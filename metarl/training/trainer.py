@@ -192,7 +192,9 @@ class Trainer:
             raise ConfigError(
                 f"--iterations: {self.directory} has {done} already; expected more, got {wanted}"
             )
-        raise UserError(f"{self.directory}: finished already ({done} iterations)")
+        raise UserError(
+            f"{self.directory}: finished already ({done} iterations); more --iterations train it on"
+        )
 
     def _record_changes(self, iteration: int) -> None:
         """Write the config if it is not the one in the run's folder. Warn of another device, also

@@ -19,6 +19,7 @@ import metarl.__main__
 from metarl.cli.group import print_files
 from metarl.cli.main import main
 from metarl.cli.train import go_on_with
+from metarl.config_files import make_config
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
@@ -533,6 +534,12 @@ def test_default_folders_of_configs_with_one_label_are_distinct(output):
         "runs/metaworld-ML10-maml_trpo-seed0",
         "runs/metaworld-ML45-maml_trpo-seed0",
     ]
+    values = {
+        "env": {"family": "gymnasium", "env_id": "/a/walk.py:Walk", "parameters": {"x": [0, 1]}}
+    }
+    assert default_directory(make_config(values, "own", {})).name == (
+        "gymnasium-walk.py-Walk-unnamed-seed0"
+    )
     config = metarl.load_config("half_cheetah_dir/demo", method="mine")
     assert default_directory(config, "runs/x/config.yaml").name == "half_cheetah_dir-mine-seed0"
     _, text, _ = output("train", "half_cheetah_dir/demo", "--dry-run")

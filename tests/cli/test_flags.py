@@ -152,6 +152,29 @@ def test_a_name_with_line_breaks_is_one_line_in_errors(output, command):
     assert error.rstrip("\n").isprintable()
 
 
+def test_a_family_with_observations_of_another_kind_is_refused_before_it_is_played(
+    tmp_path, monkeypatch, output
+):
+    """And a run without iterations may be deleted, as its error says."""
+    (tmp_path / "odd_spaces.py").write_text(
+        "from gymnasium.spaces import Dict, Discrete\n"
+        "from metarl.envs import PointNav\n"
+        "class Odd(PointNav):\n"
+        "    observation_space = Dict(dict(x=Discrete(2)))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "point_nav/maml_trpo", "--env.family", "odd_spaces:Odd")
+    code, _, error = output(*words, "--dry-run")
+    assert code == 2
+    expected = "env: point_nav: observation_space: expected a Box, got Dict; metarl check-env "
+    assert error.startswith(f"metarl: error: {expected}")
+    metarl.Run.create(metarl.load_config("point_nav/maml_trpo"), tmp_path / "begun")
+    (tmp_path / "begun/notes.txt").touch()
+    code, _, error = output("train", "point_nav/maml_trpo", "--out", "begun")
+    assert code == 2
+    assert error.endswith("it has no iteration yet: delete it to begin with other settings\n")
+
+
 def test_an_everyday_key_of_a_section_has_its_short_flag_only():
     option = KeyOption(Key("sampling.adaptation_steps", int, 1, "Adaptation steps."))
     assert option.opts == ["--inner-steps"]
@@ -269,7 +292,20 @@ def test_help_and_version_import_nothing_slow(flag):
         ("train --resume {run}/nowhere", "not a run's folder (it does not exist)"),
         ("train {run}", "is a run, not a config; metarl train --resume"),
         ("train pretrained/point_nav", "config; metarl train CONFIG --init-from pretrained/point_"),
-        ("train point_nav", "no such config (of this family: point_nav/maml_trpo)"),
+        ("train point_nav", "(of this family: point_nav/maml_trpo and 27 more)"),
+        (
+            "train CartPole-v1",
+            "no such config; an environment of Gymnasium needs one with family: gym",
+        ),
+        ("check-env CartPole-v1", "is an environment of Gymnasium: expected the family gymnasium"),
+        (
+            "list",
+            "error: expected one of families, configs, pretrained, runs; see metarl list --he",
+        ),
+        (
+            "train point_nav/maml_trpo --env.family gymnasium --env.env-id Pendulum-v1",
+            "env.parameters is not given, and that of CartPole is used",
+        ),
         ("train point_nav/maml_trpo --out {run}/config.yaml", "choose another folder with --out\n"),
         ("evaluate point_nav/maml_trpo", "is a config, not a run; train it first: metarl train"),
         ("evaluate {run} --out a.txt", "--out: expected a file that ends in .json, or a folder"),

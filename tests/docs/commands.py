@@ -61,7 +61,8 @@ def small(command: str, number: int) -> list[str]:
     """
     _, name, *rest = shlex.split(command, comments=True)
     flags = SMALL.get(name, [])
-    if any(word.startswith("pretrained/") for word in rest):  # whose networks have their size
+    # Whose networks have their size, or other settings
+    if any(word.startswith("pretrained/") or word.endswith("/rl2") for word in rest):
         flags = [flag for flag in flags if not flag.startswith("--agent")]
     if name == "train" and {"--resume", "--continue"} & {*rest}:
         flags = [*(SMALL["train"] if "--continue" in rest else []), f"--iterations={number + 2}"]

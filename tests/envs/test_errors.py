@@ -34,6 +34,15 @@ def test_the_place_is_the_innermost_outside_installed_packages():
     assert "(test_errors.py, line " in located(caught.value)
 
 
+def test_an_error_of_another_process_is_told_with_its_place_there():
+    told = 'walk.py:Walk raised KeyError: x\n  File "/home/me/walk.py", line 7, in step\n  y = x'
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError(told)
+    assert located(caught.value) == (
+        "RuntimeError: walk.py:Walk raised KeyError: x (walk.py, line 7, in step)"
+    )
+
+
 def test_what_a_renderer_raises_is_one_line_with_its_cause():
     with pytest.raises(RendererFailed) as caught, drawing("walker"):
         raise ZeroDivisionError("by zero\nreally")

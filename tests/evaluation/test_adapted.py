@@ -238,6 +238,10 @@ def test_what_does_not_fit_is_one_line(runs):
         with pytest.raises(UserError, match=words) as raised:
             agent.adapt_to(found)
         assert "\n" not in str(raised.value)
+    unfixed = [lambda: runs["maml"].make_env()] * 2
+    for env_of_any_task in (run.make_env(), SyncVectorEnv(unfixed)):
+        with pytest.raises(UserError, match="env: draws another task at each reset; expected"):
+            metarl.load(runs["maml"].directory).adapt_to(env_of_any_task)
     with pytest.raises(UserError, match="env: expected observations of 2 numbers"):
         agent.adapt_to(FrameStackObservation(env, 2))
     for settings, words in (

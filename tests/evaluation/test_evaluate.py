@@ -197,7 +197,9 @@ def test_an_oracle_is_compared_on_the_tasks_that_it_is_told(run, tmp_path):
 
 def test_a_run_on_other_tasks_is_no_baseline(run, tmp_path):
     other = train_another(tmp_path, "other", **{"env.goal_range": 0.4})
-    with pytest.raises(UserError, match=r"other: its tasks .*goal_range 0\.4.* are not those of"):
+    with pytest.raises(
+        UserError, match=r"other: its tasks are not those of .*: env\.goal_range is 0\.4, not 0\.5$"
+    ):
         evaluate_run(run.directory, against=[str(other)])
 
 

@@ -127,7 +127,8 @@ class EpisodeRunner:
         )
         self.ended = terminated or truncated
         expected = "true or false, or no such entry if it is not known"
-        success = number(info.get("success", math.nan), "info['success']", expected)
+        key = "is_success" if "success" not in info else "success"
+        success = number(info.get(key, math.nan), f"info[{key!r}]", expected)
         return flat_obs(obs), reward, terminated, truncated, success
 
     def check_spaces(self) -> None:

@@ -117,7 +117,10 @@ def traceback_tail(error: BaseException) -> list[str]:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(FOLDER):
         trace = trace.tb_next
-    return "".join(traceback.format_tb(trace)).splitlines()[-TRACEBACK_LINES:]
+    if isinstance(error, ImportError) or type(error).__name__ == "DependencyNotInstalled":
+        return []  # the message tells which package is missing
+    frames = [each for each in traceback.extract_tb(trace) if "<frozen" not in each.filename]
+    return "".join(traceback.format_list(frames)).splitlines()[-TRACEBACK_LINES:]
 
 
 def serve(commands: BinaryIO, answers: BinaryIO) -> None:

@@ -70,6 +70,7 @@ class PEARLConfig(AgentConfig):
             phases = min(self.prior_episodes, sampling.adaptation_steps + 1)
             stored = phases * sampling.num_episodes * family.horizon
             source = "the steps of a task in an iteration that are played under the prior"
+            source += ", of which more sampling.num_episodes have more"
         expected = f"at most {stored:,}, {source}"
         check(self.update.context <= stored, "update.context", expected, self.update.context)
 

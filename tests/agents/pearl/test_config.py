@@ -51,10 +51,14 @@ PRIOR = "the steps of a task in an iteration that are played under the prior"
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"update": {"context": 21}}, f"update.context: expected at most 20, {PRIOR}, got 21"),
+        (
+            {"update": {"context": 21}},
+            f"update.context: expected at most 20, {PRIOR}, of which more sampling.num_episodes "
+            "have more, got 21",
+        ),
         (
             {"update": {"context": 41}, "prior_episodes": 5},
-            f"update.context: expected at most 40, {PRIOR}, got 41",
+            f"update.context: expected at most 40, {PRIOR}, of which more",
         ),
         (
             {"update": {"context": 300, "context_from": "all"}, "replay_size": 299},

@@ -148,6 +148,23 @@ def test_an_environment_that_refuses_actions_outside_its_box_refuses_nan_too(wal
     assert (check.outcome, check.reason.endswith("it refuses an action of NaN")) == ("pass", True)
 
 
+def test_a_package_that_is_missing_is_one_line(walk):
+    with pytest.raises(WorkerError, match=r"^[^\n]*ModuleNotFoundError: No module named 'box3d'$"):
+        walk(preamble="import box3d").observation_space  # noqa: B018
+
+
+def test_success_may_have_the_name_that_our_own_environments_give(walk):
+    source = """class Renamed(Walk):
+    def step(self, action):
+        *outcome, info = super().step(action)
+        return *outcome, dict(is_success=info["success"])"""
+    family = walk()
+    env = replace(family, env_id=with_class(family, source)).make_batch(1)
+    env.reset(np.zeros((1, 1)), streams(1))
+    env.step(np.zeros((1, 1)))
+    assert env.success is not None
+
+
 def test_action_spaces_that_depend_on_the_task_are_refused(walk):
     text = "self.action_space = Box(-1 - self.pull, 1 + self.pull, (1,))"
     env = walk(text, cls="Push").make_batch(2)
