@@ -113,7 +113,8 @@ def test_installed_wheel_runs_outside_the_repository(python: Path, tmp_path: Pat
     assert "runs/pretrained/half_cheetah_dir/evaluation/" in shown
     assert list((elsewhere / "runs/pretrained/half_cheetah_dir/evaluation").glob("*.json"))
     adapt = (
-        "import metarl; name = 'pretrained/point_nav'; env = metarl.Run.open(name).make_env([0.3, 0]);"
+        "import metarl; name = 'pretrained/point_nav';"
+        "env = metarl.Run.open(name).make_env([0.3, 0]);"
         "print(metarl.load(name).adapt_to(env, episodes=2).to_torch())"
     )
     assert "GaussianModule" in run([python, "-c", adapt], elsewhere, env)

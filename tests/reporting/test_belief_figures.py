@@ -20,8 +20,12 @@ TINY = {
     "env.horizon": 6,
     "tracking.mode": "disabled",
 }
-SMALL_AGENT = {"agent.encoder.size": 4, "agent.policy.hidden": [4]}
-SMALL_AGENT |= {"agent.model.buffer": 4, "agent.model.trials": 4}
+SMALL_AGENT = {
+    "agent.encoder.size": 4,
+    "agent.policy.hidden": [4],
+    "agent.model.buffer": 4,
+    "agent.model.trials": 4,
+}
 HEADING = "Beliefs about the task"
 
 
