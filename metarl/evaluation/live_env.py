@@ -45,7 +45,8 @@ class LiveEnv(BatchEnv):
         made = hasattr(env, "step") and hasattr(env, "action_space")
         check(made, "env", "a Gymnasium environment, such as Run.make_env returns", env)
         for each in getattr(env, "envs", [env]):  # those of a SyncVectorEnv
-            if isinstance(each.unwrapped, TaskEnv) and each.unwrapped.draws_tasks:
+            plain = getattr(each, "unwrapped", each)
+            if isinstance(plain, TaskEnv) and plain.draws_tasks:
                 raise UserError(
                     "env: draws another task at each reset; expected an environment of one task, "
                     "such as Run.make_env(task=...) returns"

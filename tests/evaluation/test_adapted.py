@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -223,6 +224,14 @@ def test_it_can_be_copied_and_pickled(runs, kind):
     others = copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))  # noqa: S301
     action, _ = adapted.predict(obs)
     assert all(np.array_equal(other.predict(obs)[0], action) for other in others)
+
+
+def test_an_environment_need_not_be_of_gymnasiums_class(runs):
+    env = make_env(runs["maml"])
+    names = ("reset", "step", "observation_space", "action_space", "metadata")
+    plain = SimpleNamespace(**{name: getattr(env, name) for name in names})
+    agent = metarl.load(runs["maml"].directory)
+    assert agent.adapt_to(plain, episodes=2).returns == agent.adapt_to(env, episodes=2).returns
 
 
 def test_what_does_not_fit_is_one_line(runs):

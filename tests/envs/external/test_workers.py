@@ -297,28 +297,25 @@ def test_there_is_one_worker_program_and_it_is_where_we_look(walk):
 
 def test_shared_arrays_are_in_a_file_where_memory_has_no_room(walk, monkeypatch):
     """As in a container, whose /dev/shm has 64 MB: a write beyond it would kill the process."""
-    reserve, refused = os.posix_fallocate, []
+    reserve, refusals = os.posix_fallocate, 0
 
     def small(descriptor, offset, length):
-        if not refused:
-            refused.append(length)
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
             raise OSError(errno.ENOSPC, "No space left on device")
         return reserve(descriptor, offset, length)
 
+    def first():
+        rngs = [np.random.default_rng(i) for i in range(2)]
+        return walk().make_batch(2).reset(np.zeros((2, 1)), rngs)
+
+    expected = first()
     monkeypatch.setattr("os.posix_fallocate", small)
-    tasks, rngs = np.zeros((2, 1)), [np.random.default_rng(i) for i in range(2)]
-    found = walk().make_batch(2).reset(tasks, rngs)
-    assert len(refused) == 1
-    monkeypatch.undo()
-    rngs = [np.random.default_rng(i) for i in range(2)]
-    assert np.array_equal(found, walk().make_batch(2).reset(tasks, rngs))
-    monkeypatch.setattr("os.posix_fallocate", fail(OSError(errno.ENOSPC, "No space left")))
-    with pytest.raises(WorkerError, match=r"no room for the 0 MB .* share .No space left.; play"):
-        walk().make_batch(2).reset(tasks, rngs)
-
-
-def fail(error):
-    def raising(*_):
-        raise error
-
-    return raising
+    refusals = 1
+    assert np.array_equal(first(), expected)
+    assert refusals == 0
+    refusals = 2
+    error = r"no room for the 0 MB .* share .No space left on device.; play"
+    with pytest.raises(WorkerError, match=error):
+        first()
