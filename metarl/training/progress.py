@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,6 @@ class Progress:
     def __init__(self, run: Run, start: int) -> None:
         """Set up for a run of which `start` iterations are done."""
         self._total = run.config.iterations
-        self._start = start
         self._console = Console()
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
@@ -40,11 +40,13 @@ class Progress:
             disable=not self._console.is_terminal,
             expand=True,
         )
+        # Seconds of the last iterations, which tell more of the next ones than all since the start
+        self._seconds: deque[float] = deque(maxlen=20)
         self._task = self._bar.add_task(run.directory.name, total=self._total, completed=start)
 
     def __enter__(self) -> Progress:
         self._bar.start()
-        self._began = time.perf_counter()
+        self._last = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,15 +64,24 @@ class Progress:
         rate = f"{format_count(timings['env_steps_per_second'])} steps/s"
         self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
         if not self._console.is_terminal:
-            elapsed = time.perf_counter() - self._began
             divergence = f"  kl {metrics['outer_kl']:z.4f}" if "outer_kl" in metrics else ""
-            left = elapsed / (done - self._start) * (self._total - done)
+            eta = self._eta(metrics, self._total - done)
             with wrap_os_errors("standard output"):
                 print(
                     f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "
-                    f"{format_count(metrics['env_steps'])} steps  ETA {clock_time(left)}",
+                    f"{format_count(metrics['env_steps'])} steps  ETA {eta}",
                     flush=True,
                 )
+
+    def _eta(self, metrics: Mapping[str, Any], iterations_left: int) -> str:
+        """Return the estimated time of the iterations left, after one with these metrics."""
+        now = time.perf_counter()
+        self._seconds.append(now - self._last)
+        self._last = now
+        if metrics.get("gradient_steps") == 0:  # those that only collect episodes are much shorter
+            self._seconds.clear()
+            return "after the warm-up"
+        return clock_time(sum(self._seconds) / len(self._seconds) * iterations_left)
 
 
 def announce(run: Run, start: int) -> None:

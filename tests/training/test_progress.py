@@ -1,8 +1,15 @@
 """training.progress: the texts of the progress display."""
 
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from metarl.training.progress import format_count, format_return
+from metarl.config import Config
+from metarl.envs import PointNav
+from metarl.training import progress as progress_module
+from metarl.training.progress import Progress, format_count, format_return
 
 
 @pytest.mark.parametrize(
@@ -28,3 +35,24 @@ def test_slow_environments_have_a_rate_too(number, text):
 def test_small_returns_differ_too():
     texts = [*map(format_return, (None, 0.0, -0.001, 0.012, 0.038, 0.949, 0.96, -9.07, -0.0))]
     assert texts == ["none", "0.0", "-0.001", "0.012", "0.038", "0.95", "1.0", "-9.1", "0.0"]
+
+
+def test_the_estimate_follows_the_last_iterations_not_the_warm_up(monkeypatch, capsys):
+    warm_up, learning = [1.0] * 5, [50.0] * 3 + [60.0] * 22  # seconds of each iteration
+    clock = accumulate([*warm_up, *learning], initial=0.0)
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(clock))
+    run = SimpleNamespace(
+        config=Config(env=PointNav(), iterations=100), directory=Path("runs/pearl")
+    )
+    returns = {"return_before": -2.0, "return_after": -1.0, "env_steps": 4800}
+    with Progress(run, 0) as show:
+        for iteration in range(1, 31):
+            steps = 0 if iteration <= 5 else 2000
+            show(
+                {"iteration": iteration, "gradient_steps": steps, **returns},
+                {"env_steps_per_second": 80.0},
+            )
+    estimates = [line.partition("  ETA ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert estimates[:5] == ["after the warm-up"] * 5
+    # 94 iterations of 50 s; then 91 of (3 * 50 + 60) / 4 s; at last 70 of the last twenty's 60 s
+    assert [estimates[5], estimates[8], estimates[-1]] == ["1:18:20", "1:19:38", "1:10:00"]

@@ -212,8 +212,13 @@ class PEARLAgent:
         """
         if not self.replay.tasks:
             raise NotFinite("the loss on an empty replay buffer")
-        metrics: Metrics = {"replay_size": self.replay.size, "replay_tasks": len(self.replay.tasks)}
-        if self._num_updates >= self.update_config.warmup_iterations:
+        learns = self._num_updates >= self.update_config.warmup_iterations
+        metrics: Metrics = {
+            "replay_size": self.replay.size,
+            "replay_tasks": len(self.replay.tasks),
+            "gradient_steps": self.update_config.gradient_steps if learns else 0,
+        }
+        if learns:
             before = self._optimisers.state_dict()
             try:
                 learned, more = self._learner.learn(

@@ -340,12 +340,14 @@ def test_the_warm_up_fills_the_buffer_only():
     before, steps = agent.state_dict(), 0
     for iteration in (1, 2):
         phases, metrics = learn(config, agent, iteration)
-        assert metrics.keys() == {"replay_size", "replay_tasks"}
+        assert metrics.keys() == {"replay_size", "replay_tasks", "gradient_steps"}
+        assert metrics["gradient_steps"] == 0
         steps += sum(each.num_steps for each in phases)
         assert metrics["replay_size"] == steps
         assert_same({**agent.state_dict(), "num_updates": 0}, before)
     _, metrics = learn(config, agent, 3)
     assert {"critic_loss", "policy_loss", "posterior_kl", "mean_q", "entropy"} <= metrics.keys()
+    assert metrics["gradient_steps"] == agent.update_config.gradient_steps
     assert all(np.isfinite(value) for value in metrics.values())
 
 
