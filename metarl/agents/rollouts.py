@@ -33,6 +33,7 @@ def adaptation_rollouts(
     failures: list[Failure] | None = None,
     deterministic: bool = False,
     on_support_step: Callable[[BatchEnv], None] | None = None,
+    on_support: Callable[[Episodes], None] | None = None,
 ) -> Iterator[Rollout]:
     """Alternate collection and adaptation on new tasks; yields `num_adaptations` + 1 rollouts.
 
@@ -57,6 +58,7 @@ def adaptation_rollouts(
             learns from further episodes, which explore as usual and are not yielded, so that the
             states are the same either way. The episodes of both kinds begin alike.
         on_support_step: like `on_step`, for the episodes that are not yielded.
+        on_support: called with the episodes of a phase that are not yielded.
 
     Yields:
         Rollouts of all B tasks: the states, and the episodes played from the states.
@@ -96,12 +98,15 @@ def adaptation_rollouts(
             state = agent.next_task(state)
         before = kind
         episodes = play(number, task, deterministic, on_step)
-        task_mask = episodes.task_mask
+        if not deterministic:  # what an adaptation does not learn from does not end it
+            task_mask = episodes.task_mask
         yield Rollout(state, episodes)
         if kind == "support" or (number < len(phases) - 1 and agent.remembers):
             if deterministic:
                 episodes = play(number, task, False, on_support_step)
                 task_mask = episodes.task_mask
+                if on_support is not None:
+                    on_support(episodes)
             with timer("adaptation"):
                 state = agent.adapt(state, episodes)
             num_adapted += 1

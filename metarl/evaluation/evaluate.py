@@ -90,6 +90,7 @@ def evaluate(
     check_amount({"tasks": len(rows), **amounts})
     keep_freed_memory()
     failures: list[Failure] = []
+    unseen = UnseenEpisodes()
     with single_threaded_math():
         rollouts = adaptation_rollouts(
             agent,
@@ -103,10 +104,11 @@ def evaluate(
             deterministic=deterministic,
             on_step=on_step,
             on_support_step=on_step,
+            on_support=unseen.note,
         )
         scores = [score(episodes) for _, episodes in rollouts]
     if agent.remembers:
-        scores = whole_trials(scores)
+        scores = whole_trials(scores, unseen.lost)
     return complete_result(
         family,
         rows,
@@ -123,11 +125,31 @@ def score(episodes: Episodes) -> Score:
     return episodes.returns, episodes.success
 
 
-def whole_trials(scores: Sequence[Score]) -> list[Score]:
+class UnseenEpisodes:
+    """The episodes of experience that a deterministic evaluation plays beside the measured ones.
+
+    Attributes:
+        lost: which trials lost one of them, (B, E), or False before the first phase.
+    """
+
+    def __init__(self) -> None:
+        self.lost: np.ndarray | bool = False
+
+    def note(self, episodes: Episodes) -> None:
+        """Note which episodes of a phase were left out."""
+        self.lost = self.lost | ~episodes.episode_mask
+
+
+def whole_trials(scores: Sequence[Score], unseen: np.ndarray | bool) -> list[Score]:
     """Return the scores of phases without the trials that lost an episode, of an agent whose
-    episodes follow one another, so that the means of all phases are over the same trials."""
+    episodes follow one another, so that the means of all phases are over the same trials.
+
+    Args:
+        scores: the scores of all phases.
+        unseen: the trials that lost an episode of experience without a score, (B, E), or False.
+    """
     lost = np.any([np.isnan(returns) for returns, _ in scores], axis=0)  # (B, E)
-    return without(scores, lost)
+    return without(scores, lost | unseen)
 
 
 def without(scores: Sequence[Score], lost: np.ndarray) -> list[Score]:

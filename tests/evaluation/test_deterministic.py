@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,8 @@ from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import UserError
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
-from metarl.envs import TabularMDP
+from metarl.envs import PointNav, TabularMDP
+from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.protocols import PROTOCOLS
@@ -120,3 +124,51 @@ def test_an_agent_without_deterministic_actions_is_refused():
     with pytest.raises(UserError, match=r"^deterministic: .*\.Older\.actor has no"):
         evaluate(Older(), FAMILY, tasks=2, deterministic=True)
     assert evaluate(Older(), FAMILY, tasks=2, episodes=1).returns.shape == (2, 4, 1)
+
+
+class FailsOnce(PointNav):
+    """2D navigation whose first episode fails where a batch is played for the `fails`-th time."""
+
+    fails: ClassVar[int] = 0
+
+    def make_batch(self, num_episodes, num_threads=1):
+        family, plays = self, 0
+
+        class Batch(PointBatchEnv):
+            def reset(self, tasks, rngs):
+                nonlocal plays
+                plays += 1
+                return super().reset(tasks, rngs)
+
+            def step(self, action, ids=None):
+                obs, reward, terminated = super().step(action, ids)
+                if plays == family.fails:
+                    reward[0] = np.nan
+                return obs, reward, terminated
+
+        return Batch(self, num_episodes, num_threads)
+
+
+@pytest.mark.parametrize("protocol", ["k_step", "few_episode", "drift"])
+def test_a_trial_of_a_memory_that_lost_an_exploring_episode_is_left_out(protocol, monkeypatch):
+    """The second batch is the experience before the first adaptation, which is not measured."""
+    monkeypatch.setattr(FailsOnce, "fails", 2)
+    agent = ExploringLearner()
+    agent.remembers = True
+    settings = replace(SMALL, trials=3, on_failure="drop_episode")
+    parts = PROTOCOLS[protocol](agent, FailsOnce(horizon=6), settings)
+    result = parts["adapting" if protocol == "drift" else ""]
+    assert len(result.failures) == 1
+    lost = np.isnan(result.returns)
+    assert lost[0, :, 0].all()
+    assert lost.sum() == lost.shape[1]
+
+
+def test_a_measured_episode_that_fails_does_not_end_the_adaptation(monkeypatch):
+    """With one episode per task, the first batch is measured, and the second is learned from."""
+    monkeypatch.setattr(FailsOnce, "fails", 1)
+    settings = replace(SMALL, episodes=1, on_failure="drop_episode")
+    result = PROTOCOLS["k_step"](ExploringLearner(), FailsOnce(horizon=6), settings)[""]
+    expected = PROTOCOLS["k_step"](Learner(), FAMILY, replace(SMALL, episodes=1))[""]
+    assert np.isnan(result.returns[0, 0]).all()
+    np.testing.assert_array_equal(result.returns[:, 1:], expected.returns[:, 1:])
