@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
@@ -107,6 +107,9 @@ class ObserveTask(Section):
 class Config(Section):
     """The config of a run."""
 
+    is_trained: ClassVar[bool] = True
+    """Whether the settings of training have to fit the task family and one another."""
+
     env: Annotated[InstanceOf[TaskFamily], BeforeValidator(make_family)]
     """The task family, and its fields."""
     method: str = "unnamed"
@@ -138,15 +141,22 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        fits = self.method.isprintable() and 0 < len(self.method) <= 100
+        check(fits, "method", "1 to 100 characters, all printable", self.method)
+        known = re.fullmatch(DEVICE, self.device) is not None
+        check(known, "device", "cpu, cuda or cuda:NUMBER, from 0 to 127", self.device)
+        _ = self.training_env
+        self._check_agent(self.agent.check)
+        if self.is_trained:
+            self._check_training()
+        return self
+
+    def _check_training(self) -> None:
         sampling = self.sampling
         amounts = {
             f"sampling.{key}": getattr(sampling, key) for key in ("num_tasks", "num_episodes")
         }
         check_amount({**amounts, "env.horizon": self.env.horizon})
-        fits = self.method.isprintable() and 0 < len(self.method) <= 100
-        check(fits, "method", "1 to 100 characters, all printable", self.method)
-        known = re.fullmatch(DEVICE, self.device) is not None
-        check(known, "device", "cpu, cuda or cuda:NUMBER, from 0 to 127", self.device)
         sampling.check(self.env)
         if not (sampling.single_task or self.agent.learns_sequences):
             key, default = ("drift", 0) if sampling.drift else ("sequence", 1)
@@ -160,14 +170,15 @@ class Config(Section):
                 f"(agent.kind: {' or '.join(able)}), got {self.agent.kind}; expected 1"
             )
         initial_proposal(sampling, self.env)
-        _ = self.training_env
         self.evaluation.check(self.env, sampling)
         self.sampler.check(sampling.num_tasks)
+        self._check_agent(self.agent.check_training)
+
+    def _check_agent(self, check_section: Callable[[TaskFamily, SamplingConfig], None]) -> None:
         try:
-            self.agent.check(self.env, sampling)
+            check_section(self.env, self.sampling)
         except ConfigError as error:
             raise ConfigError(f"agent.{error}") from None
-        return self
 
     @property
     def training_env(self) -> TaskFamily:
@@ -234,6 +245,13 @@ class Config(Section):
     def to_yaml(self) -> str:
         """Return all values, including defaults, as YAML."""
         return dump_yaml(self.to_dict())
+
+
+class PlayedConfig(Config):
+    """The config of a run whose agent is played, not trained: the settings of training are those of
+    the run, and need not fit values that replace others, such as a shorter horizon."""
+
+    is_trained: ClassVar[bool] = False
 
 
 def config_keys(config: Config | None = None) -> list[Key]:

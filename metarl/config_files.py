@@ -84,13 +84,19 @@ def merged(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, Any]) -> Config:
+def make_config(
+    data: Mapping[str, Any],
+    source: str,
+    overrides: Mapping[str, Any],
+    config_class: type[Config] = Config,
+) -> Config:
     """Make a config from plain values and overrides.
 
     Args:
         data: nested values, as read from YAML.
         source: name of the config in error messages.
         overrides: values that replace values of `data`, by dotted key.
+        config_class: the class of the config.
 
     Raises:
         ConfigError: if a key or a value is invalid; names the source and the key.
@@ -108,7 +114,7 @@ def make_config(data: Mapping[str, Any], source: str, overrides: Mapping[str, An
         for key, each in own_values(path, value, values):
             values = replaced(values, key.split("."), each, source)
     try:
-        return Config(**values)
+        return config_class(**values)
     except ConfigError as error:
         message = str(error)
         path, _, reason = message.partition(": ")

@@ -178,10 +178,18 @@ class AgentConfig(Section):
     """Keys and sections that have no influence on what a trained agent does."""
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
-        """Check that the settings fit the task family and the sampling.
+        """Check that the settings fit the task family and the sampling, also of an agent that is
+        played only.
 
         Raises:
             ConfigError: if a setting does not fit; names the key by its path in the section.
+        """
+
+    def check_training(self, family: TaskFamily, sampling: SamplingConfig) -> None:
+        """Check that the settings of training, such as those `of_training`, fit as well.
+
+        Raises:
+            ConfigError: as `check`.
         """
 
     def make(self, setup: AgentSetup) -> MetaAgent:

@@ -54,7 +54,7 @@ class VectorAdam:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._lr,
+            lr=min(self._lr, 1e37),  # torch divides it by 0.1, and refuses what is not finite then
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,

@@ -137,6 +137,7 @@ def evaluate(
 
     `--SECTION.KEY VALUE` replaces a value of the run's config, such as `--env.horizon 50`.
     """
+    from metarl.config import PlayedConfig
     from metarl.evaluation.compare import ResultNotWritten, evaluate_run
     from metarl.evaluation.overrides import check_overrides
     from metarl.reporting.evaluation import publish_evaluation
@@ -150,7 +151,7 @@ def evaluate(
     baselines = [name for names in lists for name in names]
     check("" not in baselines, "--against", "names or folders, with commas between", list(against))
     check_flags_of(protocol)
-    config = Run.open(target.directory, **overrides).config
+    config = Run.open(target.directory, config_class=PlayedConfig, **overrides).config
     check_overrides(overrides, config.agent, "an evaluation")
     own = given_tasks(config.env, task, task_file, {"--tasks": tasks, "--split": split})
     chosen = {"split": split, "tasks": tasks if own is None else own}

@@ -25,6 +25,7 @@ class EpisodeState(NamedTuple):
 
     actor: Actor
     num_envs: int
+    deterministic: bool
 
 
 @dataclass(repr=False)
@@ -78,7 +79,8 @@ class AdaptedAgent:
             state: what the last call returned. None begins episodes, whatever `episode_start` says.
                 Agents that keep nothing within an episode, such as MAML's, need none.
             episode_start: whether episodes begin with these observations, () or (n,): all or none.
-            deterministic: whether to take the best action instead of exploring.
+            deterministic: whether to take the best action instead of exploring, the same in all
+                steps of an episode.
             reward: the rewards of the last step, () or (n,), for agents with a memory.
 
         Returns:
@@ -87,8 +89,8 @@ class AdaptedAgent:
         Raises:
             UserError: if the observations or rewards have a wrong size or are not finite numbers,
                 some episodes begin and others do not, the state is none that this method returned,
-                or an agent with a memory is not told the rewards or gets more or fewer observations
-                than before.
+                an agent with a memory is not told the rewards, or the number of observations or
+                `deterministic` changes within an episode.
         """
         check_flag("deterministic", deterministic)
         obs = as_numbers(observation, "observation")
@@ -111,13 +113,12 @@ class AdaptedAgent:
                 actor = measuring_actor(self.agent, self.state, deterministic)
         else:
             actor = copy.copy(state.actor)  # which stays as it is
-            if getattr(actor, "memory", None) is not None:
-                if reward is None:
-                    raise UserError(
-                        "reward: expected the reward of the last step, which memory needs"
-                    )
-                fits = shape[1] == state.num_envs
-                check(fits, "observation", f"as many as before, {state.num_envs}", shape[1])
+            fits = shape[1] == state.num_envs
+            check(fits, "observation", f"as many as before, {state.num_envs}", shape[1])
+            expected = f"{state.deterministic}, as when the episode began"
+            check(deterministic == state.deterministic, "deterministic", expected, deterministic)
+            if getattr(actor, "memory", None) is not None and reward is None:
+                raise UserError("reward: expected the reward of the last step, which memory needs")
         last = np.zeros(shape, np.float32)
         if not begins and reward is not None:
             last = as_numbers(reward, "reward")
@@ -127,7 +128,7 @@ class AdaptedAgent:
         noise = np.stack([actor.noise(self._rng, 1)[0] for _ in range(shape[1])])[None]
         action = actor.act(obs, noise, last, np.ones(shape, bool))[0]
         own = self.units.to_env(action)
-        return (own[0] if single else own), EpisodeState(actor, shape[1])
+        return (own[0] if single else own), EpisodeState(actor, shape[1], deterministic)
 
     def to_torch(self) -> EnvPolicy:
         """Return the adapted policy as a plain `torch.nn.Module`, which needs no agent.

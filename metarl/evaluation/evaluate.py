@@ -11,6 +11,7 @@ import torch
 
 from metarl.agents import MetaAgent, is_available
 from metarl.agents.rollouts import adaptation_rollouts
+from metarl.config import PlayedConfig
 from metarl.core.errors import check, check_amount, check_flag, warn
 from metarl.core.parallel import keep_freed_memory, single_threaded_math
 from metarl.core.rng import Purpose
@@ -216,12 +217,13 @@ def possible_adaptations(agent: MetaAgent, wanted: int) -> int:
 
 
 def open_to_evaluate(directory: Path, **overrides: Any) -> Run:
-    """Open the folder of a run for an evaluation or a video, as `Run.open`.
+    """Open the folder of a run for an evaluation or a video, as `Run.open`. The run's settings of
+    training need not fit the values of `overrides`.
 
     If this machine does not have the run's device and `overrides` name no other one, the device is
     the CPU, and a warning says so.
     """
-    run = Run.open(directory, **overrides)
+    run = Run.open(directory, config_class=PlayedConfig, **overrides)
     device = run.config.device
     if "device" in overrides or is_available(torch.device(device)):
         return run

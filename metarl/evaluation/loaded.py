@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from metarl.evaluation.evaluate import open_to_evaluate, possible_adaptations
 from metarl.evaluation.live_env import LiveEnv
 from metarl.rollout.collect import collect, episode_rngs
 from metarl.rollout.episodes import PER_TASK, Episodes
+from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.run import Run
 
 Contract = MetaAgent if TYPE_CHECKING else object
@@ -139,7 +141,15 @@ def play(
     for start in range(0, episodes, env.num_episodes):
         own = rngs[start : start + env.num_episodes]
         own += [np.random.default_rng(seed) for _ in range(env.num_episodes - len(own))]  # unused
-        parts.append(collect(env, agent.actor(state), tasks, own, Timer()))
+        try:
+            parts.append(collect(env, agent.actor(state), tasks, own, Timer()))
+        except EpisodeDiverged as error:  # of a task that nobody but the environment knows
+            first = step * episodes + start
+            failures = [
+                replace(each, task=None, episode=first + (each.episode or 0))
+                for each in error.failures
+            ]
+            raise EpisodeDiverged(failures) from None
     return joined(parts).first(episodes)
 
 

@@ -99,7 +99,9 @@ class Run(RunCheckpoints):
         return run
 
     @classmethod
-    def open(cls, directory: str | Path, **overrides: Any) -> Run:
+    def open(
+        cls, directory: str | Path, *, config_class: type[Config] = Config, **overrides: Any
+    ) -> Run:
         """Open the folder of an existing run, which may be untrusted.
 
         No file of the folder is executed, and nothing is written outside the folder: the config is
@@ -111,6 +113,7 @@ class Run(RunCheckpoints):
 
         Args:
             directory: the run's folder, or `pretrained/NAME`.
+            config_class: the class of the config, which tells what is checked of it.
             overrides: values that replace values of the config, such as device="cpu".
 
         Raises:
@@ -124,7 +127,7 @@ class Run(RunCheckpoints):
         check_links(directory)
         data = upgrade(read_values(path))
         check_code(directory, data)
-        config = make_config(data, str(path), overrides)
+        config = make_config(data, str(path), overrides, config_class)
         if is_pretrained(directory) and config.tracking.trackers:
             raise ConfigError(
                 f"--tracking.trackers: {PREFIX}{directory.name} is not tracked, as its folder "

@@ -19,6 +19,7 @@ from metarl.core.errors import UserError
 from metarl.core.timer import Timer
 from metarl.evaluation.live_env import ActionUnits, LiveEnv
 from metarl.rollout.collect import collect
+from metarl.rollout.failures import EpisodeDiverged
 from tests.evaluation.tiny_runs import KINDS, TASK, episode, make_env, train_tiny
 
 OPTION = {"running_observations": False, "normalize_observations": True}
@@ -185,6 +186,21 @@ def test_pearl_keeps_its_guess_of_the_task_within_an_episode(runs):
     assert not np.array_equal(state.actor.z, other.actor.z)
 
 
+@pytest.mark.parametrize("kind", ["maml", "rl2", "pearl"])
+def test_what_changes_within_an_episode_is_refused(runs, kind):
+    """It would be ignored: the number of environments, and whether the agent explores."""
+    adapted = metarl.load(runs[kind].directory).adapt_to(make_env(runs[kind]), episodes=1)
+    obs = np.zeros((2, 2))
+    _, state = adapted.predict(obs)
+    with pytest.raises(UserError, match=r"^observation: expected as many as before, 2, got 1$"):
+        adapted.predict(obs[:1], state, reward=0.0)
+    words = r"^deterministic: expected False, as when the episode began, got True$"
+    with pytest.raises(UserError, match=words):
+        adapted.predict(obs, state, deterministic=True, reward=0.0)
+    anew, _ = adapted.predict(obs, state, episode_start=True, deterministic=True)
+    assert np.array_equal(anew, adapted.predict(obs, deterministic=True)[0])
+
+
 @pytest.mark.parametrize("start", [False, np.array([False, True])])
 def test_without_a_state_episodes_begin_whatever_their_start_says(runs, start):
     adapted = metarl.load(runs["rl2"].directory).adapt_to(make_env(runs["rl2"]), episodes=1)
@@ -234,6 +250,23 @@ def test_an_environment_need_not_be_of_gymnasiums_class(runs):
     assert agent.adapt_to(plain, episodes=2).returns == agent.adapt_to(env, episodes=2).returns
 
 
+class FailsInTheThird(gymnasium.Wrapper):
+    """Has no reward at step 3 of the third episode, where both are counted from 0 and 1."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.episodes = 0
+
+    def reset(self, **settings):
+        self.episodes, self.steps = self.episodes + 1, 0
+        return self.env.reset(**settings)
+
+    def step(self, action):
+        obs, reward, *ends = self.env.step(action)
+        self.steps += 1
+        return obs, np.nan if (self.episodes, self.steps) == (3, 4) else reward, *ends
+
+
 def test_what_does_not_fit_is_one_line(runs):
     run, agent = runs["rl2"], metarl.load(runs["rl2"].directory)
     env = make_env(run)
@@ -265,6 +298,8 @@ def test_what_does_not_fit_is_one_line(runs):
     ):
         with pytest.raises(UserError, match=words):
             agent.adapt_to(env, **settings)
+    with pytest.raises(EpisodeDiverged, match=r"^episode 2, step 3: .* is not finite$"):
+        agent.adapt_to(FailsInTheThird(env), episodes=4)
     adapted = agent.adapt_to(env, episodes=1)
     with pytest.raises(UserError, match="observation: expected 2 numbers"):
         adapted.predict(np.zeros(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ import torch
 
 import metarl
 from metarl.agents.optional import has_beliefs, has_policy_module, keeps_episodes
+from metarl.evaluation.compare import evaluate_run
 from tests.evaluation.tiny_runs import KINDS, make_env, train_tiny
+
+SMALL_REPLAY = {"agent": {**KINDS["pearl"]["agent"], "replay_size": 1000}}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return train_tiny(
-        {kind: KINDS[kind] for kind in ("maml", "varibad")}, tmp_path_factory.mktemp("runs")
+        {**{kind: KINDS[kind] for kind in ("maml", "varibad")}, "pearl": SMALL_REPLAY},
+        tmp_path_factory.mktemp("runs"),
     )
 
 
@@ -76,3 +81,18 @@ def test_other_things_than_agents_families_and_configs_are_one_line(runs):
         with pytest.raises(metarl.UserError, match=words) as raised:
             call()
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("horizon", [1, 500])
+def test_settings_of_training_need_not_fit_another_horizon(runs, tmp_path, horizon):
+    """PEARL's context has more steps than a task of horizon 1, its replay buffer fewer than an
+    iteration of horizon 500; a training is refused with either."""
+    folder, changed = runs["pearl"].directory, {"env.horizon": horizon}
+    with pytest.raises(metarl.UserError, match=r"agent\.(update|replay_size)[a-z._]*: expected"):
+        metarl.load_config(folder / "config.yaml", **changed)
+    settings = {"tasks": 2, "episodes": 2, "steps": 1}
+    results, _ = evaluate_run(folder, out=tmp_path, **settings, **changed)
+    agent, env = metarl.load(folder, **changed), replace(runs["pearl"].config.env, horizon=horizon)
+    expected = metarl.evaluate(agent, env, **settings)
+    (found,) = results.values()
+    assert np.array_equal(found.returns, expected.returns)

@@ -42,6 +42,8 @@ class PEARLConfig(AgentConfig):
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_actions(family.action_space)
+
+    def check_training(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if not sampling.train_tasks:
             raise ConfigError(
                 "kind: pearl keeps the transitions of each training task, so it needs a fixed set "
@@ -65,12 +67,21 @@ class PEARLConfig(AgentConfig):
         )
         fits = known is None or sampling.train_tasks <= known
         check(fits, "update.encoder_loss", expected, loss)
+        expected = (
+            f"at most {sampling.adaptation_steps}, the sampling.adaptation_steps, as no episode "
+            "would be played under the posterior"
+        )
+        explores = self.prior_episodes <= max(1, sampling.adaptation_steps)
+        check(explores, "prior_episodes", expected, self.prior_episodes)
         stored, source = size, "the replay_size"
         if self.update.context_from != "all":
-            phases = min(self.prior_episodes, sampling.adaptation_steps + 1)
-            stored = phases * sampling.num_episodes * family.horizon
+            stored = self.prior_episodes * sampling.num_episodes * family.horizon
             source = "the steps of a task in an iteration that are played under the prior"
             source += ", of which more sampling.num_episodes have more"
+            expected = (
+                "all, as each task has one step in an iteration; or more sampling.num_episodes"
+            )
+            check(stored > 1, "update.context_from", expected, self.update.context_from)
         expected = f"at most {stored:,}, {source}"
         check(self.update.context <= stored, "update.context", expected, self.update.context)
 

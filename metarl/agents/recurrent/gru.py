@@ -24,6 +24,7 @@ class GRUSequence(torch.autograd.Function):
     """
 
     @staticmethod
+    @np.errstate(over="ignore", invalid="ignore")  # gradients that are not finite are refused
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, projected: Tensor, start: Tensor, weight: Tensor, bias: Tensor
     ) -> Tensor:
@@ -77,6 +78,7 @@ class GRUSequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @np.errstate(over="ignore", invalid="ignore")  # gradients that are not finite are refused
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, upstream: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

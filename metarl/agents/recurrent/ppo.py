@@ -73,7 +73,8 @@ class PPOConfig(Section):
         if self.reward == "observed":
             return
         played = sampling.nuisances.applied(family)  # as training plays it
-        expected = f"observed with env.family {family.name}"
+        what = "sampling.nuisances" if family.knows_expected_reward else f"family {family.name}"
+        expected = f"observed with {what}, which does not tell expected rewards"
         check(played.knows_expected_reward, "update.reward", expected, self.reward)
         expected = "observed with normalize_observations; running_observations normalises them too"
         check(not normalized, "update.reward", expected, self.reward)

@@ -40,6 +40,8 @@ class RL2Config(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.network.check_actions(family, "network")
+
+    def check_training(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         self.update.check(family, sampling, normalized=self.normalize_observations)
 
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:

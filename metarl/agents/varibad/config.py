@@ -47,11 +47,13 @@ class VariBADConfig(AgentConfig):
     """Whether rewards are divided by running standard deviations: those of rewards in the inputs of
     the encoder and where they are decoded, and of returns where the policy learns."""
 
-    of_training: ClassVar[tuple[str, ...]] = ("update", "model")
+    of_training: ClassVar[tuple[str, ...]] = ("update", "decoder", "model")
 
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         check_one_normalisation(self, self.running_observations)
         self.policy.check_actions(family, "policy")
+
+    def check_training(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         self.update.check(family, sampling, normalized=self.normalize_observations)
         truncate, expected = self.update.truncate, "0, as the policy of varibad has no memory"
         check(truncate == 0, "update.truncate", expected, truncate)

@@ -28,9 +28,9 @@ class DecoderConfig(Section):
     reward: Literal["squared", "positive"] = "squared"
     """What is predicted of a reward: its value, by the squared error; or whether it is positive, by
     the log likelihood, for tasks with two rewards."""
-    reward_inputs: Literal["next", "transition"] = "next"
-    """What the decoder of rewards sees: the observation after a step, or also the observation
-    before it and the action."""
+    reward_inputs: Literal["next", "transition"] = "transition"
+    """What the decoder of rewards sees: the observation after a step, which is enough where rewards
+    depend on nothing else; or also the observation before it and the action."""
     reward_weight: NotNegative = 1.0
     """Weight of the rewards in the loss; 0 for no decoder of rewards."""
     state_weight: NotNegative = 0.0
@@ -150,15 +150,15 @@ class Decoders:
         self._task = Decoder("task", config.hidden, 0, latent, task_dim)
 
     @property
-    def used(self) -> list[str]:
-        """Names of the decoders whose weights are not 0."""
+    def used(self) -> dict[str, float]:
+        """The weights of the decoders in use, which are not 0, by name."""
         config = self._config
         weights = {
             "reward": config.reward_weight,
             "state": config.state_weight,
             "task": config.task_weight,
         }
-        return [name for name, weight in weights.items() if weight]
+        return {name: weight for name, weight in weights.items() if weight}
 
     @property
     def _in_use(self) -> list[Decoder]:
@@ -185,7 +185,7 @@ class Decoders:
         return self._reward(params, latent, inputs)[..., 0]
 
     def errors(self, params: Params, latent: Tensor, steps: Steps) -> dict[str, Tensor]:
-        """Return the weighted errors of all steps of a trial, summed, by decoder, (m, S) each.
+        """Return the errors of all steps of a trial, summed, by decoder in use, (m, S) each.
 
         Args:
             params: the parameters.
@@ -201,15 +201,15 @@ class Decoders:
                 error = F.binary_cross_entropy_with_logits(out, wanted, reduction="none")
             else:
                 error = (out - steps.reward[:, None]).square()
-            found["reward"] = config.reward_weight * (error * mask).sum(-1)
+            found["reward"] = (error * mask).sum(-1)
         if config.state_weight:
             inputs = torch.cat([steps.obs, steps.action], -1)
             out = self._state(params, latent, inputs)
             error = (out - steps.next_obs[:, None]).square().sum(-1)
-            found["state"] = config.state_weight * (error * mask).sum(-1)
+            found["state"] = (error * mask).sum(-1)
         if config.task_weight:
             out = self._task(params, latent)
             error = (out - steps.task[:, None]).square().sum(-1)
             # As the others, an error for each step
-            found["task"] = config.task_weight * error * steps.mask.sum(-1)[:, None]
+            found["task"] = error * steps.mask.sum(-1)[:, None]
         return found

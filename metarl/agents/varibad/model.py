@@ -162,7 +162,8 @@ class Model:
     def _gradient(
         self, params: Params, minibatch: Minibatch, inputs: InputEncoder
     ) -> tuple[Tensor, Tensor]:
-        """Return the terms of the loss per step of a trial, as `_loss`, and its gradient, (P,)."""
+        """Return the loss and its terms as `_loss`, and its gradient, (P,). They are per step of a
+        trial, but for the KL divergence, which is per trial, as it is that of one step."""
         dtype = next(iter(params.values())).dtype
 
         def tensor(array: np.ndarray) -> Tensor:
@@ -190,7 +191,9 @@ class Model:
         parts = self._pool.map(
             work, rows.tensor_split(math.ceil(len(x) / ROWS) if self._device.type == "cpu" else 1)
         )
-        return total([terms for terms, _ in parts]), total([gradient for _, gradient in parts])
+        terms, gradient = (total(list(each)) for each in zip(*parts, strict=True))
+        terms[1] *= number / len(x)
+        return terms, gradient
 
     @staticmethod
     def steps(
@@ -216,8 +219,8 @@ class Model:
     def _loss(
         self, params: Params, x: Tensor, steps: Steps, at: Tensor, used: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return the terms of the loss, summed over trials: the loss, the KL divergence and the
-        errors of the decoders in use, (2 + number of these,).
+        """Return the loss, summed over trials, and its terms without their weights: the KL
+        divergence and the errors of the decoders in use, (2 + number of these,).
 
         Args:
             params: the parameters.
@@ -237,7 +240,8 @@ class Model:
         weight = used / used.sum(1, keepdim=True)
         kl = (kl * weight).sum()
         parts = [(errors[name] * weight).sum() for name in self._decoders.used]
-        loss = self._config.kl_weight * kl + total(parts)
+        weighted = [each * w for each, w in zip(parts, self._decoders.used.values(), strict=True)]
+        loss = self._config.kl_weight * kl + total(weighted)
         return torch.stack([loss, kl, *parts])
 
 

@@ -57,8 +57,9 @@ PRIOR = "the steps of a task in an iteration that are played under the prior"
             "have more, got 21",
         ),
         (
-            {"update": {"context": 41}, "prior_episodes": 5},
-            f"update.context: expected at most 40, {PRIOR}, of which more",
+            {"prior_episodes": 2},
+            "prior_episodes: expected at most 1, the sampling.adaptation_steps, as no episode "
+            "would be played under the posterior, got 2",
         ),
         (
             {"update": {"context": 300, "context_from": "all"}, "replay_size": 299},
@@ -81,6 +82,15 @@ PRIOR = "the steps of a task in an iteration that are played under the prior"
 )
 def test_what_does_not_fit_is_refused_by_name(values, expected):
     assert refusal("agent", **values).startswith(f"mine: agent.{expected}")
+
+
+def test_a_single_step_of_a_task_is_no_context():
+    """A context has two steps at least; the message names what helps."""
+    changed = {"env.horizon": 1, "sampling.num_episodes": 1, "agent.update.context": 2}
+    words = r"context-from: expected all, as each .*; or more sampling\.num_episodes, got 'trial'"
+    with pytest.raises(ConfigError, match=words):
+        make_config(DATA, "mine", {**changed, "agent.update.context_from": "trial"})
+    assert make_config(DATA, "mine", {**changed, "agent.update.context_from": "all"})
 
 
 @pytest.mark.parametrize("key", ["agent.update.meta_batch", "sampling.train_tasks"])

@@ -132,10 +132,13 @@ def test_normalised_observations_do_not_tell_it(agent):
 
 def test_what_does_not_tell_it_is_refused():
     """A family without it, and actions that do not take effect at once."""
-    words = "agent.update.reward: expected observed with env.family "
-    for family, sampling in (
-        (PointNav(), {}),
-        (FAMILIES["bandit"], {"nuisances": {"action_delay": [0, 2]}}),
+    delayed = {"nuisances": {"action_delay": [0, 2]}}
+    for family, sampling, reason in (
+        (PointNav(), {}, "family point_nav"),
+        (FAMILIES["bandit"], delayed, "sampling.nuisances"),
     ):
-        with pytest.raises(ConfigError, match=f"{words}{family.name}, got 'expected'"):
+        words = (
+            f"agent.update.reward: expected observed with {reason}, which does not tell expected"
+        )
+        with pytest.raises(ConfigError, match=words):
             make(family, **sampling)

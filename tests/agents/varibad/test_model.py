@@ -43,7 +43,8 @@ def test_the_bound_is_that_of_a_linear_gaussian_problem():
     squared error. So n rewards have a Gaussian posterior of precision 1 + 2 n and mean
     2 sum(r) / (1 + 2 n): the loss is smallest there, and its value there is minus the log evidence,
     up to the constant of the densities."""
-    decoders = Decoders(DecoderConfig(hidden=()), obs_dim=1, action_dim=1, task_dim=1, latent=1)
+    config = DecoderConfig(hidden=(), reward_inputs="next")
+    decoders = Decoders(config, obs_dim=1, action_dim=1, task_dim=1, latent=1)
     params = {"reward.weight0": torch.tensor([[1.0], [0.0]], dtype=F64)}
     params["reward.bias0"] = torch.zeros(1, dtype=F64)
     reward = torch.tensor([[0.3, -1.0, 0.8]], dtype=F64)
@@ -98,7 +99,7 @@ def test_errors_of_the_decoders_by_hand():
     # Logit 2 + 2 + 0.5 of a reward that is not positive; state 2 + 3 of 5; task (2, -2) of (1, 1)
     assert float(found["reward"]) == pytest.approx(np.log(1 + np.exp(4.5)), rel=1e-6)
     assert float(found["state"]) == 0.0
-    assert float(found["task"]) == 2.0 * (1 + 9)
+    assert float(found["task"]) == 1 + 9
 
 
 def trials_of(family, num_trials=6, num_episodes=2, seed=0):
@@ -160,6 +161,30 @@ def test_the_derivatives_are_those_of_differences(bounds, decoded):
         ahead, behind = (found(vector + step * direction)[0][0] for step in (1e-6, -1e-6))
         difference = (ahead - behind) / 2e-6
         assert float(difference) == pytest.approx(float(gradient @ direction), rel=1e-6)
+
+
+@pytest.mark.parametrize("num_episodes", [1, 3])
+def test_diagnostics_do_not_depend_on_weights_or_the_length_of_trials(num_episodes):
+    """The divergence is that of a step, in nats, the errors have no weights, and the loss is the
+    weighted sum of both, per step."""
+    family, found = GridWorld(size=3, horizon=4), {}
+    buffer, inputs = TrialBuffer(6), InputEncoder(5, None, None)
+    buffer.add(1, trials_of(family, num_episodes=num_episodes))
+    for weight in (1.0, 100.0):
+        config = DecoderConfig(hidden=(4,), reward_weight=weight, state_weight=0.5)
+        encoder, _, model, arrays = model_of(family, decoder=config, kl_weight=0.7, decoded=0)
+        params = {name: torch.from_numpy(np.float64(value)) for name, value in arrays.items()}
+        minibatch = model.draw(buffer, np.random.default_rng(2))[0]
+        found[weight] = model._gradient(params, minibatch, inputs)[0]
+    trials = minibatch.trials
+    encoded, _ = encode_trials(inputs, trials)
+    kl = belief_kl(*encoder(params, torch.from_numpy(np.float64(encoded))))
+    per_step = float(kl[torch.from_numpy(trials.mask)].mean())
+    for weight, (loss, belief, reward, state) in found.items():
+        assert float(belief) == pytest.approx(per_step)
+        assert torch.equal(torch.stack([reward, state]), found[1.0][2:])
+        kl_per_step = 0.7 * per_step / trials.mask.shape[1]
+        assert float(loss) == pytest.approx(float(kl_per_step + weight * reward + 0.5 * state))
 
 
 def test_a_reward_is_positive_whatever_its_scale():
@@ -250,7 +275,7 @@ def test_the_belief_on_a_gridworld_is_close_to_bayes():
     """Of random walks: where a decoder of rewards sees the goal by the belief, against the exact
     posterior, which is even over the cells without a reward so far."""
     family, steps_of_trial = GridWorld(size=3, horizon=20), 20
-    decoder = DecoderConfig(hidden=(32,), reward="positive")
+    decoder = DecoderConfig(hidden=(32,), reward="positive", reward_inputs="next")
     settings = {"size": 32, "latent": 5, "updates": 600, "trials": 40, "kl_weight": 0.1, "lr": 5e-3}
     encoder, decoders, model, arrays = model_of(family, decoder=decoder, **settings)
     params = {name: torch.from_numpy(np.float32(value)) for name, value in arrays.items()}
