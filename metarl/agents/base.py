@@ -141,7 +141,8 @@ class AgentSetup:
         adaptation_steps: number of adaptations in training, to all tasks of a sequence.
         rng: random number generator that initialises the meta-parameters.
         device: the device of the learner.
-        num_threads: number of threads of the learner; no influence on results.
+        num_threads: number of threads of the learner; no influence on results within
+            `metarl.core.parallel.single_threaded_math`, where trainings and evaluations work.
         task_dim: number of numbers of a task of the family.
         task_adaptations: number of adaptations to each task in training.
         expected_reward: `TaskFamily.expected_reward` of the family as training plays it; None where

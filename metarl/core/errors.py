@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,8 @@ def check_amount(amounts: Mapping[str, int]) -> None:
     steps = math.prod(amounts.values())
     most = f"tasks, episodes and horizon that make at most {MAX_STEPS:,} steps together"
     if steps > MAX_STEPS:
-        raise ConfigError(
-            f"{max(amounts, key=amounts.__getitem__)}: expected {most}, got {steps:.2g}"
-        )
+        found = f"{Decimal(steps).normalize():.2g}"  # which may be beyond all floats
+        raise ConfigError(f"{max(amounts, key=amounts.__getitem__)}: expected {most}, got {found}")
 
 
 def shown(value: Any) -> str:

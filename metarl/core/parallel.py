@@ -1,6 +1,6 @@
 """Parallelism over microbatches of tasks, and settings of torch and of the memory allocator.
 
-Results do not depend on the number of threads.
+Within `single_threaded_math`, results do not depend on the number of threads.
 """
 
 from __future__ import annotations

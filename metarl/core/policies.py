@@ -51,7 +51,8 @@ class PolicyConfig(Section):
     obs_scale: tuple[Positive, ...] = ()
     """Divisors of the components of an observation; [] divides nothing. The noise of a gradient
     step grows with the square of the inputs: velocities that are ten times larger than the other
-    components cause nearly all of the noise."""
+    components cause nearly all of the noise. The linear baseline sees the observations as they are,
+    between -10 and 10; where they are larger, choose `normalize_observations`."""
     bias_transform: tuple[Positive, ...] = ()
     """Factors of additional inputs of the first layer which are parameters, initially 0 (Finn et
     al. 2017b). The effect of a gradient step along such an input is proportional to the square of

@@ -205,6 +205,23 @@ def moments(advantage: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
+def tells_apart(reward: Tensor, mask: Tensor) -> Tensor:
+    """Return whether the rewards of each task tell its episodes apart, (B,) bool: whether these
+    differ in a reward, or in their lengths. A single episode is told from others by rewards that
+    are not all equal.
+
+    Args:
+        reward: (B, E, T), 0 where masked.
+        mask: whether each step took place, (B, E, T) bool; nowhere in episodes that do not count.
+    """
+    kept = mask.any(-1)  # (B, E)
+    first = kept.int().argmax(1)[:, None, None].expand(-1, 1, mask.shape[-1])
+    of_first, taken = reward.gather(1, first), mask.gather(1, first)  # (B, 1, T)
+    differs = ((reward != of_first) | (mask != taken)) & kept[..., None]
+    varies = (reward != of_first[..., :1]) & mask
+    return torch.where(kept.sum(1) > 1, differs.any(-1).any(-1), varies.any(-1).any(-1))
+
+
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Return 1 - Var(returns - values) / Var(returns) over the steps of each task, (B,).
 

@@ -43,14 +43,16 @@ class TrainingMonitor:
             )
         for change in ("collapsed", "exploded"):
             if number := metrics.get(f"std_{change}"):
-                found[change] = f"the policy's std has {change} in {number} of the action's numbers"
+                found[change] = (
+                    f"the policy's std has {change} in {number:.0f} of the action's numbers"
+                )
         if kl > self._max_update_kl:
             limit = f"{self._max_update_kl:g}"
             found["divergence"] = f"the KL divergence of an update, {kl:.3g}, is far beyond {limit}"
         if self._adapts and metrics.get("adaptation_kl") == 0:
             found["adaptation"] = (
-                "the adaptation changes no policy (adaptation_kl is 0): "
-                "all rewards are equal, or the inner step size is 0"
+                "the adaptation changes no policy (adaptation_kl is 0): the episodes of a task "
+                "have the same rewards, a task has one step, or the inner step size is 0"
             )
         before, self.warnings = self.warnings, found
         new = (text for kind, text in self.warnings.items() if kind not in before)

@@ -20,6 +20,7 @@ from metarl.core.returns import (
     explained_variance,
     is_last,
     moments,
+    tells_apart,
 )
 from metarl.core.schema import Section
 from metarl.rollout.episodes import Episodes
@@ -37,8 +38,10 @@ class ReturnConfig(Section):
     """Discount factor per step."""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Lambda of generalised advantage estimation; 1 gives discounted returns minus the baseline."""
-    ridge: Annotated[float, Field(ge=1e-12)] = 1e-5
-    """Ridge of the least-squares fit of the linear baseline."""
+    ridge: Annotated[float, Field(ge=1e-10)] = 1e-5
+    """Ridge of the least-squares fit of the linear baseline. A larger one helps where a task has
+    hardly more steps than the baseline has features: two for each number of an observation, and
+    four."""
     standardize: bool = True
     """Whether the advantages of each task are shifted and scaled to mean 0 and variance 1."""
 
@@ -191,6 +194,8 @@ def process_episodes(
     if config.standardize:
         mean, std = moments(advantage, mask)
         shift, scale = mean, std + 1e-8
+        # Where no episode was better than another, advantages are the errors of the baseline alone.
+        scale = torch.where(tells_apart(reward, mask)[:, None, None], scale, torch.inf)
         advantage = (advantage - shift) / scale * mask
     bootstrapped = config.discount * last_values[..., None] * is_last(mask)
     discount_to_start = config.discount ** torch.arange(mask.shape[-1], device=device).double()

@@ -127,13 +127,16 @@ def own_rule(name: str) -> Callable[[float], UpdateRule]:
         name: the rule as `package.module:Class`.
 
     Raises:
-        ConfigError: if the rule cannot be imported, is not made with one argument, or has no `init`
-            or `step` with the arguments of `UpdateRule`.
+        ConfigError: if the rule cannot be imported, is no class, is not made with one argument, or
+            has no `init` or `step` with the arguments of `UpdateRule`.
     """
     try:
         cls = import_object(name)
     except ValueError as error:
         raise ConfigError(f"rule: {error}") from error
+    if not isinstance(cls, type) or cls is UpdateRule:
+        kind = "the interface of a rule" if cls is UpdateRule else "no class"
+        raise ConfigError(f"rule: {name} is {kind}; expected a class, see docs/extending.md")
     missing = [method for method in ("init", "step") if not hasattr(cls, method)]
     if missing:
         raise ConfigError(f"rule: {name} is no rule: it has no {missing[0]}; see docs/extending.md")

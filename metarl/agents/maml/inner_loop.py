@@ -8,9 +8,9 @@ all losses is the stack of the gradients of all tasks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from metarl.agents.maml.task_parameters import (
     TaskParameters,
 )
 from metarl.agents.maml.update_rules import UpdateRule
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, shown
 from metarl.core.params import Params, join_params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
@@ -114,6 +114,8 @@ class InnerLoop:
         meta = {**params, **own}
         fast_params = {n: value[0] for n, value in self.task_parameters.init(meta, 1).items()}
         learned = self.rule.init(fast_params)
+        if not isinstance(learned, Mapping):
+            raise UserError(f"{self._called('init')}: expected a dict, got {shown(learned)}")
         for name in [*params, *own, *learned]:
             if (":" in name) == (name in params):
                 expected = "no colon" if name in params else "a colon, as in lr:weight0"
@@ -156,6 +158,7 @@ class InnerLoop:
 
         Raises:
             ValueError: if `loss` does not return one number for each task, (B,).
+            UserError: if the update rule does not return what `UpdateRule.step` says.
         """
         with torch.enable_grad():
             fast_params = {
@@ -179,7 +182,7 @@ class InnerLoop:
         with torch.set_grad_enabled(differentiable):
             gradient = dict(zip(fast_params, gradients, strict=True))
             # Line 6: the adapted parameters
-            stepped, optimizer_state = self.rule.step(
+            result = self.rule.step(
                 meta,
                 fast_params,
                 state.optimizer_state,
@@ -189,9 +192,46 @@ class InnerLoop:
                 losses if rule_loss is None else losses + (rule_loss - losses).detach(),
                 state.step,
             )
+            stepped, optimizer_state = self._checked(result, fast_params, differentiable)
             if scale != 1:
                 stepped = {n: v + scale * (stepped[n] - v) for n, v in fast_params.items()}
         return InnerState(stepped, optimizer_state, state.step + 1)
+
+    def _called(self, method: str) -> str:
+        return f"the update rule {type(self.rule).__name__}: {method}"
+
+    def _checked(
+        self, result: Any, fast_params: Params, differentiable: bool
+    ) -> tuple[Params, Params]:
+        """Return what a step of the update rule returned.
+
+        Args:
+            result: what it returned.
+            fast_params: the fast parameters before the step, stacked.
+            differentiable: whether the result has to depend on them.
+
+        Raises:
+            UserError: if it is no pair of dicts, the first of which has the names and shapes of
+                `fast_params`.
+        """
+        step = self._called("step")
+        pair = isinstance(result, tuple | list) and len(result) == 2
+        if not (pair and all(isinstance(each, Mapping) for each in result)):
+            expected = "the new fast parameters and the new optimiser state, two dicts"
+            raise UserError(f"{step}: expected {expected}, got {shown(result)}")
+        stepped, optimizer_state = result
+        if stepped.keys() != fast_params.keys():
+            expected, got = (", ".join(sorted(each)) for each in (fast_params, stepped))
+            raise UserError(
+                f"{step}: expected new values of {expected}, got those of {got or 'none'}"
+            )
+        for name, value in fast_params.items():
+            if (found := stepped[name].shape) != value.shape:
+                shapes = f"{tuple(value.shape)}, where the first number is that of tasks, got"
+                raise UserError(f"{step}: expected {name} of shape {shapes} {tuple(found)}")
+        if differentiable and not any(value.requires_grad for value in stepped.values()):
+            raise UserError(f"{step}: expected results with derivatives, got detached ones")
+        return stepped, optimizer_state
 
     def adapt(
         self,

@@ -78,15 +78,18 @@ def damped_inverse(matrix: Tensor, damping: Tensor) -> Tensor:
         damping: a number, ().
 
     Raises:
-        NotFinite: if that is not positive definite, as the matrix is not finite.
+        NotFinite: if that is not positive definite, as the matrix is not finite, or the damping is
+            too small for the rounding of its numbers.
     """
+    finite = torch.isfinite(matrix).all()
     if matrix.ndim == 1:
-        if not bool(torch.isfinite(matrix).all()):
+        if not bool(finite):
             raise NotFinite("the preconditioner")
         return 1 / (matrix + damping)
     root, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(damping.expand(len(matrix))))
     if not bool((failed == 0) & torch.isfinite(root).all()):  # one number to wait for
-        raise NotFinite("the preconditioner")
+        inverse = "the inverse of the preconditioner (a larger preconditioner_damping helps)"
+        raise NotFinite(inverse if bool(finite) else "the preconditioner")
     return torch.cholesky_inverse(root)
 
 

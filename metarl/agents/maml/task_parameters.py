@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from metarl.core.errors import check_known
+from metarl.core.errors import check, check_known
 from metarl.core.params import Params, stack
 
 
@@ -76,6 +76,7 @@ class Head:
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
+        check(len(self.names) > 0, "names", "at least one parameter", names)
 
     def init_meta(self, params: Params, rng: np.random.Generator) -> Params:
         check_names(self.names, params)

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metarl.core.errors import check
 from metarl.core.params import Params
 
 
@@ -98,6 +99,7 @@ class PerLayerPerStepLR:
     """
 
     def __init__(self, lr: float, num_steps: int) -> None:
+        check(num_steps > 0, "num_steps", "at least 1", num_steps)
         self.lr, self.num_steps = lr, num_steps
 
     def init(self, fast_params: Params) -> Params:
@@ -137,6 +139,7 @@ class MetaLSTM:
     """
 
     def __init__(self, lr: float) -> None:
+        check(0 < lr < 1, "lr", "between 0 and 1, as it is the value of a gate", lr)
         self.lr = lr
 
     def init(self, fast_params: Params) -> Params:

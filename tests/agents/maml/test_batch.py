@@ -15,6 +15,7 @@ from metarl.agents.maml.batch import (
     spread,
 )
 from metarl.core.params import stack
+from metarl.core.returns import tells_apart
 from metarl.envs import PointNav
 from metarl.rollout.episodes import Episodes
 
@@ -115,11 +116,32 @@ def test_advantages_are_standardised_per_task_only_if_asked(episodes, process):
         assert abs(float(values.mean())) > 0.01
 
 
-def test_equal_advantages_are_standardised_to_zero(episodes, process):
-    """Not to NaN: a task without rewards."""
-    batch = process(replace(episodes, reward=np.zeros_like(episodes.reward)))
+@pytest.mark.parametrize("bootstrap", [False, True])
+@pytest.mark.parametrize("reward", [[0, 0, 0, 0], [1, 1, 1, 1], [-0.1, 3, 0, 0.7]])
+def test_equal_advantages_are_standardised_to_zero(episodes, process, reward, bootstrap):
+    """Neither to NaN nor to the rounding errors of the baseline: a task whose episodes all have the
+    same rewards, of which the second has one episode only."""
+    mask = np.ones((2, 2, 4), bool)
+    mask[1, 1] = False
+    rewards = np.where(mask, np.float32(reward), 0)
+    ends = {"bootstrap": np.full((2, 2), bootstrap), "terminated": np.full((2, 2), not bootstrap)}
+    batch = process(replace(episodes, reward=rewards, mask=mask, **ends))
     for name in ("advantage", "reward", "value"):
-        assert not getattr(batch, name).any(), name
+        found = getattr(batch, name)
+        assert not found[0].any(), name
+        assert found[1].any() == (len(set(reward)) > 1), name
+
+
+def test_what_tells_episodes_apart():
+    """A reward, or the length; an episode that does not count does not; nor the steps of one task
+    those of another."""
+    ones, whole = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)
+    other, shorter, without = ones.clone(), whole.clone(), whole.clone()
+    other[1, 2], shorter[1, 2], without[0] = 2.0, False, False
+    rewards = torch.stack([ones, other, ones * shorter, other * without, ones * without])
+    masks = torch.stack([whole, whole, shorter, without, without])
+    assert tells_apart(rewards, masks).tolist() == [False, True, True, True, False]
+    assert not tells_apart(ones[None], torch.zeros_like(whole)[None]).any()
 
 
 # --- rewards and values in the units of the advantage ---

@@ -5,7 +5,9 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 
+from metarl.adaptation import InnerLoop, batched, leaves, parameters
 from metarl.agents.maml.inner_config import (
     InnerConfig,
     make_inner_loop,
@@ -14,7 +16,7 @@ from metarl.agents.maml.inner_config import (
 )
 from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent
 from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, UserError
 from metarl.core.policies import CategoricalMLP, PolicyConfig
 
 
@@ -105,6 +107,71 @@ def test_a_rule_that_cannot_be_called_is_refused(rule, expected, own_rules):
     own_rules.Mine = rule
     with pytest.raises(ConfigError, match=re.escape(f"rule: {expected} see docs/extending.md")):
         InnerConfig(rule="own_rules:Mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("own_rules:Mine", "is no class"), ("metarl.adaptation:UpdateRule", "is the interface of")],
+)
+def test_a_rule_is_a_class_of_ones_own(name, expected, own_rules):
+    own_rules.Mine = SGD(0.1)
+    with pytest.raises(ConfigError, match=f"rule: {name} {expected}"):
+        InnerConfig(rule=name)
+
+
+def returned(stepped):
+    """An update rule whose steps return a function of the stepped parameters."""
+
+    class Mine(SGD):
+        def step(self, *arguments):
+            return stepped(super().step(*arguments)[0])
+
+    return Mine(0.1)
+
+
+@pytest.mark.parametrize(
+    ("stepped", "expected"),
+    [
+        (lambda new: new, r"step: expected the new fast parameters and the new .*, got \{"),
+        (lambda new: ({}, {}), "step: expected new values of bias, weight, got those of none"),
+        (
+            lambda new: ({name: value.mean(0) for name, value in new.items()}, {}),
+            r"step: expected weight of shape \(3, 1, 2\), where the first .*, got \(1, 2\)",
+        ),
+        (
+            lambda new: ({name: value.detach() for name, value in new.items()}, {}),
+            "step: expected results with derivatives, got detached ones",
+        ),
+    ],
+)
+def test_what_a_rule_of_the_user_returns_is_checked(stepped, expected):
+    module = torch.nn.Linear(2, 1)
+    loop = InnerLoop(returned(stepped))
+    meta = leaves(loop.init(parameters(module)))
+    forward, x = batched(module), torch.ones(3, 5, 2)
+    losses = [lambda params: forward(params, x).square().mean((1, 2))] * 2
+    with pytest.raises(UserError, match=f"^the update rule Mine: {expected}"):
+        loop.adapt(meta, losses, 3, differentiable=True)
+
+
+def test_the_parameters_that_a_rule_of_the_user_begins_with_are_checked():
+    rule = SGD(0.1)
+    rule.init = lambda fast_params: None
+    with pytest.raises(UserError, match="the update rule SGD: init: expected a dict, got None"):
+        InnerLoop(rule).init(parameters(torch.nn.Linear(2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: PerLayerPerStepLR(0.1, 0), "num_steps: expected at least 1, got 0"),
+        (lambda: MetaLSTM(1.0), "lr: expected between 0 and 1, as it is the value of a gate, got"),
+        (lambda: Head([]), "names: expected at least one parameter, got "),
+    ],
+)
+def test_parts_of_a_loop_that_cannot_work_are_refused(make, expected):
+    with pytest.raises(ConfigError, match=expected):
+        make()
 
 
 def test_a_rule_of_the_user(own_rules):

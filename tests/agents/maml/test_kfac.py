@@ -198,7 +198,10 @@ def test_preconditioned_conjugate_gradients_solve_the_same_system(blocks_and_met
 
 def test_factors_that_are_not_finite_are_refused():
     matrix = torch.eye(2, dtype=torch.float64)
-    for bad in (torch.nan * matrix, torch.inf * matrix, -matrix, torch.nan * matrix[0]):
+    words = r"the inverse of the preconditioner \(a larger preconditioner_damping helps\) is not"
+    with pytest.raises(NotFinite, match=words):
+        damped_inverse(-matrix, torch.tensor(0.1, dtype=torch.float64))
+    for bad in (torch.nan * matrix, torch.inf * matrix, torch.nan * matrix[0]):
         with pytest.raises(NotFinite, match="the preconditioner is not finite"):
             damped_inverse(bad, torch.tensor(0.1))
     nothing = Factors(0 * matrix, 0 * matrix).inverse(0.01)

@@ -19,8 +19,9 @@ from metarl.core.timer import Timer
 class ReptileConfig(Section):
     """The outer update: a step towards the mean of the adapted parameters.
 
-    The episodes after adaptation are used for one more gradient step, so `inner_steps: 1` gives two
-    steps for each task. With one step in total, Reptile would be joint training on all tasks.
+    The episodes after adaptation are used for one more gradient step, so `adaptation_steps: 1`
+    gives two steps for each task. With one step in total, Reptile would be joint training on all
+    tasks.
     """
 
     update: Literal["reptile"] = "reptile"
