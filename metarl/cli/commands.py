@@ -262,7 +262,7 @@ def render(
         with WorkProgress() as progress:
             settings |= {"on_step": progress.playing(run.config.method)}
             settings |= {"episodes": episodes, "on_frame": progress.drawing}
-            settings |= {"cores": overrides.get("threads")}  # all, if no number is given
+            settings |= {"cores": overrides.get("threads") or None}  # all, if it is 0 or not given
             info = adaptation_video(agent, family, rows, out=out, **settings)
     except (RenderingUnavailable, RendererFailed, EpisodeDiverged) as error:
         return print_error(error, 1)

@@ -17,6 +17,8 @@ from metarl.cli.group import cli
 from metarl.cli.parser import print_error, usage_message
 from metarl.core.errors import StorageError, UserError
 
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with a path that is given, where files are only looked for."""
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "bad_alloc")
 """Texts in the errors of torch where memory is exhausted; on a CPU they are plain RuntimeErrors."""
 
@@ -72,6 +74,8 @@ def run(argv: Sequence[str] | None) -> int:
     except click.Abort:  # Ctrl-C
         return 130
     except OSError as error:
+        if error.errno in UNUSABLE and not isinstance(error, StorageError):
+            return print_error(f"{error.filename}: cannot be read ({error.strerror})", 2)
         # Files are written with errors that name them.
         full = error.errno == errno.ENOSPC and not isinstance(error, StorageError)
         return print_error(f"standard output: {error.strerror}" if full else error, 1)

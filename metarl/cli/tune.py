@@ -69,11 +69,12 @@ def tune(
     if rows:
         shown = rows[:MAX_ROWS]
         notes = any(row.note for row in shown)  # such as where a trial was pruned
-        table = Table("trial", "return on validation tasks", *rows[0].values, *["note"] * notes)
+        keys = list(rows[0].values)  # of which trials of an earlier call may have another order
+        table = Table("trial", "return on validation tasks", *keys, *["note"] * notes)
         for row in shown:
             values = [
                 f"{value:.4g}" if isinstance(value, float) else format_value(value)
-                for value in row.values.values()
+                for value in map(row.values.__getitem__, keys)
             ]
             table.add_row(str(row.number), format_return(row.value), *values, *[row.note] * notes)
         print_table(table)

@@ -138,7 +138,7 @@ def nearest_path(path: str, paths: Iterable[str]) -> str:
         found = [each for each, name in names.items() if wanted in re.split("[-_]", name)]
     if not found:
         spelled = {name: each for each, name in reversed(names.items())} | {n: n for n in names}
-        near = difflib.get_close_matches(path, spelled, 1, cutoff=0.6)
+        near = difflib.get_close_matches(path, spelled, 1, cutoff=0.7)
         found = [spelled[name] for name in near]
     return f" (nearest: {', '.join(found[:3])})" if found else ""
 

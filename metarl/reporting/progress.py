@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from metarl.envs import BatchEnv
-from metarl.training.progress import format_count
+from metarl.training.progress import format_count, is_interactive
 
 INTERVAL = 30.0
 """Seconds from one line to the next where there is no terminal."""
@@ -32,7 +32,7 @@ class WorkProgress:
             TextColumn("{task.fields[label]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not is_interactive(console),
             transient=True,
             expand=True,
         )

@@ -95,7 +95,8 @@ def write_report(
     drawn = {name: (drawing, files[f"{name}.svg"]) for name, drawing in figures.items()}
     page = render_page(PAGE, texts, drawn, variables)
     model_card = environment().get_template(MODEL_CARD).render(card)
-    pages = {PAGE: page.encode(), MODEL_CARD: model_card.encode()}
+    # Paths may have bytes that are no text.
+    pages = {PAGE: page.encode(errors="replace"), MODEL_CARD: model_card.encode(errors="replace")}
     with wrap_os_errors(out):
         paths = write_files(out, pages | dict(sorted(files.items())))
     track_report(summaries[0].run, paths)

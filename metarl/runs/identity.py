@@ -71,7 +71,7 @@ def default_directory(config: Config, source: str | None = None) -> Path:
     paths = [f"env.{name}" for name in ENVIRONMENT_KEYS]
     chosen = [values[path] for path in paths if values.get(path) != defaults.get(path)]
     chosen = [Path(each).name if Path(each).is_absolute() else each for each in map(str, chosen)]
-    stem = "" if source is None else Path(source).name.removesuffix(".yaml")
+    stem = "" if source is None else Path(source).name.removesuffix(".yaml").removesuffix(".yml")
     label = config.method if stem in ("", "config") else stem
     name = "-".join([config.env.name, *chosen, label, f"seed{config.seed}"])
     # Replaces characters such as "/", which would lead out of the folder `runs`.

@@ -8,18 +8,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
 from metarl.runs.atomic_io import wrap_os_errors
 from metarl.runs.logs import VALIDATION
 from metarl.runs.run import Run
+
+
+def is_interactive(console: Console) -> bool:
+    """Return whether a console is a terminal on which a line can be drawn anew. A file is none,
+    even if `FORCE_COLOR` is set."""
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
+class CutColumn(TextColumn):
+    """The description of a task, cut where there is no room for it."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -29,20 +38,21 @@ class Progress:
         """Set up for a run of which `start` iterations are done."""
         self._total = run.config.iterations
         self._console = Console()
+        self._draws = is_interactive(self._console)
         self._bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            CutColumn("", table_column=Column(no_wrap=False)),  # the first to become narrower
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # takes the rest
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("ETA {task.fields[eta]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._draws,
             expand=True,
         )
         # Seconds of the last iterations, which tell more of the next ones than all since the start
         self._seconds: deque[float] = deque(maxlen=20)
-        self._task = self._bar.add_task(run.directory.name, total=self._total, completed=start)
+        name = run.directory.name
+        self._task = self._bar.add_task(name, total=self._total, completed=start, eta="-:--:--")
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -62,10 +72,10 @@ class Progress:
         before, after = (format_return(metrics[f"return_{when}"]) for when in ("before", "after"))
         returns = f"return {before} -> {after}{problem_summary(metrics)}{validation_text(metrics)}"
         rate = f"{format_count(timings['env_steps_per_second'])} steps/s"
-        self._bar.update(self._task, completed=done, description=f"{returns}, {rate}")
-        if not self._console.is_terminal:
+        eta = self._eta(metrics, self._total - done)
+        self._bar.update(self._task, completed=done, description=f"{returns}, {rate}", eta=eta)
+        if not self._draws:
             divergence = f"  kl {metrics['outer_kl']:z.4f}" if "outer_kl" in metrics else ""
-            eta = self._eta(metrics, self._total - done)
             with wrap_os_errors("standard output"):
                 print(
                     f"iteration {done}/{self._total}  {returns}{divergence}  {rate}  "

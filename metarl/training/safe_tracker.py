@@ -81,7 +81,7 @@ class SafeTracker:
             reason = named_summary(error)
         if reason is not None:
             self._end()
-            warn_untracked(f"{self._name} failed, and this run is no longer tracked: {reason}")
+            warn_untracked(f"{self._name} failed, and no longer tracks this run: {reason}")
             self._on_failure()
 
     def _end(self) -> None:

@@ -121,11 +121,11 @@ class Trackers:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         for each in self._trackers:
-            each.log(metrics)
+            each.log(dict(metrics))  # which may change its own
 
     def scalars(self, values: Mapping[str, float]) -> None:
         for each in self._trackers:
-            each.scalars(values)
+            each.scalars(dict(values))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         for each in self._trackers:

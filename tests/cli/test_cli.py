@@ -109,9 +109,17 @@ def test_render_draws_on_as_many_cores_as_threads_are_given(run, tmp_path, outpu
         raise RenderingUnavailable("not here")
 
     monkeypatch.setattr("metarl.reporting.video.adaptation.adaptation_video", video)
-    for more in ([], ["--threads=1"]):
+    for more in ([], ["--threads=0"], ["--threads=1"]):
         assert output("render", run, "--out", str(tmp_path / "a.mp4"), *more)[0] == 1
-    assert asked == [None, 1]
+    assert asked == [None, None, 1]
+
+
+@pytest.mark.parametrize("words", ["train point_nav/maml_trpo --out", "evaluate", "train"])
+def test_a_path_that_cannot_be_used_is_one_line(output, words):
+    """As that of a config, of a run and of a new run."""
+    code, _, error = output(*words.split(), "a" * 300)
+    assert code == 2
+    assert re.fullmatch(r"metarl: error: a{300}\S*: cannot be read \(File name too long\)\n", error)
 
 
 @pytest.mark.parametrize(
@@ -527,6 +535,8 @@ def test_default_folders_of_configs_with_one_label_are_distinct(output):
     for name in names:
         source = Path(name).name
         folders.append(default_directory(metarl.load_config(name), source).as_posix())
+    folders.append(default_directory(metarl.load_config(names[0]), "my.yml").as_posix())
+    assert folders.pop() == "runs/half_cheetah_dir-my-seed0"
     assert folders == [
         "runs/half_cheetah_dir-demo-seed0",
         "runs/half_cheetah_dir-maml_trpo-seed0",

@@ -410,6 +410,7 @@ def test_help_and_version_import_nothing_slow(flag):
         ("check-env point_nav --env.family x", "--env.family: unknown flag"),
         ("check-env point_nav --seed 1", "--seed: unknown flag"),
         ("check-env point_nav --agent.inner.lr 1", "--agent.inner.lr: unknown flag"),
+        ("evaluate {run} --iterations 3", "--iterations: unknown flag or argument;"),
         ("evaluate {run} --tas 1", "--tas: unknown flag or argument (nearest: --task)"),
         ("evaluate {run} --num-tasks 3", "--num-tasks: unknown flag or argument (nearest: --tasks"),
         ("evaluate {run} --threads few", "--threads: expected whole number"),

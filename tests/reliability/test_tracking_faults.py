@@ -210,7 +210,7 @@ def test_a_server_that_goes_away(service, untracked, tmp_path, capsys, monkeypat
     assert began, "online until then"
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)
-    assert line.startswith("metarl: warning: W&B failed, and this run is no longer tracked: ")
+    assert line.startswith("metarl: warning: W&B failed, and no longer tracks this run: ")
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
@@ -228,7 +228,7 @@ def test_its_process_is_killed(mode, service, untracked, tmp_path, capsys, monke
     assert len(killed) == 1
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)
-    assert line.startswith("metarl: warning: W&B failed, and this run is no longer tracked: ")
+    assert line.startswith("metarl: warning: W&B failed, and no longer tracks this run: ")
     assert "the files hold everything" in line
     assert services() == []
 
@@ -243,7 +243,7 @@ def test_its_process_hangs(untracked, tmp_path, capsys, monkeypatch):
     assert time.monotonic() - start < MAX_SECONDS
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)
-    assert "no longer tracked: no answer for 2 s" in line
+    assert "no longer tracks this run: no answer for 2 s" in line
     assert services() == []
 
 
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_written(device, untracked, tmp_path, capsys):
     run = resume(directory)
     assert_nothing_lost(run, untracked)
     (line,) = warnings(capsys)
-    assert line.startswith("metarl: warning: W&B failed, and this run is no longer tracked: ")
+    assert line.startswith("metarl: warning: W&B failed, and no longer tracks this run: ")
     assert "Error: " in line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -31,9 +32,9 @@ def test_a_terminal_shows_what_is_done_and_other_files_do_not(
 ):
     monkeypatch.chdir(tmp_path)
     name, *words = command.split()
+    monkeypatch.setenv("TERM", "xterm")
     for terminal in (True, False):
-        # Rich takes any stdout for a terminal then.
-        (monkeypatch.setenv if terminal else monkeypatch.delenv)("FORCE_COLOR", *"1" * terminal)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
         assert main([name, str(run), "--episodes=2", *words]) == 0
         text, errors = capsys.readouterr()
         assert errors == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -163,6 +164,12 @@ def test_a_report_of_a_run_that_was_not_evaluated(svg_only, tmp_path):
     assert re.search(
         r'<p class="lead">Trained for 3 iterations \(216 env steps\); the return', page
     )
+
+
+def test_a_folder_may_have_a_name_in_another_encoding(svg_only, tmp_path):
+    run = make_run(tmp_path / os.fsdecode(b"r\xfcn"))
+    files = write_report([run], tmp_path / "out")
+    assert "r?n" in files[0].read_text()
 
 
 def test_a_title_names_the_first_methods():

@@ -114,6 +114,7 @@ class Broken(NullTracker):
     def log(self, metrics):
         if metrics["iteration"] == 2:
             raise RuntimeError("broken")
+        metrics["return_after"] = 0.0
 
 
 def test_a_tracker_that_fails_ends_neither_the_training_nor_the_others(tmp_path, capsys):
@@ -122,7 +123,7 @@ def test_a_tracker_that_fails_ends_neither_the_training_nor_the_others(tmp_path,
     assert_all_there_once(run)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert line == (
-        f"metarl: warning: {name} failed, and this run is no longer tracked: RuntimeError: broken "
+        f"metarl: warning: {name} failed, and no longer tracks this run: RuntimeError: broken "
         "(the files hold everything)"
     )
     plain = train(config(), tmp_path / "plain")

@@ -79,8 +79,10 @@ class VideoInfo:
     """A video file with frames of `width` x `height` pixels.
 
     Attributes:
+        num_frames: frames of the file, which shows the last one for a while.
         fps: frames per second.
         mean_returns: by adaptation step, over tasks and episodes.
+        num_drawn: frames that were drawn.
         seconds: time of rendering and encoding.
         processes: number of processes that rendered.
     """
@@ -91,6 +93,7 @@ class VideoInfo:
     num_frames: int
     fps: float
     mean_returns: tuple[float, ...]
+    num_drawn: int
     seconds: float
     processes: int
 
@@ -105,8 +108,8 @@ class VideoInfo:
         """The time and the speed of rendering, as text."""
         renderers = f"{self.processes} process{'es' * (self.processes > 1)}"
         return (
-            f"{self.num_frames} frames of {self.width} x {self.height} in {self.seconds:.1f} s: "
-            f"{self.num_frames / self.seconds:.1f} frames/s by {renderers}"
+            f"{self.num_drawn} frames of {self.width} x {self.height} in {self.seconds:.1f} s: "
+            f"{self.num_drawn / self.seconds:.1f} frames/s by {renderers}"
         )
 
 
@@ -213,7 +216,8 @@ def adaptation_video(
         seconds = time.perf_counter() - start
     returns = np.mean([[panel.mean_return for panel in row] for row in video.panels], axis=0)
     processes = num_processes(video, len(times), cores)
-    return VideoInfo(out, *layout.total, num_frames, fps, tuple(returns), seconds, processes)
+    shape, returns = (*layout.total, num_frames), tuple(returns)
+    return VideoInfo(out, *shape, fps, returns, len(times), seconds, processes)
 
 
 def counted(

@@ -215,7 +215,7 @@ def choose(study: Study, number: int, seed: int, space: SearchSpace) -> dict[str
         copy.add_trials(study.get_trials(deepcopy=False)[:number])
         again = copy.ask()
         suggest(again, space)
-        for key in space.keys() - trial.params.keys():
+        for key in [each for each in space if each not in trial.params]:
             kind = again.distributions[key]
             chosen = kind.to_internal_repr(again.params[key])
             trial.storage.set_trial_param(trial._trial_id, key, chosen, kind)

@@ -58,6 +58,7 @@ def test_mp4_has_every_step_and_plays_in_browsers(make_video, name):
     assert re.search(r"Video: h264 .* yuv420p.* 20 fps", said)
     assert info.fps == 20
     assert len(frames) == info.num_frames == 7 + LAST_FRAME_SECONDS * 20
+    assert info.speed.startswith("7 frames of")
     assert frames.shape[1:3] == (info.height, info.width)
     assert info.width % 2 == info.height % 2 == 0
     assert info.width >= 2 * 161

@@ -126,7 +126,9 @@ def test_more_trials_are_those_of_a_longer_search(words, whole, tmp_path, capsys
     assert "3/3  trial 2: " in said.err
     assert str(out / "best.yaml") in said.out
     assert rows(out) == rows(whole)
-    assert main(words(out)) == 0, "nothing is left to do"
+    swapped = tmp_path / "swapped.yaml"
+    swapped.write_text(yaml.safe_dump(dict(reversed(SPACE.items())), sort_keys=False))
+    assert main([*words(out), f"--space={swapped}"]) == 0, "nothing is left to do"
     assert "trial" not in capsys.readouterr().err
     assert rows(out) == rows(whole)
 
