@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +175,7 @@ class Search:
 
     def run(self, trials: int, jobs: int, on_progress: Callable[[str], None]) -> bool:
         """Carry out the trials that are missing, and return whether a signal stopped them."""
-        start = time.perf_counter()
-        stopped = False
+        stopped, seconds = False, 0.0
         with contextlib.closing(finished(self._jobs(trials), jobs, done)) as outcomes:
             for ended, outcome in enumerate(outcomes, start=1):
                 stopped |= outcome.stopped
@@ -188,7 +186,8 @@ class Search:
                 rows = [row_of(each) for each in known]
                 row, best = rows[number_of(outcome.job)], best_of(rows)
                 over = sum(each.state.is_finished() for each in known)
-                left = (time.perf_counter() - start) / ended * (trials - over)
+                seconds += outcome.seconds
+                left = seconds / ended * (trials - over) / min(jobs, max(1, trials - over))
                 value = f"{format_return(row.value)}{f' ({row.note})' if row.note else ''}"
                 on_progress(
                     f"{over}/{trials}  trial {row.number}: {value}"
