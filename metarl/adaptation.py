@@ -12,7 +12,8 @@
 docs/library.md explains it, with the equivalents of learn2learn's and higher's calls.
 """
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState, Loss, batched, parameters
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState, Loss
+from metarl.agents.maml.modules import batched, parameters
 from metarl.agents.maml.task_parameters import (
     AllParameters,
     Context,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.envs import PointNav
+from metarl.envs.point import PointBatchEnv
 from metarl.rollout.episodes import Episodes
 
 FAMILY = PointNav(horizon=6)
@@ -75,3 +77,26 @@ def expected_returns(targets: np.ndarray, goals: np.ndarray) -> np.ndarray:
         total -= np.where(done, 0, np.linalg.norm(position - goals, axis=1))
         done |= (np.abs(position - goals) < 0.01).all(axis=1)
     return total
+
+
+class FailsOnce(PointNav):
+    """2D navigation whose first episode fails where a batch is played for the `fails`-th time."""
+
+    fails: ClassVar[int] = 0
+
+    def make_batch(self, num_episodes, num_threads=1):
+        family, plays = self, 0
+
+        class Batch(PointBatchEnv):
+            def reset(self, tasks, rngs):
+                nonlocal plays
+                plays += 1
+                return super().reset(tasks, rngs)
+
+            def step(self, action, ids=None):
+                obs, reward, terminated = super().step(action, ids)
+                if plays == family.fails:
+                    reward[0] = np.nan
+                return obs, reward, terminated
+
+        return Batch(self, num_episodes, num_threads)

@@ -18,7 +18,7 @@ from metarl.reporting.evaluation import evaluation_text
 from metarl.reporting.pooling import pooled_interval
 from metarl.rollout.failures import EpisodeDiverged
 from metarl.runs.result import Evaluation
-from tests.evaluation.learner import FAMILY, Learner, expected_returns
+from tests.evaluation.learner import FAMILY, FailsOnce, Learner, expected_returns
 from tests.faulty import FaultyNav
 
 SMALL = EvaluationConfig(tasks=10, episodes=4, steps=1)
@@ -150,37 +150,20 @@ def test_a_sequence_with_a_task_that_is_lost_is_not_gone_on_with():
         np.testing.assert_allclose(forgetting(each).matrix, matrix)
 
 
-def test_a_trial_of_a_memory_that_lost_an_episode_is_left_out_of_what_follows():
+def test_a_trial_of_a_memory_that_lost_an_episode_is_left_out_of_what_follows(monkeypatch):
     """The third task fails in the first of the four trials, while it is adapted to."""
-    plays = 0
-
-    class Batch(PointBatchEnv):
-        def reset(self, tasks, rngs):
-            nonlocal plays
-            plays += 1
-            return super().reset(tasks, rngs)
-
-        def step(self, action, ids=None):
-            obs, reward, terminated = super().step(action, ids)
-            if plays == fails:
-                reward[0] = np.nan
-            return obs, reward, terminated
-
-    class Nav(PointNav):
-        def make_batch(self, num_episodes, num_threads=1):
-            return Batch(self, num_episodes, num_threads)
-
     config = metarl.load_config("point_nav/rl2")
     agent = config.replace(env=FAMILY).make_agent()
     setting = replace(SMALL, tasks=5, on_failure="drop_episode")
     # From the meta-parameters: 5 plays before the first task, then one of adaptation and 5 for each
     fails = 5 + 2 * 6 + 1
-    found = continual(agent, Nav(horizon=6), setting)["from the meta-parameters"]
+    monkeypatch.setattr(FailsOnce, "fails", fails)
+    found = continual(agent, FailsOnce(horizon=6), setting)["from the meta-parameters"]
     lost = np.isnan(found.returns)  # (tasks, tasks met, episodes)
     assert lost[:, 3, 0].all()
     assert lost.sum() == SEQUENCE_LENGTH
-    plays, fails = 0, 36 - 1 + fails  # the sequential part follows
-    found = continual(agent, Nav(horizon=6), setting)["sequential"]
+    monkeypatch.setattr(FailsOnce, "fails", 36 - 1 + fails)  # the sequential part follows
+    found = continual(agent, FailsOnce(horizon=6), setting)["sequential"]
     lost = np.isnan(found.returns)
     assert lost[:, 3:, 0].all()
     assert lost.sum() == 3 * SEQUENCE_LENGTH

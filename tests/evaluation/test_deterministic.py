@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,13 +12,19 @@ from metarl.agents.rollouts import adaptation_rollouts
 from metarl.core.errors import UserError
 from metarl.core.rng import Purpose
 from metarl.core.timer import Timer
-from metarl.envs import PointNav, TabularMDP
-from metarl.envs.point import PointBatchEnv
+from metarl.envs import TabularMDP
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.rollout.collect import collect, episode_rngs
-from tests.evaluation.learner import FAMILY, Learner, LearnerState, Walker, expected_returns
+from tests.evaluation.learner import (
+    FAMILY,
+    FailsOnce,
+    Learner,
+    LearnerState,
+    Walker,
+    expected_returns,
+)
 
 SMALL = EvaluationConfig(tasks=5, episodes=3, steps=2, deterministic=True)
 
@@ -124,29 +129,6 @@ def test_an_agent_without_deterministic_actions_is_refused():
     with pytest.raises(UserError, match=r"^deterministic: .*\.Older\.actor has no"):
         evaluate(Older(), FAMILY, tasks=2, deterministic=True)
     assert evaluate(Older(), FAMILY, tasks=2, episodes=1).returns.shape == (2, 4, 1)
-
-
-class FailsOnce(PointNav):
-    """2D navigation whose first episode fails where a batch is played for the `fails`-th time."""
-
-    fails: ClassVar[int] = 0
-
-    def make_batch(self, num_episodes, num_threads=1):
-        family, plays = self, 0
-
-        class Batch(PointBatchEnv):
-            def reset(self, tasks, rngs):
-                nonlocal plays
-                plays += 1
-                return super().reset(tasks, rngs)
-
-            def step(self, action, ids=None):
-                obs, reward, terminated = super().step(action, ids)
-                if plays == family.fails:
-                    reward[0] = np.nan
-                return obs, reward, terminated
-
-        return Batch(self, num_episodes, num_threads)
 
 
 @pytest.mark.parametrize("protocol", ["k_step", "few_episode", "drift"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState, batched, parameters
+from metarl.agents.maml.inner_loop import InnerLoop, InnerState
+from metarl.agents.maml.modules import batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
 from metarl.core.errors import UserError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, batched, parameters
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.modules import batched, parameters
 from metarl.agents.maml.surrogates import likelihood_ratio
 from metarl.agents.maml.task_parameters import AllParameters, Context, Head, Latent, model_params
 from metarl.agents.maml.update_rules import SGD
