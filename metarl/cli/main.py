@@ -74,8 +74,9 @@ def run(argv: Sequence[str] | None) -> int:
     except click.Abort:  # Ctrl-C
         return 130
     except OSError as error:
-        if error.errno in UNUSABLE and not isinstance(error, StorageError):
-            return print_error(f"{error.filename}: cannot be read ({error.strerror})", 2)
+        unusable = error.errno in UNUSABLE and error.filename is not None
+        if unusable and not isinstance(error, StorageError):
+            return print_error(f"{error.filename}: cannot be used ({error.strerror})", 2)
         # Files are written with errors that name them.
         full = error.errno == errno.ENOSPC and not isinstance(error, StorageError)
         return print_error(f"standard output: {error.strerror}" if full else error, 1)

@@ -119,7 +119,7 @@ def test_a_path_that_cannot_be_used_is_one_line(output, words):
     """As that of a config, of a run and of a new run."""
     code, _, error = output(*words.split(), "a" * 300)
     assert code == 2
-    assert re.fullmatch(r"metarl: error: a{300}\S*: cannot be read \(File name too long\)\n", error)
+    assert re.fullmatch(r"metarl: error: a{300}\S*: cannot be used \(File name too long\)\n", error)
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,12 @@ class PEARLConfig(AgentConfig):
         )
         fits = known is None or sampling.train_tasks <= known
         check(fits, "update.encoder_loss", expected, loss)
+        most = max(1, sampling.adaptation_steps)
         expected = (
-            f"at most {sampling.adaptation_steps}, the sampling.adaptation_steps, as no episode "
-            "would be played under the posterior"
+            f"at most {most} with sampling.adaptation_steps {sampling.adaptation_steps}, as no "
+            "episode would be played under the posterior"
         )
-        explores = self.prior_episodes <= max(1, sampling.adaptation_steps)
-        check(explores, "prior_episodes", expected, self.prior_episodes)
+        check(self.prior_episodes <= most, "prior_episodes", expected, self.prior_episodes)
         stored, source = size, "the replay_size"
         if self.update.context_from != "all":
             stored = self.prior_episodes * sampling.num_episodes * family.horizon

@@ -58,7 +58,7 @@ PRIOR = "the steps of a task in an iteration that are played under the prior"
         ),
         (
             {"prior_episodes": 2},
-            "prior_episodes: expected at most 1, the sampling.adaptation_steps, as no episode "
+            "prior_episodes: expected at most 1 with sampling.adaptation_steps 1, as no episode "
             "would be played under the posterior, got 2",
         ),
         (
