@@ -17,7 +17,6 @@ from metarl.envs import TaskError, TaskFamily
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.evaluate import (
     Score,
-    UnseenEpisodes,
     arranged,
     complete_result,
     possible_adaptations,
@@ -89,7 +88,7 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
     keep_freed_memory()
     env = family.make_batch(len(rows) * config.episodes, config.threads)
 
-    unseen = UnseenEpisodes()
+    unseen: list[Score] = []
 
     def play(tasks: np.ndarray, phases: list[Phase], failures: list[Failure]) -> Iterator[Score]:
         rollouts = adaptation_rollouts(
@@ -105,7 +104,7 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
             deterministic=config.deterministic,
             on_step=config.on_step,
             on_support_step=config.on_step,
-            on_support=unseen.note,
+            on_support=lambda episodes: unseen.append(score(episodes)),
         )
         for _, episodes in rollouts:
             yield score(episodes)
@@ -125,7 +124,7 @@ def drift(agent: MetaAgent, family: TaskFamily, config: EvaluationConfig) -> Res
         failures: list[Failure] = []
         if num_adaptations:
             scores = list(play(versions, drift_phases(num_adaptations), failures))
-            scores = whole_trials(scores, unseen.lost) if agent.remembers else scores
+            scores = whole_trials(scores, unseen) if agent.remembers else scores
             results["adapting"] = evaluation(scores, failures)
         failures, scores = [], []
         for version in range(num_versions):

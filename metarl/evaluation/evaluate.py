@@ -91,7 +91,7 @@ def evaluate(
     check_amount({"tasks": len(rows), **amounts})
     keep_freed_memory()
     failures: list[Failure] = []
-    unseen = UnseenEpisodes()
+    unseen: list[Score] = []
     with single_threaded_math():
         rollouts = adaptation_rollouts(
             agent,
@@ -105,11 +105,11 @@ def evaluate(
             deterministic=deterministic,
             on_step=on_step,
             on_support_step=on_step,
-            on_support=unseen.note,
+            on_support=lambda episodes: unseen.append(score(episodes)),
         )
         scores = [score(episodes) for _, episodes in rollouts]
     if agent.remembers:
-        scores = whole_trials(scores, unseen.lost)
+        scores = whole_trials(scores, unseen)
     return complete_result(
         family,
         rows,
@@ -126,31 +126,17 @@ def score(episodes: Episodes) -> Score:
     return episodes.returns, episodes.success
 
 
-class UnseenEpisodes:
-    """The episodes of experience that a deterministic evaluation plays beside the measured ones.
-
-    Attributes:
-        lost: which trials lost one of them, (B, E), or False before the first phase.
-    """
-
-    def __init__(self) -> None:
-        self.lost: np.ndarray | bool = False
-
-    def note(self, episodes: Episodes) -> None:
-        """Note which episodes of a phase were left out."""
-        self.lost = self.lost | ~episodes.episode_mask
-
-
-def whole_trials(scores: Sequence[Score], unseen: np.ndarray | bool) -> list[Score]:
+def whole_trials(scores: Sequence[Score], unseen: Sequence[Score]) -> list[Score]:
     """Return the scores of phases without the trials that lost an episode, of an agent whose
     episodes follow one another, so that the means of all phases are over the same trials.
 
     Args:
         scores: the scores of all phases.
-        unseen: the trials that lost an episode of experience without a score, (B, E), or False.
+        unseen: those of the episodes of experience that a deterministic evaluation plays beside
+            the measured ones.
     """
-    lost = np.any([np.isnan(returns) for returns, _ in scores], axis=0)  # (B, E)
-    return without(scores, lost | unseen)
+    lost = np.any([np.isnan(returns) for returns, _ in (*scores, *unseen)], axis=0)  # (B, E)
+    return without(scores, lost)
 
 
 def without(scores: Sequence[Score], lost: np.ndarray) -> list[Score]:

@@ -129,7 +129,7 @@ class Trackers:
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         for each in self._trackers:
-            each.table(name, columns, rows)
+            each.table(name, list(columns), [list(row) for row in rows])
 
     def image(self, name: str, path: Path) -> None:
         for each in self._trackers:

@@ -100,8 +100,9 @@ class InnerLoop:
             update rule.
 
         Raises:
-            UserError: if the task parameters name a parameter that the model does not have, or a
-                name does not tell parameters of the model from others: these have a colon.
+            UserError: if the task parameters name a parameter that the model does not have, a name
+                does not tell parameters of the model from others, which have a colon, or the update
+                rule returns no dict.
         """
         rng = rng or np.random.default_rng(0)
         own = self.task_parameters.init_meta(params, rng)
@@ -206,7 +207,7 @@ class InnerLoop:
 
         Raises:
             UserError: if it is no pair of dicts, the first of which has the names and shapes of
-                `fast_params`.
+                `fast_params`; or has no derivatives where these are needed.
         """
         step = self._called("step")
         pair = isinstance(result, tuple | list) and len(result) == 2
