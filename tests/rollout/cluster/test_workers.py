@@ -138,6 +138,7 @@ def waiting_for_all(wait):
 
 def test_a_worker_that_rays_memory_monitor_ends_is_replaced(sampler, monkeypatch, capsys):
     """Ray's error is given instead of the first result: its monitor looks at the whole machine."""
+    sampler.group.call("place", [()] * 3)  # so that no worker of a test before is still starting
     get, before = ray.get, sampler.group.num_restarts
     errors = [ray.exceptions.OutOfMemoryError("Memory on the node was full")]
 
