@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.command import run_script
 from metarl.agents import MetaAgent
 from metarl.core.parallel import available_cores, single_threaded_math
 from metarl.core.rng import Purpose
@@ -65,6 +66,7 @@ def main() -> None:
             steps=0,
             threads=available_cores(),
             deterministic=args.deterministic,
+            on_failure=Run.open(folder).config.on_failure,
         )
         returns.append(result.by_task[:, 0])
     reference = ucb1_returns(family, result.tasks, args.episodes)
@@ -143,4 +145,4 @@ def parts_table(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

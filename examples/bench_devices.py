@@ -4,8 +4,9 @@
     python -m examples.bench_devices half_cheetah_vel/rl2 --write docs/performance.md
 
 prints a Markdown table. With `--write` it also replaces the one between the two comments
-`bench_devices` of a page, if there is a GPU. Every config and device is measured in a process of
-its own, one after another: run the program on a machine with nothing else running.
+`bench_devices` of a page; without a GPU it then measures nothing. Every config and device is
+measured in a process of its own, one after another: run the program on a machine with nothing else
+running.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 import metarl
+from examples.command import run_script
 from metarl.core.parallel import available_cores
 from metarl.reporting.benchmark import Bench, bench
 
@@ -106,4 +108,4 @@ def text_around(page: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

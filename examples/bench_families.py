@@ -1,7 +1,7 @@
 """Measure every task family: its speed, beside that of its physics alone, and its memory.
 
-    python examples/bench_families.py
-    python examples/bench_families.py point_nav half_cheetah_vel --threads 2
+    python -m examples.bench_families
+    python -m examples.bench_families point_nav half_cheetah_vel --threads 2
 
 prints a Markdown table. Each number is measured in a process of its own, one after another: run the
 program on a machine with nothing else running. Speeds are the best of a few rounds under random
@@ -21,6 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from examples.command import run_script
+from metarl.core.errors import check_whole
+from metarl.core.parallel import available_cores
 from metarl.envs import FAMILIES, make_family
 from metarl.envs.contract import UNAVAILABLE
 from metarl.envs.contract.recording import make_rngs, random_actions, random_tasks, step_through
@@ -36,9 +39,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=400, help="that are timed together")
     parser.add_argument("--steps", type=int, default=20, help="control steps per round")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the physics")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="of the physics")
     parser.add_argument("--more", type=int, default=2000, help="simulations whose memory is told")
     args = parser.parse_args()
+    for name in args.families:
+        make_family(name)
+    for name in ("episodes", "steps", "repeats", "threads", "more"):
+        check_whole(f"--{name}", getattr(args, name), 1)
 
     print(f"{args.episodes} episodes at a time on {args.threads} threads:\n")
     print("| Family | env steps/s | physics limit | share | kB per simulation |")
@@ -121,4 +128,4 @@ def proportional_bytes(rollup: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 
 import metarl
+from examples.command import run_script
 from metarl.agents.optional import record
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import Config
@@ -26,6 +27,7 @@ from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.rollout.sampler import EpisodeRngs
 from metarl.rollout.shards import Shard, bounds, merge, part_of, play_shard, plays_rows
+from metarl.rollout.task_sampler import TaskSampler
 
 CALL = 6e-4  # s
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
@@ -76,9 +78,10 @@ class Measured:
 def measure(config: Config) -> Measured:
     """Play and learn from one meta-batch."""
     sampling, agent = config.sampling, config.make_agent()
-    tasks = config.env.tasks("train", sampling.num_tasks)
+    sampler = TaskSampler(sampling, config.env)
+    tasks, task_ids = sampler.sample(make_rng(0, Purpose.TASKS))
     count = sampling.num_tasks * sampling.num_episodes
-    env, timer = config.env.make_batch(count, 1), Timer()
+    env, timer = config.training_env.make_batch(count, 1), Timer()
     start = time.process_time()
     rollouts = list(
         adaptation_rollouts(
@@ -86,9 +89,11 @@ def measure(config: Config) -> Measured:
             env,
             tasks,
             sampling.adaptation_steps,
+            phases=sampling.phases,
             seed=0,
             purpose=Purpose.BENCHMARK,
             training=True,
+            task_ids=task_ids,
             timer=timer,
         )
     )
@@ -102,13 +107,15 @@ def measure(config: Config) -> Measured:
     actor = agent.actor(rollouts[0].state)
     results = []
     rngs = EpisodeRngs(0, Purpose.BENCHMARK, sampling.num_episodes)
-    mask = rollouts[0].episodes.task_mask | True
+    played = rollouts[0].episodes
+    mask = played.task_mask | True
     for first, stop in bounds(sampling.num_tasks, 2):
         part = part_of(actor, first, stop)
-        shard = Shard(first, stop, tasks, mask, rngs, True)
-        results.append(play_shard(config.env.make_batch(shard.num_episodes, 1), part, shard))
+        shard = Shard(first, stop, played.tasks, mask, rngs, True)
+        shard_env = config.training_env.make_batch(shard.num_episodes, 1)
+        results.append(play_shard(shard_env, part, shard))
     start = time.process_time()
-    merge(results, tasks, None, [])
+    merge(results, played.tasks, played.task_ids, [])
     merging = time.process_time() - start
     arrays = [array for _, episodes in rollouts for array in episodes.arrays.values()]
     return Measured(
@@ -149,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

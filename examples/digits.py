@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from metarl.adaptation import SGD, Head, InnerLoop, Loss, Params, batched, leaves, parameters
 from metarl.core.statistics import mean_interval
+from metarl.runs.atomic_io import make_output_folder, write_atomically
 
 WAYS, QUERIES = 5, 10  # classes of a task, and new images of each class
 META_BATCH, META_LR = 16, 2e-3
@@ -184,7 +185,10 @@ def table(results: dict[str, list]) -> list[str]:
 
 
 def cell(scores: np.ndarray) -> str:
-    """Return the mean of one score per seed, in percent, and half the width of its interval."""
+    """Return the mean of one score per seed, in percent, and half the width of its interval if
+    there are several."""
+    if len(scores) < 2:
+        return f"{100 * scores.mean():.1f}"
     low, high = mean_interval(scores[:, None])
     return f"{100 * scores.mean():.1f} ± {50 * (high - low):.1f}"
 
@@ -195,6 +199,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args()
+    if options.out:
+        make_output_folder(options.out.parent)
     torch.set_num_threads(1)  # the matrices are small
     images, results = all_images(), {}
     for name, shots in ((name, shots) for shots in (1, 5) for name in METHODS):
@@ -206,7 +212,7 @@ def main() -> None:
             matrices.append(accuracies(name, meta, list(unknown), shots, seed).tolist())
     print("\n".join(table(results)))
     if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m examples.forgetting runs/maml_trpo-seed* runs/continual_maml-seed*
 
 evaluates every run by the protocol `continual` and prints a table. Runs of one method are its
-seeds. The method of the first run is the one that the others are compared with. With --out FILE the
-measures of all sequences are added to a file.
+seeds. The method of the first run is the one that the others are compared with. Sequences that one
+run could not play to their end are left out for all. With --out FILE the measures of each sequence
+are added to a file, which holds the methods of one family by seed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from examples.agents.measure import SEQUENTIAL
+from examples.command import run_script, seeds_by_method
 from metarl.core.statistics import difference_interval, mean_interval
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.continual import forgetting
-from metarl.runs.atomic_io import write_atomically
-from metarl.runs.result import part_label
-from metarl.runs.run import Run
+from metarl.reporting.pooling import comparable
+from metarl.runs.atomic_io import make_output_folder, write_atomically
+from metarl.runs.result import Evaluation, part_label
 
-PART = "sequential"
 MEASURES = ("plasticity", "forgetting", "average")
 
 
@@ -40,17 +42,40 @@ def main() -> None:
     args = parser.parse_args()
 
     settings = {name: getattr(args, name) for name in ("split", "tasks", "episodes", "steps")}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for folder in args.runs:
-        config = Run.open(folder).config
-        results, _ = evaluate_run(folder, protocol="continual", **settings)
-        measured = forgetting(results[part_label(config.method, PART)])
-        by_sequence = {name: np.round(getattr(measured, name), 2).tolist() for name in MEASURES}
-        found.setdefault(config.method, []).append({"seed": config.seed, **by_sequence})
+    methods = seeds_by_method(args.runs)
+    if args.out:
+        make_output_folder(args.out.parent)
+    results: dict[str, list[Evaluation]] = {}
+    for method, seeds in methods.items():
+        for each in seeds:
+            parts, _ = evaluate_run(each.directory, protocol="continual", **settings)
+            results.setdefault(method, []).append(parts[part_label(method, SEQUENTIAL)])
+    found = {
+        method: [
+            {"seed": each.config.seed, **measures(result)}
+            for each, result in zip(methods[method], played, strict=True)
+        ]
+        for method, played in comparable(results).items()
+    }
     print("\n".join(table(found)))
     if args.out:
         known = json.loads(args.out.read_text()) if args.out.exists() else {}
-        write_atomically(args.out, (json.dumps({**known, **found}) + "\n").encode())
+        write_atomically(args.out, (json.dumps(merged(known, found)) + "\n").encode())
+
+
+def measures(result: Evaluation) -> dict[str, list[float]]:
+    """Return the `MEASURES` of each sequence."""
+    measured = forgetting(result)
+    return {name: np.round(getattr(measured, name), 2).tolist() for name in MEASURES}
+
+
+def merged(known: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return known and new results, by method; a seed that is in both is taken from the new."""
+    both: dict[str, Any] = {}
+    for method in {**known, **found}:
+        seeds = {each["seed"]: each for part in (known, found) for each in part.get(method, ())}
+        both[method] = [seeds[seed] for seed in sorted(seeds)]
+    return both
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -86,4 +111,4 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

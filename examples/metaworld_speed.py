@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from examples.command import run_script
 from metarl.envs import MetaWorld
 from metarl.envs.external.process import worker_environ
 
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

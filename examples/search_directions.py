@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.command import run_script
 from metarl.agents.base import Metrics
 from metarl.agents.maml.agent import MAMLAgent
 from metarl.agents.maml.meta_objective import MetaObjective
@@ -87,7 +88,7 @@ def record(config: Config, agent: MAMLAgent, batches: int) -> list[MetaObjective
     """Return the objectives of new meta-batches at the parameters of an agent."""
     recorder = Recorder()
     agent.outer = recorder  # pyright: ignore[reportAttributeAccessIssue]
-    env = config.env.make_batch(
+    env = config.training_env.make_batch(
         config.sampling.num_tasks * config.sampling.num_episodes, config.num_threads
     )
     for batch in range(batches):
@@ -136,9 +137,10 @@ def table(found: dict[str, np.ndarray]) -> Iterator[str]:
     reference = next(iter(found.values()))
     for row, values in found.items():
         ratio = values.mean() / reference.mean()
-        error = (values - ratio * reference).std(ddof=1) / len(values) ** 0.5 / reference.mean()
+        deviation = (values - ratio * reference).std(ddof=1) / len(values) ** 0.5
+        error = deviation / abs(reference.mean())
         yield f"| {row} | {ratio:.2f} ± {error:.2f} |"
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

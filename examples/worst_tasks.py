@@ -3,7 +3,7 @@
     python -m examples.worst_tasks RUN [RUN ...] --split test --tasks 200
 
 Runs with one label (`method`) are seeds of one method. The worst tasks are those of each run: after
-each number of adaptations, the fifth of the tasks with the lowest mean returns.
+each number of adaptations, the fifth of the distinct tasks with the lowest mean returns.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.command import run_script, seeds_by_method
 from metarl.core.parallel import available_cores
 from metarl.core.statistics import mean_interval
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
+from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.run import Run
 
 SHARE = 0.2
 
 
-def by_run(runs: list[Run], split: str, tasks: int, steps: int) -> dict[str, list[np.ndarray]]:
-    """Return the mean returns on tasks, (tasks, steps + 1), of each run, by method."""
-    found: dict[str, list[np.ndarray]] = {}
-    for run in runs:
-        result = evaluate(
-            load(run.directory),
-            run.config.env,
-            split=split,
-            tasks=tasks,
-            steps=steps,
-            threads=available_cores(),
-        )
-        found.setdefault(run.config.method, []).append(result.returns.mean(2))
-    return found
+def returns_on_tasks(played: Run, split: str, tasks: int, steps: int) -> np.ndarray:
+    """Return the mean returns of a run on distinct tasks, (tasks, steps + 1)."""
+    result = evaluate(
+        load(played.directory),
+        played.config.env,
+        split=split,
+        tasks=tasks,
+        steps=steps,
+        threads=available_cores(),
+        on_failure=played.config.on_failure,
+    )
+    return result.scores
 
 
 def worst(returns: np.ndarray, share: float = SHARE) -> np.ndarray:
@@ -74,13 +74,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args()
-    runs = [Run.open(path) for path in options.runs]
-    found = by_run(runs, options.split, options.tasks, options.steps)
+    methods = seeds_by_method(options.runs)
+    if options.out:
+        make_output_folder(options.out.parent)
+    settings = options.split, options.tasks, options.steps
+    found = {
+        method: [returns_on_tasks(each, *settings) for each in seeds]
+        for method, seeds in methods.items()
+    }
     print("\n".join(table(found)))
     if options.out:
         stored = {name: [each.round(3).tolist() for each in runs] for name, runs in found.items()}
-        options.out.write_text(json.dumps(stored) + "\n")
+        write_atomically(options.out, (json.dumps(stored) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

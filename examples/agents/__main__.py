@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from examples.agents.figure import draw
 from examples.agents.measure import MEASUREMENTS, UNADAPTED, measure, read, tasks_text
 from examples.agents.tables import tables
+from examples.command import run_script
+from metarl.core.errors import UserError
 from metarl.evaluation.compare import RANDOM
-from metarl.runs.atomic_io import write_atomically
+from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.run import Run
 
 
@@ -28,7 +32,7 @@ def main() -> None:
     """Evaluate runs, print the tables, or draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs")
-    parser.add_argument("--out", type=Path, help="the file that results are added to")
+    parser.add_argument("--out", type=Path, help="file to add results to, after each measurement")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure of a file")
     parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
@@ -43,22 +47,47 @@ def main() -> None:
     args = parser.parse_args()
     if (args.runs and not args.out) or not (args.runs or args.tables or args.figure):
         parser.error("expected RUN ... --out FILE, --tables FILE, or --figure FILE")
+    for file in (args.tables, args.figure):
+        if file and not file.exists():
+            parser.error(f"{file}: there is no such file")
     if args.tables:
         print("\n".join(tables(read(args.tables))))
     if args.figure:
         print(*draw(read(args.figure), args.figure.with_suffix(".png")), sep="\n")
+    if args.out:
+        make_output_folder(args.out.parent)
+    for folder in args.runs:
+        check_measured_alike(folder, args.deterministic, read(args.out))
     for folder in args.runs:
         config = Run.open(folder).config
         family = tasks_text(config)
-        against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
-        found = measure(folder, args.measure, args.deterministic, against)
-        stored = read(args.out)
-        methods = stored.setdefault(family, {})
-        for method, result in found.items():
-            methods.setdefault(method, {}).setdefault(str(config.seed), {}).update(result)
-        write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
+        for measurement in args.measure:
+            against = [] if RANDOM in read(args.out).get(family, {}) else [RANDOM]
+            found = measure(folder, measurement, args.deterministic, against)
+            stored = read(args.out)
+            methods = stored.setdefault(family, {})
+            for method, result in found.items():
+                methods.setdefault(method, {}).setdefault(str(config.seed), {}).update(result)
+            write_atomically(args.out, (json.dumps(stored, allow_nan=False) + "\n").encode())
         print(folder)
 
 
+def check_measured_alike(folder: Path, deterministic: bool, stored: Mapping[str, Any]) -> None:
+    """Check that all agents on a family are measured with the same kind of actions.
+
+    Raises:
+        UserError: if the results in the file have the other kind; names run, flag and family.
+    """
+    family = tasks_text(Run.open(folder).config)
+    for method, seeds in stored.get(family, {}).items():
+        for seed in seeds.values():
+            if seed.get("deterministic", deterministic) != deterministic:
+                wanted = "without" if deterministic else "with"
+                raise UserError(
+                    f"{folder}: {method} on {family} is measured {wanted} --deterministic in the "
+                    f"file; measure all agents on a family alike, or choose another --out"
+                )
+
+
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,6 +21,7 @@ from examples.agents.scores import (
     sequence_scores,
     worst_scores,
 )
+from metarl.core.errors import UserError
 from metarl.core.statistics import difference_interval, mean_interval
 from metarl.reporting.names import family_text, method_text
 from metarl.reporting.style import (
@@ -52,7 +53,10 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
 
     On the left the return on the current task against what is forgotten of it, with the region that
     has half the forgetting of the reference at a return within 10%; on the right the change of the
-    return against the reference under each condition.
+    return against the reference under each condition that both were measured under.
+
+    Raises:
+        UserError: if there is no such family.
     """
     families = {name: having(SEQUENTIAL, methods) for name, methods in stored.items()}
     references = {name: reference_of(methods) for name, methods in families.items()}
@@ -61,6 +65,11 @@ def draw(stored: Mapping[str, Any], path: Path) -> list[Path]:
         for name, methods in families.items()
         if len(methods.get(references[name], ())) > 1
     }
+    if not families:
+        raise UserError(
+            "no family has sequences (--measure continual) of several seeds of one of "
+            + ", ".join(REFERENCES)
+        )
     names = dict.fromkeys(name for family in families for name in stored[family])
     order = list(dict.fromkeys(map(untuned, names)))  # tuned or not, a method has one look
     looks = {name: look(name, order.index(untuned(name))) for name in names}
@@ -126,14 +135,18 @@ def draw_changes(
     axes: Axes, family: str, methods: Mapping[str, Any], reference: str, looks: Looks
 ) -> list[tuple]:
     """Draw the changes of returns against the reference, and return the plotted numbers."""
-    baseline = by_condition(family, methods[reference])
+    baseline = by_condition(family, methods.get(reference, {}))
+    fixed = all_tasks_known(family, methods)
     rows: list[tuple] = []
     others = [name for name in methods if name != reference]
     conditions = list(baseline)
     for number, name in enumerate(others):
-        for condition, scores in by_condition(family, methods[name]).items():
+        found = by_condition(family, methods[name])
+        for condition in [each for each in conditions if each in found]:
+            scores = found[condition]
             change = scores.mean() - baseline[condition].mean()
-            low, high = map(float, difference_interval(scores, baseline[condition]))
+            bounds = difference_interval(scores, baseline[condition], fixed_tasks=fixed)
+            low, high = map(float, bounds)
             x = conditions.index(condition) + 0.8 * ((number + 0.5) / len(others) - 0.5)
             axes.errorbar(x, change, [[change - low], [high - change]], **looks[name])
             rows.append((family, name, condition, float(change), low, high))
@@ -146,16 +159,22 @@ def draw_changes(
 
 
 def by_condition(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the scores of a method under each condition, (S, B), and those of the worst fifth of
-    the undisturbed tasks, (S, 1)."""
+    """Return the scores of a method on distinct tasks under each condition, (S, D), and those of
+    the worst fifth of the undisturbed tasks, (S, 1); nothing without seeds."""
     found: dict[str, np.ndarray] = {}
     for part, title in SHOCKS.items():
         runs = [evaluation(family, seed[part]) for seed in seeds.values() if part in seed]
         if runs:
-            found[title] = np.array([run.by_task[:, -1] for run in runs])
-        if part == NOMINAL:
+            found[title] = np.array([run.scores[:, -1] for run in runs])
+        if part == NOMINAL and runs:
             found[WORST] = worst_scores(runs)
     return found
+
+
+def all_tasks_known(family: str, methods: Mapping[str, Any]) -> bool:
+    """Return whether the undisturbed tasks are all tasks that the family has."""
+    parts = [seed[NOMINAL] for seeds in methods.values() for seed in seeds.values()]
+    return bool(parts) and evaluation(family, parts[0]).has_all_tasks
 
 
 def look(name: str, number: int) -> dict[str, Any]:

@@ -66,52 +66,59 @@ def tasks_text(config: Config) -> str:
     return ", ".join([config.env.name, *changed])
 
 
-def measure(
-    folder: Path, measurements: Sequence[str], deterministic: bool, against: Sequence[str]
-) -> dict[str, Any]:
-    """Return the results of a run, and of its baselines by experience, by row of the tables.
+def measure(folder: Path, name: str, deterministic: bool, against: Sequence[str]) -> dict[str, Any]:
+    """Return the results of a measurement of a run, and of its baselines by experience, by row of
+    the tables.
+
+    Args:
+        folder: the run's.
+        name: one of `MEASUREMENTS`, or `UNADAPTED`.
+        deterministic: whether measured episodes have deterministic actions.
+        against: the baselines.
 
     Returns:
         The cost of the training, `env_steps` and `core_minutes`, which is the number of iterations
-        times the median of their seconds, on the run's threads; and for each part that is measured
-        `x`, `num_all_tasks`, and `returns`, (B, P), means over episodes. Of disturbances P is 1:
-        the returns after the last adaptation. If tasks repeat, as the distribution is finite, there
-        are `tasks` too, (B, task_dim).
+        times the median of their minutes times the run's threads; and for each part that is
+        measured `x`, `num_all_tasks`, and `returns`, (B, P), means over episodes. Of disturbances P
+        is 1: the returns after the last adaptation. If tasks repeat, as the distribution is finite,
+        there are `tasks` too, (B, task_dim). Tasks that could not be played to their end are left
+        out.
     """
     run = Run.open(folder)
     seconds = [line["seconds"] for line in run.timings()]
     cost = {
         "env_steps": run.metrics()[-1]["env_steps"],
-        "core_minutes": round(len(seconds) * float(np.median(seconds)) / 60, 1),
+        "core_minutes": round(
+            len(seconds) * float(np.median(seconds)) / 60 * run.config.num_threads, 1
+        ),
         "deterministic": deterministic,
     }
-    found: dict[str, Any] = {}
-    for name in measurements:
-        settings = {**SETTINGS.get(name, {}), "deterministic": deterministic}
-        own = f"{run.config.method}, not adapting" if name == UNADAPTED else run.config.method
-        found.setdefault(own, cost.copy())
-        if name in (DISTURBED, UNADAPTED):
-            under = under_disturbances(run, **settings)
-            results = {part_label(own, part): result for part, result in under.items()}
-        else:
-            baselines = against if name == EXPERIENCE else []
-            found |= {label: {} for label in baselines}
-            with TemporaryDirectory() as out:
-                results, _ = evaluate_run(
-                    folder, protocol=name, against=baselines, out=Path(out), **settings
-                )
-        for method, parts in found.items():
-            for part in (name, *SHOCKS, SEQUENTIAL):
-                result = results.get(part_label(method, part if part != name else ""))
-                if result is not None:
-                    first = len(result.x) - 1 if part in SHOCKS else 0
-                    parts[part] = {
-                        "x": list(result.x[first:]),
-                        "num_all_tasks": result.num_all_tasks,
-                        "returns": np.round(result.by_task[:, first:], 2).tolist(),
-                    }
-                    if result.num_all_tasks is not None:
-                        parts[part]["tasks"] = np.round(result.tasks, 6).tolist()
+    settings = {**SETTINGS.get(name, {}), "deterministic": deterministic}
+    own = f"{run.config.method}, not adapting" if name == UNADAPTED else run.config.method
+    found: dict[str, Any] = {own: cost}
+    if name in (DISTURBED, UNADAPTED):
+        under = under_disturbances(run, **settings)
+        results = {part_label(own, part): result for part, result in under.items()}
+    else:
+        baselines = against if name == EXPERIENCE else []
+        found |= {label: {} for label in baselines}
+        with TemporaryDirectory() as out:
+            results, _ = evaluate_run(
+                folder, protocol=name, against=baselines, out=Path(out), **settings
+            )
+    for method, parts in found.items():
+        for part in (name, *SHOCKS, SEQUENTIAL):
+            result = results.get(part_label(method, part if part != name else ""))
+            if result is not None:
+                result = result.only(result.complete_tasks)
+                first = len(result.x) - 1 if part in SHOCKS else 0
+                parts[part] = {
+                    "x": list(result.x[first:]),
+                    "num_all_tasks": result.num_all_tasks,
+                    "returns": np.round(result.by_task[:, first:], 2).tolist(),
+                }
+                if result.num_all_tasks is not None:
+                    parts[part]["tasks"] = np.round(result.tasks, 6).tolist()
     return found
 
 

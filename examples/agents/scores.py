@@ -52,9 +52,9 @@ def evaluation(family: str, part: Mapping[str, Any]) -> Evaluation:
 
 
 def worst_scores(runs: Iterable[Evaluation]) -> np.ndarray:
-    """Return the mean of each run over the worst fifth of its tasks, after the last adaptation,
-    (S, 1)."""
-    return np.array([worst(run.by_task)[-1:] for run in runs])
+    """Return the mean of each run over the worst fifth of its distinct tasks, one at least, after
+    the last adaptation, (S, 1)."""
+    return np.array([worst(run.scores)[-1:] for run in runs])
 
 
 def sequence_scores(family: str, seeds: Mapping[str, Any]) -> dict[str, np.ndarray]:

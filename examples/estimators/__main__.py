@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.command import run_script
 from examples.estimators.tables import (
     BATCH,
     FAST,
@@ -24,6 +25,7 @@ from examples.estimators.tables import (
     policy_gradient_table,
 )
 from metarl.core.parallel import single_threaded_math
+from metarl.runs.atomic_io import make_output_folder
 
 
 def report(effort: Effort, seed: int = 0) -> str:
@@ -55,6 +57,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the played episodes (default: 0)")
     parser.add_argument("--fast", action="store_true", help="too few episodes, to try the program")
     arguments = parser.parse_args()
+    if arguments.out is not None:
+        make_output_folder(arguments.out.parent)
     with single_threaded_math():
         text = report(FAST if arguments.fast else Effort(), arguments.seed)
     print(text, end="")
@@ -63,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

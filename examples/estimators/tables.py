@@ -311,7 +311,6 @@ def long_table(effort: Effort, rng: np.random.Generator) -> str:
 
 def determinism_table() -> str:
     """The share of the second-order term that LVC misses, as the policy becomes deterministic."""
-    problem = main_problem()
     rows = []
     for other in (0.3, 0.1, 0.01, 0.001):
         problem = nearly_deterministic(main_problem(), other)

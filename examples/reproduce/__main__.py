@@ -4,23 +4,25 @@
 
 Finished runs are not trained again, so the command can be stopped and repeated at any time. Results
 of deleted runs stay in the file as long as their configs do not change. Two commands give one seed
-of a row: `metarl train FAMILY/METHOD --seed S` and `metarl evaluate RUN`.
+of a row: `metarl train FAMILY/METHOD --seed S`, with `--iterations` where `ITERATIONS` has a
+number, and `metarl evaluate RUN`, with `--episodes 40` for point_nav and ant_dir.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from examples.agents.measure import read
+from examples.command import run_script
 from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
-from examples.reproduce.measure import fingerprint, gather, measure, merge, result_file
+from examples.reproduce.measure import fingerprint, finished_jobs, gather, measure, merge
 from examples.reproduce.measured import write_measured
 from examples.reproduce.published import PUBLISHED
 from metarl.config_files import MEASURED, config_folder, config_names
+from metarl.core.parallel import available_cores
 from metarl.runs.atomic_io import write_atomically
 from metarl.training.many_runs import Job, finish_all
 
@@ -34,6 +36,7 @@ ONLY = {
     "ant_dir": tuple(("cavia_tuned", seed) for seed in range(2)),
 }
 """Methods and seeds of families whose whole row would take days."""
+RESULTS = Path("docs/results")
 EXPORTED = METHODS[1:]
 """Endings of the names of the configs whose best run is distributed with the code."""
 ITERATIONS = {
@@ -52,11 +55,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("families", nargs="*", default=list(PUBLISHED), help="default: all")
     parser.add_argument("--seeds", type=int, default=3, help="of the methods; baselines have one")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder of runs")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of results")
-    default = config_folder() / MEASURED
-    parser.add_argument("--measured", type=Path, default=default, help="for metarl list configs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        help="file for metarl list configs; by default that of the configs, or with another --out "
+        f"{MEASURED} in it",
+    )
     parser.add_argument("--gather", action="store_true", help="train nothing; use finished runs")
     args = parser.parse_args()
     for family in args.families:
@@ -67,7 +74,7 @@ def main() -> None:
     if not args.gather:
         for jobs in phases:
             finish_all(jobs, args.jobs, measure)
-    done = [job for jobs in phases for job in jobs if result_file(job).exists()]
+    done = finished_jobs([job for jobs in phases for job in jobs])
     file = args.out / "reproduction.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     current = {fingerprint(job) for jobs in plan(list(PUBLISHED), 1, args.runs) for job in jobs}
@@ -77,10 +84,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results, allow_nan=False)  # thousands of numbers: not one on each line
     write_atomically(file, content.encode())
-    write_measured(results, read(args.out / "agents.json"), args.measured)
     print("\n".join(table(results)))
     exported = [job for job in done if job.name.endswith(EXPORTED)]
     print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")
+    own = config_folder() if args.out == RESULTS else args.out
+    write_measured(results, read(args.out / "agents.json"), args.measured or own / MEASURED)
 
 
 def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:
@@ -115,4 +123,4 @@ def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,7 +20,8 @@ COPIED_FILES = ("config.yaml", "metrics.jsonl", "timings.jsonl", "checkpoints/la
 def export_runs(jobs: Sequence[Job], folder: Path) -> list[Path]:
     """Copy the run with the best last training returns of each config; return the new folders.
 
-    Intermediate checkpoints and the provenance's description of the machine are left out.
+    A folder that is there already is replaced once the copy is whole. Intermediate checkpoints and
+    the provenance's description of the machine are left out.
     """
     best: dict[str, tuple[float, Job]] = {}
     for job in jobs:
@@ -34,12 +35,15 @@ def export_runs(jobs: Sequence[Job], folder: Path) -> list[Path]:
     made = []
     for name, (_, job) in best.items():
         made.append(folder / name.replace("/", "-"))
-        shutil.rmtree(made[-1], ignore_errors=True)
-        (made[-1] / "checkpoints").mkdir(parents=True)
+        copy = made[-1].with_name(f".{made[-1].name}")
+        shutil.rmtree(copy, ignore_errors=True)
+        (copy / "checkpoints").mkdir(parents=True)
         for file in COPIED_FILES:
-            shutil.copyfile(job.folder / file, made[-1] / file)
+            shutil.copyfile(job.folder / file, copy / file)
         found = json.loads((job.folder / "provenance.json").read_text())
         command = ["metarl", "train", name, "--seed", str(job.config.seed)]
         kept = {"command": command, "versions": found["versions"], "processor": found["processor"]}
-        write_atomically(made[-1] / "provenance.json", encode(kept))
+        write_atomically(copy / "provenance.json", encode(kept))
+        shutil.rmtree(made[-1], ignore_errors=True)
+        copy.rename(made[-1])
     return made

@@ -15,11 +15,13 @@ from examples.reproduce.published import PUBLISHED
 from metarl.agents.maml.config import MAMLConfig
 from metarl.agents.maml.schedules import Schedule, step_scale
 from metarl.config_files import read_config
+from metarl.core.errors import UserError, warn
 from metarl.evaluation.evaluate import evaluate
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.provenance import provenance
 from metarl.runs.result import Evaluation
 from metarl.runs.run import Run, encode
+from metarl.training.continuation import check_same_run
 from metarl.training.many_runs import Job
 
 STEPS = 3
@@ -98,9 +100,24 @@ def play(
         episodes=PUBLISHED[config.env.name].episodes,
         steps=STEPS if split == "test" else 1,
         threads=config.num_threads,
+        on_failure=config.on_failure,
     )
     scales = [factor * step_scale(schedule, step) for step in range(result.x[-1])]
     return {**result.to_dict(), "step_scales": scales}
+
+
+def finished_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs that are measured; with a warning, without runs that were trained before
+    their config changed."""
+    finished = []
+    for job in (each for each in jobs if result_file(each).exists()):
+        try:
+            check_same_run(Run.open(job.folder), job.config)
+        except UserError as error:
+            warn(f"left out: {error}")
+        else:
+            finished.append(job)
+    return finished
 
 
 def gather(jobs: Sequence[Job]) -> dict[str, Any]:

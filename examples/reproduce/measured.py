@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from examples.agents.measure import EXPERIENCE, tasks_text
-from examples.agents.scores import common, evaluation
+from examples.agents.scores import common, evaluation, having
 from examples.reproduce.figures import means
 from examples.reproduce.measure import evaluations, fingerprint
 from metarl.config_files import config_names, load_config
@@ -59,7 +59,8 @@ def measured_agents(stored: dict[str, Any]) -> dict[str, Any]:
     for name in config_names():
         config = load_config(name)
         family = tasks_text(config)
-        runs = [*stored.get(family, {}).get(config.method, {}).values()]
+        played = having(EXPERIENCE, stored.get(family, {}))
+        runs = [*played.get(config.method, {}).values()]
         if config.agent.kind == "maml" or not runs:
             continue
         parts = common([run[EXPERIENCE] for run in runs])

@@ -9,6 +9,7 @@ from examples.agents import measure
 from examples.agents.__main__ import main
 from examples.agents.figure import draw
 from examples.agents.tables import disturbance_table, experience_table
+from metarl.core.errors import UserError
 from tests.evaluation.tiny_runs import KINDS, train_tiny
 
 pytestmark = pytest.mark.all_formats
@@ -143,6 +144,71 @@ def test_a_run_that_does_not_adapt_has_a_row_of_its_own(tmp_path, monkeypatch):
         [[0]] * 5,
     ]
     assert list(disturbance_table(family, methods))[-1].endswith("|  |  |")
+
+
+def test_the_worst_fifth_of_two_directions_is_the_worse_one():
+    """Not the unluckiest of the repetitions, of which 4 of 20 would be the worst fifth."""
+    directions = {"tasks": [[1.0], [-1.0]] * 10, "num_all_tasks": 2}
+    returns = [[float(number)] for number in range(20)]  # means 9 and 10
+    stored = {**part(returns, x=(1,)), **directions}
+    (line,) = list(disturbance_table("half_cheetah_dir", {"rl2": {"0": {"nominal": stored}}}))[2:]
+    assert [cell.strip() for cell in line.split("|")[3:5]][1] == "9.0"
+
+
+def test_agents_on_a_family_are_measured_with_the_same_kind_of_actions(tmp_path, monkeypatch):
+    """A run that is measured otherwise is refused before anything is played, and the file stays."""
+    run = train_tiny({"maml": KINDS["maml"]}, tmp_path)["maml"]
+    file = tmp_path / "new" / "agents.json"
+    monkeypatch.setattr(measure, "SETTINGS", {"disturbed": {"tasks": 2, "episodes": 1, "steps": 1}})
+    words = ["agents", str(run.directory), "--measure", "disturbed", "--out", str(file)]
+    monkeypatch.setattr("sys.argv", [*words, "--deterministic"])
+    main()
+    before = file.read_bytes()
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(UserError, match="is measured with --deterministic in the file"):
+        main()
+    assert file.read_bytes() == before
+
+
+def test_a_measurement_that_fails_loses_none_before_it(tmp_path, monkeypatch):
+    run = train_tiny({"maml": KINDS["maml"]}, tmp_path)["maml"]
+    file = tmp_path / "agents.json"
+    sizes = {"tasks": 2, "episodes": 1, "steps": 1}
+    monkeypatch.setattr(measure, "SETTINGS", {"disturbed": sizes, "continual": {"tasks": 3}})
+    words = ["agents", str(run.directory), "--measure", "disturbed", "continual", "--out"]
+    monkeypatch.setattr("sys.argv", [*words, str(file)])
+    with pytest.raises(UserError, match="expected at least 5, one sequence"):
+        main()
+    ((_, methods),) = json.loads(file.read_text()).items()
+    ((_, seeds),) = methods.items()
+    assert set(measure.SHOCKS) <= set(seeds["0"])
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no family has sequences"):
+        draw({"point_nav": {"maml_trpo": {"0": {"sequential": part(MET)}}}}, tmp_path / "it.png")
+
+
+def test_conditions_that_the_reference_lacks_are_not_drawn(tmp_path):
+    seed = {"nominal": part([[1.0], [2.0]], x=(1,)), "sequential": part(MET, x=range(6))}
+    more = {**seed, "out of distribution": part([[0.0], [1.0]], x=(1,))}
+    stored = {"maml_trpo": {"0": seed, "1": seed}, "mine": {"0": more, "1": more}}
+    *_, table = draw({"half_cheetah_vel": stored}, tmp_path / "objectives.png")
+    rows = [line.split(",")[1:3] for line in table.read_text().splitlines()]
+    assert ["mine", "undisturbed"] in rows
+    assert ["mine", "new tasks"] not in rows
+    unmeasured = {"0": {"sequential": part(MET, x=range(6))}}
+    stored["maml_trpo"] = {**unmeasured, "1": unmeasured["0"]}
+    *_, table = draw({"half_cheetah_vel": stored}, tmp_path / "objectives.png")
+    assert "undisturbed" not in table.read_text()
+
+
+@pytest.mark.parametrize("flag", ["--tables", "--figure"])
+def test_a_missing_file_is_named(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["agents", flag, str(tmp_path / "no.json")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "no.json: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["run", "--tables", "agents.json"]])

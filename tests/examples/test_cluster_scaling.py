@@ -17,6 +17,20 @@ def test_the_slowest_worker_has_the_most_tasks():
     assert together.seconds(4, 10, 1e9)["policy"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("name", "phases", "settings"),
+    [
+        ("point_nav/continual_maml", 5, {"agent.policy.hidden": [4], "sampling.sequence": 2}),
+        ("point_nav/pearl", 3, {"sampling.adaptation_steps": 2, "agent.update.context": 4}),
+    ],
+)
+def test_all_phases_of_other_trainings_are_measured(name, phases, settings):
+    """Of sequences, and of agents that need the ids of their tasks."""
+    sizes = {"num_tasks": 2, "num_episodes": 1, "env.horizon": 5}
+    found = measure(metarl.load_config(name, **sizes, **settings, threads=1))
+    assert found.num_phases == phases
+
+
 def test_a_meta_iteration_is_measured():
     sizes = {"num_tasks": 3, "num_episodes": 2, "env.horizon": 5, "agent.policy.hidden": [4]}
     found = measure(metarl.load_config("point_nav/maml_trpo", **sizes, threads=1))

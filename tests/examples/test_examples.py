@@ -74,14 +74,25 @@ def test_forgetting_is_compared(tmp_path, monkeypatch, capsys):
     from metarl.evaluation.continual import forgetting
 
     settings = {"iterations": 1, "num_tasks": 2, "num_episodes": 2, "env.horizon": 5}
+    file = tmp_path / "new" / "forgetting.json"
     runs = [
         train(load_config(f"point_nav/{name}", seed=seed, **settings), tmp_path / f"{name}{seed}")
         for name, seed in (("maml_trpo", 0), ("maml_trpo", 1), ("continual_maml", 0))
     ]
     folders = [run.directory for run in runs]
-    words = "--tasks 10 --episodes 2"
-    monkeypatch.setattr("sys.argv", ["forgetting", *map(str, folders), *words.split()])
-    example.main()
+    words = ["--tasks", "10", "--episodes", "2", "--out", str(file)]
+    for part in (folders[:1], folders):  # the second call adds to what the first one has found
+        monkeypatch.setattr("sys.argv", ["forgetting", *map(str, part), *words])
+        example.main()
+    stored = {
+        name: [each["seed"] for each in seeds]
+        for name, seeds in json.loads(file.read_text()).items()
+    }
+    assert stored == {"maml_trpo": [0, 1], "continual_maml": [0]}
+    assert example.merged({"a": [{"seed": 1}], "b": []}, {"a": [{"seed": 0}]}) == {
+        "a": [{"seed": 0}, {"seed": 1}],
+        "b": [],
+    }
     _, _, first, other = capsys.readouterr().out.splitlines()[-4:]
     assert first.startswith("| maml_trpo (2 seeds) | ")
     assert other.startswith("| continual_maml (1 seed) | ")
@@ -224,6 +235,14 @@ def test_the_reproduction_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys
     assert len(rows["maml_trpo, longer"]["curve"][0]) == 3
     assert rows["maml_trpo, longer"]["env_steps"][0] > rows["maml_trpo"]["env_steps"][0]
     assert rows["maml_trpo, longer"]["returns"] != rows["maml_trpo"]["returns"][:1]
+    old = json.loads((tmp_path / "reproduction.json").read_text())
+    monkeypatch.setattr(sys, "argv", [*words, "--gather"])
+    tiny["agent.inner.lr"] = 0.9  # a config that changed after its runs
+    with pytest.raises(SystemExit):
+        reproduce.main()
+    assert "left out: " in (found := capsys.readouterr().err)
+    assert "was begun with agent.inner.lr" in found
+    assert json.loads((tmp_path / "reproduction.json").read_text()) == old
     returns = torch.tensor(rows["maml_trpo"]["returns"])
     assert returns.shape == (2, 2, 4)
     assert f"| {returns[..., 1].mean():.1f} (" in printed
@@ -337,6 +356,14 @@ def test_the_list_of_configs_shows_the_results_of_the_reproduction(monkeypatch, 
 
 
 SHIPPED = sorted((ROOT / "docs/results/runs").iterdir())
+
+
+def test_the_returns_of_the_runs_that_come_with_the_code_are_stored():
+    """`python -m examples.docs_check shipped` measures them again."""
+    stored = json.loads((ROOT / "docs/results/runs.json").read_text())
+    assert sorted(stored) == [folder.name for folder in SHIPPED]
+    told = stored["half_cheetah_dir-maml_trpo_gymnasium"][1]
+    assert f"has {told:.1f} after one step" in (ROOT / "docs/results.md").read_text()
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
