@@ -67,7 +67,7 @@ def shipped(_: Path) -> Iterator[tuple[str, str]]:
     for directory in sorted(SHIPPED.iterdir()):
         run = Run.open(directory)
         episodes = PUBLISHED[run.config.env.name].episodes
-        agent = run.config.make_agent(run.load().agent)
+        agent = run.make_agent(run.load())
         again = evaluate(agent, run.config.env, tasks=40, episodes=episodes, steps=3).mean
         before = stored.get(directory.name, [np.nan] * len(again))
         difference = np.abs(again - before).max()

@@ -74,7 +74,7 @@ def main() -> None:
     if args.batches < 2:
         parser.error("--batches: expected at least 2, one to compare with another")
     run = Run.open(args.run, threads=available_cores())
-    agent = run.config.make_agent(run.load(args.checkpoint).agent)
+    agent = run.make_agent(run.load(args.checkpoint))
     if not (isinstance(agent, MAMLAgent) and isinstance(agent.outer, TRPO)):
         parser.error(f"{args.run}: expected a run with agent.outer.update: trpo")
     settings = agent.outer.config

@@ -257,7 +257,7 @@ def render(
         rows = family.tasks("test", num_tasks) if rows is None else rows
     except ValueError as error:
         raise UserError(f"--tasks: {str(error).removeprefix('num_tasks: ')}") from error
-    agent = run.config.make_agent(run.load(checkpoint).agent)
+    agent = run.make_agent(run.load(checkpoint))
     try:
         with WorkProgress() as progress:
             settings |= {"on_step": progress.playing(run.config.method)}

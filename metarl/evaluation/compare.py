@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from metarl.agents.base import MetaAgent
 from metarl.config import Config
 from metarl.core.errors import StorageError, UserError, as_path, nearest, shown
 from metarl.core.parsing import printable
@@ -36,13 +37,13 @@ class EvaluatedAgent:
 
     Attributes:
         config: the config of its run.
-        state: its learned state; None for the untrained agent.
-        source: where the state comes from, as text.
+        agent: the agent.
+        source: where its state comes from, as text.
         iteration: the iteration of the state; None for the untrained agent.
     """
 
     config: Config
-    state: Mapping[str, Any] | None
+    agent: MetaAgent
     source: str
     iteration: int | None = None
 
@@ -134,9 +135,8 @@ def evaluate_run(
     check_measurable(protocol, config.env, evaluation_config)
     checkpoint = str(checkpoint)
     loaded = run.load(checkpoint)
-    own = EvaluatedAgent(config, loaded.agent, checkpoint, loaded.iteration)
+    own = EvaluatedAgent(config, run.make_agent(loaded), checkpoint, loaded.iteration)
     evaluated = {config.method: own} | find_baselines(baselines, run, overrides)
-    agents = {label: each.config.make_agent(each.state) for label, each in evaluated.items()}
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
     folder = run.output / "evaluation" if out is None else as_path("out", out)
@@ -146,7 +146,7 @@ def evaluate_run(
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
         try:
-            results[label] = PROTOCOLS[protocol](agents[label], each.config.env, watched)
+            results[label] = PROTOCOLS[protocol](each.agent, each.config.env, watched)
         except BaseException as error:  # whatever ends it, such as Ctrl-C
             if not results:
                 raise
@@ -207,7 +207,7 @@ def find_baselines(
         given.add(place)
         if folder is None:
             label = UNTRAINED if run.config.method == RANDOM else RANDOM
-            found[label] = EvaluatedAgent(run.config, None, "untrained")
+            found[label] = EvaluatedAgent(run.config, run.config.make_agent(), "untrained")
             continue
         baseline = load_baseline(name, folder, run, overrides)
         taken = {RANDOM, UNTRAINED, run.config.method, *found}
@@ -232,7 +232,8 @@ def load_baseline(
             f"{differences(other.config, run.config)}"
         )
     loaded = other.load()
-    return EvaluatedAgent(other.config, loaded.agent, f"{folder} latest", loaded.iteration)
+    agent = other.make_agent(loaded)
+    return EvaluatedAgent(other.config, agent, f"{folder} latest", loaded.iteration)
 
 
 def find_folder(name: str, run: Run) -> Path:

@@ -120,7 +120,7 @@ def load(directory: str | Path, checkpoint: str | int = "latest", **overrides: A
         UserError: if the run or the checkpoint is missing or damaged, or `device` is not available.
     """
     run = open_to_evaluate(as_path("directory", directory), **overrides)
-    agent = run.config.make_agent(run.load(checkpoint).agent)
+    agent = run.make_agent(run.load(checkpoint))
     return LoadedAgent(agent, run)  # pyright: ignore[reportAbstractUsage] (__getattr__ has the rest)
 
 

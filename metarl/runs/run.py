@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from metarl.agents.base import MetaAgent
 from metarl.config import Config
 from metarl.config_files import find_config, make_config, read_values
 from metarl.config_upgrade import upgrade
@@ -53,6 +54,20 @@ class Run(RunCheckpoints):
         directory: the run's folder.
         config: its resolved config.
     """
+
+    def make_agent(self, state: Checkpoint) -> MetaAgent:
+        """Make the agent of one of the run's checkpoints, with the settings of `config`.
+
+        Raises:
+            ConfigError: if the device is not available.
+            UserError: if the checkpoint does not fit the config; names the run.
+        """
+        try:
+            return self.config.make_agent(state.agent)
+        except ConfigError:
+            raise
+        except UserError as error:
+            raise UserError(f"{self.directory}: {error}") from error
 
     @classmethod
     def create(

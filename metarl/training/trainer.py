@@ -177,7 +177,7 @@ class Trainer:
         check_memory(self.config)
         if state is None:
             return self._agent or self.config.make_agent()
-        return self.config.make_agent(state.agent)
+        return self._run.make_agent(state)
 
     def _check_unfinished(self, state: Checkpoint | None) -> int:
         """Return the number of iterations that remain after a checkpoint.

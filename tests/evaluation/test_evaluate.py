@@ -305,8 +305,8 @@ def test_load_takes_checkpoints_by_name(run):
 
 
 def test_a_checkpoint_that_does_not_fit_the_config_is_refused(run):
-    expected = r"params\.bias0 has the shape \[1, 8\], expected \[1, 9\]"
-    with pytest.raises(UserError, match=expected):
+    expected = r": the checkpoint .* params\.bias0 has the shape \[1, 8\], expected \[1, 9\]"
+    with pytest.raises(UserError, match=re.escape(str(run.directory)) + expected):
         load(run.directory, **{"agent.policy.hidden": [9]})
     with pytest.raises(UserError, match="does not fit the config"):
         load(run.directory, **{"agent.policy.hidden": [8, 8]})
