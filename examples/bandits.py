@@ -42,9 +42,10 @@ def main() -> None:
     parser.add_argument("--deterministic", action="store_true", help="take the likeliest arms")
     parser.add_argument("--first", type=int, help="number of pulls to be looked at apart")
     args = parser.parse_args()
+    configs = [Run.open(folder).config for folder in args.runs]
     families: list[Bandit] = []
-    for folder in args.runs:
-        found = Run.open(folder).config.env
+    for folder, config in zip(args.runs, configs, strict=True):
+        found = config.env
         if not isinstance(found, Bandit):
             parser.error(f"{folder}: expected a run of bandit, got one of {found.name}")
         families.append(found)
@@ -55,7 +56,7 @@ def main() -> None:
         parser.error(f"--first: expected from 1 to {family.horizon - 1}, got {args.first}")
     names, agents = [folder.name for folder in args.runs], []
     returns = []  # of each run, by bandit
-    for folder in args.runs:
+    for folder, config in zip(args.runs, configs, strict=True):
         agents.append(load(folder, checkpoint=args.checkpoint))
         result = evaluate(
             agents[-1],
@@ -66,7 +67,7 @@ def main() -> None:
             steps=0,
             threads=available_cores(),
             deterministic=args.deterministic,
-            on_failure=Run.open(folder).config.on_failure,
+            on_failure=config.on_failure,
         )
         returns.append(result.by_task[:, 0])
     reference = ucb1_returns(family, result.tasks, args.episodes)

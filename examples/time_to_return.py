@@ -115,7 +115,7 @@ def train_to_return(config: Config, target: float, every: int, folder: Path) -> 
     for iteration in (*range(every, config.iterations, every), config.iterations):
         run = start_or_resume(config.replace(iterations=iteration), folder)
         result = evaluate(
-            config.make_agent(run.load(str(iteration)).agent),
+            run.make_agent(run.load(iteration)),
             config.env,
             split="validation",
             steps=config.sampling.adaptation_steps,

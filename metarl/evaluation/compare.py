@@ -20,6 +20,7 @@ from metarl.evaluation.protocols import PROTOCOLS, check_measurable, check_proto
 from metarl.evaluation.result_file import result_path, result_stem, write_result
 from metarl.evaluation.tasks import Tasks, is_number_of_tasks, own_tasks
 from metarl.rollout.failures import EpisodeDiverged
+from metarl.runs.checkpoint import Checkpoint
 from metarl.runs.pretrained import run_folder
 from metarl.runs.provenance import provenance
 from metarl.runs.result import Evaluation, Results, results_by_label
@@ -36,16 +37,25 @@ class EvaluatedAgent:
     """An agent to evaluate.
 
     Attributes:
-        config: the config of its run.
-        agent: the agent.
+        run: its run.
+        checkpoint: the run's checkpoint; None for the untrained agent.
         source: where its state comes from, as text.
-        iteration: the iteration of the state; None for the untrained agent.
     """
 
-    config: Config
-    agent: MetaAgent
+    run: Run
+    checkpoint: Checkpoint | None
     source: str
-    iteration: int | None = None
+
+    @property
+    def iteration(self) -> int | None:
+        """The iteration of the checkpoint; None for the untrained agent."""
+        return None if self.checkpoint is None else self.checkpoint.iteration
+
+    def make(self) -> MetaAgent:
+        """Make the agent; an untrained one may play a meta-batch (`Config.make_agent`)."""
+        if self.checkpoint is None:
+            return self.run.config.make_agent()
+        return self.run.make_agent(self.checkpoint)
 
 
 class ResultNotWritten(StorageError):
@@ -134,9 +144,9 @@ def evaluate_run(
     )
     check_measurable(protocol, config.env, evaluation_config)
     checkpoint = str(checkpoint)
-    loaded = run.load(checkpoint)
-    own = EvaluatedAgent(config, run.make_agent(loaded), checkpoint, loaded.iteration)
+    own = EvaluatedAgent(run, run.load(checkpoint), checkpoint)
     evaluated = {config.method: own} | find_baselines(baselines, run, overrides)
+    agents = {label: each.make() for label, each in evaluated.items()}
     settings = evaluation_config.measured
     stem = result_stem(protocol, settings["split"], checkpoint, settings, overrides)
     folder = run.output / "evaluation" if out is None else as_path("out", out)
@@ -146,7 +156,7 @@ def evaluate_run(
     for label, each in evaluated.items():
         watched = replace(evaluation_config, on_step=on_agent and on_agent(label))
         try:
-            results[label] = PROTOCOLS[protocol](each.agent, each.config.env, watched)
+            results[label] = PROTOCOLS[protocol](agents[label], each.run.config.env, watched)
         except BaseException as error:  # whatever ends it, such as Ctrl-C
             if not results:
                 raise
@@ -207,11 +217,11 @@ def find_baselines(
         given.add(place)
         if folder is None:
             label = UNTRAINED if run.config.method == RANDOM else RANDOM
-            found[label] = EvaluatedAgent(run.config, run.config.make_agent(), "untrained")
+            found[label] = EvaluatedAgent(run, None, "untrained")
             continue
         baseline = load_baseline(name, folder, run, overrides)
         taken = {RANDOM, UNTRAINED, run.config.method, *found}
-        candidates = (baseline.config.method, folder.resolve().name, str(folder), str(place))
+        candidates = (baseline.run.config.method, folder.resolve().name, str(folder), str(place))
         label = next(each for each in map(printable, candidates) if each not in taken)
         found[label] = baseline
     return found
@@ -231,9 +241,7 @@ def load_baseline(
             f"--against: {name}: its tasks are not those of {run.directory}: "
             f"{differences(other.config, run.config)}"
         )
-    loaded = other.load()
-    agent = other.make_agent(loaded)
-    return EvaluatedAgent(other.config, agent, f"{folder} latest", loaded.iteration)
+    return EvaluatedAgent(other, other.load(), f"{folder} latest")
 
 
 def find_folder(name: str, run: Run) -> Path:

@@ -150,6 +150,9 @@ def test_a_training_stops_at_the_return_that_is_wanted(tmp_path, monkeypatch, ca
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.startswith("| point_nav/maml_trpo | 0 | 0, not reached | ")
     assert "| 3 | 0.0M | 8M |" in row
+    monkeypatch.setattr("sys.argv", words.replace("--every 2", "--every 1").split())
+    time_to_return.main()  # in a folder of its own, as the first one has no checkpoint 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("| point_nav/maml_trpo | 0 | 0, not")
 
 
 def test_search_directions_are_compared_on_other_meta_batches(tmp_path, monkeypatch, capsys):
