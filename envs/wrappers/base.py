@@ -135,13 +135,13 @@ class WrappedBatchEnv(BatchEnv):
 
     def step(self, action: np.ndarray, ids: np.ndarray | None = None) -> StepResult:
         try:
-            obs, reward, terminated = self.batch_env.step(action, ids)
+            result = self.batch_env.step(action, ids)
         except SimulationDiverged as error:
             if error.result is not None:
                 obs, reward, terminated = error.result
                 error.result = self.transform_obs(obs), reward, terminated
             raise
-        return self.transform_obs(obs), reward, terminated
+        return self.transform_obs(result[0]), *result[1:]
 
     def transform_obs(self, obs: np.ndarray) -> np.ndarray:
         """Return the wrapper's observations, (N, ...), given those of the family, (N, obs_dim).

@@ -161,6 +161,12 @@ def collect(
                 leave_out(error.ids[active.flat[error.ids]], step, error.reason)
                 result = error.result
                 active &= ~buffer.left_out
+        if not isinstance(result, tuple) or len(result) != 3:
+            count = len(result) if isinstance(result, tuple) else type(result).__name__
+            raise UserError(
+                f"{env.family.name}: its step returns {count}, expected (obs, reward, terminated); "
+                "metarl check-env looks at the rest"
+            )
         obs, reward, terminated = result
         check_shape(env, "observations", obs, obs_shape)
         check_shape(env, "rewards", reward)

@@ -409,6 +409,15 @@ def test_results_of_a_wrong_shape_are_refused(run, result, expected):
         run(Column(horizon=5), FAR)
 
 
+@pytest.mark.parametrize("family", [POINT, TaskObserved(POINT)])
+def test_results_that_are_not_three_are_refused(run, monkeypatch, family):
+    step = PointBatchEnv.step
+    monkeypatch.setattr(PointBatchEnv, "step", lambda *args: (*step(*args), {}))
+    expected = "point_nav: its step returns 4, expected (obs, reward, terminated); metarl check-env"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        run(family, FAR)
+
+
 def test_first_observations_of_a_wrong_size_are_refused(run):
     class Wider(PointNav):
         observation_space = Box(-np.inf, np.inf, (3,))
