@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from examples.agents.figure import draw
-from examples.agents.measure import MEASUREMENTS, UNADAPTED, measure, read, tasks_text
+from examples.agents.measure import (
+    MEASUREMENTS,
+    UNADAPTED,
+    measure,
+    read,
+    read_complete,
+    tasks_text,
+)
 from examples.agents.tables import tables
 from examples.command import run_script
 from metarl.core.errors import UserError
@@ -51,9 +58,9 @@ def main() -> None:
         if file and not file.exists():
             parser.error(f"{file}: there is no such file")
     if args.tables:
-        print("\n".join(tables(read(args.tables))))
+        print("\n".join(tables(read_complete(args.tables))))
     if args.figure:
-        print(*draw(read(args.figure), args.figure.with_suffix(".png")), sep="\n")
+        print(*draw(read_complete(args.figure), args.figure.with_suffix(".png")), sep="\n")
     if args.out:
         make_output_folder(args.out.parent)
     for folder in args.runs:

@@ -7,7 +7,8 @@ training and the mean returns of all test tasks, by measurement: see `measure`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from metarl.config import Config
+from metarl.core.errors import UserError
 from metarl.envs import FAMILIES
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.evaluate import evaluate
@@ -54,6 +56,45 @@ def read(file: Path) -> dict[str, Any]:
     return found
 
 
+def read_complete(file: Path) -> dict[str, Any]:
+    """Return the results in a file on the tasks that every seed of every method on a family has
+    played to their end, by measurement."""
+    return {family: complete(family, methods) for family, methods in read(file).items()}
+
+
+def complete(family: str, methods: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results of the methods on a family without the tasks that one of their seeds has
+    not played to their end.
+
+    Raises:
+        UserError: if no task is left, or seeds have different numbers of tasks.
+    """
+    seeds = [parts for seeds in methods.values() for parts in seeds.values()]
+    names = {name for parts in seeds for name, part in parts.items() if isinstance(part, dict)}
+    kept: dict[str, np.ndarray] = {}
+    for name in names:
+        rows = [parts[name]["returns"] for parts in seeds if name in parts]
+        if len(numbers := {len(each) for each in rows}) > 1:
+            raise UserError(f"{family}: {name}: seeds with {min(numbers)} and {max(numbers)} tasks")
+        kept[name] = np.all([[None not in row for row in each] for each in rows], axis=0)
+        if not kept[name].any():
+            raise UserError(f"{family}: {name}: no task that every seed has played to its end")
+
+    def of_kept(name: str, part: Any) -> Any:
+        if name not in names:
+            return part
+        rows = [key for key in ("returns", "tasks") if key in part]
+        return part | {key: list(compress(part[key], kept[name])) for key in rows}
+
+    return {
+        method: {
+            seed: {name: of_kept(name, part) for name, part in parts.items()}
+            for seed, parts in seeds.items()
+        }
+        for method, seeds in methods.items()
+    }
+
+
 def tasks_text(config: Config) -> str:
     """Return a family and its settings, as far as they are not the defaults, as text."""
     family: Any = FAMILIES[config.env.name]
@@ -81,8 +122,8 @@ def measure(folder: Path, name: str, deterministic: bool, against: Sequence[str]
         times the median of their minutes times the run's threads; and for each part that is
         measured `x`, `num_all_tasks`, and `returns`, (B, P), means over episodes. Of disturbances P
         is 1: the returns after the last adaptation. If tasks repeat, as the distribution is finite,
-        there are `tasks` too, (B, task_dim). Tasks that could not be played to their end are left
-        out.
+        there are `tasks` too, (B, task_dim). Returns are None of tasks that could not be played to
+        their end.
     """
     run = Run.open(folder)
     seconds = [line["seconds"] for line in run.timings()]
@@ -110,12 +151,13 @@ def measure(folder: Path, name: str, deterministic: bool, against: Sequence[str]
         for part in (name, *SHOCKS, SEQUENTIAL):
             result = results.get(part_label(method, part if part != name else ""))
             if result is not None:
-                result = result.only(result.complete_tasks)
+                returns = np.round(result.by_task, 2).astype(object)
+                returns[~result.complete_tasks] = None
                 first = len(result.x) - 1 if part in SHOCKS else 0
                 parts[part] = {
                     "x": list(result.x[first:]),
                     "num_all_tasks": result.num_all_tasks,
-                    "returns": np.round(result.by_task[:, first:], 2).tolist(),
+                    "returns": returns[:, first:].tolist(),
                 }
                 if result.num_all_tasks is not None:
                     parts[part]["tasks"] = np.round(result.tasks, 6).tolist()

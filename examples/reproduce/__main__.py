@@ -14,7 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
-from examples.agents.measure import read
+from examples.agents.measure import read_complete
 from examples.command import run_script
 from examples.reproduce.export_runs import export_runs
 from examples.reproduce.figures import draw, table
@@ -88,7 +88,8 @@ def main() -> None:
     exported = [job for job in done if job.name.endswith(EXPORTED)]
     print(*draw(results, args.out), *export_runs(exported, args.out / "runs"), sep="\n")
     own = config_folder() if args.out == RESULTS else args.out
-    write_measured(results, read(args.out / "agents.json"), args.measured or own / MEASURED)
+    agents = read_complete(args.out / "agents.json")
+    write_measured(results, agents, args.measured or own / MEASURED)
 
 
 def plan(families: list[str], seeds: int, folder: Path) -> tuple[list[Job], list[Job]]:

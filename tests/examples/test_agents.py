@@ -1,6 +1,7 @@
 """examples/agents: results of agents of all kinds in one file, and its tables and figure."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from examples.agents import measure
 from examples.agents.__main__ import main
 from examples.agents.figure import draw
+from examples.agents.measure import complete, read_complete
 from examples.agents.tables import disturbance_table, experience_table
 from metarl.core.errors import UserError
 from tests.evaluation.tiny_runs import KINDS, train_tiny
@@ -51,6 +53,44 @@ def test_a_row_ends_where_a_seed_was_not_measured_further():
     assert lines[0].endswith("| 0 | 1 | 60 |")
     assert lines[2] == "| rl2 | 2 |  |  | -3.0 | -2.0 (-2.0 to -2.0) |  |"
     assert lines[3].startswith("| maml | 1 |  |  | -9.0 | -8.0 | -7.0 (")
+
+
+def test_tasks_that_one_seed_has_not_played_to_their_end_are_left_out_of_all(tmp_path):
+    cost = {"env_steps": 2_500_000, "core_minutes": 3.6}
+    stored = {
+        "rl2": {
+            "0": {**cost, "few_episode": part([[-4, -2], [None, None], [-2, -2]])},
+            "1": {
+                **cost,
+                "few_episode": part([[-4, -2], [-50, -50], [-2, -4]]),
+                "nominal": part([[1]]),
+            },
+        },
+        "maml": {"0": {"few_episode": part([[None, None], [-50, -50], [-3, -1]])}},
+    }
+    stored["rl2"]["1"]["nominal"] = part([[1]])
+    file = tmp_path / "agents.json"
+    file.write_text(json.dumps({"point_nav": stored}))
+    left = read_complete(file)["point_nav"]
+    rl2 = left["rl2"]
+    assert rl2["0"] == {**cost, "few_episode": {**part([[-2, -2]], [0, 1]), "tasks": [[2]]}}
+    assert rl2["1"]["few_episode"]["returns"] == [[-2, -4]]
+    assert rl2["1"]["nominal"]["returns"] == [[1]]
+    assert left["maml"]["0"]["few_episode"]["returns"] == [[-3, -1]]
+    assert "| rl2 | 2 | 2.5M | 4 | -2.0 | -3.0 (" in "\n".join(experience_table("point_nav", left))
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ([[1], [2]], "point_nav: few_episode: seeds with 1 and 2 tasks"),
+        ([[None]], "point_nav: few_episode: no task that every seed has played to its end"),
+    ],
+)
+def test_seeds_without_common_tasks_are_one_line(second, expected):
+    seeds = {str(seed): {"few_episode": part(r)} for seed, r in enumerate([[[1]], second])}
+    with pytest.raises(UserError, match=re.escape(expected)):
+        complete("point_nav", {"rl2": seeds})
 
 
 def test_the_table_of_disturbances_has_forgetting_and_empty_cells():
