@@ -40,8 +40,9 @@ def load_config(
     Args:
         source: a YAML file, the name of a config of the package, a config itself, or values by key:
             nested, as in YAML, or with dotted keys such as "agent.inner.lr".
-        base: a config, by path or by name or itself, in which values by key replace those given;
-            None for the defaults.
+        base: a config, by path or by name or itself, in which values by key replace those given,
+            and a section of another kind, such as the agent, is replaced as a whole; None for the
+            defaults.
         overrides: values that replace values of the file, by key. A key of a section is given as
             `**{"agent.inner.lr": 0.2}`; the keys in `ALIASES` have short names. A section given
             as a whole keeps the values that it does not name.
@@ -62,26 +63,44 @@ def load_config(
     data: dict[str, Any] = {}
     if base is not None:
         data = base.to_dict() if isinstance(base, Config) else read_config(base)
-    for name, value in source.items():
-        path = ALIASES.get(name, name).split(".") if isinstance(name, str) else [name]
-        for key in reversed(path[1:]):
-            value = {key: value}
-        if path[0] == "env" and isinstance(value, str):  # a family by name, with its defaults
+    paths = {
+        name: ALIASES.get(name, name).split(".") if isinstance(name, str) else [name]
+        for name in source
+    }
+    values: dict[str, Any] = {}
+    for name in sorted(source, key=lambda name: len(paths[name])):  # a section before its keys
+        value = source[name]
+        if paths[name] == ["env"] and isinstance(value, str):  # a family with its defaults
             value = {"family": value}
             data.pop("env", None)
-        data = merged(data, {path[0]: value})
-    return make_config(data, "config", overrides)
+        values = replaced(values, paths[name], value, "config")
+    return make_config(merged(data, values), "config", overrides)
 
 
-def merged(data: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with some of them replaced, key by key."""
+def merged(data: Mapping[str, Any], values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested values with some of them replaced, key by key; a section of another kind is
+    replaced as a whole.
+
+    Args:
+        data: the nested values.
+        values: those that replace them.
+        above: the path of the section that they are in, with a dot at its end.
+    """
     found = dict(data)
     for key, value in values.items():
-        inside = found.get(key)
-        if isinstance(inside, Mapping) and isinstance(value, Mapping):
-            value = merged(inside, value)
+        inside, path = found.get(key), f"{above}{key}"
+        mappings = isinstance(inside, Mapping) and isinstance(value, Mapping)
+        if mappings and is_of_kind(path, value, inside):
+            value = merged(inside, value, f"{path}.")
         found[key] = value
     return found
+
+
+def is_of_kind(path: str, value: Mapping[str, Any], inside: Mapping[str, Any]) -> bool:
+    """Return whether the section at a path keeps its kind where the values `inside` are replaced by
+    those in `value`."""
+    tag, default = TAGS.get(path, ("", ""))
+    return tag not in value or value[tag] == inside.get(tag, default)
 
 
 def make_config(
@@ -183,12 +202,11 @@ def own_values(path: str, value: Any, data: Any) -> Iterator[tuple[str, Any]]:
         inside = plain(inside)
         inside = inside.get(key) if isinstance(inside, Mapping) else None
     inside = plain(inside)
-    tag, default = TAGS.get(path, ("", ""))
     kept = (
         path.partition(".")[0] in SECTIONS
         and isinstance(value, Mapping)
         and isinstance(inside, Mapping)
-        and value.get(tag, default) == inside.get(tag, default)
+        and is_of_kind(path, value, inside)
     )
     if not (kept and value):
         yield path, value

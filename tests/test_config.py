@@ -14,6 +14,7 @@ from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.reptile import ReptileConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
+from metarl.agents.rl2.config import RL2Config
 from metarl.config import Config, config_keys
 from metarl.config_files import config_names, load_config, make_config
 from metarl.core.errors import ConfigError
@@ -764,6 +765,31 @@ def test_values_replace_those_of_a_base():
     assert base.env.horizon == 30
     assert load_config(base) == base
     assert load_config(base, num_tasks=4).sampling.num_tasks == 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"agent": {"kind": "rl2", "update": {"lr": 0.5}}},
+        {"agent": {"kind": "rl2"}, "agent.update.lr": 0.5},
+        {"agent.update.lr": 0.5, "agent.kind": "rl2"},
+        {"agent.update.lr": 0.5, "agent": {"kind": "rl2"}},
+    ],
+)
+def test_a_section_of_another_kind_replaces_that_of_the_base(values):
+    found = load_config(values, base="point_nav/maml_trpo_tuned")
+    assert found.agent == RL2Config(update={"lr": 0.5})
+    assert found.sampling == load_config("point_nav/maml_trpo_tuned").sampling
+    outer = load_config({"agent": {"outer": {"update": "ppo"}}}, base="point_nav/maml_trpo_tuned")
+    assert outer.agent.outer.update == "ppo"
+    assert outer.agent.inner == load_config("point_nav/maml_trpo_tuned").agent.inner
+
+
+@pytest.mark.parametrize("given", [{"update": {"lr": 0.5}}, {"kind": "rl2", "update": {"lr": 0.5}}])
+def test_a_section_without_its_kind_keeps_that_of_the_config(given):
+    expected = load_config("point_nav/rl2", **{"agent.update.lr": 0.5})
+    assert load_config("point_nav/rl2", agent=given) == expected
+    assert load_config({"agent": given}, base="point_nav/rl2") == expected
 
 
 @pytest.mark.parametrize(
