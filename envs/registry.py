@@ -73,7 +73,22 @@ def family_class(name: str) -> type[TaskFamily]:
     family = import_object(name)
     if not (isinstance(family, type) and issubclass(family, TaskFamily)):
         raise ValueError(f"{name!r} is not a subclass of metarl.envs.TaskFamily")
+    if taken := name_of_another(family):
+        raise ValueError(taken)
     return family
+
+
+def name_of_another(family: type[TaskFamily]) -> str:
+    """Return why the `name` of a family does not tell it from others; '' if it does. Runs and
+    results with equal names are taken for ones on the same tasks."""
+    name = getattr(family, "name", "")
+    own = FAMILIES.get(name) is family
+    bases = [base for base in family.__mro__[1:] if vars(base).get("name") == name]
+    others = [] if own else [*filter(None, [FAMILIES.get(name)]), *bases]
+    if not others:
+        return ""
+    named, other = (f"{cls.__module__}:{cls.__qualname__}" for cls in (family, others[0]))
+    return f"{named} has the name {name!r} of {other}: expected a `name` of its own"
 
 
 def undefined_members(cls: type[TaskFamily]) -> list[str]:
@@ -96,9 +111,14 @@ def import_object(name: str) -> Any:
     """
     module_name, _, attribute = name.partition(":")
     try:
-        return getattr(_import_module(module_name), attribute)
-    except (AttributeError, ValueError) as error:
+        module = _import_module(module_name)
+        return getattr(module, attribute)
+    except ValueError as error:
         raise ValueError(f"cannot import {name!r}: {error}") from error
+    except AttributeError as error:
+        near = difflib.get_close_matches(attribute, vars(module), 1, cutoff=0.6)
+        hint = f" (nearest: {near[0]})" if near else ""
+        raise ValueError(f"cannot import {name!r}: {error}{hint}") from error
 
 
 def _import_module(name: str) -> ModuleType:

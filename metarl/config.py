@@ -37,7 +37,7 @@ from metarl.envs import (
     family_name,
     family_settings,
 )
-from metarl.envs.registry import undefined_members
+from metarl.envs.registry import name_of_another, undefined_members, unwrapped
 from metarl.rollout.failures import OnFailure
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.rollout.sampling import SamplingConfig
@@ -59,7 +59,11 @@ def make_family(values: Any) -> TaskFamily:
             section.
     """
     if isinstance(values, TaskFamily):
+        if taken := name_of_another(type(unwrapped(values))):
+            raise ConfigError(f"family: {taken}")
         return values
+    if isinstance(values, type) and issubclass(values, TaskFamily):
+        raise ConfigError(f"family: expected an object, {values.__name__}(), got the class")
     values = {"family": values} if isinstance(values, str) else values
     if not isinstance(values, Mapping) or not isinstance(values.get("family"), str):
         raise ConfigError(

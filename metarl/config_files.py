@@ -61,6 +61,8 @@ def load_config(
         check(isinstance(source, str | os.PathLike), "source", expected, source)
         return make_config(read_config(source), str(source), overrides)
     data: dict[str, Any] = {}
+    known = base is None or isinstance(base, str | os.PathLike | Config)
+    check(known, "base", "a config, its name, a file, or None", base)
     if base is not None:
         data = base.to_dict() if isinstance(base, Config) else read_config(base)
     paths = {
@@ -121,6 +123,11 @@ def make_config(
         ConfigError: if a key or a value is invalid; names the source and the key.
     """
     check_keys(data, source)
+    if "base" in data:
+        raise ConfigError(
+            f"{source}: base: a file has none; change values of a config by flags, or in Python "
+            "by metarl.load_config(values, base=...)"
+        )
     given: dict[str, str] = {}  # names of the overrides by path
     values: Any = data
     if isinstance(family := data.get("env"), str):  # by name, with its defaults
@@ -144,6 +151,10 @@ def make_config(
             if above in given:
                 rest = path.removeprefix(above).replace(".", ": ", 1)
                 raise ConfigError(f"{flag(given[above])}{rest}: {reason}") from None
+        if path.startswith("env.") and reason.startswith("unknown key") and "env.family" in given:
+            chosen = values["env"]["family"]
+            message = f"{flag(given['env.family'])}: {chosen} has no key {path}, which {source} has"
+            raise ConfigError(message) from None
         raise ConfigError(f"{source}: {message}") from None
 
 

@@ -64,11 +64,13 @@ def tracker_names(value: Any) -> Any:
         ValueError: if a name is neither one of `TRACKERS` nor package.module:Class, or is there
             twice.
     """
-    names = () if value == "none" else (value,) if isinstance(value, str) else value
+    names = () if value in ("none", ("none",)) else (value,) if isinstance(value, str) else value
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         return names  # of which the type is wrong
     for name in names:
         if name not in TRACKERS and ":" not in name:
+            if name == "none":
+                raise ValueError(f"expected none alone, got {', '.join(names)}")
             known = ", ".join(TRACKERS)
             raise ValueError(
                 f"expected {known}, none or package.module:Class, got {shown(name)}"

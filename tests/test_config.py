@@ -806,6 +806,8 @@ def test_a_section_without_its_kind_keeps_that_of_the_config(given):
         ({3: 4}, "point_nav/cavia", "config: 3: expected a key that is text"),
         ({"seed": 1}, "point_nav/cavai", r"no such config \(nearest: point_nav/cavia\)"),
         ("point_nav/cavia", "point_nav/cavia", "base: goes with values by key"),
+        ({"seed": 1}, {"env": "point_nav"}, "base: expected a config, its name, a file, or None"),
+        ({"base": "point_nav/cavia"}, None, "config: base: a file has none; change values of a"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values, base, expected):

@@ -12,6 +12,7 @@ from metarl.envs.base import TaskFamily, is_class_variable
 from metarl.envs.contract.recording import Skipped, expect
 from metarl.envs.errors import located
 from metarl.envs.external.process import WorkerError
+from metarl.envs.registry import name_of_another
 
 UNAVAILABLE = (ImportError, OSError, RuntimeError)
 """Errors of a family that lacks a package, a program or a library here."""
@@ -40,6 +41,7 @@ def declaration(family: TaskFamily) -> str:
     for name in ("name", "source"):
         text = getattr(family, name, None)
         expect(isinstance(text, str) and text, f"{name}: expected a text, got {text!r}; set it")
+    expect(not (taken := name_of_another(cls)), f"name: {taken}")
     doc = (cls.__doc__ or "").strip()
     generated = doc.startswith(f"{cls.__name__}(")  # by the dataclass decorator
     expect(doc and not generated, f"{cls.__name__} has no docstring; say what is to be done")

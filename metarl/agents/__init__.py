@@ -143,6 +143,8 @@ def make_agent(
         )
     if config.normalize_observations:
         agent = NormalizedAgent(agent, int(np.prod(setup.observation_space.shape)))
+    # Beside the contract: see `metarl.agents.optional.check_actions`.
+    agent.action_space = setup.action_space  # pyright: ignore[reportAttributeAccessIssue]
     if state is not None:
         check_fits(state, agent.state_dict())
         agent.load_state_dict(state)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from metarl.agents.base import MetaAgent, Rollout
 from metarl.core.errors import UserError
@@ -69,6 +70,32 @@ def beliefs(agent: MetaAgent, rollout: Rollout) -> Beliefs | None:
     if not has_beliefs(agent):
         return None
     return agent.beliefs(*rollout)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_actions(agent: MetaAgent, space: Box | Discrete) -> None:
+    """Check that the actions of an agent are those of a task family: choices among as many, or as
+    many numbers. The bounds may be others, since families clip.
+
+    Agents of a config have an attribute `action_space`, that of the family they were made for; of
+    others nothing is known.
+
+    Args:
+        agent: the agent.
+        space: the action space of the family.
+
+    Raises:
+        UserError: if they are others; gives both spaces.
+    """
+    own = getattr(agent, "action_space", space)
+    if isinstance(own, Discrete) or isinstance(space, Discrete):
+        fits = own == space
+    else:
+        fits = own.shape == space.shape
+    if not fits:
+        raise UserError(
+            f"env: expected actions of {own}, for which the policy was made, got {space}: the "
+            "agent comes from another task family, or from other settings of this one"
+        )
 
 
 def has_beliefs(agent: MetaAgent) -> bool:

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             while nothing is trained.
     """
     if argv is None:
+        open_standard_files()
         end_at_signals()
     if argv is None and isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr; names are any text
@@ -45,6 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)  # Python's usual end may crash in Ray's threads
     return code
+
+
+def open_standard_files() -> None:
+    """Open those of stdin, stdout and stderr that are closed, such as by `2>&-`, as the null
+    device: libraries would write messages into the next file that is opened."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free; other programs need it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", errors="backslashreplace", closefd=False))
 
 
 def end_at_signals() -> None:
@@ -64,8 +79,12 @@ def end_at_signals() -> None:
 def run(argv: Sequence[str] | None) -> int:
     """Run a command as `main`, and return its exit code."""
     try:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # for task families of the user
+        folder = os.getcwd()
+    except FileNotFoundError:
+        return print_error("the current folder is not there any more; change to another", 2)
+    try:
+        if folder not in sys.path:
+            sys.path.append(folder)  # for task families of the user
         return cli.main(argv, "metarl", standalone_mode=False) or 0
     except click.ClickException as error:
         return print_error(usage_message(error), 2)
@@ -85,6 +104,8 @@ def run(argv: Sequence[str] | None) -> int:
 
         if isinstance(error, WorkerError):
             return print_error(error, 2 if isinstance(error, EnvironmentRefused) else 1)
+        if str(error).startswith("Symlink loop"):  # of pathlib, before Python 3.13
+            return print_error(error, 2)
         if message := out_of_memory_message(error):
             return print_error(message, 1)
         raise

@@ -108,6 +108,12 @@ def check_rendering_library() -> None:
     try:
         import mujoco  # noqa: F401
     except (ImportError, AttributeError, RuntimeError, ctypes.ArgumentError) as error:
+        # A signal while the library is initialised arrives as the cause of an error of the import.
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, SystemExit | KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         backend = os.environ.get("MUJOCO_GL", "")
         if not backend:
             raise

@@ -143,7 +143,8 @@ def dry_run(config: Any, directory: Path, init_from: str | None) -> int:
         config.make_agent()
     click.echo(config.to_yaml(), nl=False)
     steps = config.sampling.max_steps(config.env.horizon)
-    click.echo(f"# {config.iterations} iterations of up to {steps:,} env steps, into {directory}")
+    count = "1 iteration" if config.iterations == 1 else f"{config.iterations} iterations"
+    click.echo(f"# {count} of up to {steps:,} env steps, into {directory}")
     if origin is not None:
         click.echo(f"# begun from: {origin}: {origin.remark}")
     check_free(directory)

@@ -23,8 +23,9 @@ def check_obs_size(obs: np.ndarray, obs_dim: int) -> None:
         UserError: if n is not `obs_dim`.
     """
     if obs.shape[-1] != obs_dim:
+        numbers = "1 number" if obs_dim == 1 else f"{obs_dim} numbers"
         raise UserError(
-            f"env: expected observations of {obs_dim} numbers, for which the policy was made, got "
+            f"env: expected observations of {numbers}, for which the policy was made, got "
             f"{obs.shape[-1]}: the agent comes from another task family, or from other settings of "
             "this one"
         )

@@ -96,7 +96,10 @@ class AdaptedAgent:
         obs = as_numbers(observation, "observation")
         size = self.family.observation_space.shape[0]
         single = obs.size == size and obs.shape != (1, *self.obs_shape)
-        check(obs.size % size == 0 and obs.size > 0, "observation", f"{size} numbers", obs.shape)
+        shapes = {(size,), self.obs_shape}
+        one_of = " or ".join(str(shape) for shape in sorted(shapes, key=len))
+        fits = obs.size > 0 and (obs.shape in shapes or obs.shape[1:] in shapes)
+        check(fits, "observation", f"the shape {one_of}, or with an axis before", obs.shape)
         check(bool(np.isfinite(obs).all()), "observation", "finite numbers", observation)
         obs = obs.reshape(1, -1, size)
         shape = obs.shape[:2]
@@ -123,7 +126,8 @@ class AdaptedAgent:
         if not begins and reward is not None:
             last = as_numbers(reward, "reward")
             fits = last.size in (1, shape[1]) and bool(np.isfinite(last).all())
-            check(fits, "reward", f"1 or {shape[1]} finite numbers", reward)
+            numbers = "one finite number" + (f" or {shape[1]}" if shape[1] > 1 else "")
+            check(fits, "reward", numbers, reward)
             last = np.broadcast_to(last.ravel(), shape)
         noise = np.stack([actor.noise(self._rng, 1)[0] for _ in range(shape[1])])[None]
         action = actor.act(obs, noise, last, np.ones(shape, bool))[0]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from metarl.agents import MetaAgent, is_available
+from metarl.agents.optional import check_actions
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.config import PlayedConfig
 from metarl.core.errors import check, check_amount, check_flag, warn
@@ -185,15 +186,17 @@ def complete_result(family: TaskFamily, rows: np.ndarray, **fields: Any) -> Eval
 
 
 def check_played(agent: MetaAgent, family: TaskFamily) -> None:
-    """Check that what is to be played is an agent and a task family.
+    """Check that what is to be played is an agent and a task family with its actions.
 
     Raises:
         ConfigError: if it is anything else, such as the folder of a run or the name of a family.
+        UserError: if the actions of the family are others than the agent's.
     """
     is_agent = hasattr(agent, "initial_state")
     check(is_agent, "agent", "a meta-agent, such as metarl.load returns", agent)
     is_family = isinstance(family, TaskFamily)
     check(is_family, "family", "a task family, such as `env` of a config", family)
+    check_actions(agent, family.action_space)
 
 
 def possible_adaptations(agent: MetaAgent, wanted: int) -> int:

@@ -123,7 +123,8 @@ def result_path(out: Path, stem: str) -> Path:
     Raises:
         UserError: if the file, or a figure of its name, exists; if `out` has the ending of another
             kind of file; if it is in a run's folder of results, and its name does not begin with
-            protocol and split; or if the folder cannot be made, or no file written in it.
+            protocol and split; if the folder cannot be made, or no file written in it; or if
+            something else than a file has a name that is needed.
     """
     if out.suffix in OTHER_FORMATS and not out.is_dir():
         raise UserError(f"--out: expected a file that ends in .json, or a folder, got {out}")
@@ -133,6 +134,9 @@ def result_path(out: Path, stem: str) -> Path:
             raise UserError(f"--out: {path} exists already; expected a new file, or a folder")
     check_reported(file, stem)
     make_output_folder(file.parent)
+    for path in (file, *figure_files(file), file.with_name(LOCK_FILE)):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is there and not a file, so that no result can be written")
     return file
 
 
@@ -180,7 +184,7 @@ def write_result(file: Path, content: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def writing_results(file: Path) -> Iterator[None]:
     """Keep other processes from writing result files, and their figures, into the folder of one."""
-    with wrap_os_errors(file):
+    with wrap_os_errors(file.with_name(LOCK_FILE)):
         held = FileLock(file.with_name(LOCK_FILE)).acquire()
     with held:
         yield

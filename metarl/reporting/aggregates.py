@@ -28,6 +28,14 @@ LETTER = 0.08
 """Mean width of a letter of a label, inches."""
 
 
+FIGURES = MEANS, PROFILES, IMPROVEMENT = (
+    "aggregate",
+    "aggregate-profiles",
+    "aggregate-improvement",
+)
+"""Names of the figures."""
+
+
 @dataclass(frozen=True)
 class FamilyScores:
     """The normalised scores of a family.
@@ -143,12 +151,12 @@ def aggregate(
     text = "; ".join(named)
     styles = styles or method_styles(dict.fromkeys(chain.from_iterable(families.values())))
     drawings = {
-        "aggregate": draw_statistics(common, styles, statistics, text),
-        "aggregate-profiles": draw_normalised_profiles(common, styles, methods, fixed, text),
+        MEANS: draw_statistics(common, styles, statistics, text),
+        PROFILES: draw_normalised_profiles(common, styles, methods, fixed, text),
     }
     if len(common) > 1:
         chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
-        drawings["aggregate-improvement"] = draw_improvements(common, chances, text)
+        drawings[IMPROVEMENT] = draw_improvements(common, chances, text)
     seeds = [min(map(len, each)) for each in methods]
     return Aggregates(common, seeds, scales, statistics, drawings)
 

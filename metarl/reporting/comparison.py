@@ -17,7 +17,7 @@ from metarl.core.parsing import read_json
 from metarl.evaluation.compare import RANDOM, UNTRAINED, evaluate_run
 from metarl.evaluation.result_file import DEFAULTS, result_stem, stem_of_content
 from metarl.evaluation.tasks import is_number_of_tasks, own_tasks, split_of
-from metarl.reporting.aggregates import Aggregates, aggregate
+from metarl.reporting.aggregates import FIGURES, Aggregates, aggregate
 from metarl.reporting.comparison_page import write_page
 from metarl.reporting.comparison_plan import (
     check_evaluation,
@@ -27,9 +27,9 @@ from metarl.reporting.comparison_plan import (
 )
 from metarl.reporting.comparison_tables import AGGREGATED, write_tables
 from metarl.reporting.pooling import by_label, comparable, method_order, results_by_method
-from metarl.reporting.report import write_report
+from metarl.reporting.report import report_page
 from metarl.reporting.report_sections import Section, make_section
-from metarl.reporting.style import method_styles, save_drawing
+from metarl.reporting.style import FORMATS, method_styles, save_drawing
 from metarl.reporting.summary import evaluation_names, read_summaries
 from metarl.runs.atomic_io import make_output_folder
 from metarl.runs.lock import training_lock
@@ -183,14 +183,14 @@ def write_results(
         family: [job.folder for job in jobs if job.folder not in failed]
         for family, jobs in planned.items()
     }
-    runs = {family: read_summaries(each) for family, each in folders.items() if each}
+    name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
+    runs = {family: read_summaries(each, name) for family, each in folders.items() if each}
     methods = list(dict.fromkeys(chain.from_iterable(map(method_order, runs.values()))))
     for family, summaries in runs.items():
-        name = result_stem(settings["protocol"], settings["split"], "latest", settings, {})
         assert name in evaluation_names(summaries)
         result.sections[family] = make_section(summaries, name, methods)
         results[family] = by_label(comparable(results_by_method(summaries, name)))
-        report = write_report(folders[family], out / f"report-{family}", methods, name)
+        report = report_page(summaries, out / f"report-{family}", methods, name)
         reports[family] = report[0]
     if not result.sections:
         return
@@ -200,8 +200,12 @@ def write_results(
     result.files += [write_page(out, result.sections, reports, result.aggregates, missing)]
     result.files += reports.values()
     result.files += write_tables(out, result.sections, result.aggregates, missing)
-    for name, drawing in result.aggregates.drawings.items() if result.aggregates else ():
-        result.files += save_drawing(drawing, out / f"{name}.png")[:1]
+    drawings = {} if result.aggregates is None else result.aggregates.drawings
+    drawn = [save_drawing(drawing, out / f"{name}.png") for name, drawing in drawings.items()]
+    result.files += [files[0] for files in drawn]
+    for name in set(FIGURES) - set(drawings):  # of an earlier comparison
+        for ending in FORMATS:
+            (out / f"{name}.{ending}").unlink(missing_ok=True)
 
 
 def end_of(outcome: Outcome) -> str:

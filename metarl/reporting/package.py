@@ -17,7 +17,7 @@ from metarl.reporting.report_sections import make_section
 from metarl.reporting.summary import evaluation_names, read_summary
 from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.origin import KEY
-from metarl.runs.package import WEIGHTS, packaged_config, write_weights
+from metarl.runs.package import WEIGHTS, own_code, packaged_config, write_weights
 from metarl.runs.pretrained import PREFIX, is_pretrained
 from metarl.runs.run import Run, encode
 
@@ -74,6 +74,7 @@ def package(
         "packaged": True,
         "downloaded": not is_pretrained(out),
         "iteration": state.iteration,
+        "code": own_code(config),
         "config": {key: format_value(value) for key, value in by_path(config.to_dict()).items()},
     }
     card = environment().get_template("model_card.md").render(variables)

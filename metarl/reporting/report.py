@@ -34,10 +34,24 @@ MAX_VIDEO_BYTES = 12 * 2**20
 """Size of a video that is embedded in the page."""
 
 
+def write_report(directories: Sequence[Path], out: Path | None = None) -> list[Path]:
+    """Write the report of runs of one task family, as `report_page`.
+
+    Args:
+        directories: the runs' folders.
+        out: the folder to write, which may exist; by default `report` in the first run's folder.
+
+    Raises:
+        UserError: if a run cannot be read; and as `report_page`.
+        StorageError: as `report_page`.
+    """
+    return report_page(read_summaries(directories), out or directories[0] / "report")
+
+
 @drawing_style()
-def write_report(
-    directories: Sequence[Path],
-    out: Path | None = None,
+def report_page(
+    summaries: Sequence[RunSummary],
+    out: Path,
     order: Sequence[str] = (),
     required: str | None = None,
 ) -> list[Path]:
@@ -45,8 +59,8 @@ def write_report(
     the first run.
 
     Args:
-        directories: the runs' folders, of one task family.
-        out: the folder to write, which may exist; by default `report` in the first run's folder.
+        summaries: the runs, of one task family.
+        out: the folder to write, which may exist.
         order: all methods of a set of reports, in the order of their colours; by default those of
             the runs.
         required: the name of the evaluation without which there is no report; one that cannot be
@@ -56,11 +70,9 @@ def write_report(
         The files, the page first, then the model card.
 
     Raises:
-        UserError: if a run cannot be read, the runs do not go together, or `out` cannot be written.
+        UserError: if the runs do not go together, or `out` cannot be written.
         StorageError: if a file cannot be written in it later.
     """
-    summaries = read_summaries(directories)
-    out = out or directories[0] / "report"
     order = order or method_order(summaries)
     styles = method_styles(order)
     figures = {

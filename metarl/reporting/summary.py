@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, warn
 from metarl.core.parsing import printable, read_json
 from metarl.core.schema_keys import by_path
 from metarl.evaluation.result_file import influential
@@ -80,23 +80,31 @@ class RunSummary:
         return {name: count for name, count in counts.items() if count}
 
 
-def read_summaries(directories: Iterable[Path]) -> list[RunSummary]:
+def read_summaries(directories: Iterable[Path], required: str | None = None) -> list[RunSummary]:
     """Read several runs of one task family.
+
+    Args:
+        directories: the runs' folders.
+        required: as for `read_summary`.
 
     Raises:
         UserError: if the runs are of different families, or one cannot be read.
     """
-    summaries = [read_summary(directory) for directory in directories]
-    families = {summary.run.config.env.name for summary in summaries}
+    summaries = [read_summary(directory, required) for directory in directories]
+    families = {summary.run.config.env.name: summary.run.directory for summary in summaries}
     if len(families) > 1:
-        raise UserError(
-            f"runs of different families cannot share a report: {', '.join(sorted(families))}"
-        )
+        runs = ", ".join(f"{folder} of {name}" for name, folder in sorted(families.items()))
+        raise UserError(f"runs of different families cannot share a report: {runs}")
     return summaries
 
 
-def read_summary(directory: Path) -> RunSummary:
+def read_summary(directory: Path, required: str | None = None) -> RunSummary:
     """Read a run's folder.
+
+    Args:
+        directory: the folder.
+        required: the name of the only evaluation that is needed; others that cannot be read are
+            left out, with a warning. By default all are needed.
 
     Raises:
         UserError: if it is no run's folder, holds no iteration yet, or a file cannot be read.
@@ -115,9 +123,16 @@ def read_summary(directory: Path) -> RunSummary:
     seconds = np.array([timings["seconds"] for _, timings in pairs])
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
-        settings[name] = read_settings(path)
-        check_named(name, settings[name], path)
-        for method, results in read_results(path).items():
+        try:
+            found, methods = read_settings(path), read_results(path)
+            check_named(name, found, path)
+        except UserError as error:
+            if required in (None, name):
+                raise
+            warn(f"{error}; left out")
+            continue
+        settings[name] = found
+        for method, results in methods.items():
             if method == run.config.method:
                 evaluations[name] = results
             else:

@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-from metarl.core.errors import UserError
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, SimulationDiverged
+from metarl.rollout.checked import all_in_range, check_action, check_obs, check_result, in_range
 from metarl.rollout.episode_buffer import EpisodeBuffer
 from metarl.rollout.episodes import Episodes
-from metarl.rollout.failures import MAX_FLOAT32, EpisodeDiverged, Failure, episode_failures
+from metarl.rollout.failures import EpisodeDiverged, Failure, episode_failures
 
 BAD_OBSERVATION = "the first observation is not finite"
 BAD_ACTION = "the policy's action is not finite"
@@ -98,7 +98,7 @@ def collect(
     Raises:
         EpisodeDiverged: if an episode fails and `failures` is None, or if the environment does not
             return the results of the other episodes; names task, episode and step.
-        UserError: if observations, rewards or ends of episodes have a wrong shape.
+        UserError: if what the environment or the actor returns has a wrong shape or type.
     """
     family, num_tasks, num_episodes = env.family, len(tasks), env.num_episodes // len(tasks)
     horizon, action_dim = family.horizon, family.action_dim
@@ -126,7 +126,7 @@ def collect(
             reason = f"{AT_RESET}{error.reason}"
             raise EpisodeDiverged(described(error.ids, 0, reason)) from error
         obs_shape = buffer.obs.shape[3:]  # (obs_dim,)
-        check_shape(env, "observations", obs, obs_shape)
+        check_obs(env, obs, obs_shape)
         bad = ~in_range(obs).all(axis=1) & ~buffer.left_out.ravel()
         leave_out(np.flatnonzero(bad), 0, BAD_OBSERVATION)
         buffer.begin(obs)
@@ -143,6 +143,7 @@ def collect(
             # Actions of ended episodes are computed too: the rounding of a matrix product depends
             # on its shape, and the end of an episode must not change other results.
             action = actor.act(buffer.obs[step], noise[:, :, step], buffer.last_reward, active)
+        check_action(env, action, (num_tasks, num_episodes, action_dim))
         if not all_in_range(action):
             bad = active & ~np.isfinite(action).all(axis=2)
             leave_out(np.flatnonzero(bad), step, BAD_ACTION)
@@ -161,16 +162,7 @@ def collect(
                 leave_out(error.ids[active.flat[error.ids]], step, error.reason)
                 result = error.result
                 active &= ~buffer.left_out
-        if not isinstance(result, tuple) or len(result) != 3:
-            count = len(result) if isinstance(result, tuple) else type(result).__name__
-            raise UserError(
-                f"{env.family.name}: its step returns {count}, expected (obs, reward, terminated); "
-                "metarl check-env looks at the rest"
-            )
-        obs, reward, terminated = result
-        check_shape(env, "observations", obs, obs_shape)
-        check_shape(env, "rewards", reward)
-        check_shape(env, "ends of episodes", terminated)
+        obs, reward, _ = check_result(env, result, obs_shape)
         if not (all_in_range(reward) and all_in_range(obs)):
             finite = in_range(reward) & in_range(obs).all(axis=1)
             bad = np.flatnonzero(~finite & active.ravel())
@@ -219,29 +211,3 @@ def order_in_step(failure: Failure) -> int:
     reasons = (BAD_OBSERVATION, BAD_ACTION, None, BAD_RESULT)  # None: the simulation's reason
     at_reset = failure.reason.startswith(AT_RESET)
     return -1 if at_reset else reasons.index(failure.reason if failure.reason in reasons else None)
-
-
-def check_shape(
-    env: BatchEnv, what: str, values: np.ndarray, row_shape: tuple[int, ...] = ()
-) -> None:
-    """Check that a result of an environment has a row for each episode.
-
-    Raises:
-        UserError: if its shape is wrong.
-    """
-    expected = (env.num_episodes, *row_shape)
-    if np.shape(values) != expected:
-        raise UserError(
-            f"{env.family.name}: its {what} have the shape {np.shape(values)}, expected "
-            f"{expected}; metarl check-env looks at the rest"
-        )
-
-
-def all_in_range(array: np.ndarray) -> bool:
-    """Return whether all numbers are finite in float32; faster than `in_range(array).all()`."""
-    return bool(array.min() >= -MAX_FLOAT32 and array.max() <= MAX_FLOAT32)  # False for NaN
-
-
-def in_range(array: np.ndarray) -> np.ndarray:
-    """Return the mask of the numbers that are finite in float32, shaped like `array`."""
-    return np.abs(array) <= MAX_FLOAT32  # False for NaN

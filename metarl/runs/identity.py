@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from metarl.config import Config, family_keys
+from metarl.core.errors import UserError
+from metarl.core.parsing import format_value, read_json
 from metarl.core.schema_keys import by_path
 from metarl.envs import family_class, family_name
 from metarl.runs.origin import KEY, Origin
@@ -20,6 +23,9 @@ visibly it runs. A run that goes on may change them."""
 ENVIRONMENT_KEYS = ("benchmark", "env_name", "env_id")
 """Keys of task families that choose the environments."""
 
+BEGUN_WITH = "settings"
+"""The key of the fixed values, as text, in the provenance of a run."""
+
 MEASURING = ("evaluation",)
 """Sections that a run keeps, and that do not change what is learned, only what is measured."""
 
@@ -28,6 +34,32 @@ def fixed_values(config: Config) -> dict[str, Any]:
     """Return the values that a run keeps for good, by dotted path: all but `INCIDENTAL`."""
     values = config.to_dict()
     return by_path({name: values[name] for name in values if name not in INCIDENTAL})
+
+
+def fixed_texts(config: Config) -> dict[str, str]:
+    """Return the fixed values as text, by dotted path, without those that name a file, which may
+    be elsewhere on another machine."""
+    texts = {path: format_value(value) for path, value in fixed_values(config).items()}
+    return {path: text for path, text in texts.items() if os.sep not in text}
+
+
+def check_unchanged(config: Config, directory: Path) -> None:
+    """Check that the config in a run's folder has the fixed values that the run was begun with, if
+    its provenance tells them: it may have been changed by hand.
+
+    Raises:
+        UserError: if one differs; names the file, the key and both values.
+    """
+    path = directory / "provenance.json"
+    made = read_json(path) if path.exists() else None
+    begun = made.get(BEGUN_WITH) if isinstance(made, dict) else None
+    now = fixed_texts(config)
+    for key, text in begun.items() if isinstance(begun, dict) else ():
+        if (own := now.get(key, text)) != text:
+            raise UserError(
+                f"{directory / 'config.yaml'}: {key}: expected {text}, with which the run "
+                f"was begun, got {own}; put it back, or begin another run"
+            )
 
 
 def settings(config: Config, origin: Origin | None = None) -> dict[str, Any]:

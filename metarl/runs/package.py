@@ -6,6 +6,7 @@ A package is a folder that is read like a run's folder, without logs, checkpoint
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from metarl.config import Config
 from metarl.config_sections import TrackingConfig
 from metarl.core.errors import UserError, shown
 from metarl.core.parsing import error_summary
+from metarl.core.schema_keys import by_path
+from metarl.envs.external.gymnasium_family import is_included
 from metarl.rollout.sampler_config import SamplerConfig
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.checkpoint import Checkpoint
@@ -37,6 +40,14 @@ def packaged_config(config: Config) -> Config:
     return config.replace(
         device="cpu", threads=0, sampler=SamplerConfig(), tracking=TrackingConfig(trackers=())
     )
+
+
+def own_code(config: Config) -> list[str]:
+    """Return the names of the code of one's own that a config needs, package.module:Class or
+    file.py:Class: a task family, an environment, a kind of agent, an update rule."""
+    values = map(str, by_path(config.to_dict()).values())
+    names = (name for name in values if re.fullmatch(r"(.*\.py|[\w.]+):[^\W\d][\w.]*", name))
+    return [name for name in names if not is_included(name)]
 
 
 def write_weights(path: Path, config: Config, state: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from metarl.rollout.failures import Failure, lines_of
 from metarl.runs import checkpoint
 from metarl.runs.atomic_io import wrap_os_errors, write_atomically
 from metarl.runs.checkpoint import Checkpoint
+from metarl.runs.identity import BEGUN_WITH, check_unchanged, fixed_texts
 from metarl.runs.lock import training_lock
 from metarl.runs.logs import RunLogs
 from metarl.runs.origin import KEY, Origin, read_origin
@@ -97,7 +99,7 @@ class Run(RunCheckpoints):
             with run.lock():
                 check_free(directory)
                 # Not of the config's seed: it tells runs apart that are otherwise equal.
-                made = {"id": uuid4().hex, **provenance()}
+                made = {"id": uuid4().hex, **provenance(), BEGUN_WITH: fixed_texts(config)}
                 if origin is not None:
                     made[KEY] = origin.to_dict()
                 write_atomically(directory / "provenance.json", encode(made))
@@ -189,13 +191,15 @@ class Run(RunCheckpoints):
         """Check that the run can be continued.
 
         Raises:
-            UserError: if it is a package.
+            UserError: if it is a package, or its config was changed by hand in what a run keeps;
+                names the file, the key and both values.
         """
         if self.packaged:
             raise UserError(
                 f"{self.directory}: has weights, but nothing to continue from; begin a new run "
                 f"from them: metarl train CONFIG --init-from {shell_path(self.directory)}"
             )
+        check_unchanged(self.config, self.directory)
 
     @property
     def replay(self) -> ReplayLog:
@@ -238,8 +242,10 @@ def no_run(directory: Path) -> str:
         return f"is a config, not a run; train it first: metarl train {shell_path(directory)}"
     reason = "no config.yaml" if directory.exists() else "it does not exist"
     siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
-    known = [other.name for other in siblings if (other / "config.yaml").is_file()]
-    known += [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
+    runs = {other.name: str(other) for other in siblings if (other / "config.yaml").is_file()}
+    if near := difflib.get_close_matches(directory.name, runs, 1, cutoff=0.5):
+        return f"not a run's folder ({reason}) (nearest: {runs[near[0]]})"
+    known = [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
     known += pretrained_names()
     return f"not a run's folder ({reason}){nearest(directory.name, known)}"
 

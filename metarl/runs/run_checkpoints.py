@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 from dataclasses import dataclass, field
@@ -188,6 +189,10 @@ class RunCheckpoints(RunLogs):
         """
         with wrap_os_errors(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
+        for path in self.checkpoints.glob("*.pt"):
+            with wrap_os_errors(path):
+                if not path.is_file():
+                    raise FileExistsError(errno.EEXIST, "it is there and not a file")
         check_writable(self.checkpoints)
 
     def save(self, state: Checkpoint, *, best: bool, keep: bool) -> None:

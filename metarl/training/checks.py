@@ -5,11 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from metarl.config import Config
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, warn
+from metarl.envs import family_name
 from metarl.envs.contract.declaration import spaces
 from metarl.envs.contract.recording import Violation
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.tracking import check_trackers
+
+
+def check_found_again(config: Config) -> None:
+    """Check that the class of the task family can be imported when the run is opened; warn of one
+    that only the same script or notebook finds.
+
+    Raises:
+        ConfigError: if it is defined inside a function.
+    """
+    name = family_name(config.env)
+    remedy = "put the class into a module, a file that is imported"
+    if "<locals>" in name:
+        raise ConfigError(
+            f"env: {name}: expected a class outside of functions, with which the run can be opened "
+            f"again; {remedy}"
+        )
+    if name.startswith("__main__:"):
+        warn(f"env: {name}: only this script or notebook can open the run again; {remedy}")
 
 
 def check_startable(config: Config, directory: Path) -> None:
@@ -25,6 +44,7 @@ def check_startable(config: Config, directory: Path) -> None:
         UserError: if a variable of W&B has a value that W&B refuses.
         WorkerError: if the environment cannot be started, or two of its episodes differ.
     """
+    check_found_again(config)
     check_trackers(config)
     try:
         spaces(config.training_env)

@@ -206,7 +206,7 @@ def _printing_to(log: Path) -> Iterator[None]:
     """
     make_folder(log.parent)
     with wrap_os_errors(log):
-        file = log.open("a")
+        file = log.open("a", encoding="utf-8", errors="backslashreplace")
     try:
         with contextlib.redirect_stdout(file):
             yield

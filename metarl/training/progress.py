@@ -135,11 +135,12 @@ def format_count(number: float) -> str:
 def problem_summary(metrics: Mapping[str, Any]) -> str:
     """Return the counts of the problems of an iteration, such as ' (2 warnings)'; '' if none."""
     kinds = {
-        "dropped_episodes": "episodes dropped",
-        "skipped_update": "update skipped",
-        "warnings": "warnings",
+        "dropped_episodes": ("episode dropped", "episodes dropped"),
+        "skipped_update": ("update skipped", "updates skipped"),
+        "warnings": ("warning", "warnings"),
     }
-    found = [f"{metrics[name]} {kind}" for name, kind in kinds.items() if metrics.get(name)]
+    counts = {name: metrics[name] for name in kinds if metrics.get(name)}
+    found = [f"{count} {kinds[name][count != 1]}" for name, count in counts.items()]
     return f" ({', '.join(found)})" if found else ""
 
 

@@ -476,6 +476,64 @@ def test_an_opengl_library_without_functions_is_told_on_one_line(tmp_path):
     assert re.fullmatch(r"metarl: error: MUJOCO_GL=egl: .*libopengl0.*\n", done.stderr)
 
 
+@pytest.mark.parametrize(("raised", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])
+def test_a_signal_while_mujoco_is_imported_ends_the_command(monkeypatch, capsys, raised, code):
+    """The extension of MuJoCo turns it into an error of the import."""
+
+    class Failing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "mujoco":
+                try:
+                    raise raised
+                except BaseException:
+                    raise ImportError("initialization failed")  # noqa: B904 (as C code raises it)
+
+    monkeypatch.delitem(sys.modules, "mujoco")
+    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    if isinstance(raised, SystemExit):
+        with pytest.raises(SystemExit) as ended:
+            main(["list", "families"])
+        assert ended.value.code == code
+    else:
+        assert main(["list", "families"]) == code
+    assert "initialization failed" not in capsys.readouterr().err
+
+
+def test_without_its_current_folder_a_command_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["list", "families"]) == 2
+    said = "metarl: error: the current folder is not there any more; change to another\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_link_that_leads_to_itself_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "loop" / "x.json")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("metarl: error: ")
+    assert said.count("\n") == 1
+
+
+def test_closed_standard_files_are_null_devices(tmp_path):
+    """Other programs that are started get them too."""
+    code = """
+import subprocess, sys
+from metarl.cli.main import open_standard_files
+open_standard_files()
+print("lost", file=sys.stderr)
+child = "import sys; print('lost too', file=sys.stderr); open('child', 'w').write('done')"
+subprocess.run([sys.executable, "-c", child], check=True)
+print("printed")
+"""
+    command = f'exec "{sys.executable}" -c "$0" 2>&- <&-'
+    done = subprocess.run(
+        ["sh", "-c", command, code], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert (done.stdout, (tmp_path / "child").read_text()) == ("printed\n", "done")
+
+
 def test_a_missing_opengl_library_names_variable_and_package(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "metarl", "list", "families"],

@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from metarl.config import Config
+from metarl.core.errors import ConfigError
 from metarl.envs import (
     FAMILIES,
     HalfCheetahVel,
@@ -13,12 +15,29 @@ from metarl.envs import (
     family_settings,
     make_family,
 )
+from metarl.envs.contract import run_check
 from metarl.envs.mujoco.family import MujocoFamily
-from metarl.envs.registry import undefined_members
+from metarl.envs.registry import name_of_another, undefined_members
 
 
 class OwnNav(PointNav):
-    """A user's family, which has PointNav's name but is not registered."""
+    """A user's family, which is not registered."""
+
+    name = "own_nav"
+
+
+class Unnamed(PointNav):
+    """A family of the name of a registered one."""
+
+
+class SecondNav(OwnNav):
+    """A family of the name of another own one."""
+
+
+class NamedAgain(PointNav):
+    """A family that takes a registered name."""
+
+    name = "bandit"
 
 
 @pytest.mark.parametrize("observe_task", [False, True])
@@ -31,6 +50,32 @@ def test_name_and_settings_make_the_family_again(name, observe_task):
     assert settings["horizon"] == 7
     assert ("observe_task" in settings) == observe_task
     assert make_family(name, **settings) == family
+
+
+@pytest.mark.parametrize(
+    ("family", "other"),
+    [
+        (Unnamed, "'point_nav' of metarl.envs.point:PointNav"),
+        (SecondNav, f"'own_nav' of {__name__}:OwnNav"),
+        (NamedAgain, "'bandit' of metarl.envs.bandit:Bandit"),
+    ],
+)
+def test_a_name_of_another_family_is_refused(family, other):
+    """Their runs would be taken for ones on the same tasks."""
+    named = f"{__name__}:{family.__name__}"
+    said = f"{named} has the name {other}: expected a `name` of its own"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make_family(named)
+    for env in (named, family(), TaskObserved(family())):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            Config(env=env)
+    assert run_check("declaration", family()).reason.endswith(said)
+    assert not any(map(name_of_another, FAMILIES.values()))
+
+
+def test_the_class_of_a_family_is_not_a_family():
+    with pytest.raises(ConfigError, match=r"^env.family: expected an object, OwnNav\(\), got the"):
+        Config(env=OwnNav)
 
 
 def test_settings_are_the_fields():

@@ -301,8 +301,9 @@ def test_what_does_not_fit_is_one_line(runs):
     with pytest.raises(EpisodeDiverged, match=r"^episode 2, step 3: .* is not finite$"):
         agent.adapt_to(FailsInTheThird(env), episodes=4)
     adapted = agent.adapt_to(env, episodes=1)
-    with pytest.raises(UserError, match="observation: expected 2 numbers"):
-        adapted.predict(np.zeros(3))
+    for shape in ((3,), (4,), (2, 1), (4, 1), (1, 4), (2, 2, 1), (1, 2, 2), (0, 2)):
+        with pytest.raises(UserError, match=r"observation: expected the shape \(2,\), or with an"):
+            adapted.predict(np.zeros(shape))
     for bad in (np.nan, np.inf):
         with pytest.raises(UserError, match="observation: expected finite numbers") as raised:
             adapted.predict(np.array([[0.0, 0.0], [bad, 0.0]]))
@@ -316,7 +317,7 @@ def test_what_does_not_fit_is_one_line(runs):
     with pytest.raises(UserError, match="state: expected what the last call of predict returned"):
         adapted.predict(np.zeros(2), 3)
     for wrong in (np.nan, np.zeros(3)):
-        with pytest.raises(UserError, match="reward: expected 1 or 2 finite numbers"):
+        with pytest.raises(UserError, match="reward: expected one finite number or 2"):
             adapted.predict(np.zeros((2, 2)), state, reward=wrong)
     column, row = (adapted.predict(np.zeros((2, 2)), state, reward=r) for r in ([[0], [1]], [0, 1]))
     assert column[0].shape == row[0].shape == (2, 2)

@@ -2,10 +2,12 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 
 import metarl
 from metarl.cli.main import main
@@ -30,6 +32,33 @@ SMALL = {
     "agent.policy.hidden": [8],
     "tracking.mode": "disabled",
 }
+
+
+@dataclass(frozen=True)
+class Choices(PointNav):
+    """Another family with the observations of 2D navigation."""
+
+    name: ClassVar[str] = "choices"
+
+
+@pytest.mark.parametrize("space", [Discrete(5), Box(-1.0, 1.0, (3,))])
+def test_an_agent_with_other_actions_is_refused_before_anything_is_played(
+    run, tmp_path, monkeypatch, space
+):
+    monkeypatch.setattr(Choices, "action_space", space)
+    monkeypatch.setattr(Choices, "make_batch", lambda *_: pytest.fail("made"))
+    agent, family = metarl.load(run.directory), Choices(horizon=4)
+    said = r"env: expected actions of Box\(.*, \(2,\), .*\), for which the policy was made, got "
+    with pytest.raises(UserError, match=said):
+        metarl.evaluate(agent, family, tasks=2, episodes=2, steps=1)
+    with pytest.raises(UserError, match=said):
+        metarl.render(agent, family, task=[0.2, 0.1], steps=1, out=tmp_path / "x.gif")
+
+
+def test_other_bounds_of_actions_are_not_other_actions(run):
+    wider = replace(run.config.env, action_scale=2.0)
+    found = metarl.evaluate(metarl.load(run.directory), wider, tasks=2, episodes=2, steps=1)
+    assert found.returns.shape == (2, 2, 2)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from metarl.evaluation import result_file
 from metarl.evaluation.compare import evaluate_run
 from metarl.evaluation.protocols import PROTOCOLS
 from metarl.evaluation.result_file import (
+    LOCK_FILE,
     MAX_STEM,
     figure_files,
     result_path,
@@ -145,6 +147,15 @@ def test_a_name_that_no_report_can_show_is_refused_in_the_folder_of_reports(run,
     for other in (f"k_step-test-{NAME}", "k_step-test"):
         assert result_path(file.with_name(f"{other}.json"), NAME).stem == other
     assert result_path(tmp_path / "evaluation" / f"{name}.json", NAME).stem == name
+
+
+@pytest.mark.parametrize("taken", [f"{NAME}.json", f"{NAME}.png", LOCK_FILE])
+def test_a_folder_in_place_of_a_file_is_refused(run, taken):
+    """Before the evaluation."""
+    (run / "evaluation" / taken).mkdir(parents=True)
+    said = rf"{re.escape(taken)}: is there and not a file, so that no result can be written"
+    with pytest.raises(UserError, match=said):
+        result_path(run / "evaluation", NAME)
 
 
 def test_after_more_training_the_earlier_result_stays(run):

@@ -10,7 +10,7 @@ import pytest
 
 from examples.soak.trainer import CONTEXT
 from metarl.cli.main import main
-from metarl.core.errors import UserError
+from metarl.core.errors import StorageError, UserError
 from metarl.envs import PointNav
 from metarl.evaluation.compare import evaluate_run
 from metarl.runs.run import Run
@@ -227,6 +227,20 @@ def test_a_result_that_cannot_be_written_is_known_before_anything_is_played(fini
 
     with pytest.raises(UserError, match=r"^/proc: cannot be written \("):
         evaluate_run(finished, tasks=2, out=Path(out), on_agent=played)
+
+
+@pytest.mark.parametrize("name", ["best.pt", "latest.pt"])
+def test_a_folder_in_place_of_a_checkpoint_is_told_before_the_next_iteration(
+    finished, tmp_path, name
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "checkpoints" / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises((StorageError, UserError), match=name):
+        resume(run, iterations=7)
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])

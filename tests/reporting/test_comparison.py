@@ -228,6 +228,27 @@ def test_a_damaged_result_is_measured_again(whole, tmp_path):
     assert rows(out) == rows(whole)
 
 
+def test_another_result_that_is_damaged_is_left_out_with_a_warning(whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "other")
+    file = out / "point_nav-reptile-seed0" / "evaluation" / "k_step-test-mine.json"
+    file.write_text('{"methods": {}}')
+    assert main(words(out, "--seeds=2")) == 0
+    assert rows(out) == rows(whole)
+    said = capsys.readouterr().err
+    assert said.count(f"metarl: warning: {file}: ") == 1
+    assert "; left out\n" in said
+    assert main(["report", str(file.parent.parent)]) == 2  # for which all results are needed
+
+
+def test_figures_of_an_earlier_comparison_are_not_left(whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "later")
+    (out / "aggregate-mine.png").write_text("not of a comparison")
+    assert len([*out.glob("aggregate*")]) == 3 * len(style.FORMATS) + 1
+    assert main(words(out, "--seeds=2", "--protocol=robust")) == 0
+    assert "No aggregates over families: there are some of" in capsys.readouterr().out
+    assert [path.name for path in out.glob("aggregate*")] == ["aggregate-mine.png"]
+
+
 def test_a_result_that_was_measured_otherwise_is_measured_again(whole, tmp_path):
     """It has the name of the one that is wanted, as a file of --out may have."""
     out = shutil.copytree(whole, tmp_path / "otherwise")

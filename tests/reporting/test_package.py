@@ -16,7 +16,7 @@ from metarl.reporting.package import is_of_checkpoint
 from metarl.runs.pretrained import FOLDER
 from metarl.runs.run import Run
 from metarl.training.loop import train
-from tests.evaluation.tiny_runs import KINDS, train_tiny
+from tests.evaluation.tiny_runs import KINDS, POINT, train_tiny
 
 EVALUATE = ["--tasks", "3", "--episodes", "2", "--steps", "1"]
 STEM = "k_step-test-tasks_3-episodes_2-steps_1"
@@ -55,6 +55,18 @@ def test_the_card_has_the_hubs_front_matter(run, tmp_path, capsys):
     assert [" (95% interval " in metric["name"] for metric in result["metrics"]] == [True, True]
     assert 'metarl.load("point").adapt_to(env, episodes=20)' in text
     assert "Weights of iteration 1, in `model.safetensors`. Download" in text
+
+
+def test_a_package_names_the_code_of_ones_own_that_it_needs(run, tmp_path, monkeypatch):
+    text = "from metarl.envs import PointNav\n\nclass Nav(PointNav):\n    name = 'own_nav'\n"
+    (tmp_path / "own_code_of_the_card.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {**POINT, "family": "own_code_of_the_card:Nav"}
+    made = train_tiny({"own": {**KINDS["maml"], "env": own}}, tmp_path / "runs")["own"].directory
+    needed = "They need code that does not come with metarl: `own_code_of_the_card:Nav`."
+    for folder, count in ((made, 1), (run, 0)):
+        assert main(["package", str(folder), "--out", str(tmp_path / f"pack{count}")]) == 0
+        assert (tmp_path / f"pack{count}" / "README.md").read_text().count(needed) == count
 
 
 def test_a_package_tells_what_the_run_began_from(run, tmp_path):

@@ -418,6 +418,44 @@ def test_results_that_are_not_three_are_refused(run, monkeypatch, family):
         run(family, FAR)
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({1: list}, "its rewards are list, expected an array of NumPy"),
+        ({2: lambda ends: ends.astype(int)}, "its ends of episodes are int64, expected bool"),
+        ({"success": lambda _: True}, "its `success` are bool, expected an array of NumPy"),
+        ({"success": lambda _: np.zeros(6)}, "its `success` are float64, expected bool"),
+        (
+            {"truncated": lambda _: np.zeros(3, bool)},
+            "its `truncated` have the shape (3,), expected",
+        ),
+    ],
+)
+def test_results_of_a_wrong_type_are_refused(run, monkeypatch, changed, expected):
+    step = PointBatchEnv.step
+
+    def changed_step(env, *args):
+        results = [*step(env, *args)]
+        for name, change in changed.items():
+            if isinstance(name, str):
+                setattr(env, name, change(None))
+            else:
+                results[name] = change(results[name])
+        return tuple(results)
+
+    monkeypatch.setattr(PointBatchEnv, "step", changed_step)
+    with pytest.raises(UserError, match="point_nav: " + re.escape(expected)):
+        run(POINT, FAR)
+
+
+@pytest.mark.parametrize("action", [None, np.zeros((3, 2, 1), np.float32), [[0.0, 0.0]]])
+def test_actions_of_a_wrong_shape_are_refused(monkeypatch, run, action):
+    monkeypatch.setattr(GoRight, "act", lambda *_: action)
+    expected = r"agent: act: expected actions of the shape \(3, 2, 2\) on point_nav, got "
+    with pytest.raises(UserError, match=expected):
+        run(POINT, FAR, GoRight())
+
+
 def test_first_observations_of_a_wrong_size_are_refused(run):
     class Wider(PointNav):
         observation_space = Box(-np.inf, np.inf, (3,))

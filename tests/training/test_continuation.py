@@ -115,6 +115,31 @@ def test_continue_leaves_a_run_with_enough_iterations_as_it_is(stopped):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("\nseed: 0", "\nseed: 1", "seed: expected 0, with which the run was begun, got 1; put"),
+        ("num_tasks: 3", "num_tasks: 4", "sampling.num_tasks: expected 3, with which"),
+        ("horizon: 10", "horizon: 11", "env.horizon: expected 10, with which"),
+    ],
+)
+def test_a_config_that_was_changed_by_hand_is_refused(stopped, capsys, old, new, said):
+    file = stopped / "config.yaml"
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+    for words in (["--resume", str(stopped)], [str(file), "--continue", f"--out={stopped}"]):
+        assert main(["train", *words]) == 2
+        assert f"{file}: {said}" in capsys.readouterr().err
+
+
+def test_what_may_change_may_be_changed_by_hand(stopped, whole):
+    file = stopped / "config.yaml"
+    file.write_text(file.read_text().replace("\nthreads: 1", "\nthreads: 2"))
+    resume(stopped)
+    assert_same_outcome(stopped, whole)
+
+
+@pytest.mark.parametrize(
     ("words", "flag", "own"),
     [
         (["--seed=77"], "--seed", "0"),

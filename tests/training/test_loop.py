@@ -17,7 +17,7 @@ import torch
 
 import metarl
 from metarl.config_files import config_names, make_config
-from metarl.core.errors import UserError
+from metarl.core.errors import ConfigError, UserError
 from metarl.envs import PointNav, WorkerError
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
@@ -290,6 +290,19 @@ def test_no_tracker_is_started_where_no_environment_can_be_made(tmp_path, monkey
     monkeypatch.setattr(PointNav, "make_batch", cannot)
     with pytest.raises(WorkerError):
         train(tiny(), tmp_path / "run")
+
+
+def test_a_family_that_is_in_no_module_is_refused_or_warned_of(tmp_path, capsys):
+    class Local(PointNav):
+        name = "local"
+
+    with pytest.raises(ConfigError, match=r"<locals>\.Local: expected a class outside of functio"):
+        train(tiny().replace(env=Local(horizon=5)), tmp_path / "local")
+    assert not (tmp_path / "local").exists()
+    Local.__module__, Local.__qualname__ = "__main__", "Local"
+    train(tiny(iterations=1).replace(env=Local(horizon=5)), tmp_path / "main")
+    said = "metarl: warning: env: __main__:Local: only this script or notebook can open the run"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 @pytest.mark.parametrize("is_locked", [True, False])

@@ -101,7 +101,12 @@ def open_file(file: Path, pruner: BasePruner) -> Iterator[Study]:
     import optuna
     from sqlalchemy import URL
 
-    url = URL.create("sqlite", database=str(file.resolve()))
+    path = str(file.resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{file}: SQLite needs a path in UTF-8; choose another folder") from None
+    url = URL.create("sqlite", database=path)
     arguments = {"connect_args": {"timeout": LOCK_TIMEOUT}}
     with wrap_database_errors(file):
         storage = optuna.storages.RDBStorage(str(url), engine_kwargs=arguments)

@@ -429,6 +429,12 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(words, capsys):
     assert said == "metarl: error: /dev/null/x: cannot be written (Not a directory)\n"
 
 
+def test_a_folder_that_sqlite_cannot_name_is_a_mistake(words, tmp_path, capsys):
+    out = tmp_path / "\udcff"
+    assert main(words(out)) == 2
+    assert "SQLite needs a path in UTF-8" in capsys.readouterr().err
+
+
 def test_the_folder_of_a_run_is_refused(words, tmp_path, capsys):
     for name in ("config.yaml", "provenance.json"):
         (tmp_path / name).write_text("a run's")
