@@ -65,7 +65,7 @@ def load_config(
     check(known, "base", "a config, its name, a file, or None", base)
     if base is not None:
         data = base.to_dict() if isinstance(base, Config) else read_config(base)
-    paths = {
+    paths: dict[Any, list[str]] = {
         name: ALIASES.get(name, name).split(".") if isinstance(name, str) else [name]
         for name in source
     }
@@ -91,9 +91,8 @@ def merged(data: Mapping[str, Any], values: Mapping[str, Any], above: str = "") 
     found = dict(data)
     for key, value in values.items():
         inside, path = found.get(key), f"{above}{key}"
-        mappings = isinstance(inside, Mapping) and isinstance(value, Mapping)
-        if mappings and is_of_kind(path, value, inside):
-            value = merged(inside, value, f"{path}.")
+        if isinstance(inside, Mapping) and isinstance(value, Mapping):
+            value = merged(inside if is_of_kind(path, value, inside) else {}, value, f"{path}.")
         found[key] = value
     return found
 

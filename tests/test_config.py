@@ -69,7 +69,7 @@ USUAL = {
 CONTINUAL = "continual_"
 """Beginning of the names of configs that train a method on sequences of tasks."""
 
-BY_FIRST_ORDER = {"ant_dir/cavia_tuned"}
+BY_FIRST_ORDER = {"ant_dir/cavia_tuned", "ant_goal/cavia_tuned"}
 """Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
 # Other settings of a method, and agents of other kinds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 from metarl.config import Config, family_keys
 from metarl.core.errors import UserError
 from metarl.core.parsing import format_value, read_json
-from metarl.core.schema_keys import by_path
+from metarl.core.schema_keys import by_path, plain
 from metarl.envs import family_class, family_name
+from metarl.envs.registry import unwrapped
 from metarl.runs.origin import KEY, Origin
 
 INCIDENTAL = ("threads", "device", "sampler", "tracking", "iterations")
@@ -37,10 +37,10 @@ def fixed_values(config: Config) -> dict[str, Any]:
 
 
 def fixed_texts(config: Config) -> dict[str, str]:
-    """Return the fixed values as text, by dotted path, without those that name a file, which may
-    be elsewhere on another machine."""
-    texts = {path: format_value(value) for path, value in fixed_values(config).items()}
-    return {path: text for path, text in texts.items() if os.sep not in text}
+    """Return the fixed values as text, by dotted path; those of an environment as far as they are
+    of its tasks, not of where and how it runs."""
+    tasks = by_path({"env": plain(unwrapped(config.env).task_settings())})
+    return {path: format_value(value) for path, value in (fixed_values(config) | tasks).items()}
 
 
 def check_unchanged(config: Config, directory: Path) -> None:

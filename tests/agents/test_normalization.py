@@ -15,7 +15,7 @@ from metarl.config_files import make_config
 from metarl.core.errors import ConfigError, UserError
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
-from metarl.envs import PointNav
+from metarl.envs import PointNav, TaskObserved
 from metarl.envs.point import PointBatchEnv
 from metarl.evaluation.compare import evaluate_run
 from metarl.rollout.collect import collect, episode_rngs
@@ -227,11 +227,7 @@ def test_with_constants_in_the_config_it_is_refused():
 def test_observations_of_another_size_are_refused(run):
     with pytest.raises(UserError, match="expected observations of 2 numbers, for which the policy"):
         metarl.evaluate(
-            metarl.load(run.directory),
-            metarl.load_config("half_cheetah_vel/maml_trpo").env,
-            tasks=1,
-            episodes=1,
-            steps=0,
+            metarl.load(run.directory), TaskObserved(PointNav()), tasks=1, episodes=1, steps=0
         )
 
 

@@ -281,7 +281,8 @@ def test_check_env_of_a_users_family_that_breaks_the_contract(tmp_path):
     """Exit code 1, and what is wrong with it."""
     (tmp_path / "my_tasks.py").write_text(
         "from dataclasses import dataclass\n\nfrom envs import PointNav\n\n\n"
-        "@dataclass(frozen=True)\nclass MyNav(PointNav):\n    size: float = 1.0\n\n"
+        "@dataclass(frozen=True)\nclass MyNav(PointNav):\n"
+        "    name = 'mine'\n    size: float = 1.0\n\n"
         "    def sample_tasks(self, rng, num_tasks):\n"
         "        return self.size * super().sample_tasks(rng, num_tasks)\n"
     )

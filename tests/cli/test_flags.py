@@ -160,13 +160,14 @@ def test_a_family_with_observations_of_another_kind_is_refused_before_it_is_play
         "from gymnasium.spaces import Dict, Discrete\n"
         "from metarl.envs import PointNav\n"
         "class Odd(PointNav):\n"
+        "    name = 'odd'\n"
         "    observation_space = Dict(dict(x=Discrete(2)))\n"
     )
     monkeypatch.chdir(tmp_path)
     words = ("train", "point_nav/maml_trpo", "--env.family", "odd_spaces:Odd")
     code, _, error = output(*words, "--dry-run")
     assert code == 2
-    expected = "env: point_nav: observation_space: expected a Box, got Dict; metarl check-env "
+    expected = "env: odd: observation_space: expected a Box, got Dict; metarl check-env "
     assert error.startswith(f"metarl: error: {expected}")
     metarl.Run.create(metarl.load_config("point_nav/maml_trpo"), tmp_path / "begun")
     (tmp_path / "begun/notes.txt").touch()

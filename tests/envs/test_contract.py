@@ -41,7 +41,7 @@ def nav(batch: Callable[..., Any] = PointBatchEnv, /, **members: Any) -> TaskFam
     def make_batch(self, num_episodes, num_threads=1):
         return batch(self, num_episodes, num_threads)
 
-    members = {"__doc__": "Walk.", "make_batch": make_batch, **members}
+    members = {"__doc__": "Walk.", "name": "nav", "make_batch": make_batch, **members}
     return type("Nav", (PointNav,), members)()
 
 

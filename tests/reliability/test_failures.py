@@ -659,7 +659,7 @@ def test_a_line_search_that_never_succeeds_is_warned_of_once(tmp_path, capsys):
     assert [line.get("warnings") for line in run.metrics()] == [None] * 9 + [1] * 4
     output = capsys.readouterr().out
     assert output.count("warning: iteration 10: the line search has rejected") == 1
-    assert output.count("(1 warnings)") == 4
+    assert output.count("(1 warning)") == 4
 
     whole = outcome(run)
     for iteration in (8, 12):  # before it begins, and while it lasts
