@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral
 from pathlib import Path
@@ -34,6 +35,30 @@ class StorageError(OSError):
 def warn(message: str) -> None:
     """Print a warning to stderr, on one line: a problem occurred, and the program continues."""
     print(f"metarl: warning: {message}", file=sys.stderr, flush=True)
+
+
+def check_arguments(
+    key: str, name: str, function: Callable[..., object], arguments: Sequence[str]
+) -> None:
+    """Check that a class or function of the user's can be called with these positional arguments.
+
+    Args:
+        key: the key that it is a value of.
+        name: its name.
+        function: the class or function.
+        arguments: names of the arguments.
+
+    Raises:
+        ConfigError: if it cannot; names it, and the arguments.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        expected = ", ".join(arguments)
+        raise ConfigError(
+            f"{key}: {name} takes {signature}, expected ({expected}); see docs/extending.md"
+        ) from None
 
 
 def check(condition: bool, field: str, expected: str, value: Any) -> None:

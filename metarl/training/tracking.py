@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.config import Config
-from metarl.core.errors import ConfigError
+from metarl.core.errors import ConfigError, check_arguments
 from metarl.envs.registry import import_object
 from metarl.runs.run import Run
 from metarl.training.safe_tracker import SafeTracker
@@ -88,6 +88,7 @@ def tracker_class(name: str) -> Any:
             f"{KEY}: {name}: expected a class derived from "
             f"metarl.training.tracker.NullTracker{lacks}"
         )
+    check_arguments(KEY, name, found, ("run", "job"))
     return found
 
 

@@ -11,11 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import metarl
 from metarl.cli.main import main
-from metarl.core.errors import UserError
+from metarl.core.errors import ConfigError, UserError
 from metarl.runs.run import Run
 from metarl.training.loop import resume, train
 from metarl.training.tracker import NullTracker
-from metarl.training.tracking import start_tracker
+from metarl.training.tracking import check_trackers, start_tracker
 from tests.training.test_loop import tiny
 from tests.training.test_tracking_resumed import killed
 
@@ -151,6 +151,25 @@ def test_the_tracker_of_extending_md(tmp_path, monkeypatch):
     expected = [f"{line['iteration']} {line['return_after']:.1f}" for line in run.metrics()]
     assert (run.directory / "train.txt").read_text().splitlines() == expected
     sys.modules.pop("my_tracker")
+
+
+class OnlyARun(NullTracker):
+    def __init__(self, run):
+        pass
+
+
+class Other(NullTracker):
+    def __init__(self, *arguments):
+        pass
+
+
+def test_a_tracker_that_cannot_be_made_of_a_run_and_a_job_is_refused():
+    said = (
+        rf"^tracking.trackers: {__name__}:OnlyARun takes \(run\), expected \(run, job\);"
+    )
+    with pytest.raises(ConfigError, match=said):
+        check_trackers(config(f"{__name__}:OnlyARun"))
+    check_trackers(config(f"{__name__}:Other"))
 
 
 @pytest.mark.parametrize(

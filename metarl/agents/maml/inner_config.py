@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from metarl.agents.maml.task_parameters import (
     TaskParameters,
 )
 from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR, UpdateRule
-from metarl.core.errors import ConfigError, check, nearest
+from metarl.core.errors import ConfigError, check, check_arguments, nearest
 from metarl.core.policies import MLPPolicy
 from metarl.core.schema import Section
 from metarl.envs.registry import import_object
@@ -140,28 +140,12 @@ def own_rule(name: str) -> Callable[[float], UpdateRule]:
     missing = [method for method in ("init", "step") if not hasattr(cls, method)]
     if missing:
         raise ConfigError(f"rule: {name} is no rule: it has no {missing[0]}; see docs/extending.md")
-    check_arguments(name, cls, ("lr",))
+    check_arguments("rule", name, cls, ("lr",))
     for method in ("init", "step"):
         expected = list(inspect.signature(getattr(UpdateRule, method)).parameters)
         bound = isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod)
-        check_arguments(f"{name}.{method}", getattr(cls, method), expected[bound:])
+        check_arguments("rule", f"{name}.{method}", getattr(cls, method), expected[bound:])
     return cls
-
-
-def check_arguments(name: str, function: Callable[..., object], arguments: Sequence[str]) -> None:
-    """Check that a class or function of the user's can be called with these positional arguments.
-
-    Raises:
-        ConfigError: if it cannot; names it, and the arguments.
-    """
-    signature = inspect.signature(function)
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        expected = ", ".join(arguments)
-        raise ConfigError(
-            f"rule: {name} takes {signature}, expected ({expected}); see docs/extending.md"
-        ) from None
 
 
 def make_rule(config: InnerConfig, num_steps: int) -> UpdateRule:
