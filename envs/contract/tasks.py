@@ -31,6 +31,7 @@ def sampled_tasks(family: TaskFamily) -> str:
         expected = (num_tasks, *family.task_space.shape)
         shape = np.shape(tasks)
         expect(shape == expected, f"sample_tasks: expected the shape {expected}, got {shape}")
+        expect(isinstance(tasks, np.ndarray), "sample_tasks: expected an array of NumPy")
         expect(
             tasks.dtype == np.float64,
             f"sample_tasks: expected float64, got {np.dtype(tasks.dtype)}",
@@ -44,6 +45,12 @@ def sampled_tasks(family: TaskFamily) -> str:
                 "the space or narrow the distribution",
             )
             _expect_accepted(family, task)
+    if (known := family.all_tasks) is not None:
+        size, shape = family.task_space.shape[0], np.shape(known)
+        expect(
+            len(shape) == 2 and shape[0] > 0 and shape[1] == size,
+            f"all_tasks: expected the shape (n, {size}) with one task at least, got {shape}",
+        )
     return ""
 
 

@@ -9,6 +9,7 @@ from metarl.core.errors import ConfigError, warn
 from metarl.envs import family_name
 from metarl.envs.contract.declaration import spaces
 from metarl.envs.contract.recording import Violation
+from metarl.envs.contract.tasks import sampled_tasks
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.tracking import check_trackers
 
@@ -48,6 +49,7 @@ def check_startable(config: Config, directory: Path) -> None:
     check_trackers(config)
     try:
         spaces(config.training_env)
+        sampled_tasks(config.env)
     except Violation as error:  # of a family of the user's
         hint = "metarl check-env looks at the rest"
         raise ConfigError(f"env: {config.env.name}: {error}; {hint}") from error

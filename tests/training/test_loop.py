@@ -292,6 +292,24 @@ def test_no_tracker_is_started_where_no_environment_can_be_made(tmp_path, monkey
         train(tiny(), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"sample_tasks": lambda self, rng, n: rng.uniform(size=n)}, r"sample_tasks: expected the"),
+        (
+            {"sample_tasks": lambda self, rng, n: [[0.1, 0.1]] * n},
+            "sample_tasks: expected an array",
+        ),
+        ({"all_tasks": np.zeros((0, 2))}, r"all_tasks: expected the shape \(n, 2\) with one task"),
+    ],
+)
+def test_wrong_tasks_are_one_line_before_there_is_a_folder(tmp_path, members, said):
+    family = type("Odd", (PointNav,), {"name": "odd", **members})(horizon=5)
+    with pytest.raises(ConfigError, match=f"^env: odd: {said}"):
+        train(tiny().replace(env=family), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_family_that_is_in_no_module_is_refused_or_warned_of(tmp_path, capsys):
     class Local(PointNav):
         name = "local"

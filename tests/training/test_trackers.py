@@ -164,9 +164,7 @@ class Other(NullTracker):
 
 
 def test_a_tracker_that_cannot_be_made_of_a_run_and_a_job_is_refused():
-    said = (
-        rf"^tracking.trackers: {__name__}:OnlyARun takes \(run\), expected \(run, job\);"
-    )
+    said = rf"^tracking.trackers: {__name__}:OnlyARun takes \(run\), expected \(run, job\);"
     with pytest.raises(ConfigError, match=said):
         check_trackers(config(f"{__name__}:OnlyARun"))
     check_trackers(config(f"{__name__}:Other"))

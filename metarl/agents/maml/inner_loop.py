@@ -111,10 +111,15 @@ class InnerLoop:
         learned = self.rule.init(fast_params)
         if not isinstance(learned, Mapping):
             raise UserError(f"{self._called('init')}: expected a dict, got {shown(learned)}")
-        for name in [*params, *own, *learned]:
-            if (":" in name) == (name in params):
-                expected = "no colon" if name in params else "a colon, as in lr:weight0"
-                raise UserError(f"the parameter {name}: expected {expected} in its name")
+        for name, value in learned.items():
+            if not isinstance(value, Tensor):
+                got = f"{name}: {shown(value)}"
+                raise UserError(f"{self._called('init')}: expected tensors, got {got}")
+        added = dict.fromkeys((*own, *learned), "a colon, as in lr:weight0")
+        wrong = {name: "no colon" for name in params if ":" in name}
+        wrong |= {name: expected for name, expected in added.items() if ":" not in name}
+        for name, expected in wrong.items():
+            raise UserError(f"the parameter {name}: expected {expected} in its name")
         meta = {**meta, **learned}
         return {name: value.detach().clone() for name, value in meta.items()}
 

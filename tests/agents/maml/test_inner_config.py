@@ -159,6 +159,9 @@ def test_the_parameters_that_a_rule_of_the_user_begins_with_are_checked():
     rule.init = lambda fast_params: None
     with pytest.raises(UserError, match="the update rule SGD: init: expected a dict, got None"):
         InnerLoop(rule).init(parameters(torch.nn.Linear(2, 1)))
+    rule.init = lambda fast_params: {"lr:all": 0.1}
+    with pytest.raises(UserError, match=r"SGD: init: expected tensors, got lr:all: 0\.1"):
+        InnerLoop(rule).init(parameters(torch.nn.Linear(2, 1)))
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,17 @@ class Undotted(SGD):
         return {f"lr_{name}": torch.ones(()) for name in fast_params}
 
 
+class Replacing(SGD):
+    """Its meta-parameters would replace the initial parameters of the policy."""
+
+    def init(self, fast_params):
+        return {name: 0 * value for name, value in fast_params.items()}
+
+
 @pytest.mark.parametrize(
     ("rule", "names", "message"),
     [
+        (Replacing, ("w",), "the parameter w: expected a colon, as in lr:weight0 in its name"),
         (Undotted, ("w",), "the parameter lr_w: expected a colon, as in lr:weight0 in its name"),
         (SGD, ("a:b",), "the parameter a:b: expected no colon in its name"),
     ],
