@@ -66,7 +66,7 @@ class FamilyTarget(RunTarget):
                 invalid; names the flag, or the config and its key.
         """
         from metarl.config import make_family
-        from metarl.config_files import replaced
+        from metarl.config_values import replaced
 
         if "env.family" in overrides:
             raise ConfigError("--env.family: unknown flag: TARGET names the family")
