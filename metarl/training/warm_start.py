@@ -38,7 +38,9 @@ def warm_start(config: Config, source: str | Path) -> tuple[MetaAgent, Origin]:
     try:
         found = take_parameters(config.agent, config.make_agent().state_dict(), state.agent)
     except UserError as error:
-        raise UserError(f"{FLAG}: {source}: {error}") from error
+        kind, own = run.config.agent.kind, config.agent.kind
+        hint = "" if kind == own else f" (its agent is of the kind {kind}, the new one of {own})"
+        raise UserError(f"{FLAG}: {source}: {error}{hint}") from error
     changed = other_meaning(*(each.to_dict()["agent"] for each in (config, run.config)))
     origin = Origin(
         source=printable(str(source)),

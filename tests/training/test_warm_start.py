@@ -53,6 +53,14 @@ def test_it_begins_from_the_parameters_of_the_other_run(source, warm, tmp_path):
     assert (results[0].returns == results[1].returns).all()
 
 
+def test_an_agent_of_another_kind_is_refused_by_kind(source, tmp_path):
+    config = metarl.load_config({"agent": {"kind": "rl2", "network": {"size": 5}}}, base=tiny())
+    said = r"--init-from: .*source: .* \(its agent is of the kind maml, the new one of rl2\)$"
+    with pytest.raises(UserError, match=said):
+        train(config, tmp_path / "run", init_from=source)
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_by_which_the_parameters_are_another_policy_are_named(source, tmp_path):
     changed = {"agent.policy.activation": "tanh", "agent.policy.obs_scale": [2.0, 2.0]}
     run = train(tiny(**OTHER, **changed), tmp_path / "run", init_from=source)
