@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarl.core.errors import UserError, shown
+from metarl.core.errors import UserError, nearest, shown
 from metarl.runs.run import Run
 from metarl.training.validation import is_due
 
@@ -39,10 +39,11 @@ class Callback:
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Check that callbacks are a sequence of instances of `Callback`.
+    """Check that callbacks are a sequence of instances of `Callback`, whose methods named `on_`
+    something are events.
 
     Raises:
-        UserError: if they are not; names the first other object.
+        UserError: if they are not; names the first other object, or method.
     """
     expected = "expected a list of instances of classes derived from metarl.Callback"
     if not isinstance(callbacks, Sequence):
@@ -50,6 +51,13 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if not isinstance(each, Callback):
             raise UserError(f"callbacks: {expected}, got {shown(each)} in it")
+        events = [name for name in vars(Callback) if name.startswith("on_")]
+        for name in dir(each):
+            if name.startswith("on_") and name not in events:
+                raise UserError(
+                    f"callbacks: {type(each).__name__}.{name}: there is no such event"
+                    f"{nearest(name, events)}: expected one of {', '.join(events)}"
+                )
 
 
 def after_iteration(

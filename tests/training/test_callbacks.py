@@ -129,6 +129,17 @@ def test_a_signal_ends_the_training_with_the_event(config, tmp_path):
     assert Run.open(tmp_path / "run").load().iteration == 1
 
 
+def test_a_method_of_no_event_is_refused_before_the_work_begins(config, tmp_path):
+    class Misspelt(metarl.Callback):
+        def on_iterations(self, run, metrics):
+            return True
+
+    said = r"callbacks: Misspelt.on_iterations: there is no such event \(nearest: on_iteration\)"
+    with pytest.raises(UserError, match=said):
+        metarl.train(config, tmp_path / "run", callbacks=[Misspelt()])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("wrong", [[print], Log(), [Log]])
 def test_what_is_no_callback_is_refused_before_the_work_begins(config, tmp_path, wrong):
     with pytest.raises(UserError, match=r"^callbacks: expected a list of instances of classes"):
