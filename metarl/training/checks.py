@@ -49,7 +49,8 @@ def check_startable(config: Config, directory: Path) -> None:
     check_trackers(config)
     try:
         spaces(config.training_env)
-        sampled_tasks(config.env)
+        if ":" in family_name(config.env):  # of the user's
+            sampled_tasks(config.env)
     except Violation as error:  # of a family of the user's
         hint = "metarl check-env looks at the rest"
         raise ConfigError(f"env: {config.env.name}: {error}; {hint}") from error
