@@ -137,9 +137,8 @@ class WrappedBatchEnv(BatchEnv):
         try:
             result = self.batch_env.step(action, ids)
         except SimulationDiverged as error:
-            if error.result is not None:
-                obs, reward, terminated = error.result
-                error.result = self.transform_obs(obs), reward, terminated
+            if (result := error.result) is not None:
+                error.result = self.transform_obs(result[0]), *result[1:]
             raise
         return self.transform_obs(result[0]), *result[1:]
 

@@ -1,4 +1,5 @@
-"""Methods that an agent may have besides the contract: `record`, `beliefs` and `policy_module`."""
+"""What an agent may have besides the contract: the methods `record`, `beliefs` and `policy_module`,
+and the attribute `action_space`."""
 
 from __future__ import annotations
 
@@ -72,32 +73,6 @@ def beliefs(agent: MetaAgent, rollout: Rollout) -> Beliefs | None:
     return agent.beliefs(*rollout)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def check_actions(agent: MetaAgent, space: Box | Discrete) -> None:
-    """Check that the actions of an agent are those of a task family: choices among as many, or as
-    many numbers. The bounds may be others, since families clip.
-
-    Agents of a config have an attribute `action_space`, that of the family they were made for; of
-    others nothing is known.
-
-    Args:
-        agent: the agent.
-        space: the action space of the family.
-
-    Raises:
-        UserError: if they are others; gives both spaces.
-    """
-    own = getattr(agent, "action_space", space)
-    if isinstance(own, Discrete) or isinstance(space, Discrete):
-        fits = own == space
-    else:
-        fits = own.shape == space.shape
-    if not fits:
-        raise UserError(
-            f"env: expected actions of {own}, for which the policy was made, got {space}: the "
-            "agent comes from another task family, or from other settings of this one"
-        )
-
-
 def has_beliefs(agent: MetaAgent) -> bool:
     """Return whether an agent has a method `beliefs`; see the function `beliefs`."""
     return hasattr(agent, "beliefs")
@@ -127,3 +102,29 @@ def policy_module(agent: MetaAgent, state: Any) -> PolicyModule:
 def has_policy_module(agent: MetaAgent) -> bool:
     """Return whether an agent has a method `policy_module`; see the function `policy_module`."""
     return hasattr(agent, "policy_module")
+
+
+def check_actions(agent: MetaAgent, space: Box | Discrete) -> None:
+    """Check that the actions of an agent are those of a task family: choices among as many, or as
+    many numbers. The bounds may be others, since families clip.
+
+    Agents of a config have an attribute `action_space`, that of the family they were made for; of
+    others nothing is known.
+
+    Args:
+        agent: the agent.
+        space: the action space of the family.
+
+    Raises:
+        UserError: if they are others; gives both spaces.
+    """
+    own = getattr(agent, "action_space", space)
+    if isinstance(own, Discrete) or isinstance(space, Discrete):
+        fits = own == space
+    else:
+        fits = own.shape == space.shape
+    if not fits:
+        raise UserError(
+            f"env: expected actions of {own}, for which the policy was made, got {space}: the "
+            "agent comes from another task family, or from other settings of this one"
+        )

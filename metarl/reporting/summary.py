@@ -124,8 +124,9 @@ def read_summary(directory: Path, required: str | None = None) -> RunSummary:
     evaluations, baselines, settings = {}, {}, {}
     for name, path in result_files(directory / "evaluation").items():
         try:
-            found, methods = read_settings(path), read_results(path)
+            found = read_settings(path)
             check_named(name, found, path)
+            methods = read_results(path)
         except UserError as error:
             if required in (None, name):
                 raise

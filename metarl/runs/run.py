@@ -242,8 +242,9 @@ def no_run(directory: Path) -> str:
         return f"is a config, not a run; train it first: metarl train {shell_path(directory)}"
     reason = "no config.yaml" if directory.exists() else "it does not exist"
     siblings = directory.parent.iterdir() if directory.parent.is_dir() else []
-    runs = {other.name: str(other) for other in siblings if (other / "config.yaml").is_file()}
-    if near := difflib.get_close_matches(directory.name, runs, 1, cutoff=0.5):
+    beside = [other for other in siblings if (other / "config.yaml").is_file()]
+    runs = {other.name.lower(): str(other) for other in beside}
+    if near := difflib.get_close_matches(directory.name.lower(), runs, 1, cutoff=0.5):
         return f"not a run's folder ({reason}) (nearest: {runs[near[0]]})"
     known = [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
     known += pretrained_names()

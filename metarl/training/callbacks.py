@@ -48,10 +48,10 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
     expected = "expected a list of instances of classes derived from metarl.Callback"
     if not isinstance(callbacks, Sequence):
         raise UserError(f"callbacks: {expected}, got {shown(callbacks)}")
+    events = [name for name in vars(Callback) if name.startswith("on_")]
     for each in callbacks:
         if not isinstance(each, Callback):
             raise UserError(f"callbacks: {expected}, got {shown(each)} in it")
-        events = [name for name in vars(Callback) if name.startswith("on_")]
         for name in dir(each):
             if name.startswith("on_") and name not in events:
                 raise UserError(
