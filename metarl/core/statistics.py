@@ -9,9 +9,9 @@ residual, with independent runs and tasks. Methods are compared on the same task
 Few runs are the rule. The bootstrap over two or three runs gives intervals that are much too
 narrow; those here are t intervals on the variance components, whose coverage is simulated in
 `tests/core/test_coverage.py`: of normally distributed scores, from two runs and five tasks on,
-intervals of 95 % cover 93 to 98 % for a mean, and 94 to 99 % for a difference between methods. They
-cover less where scores have a long tail, such as 10 % of the runs that fail, or where success is
-rare or certain.
+intervals of 95 % cover 93 to 98.5 % for a mean, and 94 to 99.5 % for a difference between methods.
+They cover less where scores have a long tail, such as 10 % of the runs that fail, or where success
+is rare or certain.
 """
 
 from __future__ import annotations

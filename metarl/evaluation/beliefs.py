@@ -102,7 +102,7 @@ class Reading:
     Attributes:
         slope: (d, k).
         offset: (k,).
-        error: covariance of the tasks around the map, (k, k).
+        error: covariance of the tasks around the map that the beliefs do not account for, (k, k).
     """
 
     slope: np.ndarray
@@ -110,20 +110,27 @@ class Reading:
     error: np.ndarray
 
     @classmethod
-    def fit(cls, latent: np.ndarray, tasks: np.ndarray) -> Reading:
+    def fit(cls, found: Beliefs, tasks: np.ndarray) -> Reading:
         """Fit the map by ridge regression.
 
+        The tasks lie around the map of the means, since the latent variable is uncertain and
+        since the map has an error. The part of the first, which the standard deviations of the
+        beliefs tell, is taken off, as a belief that is read adds its own.
+
         Args:
-            latent: means of the beliefs at the ends of trials, (n, d).
+            found: the beliefs at the ends of trials, (n, d).
             tasks: the tasks of the trials, (n, k).
         """
-        latent, centre, middle = latent.astype(np.float64), latent.mean(0), tasks.mean(0)
+        latent = found.mean.astype(np.float64)
+        centre, middle = latent.mean(0), tasks.mean(0)
         centred, wanted = latent - centre, tasks - middle
         scale = np.diag(np.maximum(centred.var(0), 1e-12))
         matrix = centred.T @ centred / len(latent) + RIDGE * scale
         slope = np.linalg.solve(matrix, centred.T @ wanted / len(latent))
         residual = wanted - centred @ slope
-        return cls(slope, middle - centre @ slope, residual.T @ residual / len(latent))
+        uncertain = slope.T @ np.diag(np.mean(np.square(found.std, dtype=np.float64), 0)) @ slope
+        error = positive_part(residual.T @ residual / len(latent) - uncertain)
+        return cls(slope, middle - centre @ slope, error)
 
     def only(self, numbers: np.ndarray) -> Reading:
         """Return the map to some of the numbers of a task, given by their indices."""
@@ -137,6 +144,12 @@ class Reading:
         return mean, np.swapaxes(spread, -1, -2) @ spread + self.error
 
 
+def positive_part(matrix: np.ndarray) -> np.ndarray:
+    """Return the nearest positive semidefinite matrix, (k, k), to a symmetric one."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.maximum(values, 0)) @ vectors.T
+
+
 def fit_reading(agent: MetaAgent, family: TaskFamily, adaptations: int) -> Reading:
     """Fit how an agent's beliefs are read as beliefs about the task, on trials on training tasks.
 
@@ -145,4 +158,4 @@ def fit_reading(agent: MetaAgent, family: TaskFamily, adaptations: int) -> Readi
     """
     tasks = first_tasks(family, "train", READING_TASKS)
     found = trial_beliefs(agent, family, tasks, adaptations)
-    return Reading.fit(found.last.mean, tasks)
+    return Reading.fit(found.last, tasks)

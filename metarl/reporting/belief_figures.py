@@ -129,7 +129,7 @@ def drawn_numbers(found: TrialBeliefs) -> np.ndarray:
     if size <= NUMBERS:
         return np.arange(size)
     variance = found.tasks.var(0)
-    told = variance - np.diagonal(Reading.fit(found.last.mean, found.tasks).error)
+    told = Reading.fit(found.last, found.tasks)(found.last)[0].var(0)
     order = np.argsort(-told / np.maximum(variance, 1e-12), kind="stable")
     return np.sort(order[:NUMBERS])
 

@@ -20,7 +20,8 @@ class RiskConfig(Section):
 
     alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the tasks whose mean is the objective, those with the lowest returns after
-    adaptation: the conditional value at risk (CVaR). 1 is the mean over all tasks."""
+    adaptation: the conditional value at risk (CVaR). 1 is the mean over all tasks. With few
+    episodes of each task, unlucky ones are among the worst too."""
     oversampling: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each meta-batch that is drawn by a sampler of hard tasks, which learns from the
     tasks played so far (cross-entropy method; Greenberg et al. 2023, RoML). Importance weights keep

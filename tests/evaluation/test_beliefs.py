@@ -34,7 +34,7 @@ def config(request) -> Config:
 def test_a_linear_map_is_found_and_carries_a_gaussian_over():
     latent = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 5.0], [4.0, 2.0]])
     tasks = 3.0 + 2.0 * latent[:, :1] - latent[:, 1:]
-    reading = Reading.fit(latent, tasks)
+    reading = Reading.fit(Beliefs(latent, np.zeros_like(latent)), tasks)
     np.testing.assert_allclose(reading.slope, [[2.0], [-1.0]], rtol=1e-3)
     np.testing.assert_allclose(reading.offset, [3.0], rtol=1e-3)
     np.testing.assert_allclose(reading.error, [[0.0]], atol=1e-5)
@@ -42,6 +42,32 @@ def test_a_linear_map_is_found_and_carries_a_gaussian_over():
     mean, covariance = exact(Beliefs(np.array([1.0, 4.0]), np.array([0.5, 3.0])))
     assert mean.tolist() == [1.0]
     assert covariance.tolist() == [[2.0**2 * 0.25 + 9.0 + 0.25]]
+
+
+@pytest.mark.parametrize("noise", [2.0, 1.0, 0.2])
+def test_the_posterior_of_a_gaussian_problem_is_read_as_itself(noise):
+    """The task is the latent variable, N(0, 1), and is observed with noise: its posterior is known,
+    and so must be the belief about the task, neither wider nor narrower."""
+    rng = np.random.default_rng(0)
+    task = rng.standard_normal((20_000, 1))
+    seen = task + noise * rng.standard_normal((20_000, 1))
+    variance = 1 / (1 + 1 / noise**2)
+    exact = Beliefs(seen * variance / noise**2, np.full_like(seen, np.sqrt(variance)))
+    mean, covariance = Reading.fit(exact, task)(exact)
+    np.testing.assert_allclose(mean, exact.mean, atol=0.05)
+    np.testing.assert_allclose(covariance, variance, rtol=0.03)
+
+
+def test_beliefs_that_are_too_certain_are_read_with_the_error_they_have():
+    """Half of the standard deviation is claimed: the other part of the variance is the map's."""
+    rng = np.random.default_rng(0)
+    belief = Beliefs(rng.standard_normal((20_000, 2)), np.full((20_000, 2), 0.5))
+    tasks = belief.mean + rng.standard_normal((20_000, 2))
+    reading = Reading.fit(belief, tasks)
+    np.testing.assert_allclose(reading.error, 0.75 * np.eye(2), atol=0.03)
+    np.testing.assert_allclose(
+        reading(belief)[1], np.eye(2)[None] + 0 * tasks[:, :, None], atol=0.03
+    )
 
 
 def test_two_numbers_of_a_task_that_depend_on_one_latent_are_correlated():
@@ -52,7 +78,7 @@ def test_two_numbers_of_a_task_that_depend_on_one_latent_are_correlated():
 
 def test_latents_that_say_nothing_are_read_as_the_mean_task():
     tasks = np.array([[1.0], [2.0], [6.0]])
-    reading = Reading.fit(np.full((3, 2), 0.7), tasks)
+    reading = Reading.fit(Beliefs(np.full((3, 2), 0.7), np.ones((3, 2))), tasks)
     mean, covariance = reading(Beliefs(np.zeros(2), np.ones(2)))
     np.testing.assert_allclose(mean, 3.0)
     np.testing.assert_allclose(covariance, tasks.var())

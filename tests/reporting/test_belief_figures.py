@@ -108,7 +108,7 @@ def test_of_a_task_of_many_numbers_those_are_drawn_that_the_beliefs_tell_most_ab
         tasks[:, number] = mean[:, 0, 0, 0] + 0.2 * noise * tasks[:, number]
     tasks[:, 36] = 1.0
     found = TrialBeliefs(tasks, Beliefs(mean, np.ones_like(mean)), np.ones((40, 1, 1), bool))
-    reading = Reading.fit(mean[:, 0, 0], tasks)
+    reading = Reading.fit(found.last, tasks)
     drawn = ["latent variable", *(f"task, number {n}" for n in (1, 3, 6, 11, 21, 34))]
     steps, places = beliefs_over_steps(found, reading), embeddings(found)
     assert [axes.get_ylabel() for axes in steps.figure.axes[::4]] == drawn
