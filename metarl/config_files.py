@@ -11,7 +11,7 @@ import gymnasium
 
 from metarl.config import Config, config_keys
 from metarl.config_upgrade import ALIASES, renamed_key, upgrade
-from metarl.config_values import merged, own_values, paths_above, replaced
+from metarl.config_values import merged, own_values, paths_above, replaced, value_at
 from metarl.core.errors import ConfigError, UserError, check, nearest, nearest_path, shown
 from metarl.core.parsing import error_summary, read_yaml
 from metarl.envs import locate
@@ -112,6 +112,9 @@ def make_config(
     except ConfigError as error:
         message = str(error)
         path, _, reason = message.partition(": ")
+        keys = {key.path.replace(".", "_"): key.path for key in config_keys()}
+        if keys.get(path, path) != path:  # in Python: agent_inner_lr=0.1
+            reason = f"unknown key (nearest: {keys[path]})"
         if reason.startswith("unknown key") and "(" not in reason:  # without a hint
             hint = nearest_path(path, [key.path for key in config_keys()])
             message, reason = message + hint, reason + hint
@@ -119,6 +122,9 @@ def make_config(
             if above in given:
                 rest = path.removeprefix(above).replace(".", ": ", 1)
                 raise ConfigError(f"{flag(given[above])}{rest}: {reason}") from None
+        inside = [name for key, name in given.items() if key.startswith(f"{path}.")]
+        if reason.startswith("unknown key") and inside and value_at(data, path) is None:
+            raise ConfigError(f"{flag(inside[0])}: {reason}") from None  # the file has no such one
         if path.startswith("env.") and reason.startswith("unknown key") and "env.family" in given:
             chosen = values["env"]["family"]
             message = f"{flag(given['env.family'])}: {chosen} has no key {path}, which {source} has"

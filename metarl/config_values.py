@@ -41,15 +41,19 @@ def is_of_kind(path: str, value: Mapping[str, Any], inside: Mapping[str, Any]) -
     return tag not in value or value[tag] == inside.get(tag, default)
 
 
+def value_at(data: Any, path: str) -> Any:
+    """Return the value at a dotted path of nested values; None where there is none."""
+    for key in path.split("."):
+        data = plain(data)
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return plain(data)
+
+
 def own_values(path: str, value: Any, data: Any) -> Iterator[tuple[str, Any]]:
     """Yield the dotted keys of an override with their values: of a section those that are given,
     so that its other keys stay as they are in `data`. A section of another kind is replaced as a
     whole; so are mappings that are no sections, such as parameters of an environment."""
-    inside: Any = data
-    for key in path.split("."):
-        inside = plain(inside)
-        inside = inside.get(key) if isinstance(inside, Mapping) else None
-    inside = plain(inside)
+    inside = value_at(data, path)
     kept = (
         path.partition(".")[0] in SECTIONS
         and isinstance(value, Mapping)

@@ -163,6 +163,9 @@ def test_published_settings():
     [
         ("sed", 1, "unknown key (nearest: seed)"),
         ("agent.policy.hiden", [8], "unknown key (nearest: hidden)"),
+        ("agent_inner_lr", 0.1, "unknown key (nearest: agent.inner.lr)"),  # of Python
+        ("agent.policy.hidden", "32,32", 'a list of whole numbers, such as "[32, 32]", got'),
+        ("agent.update.lr", 0.1, "--agent.update.lr: unknown key where agent.kind is maml (known"),
         ("env.goal_hihg", 3, "unknown key (nearest: goal_high)"),
         (
             "env.goal_range",

@@ -146,8 +146,9 @@ def speed_of_step(family: TaskFamily) -> str:
     speed = measure_speed(family)
     if not speed.is_enough:  # perhaps for other processes of a busy machine
         speed = measure_speed(family, repeats=10 * REPEATS)
+    share = f"{speed.share:.2f} of" if speed.share <= 1 else "no less than"
     text = (
-        f"{speed.closed_loop:,.0f} env steps/s, {speed.share:.2f} of the physics limit "
+        f"{speed.closed_loop:,.0f} env steps/s, {share} the physics limit "
         f"({speed.limit:,.0f}), one thread"
     )
     expect(

@@ -18,12 +18,12 @@ from metarl.cli.commands import (
     trials_option,
 )
 from metarl.cli.completion import complete_names
-from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
+from metarl.cli.flags import ConfigsTarget, ConfigTarget, KeyCommand, short_flags
 from metarl.cli.group import FILE, cli, print_files, print_table
 from metarl.cli.parser import print_error
 
 
-@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Compare methods over seeds.")
+@cli.command(cls=KeyCommand, target=ConfigsTarget, short_help="Compare methods over seeds.")
 @click.argument(
     "configs",
     nargs=-1,
@@ -31,7 +31,9 @@ from metarl.cli.parser import print_error
     help="YAML files, or names of metarl list configs.",
     shell_complete=complete_names("metarl.config_files:config_names", "file"),
 )
-@click.option("--seeds", default=3, help="Seeds of each config, from its own.")
+@click.option(
+    "--seeds", default=3, help="Number of seeds of each config, counted up from the config's seed."
+)
 @click.option(
     "--env-steps",
     type=click.IntRange(min=1),

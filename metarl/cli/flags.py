@@ -6,7 +6,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -113,6 +113,17 @@ class ConfigTarget(RunTarget):
 
         with short_flags():
             return make_config(self.data, self.name or "", overrides)
+
+
+class ConfigsTarget(ConfigTarget):
+    """The arguments of a command are configs whose runs are trained side by side; the keys have the
+    values of the first one."""
+
+    def keys(self) -> list[Key]:
+        from metarl.training.many_runs import USUAL
+
+        of_first = super().keys()
+        return [replace(key, default=USUAL.get(key.path, key.default)) for key in of_first]
 
 
 class KeyCommand(Command):

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from metarl.cli.flags import ConfigTarget, KeyCommand, short_flags
+from metarl.cli.flags import ConfigsTarget, ConfigTarget, KeyCommand, short_flags
 from metarl.cli.group import FILE, cli, config_argument, print_table
 from metarl.cli.parser import print_error
 
 MAX_ROWS = 10
 
 
-@cli.command(cls=KeyCommand, target=ConfigTarget, short_help="Search hyper-parameters.")
+@cli.command(cls=KeyCommand, target=ConfigsTarget, short_help="Search hyper-parameters.")
 @config_argument()
 @click.option(
     "--space",
@@ -82,7 +82,9 @@ def tune(
         click.echo(file)
     failed = [row for row in found.trials if row.state == "failed"]
     for row in failed:
-        print_error(f"trial {row.number}: {row.note} (see {out}/trial-{row.number:04d}.log)", 1)
+        print_error(
+            f"trial {row.number}: {row.note} (see {out}/logs/trial-{row.number:04d}.log)", 1
+        )
     unfinished = [row for row in found.trials if row.state == "running" and row.number < trials]
     for row in unfinished:
         print_error(f"trial {row.number}: not finished: {row.note}; the same command goes on", 1)

@@ -12,6 +12,12 @@ from pydantic_core import ErrorDetails
 from metarl.core.errors import ConfigError, nearest, shown
 from metarl.core.schema_keys import LIMITS, bounds, constraints, is_union, plain
 
+LISTS = {
+    "a list of whole numbers": '"[32, 32]"',
+    "a list of numbers": '"[0.1, 0.2]"',
+    "a list of texts": '"[a, b]"',
+}
+"""Lists as they are written in a command line, by what is expected."""
 CHOICE = "unknown key where "
 """Beginning of the error at a key of another section of a tagged union, before the selection."""
 
@@ -44,6 +50,8 @@ def error_message(cls: type[BaseModel], error: ErrorDetails) -> str:
         wanted = bounds(constraints(annotation, metadata))
     elif kind == "literal_error":
         hint = nearest(str(error["input"]), map(str, typing.get_args(annotation)))
+    elif wanted in LISTS and not isinstance(error["input"], (list, tuple)):
+        wanted += f", such as {LISTS[wanted]}"
     return f"{path}: expected {wanted}, got {shown(plain(error['input']))}{hint}"
 
 

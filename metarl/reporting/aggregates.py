@@ -76,14 +76,14 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
     """Return the normalised scores of the methods of a family, after the last adaptation.
 
     0 is the mean return of the untrained agent before adaptation. 1 is that of the best oracle, a
-    method whose label begins with `oracle`; without one, of the best method.
+    method whose label begins with `oracle`; without one, of the best method that was trained.
 
     Args:
         family: name of the family.
         results: of each method, seed by seed, on the same complete tasks.
 
     Raises:
-        ValueError: if there is no untrained agent, or nothing is better than it.
+        ValueError: if there is no untrained agent, or no method is better than it.
     """
     places = final_places(results)
     scores = {
@@ -98,8 +98,9 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
         name: float(np.mean([seed.mean[places[name]] for seed in seeds]))
         for name, seeds in results.items()
     }
-    oracles = [name for name in means if name.startswith("oracle")]
-    best = max(oracles or means, key=means.__getitem__)
+    trained = [name for name in means if name not in (UNTRAINED, RANDOM)]
+    oracles = [name for name in trained if name.startswith("oracle")]
+    best = max(oracles or trained, key=means.__getitem__, default=untrained)
     if not means[best] > low:
         raise ValueError(
             f"{family}: not normalised: {best} ({means[best]:.4g}) is not above the untrained "
@@ -181,9 +182,10 @@ def draw_statistics(
             rows.append((name, columns[column], value, low, high))
         axes.set_yticks(range(len(names)), [texts[name] for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        better = "lower" if columns[column] == "optimality gap" else "higher"
+        is_gap = columns[column] == "optimality gap"
+        better = "lower" if is_gap else "higher"
         axes.set_title(f"{columns[column]} ({better} is better)", fontsize=9)
-        axes.set_xlabel(SCALE)
+        axes.set_xlabel("what returns lack of 1" if is_gap else SCALE)
         style_axes(axes)
     figure.suptitle(families, fontsize=10)
     caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"

@@ -25,7 +25,7 @@ from metarl.reporting.comparison_plan import (
     cluster_of_runs,
     plan,
 )
-from metarl.reporting.comparison_tables import AGGREGATED, write_tables
+from metarl.reporting.comparison_tables import AGGREGATED, write_returns, write_tables
 from metarl.reporting.pooling import by_label, comparable, method_order, results_by_method
 from metarl.reporting.report import report_page
 from metarl.reporting.report_sections import Section, make_section
@@ -88,8 +88,8 @@ def compare(
 
     Returns:
         The comparison, whose files are `comparison.html`, a report for each family,
-        `comparison.csv` and `comparison.md` with the returns, and the figures `aggregate*` with
-        their numbers.
+        `comparison.csv` and `comparison.md` with the returns, `comparison-returns.csv` with those
+        of each run on each task, and the figures `aggregate*` with their numbers.
 
     Raises:
         UserError: as `plan` and `check_jobs`, or if a setting of the evaluation is out of range,
@@ -200,6 +200,7 @@ def write_results(
     result.files += [write_page(out, result.sections, reports, result.aggregates, missing)]
     result.files += reports.values()
     result.files += write_tables(out, result.sections, result.aggregates, missing)
+    result.files += [write_returns(out, runs, name)]
     drawings = {} if result.aggregates is None else result.aggregates.drawings
     drawn = [save_drawing(drawing, out / f"{name}.png") for name, drawing in drawings.items()]
     result.files += [files[0] for files in drawn]

@@ -14,7 +14,7 @@ from metarl.evaluation.compare import differences, have_same_tasks
 from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.protocols import check_measurable
 from metarl.rollout.sampler_config import SamplerConfig
-from metarl.runs.identity import settings_digest
+from metarl.runs.identity import default_directory, settings_digest
 from metarl.runs.run import Run
 from metarl.training.checks import check_startable
 from metarl.training.continuation import check_same_run
@@ -58,7 +58,11 @@ def plan(
             raise UserError(f"{name}: given twice; expected each config once")
         settings[name] = dict(overrides)
         values[name] = read_config(name)  # once: the file may change during the comparison
-        configs[name] = Job(name, settings[name], out, values=values[name]).config
+        try:
+            configs[name] = Job(name, settings[name], out, values=values[name]).config
+        except ConfigError as error:
+            is_flag = len(names) > 1 and str(error).startswith("--")
+            raise ConfigError(f"{name}: {error}" if is_flag else str(error)) from None
         # It is set where runs take the slots of a cluster: then they have no cluster of their own.
         if "sampler.kind" not in overrides:
             check_cluster_keys(configs[name], values[name], name, overrides)
@@ -69,13 +73,15 @@ def plan(
     for config in configs.values():
         check_trackers(config)
     check_comparable(configs)
-    stems = {name: folder_stem(name) for name in configs}
+    is_named = "method" in overrides
+    stems = {name: folder_stem(name, configs[name], is_named=is_named) for name in configs}
     for name, stem in stems.items():
         others = [other for other in stems if other != name and stems[other] == stem]
         if others:
+            expected = "--method for one config of a family" if is_named else "other names of files"
             raise UserError(
                 f"{name}: its runs would have the folders of {others[0]}: {stem}-seed...; "
-                "expected files with different names"
+                f"expected {expected}"
             )
     found: dict[str, list[Job]] = {config.env.name: [] for config in configs.values()}
     for number in range(seeds):
@@ -156,8 +162,11 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
         known[key] = name
 
 
-def folder_stem(name: str) -> str:
-    """Return the beginning of the names of a config's runs: FAMILY-METHOD, or the file's name."""
+def folder_stem(name: str, config: Config, *, is_named: bool = False) -> str:
+    """Return the beginning of the names of a config's runs: FAMILY-METHOD, or the file's name
+    unless the method was named by hand (`is_named`)."""
+    if is_named:
+        return default_directory(config).name.removesuffix(f"-seed{config.seed}")
     path = Path(name)
     return path.stem if path.suffix == ".yaml" or path.is_file() else name.replace("/", "-")
 

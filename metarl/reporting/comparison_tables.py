@@ -11,7 +11,9 @@ import numpy as np
 
 from metarl.core.aggregates import STATISTICS
 from metarl.reporting.aggregates import Aggregates
+from metarl.reporting.groups import group_runs
 from metarl.reporting.report_sections import Section
+from metarl.reporting.summary import RunSummary
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.printing import decimals
 
@@ -61,6 +63,33 @@ def write_tables(
     for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
         write_atomically(file, content.encode())
     return [*files]
+
+
+def write_returns(out: Path, runs: Mapping[str, Sequence[RunSummary]], name: str) -> Path:
+    """Write the mean returns of all runs on each task as CSV, a row for each run, task and x, and
+    return the file.
+
+    Args:
+        out: the folder.
+        runs: the runs of each family.
+        name: the name of their evaluations.
+    """
+    text = io.StringIO()
+    columns = ["family", "method", "part", "seed", "task", "x", "return", "success"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for family, summaries in runs.items():
+        for method, group in group_runs(summaries).items():
+            for summary in group:
+                for part, result in summary.evaluations.get(name, {}).items():
+                    succeeded = result.successes
+                    for (task, place), value in np.ndenumerate(result.by_task):
+                        success = "" if succeeded is None else succeeded.by_task[task, place]
+                        run = family, method, part, summary.run.config.seed
+                        writer.writerow([*run, task, result.x[place], value, success])
+    file = out / "comparison-returns.csv"
+    write_atomically(file, text.getvalue().encode())
+    return file
 
 
 def aggregate_table(aggregates: Aggregates) -> list[list[str]]:

@@ -31,7 +31,7 @@ CONFIGS_CAPTION = (
     "(AMD EPYC or Intel Xeon), some of them twice as fast as others, most of them for an earlier "
     "version's conjugate gradient, which took longer. return: on the test tasks "
     "after one adaptation (oracles: without; rl2, varibad and pearl: after one episode, on "
-    "HalfCheetahs with deterministic actions), mean and 95% interval over runs and tasks; "
+    "robots with deterministic actions), mean and 95% interval over runs and tasks; "
     "docs/reproduction.md, docs/comparison.md. Empty: not measured. Settings: metarl train CONFIG "
     "--dry-run."
 )

@@ -200,6 +200,18 @@ class Evaluation:
         tasks = f" and {lost} of {len(self.tasks)} tasks" if lost else ""
         return f"{len(self.failures)} episodes{tasks} left out (first: {self.failures[0]})"
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each episode, for `pandas.DataFrame` or `csv.DictWriter`: the index of
+        its `task` in `tasks`, `x`, the number of the `episode` from 0, its `return` (NaN for a
+        failed episode) and, if the environment defines it, its `success`."""
+        rows = []
+        for (task, place, episode), value in np.ndenumerate(self.returns):
+            row = {"task": task, "x": self.x[place], "episode": episode, "return": float(value)}
+            if self.success is not None:
+                row["success"] = bool(self.success[task, place, episode])
+            rows.append(row)
+        return rows
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON content of a result file."""
         return {

@@ -237,6 +237,8 @@ def no_run(directory: Path) -> str:
     for parent in [*directory.parents][:2] if directory.exists() else []:
         if is_run(parent):
             return f"is part of a run; expected the run's folder, {parent}"
+    if directory.is_file() and directory.suffix not in (".yaml", ".yml"):
+        return "is a file; expected a run's folder"
     with contextlib.suppress(ConfigError):
         find_config(directory)
         return f"is a config, not a run; train it first: metarl train {shell_path(directory)}"
@@ -287,9 +289,9 @@ def check_free(directory: Path) -> None:
         UserError: if the folder is in use; names the folder.
     """
     if not is_free(directory):
-        is_run = (directory / "config.yaml").is_file()
-        resume = f", or go on with metarl train --resume {shell_path(directory)}"
-        going_on = resume if is_run else ""
+        is_run, going_on = (directory / "config.yaml").is_file(), ""
+        if is_run:
+            going_on = f", or go on with metarl train --resume {shell_path(directory)}"
         if is_run and not RunLogs(directory).metrics():
             going_on += "; it has no iteration yet: delete it to begin with other settings"
         raise UserError(f"{directory}: exists already; choose another folder with --out{going_on}")

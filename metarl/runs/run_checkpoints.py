@@ -178,7 +178,9 @@ class RunCheckpoints(RunLogs):
             if not stem or Path(stem).name != stem:  # a file elsewhere, which may exist
                 where = self.checkpoints
                 reason = f"{where}: expected the name of a checkpoint, got {shown(name)}"
-            raise UserError(f"{reason} (there are: {', '.join(known) or 'none yet'})")
+            # As they are given: numbers for those of iterations.
+            given = [stem.removeprefix("iteration-").lstrip("0") or "0" for stem in known]
+            raise UserError(f"{reason} (there are: {', '.join(given) or 'none yet'})")
         return checkpoint.load(path)
 
     def make_checkpoint_folder(self) -> None:

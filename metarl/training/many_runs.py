@@ -28,6 +28,8 @@ from metarl.training.signals import stop_signals
 
 POLL = 0.5  # s, between two looks at the signals
 STOPPING = "stopping after the iterations or evaluations under way; once more to stop at once"
+USUAL = {"threads": 1, "tracking.mode": "disabled"}
+"""Values of each of many runs, unless they are set for all."""
 STOPPED = "stopped by a signal"
 EXPECTED = (UserError, StorageError, EpisodeDiverged, NotFinite)
 """Errors that a run may end with by its config or by what it meets; their messages tell all."""
@@ -58,20 +60,19 @@ class Job:
     @property
     def config(self) -> Config:
         """The config, on one thread and untracked unless `settings` say otherwise."""
-        usual = {"threads": 1, "tracking.mode": "disabled"}
         values = read_config(self.name) if self.values is None else self.values
-        config = make_config(values, self.name, {**usual, **self.settings})
+        config = make_config(values, self.name, {**USUAL, **self.settings})
         # W&B has a mode, which the environment may set; other trackers have none.
         kept = tuple(each for each in config.tracking.trackers if each == "wandb")
         asked = any(key.startswith("tracking.") for key in self.settings)
         if asked or kept == config.tracking.trackers:
             return config
-        return make_config(values, self.name, {**usual, "tracking.trackers": kept, **self.settings})
+        return make_config(values, self.name, {**USUAL, "tracking.trackers": kept, **self.settings})
 
     @property
     def log(self) -> Path:
-        """The file with what the run prints, beside its folder."""
-        return self.folder.with_name(f"{self.folder.name}.log")
+        """The file with what the run prints, in a folder beside that of the run."""
+        return self.folder.parent / "logs" / f"{self.folder.name}.log"
 
 
 class Outcome(NamedTuple):
@@ -100,7 +101,7 @@ def finished(
 
     Finished runs are not trained again, and others are resumed, so the call can be stopped and
     repeated at any time. A job that fails does not keep the others from their end. The output of a
-    run goes to a file beside its folder.
+    run goes to `Job.log`.
 
     Args:
         jobs: the runs. A job is taken once a process is free for it and the outcomes so far were

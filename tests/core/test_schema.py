@@ -122,8 +122,14 @@ def test_a_bad_choice_is_refused_by_its_path(drawn, expected):
         ({"range": 3}, "range: expected a list of 2 numbers, got 3"),
         ({"sizes": [1, 0]}, "sizes[1]: expected at least 1, got 0"),
         ({"sizes": [1, True]}, "sizes[1]: expected whole number, got True"),
-        ({"sizes": "12"}, "sizes: expected a list of whole numbers, got '12'"),
-        ({"sizes": {"a": 1}}, "sizes: expected a list of whole numbers, got {'a': 1}"),
+        (
+            {"sizes": "12"},
+            "sizes: expected a list of whole numbers, such as \"[32, 32]\", got '12'",
+        ),
+        (
+            {"sizes": {"a": 1}},
+            "sizes: expected a list of whole numbers, such as \"[32, 32]\", got {'a': 1}",
+        ),
         ({"note": 3}, "note: expected text or null, got 3"),
         ({"pages": 0}, "pages: expected between 1 and 9, got 0"),
         ({"pages": "2"}, "pages: expected whole number or null, got '2'"),

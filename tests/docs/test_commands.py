@@ -46,6 +46,7 @@ def shown_commands(page: str) -> Iterator[str]:
 def words_of(command: str) -> list[str]:
     """Return the arguments of a command, with words that exist for those of the reader's."""
     listed = re.sub(r"\$\(.*?\)", CONFIG, command)  # a list that the shell makes
+    listed = listed.partition(" > ")[0]
     words = [STANDS_FOR.get(word, word) for word in shlex.split(listed, comments=True)[1:]]
     words = [re.sub(r"^runs/.*\.yaml$", CONFIG, word) for word in words if word]
     return [re.sub(r"^runs/.*", RUN, word) for word in words]

@@ -81,6 +81,11 @@ def test_the_scale_has_the_means_of_the_tables():
     [
         ({"maml": MAML}, "the results lack an untrained agent"),
         ({"oracle": [result([-40.0, -40.0])], "random": RANDOM}, r"oracle \(-40\) is not above"),
+        # The untrained agent gains by adaptation; that is no return of a trained one.
+        (
+            {"maml": [result([-40.0, -40.0])], "random": [result([-30.0, -30.0], [0.0, 0.0])]},
+            r"maml \(-40\) is not above the untrained agent \(-30\)",
+        ),
     ],
 )
 def test_what_cannot_be_normalised_is_said(results, reason):

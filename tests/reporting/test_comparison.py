@@ -9,14 +9,17 @@ import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
 
 from metarl.cli.main import main
 from metarl.config_files import load_config
+from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting import comparison, style
 from metarl.reporting.comparison import await_all
 from metarl.reporting.comparison_plan import plan
+from metarl.runs.identity import default_directory
 from metarl.runs.lock import training_lock
 from metarl.runs.run import Run
 from metarl.training import iterations, loop, many_runs
@@ -50,10 +53,22 @@ def test_runs_table_and_report_are_there(whole, capsys):
     runs = {
         f"point_nav-{method}-seed{seed}" for method in ("maml_trpo", "reptile") for seed in (0, 1)
     }
-    assert names == {*runs, "report-point_nav"}
+    assert names == {*runs, "logs", "report-point_nav"}
     found = {(row["method"], row["seeds"], row["x"]) for row in rows(whole)}
     seeds = {"maml_trpo": "2", "reptile": "2", "random": "1"}
     assert found == {(method, seeds[method], x) for method in seeds for x in ("0", "1")}
+    # The mean over the tasks of all runs of a method is that of the table.
+    with (whole / "comparison-returns.csv").open() as file:
+        each = [
+            row for row in csv.DictReader(file) if (row["method"], row["x"]) == ("reptile", "1")
+        ]
+    assert [(row["seed"], row["task"]) for row in each] == [
+        (str(seed), str(task)) for seed in (0, 1) for task in range(4)
+    ]
+    (mean,) = (
+        float(row["mean"]) for row in rows(whole) if (row["method"], row["x"]) == ("reptile", "1")
+    )
+    assert np.mean([float(row["return"]) for row in each]) == pytest.approx(mean)
     page = (whole / "report-point_nav" / "report.html").read_text()
     assert "probability of improvement" in page
     lines = (whole / "comparison.md").read_text().splitlines()
@@ -218,6 +233,22 @@ def test_the_folders_of_a_file_are_named_by_it_whatever_it_ends_in(tmp_path):
         assert job.folder == tmp_path / f"{name.partition('.')[0]}-seed0"
 
 
+def test_a_method_named_by_hand_names_the_folders_too(tmp_path):
+    """As in `metarl train`: two settings of one config are compared in one folder."""
+    named = {"method": "small", "agent.policy.hidden": [4]}
+    (job,) = plan(["point_nav/maml_trpo"], 1, tmp_path, named)["point_nav"]
+    assert job.folder == tmp_path / "point_nav-small-seed0"
+    assert job.folder.name == default_directory(job.config).name
+
+
+def test_the_folders_of_a_comparison_can_be_named_by_a_pattern(whole):
+    """What a run printed lies elsewhere: `point_nav-reptile-seed*` names runs alone."""
+    assert [Run.open(path).config.seed for path in sorted(whole.glob("*reptile-seed*"))] == [0, 1]
+    log = whole / "logs" / "point_nav-reptile-seed0.log"
+    with pytest.raises(UserError, match=re.escape(f"{log}: is a file; expected a run's folder")):
+        Run.open(log)
+
+
 def test_a_damaged_result_is_measured_again(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "damaged")
     (file,) = (out / "point_nav-reptile-seed1" / "evaluation").glob("*.json")
@@ -343,7 +374,7 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monk
     assert main(words(out, "--seeds=2")) == 1
     said = capsys.readouterr()
     assert "point_nav-reptile-seed1: RuntimeError: no power (see " in said.err.splitlines()[-1]
-    assert "no power" in (out / "point_nav-reptile-seed1.log").read_text()
+    assert "no power" in (out / "logs" / "point_nav-reptile-seed1.log").read_text()
     assert {(row["method"], row["seeds"]) for row in rows(out)} == {
         ("maml_trpo", "2"),
         ("reptile", "1"),
@@ -448,5 +479,8 @@ def test_configs_that_cannot_be_compared_are_refused(tmp_path, capsys):
     assert main(["compare", str(mine), str(other), f"--out={tmp_path / 'out'}"]) == 2
     error = capsys.readouterr().err
     assert "would have the folders of" in error
-    assert error.endswith("mine-seed...; expected files with different names\n")
+    assert error.endswith("mine-seed...; expected other names of files\n")
+    assert main(["compare", *METHODS, "--method=x", f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("point_nav-x-seed...; expected --method for one config of a family\n")
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,16 @@ def test_the_evaluations(run):
     assert [*found[file.stem]] == ["unnamed", "random"]
     for label, result in found[file.stem].items():
         np.testing.assert_array_equal(result.returns, written[label].returns)
+    result = found[file.stem]["unnamed"]
+    table = result.to_rows()
+    assert len(table) == result.returns.size == 2 * 2 * 2
+    for row in table:
+        place = row["task"], result.x.index(row["x"]), row["episode"]
+        assert row.keys() == {"task", "x", "episode", "return"}
+        assert row["return"] == result.returns[place]
+    succeeded = result.returns > np.median(result.returns)
+    table = replace(result, success=succeeded).to_rows()
+    assert [row["success"] for row in table] == succeeded.ravel().tolist()
     file.write_text("{}")
     with pytest.raises(UserError, match=r"k_step-test.*json: not a result file"):
         run.evaluations()

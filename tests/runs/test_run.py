@@ -70,6 +70,14 @@ def corrupt(path):
 DAMAGES = (cut_short, corrupt, Path.unlink)
 
 
+def test_checkpoints_are_listed_as_they_are_given(finished):
+    expected = (
+        r"iteration-000003\.pt: there is no such checkpoint \(there are: best, 2, 4, 6, latest"
+    )
+    with pytest.raises(UserError, match=expected):
+        Run.open(finished).load("3")
+
+
 def test_the_average_is_of_the_last_kept_checkpoints(finished, monkeypatch):
     """A quarter of three is one; half of them are two."""
     last = Run.open(finished).load("average").agent

@@ -200,7 +200,7 @@ def test_trackers_are_a_flag(flag, names, capsys):
         (["csv", "tensorbord"], r"expected wandb, .*, got 'tensorbord' \(nearest: tensorboard\)"),
         (["none", "csv"], r"expected none alone, got none, csv"),
         (["csv", "csv"], r"expected each tracker once, got csv, csv"),
-        (3, r"expected a list of texts, got 3"),
+        (3, r'expected a list of texts, such as "\[a, b\]", got 3'),
         ([1], r"\[0\]: expected text, got 1"),
     ],
 )

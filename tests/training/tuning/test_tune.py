@@ -276,7 +276,7 @@ def test_a_trial_that_fails_does_not_end_the_search(
     assert [row["state"] for row in rows(out)] == ["failed", "complete"]
     last = capsys.readouterr().err.splitlines()[-1]
     assert f"trial 0: {type(error).__name__}: no power" in last
-    assert f"(see {out}/trial-0000.log)" in last
+    assert f"(see {out}/logs/trial-0000.log)" in last
     assert study_of(out).trials[0].state.name == state
 
 
@@ -304,9 +304,10 @@ def test_a_trial_that_another_process_or_the_disk_kept_from_its_end_goes_on_late
         with training_lock(out / "trial-0000"):
             assert main(words(out, 1)) == 1
     else:
-        (out / "trial-0000.log").symlink_to("/dev/full")
+        (out / "logs").mkdir()
+        (out / "logs" / "trial-0000.log").symlink_to("/dev/full")
         assert main(words(out, 1)) == 1
-        (out / "trial-0000.log").unlink()
+        (out / "logs" / "trial-0000.log").unlink()
     why = f"process {os.getpid()} on " if cause == "process" else "No space left on device"
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("metarl: error: trial 0: not finished: ")
