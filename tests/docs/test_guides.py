@@ -25,6 +25,7 @@ ELSEWHERE_RUN = {
     "docs/extending.md": "tests/examples, tests/training/test_trackers.py",
     "docs/external.md": "tests/envs/external, tests/examples: it needs Meta-World",
     "docs/library.md": "tests/test_adaptation.py",
+    "docs/python.md": "tests/docs/test_python_page.py",
     "docs/methods.md": "measurements of hours; tests/agents",
     "docs/objectives_measured.md": "measurements of hours; tests/agents",
     "docs/results.md": "tests/docs/test_numbers.py",
