@@ -15,7 +15,8 @@ from metarl.envs.contract import CHECKS
 from tests.docs.commands import ROOT, blocks, commands, small, write_files
 
 PAGES = ["README.md"] + [
-    f"docs/{name}.md" for name in ("quickstart", "training", "tuning", "evaluation", "pretrained")
+    f"docs/{name}.md"
+    for name in ("quickstart", "training", "tuning", "tracking", "evaluation", "pretrained")
 ]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guides/*.md"))
 ELSEWHERE_RUN = {
