@@ -16,7 +16,8 @@ from metarl.envs.contract import CHECKS
 from tests.docs.commands import ROOT, blocks, commands, small, write_files
 
 PAGES = ["README.md"] + [
-    f"docs/{name}.md" for name in ("quickstart", "training", "tuning", "evaluation", "pretrained")
+    f"docs/{name}.md"
+    for name in ("quickstart", "training", "tuning", "tracking", "evaluation", "pretrained")
 ]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/guides/*.md"))
 ELSEWHERE_RUN = {
@@ -26,6 +27,7 @@ ELSEWHERE_RUN = {
     "docs/extending.md": "tests/examples, tests/training/test_trackers.py",
     "docs/external.md": "tests/envs/external, tests/examples: it needs Meta-World",
     "docs/library.md": "tests/test_adaptation.py",
+    "docs/python.md": "tests/docs/test_python_page.py",
     "docs/methods.md": "measurements of hours; tests/agents",
     "docs/objectives_measured.md": "measurements of hours; tests/agents",
     "docs/results.md": "tests/docs/test_numbers.py",

@@ -15,6 +15,7 @@ from examples.agents.figure import draw
 from examples.agents.scores import evaluation
 from examples.agents.tables import number, tables
 from examples.reproduce import figures, measure
+from examples.reproduce.published import BUDGETS, PUBLISHED
 from metarl.core.statistics import mean_interval
 from metarl.envs import Bandit
 from metarl.envs.references import bandit
@@ -248,3 +249,35 @@ def test_the_results_in_short_are_those_of_the_stored_results():
             cells.append(number(float(np.mean(means))) if means else "")
         line = f"| {name} | {episodes} | {' | '.join(cells)} |".replace("|  |", "| |")
         assert line in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_paper_s_figures_in_short_are_those_of_the_stored_results():
+    """The first three numbers of each row; those of RL2 are of docs/methods.md."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {
+        "2D navigation": "point_nav",
+        "HalfCheetah, direction": "half_cheetah_dir",
+        "HalfCheetah, 0 to 2 m/s": "half_cheetah_vel",
+        "Ant, 0 to 3 m/s": "ant_vel",
+        "Ant, direction": "ant_dir",
+    }
+
+    def cell(score: float, steps: float) -> str:
+        millions = f"{steps / 1e6:.{0 if steps >= 1e7 or steps % 1e6 == 0 else 1}f}M"
+        return f"{score:.{0 if abs(score) >= 200 else 1}f} ({millions})"
+
+    for title, family in rows.items():
+        cells = [cell(PUBLISHED[family].maml[1], BUDGETS[family])]
+        for method in ("maml_trpo_tuned", "cavia_tuned"):
+            stored = STORED[family].get(method)
+            if stored is None:
+                cells.append("")
+                continue
+            scores = [one.mean[1] for one in measure.evaluations(family, stored)]
+            cells.append(cell(float(np.mean(scores)), max(stored["env_steps"])))
+        assert f"| {title} | {' | '.join(cells)} |".replace("|  |", "| |") in page
+    for number_of_rl2 in ("123.0", "609"):
+        assert f"RL2, three seeds, with sampled actions | 12M | {number_of_rl2} (" in (
+            ROOT / "docs/methods.md"
+        ).read_text(encoding="utf-8")
+        assert f"| {number_of_rl2} (12M) |" in page
