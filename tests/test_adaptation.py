@@ -496,17 +496,14 @@ def test_a_loss_can_be_anything_of_the_parameters():
 # --- what is written about it ---
 
 
-def test_the_code_of_library_md_runs(tmp_path, monkeypatch, capsys):
+def test_the_code_of_library_md_runs():
     """All Python blocks of the page, one after the other."""
-    monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs/library.md").read_text()
     blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     names: dict = {}
     for block in blocks:
         exec(block, names)  # noqa: S102
     assert names["after"] < names["before"] / 2
-    assert names["run"].load().iteration == len(names["run"].metrics()) == 6
-    assert "stopped by a callback after iteration 2;" in capsys.readouterr().out
 
 
 def test_the_code_of_the_docstring_runs():

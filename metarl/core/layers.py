@@ -98,7 +98,7 @@ def onednn_product(
     """Return x @ weight + bias, or its positive part, of stacked float32 matrices on a CPU.
 
     torch's own products are MKL's, which leaves half of the speed of an AMD CPU with AVX-512
-    unused (docs/performance.md).
+    unused (docs/performance_history.md).
 
     Args:
         x: (B, n, in).
@@ -155,7 +155,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 class NumPyTanh(torch.autograd.Function):
-    """tanh on a CPU by NumPy, which takes a tenth of torch's time (docs/performance.md)."""
+    """tanh on a CPU by NumPy, which takes a tenth of torch's time (docs/performance_history.md)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

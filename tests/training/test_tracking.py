@@ -171,7 +171,7 @@ def test_tracking_does_not_change_the_result(tmp_path, logged_out):
 
 
 def test_the_environment_wins_over_the_config(tmp_path, logged_out, monkeypatch):
-    """An online config may come with somebody else's run (docs/reliability.md)."""
+    """An online config may come with somebody else's run (docs/tracking.md)."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for mode in ("auto", "online", "offline"):
         run = Run.create(config(**{"tracking.mode": mode}), tmp_path / mode)
