@@ -48,7 +48,7 @@ class ValidationConfig(Section):
         episodes = {f"evaluation.{key}": amounts[key] for key in ("tasks", "episodes")}
         check_amount({**episodes, "env.horizon": family.horizon})
         try:
-            family.tasks("validation", 1)
+            family.tasks("validation", self.tasks)
         except ValueError as error:
             reason = str(error).removeprefix("num_tasks: ")
             raise ConfigError(f"evaluation.tasks: {reason}") from None

@@ -27,6 +27,7 @@ from metarl.agents.optional import (
     record,
 )
 from metarl.core.actors import check_obs_size
+from metarl.core.parallel import single_threaded_math
 from metarl.core.policy_module import Normalize, NormalizedModule, PolicyModule
 from metarl.core.rng import Purpose, make_rng
 from metarl.core.timer import Timer
@@ -207,15 +208,16 @@ def measure_observations(
     tasks, task_ids = sample_meta_batch(sampling.replace(sequence=1, drift=0), family, rng)
     num_tasks, num_episodes = sampling.num_tasks, sampling.num_episodes
     failures: list[Failure] = []
-    episodes = collect(
-        family.make_batch(num_tasks * num_episodes, num_threads),
-        agent.actor(agent.initial_state(num_tasks, training=True)),
-        tasks,
-        episode_rngs(seed, Purpose.OBSERVATIONS, num_tasks, num_episodes),
-        Timer(),
-        failures=None if stops else failures,
-        task_ids=task_ids,
-    )
+    with single_threaded_math():
+        episodes = collect(
+            family.make_batch(num_tasks * num_episodes, num_threads),
+            agent.actor(agent.initial_state(num_tasks, training=True)),
+            tasks,
+            episode_rngs(seed, Purpose.OBSERVATIONS, num_tasks, num_episodes),
+            Timer(),
+            failures=None if stops else failures,
+            task_ids=task_ids,
+        )
     if not episodes.mask.any():
         raise EpisodeDiverged(failures)
     agent.measure(episodes)

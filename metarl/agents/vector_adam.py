@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from metarl.agents.base import AgentState
-from metarl.core.params import Params
+from metarl.core.params import Params, as_views
 from metarl.rollout.failures import NotFinite
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -119,7 +119,7 @@ def load_optimised(
     like: Params,
     optimiser: Optimiser,
 ) -> Params:
-    """Return the parameters in a state of `optimised_state`, and load the optimiser.
+    """Return a copy of the parameters in a state of `optimised_state`, and load the optimiser.
 
     Args:
         params, adam: beginnings of the names.
@@ -130,6 +130,5 @@ def load_optimised(
     tensors = {name: torch.as_tensor(value) for name, value in state.items()}
     names = optimiser.state_dict()
     optimiser.load_state_dict({name: tensors[f"{adam}.{name}"] for name in names})
-    return {
-        name: tensors[f"{params}.{name}"].to(old.device, copy=True) for name, old in like.items()
-    }
+    found = {name: tensors[f"{params}.{name}"].to(old.device) for name, old in like.items()}
+    return as_views(found)

@@ -49,6 +49,15 @@ def unflatten(vector: Tensor, like: Params) -> Params:
     }
 
 
+def as_views(params: Params) -> Params:
+    """Return a copy of parameters as views of one vector, as the step of an optimiser leaves them.
+
+    Products of few rows are rounded by the place of their arguments in memory. So the parameters of
+    a new agent, and of a loaded one, have to lie as those of a training that was never stopped.
+    """
+    return unflatten(flatten(params), params)
+
+
 def flat_gradient(loss: Tensor, params: Params) -> Tensor:
     """Return the gradient of a loss, (), with respect to the leaves of its graph, (P,); 0 for those
     without influence."""

@@ -145,7 +145,7 @@ def collect(
             action = actor.act(buffer.obs[step], noise[:, :, step], buffer.last_reward, active)
         check_action(env, action, (num_tasks, num_episodes, action_dim))
         if not all_in_range(action):
-            bad = active & ~np.isfinite(action).all(axis=2)
+            bad = active & ~in_range(action).all(axis=2)
             leave_out(np.flatnonzero(bad), step, BAD_ACTION)
             active &= ~buffer.left_out
             if not active.any():

@@ -80,17 +80,6 @@ class Episodes:
         return np.where(self.task_mask, means, np.nan)
 
     @property
-    def mean_return(self) -> float | None:
-        """Mean return of the episodes that were not left out; None if there are none."""
-        return mean_return([self])
-
-    @property
-    def success_rate(self) -> float | None:
-        """Fraction of the episodes, without the episodes left out, that succeeded; None if there
-        are none, or if the environment defines no success."""
-        return success_rate([self])
-
-    @property
     def num_steps(self) -> int:
         """Number of environment steps that took place."""
         return int(self.mask.sum())

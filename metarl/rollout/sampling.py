@@ -170,14 +170,11 @@ def sample_meta_batch(
         differ. Tasks that drift are (B, number of phases, task_dim).
 
     Raises:
-        ConfigError: if the family has fewer than `config.train_tasks` training tasks.
+        ConfigError: as `training_tasks`.
     """
     num_tasks, length = config.num_tasks, config.sequence
     if config.train_tasks:
-        try:
-            tasks = family.tasks("train", config.train_tasks)
-        except ValueError as error:
-            raise ConfigError(f"sampling.train_tasks: {error}") from error
+        tasks = training_tasks(config, family)
         if length == 1:
             repeat = num_tasks > config.train_tasks
             ids = rng.choice(config.train_tasks, num_tasks, replace=repeat)
@@ -193,6 +190,19 @@ def sample_meta_batch(
     if family.all_tasks is not None:
         return family.all_tasks[distinct_rows(rng, len(family.all_tasks), num_tasks, length)], None
     return family.sample_sequences(rng, num_tasks, length), None
+
+
+def training_tasks(config: SamplingConfig, family: TaskFamily) -> np.ndarray:
+    """Return the fixed training tasks, (config.train_tasks, task_dim).
+
+    Raises:
+        ConfigError: if the family has fewer of them.
+    """
+    try:
+        return family.tasks("train", config.train_tasks)
+    except ValueError as error:
+        reason = str(error).removeprefix("num_tasks: ")
+        raise ConfigError(f"sampling.train_tasks: {reason}") from error
 
 
 def drifting(

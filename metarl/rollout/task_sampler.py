@@ -11,7 +11,7 @@ import torch
 from metarl.core.errors import ConfigError
 from metarl.envs import TaskFamily
 from metarl.rollout.risk import TaskProposal, tail_weights
-from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
+from metarl.rollout.sampling import SamplingConfig, sample_meta_batch, training_tasks
 
 
 class TaskSampler:
@@ -51,10 +51,7 @@ class TaskSampler:
         if not config.train_tasks:
             assert family.all_tasks is not None
             return family.all_tasks[index], None
-        try:
-            return family.tasks("train", config.train_tasks)[index], index
-        except ValueError as error:
-            raise ConfigError(f"sampling.train_tasks: {error}") from error
+        return training_tasks(config, family)[index], index
 
     @property
     def _num_hard(self) -> int:

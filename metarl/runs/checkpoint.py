@@ -25,7 +25,8 @@ class Checkpoint:
     Attributes:
         iteration: number of finished iterations.
         env_steps: number of environment steps of these iterations.
-        best_return: return after adaptation of `best.pt`, undiscounted; -inf before the first one.
+        best_return: score of `best.pt`, a return; -inf before the first one. See
+            `metarl.training.iterations.Iterations`.
         agent: state of the agent (`MetaAgent.state_dict`): CPU tensors and finite numbers by name.
         sampler: state of the sampler of tasks (`TaskSampler.state_dict`), likewise.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ def unpack(path: Path, kind: str, formats: tuple[int, int]) -> dict[str, Any]:
         whole = stored == checksum(content)
         version = content.pop("format")
     except Exception as error:  # torch raises many types of errors at damaged bytes
+        # torch's words advise to load what it refuses, which would execute what is in the file.
+        reason = "" if isinstance(error, pickle.UnpicklingError) else f" ({error_summary(error)})"
         raise DamagedFile(
-            f"{path}: not a whole {kind} of metarl, perhaps cut short ({error_summary(error)})"
+            f"{path}: not a whole {kind} of metarl, perhaps cut short{reason}"
         ) from error
     if stored is None:
         raise DamagedFile(

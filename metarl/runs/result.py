@@ -117,9 +117,18 @@ class Evaluation:
         return np.repeat(whole, self.sequence_length)
 
     def only(self, kept: np.ndarray) -> Evaluation:
-        """Return the results of some of the tasks, given by a mask (B,) bool."""
-        success = None if self.success is None else self.success[kept]
-        return replace(self, tasks=self.tasks[kept], returns=self.returns[kept], success=success)
+        """Return the results, and failures, of some of the tasks, given by a mask (B,) bool."""
+        new = np.cumsum(kept) - 1  # the indices of those that are kept
+        failures = [
+            each for each in self.failures if each.task_index is None or kept[each.task_index]
+        ]
+        return replace(
+            self,
+            tasks=self.tasks[kept],
+            returns=self.returns[kept],
+            success=None if self.success is None else self.success[kept],
+            failures=tuple(each.with_index(lambda index: int(new[index])) for each in failures),
+        )
 
     @functools.cached_property
     def distinct_index(self) -> np.ndarray:

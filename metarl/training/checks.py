@@ -10,6 +10,7 @@ from metarl.envs import family_name
 from metarl.envs.contract.declaration import spaces
 from metarl.envs.contract.recording import Violation
 from metarl.envs.contract.tasks import sampled_tasks
+from metarl.rollout.sampling import training_tasks
 from metarl.training.memory import check_disk, check_memory
 from metarl.training.tracking import check_trackers
 
@@ -51,6 +52,8 @@ def check_startable(config: Config, directory: Path) -> None:
         spaces(config.training_env)
         if ":" in family_name(config.env):  # of the user's
             sampled_tasks(config.env)
+        if config.sampling.train_tasks:
+            training_tasks(config.sampling, config.env)
     except Violation as error:  # of a family of the user's
         hint = "metarl check-env looks at the rest"
         raise ConfigError(f"env: {config.env.name}: {error}; {hint}") from error

@@ -230,10 +230,10 @@ class Iterations:
         """
         config = self._run.config
         if config.evaluation.every:
-            return mean_return([comparable_return(metrics)])
+            return mean_score([comparable_return(metrics)])
         # The mean over all iterations since the last checkpoint has less variance than the mean of
         # one meta-batch.
-        return mean_return(self._returns[-config.checkpoint_every :]) if due else -np.inf
+        return mean_score(self._returns[-config.checkpoint_every :]) if due else -np.inf
 
 
 def objective(metrics: Mapping[str, Any]) -> float | None:
@@ -245,7 +245,7 @@ def objective(metrics: Mapping[str, Any]) -> float | None:
     return after if after is None or revisited is None else (after + revisited) / 2
 
 
-def mean_return(returns: Sequence[float | None]) -> float:
+def mean_score(returns: Sequence[float | None]) -> float:
     """Return the mean of the returns that are not None; -inf if all are None."""
     known = [each for each in returns if each is not None]
     return float(np.mean(known)) if known else -np.inf

@@ -64,7 +64,8 @@ class Recorder:
             "for bit those of an uninterrupted run",
         )
         warn(str(lost))
-        self._run.record(iteration, [lost])
+        if all(each["reason"] != lost.reason for each in self._run.failures()):  # of a resumption
+            self._run.record(iteration, [lost])
 
     def trim(self) -> None:
         """Delete what no later resumption needs; called after each checkpoint that is kept. What

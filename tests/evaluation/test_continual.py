@@ -16,7 +16,7 @@ from metarl.evaluation.config import EvaluationConfig
 from metarl.evaluation.continual import SEQUENCE_LENGTH, continual, forgetting
 from metarl.reporting.evaluation import evaluation_text
 from metarl.reporting.pooling import pooled_interval
-from metarl.rollout.failures import EpisodeDiverged
+from metarl.rollout.failures import EpisodeDiverged, Failure
 from metarl.runs.result import Evaluation
 from tests.evaluation.learner import FAMILY, FailsOnce, Learner, expected_returns
 from tests.faulty import FaultyNav
@@ -80,6 +80,9 @@ def test_intervals_are_over_sequences():
     with pytest.raises(ValueError, match="20 tasks, sequence_length 3"):
         Evaluation.from_dict({**stored, "sequence_length": 3})
     assert evaluation_text([found]).endswith("in sequences of 5, over which intervals are")
+    lost = tuple(Failure("episode", "lost", task_index=index) for index in (2, 7))
+    one = replace(found, failures=lost).only(np.arange(20) >= 5)
+    assert [each.task_index for each in one.failures] == [2]  # the eighth is the third that is left
     one = found.only(np.arange(20) < 5)
     assert np.isnan(one.interval).all()
 

@@ -75,6 +75,14 @@ def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
         checkpoint.load(path)
 
 
+def test_a_file_of_something_else_is_not_said_to_need_unsafe_loading(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"a\.pt: not a whole checkpoint of metarl, perhaps cut short$"
+    ):
+        checkpoint.load(tmp_path / "a.pt")
+
+
 def test_a_missing_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"b\.pt: there is no such checkpoint"):
         checkpoint.load(tmp_path / "b.pt")

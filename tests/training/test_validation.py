@@ -9,6 +9,7 @@ import pytest
 
 import metarl
 from metarl.core.errors import UserError
+from metarl.envs import PointNav
 from metarl.evaluation.evaluate import evaluate
 from metarl.evaluation.loaded import load
 from metarl.reporting.report import write_report
@@ -30,6 +31,29 @@ def finished(tmp_path_factory):
     """A finished tiny run with evaluations after iterations 2, 4 and 5, the last one."""
     directory = tmp_path_factory.mktemp("runs") / "finished"
     return train(tiny(**EVALUATED, iterations=5, checkpoint_every=1), directory)
+
+
+class FewGoals(PointNav):
+    """Has five tasks of each set, as Meta-World's ML1 has 50."""
+
+    name = "few_goals"
+
+    def tasks(self, split, num_tasks):
+        if num_tasks > 5:
+            raise ValueError(f"num_tasks: there are 5 {split} tasks, got {num_tasks}")
+        return super().tasks(split, num_tasks)
+
+
+@pytest.mark.parametrize(
+    ("key", "split"), [("evaluation.tasks", "validation"), ("sampling.train_tasks", "train")]
+)
+def test_more_tasks_than_there_are_are_refused_before_there_is_a_run(tmp_path, key, split):
+    """The run would keep the number, and could never go on."""
+    settings = {"evaluation.every": 1, "evaluation.tasks": 5, "sampling.train_tasks": 5, key: 6}
+    config = metarl.Config(env=FewGoals(horizon=6))
+    with pytest.raises(UserError, match=f"^(--)?{key}: there are 5 {split} tasks, got 6$"):
+        train(metarl.load_config(config, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def validation(line):

@@ -24,7 +24,7 @@ from metarl.agents.vector_adam import load_optimised, optimised_state
 from metarl.core.actors import MLPActor
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, flatten, join_params, unflatten
+from metarl.core.params import Params, as_views, flatten, join_params, unflatten
 from metarl.core.policies import MLPPolicy
 from metarl.core.policy_module import PolicyModule
 from metarl.core.timer import Timer
@@ -76,7 +76,7 @@ class MAMLAgent:
         self.device = setup.device
         self.max_adaptations = 0 if inner_config.adapts == "nothing" else None
         self.max_update_kl = outer.max_update_kl
-        self.meta = {name: value.to(self.device) for name, value in params.items()}
+        self.meta = as_views({name: value.to(self.device) for name, value in params.items()})
         self.outer = outer.make(flatten(self.meta))
         self._surrogate = inner_surrogate(inner_config.surrogate, inner_config.dice_decay)
         on_cpu = self.device.type == "cpu"

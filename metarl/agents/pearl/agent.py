@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.optional import Beliefs
 from metarl.agents.pearl.actor import LatentActor
-from metarl.agents.pearl.learner import Learned, Learner, Optimisers
+from metarl.agents.pearl.learner import Learned, Learner, Optimisers, as_stepped
 from metarl.agents.pearl.module import LatentModule
 from metarl.agents.pearl.networks import CRITICS, Networks, select
 from metarl.agents.pearl.posterior import natural_parameters
@@ -102,7 +102,7 @@ class PEARLAgent:
         """
         self.networks, self.replay, self.update_config = networks, replay, update_config
         self.device, self._prior_episodes = setup.device, prior_episodes
-        params = {name: value.to(self.device) for name, value in params.items()}
+        params = as_stepped({name: value.to(self.device) for name, value in params.items()})
         first = next(iter(params.values()))
         log_temperature = first.new_full((1,), update_config.temperature).log()
         target = {name: value.clone() for name, value in select(params, *CRITICS).items()}
@@ -251,5 +251,5 @@ class PEARLAgent:
         }
         log_temperature = torch.as_tensor(state["log_temperature"]).to(self.device, copy=True)
         params = load_optimised("params", "adam", state, learned.params, self._optimisers)
-        self.learned = Learned(params, target, log_temperature)
+        self.learned = Learned(as_stepped(params), target, log_temperature)
         self._num_updates = int(state["num_updates"])

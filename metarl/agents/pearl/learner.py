@@ -22,10 +22,12 @@ from metarl.agents.pearl.update_config import UpdateConfig
 from metarl.agents.vector_adam import VectorAdam
 from metarl.core.devices import upload
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
+from metarl.core.params import Params, as_views, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.timer import Timer
 from metarl.rollout.failures import NotFinite, check_metrics
 
+BY_CRITIC = (*CRITICS, "encoder")
+"""The networks of the step of the critics."""
 MIN_ROWS = 512  # transitions of a microbatch, if there are two
 GRADIENTS = {
     "critic_gradient_norm": "the gradient of the critics' loss",
@@ -73,11 +75,18 @@ class StepData:
         return StepData(self.batch.tasks(start, stop), **parts)
 
 
+def as_stepped(params: Params) -> Params:
+    """Return a copy of the parameters that lies as gradient steps leave them: as views of a vector
+    for each of two optimisers; see `metarl.core.params.as_views`."""
+    copies = as_views(select(params, *BY_CRITIC)) | as_views(select(params, "policy"))
+    return {name: copies[name] for name in params}
+
+
 class Optimisers:
     """Adam for critics and encoder, for the policy, and for the temperature."""
 
     def __init__(self, learned: Learned, lr: float) -> None:
-        self.critic = VectorAdam(flatten(select(learned.params, *CRITICS, "encoder")), lr)
+        self.critic = VectorAdam(flatten(select(learned.params, *BY_CRITIC)), lr)
         self.policy = VectorAdam(flatten(select(learned.params, "policy")), lr)
         self.temperature = VectorAdam(learned.log_temperature, lr)
 
@@ -179,7 +188,7 @@ class Learner:
             What is learned, the latents that the critics saw, (M, Z), and diagnostics.
         """
         config = self._config
-        params = select(learned.params, *CRITICS, "encoder")
+        params = select(learned.params, *BY_CRITIC)
         temperature = learned.log_temperature.exp()
         num_rows = data.batch.reward.numel()
         by_critic = config.encoder_loss == "critic"

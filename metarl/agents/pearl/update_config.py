@@ -15,7 +15,8 @@ class UpdateConfig(Section):
     gradient_steps: Count = 2000
     """Gradient steps of an iteration."""
     warmup_iterations: Annotated[int, Field(ge=0)] = 0
-    """Iterations at the beginning without gradient steps, which fill the replay buffer."""
+    """Updates at the beginning, one an iteration, without gradient steps: episodes fill the replay
+    buffer."""
     meta_batch: Count = 16
     """Training tasks of a gradient step; all that have data, if they are fewer."""
     batch: Count = 256

@@ -29,7 +29,7 @@ from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials, join_episodes
 from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, flatten
+from metarl.core.params import Params, as_views, flatten
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite, check_metrics
@@ -73,7 +73,7 @@ class TrialAgent(ABC):
         """
         self._memory, self._head, self.encoder, self._update_config = memory, head, encoder, update
         self.device, self._obs_dim = setup.device, math.prod(setup.observation_space.shape)
-        self.params = {name: value.to(self.device) for name, value in params.items()}
+        self.params = as_views({name: value.to(self.device) for name, value in params.items()})
         self._adam = VectorAdam(flatten(self.params), update.lr)
         self._returns = None if encoder.reward is None else Moments.empty(1)
         self._num_updates = 0

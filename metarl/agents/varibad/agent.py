@@ -29,7 +29,7 @@ from metarl.agents.varibad.model import Model, ModelConfig
 from metarl.agents.varibad.replay import TrialBuffer
 from metarl.agents.vector_adam import VectorAdam, load_optimised, optimised_state
 from metarl.core.parallel import MicrobatchPool
-from metarl.core.params import Params, flatten
+from metarl.core.params import Params, as_views, flatten
 from metarl.core.policy_module import linear_module
 from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
@@ -73,7 +73,8 @@ class VariBADAgent(TrialAgent):
         network = BeliefNetwork(head)
         super().__init__(belief_encoder.memory, head, network, params[0], encoder, update, setup)
         self.belief_encoder = belief_encoder
-        self.model_params = {name: value.to(self.device) for name, value in params[1].items()}
+        model_params = {name: value.to(self.device) for name, value in params[1].items()}
+        self.model_params = as_views(model_params)
         self._model_adam = VectorAdam(flatten(self.model_params), model.lr)
         self._model = Model(belief_encoder, decoders, model, setup.device, setup.num_threads)
         self._buffer = TrialBuffer(model.buffer)
