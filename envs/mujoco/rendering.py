@@ -24,6 +24,7 @@ LIGHTEN = 0.6  # fraction by which the colours of floor and sky are moved toward
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 CAMERA_DISTANCE = 3.3  # in radii of the robot
 CAMERA_SMOOTHING = 0.3  # standard deviation of the Gaussian filter on the camera's path, s
+LIGHT_HEIGHT = 4.0  # at least, of lights whose rays are parallel, m
 LABEL_WIDTH = 0.2  # room for a label on the floor, in widths of the image
 GOAL_RADIUS, GOAL_HEIGHT = 0.35, 1.5  # of a goal's place, which have to be seen, m
 MAX_PATHS = 16  # episodes whose camera paths are cached
@@ -92,6 +93,9 @@ def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
             model.mat_texuniform[material] = False
             model.mat_texrepeat[material] = 2 * model.geom_size[floor, :2] / PERIOD
     model.light_diffuse[:] *= 0.6
+    # From lower down the floor throws streaks of shadow on itself in some images.
+    distant = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    model.light_pos[distant, 2] = np.maximum(model.light_pos[distant, 2], LIGHT_HEIGHT)
     model.vis.headlight.ambient[:] = 0.35
     # Without a GPU, mirrors and fine shadows would take most of the time.
     model.mat_reflectance[:] = 0

@@ -62,6 +62,20 @@ def test_the_goal_is_seen_and_moves_with_the_task(family, task, other):
     assert (one != two).sum() > 15
 
 
+def test_the_floor_throws_no_shadow_on_itself():
+    """At this place the light of Gymnasium's models, 1.3 m high, made dark streaks behind it."""
+    family, task = HalfCheetahVel(), np.array([1.0])
+    rng, env = np.random.default_rng(3), family.make_batch(1)
+    env.reset(task[None], [np.random.default_rng(0)])
+    states = [env.render_state(0)]
+    for _ in range(40):
+        env.step(8 * rng.normal(size=(1, 6)))
+        states.append(env.render_state(0))
+    with contextlib.closing(family.make_renderer(480, 360)) as renderer:
+        picture = draw(renderer, np.stack(states), task, 10)
+    assert (picture[200:245, 300:460].max(axis=-1) < 90).sum() == 0
+
+
 def test_another_body_is_drawn():
     """The image shows the task's own model."""
     short, long = pictures(HalfCheetahBody(), [[1.0, 1.0, 0.5], [1.0, 1.0, 2.0]])
