@@ -3,7 +3,9 @@
 - `README.md`, `CONTRIBUTING.md` and `CHANGELOG.md` are pages too, and the first is the home page.
 - Links to files of the repository that are not on the site lead to the public repository.
 - Equations, `$...$` and `$$...$$`, become drawings: the reader's browser fetches nothing.
-- Code of more than 40 characters, such as a message, may be broken into lines in a table.
+- In a table, code of more than 40 characters, such as a message, may be broken into lines. In a
+  narrow window a name may be broken after each dot, and cells of more than 60 characters keep a
+  readable width.
 """
 
 from __future__ import annotations
@@ -66,8 +68,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Draw the equations, and mark long code."""
+    """Draw the equations, and mark what may be broken in tables, and what is long."""
     content = re.sub("<code>([^<]{41,})</code>", r'<code class="long">\1</code>', content)
+    content = re.sub(r"<td>(.*?)</td>", marked_cell, content, flags=re.S)
     inline = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
     content = re.sub(inline, drawn, content, flags=re.S)
     return re.sub(
@@ -76,6 +79,18 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         content,
         flags=re.S,
     )
+
+
+def marked_cell(match: re.Match[str]) -> str:
+    """Return a cell of a table with possible breaks in dotted names, marked if it is long."""
+    text = html.unescape(re.sub("<[^>]*>", "", match[1]))
+    cell = re.sub(r"(?<=<code>)[a-z_]\w*(?:\.\w+)+(?=</code>)", broken_name, match[1])
+    return f'<td class="prose">{cell}</td>' if len(text) > 60 else f"<td>{cell}</td>"
+
+
+def broken_name(match: re.Match[str]) -> str:
+    """Return a dotted name that may be broken after each dot."""
+    return match[0].replace(".", ".<wbr>")
 
 
 def drawn(match: re.Match[str]) -> str:

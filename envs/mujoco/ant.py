@@ -214,5 +214,10 @@ class AntGoal(Ant):
         disk = Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (0.35, 0.01, 0.0))
         return [disk, Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.75), (0.03, 0.75, 0.0))]
 
+    def goal_place(self, task: np.ndarray) -> tuple[float, float]:
+        return float(task[0]), float(task[1])
+
     def caption(self, state: np.ndarray, task: np.ndarray) -> str:
-        return f"distance {np.linalg.norm(state[:2] - task):.1f} m"
+        x, y = task - state[:2]
+        angle = math.degrees(math.atan2(y, x))
+        return f"goal {math.hypot(x, y):.1f} m away at {angle:+z.0f} degrees"

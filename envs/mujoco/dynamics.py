@@ -98,4 +98,4 @@ class RandomParams(MujocoFamily):
 
     def caption(self, state: np.ndarray, task: np.ndarray) -> str:
         mass = self.scaled(task[None])["body_mass"].sum() / self.model.body_mass.sum()
-        return f"speed {state[self.model.nq]:+.1f} m/s, total mass x{mass:.1f}"
+        return f"speed {state[self.model.nq]:+z.1f} m/s, total mass x{mass:.1f}"

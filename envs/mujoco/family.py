@@ -187,6 +187,10 @@ class MujocoFamily(TaskFamily):
         """
         return []
 
+    def goal_place(self, task: np.ndarray) -> tuple[float, float] | None:
+        """Return x and y, m, of a goal that the image has to show; by default there is none."""
+        return None
+
     def make_renderer(self, width: int, height: int) -> MujocoRenderer:
         return MujocoRenderer(self, width, height)
 

@@ -62,7 +62,7 @@ class VelocityGoal(MujocoFamily):
         return [Marker(mujoco.mjtGeom.mjGEOM_BOX, (x, y, 0.005), (0.04, 1.0, 0.005))]
 
     def caption(self, state: np.ndarray, task: np.ndarray) -> str:
-        return f"speed {state[self.model.nq]:+.1f}, goal {task[0]:+.1f} m/s"
+        return f"speed {state[self.model.nq]:+z.1f}, goal {task[0]:+z.1f} m/s"
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class DirectionGoal(MujocoFamily):
         velocity = state[self.model.nq : self.model.nq + 2]
         if self.plane:
             along = self.speed_along(task[None], velocity[None])[0]
-            return f"speed {along:+.1f} m/s along {math.degrees(task[0]):+.0f} degrees"
-        return f"speed {velocity[0]:+.1f} m/s, goal {'forward' if task[0] > 0 else 'backward'}"
+            return f"speed {along:+z.1f} m/s along {math.degrees(task[0]):+z.0f} degrees"
+        return f"speed {velocity[0]:+z.1f} m/s, goal {'forward' if task[0] > 0 else 'backward'}"
 
 
 @functools.cache  # every frame of a video needs it

@@ -18,7 +18,7 @@ RED = (0.753, 0.224, 0.169, 1.0)  # of goals
 
 @dataclass(frozen=True)
 class Marker:
-    """A shape or a label that is added to a rendered scene.
+    """A shape that is added to a rendered scene.
 
     Attributes:
         kind: the shape.
@@ -28,7 +28,6 @@ class Marker:
         heading: direction of the marker's x axis (for an arrow, of its tip) in the horizontal
             plane, radians from the x axis.
         colour: red, green, blue, opacity.
-        text: a label.
     """
 
     kind: mujoco.mjtGeom
@@ -36,7 +35,6 @@ class Marker:
     size: Sequence[float] = (0.1, 0.1, 0.1)
     heading: float = 0.0
     colour: Sequence[float] = RED
-    text: str = ""
 
     def add_to(self, scene: mujoco.MjvScene) -> None:
         """Add the marker to a scene."""
@@ -48,19 +46,26 @@ class Marker:
             frame = [cos, -sin, 0.0, sin, cos, 0.0, 0.0, 0.0, 1.0]
         position, colour = np.array(self.position, float), np.array(self.colour, np.float32)
         mujoco.mjv_initGeom(geom, self.kind, np.array(self.size), position, np.array(frame), colour)
-        geom.label = self.text
         scene.ngeom += 1
 
 
-def metre_markers(metres: Iterable[int], y: float, label_every: int) -> Iterator[Marker]:
-    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera.
+@dataclass(frozen=True)
+class Label:
+    """A text in a rendered image, centred at a position in the scene, (3,), m."""
 
-    Only every `label_every`-th has a label: in a small image there is not enough room for all.
-    """
+    position: Sequence[float]
+    text: str
+
+
+def metre_markers(metres: Iterable[int], y: float) -> Iterator[Marker]:
+    """Mark whole metres along x on the floor, between the robot, at `y`, and the camera."""
     for metre in metres:
         size = (0.02 if metre else 0.05, 0.3, 0.002)
         yield Marker(mujoco.mjtGeom.mjGEOM_BOX, (metre, y - 0.3, 0.0), size, colour=BLUE)
-        if metre % label_every:
-            continue
-        text = f"{metre} m" if metre else "start"
-        yield Marker(mujoco.mjtGeom.mjGEOM_LABEL, (metre, y - 0.8, 0.0), colour=BLUE, text=text)
+
+
+def metre_labels(metres: Iterable[int], y: float, every: int) -> Iterator[Label]:
+    """Name every so many of these metres: in a small image there is not enough room for all."""
+    for metre in metres:
+        if metre % every == 0:
+            yield Label((metre, y - 0.8, 0.0), f"{metre} m" if metre else "start")

@@ -16,15 +16,17 @@ import mujoco
 import numpy as np
 from mujoco.rendering.classic import gl_context
 
-from metarl.envs.mujoco.markers import Marker, metre_markers
+from metarl.envs.mujoco.camera import View
+from metarl.envs.mujoco.markers import Marker, metre_labels, metre_markers
 from metarl.envs.rendering import RenderingUnavailable, frame_at
 
 LIGHTEN = 0.6  # fraction by which the colours of floor and sky are moved towards white
 PERIOD = 2.0  # of the floor's pattern, m: a light and a dark square
 CAMERA_DISTANCE = 3.3  # in radii of the robot
 CAMERA_SMOOTHING = 0.3  # standard deviation of the Gaussian filter on the camera's path, s
+LIGHT_HEIGHT = 4.0  # at least, of lights whose rays are parallel, m
 LABEL_WIDTH = 0.2  # room for a label on the floor, in widths of the image
-SMALL_FONT_WIDTH = 240  # of an image, pixels, for which MuJoCo's smallest letters are large enough
+GOAL_RADIUS, GOAL_HEIGHT = 0.35, 1.5  # of a goal's place, which have to be seen, m
 MAX_PATHS = 16  # episodes whose camera paths are cached
 
 
@@ -41,6 +43,8 @@ class RenderedFamily(Protocol):
     def goal_markers(
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
     ) -> Sequence[Marker]: ...
+
+    def goal_place(self, task: np.ndarray) -> tuple[float, float] | None: ...
 
 
 def _choose_backend() -> None:
@@ -64,7 +68,7 @@ def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> m
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     try:
         _choose_backend()
-        return mujoco.Renderer(model, height, width, font_scale=font_scale(width))
+        return mujoco.Renderer(model, height, width)
     # The bindings raise errors of many kinds, down to AttributeError, for a missing library.
     except Exception as error:
         raise RenderingUnavailable(
@@ -74,12 +78,6 @@ def make_offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> m
             "libgl1-mesa-dri), or set "
             "MUJOCO_GL=osmesa and install libosmesa6"
         ) from error
-
-
-def font_scale(width: int) -> mujoco.mjtFontScale:
-    """Return the size of labels, for about the same share of images of any width, pixels."""
-    percent = min(max(50, 50 * round((width - SMALL_FONT_WIDTH) / 120)), 300)
-    return mujoco.mjtFontScale(percent)
 
 
 def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -95,6 +93,9 @@ def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
             model.mat_texuniform[material] = False
             model.mat_texrepeat[material] = 2 * model.geom_size[floor, :2] / PERIOD
     model.light_diffuse[:] *= 0.6
+    # From lower down the floor throws streaks of shadow on itself in some images.
+    distant = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    model.light_pos[distant, 2] = np.maximum(model.light_pos[distant, 2], LIGHT_HEIGHT)
     model.vis.headlight.ambient[:] = 0.35
     # Without a GPU, mirrors and fine shadows would take most of the time.
     model.mat_reflectance[:] = 0
@@ -110,8 +111,10 @@ def floor_geoms(model: mujoco.MjModel) -> np.ndarray:
 class MujocoRenderer:
     """Renders the robot of a family from the side. A render state is qpos and qvel, (nq + nv,).
 
-    The camera follows the smoothed path of the robot; markers on the floor show the distance from
-    the origin along x. Between two control steps the states are interpolated.
+    The camera follows the smoothed path of the robot, or the middle between it and the goal, where
+    the goal has a place, from far enough to see both in the whole episode. Markers on the floor
+    show the distance from the origin along x. Between two control steps the states are
+    interpolated.
     """
 
     def __init__(self, family: RenderedFamily, width: int, height: int) -> None:
@@ -136,7 +139,6 @@ class MujocoRenderer:
 
     def _open_renderer(self, model: mujoco.MjModel) -> mujoco.Renderer:
         """Make a renderer, and the camera, light and simulation that go with it."""
-        width, height = self._size
         self._data = mujoco.MjData(model)
         mujoco.mj_forward(model, self._data)
         robot = model.geom_bodyid > 0
@@ -147,15 +149,10 @@ class MujocoRenderer:
         model.vis.map.shadowclip = 2 * radius / model.stat.extent
 
         self._camera = mujoco.MjvCamera()
-        self._camera.lookat[:] = centre
-        self._camera.distance = CAMERA_DISTANCE * radius
+        self._camera.lookat[:], self._radius = centre, radius
         self._camera.azimuth, self._camera.elevation = 90.0, self._family.camera_elevation
-        # Half of the width that the camera sees at the robot, m.
-        slope = math.tan(math.radians(model.vis.global_.fovy) / 2) * width / height
-        half_width = slope * self._camera.distance
-        self._marked_half_width = 1.2 * half_width
-        self._label_every = math.ceil(LABEL_WIDTH * 2 * half_width)
-        return make_offscreen_renderer(model, width, height)
+        self._view = View(self._size, model.vis.global_.fovy, self._family.camera_elevation)
+        return make_offscreen_renderer(model, *self._size)
 
     def draw(self, states: np.ndarray, task: np.ndarray, time: float | None = None) -> np.ndarray:
         """Return the image of the states, (t, nq + nv), at a time, under a task, (task_dim,).
@@ -165,9 +162,9 @@ class MujocoRenderer:
         renderer = self._renderer_of(task)
         step, fraction = frame_at(states, time)
         path, state = self._path(states), states[step]
-        x, y = position = path[step]
+        position = path[step]
         if fraction:
-            x, y = position = position + fraction * (path[step + 1] - position)
+            position = position + fraction * (path[step + 1] - position)
             state = interpolated(self._model, state, states[step + 1], fraction)
         model, data = self._model, self._data
         data.qpos[:], data.qvel[:] = np.split(state, [model.nq])
@@ -176,15 +173,34 @@ class MujocoRenderer:
         shift = PERIOD * np.round(position / PERIOD)
         data.geom_xpos[floor_geoms(model), :2] += shift
         data.light_xpos[:, :2] += shift
-        self._camera.lookat[:2] = position
+        self._aim(path, position, self._family.goal_place(task))
         renderer.update_scene(data, self._camera)
-        half_width = self._marked_half_width
-        metres = range(math.ceil(x - half_width), math.floor(x + half_width) + 1)
+        lookat, distance = self._camera.lookat, self._camera.distance
+        half_width = self._view.slopes[0] * distance  # that the camera sees, m
+        metres = range(
+            math.ceil(lookat[0] - 1.2 * half_width), math.floor(lookat[0] + 1.2 * half_width) + 1
+        )
         seconds = (step + fraction) * self._family.dt
         goal_markers = self._family.goal_markers(states[0], state, seconds, task)
-        for marker in (*metre_markers(metres, y, self._label_every), *goal_markers):
+        for marker in (*metre_markers(metres, position[1]), *goal_markers):
             marker.add_to(renderer.scene)
-        return renderer.render()
+        labels = metre_labels(metres, position[1], math.ceil(LABEL_WIDTH * 2 * half_width))
+        return self._view.with_labels(renderer.render(), labels, lookat, distance)
+
+    def _aim(
+        self, path: np.ndarray, position: np.ndarray, goal: tuple[float, float] | None
+    ) -> None:
+        """Turn the camera to a position on the robot's path, (t, 2), and to the goal."""
+        camera = self._camera
+        camera.lookat[:2], camera.distance = position, CAMERA_DISTANCE * self._radius
+        if goal is not None:
+            camera.lookat[:2] = (position + goal) / 2
+            # As seen from the middle, the robot and the goal's foot and top at each of the steps.
+            half = np.column_stack([path - goal, np.zeros(len(path))]) / 2
+            foot, top = (-half + np.array([0, 0, z - camera.lookat[2]]) for z in (0, GOAL_HEIGHT))
+            seen = (half, self._radius), (foot, GOAL_RADIUS), (top, 0.0)
+            far = max(self._view.distance_to_see(centres, reach) for centres, reach in seen)
+            camera.distance = max(camera.distance, far)
 
     def _path(self, states: np.ndarray) -> np.ndarray:
         """Return the camera's target at each of the states, (t, 2), m on the floor."""

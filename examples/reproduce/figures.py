@@ -36,6 +36,7 @@ SHOWN = (
     "maml_trpo, whole budget",
 )
 """The rows that are drawn."""
+MAX_COLUMNS = 3  # of panels: more in a row are too small to be read on a page
 RETURN = {
     "adaptation": "mean return (band: 95% interval)",
     "learning": "return in training (dotted: before adaptation)",
@@ -50,7 +51,7 @@ COLUMNS = {
 def table(results: dict[str, Any]) -> list[str]:
     """Return the lines of a Markdown table: the paper's numbers above ours, family by family."""
     lines = [
-        "| Family | | 0 | 1 | 2 | 3 | by seed, after 1 | env steps | hours |",
+        "| Family | Method | 0 | 1 | 2 | 3 | by seed, after 1 | env steps | hours |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for family, rows in results.items():
@@ -67,9 +68,8 @@ def table(results: dict[str, Any]) -> list[str]:
             millions = max(row["env_steps"], default=0) / 1e6
             steps = f"{millions:.{1 if millions < 10 else 0}f}M" if millions else "0"
             hours = f"{np.mean(row['hours']):.1f}" if row["hours"] else ""
-            lines.append(
-                f"| | {label(method, row)} | {' | '.join(cells)} | {seeds} | {steps} | {hours} |"
-            )
+            name = f"**{family}** | {label(method, row)}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {seeds} | {steps} | {hours} |")
     return lines
 
 
@@ -109,16 +109,21 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw the adaptation curves and the learning curves, and return the files."""
     made: list[Path] = []
     for name, panel in (("adaptation", adaptation), ("learning", learning)):
-        figure = Figure(figsize=(4.2 * len(results), 3.6), layout="constrained")
-        all_axes = figure.subplots(1, len(results), squeeze=False)[0]
+        columns = min(MAX_COLUMNS, len(results))
+        lines = -(-len(results) // columns)
+        figure = Figure(figsize=(3.6 * columns, 3.2 * lines + 0.4), layout="constrained")
+        places = figure.subplots(lines, columns, squeeze=False)
+        for unused in places.flat[len(results) :]:
+            unused.remove()
+        all_axes: list[Axes] = list(places.flat[: len(results)])
         rows: list[tuple] = []
         for axes, (family, methods) in zip(all_axes, results.items(), strict=True):
             drawn = panel(axes, family, methods)
             rows += [(family, *row) for row in drawn]
             axes.set_title(family_text(family))
             style_axes(axes)
-        all_axes[0].set_ylabel(RETURN[name])
-        legend_below(figure, list(all_axes))
+        figure.supylabel(RETURN[name], fontsize="medium")
+        legend_below(figure, all_axes)
         drawing = Drawing(figure, RETURN[name], ("family", *COLUMNS[name]), rows)
         made += save_drawing(drawing, folder / f"reproduction-{name}.png")
     return made

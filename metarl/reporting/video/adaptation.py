@@ -31,7 +31,7 @@ from metarl.core.timer import Timer
 from metarl.envs import BatchEnv, TaskFamily
 from metarl.evaluation.evaluate import check_played, possible_adaptations
 from metarl.evaluation.tasks import own_tasks
-from metarl.reporting.video.belief_inset import task_belief, task_reading
+from metarl.reporting.video.belief_inset import has_inset, task_belief, task_reading
 from metarl.reporting.video.files import complete_file, frame_times, save_gif, save_mp4
 from metarl.reporting.video.layout import (
     MAX_SIZE,
@@ -188,11 +188,12 @@ def adaptation_video(
     limit = MAX_FPS[out.suffix]
     fits = isinstance(fps, Real) and MIN_FPS <= fps <= limit
     check(fits, "fps", f"between {MIN_FPS} and {limit} in {out.suffix}", fps)
+    insets = has_inset(agent, family)
     if total is None:
-        layout = Layout.around(size, len(tasks), steps + 1)
+        layout = Layout.around(size, len(tasks), steps + 1, insets)
     else:
         try:
-            layout = Layout.within(total, len(tasks), steps + 1)
+            layout = Layout.within(total, len(tasks), steps + 1, insets)
         except ValueError as error:
             raise UserError(f"steps: {error}") from error
     side = MAX_FRAME[out.suffix]

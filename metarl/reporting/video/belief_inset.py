@@ -21,11 +21,9 @@ from metarl.evaluation.beliefs import Reading, fit_reading
 
 MAX_NUMBERS = 2
 """Numbers of a task of which an inset is drawn."""
-SIZE = 0.3
-"""Height of the inset of two numbers, as a share of that of the image."""
 MARGIN = 0.1
 """Part of the task space that is drawn around it on each side."""
-BACKGROUND, FRAME, BELIEF, TASK = "#ffffffd9", "#5b6470", "#2a6fbb", "#c0392b"
+BACKGROUND, FRAME, BELIEF, TASK = "#ffffff", "#5b6470", "#2a6fbb", "#c0392b"
 
 font = cache(ImageFont.load_default)  # by size in pixels; the font comes with Pillow
 
@@ -46,12 +44,14 @@ class TaskBelief:
     high: np.ndarray
 
 
+def has_inset(agent: MetaAgent, family: TaskFamily) -> bool:
+    """Return whether the agent has beliefs and tasks have at most `MAX_NUMBERS` numbers."""
+    return has_beliefs(agent) and family.task_space.shape[0] <= MAX_NUMBERS
+
+
 def task_reading(agent: MetaAgent, family: TaskFamily, adaptations: int) -> Reading | None:
-    """Return how an agent's beliefs are read as beliefs about the task; None for an agent without
-    beliefs, and for tasks of more than `MAX_NUMBERS` numbers."""
-    if not has_beliefs(agent) or family.task_space.shape[0] > MAX_NUMBERS:
-        return None
-    return fit_reading(agent, family, adaptations)
+    """Return how an agent's beliefs are read as beliefs about the task; None without an inset."""
+    return fit_reading(agent, family, adaptations) if has_inset(agent, family) else None
 
 
 def task_belief(reading: Reading, found: Beliefs, family: TaskFamily) -> TaskBelief:
@@ -62,22 +62,26 @@ def task_belief(reading: Reading, found: Beliefs, family: TaskFamily) -> TaskBel
 
 
 def draw_belief(
-    image: Image.Image, corner: tuple[int, int], belief: TaskBelief, step: int, task: np.ndarray
+    image: Image.Image,
+    corner: tuple[int, int],
+    size: int,
+    belief: TaskBelief,
+    step: int,
+    task: np.ndarray,
 ) -> None:
     """Draw the belief at a step, by two standard deviations, and the task itself as a cross.
 
     Args:
         image: the image to draw on.
-        corner: the right lower corner of the picture in it, near which the inset is.
+        corner: the right lower corner of the inset.
+        size: its width, and its height if the task has two numbers; else that is half of it.
         belief: the belief.
         step: number of steps that took place; after the last one the last belief is shown.
         task: the task, (k,).
     """
-    size = round(SIZE * min(image.size))
     height = size if len(task) == 2 else size // 2
     gap = max(2, size // 16)
-    right, bottom = corner[0] - gap, corner[1] - gap
-    box = (right - size, bottom - height, right, bottom)
+    box = (corner[0] - size, corner[1] - height, *corner)
     inset = Image.new("RGBA", image.size, (0, 0, 0, 0))
     canvas, line = ImageDraw.Draw(inset), max(1, size // 40)
     canvas.rectangle(box, BACKGROUND, FRAME)
@@ -106,7 +110,7 @@ def draw_belief(
     for slope in (-1, 1):
         canvas.line((x - reach, y - slope * reach, x + reach, y + slope * reach), TASK, line)
     # What reaches beyond the inset is cut off.
-    part = inset.crop((*box[:2], right + 1, bottom + 1))
+    part = inset.crop((*box[:2], corner[0] + 1, corner[1] + 1))
     image.paste(part, box[:2], part)
 
 

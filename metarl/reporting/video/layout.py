@@ -52,25 +52,31 @@ class Layout:
         picture: size of the image in a panel.
         columns, rows: numbers of panels.
         total: size of the frame; H.264 needs even numbers. Panels are centred in a larger frame.
+        insets: whether there is room for the inset of a belief, beside the captions.
     """
 
     picture: Size
     columns: int
     rows: int
     total: Size
+    insets: bool = False
 
     @classmethod
-    def around(cls, picture: Size, num_tasks: int, panels_per_task: int) -> Layout:
+    def around(
+        cls, picture: Size, num_tasks: int, panels_per_task: int, insets: bool = False
+    ) -> Layout:
         """Return the layout of images of a given size: a row per task, or several for one task."""
         columns, rows = panels_per_task, num_tasks
         if num_tasks == 1:
             rows = math.ceil(panels_per_task / MAX_COLUMNS)
             columns = math.ceil(panels_per_task / rows)
-        needed = cls(picture, columns, rows, (0, 0)).needed
-        return cls(picture, columns, rows, (needed[0] + needed[0] % 2, needed[1] + needed[1] % 2))
+        width, height = cls(picture, columns, rows, (0, 0), insets).needed
+        return cls(picture, columns, rows, (width + width % 2, height + height % 2), insets)
 
     @classmethod
-    def within(cls, total: Size, num_tasks: int, panels_per_task: int) -> Layout:
+    def within(
+        cls, total: Size, num_tasks: int, panels_per_task: int, insets: bool = False
+    ) -> Layout:
         """Return the layout with the largest images in a frame of a given size, even numbers.
 
         Raises:
@@ -79,7 +85,7 @@ class Layout:
         shapes = [(panels_per_task, num_tasks)]
         if num_tasks == 1:
             shapes = [(math.ceil(panels_per_task / n), n) for n in range(1, panels_per_task + 1)]
-        layouts = [cls._largest(total, columns, rows) for columns, rows in shapes]
+        layouts = [cls._largest(total, columns, rows, insets) for columns, rows in shapes]
         best = max(layouts, key=lambda layout: layout.picture[0] * layout.picture[1])
         if min(best.picture) < MIN_SIZE:
             raise ValueError(
@@ -88,21 +94,31 @@ class Layout:
         return best
 
     @classmethod
-    def _largest(cls, total: Size, columns: int, rows: int) -> Layout:
+    def _largest(cls, total: Size, columns: int, rows: int, insets: bool) -> Layout:
         """Search for the largest images: the height of captions is rounded to pixels."""
         max_width = total[0] // columns
         max_width -= max(2, max_width // 80)  # the gap
         for height in range(total[1] // rows, 0, -1):
             width = min(int(MAX_ASPECT * height), max_width)
-            layout = cls((width, height), columns, rows, total)
+            layout = cls((width, height), columns, rows, total, insets)
             if width >= MIN_ASPECT * height and layout.needed[1] <= total[1]:
                 return layout
-        return cls((0, 0), columns, rows, total)
+        return cls((0, 0), columns, rows, total, insets)
 
     @property
     def line(self) -> int:
         """The height of a line of text."""
         return max(6, round(min(self.picture[0], MIN_ASPECT * self.picture[1]) / 14))
+
+    @property
+    def text(self) -> int:
+        """The height of title and captions; beside an inset there is one caption a line."""
+        return (5 if self.insets else 4) * self.line
+
+    @property
+    def inset(self) -> int:
+        """The width of the inset of a belief."""
+        return round(3.2 * self.line)
 
     @property
     def gap(self) -> int:
@@ -117,7 +133,7 @@ class Layout:
     @property
     def cell(self) -> Size:
         """A panel with its captions and the gaps after it."""
-        return self.picture[0] + self.gap, self.picture[1] + 4 * self.line + self.gap
+        return self.picture[0] + self.gap, self.picture[1] + self.text + self.gap
 
     @property
     def needed(self) -> Size:
@@ -189,13 +205,12 @@ class AdaptationVideo:
         (width, height), line = self.layout.picture, self.layout.line
         time = min(time, len(panel.reward))
         now, bar = int(time), round(1.35 * line)
-        image = Image.new("RGB", (width, height + 4 * line), BACKGROUND)
+        image = Image.new("RGB", (width, height + self.layout.text), BACKGROUND)
         canvas = ImageDraw.Draw(image)
         left, middle, right = 0.35 * line, width / 2, width - 0.35 * line
+        room = right - left
 
-        def write(
-            text: str, x: float, y: float, fill: str, max_width: float = right - left
-        ) -> None:
+        def write(text: str, x: float, y: float, fill: str, max_width: float = room) -> None:
             size = 0.8 * line
             size *= min(1.0, max_width / font(round(size)).getlength(text))
             anchor = {left: "lm", middle: "mm", right: "rm"}[x]
@@ -207,15 +222,22 @@ class AdaptationVideo:
             picture = Image.fromarray(renderer.draw(panel.states, task, time))
             caption = self.family.caption(panel.states[now], task)
         image.paste(picture, (0, bar))
-        if panel.belief is not None:
-            draw_belief(image, (width, bar + height), panel.belief, now, task)
         if panel.terminated and now == len(panel.reward):
             canvas.rectangle((0, bar, width, bar + 1.2 * line), TEXT)
             write(f"ended at step {now}", middle, bar + 0.6 * line, BACKGROUND)
-        upper, lower, half = bar + height + 0.7 * line, bar + height + 1.85 * line, 0.45 * width
-        write(caption, left, upper, TEXT)
-        write(f"step {now} / {self.family.horizon}", left, lower, MUTED_TEXT, half)
-        write(f"return {panel.reward[:now].sum():z.1f}", right, lower, TEXT, half)
+        rows = [bar + height + (0.7 + 1.15 * row) * line for row in range(3)]
+        step = f"step {now} / {self.family.horizon}"
+        returned = f"return {panel.reward[:now].sum():z.1f}"
+        if panel.belief is None:
+            write(caption, left, rows[0], TEXT)
+            write(step, left, rows[1], MUTED_TEXT, 0.45 * width)
+            write(returned, right, rows[1], TEXT, 0.45 * width)
+            return image
+        # The inset is below the picture, whose goal and robot it would hide, right of the captions.
+        size, gap = self.layout.inset, round(0.2 * line)
+        draw_belief(image, (width - gap, image.height - gap), size, panel.belief, now, task)
+        for row, (text, fill) in enumerate([(caption, TEXT), (step, MUTED_TEXT), (returned, TEXT)]):
+            write(text, left, rows[row], fill, room - size)
         return image
 
 

@@ -19,8 +19,9 @@ from metarl.envs import (
     RenderingUnavailable,
     WalkerVel,
 )
-from metarl.envs.mujoco.markers import Marker, metre_markers
-from metarl.envs.mujoco.rendering import MujocoRenderer, font_scale, interpolated
+from metarl.envs.mujoco.camera import View
+from metarl.envs.mujoco.markers import Label, Marker, metre_labels, metre_markers
+from metarl.envs.mujoco.rendering import MujocoRenderer, interpolated
 from metarl.envs.rendering import frame_at
 
 PLANE = AntDir(plane=True)
@@ -59,6 +60,20 @@ def test_the_goal_is_seen_and_moves_with_the_task(family, task, other):
     assert one.sum() > 15
     assert two.sum() > 15
     assert (one != two).sum() > 15
+
+
+def test_the_floor_throws_no_shadow_on_itself():
+    """At this place the light of Gymnasium's models, 1.3 m high, made dark streaks behind it."""
+    family, task = HalfCheetahVel(), np.array([1.0])
+    rng, env = np.random.default_rng(3), family.make_batch(1)
+    env.reset(task[None], [np.random.default_rng(0)])
+    states = [env.render_state(0)]
+    for _ in range(40):
+        env.step(8 * rng.normal(size=(1, 6)))
+        states.append(env.render_state(0))
+    with contextlib.closing(family.make_renderer(480, 360)) as renderer:
+        picture = draw(renderer, np.stack(states), task, 10)
+    assert (picture[200:245, 300:460].max(axis=-1) < 90).sum() == 0
 
 
 def test_another_body_is_drawn():
@@ -156,15 +171,74 @@ def test_headings_of_directions():
 
 
 def test_every_metre_is_marked_and_as_many_named_as_have_room():
-    markers = list(metre_markers(range(-1, 4), y=0.0, label_every=2))
-    bars = [marker.position[0] for marker in markers if not marker.text]
-    assert bars == [-1, 0, 1, 2, 3]
-    assert [(marker.position[0], marker.text) for marker in markers if marker.text] == [
-        (0, "start"),
-        (2, "2 m"),
-    ]
+    assert [marker.position[0] for marker in metre_markers(range(-1, 4), y=0.0)] == [-1, 0, 1, 2, 3]
+    labels = metre_labels(range(-1, 4), y=0.0, every=2)
+    assert [(label.position[0], label.text) for label in labels] == [(0, "start"), (2, "2 m")]
 
 
-def test_labels_have_the_size_that_fits_the_image():
-    sizes = [font_scale(width).value for width in (64, 358, 480, 640, 960, 4096)]
-    assert sizes == [50, 50, 100, 150, 300, 300]
+@pytest.mark.parametrize("size", [(160, 120), (960, 720)])
+def test_labels_are_whole_or_not_there(size):
+    """They are where their place is in the image, and none is cut at its edge."""
+    view, lookat = View(size, 45.0, -20.0), np.zeros(3)
+    white = np.full((size[1], size[0], 3), 255, np.uint8)
+
+    def marked(x: float) -> np.ndarray:
+        label = Label((x, 0.0, 0.0), "-16 m")
+        drawn = view.with_labels(white, [label], lookat, 10.0)
+        return np.argwhere((drawn != 255).any(-1))
+
+    middle = marked(0.0)
+    np.testing.assert_allclose(middle.mean(axis=0), np.array(size[::-1]) / 2, atol=size[0] / 60)
+    width, half = np.ptp(middle[:, 1]), 10 * view.slopes[0]
+    assert width < 0.25 * size[0]
+    places = np.linspace(0.5, 1.2, 40) * half
+    found = [marked(x) for x in places]
+    assert {len(pixels) > 0 for pixels in found} == {True, False}
+    assert all(abs(np.ptp(pixels[:, 1]) - width) <= 1 for pixels in found if len(pixels))
+
+
+def test_places_in_the_image_are_those_of_mujoco():
+    """A small ball is drawn where `View.pixels` says."""
+    family, task = AntGoal(), np.array([2.0, 1.0])
+    env = family.make_batch(1)
+    env.reset(task[None], [np.random.default_rng(0)])
+    with contextlib.closing(family.make_renderer(320, 240)) as renderer:
+        draw(renderer, env.render_state(0)[None], task, 0)
+        camera, scene = renderer._camera, renderer._renderer.scene
+        place = (1.0, 2.0, 0.8)
+        Marker(mujoco.mjtGeom.mjGEOM_SPHERE, place, (0.1, 0.1, 0.1)).add_to(scene)
+        ball = red(renderer._renderer.render().astype(int))
+        scene.ngeom -= 1
+        ball &= ~red(renderer._renderer.render().astype(int))
+    x, y = renderer._view.pixels(np.subtract(place, camera.lookat), camera.distance)
+    np.testing.assert_allclose(np.argwhere(ball).mean(axis=0), (y, x), atol=2)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320)])
+@pytest.mark.parametrize("goal", [(3, 0), (0, 3), (0, -3), (-3, 3), (4.5, -4.5), (-4.5, -4.5)])
+def test_goals_with_a_place_are_seen_with_the_robot(goal, size):
+    """Foot and top of the goal, and the robot, are in the image from the start to the end."""
+    family, task = AntGoal(), np.array(goal, float)
+    env = family.make_batch(1)
+    env.reset(task[None], [np.random.default_rng(0)])
+    states = np.repeat(env.render_state(0)[None], 60, axis=0)
+    states[:, :2] = np.linspace([0, 0], -0.3 * task, 60)  # it walks away
+    with contextlib.closing(family.make_renderer(*size)) as renderer:
+        for time in (0, 59):
+            draw(renderer, states, task, time)
+            camera = renderer._camera
+            for place in ((*goal, 0.0), (*goal, 1.5), (*states[time, :2], 0.0)):
+                offset = np.subtract(place, camera.lookat)
+                share = np.divide(renderer._view.pixels(offset, camera.distance), size)
+                assert (share > 0.02).all()
+                assert (share < 0.98).all()
+
+
+def test_captions_have_no_minus_zero():
+    state = np.zeros(40)
+    state[HalfCheetahVel().model.nq] = -0.01
+    assert HalfCheetahVel().caption(state, np.array([-0.04])) == "speed +0.0, goal +0.0 m/s"
+    assert HalfCheetahDir().caption(state, np.array([1.0])) == "speed +0.0 m/s, goal forward"
+    state[AntDir().model.nq] = -0.01
+    assert PLANE.caption(state, np.array([-1e-4])) == "speed +0.0 m/s along +0 degrees"
+    assert AntGoal().caption(state, np.array([0.0, -3.0])) == "goal 3.0 m away at -90 degrees"

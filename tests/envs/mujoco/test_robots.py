@@ -479,7 +479,7 @@ def test_descriptions():
     assert AntDir().caption(ant, np.array([-1.0])) == "speed +0.5 m/s, goal backward"
     plane = dataclasses.replace(AntDir(), plane=True)
     assert plane.caption(ant, np.array([math.pi / 2])) == "speed +1.0 m/s along +90 degrees"
-    assert AntGoal().caption(ant, np.array([1.0, 2.0])) == "distance 2.0 m"
+    assert AntGoal().caption(ant, np.array([1.0, 2.0])) == "goal 2.0 m away at +90 degrees"
     body = HalfCheetahBody().caption(np.zeros(18), np.array([0.5, 1.0, 2.0]))
     assert body == "mass x0.5, damping x1.0, head x2.0"
     hopper = HopperParams()

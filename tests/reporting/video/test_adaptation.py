@@ -17,6 +17,7 @@ from metarl.envs.point import PointRenderer
 from metarl.reporting.video import adaptation as video
 from metarl.reporting.video import files
 from metarl.reporting.video.adaptation import VideoInfo, adaptation_video
+from metarl.reporting.video.belief_inset import TaskBelief
 from metarl.reporting.video.files import LAST_FRAME_SECONDS
 from metarl.reporting.video.layout import AdaptationVideo, Layout, Panel
 from metarl.rollout.episodes import Episodes
@@ -282,9 +283,10 @@ def test_several_tasks_are_rows_of_a_grid(make_agent, tmp_path):
 @pytest.mark.parametrize(
     ("panels", "shape"), [((1, 2), (2, 1)), ((1, 4), (2, 2)), ((1, 5), (3, 2)), ((4, 4), (4, 4))]
 )
-def test_a_talk_is_filled_well(panels, shape):
+@pytest.mark.parametrize("insets", [False, True])
+def test_a_talk_is_filled_well(panels, shape, insets):
     """Within 1920 x 1080: as large as the captions allow, not too flat and not too high."""
-    layout = Layout.within((1920, 1080), *panels)
+    layout = Layout.within((1920, 1080), *panels, insets)
     width, height = layout.picture
     assert (layout.columns, layout.rows) == shape
     assert layout.total == (1920, 1080)
@@ -298,7 +300,23 @@ def test_a_talk_is_filled_well(panels, shape):
         assert left >= 0
         assert top >= 0
         assert left + width <= 1920
-        assert top + height + 4 * layout.line <= 1080
+        assert top + height + layout.text <= 1080
+
+
+def test_an_inset_leaves_the_picture_as_it_is():
+    """Goal and agent are never under the belief: it is below the picture."""
+    family, task = make_family("point_nav", horizon=5), np.array([[0.4, -0.4]])
+    belief = TaskBelief(np.zeros((5, 2)), np.tile(np.eye(2), (5, 1, 1)), -np.ones(2), np.ones(2))
+    frames = []
+    for shown in (None, belief):
+        panel = Panel(np.zeros((6, 2)), np.zeros(5), False, 0.0, shown)
+        layout = Layout.around((200, 150), 1, 1, insets=shown is not None)
+        video = AdaptationVideo(family, task, [[panel]], layout)
+        with video.renderers() as renderers:
+            frames.append(np.asarray(video.frame(renderers, 5.0)))
+    picture = 150 + round(1.35 * layout.line)
+    assert np.array_equal(*(frame[:picture] for frame in frames))
+    assert frames[1].shape[0] == frames[0].shape[0] + layout.line
 
 
 def test_presets(make_video):

@@ -10,7 +10,7 @@ from metarl.envs import PointNav, make_family
 from metarl.reporting.video.adaptation import play
 from metarl.reporting.video.belief_inset import BELIEF, TASK, TaskBelief, draw_belief, task_reading
 
-SIZE = 60  # of the inset, pixels: 0.3 of an image of 200
+SIZE = 60  # of the inset, pixels
 LEFT, TOP = 200 - 3 - SIZE, 200 - 3 - SIZE
 
 
@@ -18,7 +18,8 @@ def drawn(mean, covariance, task, low, high, step=0):
     """The colours of an image of 200 x 200 pixels with an inset."""
     image = Image.new("RGB", (200, 200), "#000000")
     arrays = (np.asarray(each, float) for each in (mean, covariance, low, high))
-    draw_belief(image, (200, 200), TaskBelief(*arrays), step, np.asarray(task, float))
+    belief = TaskBelief(*arrays)
+    draw_belief(image, (197, 197), SIZE, belief, step, np.asarray(task, float))
     return np.asarray(image)
 
 
