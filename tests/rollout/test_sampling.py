@@ -54,7 +54,7 @@ def test_more_training_tasks_than_there_are_are_refused():
             raise ValueError("num_tasks: few has 5 train tasks, got 6")
 
     config = SamplingConfig(train_tasks=6)
-    with pytest.raises(ConfigError, match=r"sampling\.train_tasks: num_tasks: few has 5 train"):
+    with pytest.raises(ConfigError, match=r"sampling\.train_tasks: few has 5 train"):
         sample_meta_batch(config, Few(), make_rng(0, Purpose.TASKS))
 
 
