@@ -14,7 +14,14 @@ from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
 from metarl.reporting.score_figures import draw_profiles, profile_levels
-from metarl.reporting.style import Drawing, LineStyle, drawing_style, method_styles, style_axes
+from metarl.reporting.style import (
+    Drawing,
+    LineStyle,
+    drawing_style,
+    method_styles,
+    style_axes,
+    title_above,
+)
 from metarl.runs.result import Evaluation
 
 LEVELS = 101
@@ -187,7 +194,7 @@ def draw_statistics(
         axes.set_title(f"{columns[column]} ({better} is better)", fontsize=9)
         axes.set_xlabel("what returns lack of 1" if is_gap else SCALE)
         style_axes(axes)
-    figure.suptitle(families, fontsize=10)
+    title_above(figure, families)
     caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"
     return Drawing(figure, caption, ("method", "statistic", "value", "low", "high"), rows)
 
@@ -204,7 +211,7 @@ def draw_normalised_profiles(
     levels, note = profile_levels(every, LEVELS, also=0.0)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
     drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], note, styles)
-    drawing.figure.suptitle(families, fontsize=10)
+    title_above(drawing.figure, families)
     return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
 
 
@@ -230,7 +237,7 @@ def draw_improvements(names: Sequence[str], chances: np.ndarray, families: str) 
     axes.set_xlabel("... than this method")
     axes.set_ylabel("this method is better ...")
     figure.colorbar(image, ax=axes, label="probability of improvement")
-    figure.suptitle(families, fontsize=10)
+    title_above(figure, families)
     caption = (
         f"The probability that a run of the method of a row is better than one of the method of a "
         f"column on a random task of {families}. The CSV has bootstrap intervals."

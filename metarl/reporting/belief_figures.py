@@ -24,7 +24,15 @@ from metarl.evaluation.beliefs import (
 )
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, task_texts
-from metarl.reporting.style import COLOURS, REFERENCE, TEXT, Drawing, legend_below, style_axes
+from metarl.reporting.style import (
+    COLOURS,
+    REFERENCE,
+    TEXT,
+    Drawing,
+    legend_below,
+    style_axes,
+    title_above,
+)
 from metarl.reporting.summary import RunSummary
 from metarl.rollout.failures import EpisodeDiverged
 
@@ -71,7 +79,7 @@ def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Drawing],
         figures[name] = beliefs_over_steps(found, reading, family.name)
         figures[f"{name}-embeddings"] = embeddings(found, family.name)
         for drawing in (figures[name], figures[f"{name}-embeddings"]):
-            drawing.figure.suptitle(title, fontsize=10)
+            title_above(drawing.figure, title)
     return figures, notes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from metarl.reporting.style import (
     note_above,
     save_drawing,
     style_axes,
+    title_above,
 )
 from metarl.runs.printing import decimals, played_text
 from metarl.runs.result import Evaluation, Results
@@ -118,7 +120,7 @@ def adaptation_curves(
         axes.set_xlabel(longest.x_label)
         style_axes(axes)
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(results), fontsize=10)
+    title_above(figure, figure_title(results))
     return Drawing(figure, caption, columns, [(name, *row) for (name, _), row in rows.items()])
 
 
@@ -223,7 +225,7 @@ def robustness_curves(
         style_axes(axes)
     all_axes[0].set_ylabel("mean return over tasks")
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(results), fontsize=10)
+    title_above(figure, figure_title(results))
     caption = (
         "Mean return over seeds and tasks under perturbations that are absent in training, one at "
         "a time. Dotted: before adaptation. Without intervals: these are in the table."
@@ -273,7 +275,7 @@ def forgetting_matrices(
     for axes in all_axes[:, 0]:
         axes.set_ylabel("tasks met")
     figure.colorbar(scale, ax=all_axes, label="mean return")
-    figure.suptitle(figure_title(adapting), fontsize=10)
+    title_above(figure, figure_title(adapting))
     caption = (
         "Mean return on each task of a sequence after each number of tasks met, over seeds and "
         "sequences."
@@ -285,4 +287,5 @@ def figure_title(results: Mapping[Any, Sequence[Evaluation]]) -> str:
     """Return the family, the tasks and the numbers of episodes of results, seed by seed, as
     text."""
     every = [seed for seeds in results.values() for seed in seeds]
-    return f"{family_text(every[0].family)}: {played_text(every)}"
+    text = re.sub(r"\bood (tasks?)\b", r"\1 out of distribution", played_text(every))
+    return f"{family_text(every[0].family)}: {text}"

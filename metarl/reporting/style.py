@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,6 +187,14 @@ def shown_range(typical: np.ndarray, drawn: np.ndarray) -> tuple[float, float, s
     ends = [f"down to {drawn.min():.4g}"] * bool(drawn.min() < bottom)
     ends += [f"up to {drawn.max():.4g}"] * bool(drawn.max() > top)
     return bottom, top, f"cut off: {', '.join(ends)}" if ends else ""
+
+
+def title_above(figure: Figure, text: str) -> None:
+    """Write a title above a figure, on as many lines as its width needs; it becomes higher by the
+    further ones."""
+    text = textwrap.fill(text, int(figure.get_figwidth() * 72 / 6))  # points of a letter, mean
+    figure.set_figheight(figure.get_figheight() + 0.17 * text.count("\n"))
+    figure.suptitle(text, fontsize=10)
 
 
 def note_above(axes: Axes, text: str) -> None:
