@@ -13,7 +13,7 @@ from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
 from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.pooling import final_places
-from metarl.reporting.score_figures import draw_profiles, profile_levels
+from metarl.reporting.score_figures import draw_profiles, profile_levels, when_text
 from metarl.reporting.style import (
     Drawing,
     LineStyle,
@@ -80,7 +80,7 @@ class Aggregates:
 
 
 def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> FamilyScores:
-    """Return the normalised scores of the methods of a family, after the last adaptation.
+    """Return the normalised scores of the methods of a family, at the last x that all have.
 
     0 is the mean return of the untrained agent before adaptation. 1 is that of the best oracle, a
     method whose label begins with `oracle`; without one, of the best method that was trained.
@@ -157,10 +157,11 @@ def aggregate(
     fixed = [each.has_all_tasks for each in found]
     statistics = aggregates.estimate(aggregates.summaries, methods, fixed)
     text = "; ".join(named)
+    when = when_text(seeds[0] for results in families.values() for seeds in results.values())
     styles = styles or method_styles(dict.fromkeys(chain.from_iterable(families.values())))
     drawings = {
-        MEANS: draw_statistics(common, styles, statistics, text),
-        PROFILES: draw_normalised_profiles(common, styles, methods, fixed, text),
+        MEANS: draw_statistics(common, styles, statistics, text, when),
+        PROFILES: draw_normalised_profiles(common, styles, methods, fixed, text, when),
     }
     if len(common) > 1:
         chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
@@ -174,6 +175,7 @@ def draw_statistics(
     styles: Mapping[str, LineStyle],
     statistics: np.ndarray,
     families: str,
+    when: str = "",
 ) -> Drawing:
     """Draw the statistics (3, M, 3) of M methods with their intervals."""
     columns = list(aggregates.STATISTICS)
@@ -195,7 +197,7 @@ def draw_statistics(
         axes.set_xlabel("what returns lack of 1" if is_gap else SCALE)
         style_axes(axes)
     title_above(figure, families)
-    caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"
+    caption = f"Aggregates over {families}{when}. {BOOTSTRAP}"
     return Drawing(figure, caption, ("method", "statistic", "value", "low", "high"), rows)
 
 
@@ -205,12 +207,13 @@ def draw_normalised_profiles(
     methods: Sequence[aggregates.Scores],
     fixed: Sequence[bool],
     families: str,
+    when: str = "",
 ) -> Drawing:
     """Draw the performance profile of each method over all families, with bands."""
     every = [family for scores in methods for family in scores]
     levels, note = profile_levels(every, LEVELS, also=0.0)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
-    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], note, styles)
+    drawing = draw_profiles(names, levels, shares[0], SCALE, when, shares[1:], note, styles)
     title_above(drawing.figure, families)
     return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
 
