@@ -257,7 +257,7 @@ def test_a_report_shows_both(runs, tmp_path, order):
     text = page.read_text()
     table = text.partition("Adaptation, test tasks")[2]
     (row,) = re.findall(r'<th scope="row">Oracle</th><td>1</td>\n((?:<td.*</td>\n){4})</tr>', table)
-    assert row.count('<td class="main"></td><td></td><td></td>') == 3
+    assert row.count('<td class="main"></td>') == 3
     results = card.read_text().partition("## Results")[2].partition("few_")[0]
     (line,) = re.findall(r"^\| oracle \| 1 \|(.*)\|$", results, re.M)
     assert [cell.strip() != "" for cell in line.split("|")] == [True, False, False, False]
