@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
-from metarl.reporting.names import family_text, method_texts
+from metarl.reporting.names import family_text, method_text, method_texts
 from metarl.reporting.pooling import final_places
 from metarl.reporting.score_figures import draw_profiles, profile_levels, when_text
 from metarl.reporting.style import (
@@ -22,6 +22,7 @@ from metarl.reporting.style import (
     style_axes,
     title_above,
 )
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
 
 LEVELS = 101
@@ -41,6 +42,12 @@ FIGURES = MEANS, PROFILES, IMPROVEMENT = (
     "aggregate-improvement",
 )
 """Names of the figures."""
+FIGURE_TEXTS = {
+    MEANS: "IQM, mean and optimality gap of each method, with intervals",
+    PROFILES: "The share of runs and tasks of each method above each normalised return",
+    IMPROVEMENT: "The probability that one method is better than another, by pairs",
+}
+"""What the figures show."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Aggregates:
         methods: the methods that every family has, the highest IQM first.
         seeds: the smallest number of seeds of each.
         scales: which returns are 0 and 1 in each family, a line each; or why a family was left out.
+        left_out: which methods are left out and why, as a sentence; '' if none is.
         statistics: values and bounds of `metarl.core.aggregates.STATISTICS`, (3, M, 3); the bounds
             are NaN where there is no interval.
         drawings: figures by name.
@@ -75,6 +83,7 @@ class Aggregates:
     methods: Sequence[str]
     seeds: Sequence[int]
     scales: Sequence[str]
+    left_out: str
     statistics: np.ndarray
     drawings: Mapping[str, Drawing]
 
@@ -97,9 +106,10 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
         name: np.stack([seed.by_task[:, places[name]] for seed in seeds])
         for name, seeds in results.items()
     }
+    title = family_text(family)
     untrained = next((name for name in (UNTRAINED, RANDOM) if name in results), None)
     if untrained is None:
-        raise ValueError(f"{family}: not normalised: the results lack an untrained agent")
+        raise ValueError(f"{title}: not normalised: the results lack an untrained agent")
     low = float(np.mean([seed.mean[0] for seed in results[untrained]]))
     means = {
         name: float(np.mean([seed.mean[places[name]] for seed in seeds]))
@@ -108,14 +118,15 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
     trained = [name for name in means if name not in (UNTRAINED, RANDOM)]
     oracles = [name for name in trained if name.startswith("oracle")]
     best = max(oracles or trained, key=means.__getitem__, default=untrained)
+    digits = decimals(np.array([low, means[best]]))
     if not means[best] > low:
         raise ValueError(
-            f"{family}: not normalised: {best} ({means[best]:.4g}) is not above the untrained "
-            f"agent ({low:.4g})"
+            f"{title}: not normalised: {method_text(best)} ({means[best]:z.{digits}f}) is not "
+            f"above the untrained agent ({low:z.{digits}f})"
         )
     return FamilyScores(
-        f"{family}: 0 is the untrained agent before adaptation ({low:.4g}), 1 is {best} "
-        f"({means[best]:.4g})",
+        f"{title}: 0 is the untrained agent before adaptation ({low:z.{digits}f}), "
+        f"1 is {method_text(best)} ({means[best]:z.{digits}f})",
         {name: aggregates.normalise(each, low, means[best]) for name, each in scores.items()},
         next(iter(results.values()))[0].has_all_tasks,
     )
@@ -167,7 +178,25 @@ def aggregate(
         chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
         drawings[IMPROVEMENT] = draw_improvements(common, chances, text)
     seeds = [min(map(len, each)) for each in methods]
-    return Aggregates(common, seeds, scales, statistics, drawings)
+    left_out = left_out_text({name: each.scores for name, each in zip(named, found, strict=True)})
+    return Aggregates(common, seeds, scales, left_out, statistics, drawings)
+
+
+def left_out_text(families: Mapping[str, Iterable[str]]) -> str:
+    """Return as a sentence which methods not every family has; '' if all have the same.
+
+    Args:
+        families: the methods of each family, by its name for people.
+    """
+    methods = {name: set(each) for name, each in families.items()}
+    absent = {
+        name: [family for family in methods if name not in methods[family]]
+        for name in dict.fromkeys(chain.from_iterable(families.values()))
+    }
+    found = [
+        f"{method_text(name)} (not in {', '.join(each)})" for name, each in absent.items() if each
+    ]
+    return f"Left out, since not every family has them: {'; '.join(found)}." if found else ""
 
 
 def draw_statistics(
