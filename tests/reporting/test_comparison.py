@@ -72,9 +72,9 @@ def test_runs_table_and_report_are_there(whole, capsys):
     page = (whole / "report-point_nav" / "report.html").read_text()
     assert "probability of improvement" in page
     lines = (whole / "comparison.md").read_text().splitlines()
-    assert lines[2] == "| method | seeds | 0 | 1 |"
+    assert lines[4] == "| method | seeds | 0 | 1 |"
     mean, low, high = (float(rows(whole)[1][name]) for name in ("mean", "low", "high"))
-    assert f"| {mean:.2f} ({low:.2f} to {high:.2f}) |" in lines[4]  # all returns are below 10
+    assert f"| {mean:.2f} ({low:.2f} to {high:.2f}) |" in lines[6]  # all returns are below 10
     # It is the mean of the evaluations of the two seeds.
     means = []
     for seed in (0, 1):
