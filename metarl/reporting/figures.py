@@ -106,12 +106,12 @@ def adaptation_curves(
     caption = f"Mean return against the number of {longest.x_label}. {INTERVAL}"
     columns = CURVE_COLUMNS
     if successes:
-        found = draw_curves(all_axes[1], successes, styles)
+        found = draw_curves(all_axes[1], successes, styles, within=(0.0, 1.0))
         unknown = (None,) * 5
         rows = {key: (*row, *found.get(key, unknown)[2:]) for key, row in rows.items()}
         all_axes[1].set_ylim(-0.03, 1.03)
         all_axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-        all_axes[1].set_ylabel("success rate")
+        all_axes[1].set_ylabel("success rate (band: 95% interval)")
         caption = caption.replace("Mean return", "Mean return and success rate", 1)
         columns += ("success", "success low", "success high")
     for axes in all_axes:
@@ -142,9 +142,12 @@ def success_results(
 
 
 def draw_curves(
-    axes: Axes, results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle]
+    axes: Axes,
+    results: Mapping[str, Sequence[Evaluation]],
+    styles: Mapping[str, LineStyle],
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """Draw the means of methods against x.
+    """Draw the means of methods against x, and their intervals as far as values are possible.
 
     Returns:
         By method and x the number of seeds, x, the mean and its interval.
@@ -152,7 +155,7 @@ def draw_curves(
     rows, names = {}, method_texts(styles)
     for name, seeds in results.items():
         means = np.mean([seed.mean for seed in seeds], axis=0)
-        intervals = pooled_interval(seeds)
+        intervals = np.clip(pooled_interval(seeds), *within)
         draw_curve(axes, means, intervals, names[name], styles[name])
         for x, *values in zip(seeds[0].x, means, *intervals.T, strict=True):
             rows[name, x] = (len(seeds), x, *values)
@@ -246,7 +249,7 @@ def forgetting_matrices(
     adapting = {label: seeds for label, seeds in results.items() if len(seeds[0].x) > 1}
     if not adapting:
         return adaptation_curves(results, styles)
-    columns = min(3, len(adapting))
+    columns = 2 if len(adapting) == 4 else min(3, len(adapting))
     lines = -(-len(adapting) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 3.4 * lines), layout="constrained")
     all_axes = figure.subplots(lines, columns, squeeze=False)

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 
 from metarl.config_sections import ValidationConfig
 from metarl.reporting.groups import group_runs
-from metarl.reporting.names import method_texts, seeds_text
+from metarl.reporting.names import method_texts, seeds_text, time_unit
 from metarl.reporting.style import (
     TEXT,
     Drawing,
@@ -48,7 +48,7 @@ def learning_curves(
     *,
     hours: bool = False,
 ) -> Drawing:
-    """Draw return before and after adaptation in training, against env steps or against hours.
+    """Draw return before and after adaptation in training, against env steps or against time.
 
     A thick line is the mean over the seeds of a method, thin ones are its seeds. Runs with
     evaluations while training also have the return after adaptation on validation tasks.
@@ -56,10 +56,11 @@ def learning_curves(
     Args:
         summaries: the runs.
         styles: the style of each method; by default by its place.
-        hours: draw against hours.
+        hours: draw against the time, in hours, or in minutes or seconds if it is short.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
+    unit, per_hour = time_unit(max(run.hours[-1] for run in summaries))
     rows, typical, drawn, validated = [], [], [], False
     widths = set()  # numbers of iterations of which curves are means
     short: dict[str, None] = {}  # methods with a seed that ends long before another
@@ -80,6 +81,7 @@ def learning_curves(
             ends = [(run.hours if hours else run.metrics["env_steps"])[-1] for run in measured]
             short |= {names[method]: None} if min(ends) < SHORT * max(ends) else {}
             grid, curves = on_one_grid(measured, metric, hours=hours)
+            grid = grid * per_hour if hours else grid
             mean = curves.mean(axis=0)
             look = {"linestyle": line, "color": style.colour, "linewidth": 1.6}
             look |= mark(style, len(grid), hollow=metric == RETURNS[0])
@@ -99,7 +101,7 @@ def learning_curves(
         look = {"linestyle": style.line, "color": style.colour} | mark(style, 1)
         axes.plot([], [], label=label, **look)
     note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
-    x_label = "training time (hours)" if hours else ENV_STEPS
+    x_label = f"training time ({unit})" if hours else ENV_STEPS
     axes.set_xlabel(x_label)
     if not hours:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k, 2M
