@@ -191,7 +191,7 @@ def test_methods_are_compared_at_the_last_x_that_they_share():
 
 def test_improvement_uses_the_only_scores():
     (found,) = improvements({MethodPart(name, ""): seeds for name, seeds in RESULTS.items()})
-    assert (found.better, found.other, found.probability) == ("maml", "oracle", 1.0)
+    assert (found.method, found.other, found.probability) == ("maml", "oracle", 1.0)
     assert (found.difference, found.low, found.high) == (5.0, 5.0, 5.0)  # on each of the tasks
 
 
