@@ -123,7 +123,7 @@ def draw_forgetting(
     top = max(typical[:, 1].max(), met)
     floor = met - 0.1 * abs(met)
     goal = Rectangle((left, floor), forgotten / 2 - left, top - floor, color=GRID, zorder=0)
-    goal.set_label("half the forgetting, return within 10%")
+    goal.set_label("Half the forgetting, return within 10%")
     axes.add_patch(goal)
     note_above(axes, limit_axis(axes, typical[:, 1], np.array([row[3:] for row in rows[1::2]])))
     axes.set_xlabel(FORGOTTEN)
@@ -179,13 +179,13 @@ def all_tasks_known(family: str, methods: Mapping[str, Any]) -> bool:
 
 def look(name: str, number: int) -> dict[str, Any]:
     """Return the settings of a point with bars, of the method of a number, from 0. Where styles
-    repeat, points are hollow."""
-    style = method_style(number)
+    repeat, points are hollow. Tuned or not, a method has one label, and one entry in a legend."""
+    style, text = method_style(number), method_text(untuned(name))
     return {
         "color": style.colour,
         "markerfacecolor": style.colour if number < len(MARKERS) else "white",
         "marker": style.marker,
         "linestyle": "none",
         "elinewidth": 1,
-        "label": method_text(name),
+        "label": text[:1].upper() + text[1:],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -13,9 +13,12 @@ from click.core import ParameterSource
 from metarl.cli.completion import complete_names
 from metarl.core.errors import UserError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 MAX_FILES = 6  # that are listed by name
 MAX_WIDTH = 10_000  # of a table, characters
-SLACK = 60  # by which a table may be wider than at its minimum, characters
 
 
 class PathType(click.Path):
@@ -76,16 +79,40 @@ def print_files(files: Sequence[Path]) -> None:
         click.echo(f"and {more} more files in {files[-1].parent}")
 
 
-def print_table(table: Any) -> None:
+def print_table(table: Table) -> None:
     """Print a table, as wide as the terminal, or 160 characters without a terminal. It is wider
-    where a name would be cut or broken otherwise."""
+    where a name would be cut or a word broken otherwise."""
     from rich.console import Console
-    from rich.measure import Measurement
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    size = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table)
-    if size.minimum > console.width:  # at its minimum, Rich may still break words
-        console.width = min(size.maximum, size.minimum + SLACK)
+    console.width = fit_columns(table, console)
     console.print(table)
+
+
+def fit_columns(table: Table, console: Console) -> int:
+    """Set the widths of the columns of a table, so that all of them fit on a console, no word is
+    broken, and columns of short texts stay on one line first.
+
+    Returns:
+        The width that the table may have: that of the console, or more if it needs more.
+    """
+    from rich.measure import Measurement
+
+    wide = console.options.update(max_width=MAX_WIDTH)
+    least, most = [], []
+    for column in table.columns:
+        cells = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        size = max(column.min_width or 0, *(cell.maximum for cell in cells))
+        word = max(column.min_width or 0, *(cell.minimum for cell in cells))
+        least.append(size if column.no_wrap else word)
+        most.append(size)
+    borders = Measurement.get(console, wide, table).maximum - sum(most)
+    room = max(0, console.width - borders - sum(least))
+    by_need = sorted(range(len(most)), key=lambda place: most[place] - least[place])
+    for done, place in enumerate(by_need):
+        more = min(most[place] - least[place], room // (len(most) - done))
+        table.columns[place].width = least[place] + more
+        room -= more
+    return max(console.width, borders + sum(least))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -11,10 +11,18 @@ from matplotlib.figure import Figure
 
 from metarl.core import aggregates
 from metarl.evaluation.compare import RANDOM, UNTRAINED
-from metarl.reporting.names import family_text, method_texts
+from metarl.reporting.names import family_text, method_text, method_texts
 from metarl.reporting.pooling import final_places
-from metarl.reporting.score_figures import draw_profiles, profile_levels
-from metarl.reporting.style import Drawing, LineStyle, drawing_style, method_styles, style_axes
+from metarl.reporting.score_figures import draw_profiles, profile_levels, when_text
+from metarl.reporting.style import (
+    Drawing,
+    LineStyle,
+    drawing_style,
+    method_styles,
+    style_axes,
+    title_above,
+)
+from metarl.runs.printing import decimals
 from metarl.runs.result import Evaluation
 
 LEVELS = 101
@@ -34,6 +42,12 @@ FIGURES = MEANS, PROFILES, IMPROVEMENT = (
     "aggregate-improvement",
 )
 """Names of the figures."""
+FIGURE_TEXTS = {
+    MEANS: "IQM, mean and optimality gap of each method, with intervals",
+    PROFILES: "The share of runs and tasks of each method above each normalised return",
+    IMPROVEMENT: "The probability that one method is better than another, by pairs",
+}
+"""What the figures show."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,7 @@ class Aggregates:
         methods: the methods that every family has, the highest IQM first.
         seeds: the smallest number of seeds of each.
         scales: which returns are 0 and 1 in each family, a line each; or why a family was left out.
+        left_out: which methods are left out and why, as a sentence; '' if none is.
         statistics: values and bounds of `metarl.core.aggregates.STATISTICS`, (3, M, 3); the bounds
             are NaN where there is no interval.
         drawings: figures by name.
@@ -68,12 +83,13 @@ class Aggregates:
     methods: Sequence[str]
     seeds: Sequence[int]
     scales: Sequence[str]
+    left_out: str
     statistics: np.ndarray
     drawings: Mapping[str, Drawing]
 
 
 def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> FamilyScores:
-    """Return the normalised scores of the methods of a family, after the last adaptation.
+    """Return the normalised scores of the methods of a family, at the last x that all have.
 
     0 is the mean return of the untrained agent before adaptation. 1 is that of the best oracle, a
     method whose label begins with `oracle`; without one, of the best method that was trained.
@@ -90,9 +106,10 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
         name: np.stack([seed.by_task[:, places[name]] for seed in seeds])
         for name, seeds in results.items()
     }
+    title = family_text(family)
     untrained = next((name for name in (UNTRAINED, RANDOM) if name in results), None)
     if untrained is None:
-        raise ValueError(f"{family}: not normalised: the results lack an untrained agent")
+        raise ValueError(f"{title}: not normalised: the results lack an untrained agent")
     low = float(np.mean([seed.mean[0] for seed in results[untrained]]))
     means = {
         name: float(np.mean([seed.mean[places[name]] for seed in seeds]))
@@ -101,14 +118,15 @@ def normalised(family: str, results: Mapping[str, Sequence[Evaluation]]) -> Fami
     trained = [name for name in means if name not in (UNTRAINED, RANDOM)]
     oracles = [name for name in trained if name.startswith("oracle")]
     best = max(oracles or trained, key=means.__getitem__, default=untrained)
+    digits = decimals(np.array([low, means[best]]))
     if not means[best] > low:
         raise ValueError(
-            f"{family}: not normalised: {best} ({means[best]:.4g}) is not above the untrained "
-            f"agent ({low:.4g})"
+            f"{title}: not normalised: {method_text(best)} ({means[best]:z.{digits}f}) is not "
+            f"above the untrained agent ({low:z.{digits}f})"
         )
     return FamilyScores(
-        f"{family}: 0 is the untrained agent before adaptation ({low:.4g}), 1 is {best} "
-        f"({means[best]:.4g})",
+        f"{title}: 0 is the untrained agent before adaptation ({low:z.{digits}f}), "
+        f"1 is {method_text(best)} ({means[best]:z.{digits}f})",
         {name: aggregates.normalise(each, low, means[best]) for name, each in scores.items()},
         next(iter(results.values()))[0].has_all_tasks,
     )
@@ -150,16 +168,35 @@ def aggregate(
     fixed = [each.has_all_tasks for each in found]
     statistics = aggregates.estimate(aggregates.summaries, methods, fixed)
     text = "; ".join(named)
+    when = when_text(seeds[0] for results in families.values() for seeds in results.values())
     styles = styles or method_styles(dict.fromkeys(chain.from_iterable(families.values())))
     drawings = {
-        MEANS: draw_statistics(common, styles, statistics, text),
-        PROFILES: draw_normalised_profiles(common, styles, methods, fixed, text),
+        MEANS: draw_statistics(common, styles, statistics, text, when),
+        PROFILES: draw_normalised_profiles(common, styles, methods, fixed, text, when),
     }
     if len(common) > 1:
         chances = aggregates.estimate(aggregates.improvements, methods, fixed, of_pairs=True)
         drawings[IMPROVEMENT] = draw_improvements(common, chances, text)
     seeds = [min(map(len, each)) for each in methods]
-    return Aggregates(common, seeds, scales, statistics, drawings)
+    left_out = left_out_text({name: each.scores for name, each in zip(named, found, strict=True)})
+    return Aggregates(common, seeds, scales, left_out, statistics, drawings)
+
+
+def left_out_text(families: Mapping[str, Iterable[str]]) -> str:
+    """Return as a sentence which methods not every family has; '' if all have the same.
+
+    Args:
+        families: the methods of each family, by its name for people.
+    """
+    methods = {name: set(each) for name, each in families.items()}
+    absent = {
+        name: [family for family in methods if name not in methods[family]]
+        for name in dict.fromkeys(chain.from_iterable(families.values()))
+    }
+    found = [
+        f"{method_text(name)} (not in {', '.join(each)})" for name, each in absent.items() if each
+    ]
+    return f"Left out, since not every family has them: {'; '.join(found)}." if found else ""
 
 
 def draw_statistics(
@@ -167,6 +204,7 @@ def draw_statistics(
     styles: Mapping[str, LineStyle],
     statistics: np.ndarray,
     families: str,
+    when: str = "",
 ) -> Drawing:
     """Draw the statistics (3, M, 3) of M methods with their intervals."""
     columns = list(aggregates.STATISTICS)
@@ -187,8 +225,8 @@ def draw_statistics(
         axes.set_title(f"{columns[column]} ({better} is better)", fontsize=9)
         axes.set_xlabel("what returns lack of 1" if is_gap else SCALE)
         style_axes(axes)
-    figure.suptitle(families, fontsize=10)
-    caption = f"Aggregates over {families}, after the last adaptation. {BOOTSTRAP}"
+    title_above(figure, families)
+    caption = f"Aggregates over {families}{when}. {BOOTSTRAP}"
     return Drawing(figure, caption, ("method", "statistic", "value", "low", "high"), rows)
 
 
@@ -198,13 +236,14 @@ def draw_normalised_profiles(
     methods: Sequence[aggregates.Scores],
     fixed: Sequence[bool],
     families: str,
+    when: str = "",
 ) -> Drawing:
     """Draw the performance profile of each method over all families, with bands."""
     every = [family for scores in methods for family in scores]
     levels, note = profile_levels(every, LEVELS, also=0.0)
     shares = aggregates.estimate(lambda drawn: aggregates.profiles(drawn, levels), methods, fixed)
-    drawing = draw_profiles(names, levels, shares[0], SCALE, shares[1:], note, styles)
-    drawing.figure.suptitle(families, fontsize=10)
+    drawing = draw_profiles(names, levels, shares[0], SCALE, when, shares[1:], note, styles)
+    title_above(drawing.figure, families)
     return replace(drawing, caption=f"{drawing.caption} {BOOTSTRAP}")
 
 
@@ -230,7 +269,7 @@ def draw_improvements(names: Sequence[str], chances: np.ndarray, families: str) 
     axes.set_xlabel("... than this method")
     axes.set_ylabel("this method is better ...")
     figure.colorbar(image, ax=axes, label="probability of improvement")
-    figure.suptitle(families, fontsize=10)
+    title_above(figure, families)
     caption = (
         f"The probability that a run of the method of a row is better than one of the method of a "
         f"column on a random task of {families}. The CSV has bootstrap intervals."

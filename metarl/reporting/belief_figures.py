@@ -24,7 +24,15 @@ from metarl.evaluation.beliefs import (
 )
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import method_texts, task_texts
-from metarl.reporting.style import COLOURS, REFERENCE, TEXT, Drawing, legend_below, style_axes
+from metarl.reporting.style import (
+    COLOURS,
+    REFERENCE,
+    TEXT,
+    Drawing,
+    legend_below,
+    style_axes,
+    title_above,
+)
 from metarl.reporting.summary import RunSummary
 from metarl.rollout.failures import EpisodeDiverged
 
@@ -36,6 +44,8 @@ LATENTS = 6
 """Numbers of the latent variable that are drawn, those that tell most about the tasks."""
 NUMBERS = 6
 """Numbers of a task that are drawn, those that the beliefs tell most about."""
+MARGIN = 0.5
+"""Share of the range of tasks by which an axis goes beyond it, at most."""
 BAND = 1.96
 """Half width of the central 95% of a normal distribution, standard deviations."""
 
@@ -71,7 +81,7 @@ def belief_figures(summaries: Sequence[RunSummary]) -> tuple[dict[str, Drawing],
         figures[name] = beliefs_over_steps(found, reading, family.name)
         figures[f"{name}-embeddings"] = embeddings(found, family.name)
         for drawing in (figures[name], figures[f"{name}-embeddings"]):
-            drawing.figure.suptitle(title, fontsize=10)
+            title_above(drawing.figure, title)
     return figures, notes
 
 
@@ -113,13 +123,33 @@ def beliefs_over_steps(found: TrialBeliefs, reading: Reading, family: str = "") 
         axes[-1].set_xlabel("step of the trial")
     for row, label in zip(all_axes[:, 0], ["latent variable", *texts], strict=True):
         row.set_ylabel(label)
+    cut = [
+        text
+        for axes, text, values in zip(
+            all_axes[1:, 0], texts, found.tasks[:, numbers].T, strict=True
+        )
+        if limit_to_tasks(axes, values)
+    ]
     legend_below(figure, list(all_axes[:, 0]))
+    note = f" Cut off beyond the range of the tasks: {', '.join(cut)}." if cut else ""
     caption = (
         "What the agent believes over the steps of a trial, with the central 95% of the belief as "
         "band: the latent variable, and the numbers of the task as they are read from it. Dotted: "
-        f"the task; dashed: the end of an episode.{left_out(found, numbers)}"
+        f"the task; dashed: the end of an episode.{left_out(found, numbers)}{note}"
     )
     return Drawing(figure, caption, ("trial", "quantity", "step", "mean", "low", "high"), rows)
+
+
+def limit_to_tasks(axes: Axes, values: np.ndarray) -> bool:
+    """Limit the y axis to the range of a number of tasks, (B,), with a margin, so that a wide
+    belief does not squash the tasks; return whether anything is cut off."""
+    low, high = values.min(), values.max()
+    margin = MARGIN * (high - low)
+    bottom, top = axes.get_ylim()
+    limits = max(bottom, low - margin), min(top, high + margin)
+    if margin > 0:
+        axes.set_ylim(*limits)
+    return bool(margin > 0 and limits != (bottom, top))
 
 
 def drawn_numbers(found: TrialBeliefs) -> np.ndarray:

@@ -26,6 +26,8 @@ from metarl.runs.provenance import matrix_products
 from metarl.runs.run import encode
 from metarl.training.meta_iteration import meta_iteration
 
+LEAST_PHYSICS = 0.01
+"""Seconds of physics below which ratios to them tell nothing."""
 SAMPLING_SECTIONS = ("reset", "policy", "environment")
 """Sections of the timer that belong to sampling; all others belong to the learner."""
 
@@ -177,19 +179,27 @@ def peak_memory() -> int:
 
 def bench_table(result: Bench) -> Table:
     """Return the measurements as a table for the terminal."""
+    caption = f"NumPy's matrix products: {result.matrix_products}"
+    told = result.physics_seconds >= LEAST_PHYSICS
+    if not told:
+        caption += f". No ratios: the physics took less than {LEAST_PHYSICS} s"
+
+    def ratio(value: float, limit: float) -> str:
+        return f"{value / limit:.2f}" if told else ""
+
     table = Table(
         title=f"one meta-iteration, {result.env_steps:,} env steps, {result.device}",
-        caption=f"NumPy's matrix products: {result.matrix_products}",
+        caption=caption,
     )
     table.add_column("part")
     table.add_column("seconds", justify="right")
     table.add_column("of the physics limit", justify="right")
     for name, seconds in result.sections.items():
-        table.add_row(name, f"{seconds:.2f}", f"{seconds / result.physics_seconds:.2f}")
+        table.add_row(name, f"{seconds:.2f}", ratio(seconds, result.physics_seconds))
     table.add_section()
     total = result.iteration_seconds
-    table.add_row("meta-iteration", f"{total:.2f}", f"{total / result.physics_seconds:.2f}")
-    table.add_row("physics limit", f"{result.physics_seconds:.2f}", "1.00")
+    table.add_row("meta-iteration", f"{total:.2f}", ratio(total, result.physics_seconds))
+    table.add_row("physics limit", f"{result.physics_seconds:.2f}", ratio(1, 1))
     table.add_section()
     limit = result.physics_limit_steps_per_second
     for name, rate in (
@@ -197,7 +207,7 @@ def bench_table(result: Bench) -> Table:
         ("env steps/s while sampling", result.sampling_steps_per_second),
         ("env steps/s of the whole", result.env_steps / total),
     ):
-        table.add_row(name, f"{rate:,.0f}", f"{rate / limit:.2f}")
+        table.add_row(name, f"{rate:,.0f}", ratio(rate, limit))
     table.add_row("peak memory, GiB", f"{result.peak_memory_bytes / 2**30:.2f}", "")
     return table
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from metarl.core.aggregates import STATISTICS
-from metarl.reporting.aggregates import Aggregates
+from metarl.reporting.aggregates import FIGURE_TEXTS, Aggregates
 from metarl.reporting.groups import group_runs
+from metarl.reporting.names import family_text, method_texts
 from metarl.reporting.report_sections import Section
 from metarl.reporting.summary import RunSummary
 from metarl.runs.atomic_io import write_atomically
 from metarl.runs.printing import decimals
 
-SCALE_NOTE = "Aggregates over families, of returns on the scale of each:"
+SCALE_NOTE = "Aggregates of returns on the scale of each family:"
+BRACKETS = "In brackets are 95% intervals."
 AGGREGATED = ("k_step", "few_episode")
 """Protocols whose results are aggregated over families: those with one part."""
 
@@ -38,14 +40,18 @@ def write_tables(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
     lines = [line for text in missing for line in (text, "")]
+    names = method_texts(
+        dict.fromkeys(row.name for section in sections.values() for row in section.rows)
+    )
     for family, section in sections.items():
         texts = cell_texts(section)
-        lines += [f"{family}, {section.name}: {section.about}", ""]
+        lines += [f"{family_text(family)}, {section.name}: {section.about}", ""]
         lines += [line for note in section.notes for line in (note, "")]
+        lines += [f"Mean return by number of {section.x_label} (columns). {BRACKETS}", ""]
         lines.append(f"| method | seeds | {' | '.join(f'{x}' for x in section.x)} |")
         lines.append("|" + "---|" * (2 + len(section.x)))
         for row, cells in zip(section.rows, texts, strict=True):
-            lines.append(f"| {row.name} | {row.seeds} | {' | '.join(cells)} |")
+            lines.append(f"| {names[row.name]} | {row.seeds} | {' | '.join(cells)} |")
             numbers = zip(section.x, row.cells, strict=True)
             measured = [(x, cell) for x, cell in numbers if cell is not None]
             writer.writerows([family, row.name, row.seeds, x, *cell] for x, cell in measured)
@@ -55,10 +61,12 @@ def write_tables(
     else:
         columns, *rows = aggregate_table(aggregates)
         lines += [SCALE_NOTE, "", *(f"- {scale}" for scale in aggregates.scales), ""]
-        lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+        lines += [aggregates.left_out, ""] * bool(aggregates.left_out)
+        lines += [BRACKETS, "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        lines += [f"| {' | '.join([names[name], *cells])} |" for name, *cells in rows]
+        lines.append("")
         for name, drawing in aggregates.drawings.items():
-            lines += [f"![{name}]({name}.png)", "", drawing.caption, ""]
+            lines += [f"![{FIGURE_TEXTS[name]}]({name}.png)", "", drawing.caption, ""]
     files = out / "comparison.csv", out / "comparison.md"
     for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
         write_atomically(file, content.encode())

@@ -21,6 +21,8 @@ MAX_ROWS = 20
 """Rows of the table of returns by task, at most."""
 MAX_COLUMNS = 8
 """Its columns of returns, at most."""
+MAX_NUMBERS = 4
+"""Numbers of a task in it, at most; of more, the first half of so many."""
 
 
 def publish_evaluation(run: Run, file: Path, results: Mapping[str, Evaluation]) -> Path:
@@ -109,19 +111,26 @@ def task_table(results: Mapping[str, Evaluation]) -> Table | None:
         return None
     longest = longest_result(results.values())
     columns = spaced(len(longest.x), MAX_COLUMNS)
-    title = "return by task"
-    if len(columns) < len(longest.x):
-        title += f", at {len(columns)} of {len(longest.x)} numbers of {longest.x_label}"
+    shown, known = len(columns), len(longest.x)
+    which = f"at {shown} of {known} numbers" if shown < known else "at each number"
+    title = f"return by task, {which} of {longest.x_label}"
     table = Table("method", "task", title=title, title_justify="left")
     for column in columns:
-        table.add_column(f"{longest.x_label}: {longest.x[column]}", justify="right")
+        table.add_column(str(longest.x[column]), justify="right")
     digits = decimals(np.concatenate([result.scores.ravel() for result in results.values()]))
     for label, result in results.items():
         for row, (task, means) in enumerate(zip(result.distinct_tasks, result.scores, strict=True)):
-            numbers = ", ".join(f"{number:z.4g}" for number in task)
+            numbers = task_text(task)
             returns = (f"{means[k]:z.{digits}f}" for k in columns if k < len(means))
             table.add_row(escape(label) if row == 0 else "", numbers, *returns)
     return table
+
+
+def task_text(task: np.ndarray) -> str:
+    """Return the numbers of a task, (k,), as text: the first ones of many."""
+    shown = task if len(task) <= MAX_NUMBERS else task[: MAX_NUMBERS // 2]
+    text = ", ".join(f"{number:z.4g}" for number in shown)
+    return text if len(shown) == len(task) else f"{text}, ... ({len(task)} numbers)"
 
 
 def spaced(count: int, most: int) -> list[int]:

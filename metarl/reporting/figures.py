@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from metarl.reporting.style import (
     note_above,
     save_drawing,
     style_axes,
+    title_above,
 )
 from metarl.runs.printing import decimals, played_text
 from metarl.runs.result import Evaluation, Results
@@ -104,12 +106,12 @@ def adaptation_curves(
     caption = f"Mean return against the number of {longest.x_label}. {INTERVAL}"
     columns = CURVE_COLUMNS
     if successes:
-        found = draw_curves(all_axes[1], successes, styles)
+        found = draw_curves(all_axes[1], successes, styles, within=(0.0, 1.0))
         unknown = (None,) * 5
         rows = {key: (*row, *found.get(key, unknown)[2:]) for key, row in rows.items()}
         all_axes[1].set_ylim(-0.03, 1.03)
         all_axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-        all_axes[1].set_ylabel("success rate")
+        all_axes[1].set_ylabel("success rate (band: 95% interval)")
         caption = caption.replace("Mean return", "Mean return and success rate", 1)
         columns += ("success", "success low", "success high")
     for axes in all_axes:
@@ -118,7 +120,7 @@ def adaptation_curves(
         axes.set_xlabel(longest.x_label)
         style_axes(axes)
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(results), fontsize=10)
+    title_above(figure, figure_title(results))
     return Drawing(figure, caption, columns, [(name, *row) for (name, _), row in rows.items()])
 
 
@@ -140,9 +142,12 @@ def success_results(
 
 
 def draw_curves(
-    axes: Axes, results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle]
+    axes: Axes,
+    results: Mapping[str, Sequence[Evaluation]],
+    styles: Mapping[str, LineStyle],
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """Draw the means of methods against x.
+    """Draw the means of methods against x, and their intervals as far as values are possible.
 
     Returns:
         By method and x the number of seeds, x, the mean and its interval.
@@ -150,7 +155,7 @@ def draw_curves(
     rows, names = {}, method_texts(styles)
     for name, seeds in results.items():
         means = np.mean([seed.mean for seed in seeds], axis=0)
-        intervals = pooled_interval(seeds)
+        intervals = np.clip(pooled_interval(seeds), *within)
         draw_curve(axes, means, intervals, names[name], styles[name])
         for x, *values in zip(seeds[0].x, means, *intervals.T, strict=True):
             rows[name, x] = (len(seeds), x, *values)
@@ -223,7 +228,7 @@ def robustness_curves(
         style_axes(axes)
     all_axes[0].set_ylabel("mean return over tasks")
     legend_below(figure, all_axes)
-    figure.suptitle(figure_title(results), fontsize=10)
+    title_above(figure, figure_title(results))
     caption = (
         "Mean return over seeds and tasks under perturbations that are absent in training, one at "
         "a time. Dotted: before adaptation. Without intervals: these are in the table."
@@ -244,7 +249,7 @@ def forgetting_matrices(
     adapting = {label: seeds for label, seeds in results.items() if len(seeds[0].x) > 1}
     if not adapting:
         return adaptation_curves(results, styles)
-    columns = min(3, len(adapting))
+    columns = 2 if len(adapting) == 4 else min(3, len(adapting))
     lines = -(-len(adapting) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 3.4 * lines), layout="constrained")
     all_axes = figure.subplots(lines, columns, squeeze=False)
@@ -273,7 +278,7 @@ def forgetting_matrices(
     for axes in all_axes[:, 0]:
         axes.set_ylabel("tasks met")
     figure.colorbar(scale, ax=all_axes, label="mean return")
-    figure.suptitle(figure_title(adapting), fontsize=10)
+    title_above(figure, figure_title(adapting))
     caption = (
         "Mean return on each task of a sequence after each number of tasks met, over seeds and "
         "sequences."
@@ -285,4 +290,5 @@ def figure_title(results: Mapping[Any, Sequence[Evaluation]]) -> str:
     """Return the family, the tasks and the numbers of episodes of results, seed by seed, as
     text."""
     every = [seed for seeds in results.values() for seed in seeds]
-    return f"{family_text(every[0].family)}: {played_text(every)}"
+    text = re.sub(r"\bood (tasks?)\b", r"\1 out of distribution", played_text(every))
+    return f"{family_text(every[0].family)}: {text}"

@@ -165,6 +165,21 @@ def evaluation_text(name: str) -> str:
     return f"{text} ({settings})" if settings else text
 
 
+def time_unit(hours: float) -> tuple[str, int]:
+    """Return the unit in which a time is at least 1, or seconds, and how many of it an hour has."""
+    return next(
+        (name, number)
+        for name, number in (("hours", 1), ("minutes", 60), ("seconds", 3600))
+        if hours * number >= 1 or name == "seconds"
+    )
+
+
+def time_text(hours: float) -> str:
+    """Return a time as text, in the unit of `time_unit`."""
+    unit, number = time_unit(hours)
+    return f"{hours * number:.3g} {unit}"
+
+
 def seeds_text(number: int) -> str:
     """Return a number of seeds as text."""
     return "1 seed" if number == 1 else f"{number} seeds"

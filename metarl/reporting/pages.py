@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from metarl.core.parsing import printable
-from metarl.reporting.names import evaluation_text, family_text
+from metarl.reporting.names import evaluation_text, family_text, time_text
 from metarl.reporting.report_lead import format_number
 from metarl.reporting.style import COLOURS, DARK_COLOURS, FORMATS, Drawing, page_svg
 
@@ -27,6 +27,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {
         "number": format_number,
+        "time": time_text,
         "markdown": escape_markdown,
         "headings": headings,
     }

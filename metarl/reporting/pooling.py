@@ -42,10 +42,11 @@ Seeds = TypeVar("Seeds", bound=Sequence[Evaluation])
 
 
 def config_differences(summaries: Sequence[RunSummary]) -> dict[str, list[Any]]:
-    """Return the config keys whose values differ between runs, with the value of each run."""
+    """Return the config keys whose values differ between runs, with the value of each run; '' where
+    its kind of agent does not have the key."""
     configs = [summary.values for summary in summaries]
     keys = {key: None for config in configs for key in config}
-    values = {key: [config.get(key) for config in configs] for key in keys}
+    values = {key: [config.get(key, "") for config in configs] for key in keys}
     return {key: row for key, row in values.items() if any(each != row[0] for each in row)}
 
 

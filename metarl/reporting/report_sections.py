@@ -72,15 +72,20 @@ class MethodRow:
 
 
 class Improvement(NamedTuple):
-    """The probability that `better` beats `other`, and the difference of their mean returns with
-    its interval (NaN where there is none)."""
+    """The probability that `method`, which has the higher mean return, beats `other`, and the
+    difference of their mean returns with its interval (NaN where there is none)."""
 
-    better: str
+    method: str
     other: str
     probability: float
     difference: float
     low: float
     high: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the method is better: undecided where the interval contains 0."""
+        return "better" if self.low > 0 else "undecided"
 
 
 class Transfer(NamedTuple):
@@ -141,11 +146,11 @@ def make_section(
     if protocol not in WITH_OWN_FIGURE:
         styles = part_styles(seeds_by_part, methods)
         figures[f"{name}-profile"] = profiles(seeds_by_label, styles)
-        few = dict(list(results.items())[:MAX_SCATTERS])
+        few = best_results(results, MAX_SCATTERS)
         scatter = returns_by_task(few, styles)
         if scatter is not None and protocol != "drift":  # whose tasks are elsewhere in the end
             if len(few) < len(results):
-                note = f" Drawn are the first {len(few)} of {len(results)} results."
+                note = f" Drawn are the {len(few)} best of {len(results)} results."
                 scatter = replace(scatter, caption=scatter.caption + note)
             figures[f"{name}-tasks"] = scatter
     sequences = seeds_by_label if protocol == "continual" else {}
@@ -169,6 +174,12 @@ def make_section(
         ],
         figures=figures,
     )
+
+
+def best_results(results: Mapping[str, Evaluation], number: int) -> dict[str, Evaluation]:
+    """Return the results with the highest mean returns at the last x, in their own order."""
+    best = sorted(results, key=lambda label: -results[label].mean[-1])[:number]
+    return {label: result for label, result in results.items() if label in best}
 
 
 def first_results(summaries: Sequence[RunSummary], name: str) -> dict[str, Evaluation]:
@@ -263,10 +274,10 @@ def transfer(name: str, seeds: Sequence[Evaluation]) -> Transfer:
 
 
 def improvements(results: Mapping[MethodPart, Sequence[Evaluation]]) -> list[Improvement]:
-    """Return the probability that a method beats another after the last adaptation, and by how
+    """Return the probability that a method beats another at the last x that both have, and by how
     much, by pairs.
 
-    Of each pair on the same tasks only the direction with a probability of at least 1/2 is listed.
+    Of each pair on the same tasks the method with the higher mean return comes first.
 
     Args:
         results: of each method, and part, seed by seed. Two parts of a method are results of the
@@ -280,14 +291,14 @@ def improvements(results: Mapping[MethodPart, Sequence[Evaluation]]) -> list[Imp
         same_runs = one.method == other.method and len(x) == len(y)
         pairs = zip(x[:, None], y[:, None], strict=True) if same_runs else [(x, y)]
         probability = float(np.mean([probability_of_improvement(*pair) for pair in pairs]))
-        if probability > 0.5 or (probability == 0.5 and str(one) < str(other)):
+        difference = x.mean() - y.mean()
+        if difference > 0 or (difference == 0 and str(one) < str(other)):
             fixed = results[one][0].has_all_tasks
             bounds = (
                 mean_interval(x - y, fixed_tasks=fixed)
                 if same_runs
                 else difference_interval(x, y, fixed_tasks=fixed)
             )
-            difference = x.mean() - y.mean()
             names = str(one), str(other)
             found.append(Improvement(*names, probability, difference, *map(float, bounds)))
     return found

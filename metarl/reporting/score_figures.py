@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from metarl.core.statistics import performance_profile
+from metarl.reporting.figures import longest_result
 from metarl.reporting.names import method_texts, task_texts
 from metarl.reporting.pooling import final_scores
 from metarl.reporting.style import (
@@ -24,14 +26,18 @@ from metarl.reporting.style import (
 )
 from metarl.runs.result import Evaluation
 
-MAX_TICKS = 6
-"""Number of distinct tasks that are marked on an axis."""
+MAX_TICKS = 5
+"""Number of intervals between ticks of an axis of tasks, and of distinct tasks that are marked."""
+NICE = (1, 2, 5, 10)
+"""Steps between ticks, times a power of ten."""
+APART = 0.15
+"""Share of the axis by which distinct tasks are apart that are all marked."""
 
 
 def profiles(
     results: Mapping[str, Sequence[Evaluation]], styles: Mapping[str, LineStyle] | None = None
 ) -> Drawing:
-    """Draw the performance profile of each method after the last adaptation.
+    """Draw the performance profile of each method at the last x.
 
     A profile is the fraction of runs and tasks above each return (Agarwal et al. 2021).
 
@@ -42,7 +48,15 @@ def profiles(
     last = final_scores(results)
     levels, note = profile_levels(list(last.values()), 200)
     shares = np.array([performance_profile(scores, levels) for scores in last.values()])
-    return draw_profiles(list(last), levels, shares, "return", note=note, styles=styles)
+    when = when_text(seeds[0] for seeds in results.values())
+    return draw_profiles(list(last), levels, shares, "return", when, note=note, styles=styles)
+
+
+def when_text(results: Iterable[Evaluation]) -> str:
+    """Return at which x the last scores of results are, as text for a caption; '' if there is only
+    one x."""
+    longest = longest_result(results)
+    return f" at the largest number of {longest.x_label}" if len(longest.x) > 1 else ""
 
 
 def profile_levels(
@@ -75,6 +89,7 @@ def draw_profiles(
     levels: np.ndarray,
     shares: np.ndarray,
     x_label: str,
+    when: str = "",
     bounds: np.ndarray | None = None,
     note: str = "",
     styles: Mapping[str, LineStyle] | None = None,
@@ -86,6 +101,7 @@ def draw_profiles(
         levels: levels of the scores, (n,).
         shares: the fraction of the scores of each method above each level, (M, n).
         x_label: what the scores are.
+        when: at which x they are, as `when_text`.
         bounds: lower and upper bounds of the shares, (2, M, n); None for no bands.
         note: a note above the axis.
         styles: the style of each method; by default by its place.
@@ -109,7 +125,7 @@ def draw_profiles(
     legend_below(figure, [axes])
     caption = (
         f"Performance profiles: the share of runs and tasks with a {x_label} above the one on the "
-        "axis, after the last adaptation. A higher line is better."
+        f"axis{when}. A higher line is better."
     )
     columns = ("method", x_label, "share above", *(["low", "high"] if bounds is not None else []))
     return Drawing(figure, caption, columns, rows)
@@ -118,10 +134,10 @@ def draw_profiles(
 def returns_by_task(
     results: Mapping[str, Evaluation], styles: Mapping[str, LineStyle] | None = None
 ) -> Drawing | None:
-    """Draw the return before and after adaptation against the task, all methods on one scale.
+    """Draw the return at the first and at the last x against the task, all methods on one scale.
 
     A task of one number is on the x axis; a task of two numbers is a place in the plane, with the
-    return after adaptation as colour. None for tasks of more numbers.
+    return at the last x as colour. None for tasks of more numbers.
 
     Args:
         results: one of each method.
@@ -140,12 +156,12 @@ def returns_by_task(
     styles = styles or method_styles(results)
     last = np.concatenate([result.by_task[:, -1] for result in results.values()])
     low, high = np.nanmin(last), np.nanmax(last)
+    every, when = np.concatenate([r.tasks for r in results.values()]), when_text(results.values())
     rows, points = [], None
     for axes, (name, result) in zip(panels, results.items(), strict=True):
         axes.set_title(names[name], fontsize=9)
         axes.set_xlabel(texts[0])
-        if len(distinct := np.unique(result.tasks[:, 0])) <= MAX_TICKS and task_dim == 1:
-            axes.set_xticks(distinct)
+        mark_tasks(axes, every)
         style_axes(axes)
         places = [0, len(result.x) - 1] if len(result.x) > 1 else [0]
         for place in places:
@@ -157,13 +173,25 @@ def returns_by_task(
             points = draw_in_plane(axes, result, low, high)
     panels[0].set_ylabel("mean return" if task_dim == 1 else texts[1])
     if points is not None:
-        figure.colorbar(points, ax=panels, label="mean return after the last adaptation")
-    caption = (
-        "Mean return of each task before adaptation (grey) and after the last one."
-        if task_dim == 1
-        else "Mean return of each task, a place in the plane, after the last adaptation."
-    )
+        figure.colorbar(points, ax=panels, label="mean return")
+    caption = f"Mean return of each task{', a place in the plane,' * (task_dim == 2)}{when}."
+    if task_dim == 1 and when:
+        caption = caption.removesuffix(".") + ", and at the smallest one (grey)."
     return Drawing(figure, caption, ("method", first.x_label, *texts, "mean return"), rows)
+
+
+def mark_tasks(axes: Axes, tasks: np.ndarray) -> None:
+    """Set the ticks of axes of tasks, (n, 1) or (n, 2): the tasks themselves where they are few and
+    far apart, otherwise even numbers, whole ones for tasks of whole numbers."""
+    distinct = np.unique(tasks[:, 0])
+    gaps = np.diff(distinct)
+    if tasks.shape[1] == 1 and len(gaps) < MAX_TICKS and (gaps >= APART * gaps.sum()).all():
+        axes.set_xticks(distinct, [f"{number:.4g}" for number in distinct])
+        return
+    whole = bool((tasks == tasks.round()).all())
+    axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, steps=NICE, integer=whole))
+    if tasks.shape[1] == 2:
+        axes.yaxis.set_major_locator(MaxNLocator(MAX_TICKS, steps=NICE, integer=whole))
 
 
 def draw_on_line(axes: Axes, result: Evaluation, places: Sequence[int], colour: str) -> None:

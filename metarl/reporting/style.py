@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ twelve. Dashed lines are of agents that cannot adapt, dotted ones of returns bef
 PART_LINES = ((0, (3, 1.5)), (0, (7, 1.5, 1.5, 1.5, 1.5, 1.5)))
 """The same for further parts of their results, whose markers are empty."""
 MARKERS = "os^Dvp<>XhP*"
+FEW_ENTRIES = 4
+"""Entries of a legend that may have a line each; more are in two columns at least."""
 TEXT, GRID, REFERENCE = "#1d2430", "#d9dde3", "#6f7682"
 """Colours of texts and axes, of the grid, and of what methods are compared with."""
 PALETTE = {TEXT: "text", GRID: "line", REFERENCE: "muted"} | {
@@ -143,11 +146,15 @@ def legend_below(
         handles, labels = each.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     entries |= extra or {}
-    longest = max(map(len, entries), default=0)
-    columns = max(1, min(len(entries), int(figure.get_figwidth() * 72 / (5.2 * longest + 42))))
-    rows = -(-len(entries) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+    points = figure.get_figwidth() * 72
+    least = 2 if len(entries) > FEW_ENTRIES else 1  # columns
+    texts = [textwrap.fill(text, int((points / least - 46) / 5.2)) for text in entries]
+    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
+    columns = max(1, min(len(texts), int(points / (5.2 * longest + 42))))
+    rows = -(-len(texts) // columns)
+    further = max((text.count("\n") for text in texts), default=0)  # lines
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows + 0.15 * further)
+    figure.legend(entries.values(), texts, loc="outside lower center", ncols=columns)
 
 
 def limit_axis(axes: Axes, typical: np.ndarray, drawn: np.ndarray) -> str:
@@ -186,6 +193,14 @@ def shown_range(typical: np.ndarray, drawn: np.ndarray) -> tuple[float, float, s
     ends = [f"down to {drawn.min():.4g}"] * bool(drawn.min() < bottom)
     ends += [f"up to {drawn.max():.4g}"] * bool(drawn.max() > top)
     return bottom, top, f"cut off: {', '.join(ends)}" if ends else ""
+
+
+def title_above(figure: Figure, text: str) -> None:
+    """Write a title above a figure, on as many lines as its width needs; it becomes higher by the
+    further ones."""
+    text = textwrap.fill(text, int(figure.get_figwidth() * 72 / 6))  # points of a letter, mean
+    figure.set_figheight(figure.get_figheight() + 0.17 * text.count("\n"))
+    figure.suptitle(text, fontsize=10)
 
 
 def note_above(axes: Axes, text: str) -> None:

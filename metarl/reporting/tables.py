@@ -119,7 +119,7 @@ def measured_cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
 
 def pretrained() -> Table:
     """Return a table of the agents that come with metarl, with the results of their cards."""
-    made = empty_table("agent", "method", "before -> after adaptations", "size", "what to do")
+    made = empty_table("agent", "method", "before -> after", "size", "what to do")
     for name, folder in pretrained_names().items():
         config = Run.open(folder).config
         means = card_results((folder / "README.md").read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def pretrained() -> Table:
             name,
             cell(config.method),
             " -> ".join(map(format_return, means)),
-            f"{folder_size(folder) / 1e3:.0f} kB",
+            size_text(folder_size(folder)),
             escape(first_paragraph(type(config.env))),
         )
     return made
@@ -158,7 +158,7 @@ def runs(folder: Path) -> Table:
             if last
             else "",
             age_text(time.time() - path.stat().st_mtime),
-            f"{folder_size(path.parent) / 1e6:.1f} MB",
+            size_text(folder_size(path.parent)),
         )
     if reasons:
         made.caption = "\n".join(map(cell, reasons))
@@ -195,6 +195,11 @@ def age_text(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as text."""
+    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
 
 def folder_size(folder: Path) -> int:

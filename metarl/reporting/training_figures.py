@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 
 from metarl.config_sections import ValidationConfig
 from metarl.reporting.groups import group_runs
-from metarl.reporting.names import method_texts, seeds_text
+from metarl.reporting.names import method_texts, seeds_text, time_unit
 from metarl.reporting.style import (
     TEXT,
     Drawing,
@@ -33,6 +34,8 @@ NOT_DIAGNOSTIC = ("iteration", "env_steps", *RETURNS, "adaptation_gain")
 """Metrics that the diagnostics leave out."""
 VALIDATED = (0, (7, 3))
 """Long dashes, the line of the return on validation tasks."""
+MARKS = 5
+"""Number of markers on a curve."""
 SHORT = 0.9
 """A seed that ends before this share of the longest one is told to be short."""
 TYPICAL = (0.02, 0.98)
@@ -45,7 +48,7 @@ def learning_curves(
     *,
     hours: bool = False,
 ) -> Drawing:
-    """Draw return before and after adaptation in training, against env steps or against hours.
+    """Draw return before and after adaptation in training, against env steps or against time.
 
     A thick line is the mean over the seeds of a method, thin ones are its seeds. Runs with
     evaluations while training also have the return after adaptation on validation tasks.
@@ -53,10 +56,11 @@ def learning_curves(
     Args:
         summaries: the runs.
         styles: the style of each method; by default by its place.
-        hours: draw against hours.
+        hours: draw against the time, in hours, or in minutes or seconds if it is short.
     """
     figure = Figure(figsize=(5, 3.3), layout="constrained")
     axes = figure.subplots()
+    unit, per_hour = time_unit(max(run.hours[-1] for run in summaries))
     rows, typical, drawn, validated = [], [], [], False
     widths = set()  # numbers of iterations of which curves are means
     short: dict[str, None] = {}  # methods with a seed that ends long before another
@@ -77,8 +81,11 @@ def learning_curves(
             ends = [(run.hours if hours else run.metrics["env_steps"])[-1] for run in measured]
             short |= {names[method]: None} if min(ends) < SHORT * max(ends) else {}
             grid, curves = on_one_grid(measured, metric, hours=hours)
+            grid = grid * per_hour if hours else grid
             mean = curves.mean(axis=0)
-            axes.plot(grid, mean, linestyle=line, color=style.colour, linewidth=1.6)
+            look = {"linestyle": line, "color": style.colour, "linewidth": 1.6}
+            look |= mark(style, len(grid), hollow=metric == RETURNS[0])
+            axes.plot(grid, mean, **look)
             if len(measured) > 1:
                 thin = {"linestyle": line, "color": style.colour, "alpha": 0.5}
                 axes.plot(grid, curves.T, linewidth=0.6, **thin)
@@ -91,9 +98,10 @@ def learning_curves(
                 seed = run.run.config.seed
                 rows += [(method, seed, name, *each) for each in zip(grid, curve, strict=True)]
         label = f"{names[method]}, {seeds_text(len(runs))}"
-        axes.plot([], [], linestyle=style.line, color=style.colour, label=label)
+        look = {"linestyle": style.line, "color": style.colour} | mark(style, 1)
+        axes.plot([], [], label=label, **look)
     note_above(axes, limit_axis(axes, np.concatenate(typical), np.concatenate(drawn)))
-    x_label = "training time (hours)" if hours else ENV_STEPS
+    x_label = f"training time ({unit})" if hours else ENV_STEPS
     axes.set_xlabel(x_label)
     if not hours:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k, 2M
@@ -117,6 +125,14 @@ def learning_curves(
     if short:
         caption += f" Cut off where the shortest seed ends: {', '.join(short)}."
     return Drawing(figure, caption, ("method", "seed", "adaptation", x_label, "return"), rows)
+
+
+def mark(style: LineStyle, points: int, *, hollow: bool = False) -> dict[str, Any]:
+    """Return how a line of some points is marked, a few times: where colours repeat, and all lines
+    of returns before adaptation are dotted, markers tell methods apart."""
+    every = max(1, points // MARKS)
+    shape = {"marker": style.marker, "markersize": 4, "markevery": (every // 2, every)}
+    return shape | {"fillstyle": "none" if hollow else "full"}
 
 
 def typical_values(values: np.ndarray) -> np.ndarray:

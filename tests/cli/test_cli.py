@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import metarl
 import metarl.__main__
-from metarl.cli.group import print_files
+from metarl.cli.group import fit_columns, print_files
 from metarl.cli.main import main
 from metarl.cli.train import go_on_with
 from metarl.config_files import make_config
 from metarl.envs import FAMILIES, RenderingUnavailable, WorkerError
 from metarl.envs.contract import CHECKS
 from metarl.envs.point import PointBatchEnv
+from metarl.reporting.tables import empty_table
 from metarl.runs import pretrained
 from metarl.runs.identity import default_directory
 from metarl.runs.run import Run
@@ -658,3 +660,18 @@ def test_of_many_files_the_first_are_listed(tmp_path, capsys):
     assert listed == [*map(str, files[:6]), f"and 3 more files in {tmp_path}"]
     print_files(files[:7])  # a line for each, as many as with the others' number
     assert capsys.readouterr().out.splitlines() == [*map(str, files[:7])]
+
+
+@pytest.mark.parametrize(("terminal", "expected"), [(40, 40), (20, 23)])
+def test_a_table_is_as_wide_as_the_terminal_and_breaks_no_word(terminal, expected):
+    """A name of 12 letters, 2 spaces, and a text whose longest word has 9."""
+    table = empty_table("name", "text")
+    table.add_row("half_cheetah", "a cheetah that runs to the sometimes far goal")
+    console = Console(width=terminal, file=io.StringIO())
+    console.width = fit_columns(table, console)
+    assert console.width == expected
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    words = " ".join(line[14:] for line in lines[1:]).split()
+    assert words == ["a", "cheetah", "that", "runs", "to", "the", "sometimes", "far", "goal"]
+    assert max(map(len, lines)) <= expected

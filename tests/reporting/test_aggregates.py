@@ -36,14 +36,14 @@ def test_0_is_the_untrained_agent_and_1_the_oracle():
     np.testing.assert_allclose(found.scores["oracle"], [[0.8, 1.2]])
     np.testing.assert_allclose(found.scores["random"], [[0.4, 0.4]])
     assert found.scale == (
-        "mine: 0 is the untrained agent before adaptation (-20), 1 is oracle (30)"
+        "mine: 0 is the untrained agent before adaptation (-20.0), 1 is Oracle (30.0)"
     )
 
 
 def test_without_an_oracle_1_is_the_best_method():
     found = normalised("mine", {"random": RANDOM, "maml": MAML, "worse": MAML[:1]})
     assert found.scores["maml"].mean() == pytest.approx(1.0)
-    assert "1 is maml (11.25)" in found.scale
+    assert "1 is MAML (11.2)" in found.scale
 
 
 def test_methods_are_compared_at_the_last_x_that_they_share():
@@ -73,18 +73,18 @@ def test_the_scale_has_the_means_of_the_tables():
         return [Evaluation("f", "test", "hash", tasks, returns, num_all_tasks=2)]
 
     found = normalised("f", {"maml": played(100.0, 0.0), "random": played(-50.0, 0.0)})
-    assert found.scale.endswith("before adaptation (-25), 1 is maml (50)")
+    assert found.scale.endswith("before adaptation (-25.0), 1 is MAML (50.0)")
 
 
 @pytest.mark.parametrize(
     ("results", "reason"),
     [
         ({"maml": MAML}, "the results lack an untrained agent"),
-        ({"oracle": [result([-40.0, -40.0])], "random": RANDOM}, r"oracle \(-40\) is not above"),
+        ({"oracle": [result([-40.0, -40.0])], "random": RANDOM}, r"Oracle \(-40.0\) is not above"),
         # The untrained agent gains by adaptation; that is no return of a trained one.
         (
             {"maml": [result([-40.0, -40.0])], "random": [result([-30.0, -30.0], [0.0, 0.0])]},
-            r"maml \(-40\) is not above the untrained agent \(-30\)",
+            r"MAML \(-40.0\) is not above the untrained agent \(-30.0\)",
         ),
     ],
 )
@@ -110,6 +110,7 @@ def test_aggregates_are_of_the_methods_of_all_families_the_best_first(found):
     assert (found.statistics[1] <= found.statistics[2]).all()
     assert [text.split(":")[0] for text in found.scales] == ["one", "other", "odd"]
     assert "not normalised" in found.scales[2]
+    assert found.left_out == "Left out, since not every family has them: extra (not in one)."
 
 
 def test_a_method_has_its_colour_at_any_rank(found):

@@ -72,9 +72,9 @@ def test_runs_table_and_report_are_there(whole, capsys):
     page = (whole / "report-point_nav" / "report.html").read_text()
     assert "probability of improvement" in page
     lines = (whole / "comparison.md").read_text().splitlines()
-    assert lines[2] == "| method | seeds | 0 | 1 |"
+    assert lines[4] == "| method | seeds | 0 | 1 |"
     mean, low, high = (float(rows(whole)[1][name]) for name in ("mean", "low", "high"))
-    assert f"| {mean:.2f} ({low:.2f} to {high:.2f}) |" in lines[4]  # all returns are below 10
+    assert f"| {mean:.2f} ({low:.2f} to {high:.2f}) |" in lines[6]  # all returns are below 10
     # It is the mean of the evaluations of the two seeds.
     means = []
     for seed in (0, 1):
@@ -118,13 +118,13 @@ def test_a_second_process_does_not_compare_in_a_folder_at_the_same_time(tmp_path
 
 def test_aggregates_are_there_as_table_and_figures(whole):
     text = (whole / "comparison.md").read_text()
-    assert "point_nav: 0 is the untrained agent before adaptation (" in text
+    assert "2D navigation: 0 is the untrained agent before adaptation (" in text
     head, _, *table = text[text.index("| method | seeds | IQM |") :].splitlines()
     assert head == "| method | seeds | IQM | mean | optimality gap |"
     assert {line.split(" | ")[0] for line in table if line.startswith("| ")} == {
-        "| maml_trpo",
-        "| reptile",
-        "| random",
+        "| MAML-TRPO",
+        "| Reptile",
+        "| Random",
     }
     figures = [path.name for path in whole.glob("aggregate*")]
     stems = ("aggregate", "aggregate-profiles", "aggregate-improvement")
@@ -140,12 +140,12 @@ def test_one_page_has_all_tables_and_the_way_to_the_reports(whole, capsys):
     (link,) = re.findall('href="([^"]*report.html)"', page)
     assert (whole / link).is_file()
     mean = float(rows(whole)[1]["mean"])
-    assert f'<td class="main">{mean:.3g}</td>' in page
+    assert f'<td class="main">{mean:.3g}<small>' in page
     for stem in ("aggregate", "aggregate-profiles", "aggregate-improvement"):
         assert f"Files: {stem}.png" in page
     assert page.count("<svg") == 3
     table = (whole / "comparison.md").read_text().partition("| method | seeds | IQM |")[2]
-    (row,) = [line for line in table.splitlines() if line.startswith("| reptile |")]
+    (row,) = [line for line in table.splitlines() if line.startswith("| Reptile |")]
     assert "".join(f"<td>{cell.strip()}</td>" for cell in row.split("|")[2:-1]) in page
 
 

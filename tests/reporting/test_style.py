@@ -237,7 +237,7 @@ def test_maps_of_tasks_share_one_scale():
     }
     one, two, scale = returns_by_task(results).figure.axes
     assert one.collections[0].get_clim() == two.collections[0].get_clim() == (1, 5)
-    assert scale.get_ylabel() == "mean return after the last adaptation"
+    assert scale.get_ylabel() == "mean return"
     assert (one.get_xlabel(), one.get_ylabel()) == ("goal x", "goal y")
 
 

@@ -37,7 +37,7 @@ def test_a_figure_has_success_beside_the_return():
     assert [line.get_label() for line in returns.get_lines()] == ["MAML", "other"]
     (line,) = success.get_lines()
     assert list(line.get_ydata()) == [0.25, 1.0]
-    assert success.get_ylabel() == "success rate"
+    assert success.get_ylabel() == "success rate (band: 95% interval)"
     assert drawing.columns[-3:] == ("success", "success low", "success high")
     *_, last = figure_bytes(drawing, "csv").decode().splitlines()
     assert last.startswith("other,1,1,6.5,")
