@@ -30,8 +30,7 @@ BASELINES = ("oracle", "oracle_tuned", "pretrained")
 METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium")
 ONLY = {
     "ant_vel": (
-        *(("maml_trpo_tuned", seed) for seed in range(3)),
-        *(("cavia_tuned", seed) for seed in range(2)),
+        *((method, seed) for method in ("maml_trpo_tuned", "cavia_tuned") for seed in range(3)),
     ),
     "ant_dir": tuple(("cavia_tuned", seed) for seed in range(2)),
 }
