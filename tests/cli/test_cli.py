@@ -80,7 +80,7 @@ def test_a_terminal_shows_names_and_numbers_of_runs_whole(
     (line,) = [line for line in text.splitlines() if line.startswith("r" * length)]
     words = line.split()
     assert words[:5] == [name, "point_nav", "maml_trpo", "0", "2/2"]
-    assert words[-1] == "MB"
+    assert words[-1] == "kB"
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])

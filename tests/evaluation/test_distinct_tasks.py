@@ -151,4 +151,5 @@ def test_amounts_that_differ_are_all_in_the_title():
     tasks = f"3 test tasks, hash {one.task_hash} and 3 ood tasks, hash {other.task_hash}"
     assert text == f"point_nav: {tasks}, 1 or 2 episodes each"
     title = figure_title({"maml_trpo": [one], "rl2": [more], "ood": [other]})
-    assert title == "2D navigation: 3 test tasks and 3 ood tasks, 1 or 2 or 5 episodes each"
+    expected = "3 test tasks and 3 tasks out of distribution, 1 or 2 or 5 episodes each"
+    assert title == f"2D navigation: {expected}"
