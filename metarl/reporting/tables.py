@@ -138,6 +138,8 @@ def runs(folder: Path) -> Table:
     made = empty_table(
         "run", "family", "method", "seed", "iterations", "before -> after", "age", "size", names=3
     )
+    for column in made.columns[-2:]:  # a number and its unit
+        column.no_wrap = True
     reasons = []
     for path in sorted(folder.glob("*/config.yaml")):
         try:
