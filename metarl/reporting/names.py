@@ -177,7 +177,8 @@ def time_unit(hours: float) -> tuple[str, int]:
 def time_text(hours: float) -> str:
     """Return a time as text, in the unit of `time_unit`."""
     unit, number = time_unit(hours)
-    return f"{hours * number:.3g} {unit}"
+    text = f"{hours * number:.3g}"
+    return f"{text} {unit.removesuffix('s') if text == '1' else unit}"
 
 
 def seeds_text(number: int) -> str:

@@ -84,7 +84,7 @@ def family_section(family: TaskFamily) -> str:
     cls = type(family)
     lines = [f"## {family.name}", "", inspect.cleandoc(cls.__doc__ or ""), "", "| | |", "|---|---|"]
     lines += [markdown_row(f"**{name}**", text) for name, text in properties(family)]
-    lines += ["", "| Field | Type | Default | |", "|---|---|---|---|"]
+    lines += ["", "| Field | Type | Default | Meaning |", "|---|---|---|---|"]
     for key in keys(cls):
         default = "" if key.default is MISSING else f"`{format_value(key.default)}`"
         lines.append(markdown_row(f"`{key.path}`", type_name(key.type), default, key.doc))
