@@ -112,12 +112,11 @@ def make_config(
     except ConfigError as error:
         message = str(error)
         path, _, reason = message.partition(": ")
-        keys = {key.path.replace(".", "_"): key.path for key in config_keys()}
-        if keys.get(path, path) != path:  # in Python: agent_inner_lr=0.1
-            reason = f"unknown key (nearest: {keys[path]})"
-        if reason.startswith("unknown key") and "(" not in reason:  # without a hint
-            hint = nearest_path(path, [key.path for key in config_keys()])
-            message, reason = message + hint, reason + hint
+        known = {key.path.replace(".", "_"): key.path for key in config_keys()}
+        if known.get(path, path) != path:  # in Python: agent_inner_lr=0.1
+            reason = f"unknown key (nearest: {known[path]})"
+        elif reason.startswith("unknown key") and "(" not in reason:  # without a hint
+            reason += nearest_path(path, known.values())
         for above in (path, *paths_above(path)):  # the flag may hold the list or the section
             if above in given:
                 rest = path.removeprefix(above).replace(".", ": ", 1)
@@ -129,7 +128,7 @@ def make_config(
             chosen = values["env"]["family"]
             message = f"{flag(given['env.family'])}: {chosen} has no key {path}, which {source} has"
             raise ConfigError(message) from None
-        raise ConfigError(f"{source}: {message}") from None
+        raise ConfigError(f"{source}: {path}: {reason}") from None
 
 
 def check_cluster_keys(

@@ -16,7 +16,7 @@ from mujoco.batch import Batch
 
 from metarl.envs.mujoco.family import MujocoFamily, squared_norm
 from metarl.envs.mujoco.goals import DirectionGoal, VelocityGoal
-from metarl.envs.mujoco.markers import Marker
+from metarl.envs.mujoco.markers import GOAL_HEIGHT, GOAL_RADIUS, Marker
 from metarl.envs.mujoco.models import load_model
 from metarl.envs.task_distribution import MARGIN
 
@@ -210,9 +210,9 @@ class AntGoal(Ant):
         self, start: np.ndarray, state: np.ndarray, seconds: float, task: np.ndarray
     ) -> list[Marker]:
         """Return a disk on the floor, with a post."""
-        x, y = task
-        disk = Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (0.35, 0.01, 0.0))
-        return [disk, Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.75), (0.03, 0.75, 0.0))]
+        (x, y), middle = task, GOAL_HEIGHT / 2
+        disk = Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, 0.01), (GOAL_RADIUS, 0.01, 0.0))
+        return [disk, Marker(mujoco.mjtGeom.mjGEOM_CYLINDER, (x, y, middle), (0.03, middle, 0.0))]
 
     def goal_place(self, task: np.ndarray) -> tuple[float, float]:
         return float(task[0]), float(task[1])

@@ -14,6 +14,7 @@ import numpy as np
 
 BLUE = (0.165, 0.435, 0.733, 1.0)  # of distances on the floor
 RED = (0.753, 0.224, 0.169, 1.0)  # of goals
+GOAL_RADIUS, GOAL_HEIGHT = 0.35, 1.5  # of the disk and the post of a goal that is a place, m
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 
 from metarl.envs.mujoco.camera import View
-from metarl.envs.mujoco.markers import Marker, metre_labels, metre_markers
+from metarl.envs.mujoco.markers import GOAL_HEIGHT, GOAL_RADIUS, Marker, metre_labels, metre_markers
 from metarl.envs.rendering import RenderingUnavailable, frame_at
 
 LIGHTEN = 0.6  # fraction by which the colours of floor and sky are moved towards white
@@ -26,7 +26,6 @@ CAMERA_DISTANCE = 3.3  # in radii of the robot
 CAMERA_SMOOTHING = 0.3  # standard deviation of the Gaussian filter on the camera's path, s
 LIGHT_HEIGHT = 4.0  # at least, of lights whose rays are parallel, m
 LABEL_WIDTH = 0.2  # room for a label on the floor, in widths of the image
-GOAL_RADIUS, GOAL_HEIGHT = 0.35, 1.5  # of a goal's place, which have to be seen, m
 MAX_PATHS = 16  # episodes whose camera paths are cached
 
 

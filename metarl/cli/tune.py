@@ -46,8 +46,10 @@ def tune(
     from rich.table import Table
 
     from metarl.core.parsing import format_value
+    from metarl.training.many_runs import log_file
     from metarl.training.progress import format_return
     from metarl.training.tracking_environment import check_environment
+    from metarl.training.tuning.tune import trial_folder
     from metarl.training.tuning.tune import tune as search
 
     check_environment()
@@ -82,9 +84,8 @@ def tune(
         click.echo(file)
     failed = [row for row in found.trials if row.state == "failed"]
     for row in failed:
-        print_error(
-            f"trial {row.number}: {row.note} (see {out}/logs/trial-{row.number:04d}.log)", 1
-        )
+        log = log_file(trial_folder(out, row.number))
+        print_error(f"trial {row.number}: {row.note} (see {log})", 1)
     unfinished = [row for row in found.trials if row.state == "running" and row.number < trials]
     for row in unfinished:
         print_error(f"trial {row.number}: not finished: {row.note}; the same command goes on", 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from metarl.core.aggregates import STATISTICS
+from metarl.core.csv_text import csv_content
 from metarl.reporting.aggregates import FIGURE_TEXTS, Aggregates
 from metarl.reporting.groups import group_runs
 from metarl.reporting.names import family_text, method_texts
@@ -36,9 +36,8 @@ def write_tables(
     Args:
         out, sections, aggregates, missing: as for `metarl.reporting.comparison_page.write_page`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"])
+    head = ["family", "method", "seeds", "x", "mean", "low", "high", "iqm", "success"]
+    table: list[list[Any]] = [head]
     lines = [line for text in missing for line in (text, "")]
     names = method_texts(
         dict.fromkeys(row.name for section in sections.values() for row in section.rows)
@@ -54,7 +53,7 @@ def write_tables(
             lines.append(f"| {names[row.name]} | {row.seeds} | {' | '.join(cells)} |")
             numbers = zip(section.x, row.cells, strict=True)
             measured = [(x, cell) for x, cell in numbers if cell is not None]
-            writer.writerows([family, row.name, row.seeds, x, *cell] for x, cell in measured)
+            table += [[family, row.name, row.seeds, x, *cell] for x, cell in measured]
         lines.append("")
     if aggregates is None:
         lines += [no_aggregates(sections), ""]
@@ -68,8 +67,8 @@ def write_tables(
         for name, drawing in aggregates.drawings.items():
             lines += [f"![{FIGURE_TEXTS[name]}]({name}.png)", "", drawing.caption, ""]
     files = out / "comparison.csv", out / "comparison.md"
-    for file, content in zip(files, (text.getvalue(), "\n".join(lines)), strict=True):
-        write_atomically(file, content.encode())
+    write_atomically(files[0], csv_content(table))
+    write_atomically(files[1], "\n".join(lines).encode())
     return [*files]
 
 
@@ -82,10 +81,8 @@ def write_returns(out: Path, runs: Mapping[str, Sequence[RunSummary]], name: str
         runs: the runs of each family.
         name: the name of their evaluations.
     """
-    text = io.StringIO()
     columns = ["family", "method", "part", "seed", "task", "x", "return", "success"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    lines: list[list[Any]] = [columns]
     for family, summaries in runs.items():
         for method, group in group_runs(summaries).items():
             for summary in group:
@@ -94,9 +91,9 @@ def write_returns(out: Path, runs: Mapping[str, Sequence[RunSummary]], name: str
                     for (task, place), value in np.ndenumerate(result.by_task):
                         success = "" if succeeded is None else succeeded.by_task[task, place]
                         run = family, method, part, summary.run.config.seed
-                        writer.writerow([*run, task, result.x[place], value, success])
+                        lines.append([*run, task, result.x[place], value, success])
     file = out / "comparison-returns.csv"
-    write_atomically(file, text.getvalue().encode())
+    write_atomically(file, csv_content(lines))
     return file
 
 

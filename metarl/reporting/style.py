@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import html
 import io
 import re
@@ -21,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from metarl.core.csv_text import csv_content
 from metarl.core.errors import UserError
 from metarl.evaluation.result_file import FIGURE_FORMATS
 from metarl.runs.atomic_io import write_atomically
@@ -220,11 +220,7 @@ def figure_bytes(drawing: Drawing, ending: str, name: str = "") -> bytes:
         UserError: if its numbers are too far apart, or too close together, to be drawn.
     """
     if ending == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(drawing.columns)
-        writer.writerows([map(csv_value, row) for row in drawing.rows])
-        return text.getvalue().encode()
+        return csv_content([drawing.columns, *(map(csv_value, row) for row in drawing.rows)])
     content = io.BytesIO()
     with drawing_style(), rc_context({"svg.hashsalt": f"metarl {name}"}):
         try:

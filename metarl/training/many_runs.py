@@ -72,7 +72,12 @@ class Job:
     @property
     def log(self) -> Path:
         """The file with what the run prints, in a folder beside that of the run."""
-        return self.folder.parent / "logs" / f"{self.folder.name}.log"
+        return log_file(self.folder)
+
+
+def log_file(folder: Path) -> Path:
+    """Return the file with what one of many runs prints, by the run's folder."""
+    return folder.parent / "logs" / f"{folder.name}.log"
 
 
 class Outcome(NamedTuple):

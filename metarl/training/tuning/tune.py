@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarl.config import Config
 from metarl.config_files import check_cluster_keys, make_config, read_config
+from metarl.core.csv_text import csv_content
 from metarl.core.errors import check, check_known
 from metarl.runs.atomic_io import make_output_folder, write_atomically
 from metarl.runs.lock import training_lock
@@ -225,7 +224,7 @@ class Search:
     def _job(self, number: int) -> Job:
         values = choose(self.study, number, self.config.seed, self.space)
         pruning = Pruning(self.out / FILE, number, self.pruner)
-        folder = self.out / f"trial-{number:04d}"
+        folder = trial_folder(self.out, number)
         settings = {**self.settings, **values}
         return Job(self.name, settings, folder, callbacks=(pruning,), values=self.values)
 
@@ -283,6 +282,11 @@ def row_of(trial: FrozenTrial) -> TrialRow:
     return TrialRow(trial.number, state, value, trial.params, note)
 
 
+def trial_folder(out: Path, number: int) -> Path:
+    """Return the folder of the run of a trial."""
+    return out / f"trial-{number:04d}"
+
+
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """Return the complete trial with the highest value, the first of equal ones."""
     complete = [row for row in rows if row.state == "complete"]
@@ -291,11 +295,9 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 def write_trials(file: Path, rows: Sequence[TrialRow], space: SearchSpace) -> Path:
     """Write the trials as CSV, and return the file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "value", *space, "note"])
+    lines: list[list[Any]] = [["trial", "state", "value", *space, "note"]]
     for row in rows:
         values = [row.values.get(key, "") for key in space]
-        writer.writerow([row.number, row.state, row.value, *values, row.note])
-    write_atomically(file, text.getvalue().encode())
+        lines.append([row.number, row.state, row.value, *values, row.note])
+    write_atomically(file, csv_content(lines))
     return file
