@@ -1,13 +1,14 @@
-"""Normalised observations: an agent of any kind that sees them shifted and scaled by constants.
+"""Normalised observations: an agent of any kind that sees them shifted and scaled.
 
-The constants are the mean and the standard deviation of the observations in episodes of the
-untrained agent. They are measured once, and are part of the agent's state. Until then the agent
-sees zeros, so that the units of observations influence neither its actions nor the constants.
+By default it is by constants, the mean and the standard deviation of the observations in episodes
+of the untrained agent. They are measured once, and are part of the agent's state. Until then the
+agent sees zeros, so that the units of observations influence neither its actions nor the constants.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agents.base import AgentState, MetaAgent, Metrics, Rollout, measuring_actor
+from metarl.agents.base import AgentConfig, AgentState, MetaAgent, Metrics, Rollout, measuring_actor
+from metarl.agents.moments import LIMIT, Moments, varying_std
 from metarl.agents.optional import (
     Beliefs,
     beliefs,
@@ -27,6 +29,7 @@ from metarl.agents.optional import (
     record,
 )
 from metarl.core.actors import check_obs_size
+from metarl.core.errors import check
 from metarl.core.parallel import single_threaded_math
 from metarl.core.policy_module import Normalize, NormalizedModule, PolicyModule
 from metarl.core.rng import Purpose, make_rng
@@ -39,10 +42,6 @@ from metarl.rollout.sampling import SamplingConfig, sample_meta_batch
 
 PREFIX = "observations."
 """Beginning of the names of mean and standard deviation in the state of an agent."""
-MIN_VARIATION = 1e-6
-"""Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
-MIN_STD = 1e-8
-"""Smallest standard deviation that is no rounding error."""
 
 
 class NormalizedAgent:
@@ -51,8 +50,11 @@ class NormalizedAgent:
     Attributes:
         agent: the agent that gets the normalised observations.
         mean, std: (obs_dim,) float32; 0 and infinite until they are measured.
+        limit: bound of the normalised observations.
         device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
     """
+
+    limit = math.inf
 
     def __init__(self, agent: MetaAgent, obs_dim: int) -> None:
         self.agent = agent
@@ -88,7 +90,7 @@ class NormalizedAgent:
         Raises:
             UserError: if the observations have another size.
         """
-        return normalize(obs, self.mean, self.std)
+        return normalize(obs, self.mean, self.std, self.limit)
 
     def _normalize_episodes(self, episodes: Episodes) -> Episodes:
         obs, last_obs = self.normalize(episodes.obs), self.normalize(episodes.last_obs)
@@ -103,7 +105,7 @@ class NormalizedAgent:
 
     def actor(self, state: Any, *, deterministic: bool = False) -> Actor:
         inner = measuring_actor(self.agent, state, deterministic)
-        return NormalizedActor(inner, self.mean, self.std)
+        return NormalizedActor(inner, self.mean, self.std, self.limit)
 
     def adapt(self, state: Any, episodes: Episodes) -> Any:
         return self.agent.adapt(state, self._normalize_episodes(episodes))
@@ -123,7 +125,8 @@ class NormalizedAgent:
         return beliefs(self.agent, Rollout(state, self._normalize_episodes(episodes)))
 
     def _policy_module(self, state: Any) -> PolicyModule:
-        return NormalizedModule(policy_module(self.agent, state), Normalize(self.mean, self.std))
+        normalize = Normalize(self.mean, self.std, self.limit)
+        return NormalizedModule(policy_module(self.agent, state), normalize)
 
     def state_dict(self) -> AgentState:
         return {
@@ -135,24 +138,90 @@ class NormalizedAgent:
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
         own = (state[f"{PREFIX}{name}"] for name in ("mean", "std"))
         self.mean, self.std = (torch.as_tensor(value).numpy().copy() for value in own)
-        inner = {name: x for name, x in state.items() if not name.startswith(PREFIX)}
-        self.agent.load_state_dict(inner)
+        self.agent.load_state_dict(without_own(state))
+
+
+class RunningNormalizedAgent(NormalizedAgent):
+    """An agent that sees observations normalised by the moments of all that it has met so far, at
+    most `LIMIT` standard deviations from the mean. They change after each update.
+
+    Attributes:
+        moments: the moments; of no observations until they are measured.
+    """
+
+    limit = LIMIT
+
+    def __init__(self, agent: MetaAgent, obs_dim: int) -> None:
+        super().__init__(agent, obs_dim)
+        self.moments = Moments.empty(obs_dim)
+
+    def measure(self, episodes: Episodes) -> None:
+        """Count the observations in episodes."""
+        # Task by task, since float64 copies of all observations take much memory
+        moments = self.moments
+        for obs, mask in zip(episodes.obs, episodes.mask, strict=True):
+            moments = moments.with_rows(obs[mask])
+        self._normalize_by(moments)
+
+    def _normalize_by(self, moments: Moments) -> None:
+        self.moments = moments
+        if moments.count:
+            self.mean, self.std = (x.astype(np.float32) for x in (moments.mean, moments.std))
+
+    def update(
+        self, rollouts: Sequence[Rollout], rng: np.random.Generator, timer: Timer
+    ) -> Metrics:
+        metrics = super().update(rollouts, rng, timer)
+        for _, episodes in rollouts:  # last, since they were played by the moments of before
+            self.measure(episodes)
+        return metrics
+
+    def state_dict(self) -> AgentState:
+        return {**self.agent.state_dict(), **self.moments.state_dict(PREFIX.removesuffix("."))}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        self._normalize_by(Moments.from_state(tensors, PREFIX.removesuffix(".")))
+        self.agent.load_state_dict(without_own(state))
+
+
+def check_one_normalisation(config: AgentConfig, running: bool) -> None:
+    """Check that observations are not normalised twice.
+
+    Args:
+        config: the config.
+        running: its `running_observations`.
+
+    Raises:
+        ConfigError: if they are.
+    """
+    check(
+        not (config.normalize_observations and running),
+        "running_observations",
+        "false with normalize_observations, which normalises them by constants",
+        True,
+    )
+
+
+def without_own(state: Mapping[str, Tensor | float | int]) -> AgentState:
+    """Return the state of the agent that gets the normalised observations."""
+    return {name: value for name, value in state.items() if not name.startswith(PREFIX)}
 
 
 class NormalizedActor:
     """The actor of a `NormalizedAgent`."""
 
-    def __init__(self, actor: Actor, mean: np.ndarray, std: np.ndarray) -> None:
-        self._actor, self._mean, self._std = actor, mean, std
+    def __init__(self, actor: Actor, mean: np.ndarray, std: np.ndarray, limit: float) -> None:
+        self._actor, self._constants = actor, (mean, std, limit)
 
     def __copy__(self) -> NormalizedActor:
         """Return an actor whose steps leave this one as it is."""
-        return NormalizedActor(copy.copy(self._actor), self._mean, self._std)
+        return NormalizedActor(copy.copy(self._actor), *self._constants)
 
     @property
     def rows(self) -> Callable[[int, int], NormalizedActor] | None:
         inner = getattr(self._actor, "rows", None)
-        return inner and (lambda *ends: NormalizedActor(inner(*ends), self._mean, self._std))
+        return inner and (lambda *ends: NormalizedActor(inner(*ends), *self._constants))
 
     @property
     def memory(self) -> np.ndarray | None:
@@ -164,21 +233,17 @@ class NormalizedActor:
     def act(
         self, obs: np.ndarray, noise: np.ndarray, last_reward: np.ndarray, active: np.ndarray
     ) -> np.ndarray:
-        obs = normalize(obs, self._mean, self._std)
+        obs = normalize(obs, *self._constants)
         return self._actor.act(obs, noise, last_reward, active)
 
 
-def varying_std(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return standard deviations, with 1 for those that may be rounding errors of 32 bits."""
-    return np.where(std > np.maximum(MIN_VARIATION * np.abs(mean), MIN_STD), std, 1.0)
-
-
-def normalize(obs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return (obs - mean) / std, (..., obs_dim) float32; see `NormalizedAgent.normalize`."""
+def normalize(obs: np.ndarray, mean: np.ndarray, std: np.ndarray, limit: float) -> np.ndarray:
+    """Return (obs - mean) / std within a limit, (..., obs_dim) float32; see
+    `NormalizedAgent.normalize`."""
     check_obs_size(obs, len(mean))
     normalized = obs - mean
     normalized /= std
-    return normalized
+    return normalized if limit == math.inf else np.clip(normalized, -limit, limit, out=normalized)
 
 
 def measure_observations(

@@ -24,6 +24,10 @@ class Distribution(Protocol):
         """Return the same distributions, detached from the autograd graph."""
         ...
 
+    def at(self, indices: Tensor) -> Distribution:
+        """Return the distributions at the observations at `indices`, (n,)."""
+        ...
+
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the log density or log probability, (B, N), of actions (B, N, action_dim)."""
         ...
@@ -92,6 +96,9 @@ class Normal:
     def detach(self) -> Normal:
         return Normal(self.mean.detach(), self.log_std.detach())
 
+    def at(self, indices: Tensor) -> Normal:
+        return Normal(self.mean[:, indices], self.log_std)
+
     def log_prob(self, action: Tensor) -> Tensor:
         score = (action - self.mean) * torch.exp(-self.log_std)
         log_scale = self.log_std + 0.5 * LOG_2PI
@@ -130,6 +137,9 @@ class Categorical:
 
     def detach(self) -> Categorical:
         return Categorical(self.logits.detach())
+
+    def at(self, indices: Tensor) -> Categorical:
+        return Categorical(self.logits[:, indices])
 
     def log_prob(self, action: Tensor) -> Tensor:
         return self.logits.log_softmax(-1).gather(-1, action.long())[..., 0]

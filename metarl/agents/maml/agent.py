@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, longest_episode, process_episodes
+from metarl.agents.maml.critic import Critic
 from metarl.agents.maml.inner_config import InnerConfig
 from metarl.agents.maml.inner_loop import InnerLoop, InnerState
 from metarl.agents.maml.meta_objective import MetaObjective
@@ -31,6 +32,9 @@ from metarl.core.timer import Timer
 from metarl.rollout.episodes import Episodes
 from metarl.rollout.failures import NotFinite, check_metrics
 
+CRITIC = "critic."
+"""Beginning of the names of the critic in the state of an agent."""
+
 
 class MAMLAgent:
     """Adapts by policy-gradient steps; learns the initial parameters and the update rule.
@@ -41,6 +45,7 @@ class MAMLAgent:
         inner_config: settings of the inner loop.
         returns: settings of the advantages.
         outer: the outer update.
+        critic: the values of the episodes after adaptation; None for the linear baseline.
         meta: the meta-parameters, unstacked: parameters of the policy, of the mapping from fast
             parameters to policy parameters, and of the update rule.
         device, max_adaptations, remembers, max_update_kl: as in `metarl.agents.base.MetaAgent`.
@@ -58,6 +63,7 @@ class MAMLAgent:
         returns: ReturnConfig,
         setup: AgentSetup,
         tasks_per_microbatch: int | None = None,
+        critic: Critic | None = None,
     ) -> None:
         """Assemble the agent.
 
@@ -70,8 +76,10 @@ class MAMLAgent:
                 which `inner.test_lr_schedule` begins.
             tasks_per_microbatch: number of tasks of a microbatch. None chooses the fastest: all
                 tasks on a GPU, one task on a CPU, whose cache should hold a microbatch.
+            critic: the values of the episodes after adaptation; None for the linear baseline.
         """
         self.policy, self.inner_loop, self.returns = policy, inner_loop, returns
+        self.critic = critic
         self.inner_config = inner_config
         self.device = setup.device
         self.max_adaptations = 0 if inner_config.adapts == "nothing" else None
@@ -147,7 +155,7 @@ class MAMLAgent:
             rollouts: the rollouts of a meta-batch. The last state contains the support batches of
                 all earlier rollouts. The meta-objective measures those by which no later state was
                 adapted; see `metarl.agents.maml.queries`.
-            rng: not used, since the update is deterministic.
+            rng: draws the minibatches.
             timer: measures the sections of the update.
 
         Raises:
@@ -176,7 +184,7 @@ class MAMLAgent:
                 pre_adaptation_weight=self.inner_config.pre_adaptation_weight,
                 whole_episodes=self.inner_config.surrogate in EPISODIC,
             )
-            vector, metrics = self.outer.step(objective, timer)
+            vector, metrics = self.outer.step(objective, rng, timer)
             if not bool(torch.isfinite(vector).all()):
                 raise NotFinite("the step")
             meta = unflatten(vector, self.meta)
@@ -184,6 +192,9 @@ class MAMLAgent:
             metrics["explained_variance"] = explained
             metrics |= self._diagnostics(meta, microbatches)
             check_metrics(metrics)
+            if self.critic is not None:
+                with timer("critic"):
+                    self.critic.fit([each.episodes for each in measured], rng)
         except NotFinite as error:
             self.outer.load_state_dict(before)
             indices = kept[error.indices]
@@ -204,6 +215,8 @@ class MAMLAgent:
         parts = list(zip(*(each.state.pair(each.episodes) for each in measured), strict=True))
         sizes = [part[-1][0].inner_state.num_tasks for part in parts]
 
+        values_of = None if self.critic is None else self.critic.values
+
         def work(
             item: tuple[tuple[tuple[StateMicrobatch, Episodes], ...], Tensor],
         ) -> tuple[MetaMicrobatch, Tensor]:
@@ -212,7 +225,7 @@ class MAMLAgent:
             for (microbatch, episodes), (weight, longest) in zip(part, settings, strict=True):
                 params = microbatch.params
                 batch, variance = process_episodes(
-                    episodes, self.policy, params, self.returns, self.device, longest
+                    episodes, self.policy, params, self.returns, self.device, longest, values_of
                 )
                 queries.append(Query(microbatch.inner_state.step, params, batch, weight))
                 explained.append(variance)
@@ -261,9 +274,15 @@ class MAMLAgent:
         return found
 
     def state_dict(self) -> AgentState:
-        """Return a copy, on the CPU, of the meta-parameters and the state of the outer update."""
-        return optimised_state("params", "outer", self.meta, self.outer)
+        """Return a copy, on the CPU, of the meta-parameters and the state of the outer update and
+        of the critic."""
+        state = optimised_state("params", "outer", self.meta, self.outer)
+        critic = {} if self.critic is None else self.critic.state_dict()
+        return {**state, **{f"{CRITIC}{name}": value for name, value in critic.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor | float | int]) -> None:
         """Load the state of another agent of the same config."""
         self.meta = load_optimised("params", "outer", state, self.meta, self.outer)
+        if self.critic is not None:
+            own = {name.removeprefix(CRITIC): x for name, x in state.items() if CRITIC in name}
+            self.critic.load_state_dict(own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -63,7 +63,7 @@ class TrainingBatch:
         reward: (B, N), reward discounted to the first step of the episode and divided by the scale
             of the advantages. The last reward of a truncated episode includes the bootstrapped
             value of the last state.
-        value: (B, N), the baseline, discounted and scaled like the reward. With lambda = 1, the sum
+        value: (B, N), the values, discounted and scaled like the reward. With lambda = 1, the sum
             of `reward` from a step on, minus `value` at the step, is the discounted advantage.
         loss: (B,), negative mean reward per step; the loss value given to update rules, since the
             value of a surrogate does not measure the performance of a policy.
@@ -83,6 +83,11 @@ class TrainingBatch:
     horizon: int
     longest: int
 
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return self.weight.shape[1] // self.horizon
+
     def by_episode(self, x: Tensor) -> Tensor:
         """Return values of steps, (B, N), as (B, E, T), with 0 at steps that did not take place."""
         return torch.where(self.weight > 0, x, 0).unflatten(1, (-1, self.horizon))
@@ -98,6 +103,14 @@ class TrainingBatch:
         tensors = [{n: x for n, x in vars(each).items() if n not in LENGTHS} for each in batches]
         lengths = {name: getattr(batches[0], name) for name in LENGTHS}
         return TrainingBatch(**join_params(tensors), **lengths)
+
+    def of_episodes(self, indices: Tensor) -> TrainingBatch:
+        """Return the training batch of the episodes at `indices`, (n,), of each task."""
+
+        def subsample(x: Tensor) -> Tensor:
+            return x.unflatten(1, (-1, self.horizon))[:, indices].flatten(1, 2)
+
+        return self._of_steps(subsample)
 
     def every(self, stride: int, whole_episodes: bool = False) -> TrainingBatch:
         """Return a subset of the steps, with weights that sum to 1 for each task.
@@ -117,6 +130,11 @@ class TrainingBatch:
                 return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
             return x[:, ::stride].contiguous()
 
+        return self._of_steps(subsample)
+
+    def _of_steps(self, subsample: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        """Return the training batch of a subset of the steps of each task, whose weights sum to 1,
+        given the function from values of all steps, (B, N, ...), to those of the subset."""
         # The fields without an axis N
         without_steps = {"loss": self.loss, "horizon": self.horizon, "longest": self.longest}
         kept = {name: subsample(x) for name, x in vars(self).items() if name not in without_steps}
@@ -149,6 +167,26 @@ def longest_episode(episodes: Episodes) -> int:
     return int(episodes.mask.any((0, 1)).sum())
 
 
+def linear_values(
+    episodes: Episodes, config: ReturnConfig, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the values of the linear baseline, fitted to the episodes of each task, at their
+    steps, (B, E, T), and after them, (B, E); see `metarl.core.returns.baseline_values`."""
+    obs, last_obs, reward, mask, bootstrap = (
+        upload(array, device)
+        for array in (
+            episodes.obs,
+            episodes.last_obs,
+            episodes.reward,
+            episodes.mask,
+            episodes.bootstrap,
+        )
+    )
+    return baseline_values(
+        obs, last_obs, reward * mask, mask, bootstrap, config.discount, config.ridge
+    )
+
+
 def process_episodes(
     episodes: Episodes,
     policy: MLPPolicy,
@@ -156,6 +194,7 @@ def process_episodes(
     config: ReturnConfig,
     device: torch.device,
     longest: int | None = None,
+    values_of: Callable[[Episodes], tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[TrainingBatch, Tensor]:
     """Return the training batch of episodes, with estimated advantages.
 
@@ -167,25 +206,21 @@ def process_episodes(
         device: the device of the batch.
         longest: number of steps of the longest episode of the meta-batch that these episodes are a
             part of; by default of these episodes.
+        values_of: the values of the steps of episodes, (B, E, T), and of their last states, (B, E);
+            by default those of the linear baseline.
 
     Returns:
-        The training batch, with the dtype of `params`; and the explained variance of the baseline,
+        The training batch, with the dtype of `params`; and the explained variance of the values,
         (B,) float64.
     """
-    obs, last_obs, reward, mask, bootstrap = (
-        upload(array, device)
-        for array in (
-            episodes.obs,
-            episodes.last_obs,
-            episodes.reward,
-            episodes.mask,
-            episodes.bootstrap,
-        )
+    obs, reward, mask = (
+        upload(array, device) for array in (episodes.obs, episodes.reward, episodes.mask)
     )
     reward = reward * mask
-    values, last_values = baseline_values(
-        obs, last_obs, reward, mask, bootstrap, config.discount, config.ridge
-    )
+    if values_of is None:
+        values, last_values = linear_values(episodes, config, device)
+    else:
+        values, last_values = values_of(episodes)
     advantage = advantages(reward, mask, values, last_values, config.discount, config.gae_lambda)
     # With lambda = 1 an advantage is the (bootstrapped) discounted return minus the value.
     returns = values + advantages(reward, mask, values, last_values, config.discount, 1.0)

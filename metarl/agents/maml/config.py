@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from metarl.agents.base import AgentConfig, AgentSetup, check_init_std
+from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.maml.agent import MAMLAgent
 from metarl.agents.maml.batch import ReturnConfig
+from metarl.agents.maml.critic import Critic, CriticConfig
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.outer import OUTER_UPDATES, OuterConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
+from metarl.agents.moments import with_weakened_moments
+from metarl.agents.normalization import RunningNormalizedAgent, check_one_normalisation
 from metarl.core.errors import ConfigError, check
 from metarl.core.layers import MAX_WEIGHTS
 from metarl.core.policies import PolicyConfig, make_policy
@@ -31,6 +35,10 @@ class MAMLConfig(AgentConfig):
     inner: InnerConfig = InnerConfig()
     outer: Annotated[OuterConfig, one_of("update", OUTER_UPDATES)] = TRPOConfig()
     returns: ReturnConfig = ReturnConfig()
+    critic: CriticConfig = CriticConfig()
+    running_observations: bool = False
+    """Whether observations are normalised by their running mean and standard deviation: those of
+    all episodes of training, within ten standard deviations."""
     tasks_per_microbatch: Annotated[int, Field(ge=0)] = 0
     """Number of tasks that the learner processes together; 0 chooses the fastest: all tasks on a
     GPU, one task per thread on a CPU, whose cache should hold them. Changes results by rounding
@@ -40,6 +48,7 @@ class MAMLConfig(AgentConfig):
     weighs_tasks: ClassVar[bool] = True
     of_training: ClassVar[tuple[str, ...]] = (
         "outer",
+        "critic",
         "inner.emaml_weight",
         "inner.pre_adaptation_weight",
         "inner.retention_weight",
@@ -49,6 +58,7 @@ class MAMLConfig(AgentConfig):
     def check(self, family: TaskFamily, sampling: SamplingConfig) -> None:
         if self.policy.obs_scale:  # since some families start a simulation for their spaces
             self._check_obs_scale(family.observation_space.shape[0])
+        check_one_normalisation(self, self.running_observations)
         inner = self.inner
         _refuse(
             inner.adapts == "head" and not self.policy.hidden,
@@ -79,6 +89,8 @@ class MAMLConfig(AgentConfig):
         )
         if self.outer.update == "reptile":
             _check_reptile(inner, sampling.sequence)
+            reason = "outer.update reptile learns from no values after adaptation"
+            _refuse(self.critic.epochs > 0, "critic.epochs", self.critic.epochs, reason)
         if sampling.adaptation_steps == 0:
             self._check_without_adaptation()
         else:
@@ -89,8 +101,9 @@ class MAMLConfig(AgentConfig):
         scale = self.policy.obs_scale
         wanted = f"one number for each of the {obs_dim} of an observation, or none"
         check(len(scale) == obs_dim, "policy.obs_scale", wanted, scale)
-        reason = "normalize_observations is true, and scales them by measured numbers"
-        _refuse(self.normalize_observations, "policy.obs_scale", list(scale), reason)
+        for key in ("normalize_observations", "running_observations"):
+            reason = f"{key} is true, and scales them by measured numbers"
+            _refuse(getattr(self, key), "policy.obs_scale", list(scale), reason)
 
     def _check_without_adaptation(self) -> None:
         """Check that the settings of a training without adaptation need none."""
@@ -115,7 +128,7 @@ class MAMLConfig(AgentConfig):
         together = min(self.tasks_per_microbatch or 1, sampling.num_tasks)
         return batches + together * baseline_memory(num_steps, obs_dim)
 
-    def make(self, setup: AgentSetup) -> MAMLAgent:
+    def make(self, setup: AgentSetup) -> MAMLAgent | RunningNormalizedAgent:
         check_init_std(self.policy.init_std, setup.action_space, "policy")
         policy = make_policy(self.policy, setup.observation_space, setup.action_space)
         if self.inner.adapts == "latent":
@@ -124,7 +137,7 @@ class MAMLConfig(AgentConfig):
             size = self.inner.latent_dim
             check(size <= most, "inner.latent_dim", expected, size)
         loop = make_inner_loop(self.inner, policy, setup.adaptation_steps)
-        return MAMLAgent(
+        agent = MAMLAgent(
             policy,
             loop.init(policy.init(setup.rng), setup.rng),
             loop,
@@ -133,10 +146,22 @@ class MAMLConfig(AgentConfig):
             self.returns,
             setup,
             self.tasks_per_microbatch or None,
+            self._critic(setup) if self.critic.epochs else None,
         )
+        if not self.running_observations:
+            return agent
+        return RunningNormalizedAgent(agent, math.prod(setup.observation_space.shape))
+
+    def _critic(self, setup: AgentSetup) -> Critic:
+        obs_dim = math.prod(setup.observation_space.shape)
+        sizes = obs_dim, setup.task_dim, setup.rng, setup.device
+        return Critic(self.critic, self.returns, *sizes)
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")
+
+    def transferred(self, state: AgentState) -> AgentState:
+        return with_weakened_moments(state)
 
     def must_transfer(self, name: str) -> bool:
         return ":" not in name  # the policy's own, not those of a rule such as learned step sizes

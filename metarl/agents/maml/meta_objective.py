@@ -5,9 +5,11 @@ P is the number of meta-parameters, b the number of tasks of a microbatch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -210,6 +212,28 @@ class MetaObjective:
         if not self._old or len(self._old[0]) < wanted:
             self._old = self._pool.map(work, self._microbatches)
         return self._old
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of query episodes of each task."""
+        return self._microbatches[0].queries[0].batch.num_episodes
+
+    def of_episodes(self, indices: np.ndarray, *, support: bool = False) -> MetaObjective:
+        """Return the objective that measures some of the query episodes of each task.
+
+        Args:
+            indices: of the episodes, (n,).
+            support: whether its gradient needs the old policies on the support batches.
+        """
+        part = copy.copy(self)
+        old = self._old_policies(support)
+        chosen = torch.from_numpy(indices)
+        part._microbatches = [each.of_episodes(chosen) for each in self._microbatches]
+        part._old = [
+            each.policies_of_episodes(chosen, policies)
+            for each, policies in zip(self._microbatches, old, strict=True)
+        ]
+        return part
 
     def loss_and_kl(self, vector: Tensor) -> tuple[float, float]:
         """Return the loss and KL(old || new) of the adapted policies, at meta-parameters (P,).

@@ -97,6 +97,21 @@ class MetaMicrobatch:
         queries = (replace(q, batch=q.batch.every(query_stride)) for q in self.queries)
         return replace(self, support=tuple(support), queries=tuple(queries))
 
+    def of_episodes(self, indices: Tensor) -> MetaMicrobatch:
+        """Return the microbatch with the query episodes at `indices`, (n,), of each task."""
+        queries = (replace(q, batch=q.batch.of_episodes(indices)) for q in self.queries)
+        return replace(self, queries=tuple(queries))
+
+    def policies_of_episodes(
+        self, indices: Tensor, policies: Sequence[Distribution]
+    ) -> list[Distribution]:
+        """Return action distributions, of which the last ones are those on the query batches, with
+        these at the steps of the query episodes at `indices`, (n,)."""
+        horizon = self.queries[0].batch.horizon
+        steps = (indices[:, None] * horizon + torch.arange(horizon)).flatten()
+        others = len(policies) - len(self.queries)
+        return [*policies[:others], *(policy.at(steps) for policy in policies[others:])]
+
     @property
     def adapted(self) -> Params:
         """The policy parameters after all adaptation steps, stacked (b, ...)."""

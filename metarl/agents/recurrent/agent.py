@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
+from metarl.agents.moments import Moments
 from metarl.agents.recurrent.actor import NumPyParams, RecurrentActor
 from metarl.agents.recurrent.actor_critic import ActorCritic, SequenceNetwork
 from metarl.agents.recurrent.expected_rewards import with_expected_rewards
@@ -23,7 +24,6 @@ from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import Learner, encode_trials, reward_scale
 from metarl.agents.recurrent.memory import Memory
 from metarl.agents.recurrent.module import RecurrentModule
-from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.state import TrialState
 from metarl.agents.recurrent.trials import Trials, join_episodes

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.agents.base import AgentConfig, AgentSetup
-from metarl.agents.recurrent.moments import Moments
-from metarl.core.errors import check
+from metarl.agents.base import AgentSetup
+from metarl.agents.moments import Moments
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,3 @@ def input_size(observations: Box, actions: Box | Discrete) -> int:
     and whether an episode has just ended."""
     size = int(actions.n) if isinstance(actions, Discrete) else math.prod(actions.shape)
     return math.prod(observations.shape) + size + 2
-
-
-def check_one_normalisation(config: AgentConfig, running: bool) -> None:
-    """Check that observations are not normalised twice.
-
-    Args:
-        config: the config.
-        running: its `running_observations`.
-
-    Raises:
-        ConfigError: if they are.
-    """
-    check(
-        not (config.normalize_observations and running),
-        "running_observations",
-        "false with normalize_observations, which normalises them by constants",
-        True,
-    )

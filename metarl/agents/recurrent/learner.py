@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarl.agents.base import Metrics
+from metarl.agents.moments import Moments
 from metarl.agents.recurrent.actor_critic import SequenceNetwork
 from metarl.agents.recurrent.inputs import InputEncoder
-from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOBatch, PPOConfig, ppo_loss, trial_advantages
 from metarl.agents.recurrent.trials import Trials, shifted
 from metarl.agents.vector_adam import VectorAdam, clipped, mean_norm

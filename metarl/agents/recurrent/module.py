@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarl.agents.moments import LIMIT, Moments
 from metarl.agents.recurrent.inputs import InputEncoder
-from metarl.agents.recurrent.moments import LIMIT, Moments
 from metarl.agents.recurrent.state import TrialState
 from metarl.core.policy_module import Normalize, PolicyModule, PolicyStep
 

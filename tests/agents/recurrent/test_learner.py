@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.moments import Moments
 from metarl.agents.recurrent.actor_critic import Predictions
 from metarl.agents.recurrent.learner import Learner, encode_trials, microbatches, reward_scale
-from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.recurrent.trials import Trials, join_episodes
 from metarl.config import Config

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.moments import Moments, with_weakened_moments
 from metarl.agents.recurrent.module import normalization
-from metarl.agents.recurrent.moments import Moments, with_weakened_moments
 from metarl.agents.recurrent.ppo import PPOConfig, trial_advantages
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.rollout.episodes import Episodes

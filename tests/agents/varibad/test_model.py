@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from metarl.agents.moments import Moments
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import encode_trials
-from metarl.agents.recurrent.moments import Moments
 from metarl.agents.recurrent.trials import join_episodes
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders, Steps

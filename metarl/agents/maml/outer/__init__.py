@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
+import numpy as np
 from torch import Tensor
 
 from metarl.agents.base import Metrics
@@ -31,11 +32,14 @@ config class with a method `make`, and an entry here."""
 class OuterUpdate(Protocol):
     """An outer update, as returned by the method `make` of its config."""
 
-    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+    def step(
+        self, objective: MetaObjective, rng: np.random.Generator, timer: Timer
+    ) -> tuple[Tensor, Metrics]:
         """Take one step from the old meta-parameters, `objective.vector`.
 
         Args:
             objective: the meta-objective of one meta-batch.
+            rng: random number generator of the step.
             timer: measures the sections of the step.
 
         Returns:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -37,7 +38,9 @@ class AdamUpdate:
     def __init__(self, config: AdamConfig, vector: Tensor) -> None:
         self._adam = VectorAdam(vector, config.lr)
 
-    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+    def step(
+        self, objective: MetaObjective, rng: np.random.Generator, timer: Timer
+    ) -> tuple[Tensor, Metrics]:
         with timer("surrogate gradient"):
             found = objective.gradient()
         new = self._adam.step(objective.vector, found.gradient)

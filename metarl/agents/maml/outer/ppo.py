@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -14,7 +15,7 @@ from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.surrogates import clipped_ratio
 from metarl.agents.vector_adam import VectorAdam
 from metarl.core.errors import check
-from metarl.core.schema import Section
+from metarl.core.schema import Count, Section
 from metarl.core.timer import Timer
 
 MAX_FACTOR = 2.0**20  # by which `kl_weight` may become larger or smaller than at the beginning
@@ -29,7 +30,10 @@ class PPOConfig(Section):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Step size of Adam."""
     epochs: Annotated[int, Field(ge=1)] = 5
-    """Number of steps on each meta-batch; each step uses the whole meta-batch."""
+    """Passes over the episodes of each meta-batch."""
+    minibatches: Count = 1
+    """Steps of Adam in a pass. In each, every task repeats its adaptation, and the policy is judged
+    by another random part of the task's episodes after it; 1 for all of them."""
     clip: Annotated[float, Field(gt=0)] = 0.3
     """Clipping of the likelihood ratio: the largest deviation from 1."""
     kl_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -75,20 +79,25 @@ class PPO:
         self.kl_weight = config.kl_weight
         self._adam = VectorAdam(vector, config.lr)
 
-    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+    def step(
+        self, objective: MetaObjective, rng: np.random.Generator, timer: Timer
+    ) -> tuple[Tensor, Metrics]:
         config, new = self.config, objective.vector
         surrogate = clipped_ratio(config.clip)
-        norms = []
+        norms, before = [], None
         for epoch in range(config.epochs):
             with timer("surrogate gradient"):
-                # None: the first gradient also computes the old action distributions.
-                at = new if epoch else None
-                found = objective.gradient(at, surrogate, self.kl_weight, config.inner_kl_weight)
-            norms.append(float(found.gradient.norm()))
-            if epoch == 0:
-                before = found.loss
-            new = self._adam.step(new, found.gradient)
+                for part in self._parts(objective, rng):
+                    # None: the first gradient also computes the old action distributions.
+                    at = None if epoch == 0 and part is objective else new
+                    found = part.gradient(at, surrogate, self.kl_weight, config.inner_kl_weight)
+                    norms.append(float(found.gradient.norm()))
+                    new = self._adam.step(new, found.gradient)
+                    if at is None:
+                        before = found.loss
         with timer("evaluation"):
+            if before is None:
+                before, _ = objective.loss_and_kl(objective.vector)
             loss, kl = objective.loss_and_kl(new)
         diagnostics = {
             "outer_kl": kl,
@@ -102,6 +111,15 @@ class PPO:
         elif config.kl_target and kl < config.kl_target / 1.5:
             self.kl_weight = max(self.kl_weight / 2, self.config.kl_weight / MAX_FACTOR)
         return new, diagnostics
+
+    def _parts(self, objective: MetaObjective, rng: np.random.Generator) -> list[MetaObjective]:
+        """Return the objectives of the minibatches of a pass."""
+        if self.config.minibatches == 1:
+            return [objective]
+        number, episodes = self.config.minibatches, objective.num_episodes
+        order = np.array_split(rng.permutation(episodes), min(number, episodes))
+        support = self.config.inner_kl_weight > 0
+        return [objective.of_episodes(np.sort(part), support=support) for part in order]
 
     def state_dict(self) -> dict[str, Tensor]:
         weight = torch.tensor(self.kl_weight, dtype=torch.float64)

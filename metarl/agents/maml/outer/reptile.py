@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -46,7 +47,9 @@ class Reptile:
         self._lr = config.lr
         self._adam = VectorAdam(vector, config.lr) if config.optimizer == "adam" else None
 
-    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+    def step(
+        self, objective: MetaObjective, rng: np.random.Generator, timer: Timer
+    ) -> tuple[Tensor, Metrics]:
         old = objective.vector
         with timer("reptile direction"):
             direction = objective.reptile_direction()

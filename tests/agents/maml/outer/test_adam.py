@@ -1,5 +1,6 @@
 """metarl.agents.maml.outer.adam: Adam on the meta-gradient, which test_meta_objective.py checks."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ def test_steps_are_adams_on_the_meta_gradient(make_problem, timer):
         parameter.data = problem.old.clone()
         parameter.grad = found.gradient
         reference.step()
-        new, diagnostics = update.step(objective, timer)
+        new, diagnostics = update.step(objective, np.random.default_rng(0), timer)
         assert torch.equal(new, parameter.detach())
         loss, kl = objective.loss_and_kl(new)
         assert diagnostics == {
@@ -31,7 +32,11 @@ def test_steps_are_adams_on_the_meta_gradient(make_problem, timer):
 
 def test_a_small_step_improves_the_objective(make_problem, timer):
     problem = make_problem(1)
-    _, diagnostics = AdamConfig(lr=1e-4).make(problem.old).step(problem.objective(), timer)
+    _, diagnostics = (
+        AdamConfig(lr=1e-4)
+        .make(problem.old)
+        .step(problem.objective(), np.random.default_rng(0), timer)
+    )
     assert diagnostics["improvement"] > 0
 
 

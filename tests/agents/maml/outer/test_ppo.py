@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ def test_one_epoch_is_a_step_of_the_plain_gradient(make_problem, timer, clip):
     """At the old policies all ratios are 1: no clip is active, and no divergence has a slope."""
     problem = make_problem(1)
     config = PPOConfig(lr=0.01, epochs=1, clip=clip, kl_weight=3.0, inner_kl_weight=2.0)
-    new, found = config.make(problem.old).step(problem.objective(), timer)
-    expected, plain = AdamConfig(lr=0.01).make(problem.old).step(problem.objective(), timer)
+    new, found = config.make(problem.old).step(problem.objective(), np.random.default_rng(0), timer)
+    expected, plain = (
+        AdamConfig(lr=0.01)
+        .make(problem.old)
+        .step(problem.objective(), np.random.default_rng(0), timer)
+    )
     torch.testing.assert_close(new, expected, rtol=1e-9, atol=1e-9)
     for name in plain:
         assert found[name] == pytest.approx(plain[name], rel=1e-5, abs=1e-9), name
@@ -56,7 +61,7 @@ def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalti
     """Four of them, far enough for the clip to matter."""
     problem = make_problem(steps)
     config = PPOConfig(lr=0.03, epochs=4, clip=0.1, **penalties)
-    new, _ = config.make(problem.old).step(problem.objective(), timer)
+    new, _ = config.make(problem.old).step(problem.objective(), np.random.default_rng(0), timer)
     parameter = torch.nn.Parameter(problem.old.clone())
     adam = torch.optim.Adam([parameter], lr=0.03)
     for _ in range(4):
@@ -64,7 +69,7 @@ def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalti
         adam.step()
     torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-9)
     free = PPOConfig(lr=0.03, epochs=4, clip=1e6, **penalties)
-    unclipped, _ = free.make(problem.old).step(problem.objective(), timer)
+    unclipped, _ = free.make(problem.old).step(problem.objective(), np.random.default_rng(0), timer)
     assert float((new - unclipped).norm()) > 1e-3
 
 
@@ -92,11 +97,11 @@ def test_the_kl_weight_doubles_and_halves(timer, kl, factor):
     the updates that follow."""
     update = PPOConfig(epochs=2, kl_weight=0.8, kl_target=0.02).make(torch.zeros(3))
     objective = Stub(kl)
-    _, found = update.step(objective, timer)
+    _, found = update.step(objective, np.random.default_rng(0), timer)
     assert [weight for _, weight, _ in objective.asked] == [0.8, 0.8]
     assert found["kl_weight"] == 0.8, "what was used"
     objective = Stub(kl)
-    _, found = update.step(objective, timer)
+    _, found = update.step(objective, np.random.default_rng(0), timer)
     assert [weight for _, weight, _ in objective.asked] == [0.8 * factor] * 2
     assert found["kl_weight"] == 0.8 * factor
 
@@ -106,15 +111,15 @@ def test_the_kl_weight_has_bounds(timer, kl, most):
     """So that it never becomes 0, and needs no more than 40 updates from one end to the other."""
     update = PPOConfig(epochs=1, kl_weight=0.8, kl_target=0.02).make(torch.zeros(3))
     for _ in range(50):
-        update.step(Stub(kl), timer)
+        update.step(Stub(kl), np.random.default_rng(0), timer)
     assert update.kl_weight == 0.8 * most
 
 
 @pytest.mark.parametrize("kl", [0.0, 5.0])
 def test_without_a_target_the_kl_weight_stays(timer, kl):
     update = PPOConfig(kl_weight=0.8).make(torch.zeros(3))
-    update.step(Stub(kl), timer)
-    assert update.step(Stub(kl), timer)[1]["kl_weight"] == 0.8
+    update.step(Stub(kl), np.random.default_rng(0), timer)
+    assert update.step(Stub(kl), np.random.default_rng(0), timer)[1]["kl_weight"] == 0.8
 
 
 def test_each_epoch_looks_at_where_the_one_before_led(timer):
@@ -122,7 +127,7 @@ def test_each_epoch_looks_at_where_the_one_before_led(timer):
     and gradient, and of the end."""
     update = PPOConfig(lr=0.5, epochs=3, inner_kl_weight=0.7).make(torch.zeros(3))
     objective = Stub(0.1)
-    new, found = update.step(objective, timer)
+    new, found = update.step(objective, np.random.default_rng(0), timer)
     first, second, third = (vector for vector, _, _ in objective.asked)
     assert first is None
     assert second.tolist() == pytest.approx([-0.5] * 3, rel=1e-5)  # Adam's first step
@@ -141,12 +146,14 @@ def test_the_state_holds_moments_and_weight(timer):
     config = PPOConfig(epochs=2, kl_weight=1.0, kl_target=0.01)
     first, second = (config.make(torch.zeros(3)) for _ in range(2))
     assert first.state_dict()["kl_weight"].item() == 1.0
-    first.step(Stub(1.0), timer)
+    first.step(Stub(1.0), np.random.default_rng(0), timer)
     state = first.state_dict()
     assert state["kl_weight"].item() == 2.0
     assert state["step"].item() == 2
     second.load_state_dict(state)
-    one, other = (update.step(Stub(1.0), timer) for update in (first, second))
+    one, other = (
+        update.step(Stub(1.0), np.random.default_rng(0), timer) for update in (first, second)
+    )
     assert torch.equal(one[0], other[0])
     assert one[1] == other[1]
 

@@ -1,5 +1,6 @@
 """metarl.agents.maml.outer.reptile: towards the adapted parameters."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,11 @@ def plain_direction(problem) -> torch.Tensor:
 def test_a_step_goes_a_share_of_the_mean_direction(make_problem, timer, steps, surrogate, lr):
     """theta + lr * mean(phi - theta), with `steps` + 1 steps of SGD from theta to phi."""
     problem = make_problem(steps, surrogate)
-    new, found = ReptileConfig(lr=lr).make(problem.old).step(problem.objective(), timer)
+    new, found = (
+        ReptileConfig(lr=lr)
+        .make(problem.old)
+        .step(problem.objective(), np.random.default_rng(0), timer)
+    )
     direction = plain_direction(problem)
     torch.testing.assert_close(new, problem.old + lr * direction, rtol=1e-11, atol=1e-13)
     assert found["gradient_norm"] == pytest.approx(float(direction.norm()), rel=1e-10)
@@ -39,7 +44,11 @@ def test_a_step_goes_a_share_of_the_mean_direction(make_problem, timer, steps, s
 def test_without_adaptation_it_is_training_on_all_tasks_at_once(make_problem, timer):
     """One step of SGD on the mean loss, whose step size is the inner one."""
     problem = make_problem(0)
-    new, _ = ReptileConfig(lr=1.0).make(problem.old).step(problem.objective(), timer)
+    new, _ = (
+        ReptileConfig(lr=1.0)
+        .make(problem.old)
+        .step(problem.objective(), np.random.default_rng(0), timer)
+    )
     gradient = problem.objective().gradient().gradient
     expected = problem.old - problem.inner.lr * gradient
     torch.testing.assert_close(new, expected, rtol=1e-11, atol=1e-13)
@@ -48,7 +57,7 @@ def test_without_adaptation_it_is_training_on_all_tasks_at_once(make_problem, ti
 def test_nothing_is_differentiated_through(make_problem, timer):
     """First and second order are the same to the bit, and no graph is left."""
     one, other = (
-        ReptileConfig().make(problem.old).step(problem.objective(), timer)
+        ReptileConfig().make(problem.old).step(problem.objective(), np.random.default_rng(0), timer)
         for problem in (make_problem(2, first_order=flag) for flag in (False, True))
     )
     assert torch.equal(one[0], other[0])
@@ -66,7 +75,7 @@ def test_adam_takes_the_direction_for_a_negative_gradient(make_problem, timer):
         parameter.data = problem.old.clone()
         parameter.grad = -plain_direction(problem)
         reference.step()
-        new, _ = update.step(problem.objective(), timer)
+        new, _ = update.step(problem.objective(), np.random.default_rng(0), timer)
         torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-10)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -264,7 +265,7 @@ def test_a_step_of_the_update(timer, start, preconditioner, cg_steps):
     )
     objective = Quadratic(torch.full((6,), start, dtype=torch.float64))
     update = config.make(objective.vector)
-    new, found = update.step(objective, timer)
+    new, found = update.step(objective, np.random.default_rng(0), timer)
     assert objective.fractions == (0.25, 0.5)
     assert objective.damping == (0.2 if preconditioner == "kfac" else None)
     loss, kl = objective.loss_and_kl(new)

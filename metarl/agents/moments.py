@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.base import AgentState
-from metarl.agents.normalization import varying_std
 
 LIMIT = 10.0  # bound of the distance of normalised values from their mean
+MIN_VARIATION = 1e-6
+"""Smallest ratio of a standard deviation to the mean that is no rounding error of 32 bits."""
+MIN_STD = 1e-8
+"""Smallest standard deviation that is no rounding error."""
 FIELDS = ("count", "mean", "square")
 KEPT_ROWS = 10_000
 """Number of rows, at most, by which the moments of another agent count in a warm start."""
@@ -93,6 +96,11 @@ class Moments:
     def from_state(cls, state: dict[str, Tensor], name: str) -> Moments:
         """Return the moments of a `state_dict` with this name."""
         return cls(*(state[f"{name}.{key}"].numpy().copy() for key in FIELDS))
+
+
+def varying_std(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return standard deviations, with 1 for those that may be rounding errors of 32 bits."""
+    return np.where(std > np.maximum(MIN_VARIATION * np.abs(mean), MIN_STD), std, 1.0)
 
 
 def with_weakened_moments(state: AgentState) -> AgentState:
