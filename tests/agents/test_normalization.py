@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import metarl
+from metarl.agents.base import Rollout
 from metarl.agents.normalization import NormalizedAgent
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.cli.main import main
@@ -252,3 +253,72 @@ def test_episodes_that_fail_are_left_out_or_stop(tmp_path, monkeypatch):
     monkeypatch.setattr(PointBatchEnv, "advance", lambda self, *_: self.position.fill(np.nan))
     with pytest.raises(EpisodeDiverged):
         tiny(on_failure="skip_update", **OPTION).make_agent()
+
+
+RUNNING = {"agent.running_observations": True}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "running"
+    return train(tiny(iterations=2, checkpoint_every=1, **ODD, **RUNNING), directory)
+
+
+def test_running_moments_are_those_of_all_observations_so_far(running):
+    """Of the untrained agent's episodes, and then of both phases of each iteration."""
+    agents = [
+        running.config.make_agent(),
+        *(metarl.load(running.directory, checkpoint=name) for name in ("1", "2")),
+    ]
+    steps = [0, *(metrics["env_steps"] for metrics in running.metrics())]
+    own = float(agents[0].moments.count)
+    assert [float(agent.moments.count) for agent in agents] == [own + each for each in steps]
+    agent, tasks = agents[-1], running.config.env.tasks("train", 3)
+    before, states = agent.moments, [agent.initial_state(3, training=True)]
+    rollouts = []
+    for seed in range(2):
+        batch, rngs = running.config.env.make_batch(12), episode_rngs(seed, Purpose.UPDATE, 3, 4)
+        played = collect(batch, agent.actor(states[-1]), tasks, rngs, Timer())
+        rollouts.append(Rollout(states[-1], played))
+        states.append(agent.adapt(states[-1], played))
+    agent.update(rollouts, np.random.default_rng(0), Timer())
+    rows = np.concatenate([played.obs[played.mask] for _, played in rollouts]).astype(np.float64)
+    count = before.count + len(rows)
+    mean = (before.mean * before.count + rows.sum(0)) / count
+    square = before.square + before.mean**2 * before.count + (rows**2).sum(0)
+    np.testing.assert_allclose(agent.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(agent.std, np.sqrt(square / count - mean**2), rtol=1e-3)
+
+
+def test_running_normalisation_is_bounded_in_the_actor_and_in_the_module(running):
+    agent = metarl.load(running.directory)
+    far = (agent.moments.mean + 1e6 * agent.moments.std)[None].astype(np.float32)
+    assert agent.normalize(far).tolist() == [[10.0, 10.0]]
+    module = agent.policy_module(agent.initial_state(1))
+    actor = agent.actor(agent.initial_state(1), deterministic=True)
+    action = actor.act(far, np.zeros((1, 2), np.float32), np.zeros(1), np.array([0]))
+    exported = module(torch.from_numpy(far)).action.detach()
+    np.testing.assert_allclose(exported, action[0], rtol=1e-5)
+
+
+def test_running_normalisation_survives_threads_and_interruptions(running, tmp_path):
+    config = running.config.replace(threads=2)
+    assert_same_outcome(train(config, tmp_path / "two").directory, running.directory)
+    killed_after_first_iteration(running.directory, tmp_path / "killed")
+    resume(tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", running.directory)
+
+
+def test_a_warm_start_takes_running_moments_as_those_of_few_rows(running, tmp_path, monkeypatch):
+    monkeypatch.setattr("metarl.agents.moments.KEPT_ROWS", 10)
+    config = running.config.replace(seed=1)
+    begun = train(config.replace(iterations=1), tmp_path / "begun", init_from=running.directory)
+    first = begun.load().agent["observations.count"]
+    grown = begun.metrics()[0]["env_steps"]
+    assert float(first) == 10 + grown
+
+
+def test_observations_are_normalised_once():
+    for options in ({**OPTION, **RUNNING}, {**RUNNING, "agent.policy.obs_scale": [1.0, 1.0]}):
+        with pytest.raises(ConfigError, match=r"running_observations|obs_scale"):
+            tiny(**options)

@@ -24,6 +24,7 @@ from metarl.agents.maml.surrogates import (
     mean_kl,
     policy_loss,
 )
+from metarl.core.devices import upload
 from metarl.core.distributions import Distribution
 from metarl.core.parallel import MicrobatchPool, long_lived_memory
 from metarl.core.params import Params, concatenate, flat_gradient, flatten, leaves, total, unflatten
@@ -227,7 +228,7 @@ class MetaObjective:
         """
         part = copy.copy(self)
         old = self._old_policies(support)
-        chosen = torch.from_numpy(indices)
+        chosen = upload(indices, self.vector.device)
         part._microbatches = [each.of_episodes(chosen) for each in self._microbatches]
         part._old = [
             each.policies_of_episodes(chosen, policies)

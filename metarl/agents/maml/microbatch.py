@@ -108,7 +108,8 @@ class MetaMicrobatch:
         """Return action distributions, of which the last ones are those on the query batches, with
         these at the steps of the query episodes at `indices`, (n,)."""
         horizon = self.queries[0].batch.horizon
-        steps = (indices[:, None] * horizon + torch.arange(horizon)).flatten()
+        times = torch.arange(horizon, device=indices.device)
+        steps = (indices[:, None] * horizon + times).flatten()
         others = len(policies) - len(self.queries)
         return [*policies[:others], *(policy.at(steps) for policy in policies[others:])]
 

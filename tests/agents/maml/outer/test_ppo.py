@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +175,36 @@ def test_the_state_holds_moments_and_weight(timer):
 def test_bad_settings_are_refused(settings, expected):
     with pytest.raises(ConfigError, match=expected):
         PPOConfig(**settings)
+
+
+@pytest.mark.parametrize("penalties", [{}, {"kl_weight": 0.8}, {"inner_kl_weight": 0.5}])
+def test_minibatches_are_of_some_episodes_of_each_task(make_problem, timer, penalties):
+    """Two passes over two episodes, each alone in its step: plain autograd on these episodes, with
+    the divergences from the old policies there."""
+    problem = make_problem(1)
+    config = PPOConfig(lr=0.03, epochs=2, minibatches=2, clip=0.1, **penalties)
+    new, found = config.make(problem.old).step(problem.objective(), np.random.default_rng(5), timer)
+    parameter, rng = torch.nn.Parameter(problem.old.clone()), np.random.default_rng(5)
+    adam = torch.optim.Adam([parameter], lr=0.03)
+    for _ in range(2):
+        for episode in rng.permutation(2):
+            few = [each.of_episodes(torch.tensor([episode])) for each in problem.microbatches]
+            loss = plain_loss(replace(problem, microbatches=few), parameter, config)
+            parameter.grad = torch.autograd.grad(loss, parameter)[0]
+            adam.step()
+    torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-9)
+    whole = problem.objective()
+    after, kl = whole.loss_and_kl(new)
+    assert found["improvement"] == pytest.approx(whole.loss_and_kl(problem.old)[0] - after)
+    assert found["outer_kl"] == pytest.approx(kl)
+
+
+def test_more_minibatches_than_episodes_are_one_for_each(make_problem, timer):
+    problem = make_problem(1)
+    many, two = (
+        PPOConfig(epochs=1, minibatches=number)
+        .make(problem.old)
+        .step(problem.objective(), np.random.default_rng(5), timer)
+        for number in (9, 2)
+    )
+    assert torch.equal(many[0], two[0])
