@@ -284,5 +284,5 @@ class MAMLAgent:
         """Load the state of another agent of the same config."""
         self.meta = load_optimised("params", "outer", state, self.meta, self.outer)
         if self.critic is not None:
-            own = {name.removeprefix(CRITIC): x for name, x in state.items() if CRITIC in name}
-            self.critic.load_state_dict(own)
+            own = [name for name in state if name.startswith(CRITIC)]
+            self.critic.load_state_dict({name.removeprefix(CRITIC): state[name] for name in own})

@@ -123,8 +123,10 @@ class MAMLConfig(AgentConfig):
     def update_memory(self, family: TaskFamily, sampling: SamplingConfig) -> int:
         obs_dim = family.observation_space.shape[0]
         num_steps = sampling.num_episodes * family.horizon  # of a task
-        # The training batches of all rollouts, and the baselines of one microbatch on a CPU
-        batches = len(sampling.phases) * sampling.num_tasks * num_steps * obs_dim * 4
+        # The training batches of all rollouts, and their episodes with running observations; and
+        # the baselines of one microbatch on a CPU
+        copies = 2 if self.running_observations else 1
+        batches = copies * len(sampling.phases) * sampling.num_tasks * num_steps * obs_dim * 4
         together = min(self.tasks_per_microbatch or 1, sampling.num_tasks)
         return batches + together * baseline_memory(num_steps, obs_dim)
 

@@ -21,7 +21,7 @@ from metarl.agents.maml.batch import ReturnConfig, linear_values
 from metarl.agents.moments import Moments
 from metarl.agents.vector_adam import VectorAdam, load_optimised, mean_norm, optimised_state
 from metarl.core.devices import upload
-from metarl.core.layers import dense, orthogonal, tanh
+from metarl.core.layers import check_num_weights, dense, orthogonal, tanh
 from metarl.core.params import Params, as_views, flat_gradient, flatten, leaves, unflatten
 from metarl.core.returns import advantages
 from metarl.core.schema import Count, LayerSize, Positive, Section
@@ -68,9 +68,14 @@ class Critic:
             obs_dim, task_dim: sizes of an observation and of a task.
             rng: random number generator.
             device: the device of the learner.
+
+        Raises:
+            ConfigError: if there are more weights than `MAX_WEIGHTS`.
         """
         self._config, self._discounting, self._device = config, returns, device
         sizes = (obs_dim + task_dim + 1, *config.hidden, 1)
+        num_weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
+        check_num_weights({"critic.hidden": (num_weights, config.hidden)})
         params: Params = {}
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             gain = math.sqrt(2) if layer < len(config.hidden) else 1.0

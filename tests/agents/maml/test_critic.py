@@ -172,3 +172,9 @@ def test_sequences_of_tasks_teach_it_too(tmp_path):
 def test_reptile_has_no_use_for_it():
     with pytest.raises(ConfigError, match=r"critic\.epochs: 1 makes no sense here: outer\.update"):
         tiny("point_nav/reptile", **{"agent.critic.epochs": 1})
+
+
+def test_it_has_no_more_weights_than_an_agent_may_have():
+    options = {"agent.critic.epochs": 1, "agent.critic.hidden": [4096, 4096]}
+    with pytest.raises(ConfigError, match=r"agent\.critic\.hidden: expected layers of at most 10"):
+        tiny(**options).make_agent()
