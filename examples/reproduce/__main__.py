@@ -32,7 +32,7 @@ ONLY = {
     "ant_vel": (
         *((method, seed) for method in ("maml_trpo_tuned", "cavia_tuned") for seed in range(3)),
     ),
-    "ant_dir": tuple(("cavia_tuned", seed) for seed in range(2)),
+    "ant_dir": tuple(("cavia_tuned", seed) for seed in range(3)),
 }
 """Methods and seeds of families whose whole row would take days."""
 RESULTS = Path("docs/results")
