@@ -50,7 +50,9 @@ class Recorder:
     def __init__(self) -> None:
         self.objectives: list[MetaObjective] = []
 
-    def step(self, objective: MetaObjective, timer: Timer) -> tuple[Tensor, Metrics]:
+    def step(
+        self, objective: MetaObjective, rng: np.random.Generator, timer: Timer
+    ) -> tuple[Tensor, Metrics]:
         self.objectives.append(objective)
         return objective.vector, {}
 

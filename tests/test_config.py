@@ -72,6 +72,9 @@ CONTINUAL = "continual_"
 BY_FIRST_ORDER = {"ant_dir/cavia_tuned", "ant_goal/cavia_tuned"}
 """Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
+BY_PPO = {"ant_dir/cavia_tuned"}
+"""Configs of a method whose outer update is PPO in place of TRPO."""
+
 # Other settings of a method, and agents of other kinds
 SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
 
@@ -107,6 +110,8 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     expected = {**USUAL, **METHODS[method]}
     if name in BY_FIRST_ORDER:
         expected["agent.inner.first_order"] = True
+    if name in BY_PPO:
+        expected["agent.outer.update"] = "ppo"
     assert {key: values[key] for key in expected} == expected
 
 

@@ -320,5 +320,5 @@ def test_a_warm_start_takes_running_moments_as_those_of_few_rows(running, tmp_pa
 
 def test_observations_are_normalised_once():
     for options in ({**OPTION, **RUNNING}, {**RUNNING, "agent.policy.obs_scale": [1.0, 1.0]}):
-        with pytest.raises(ConfigError, match=r"running_observations|obs_scale"):
+        with pytest.raises(ConfigError, match=r"running-observations|obs-scale"):
             tiny(**options)

@@ -232,11 +232,14 @@ def test_help_and_version_import_nothing_slow(flag):
         ("train point_nav/maml_trop", "nearest: point_nav/maml_trpo"),
         (
             "train point_nav/maml_trpo --lr 1",
-            "--lr: unknown flag or argument (nearest: --agent.inner.lr);",
+            "--lr: unknown flag or argument (nearest: --agent.inner.lr, --agent.critic.lr);",
         ),
         ("train --max-kl 1", "(nearest: --agent.outer.max-kl)"),
         ("train point_nav/varibad --kl 1", "(nearest: --agent.model.kl-weight)"),
-        ("train point_nav/maml_trpo --env.lr 1", "--env.lr: unknown key (nearest: agent.inner.lr)"),
+        (
+            "train point_nav/maml_trpo --env.lr 1",
+            "--env.lr: unknown key (nearest: agent.inner.lr, agent.critic.lr)",
+        ),
         ("evaluate {run} --horizon 3", "(nearest: --env.horizon)"),
         ("evaluate {run} --hiden 3", "(nearest: --agent.policy.hidden)"),
         (

@@ -1,7 +1,6 @@
 """A learned value function of the episodes after adaptation.
 
-B is the number of tasks, E the number of episodes of each task, T the horizon, P the number of
-parameters.
+B is the number of tasks, E the number of episodes of each task, T the horizon.
 """
 
 from __future__ import annotations
