@@ -160,7 +160,9 @@ def test_units_do_not_matter(run, tmp_path):
         assert odd["return_after"] == pytest.approx(own["return_after"], rel=1e-3)
 
 
-def test_threads_and_interruptions_do_not_change_the_result(run, tmp_path):
+@pytest.mark.parametrize("kind", ["run", "running"])
+def test_threads_and_interruptions_do_not_change_the_result(request, kind, tmp_path):
+    run = request.getfixturevalue(kind)
     config = run.config.replace(threads=2)
     assert_same_outcome(train(config, tmp_path / "two").directory, run.directory)
     killed_after_first_iteration(run.directory, tmp_path / "killed")
@@ -299,14 +301,6 @@ def test_running_normalisation_is_bounded_in_the_actor_and_in_the_module(running
     action = actor.act(far, np.zeros((1, 2), np.float32), np.zeros(1), np.array([0]))
     exported = module(torch.from_numpy(far)).action.detach()
     np.testing.assert_allclose(exported, action[0], rtol=1e-5)
-
-
-def test_running_normalisation_survives_threads_and_interruptions(running, tmp_path):
-    config = running.config.replace(threads=2)
-    assert_same_outcome(train(config, tmp_path / "two").directory, running.directory)
-    killed_after_first_iteration(running.directory, tmp_path / "killed")
-    resume(tmp_path / "killed")
-    assert_same_outcome(tmp_path / "killed", running.directory)
 
 
 def test_a_warm_start_takes_running_moments_as_those_of_few_rows(running, tmp_path, monkeypatch):

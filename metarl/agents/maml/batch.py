@@ -104,7 +104,7 @@ class TrainingBatch:
         lengths = {name: getattr(batches[0], name) for name in LENGTHS}
         return TrainingBatch(**join_params(tensors), **lengths)
 
-    def of_episodes(self, indices: Tensor) -> TrainingBatch:
+    def of_episodes(self, indices: Tensor | slice) -> TrainingBatch:
         """Return the training batch of the episodes at `indices`, (n,), of each task."""
 
         def subsample(x: Tensor) -> Tensor:
@@ -122,15 +122,10 @@ class TrainingBatch:
         """
         if stride == 1:
             return self
-        if not whole_episodes:
-            stride = spread(stride, self.horizon, self.longest)
-
-        def subsample(x: Tensor) -> Tensor:
-            if whole_episodes:
-                return x.unflatten(1, (-1, self.horizon))[:, ::stride].flatten(1, 2)
-            return x[:, ::stride].contiguous()
-
-        return self._of_steps(subsample)
+        if whole_episodes:
+            return self.of_episodes(slice(None, None, stride))
+        stride = spread(stride, self.horizon, self.longest)
+        return self._of_steps(lambda x: x[:, ::stride].contiguous())
 
     def _of_steps(self, subsample: Callable[[Tensor], Tensor]) -> TrainingBatch:
         """Return the training batch of a subset of the steps of each task, whose weights sum to 1,
