@@ -31,6 +31,11 @@ class VectorAdam:
         self._lr, self._device = lr, vector.device
         self.load_state_dict({"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros})
 
+    @property
+    def num_steps(self) -> int:
+        """Return the number of steps so far."""
+        return int(self._state["step"])
+
     @torch.no_grad()
     def step(self, vector: Tensor, gradient: Tensor, lr: float | None = None) -> Tensor:
         """Return the vector, (P,), after one step with its gradient, (P,).

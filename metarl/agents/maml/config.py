@@ -7,12 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from metarl.agents.annealing import annealed_away
 from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.maml.agent import MAMLAgent
 from metarl.agents.maml.batch import ReturnConfig
 from metarl.agents.maml.critic import Critic, CriticConfig
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.outer import OUTER_UPDATES, OuterConfig
+from metarl.agents.maml.outer.adam import AdamConfig
+from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.agents.moments import with_weakened_moments
@@ -158,6 +161,17 @@ class MAMLConfig(AgentConfig):
         obs_dim = math.prod(setup.observation_space.shape)
         sizes = obs_dim, setup.task_dim, setup.rng, setup.device
         return Critic(self.critic, self.returns, *sizes)
+
+    def schedules(self) -> dict[str, int]:
+        outer = self.outer
+        return (
+            {"outer.lr_anneal": outer.lr_anneal}
+            if isinstance(outer, PPOConfig | AdamConfig)
+            else {}
+        )
+
+    def remarks(self, iterations: int) -> list[str]:
+        return annealed_away(self.schedules(), iterations)
 
     def may_average(self, name: str) -> bool:
         return name.startswith("params.")

@@ -5,7 +5,6 @@ n is the number of trials, L the number of steps of the longest trial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from metarl.agents.annealing import remaining
 from metarl.agents.recurrent.actor_critic import Predictions
 from metarl.core.distributions import probability_ratio
 from metarl.core.errors import check
@@ -90,26 +90,6 @@ class PPOConfig(Section):
         lr = self.lr * remaining(num_updates, self.lr_anneal)
         entropy_weight = self.entropy_weight * remaining(num_updates, self.entropy_anneal)
         return self.model_copy(update={"lr": lr, "entropy_weight": entropy_weight})
-
-
-def remaining(num_updates: int, total: int) -> float:
-    """Return the share of `total` updates that is left after `num_updates`; 1 if it is 0."""
-    return max(0.0, 1 - num_updates / total) if total else 1.0
-
-
-def annealed_away(schedules: Mapping[str, int], iterations: int) -> list[str]:
-    """Return a warning for each step size that is 0 before the last of some iterations.
-
-    Args:
-        schedules: keys that count iterations, with their values.
-        iterations: the number of iterations of the training.
-    """
-    return [
-        f"agent.{key}: {value:,} leaves nothing to learn in the last {iterations - value:,} of "
-        f"{iterations:,} iterations, whose step size is 0; expected at least as many"
-        for key, value in schedules.items()
-        if key.endswith("lr_anneal") and 0 < value < iterations
-    ]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 from gymnasium.spaces import Box, Discrete
 
+from metarl.agents.annealing import annealed_away
 from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.moments import with_weakened_moments
 from metarl.agents.normalization import check_one_normalisation
 from metarl.agents.recurrent.inputs import InputEncoder
-from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
+from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.rl2.agent import RL2Agent
 from metarl.agents.rl2.network import NetworkConfig, RecurrentNetwork
 from metarl.core.layers import check_num_weights

@@ -7,13 +7,14 @@ from typing import ClassVar, Literal
 
 import torch
 
+from metarl.agents.annealing import annealed_away
 from metarl.agents.base import AgentConfig, AgentSetup, AgentState, check_init_std
 from metarl.agents.moments import with_weakened_moments
 from metarl.agents.normalization import check_one_normalisation
 from metarl.agents.recurrent.actor_critic import ActorCritic, ActorCriticConfig, to_tensors
 from metarl.agents.recurrent.hypernetwork import HyperActorCritic
 from metarl.agents.recurrent.inputs import InputEncoder, input_size
-from metarl.agents.recurrent.ppo import PPOConfig, annealed_away
+from metarl.agents.recurrent.ppo import PPOConfig
 from metarl.agents.varibad.agent import VariBADAgent
 from metarl.agents.varibad.belief import BeliefEncoder, EncoderConfig
 from metarl.agents.varibad.decoders import DecoderConfig, Decoders

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from metarl.agents.annealing import remaining
 from metarl.agents.base import Metrics
 from metarl.agents.recurrent.inputs import InputEncoder
 from metarl.agents.recurrent.learner import encode_trials
-from metarl.agents.recurrent.ppo import remaining
 from metarl.agents.recurrent.trials import Trials
 from metarl.agents.varibad.belief import BeliefEncoder
 from metarl.agents.varibad.decoders import Decoders, Steps

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from metarl.agents.annealing import remaining
 from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.vector_adam import VectorAdam
@@ -24,6 +25,9 @@ class AdamConfig(Section):
     """The kind of outer update."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Step size of Adam."""
+    lr_anneal: Annotated[int, Field(ge=0)] = 0
+    """Number of updates, one an iteration, over which the step size goes linearly to 0; 0 for a
+    constant one."""
 
     max_update_kl: ClassVar[float] = 1.0
 
@@ -36,6 +40,7 @@ class AdamUpdate:
     """The outer update: one step of Adam per meta-batch."""
 
     def __init__(self, config: AdamConfig, vector: Tensor) -> None:
+        self._config = config
         self._adam = VectorAdam(vector, config.lr)
 
     def step(
@@ -43,7 +48,8 @@ class AdamUpdate:
     ) -> tuple[Tensor, Metrics]:
         with timer("surrogate gradient"):
             found = objective.gradient()
-        new = self._adam.step(objective.vector, found.gradient)
+        lr = self._config.lr * remaining(self._adam.num_steps, self._config.lr_anneal)
+        new = self._adam.step(objective.vector, found.gradient, lr)
         with timer("evaluation"):
             loss, kl = objective.loss_and_kl(new)
         return new, {

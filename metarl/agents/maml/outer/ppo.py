@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from metarl.agents.annealing import remaining
 from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.surrogates import clipped_ratio
@@ -29,6 +30,9 @@ class PPOConfig(Section):
     """The kind of outer update."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Step size of Adam."""
+    lr_anneal: Annotated[int, Field(ge=0)] = 0
+    """Number of updates, one an iteration, over which the step size goes linearly to 0; 0 for a
+    constant one."""
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the episodes of each meta-batch."""
     minibatches: Count = 1
@@ -55,6 +59,10 @@ class PPOConfig(Section):
             self.kl_weight,
         )
         return self
+
+    def num_parts(self, num_episodes: int) -> int:
+        """Return the number of parts of the episodes of a task, each with at least one."""
+        return min(self.minibatches, num_episodes)
 
     @property
     def max_update_kl(self) -> float:
@@ -84,6 +92,8 @@ class PPO:
     ) -> tuple[Tensor, Metrics]:
         config, new = self.config, objective.vector
         surrogate = clipped_ratio(config.clip)
+        steps = config.epochs * config.num_parts(objective.num_episodes)
+        lr = config.lr * remaining(self._adam.num_steps // steps, config.lr_anneal)
         norms, before = [], None
         for epoch in range(config.epochs):
             with timer("surrogate gradient"):
@@ -92,7 +102,7 @@ class PPO:
                     at = None if epoch == 0 and part is objective else new
                     found = part.gradient(at, surrogate, self.kl_weight, config.inner_kl_weight)
                     norms.append(float(found.gradient.norm()))
-                    new = self._adam.step(new, found.gradient)
+                    new = self._adam.step(new, found.gradient, lr)
                     if at is None:
                         before = found.loss
         with timer("evaluation"):
@@ -116,8 +126,8 @@ class PPO:
         """Return the objectives of the minibatches of a pass."""
         if self.config.minibatches == 1:
             return [objective]
-        number, episodes = self.config.minibatches, objective.num_episodes
-        order = np.array_split(rng.permutation(episodes), min(number, episodes))
+        episodes = objective.num_episodes
+        order = np.array_split(rng.permutation(episodes), self.config.num_parts(episodes))
         support = self.config.inner_kl_weight > 0
         return [objective.of_episodes(np.sort(part), support=support) for part in order]
 

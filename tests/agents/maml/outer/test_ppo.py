@@ -78,6 +78,8 @@ def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalti
 class Stub:
     """An objective that notes what is asked of it, and reports a given divergence."""
 
+    num_episodes = 1
+
     def __init__(self, kl: float) -> None:
         self.kl, self.asked, self.vector = kl, [], torch.zeros(3)
 

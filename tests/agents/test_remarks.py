@@ -25,6 +25,9 @@ def text(key: str, value: int, iterations: int) -> str:
         ("rl2", {"update": {"lr_anneal": 2, "entropy_anneal": 1}}, [("update.lr_anneal", 2)]),
         ("varibad", {"model": {"lr_anneal": 2}}, [("model.lr_anneal", 2)]),
         ("maml", {}, []),
+        ("maml", {"outer": {"update": "ppo", "lr_anneal": 2}}, [("outer.lr_anneal", 2)]),
+        ("maml", {"outer": {"update": "adam", "lr_anneal": 2}}, [("outer.lr_anneal", 2)]),
+        ("maml", {"outer": {"update": "ppo", "lr_anneal": 3}}, []),
     ],
 )
 def test_which_schedules_end_too_early(kind, values, expected):
