@@ -101,8 +101,9 @@ def compare(
         click.echo(comparison_tables.no_aggregates(found.sections))
     if found.aggregates is not None:
         click.echo(comparison_tables.SCALE_NOTE)
-        for scale in found.aggregates.scales:
-            click.echo(scale)
+        for line in (*found.aggregates.scales, found.aggregates.left_out):
+            if line:
+                click.echo(line)
         columns, *rows = comparison_tables.aggregate_table(found.aggregates)
         table = Table(*columns)
         for row in rows:

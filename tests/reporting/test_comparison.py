@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from metarl.config_files import load_config
 from metarl.core.errors import UserError
 from metarl.evaluation.compare import evaluate_run
 from metarl.reporting import comparison, style
+from metarl.reporting.aggregates import aggregate
 from metarl.reporting.comparison import await_all
 from metarl.reporting.comparison_plan import plan
 from metarl.runs.identity import default_directory
@@ -336,6 +338,18 @@ def test_further_seeds_and_methods_join_what_is_there(whole, tmp_path, capsys):
     assert {row["method"] for row in rows(out)} == {"maml_trpo", "reptile", "fomaml", "random"}
     kept = [row for row in rows(out) if row["method"] in ("maml_trpo", "random")]
     assert kept == [row for row in rows(whole) if row["method"] in ("maml_trpo", "random")]
+
+
+def test_a_method_that_is_left_out_is_named_with_the_aggregates(
+    whole, tmp_path, monkeypatch, capsys
+):
+    def without_one(results, styles):
+        return replace(aggregate(results, styles), left_out="Left out: Reptile.")
+
+    monkeypatch.setattr(comparison, "aggregate", without_one)
+    out = shutil.copytree(whole, tmp_path / "fewer")
+    assert main(words(out, "--seeds=2")) == 0
+    assert "\nLeft out: Reptile.\n" in capsys.readouterr().out
 
 
 def test_stopped_by_a_signal_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
