@@ -12,7 +12,8 @@
 docs/library.md explains it, with the equivalents of learn2learn's and higher's calls.
 """
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState, Loss
+from metarl.agents.maml.inner_loop import InnerLoop, Loss
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.modules import batched, parameters
 from metarl.agents.maml.task_parameters import (
     AllParameters,

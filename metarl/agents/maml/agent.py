@@ -13,7 +13,8 @@ from metarl.agents.base import AgentSetup, AgentState, Metrics, Rollout
 from metarl.agents.maml.batch import ReturnConfig, TrainingBatch, longest_episode, process_episodes
 from metarl.agents.maml.critic import Critic
 from metarl.agents.maml.inner_config import InnerConfig
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.meta_objective import MetaObjective
 from metarl.agents.maml.microbatch import MetaMicrobatch, Query, StateMicrobatch
 from metarl.agents.maml.outer import OuterConfig

@@ -8,56 +8,20 @@ all losses is the stack of the gradients of all tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.task_parameters import AllParameters, TaskParameters
 from metarl.agents.maml.update_rules import UpdateRule
 from metarl.core.errors import UserError, shown
-from metarl.core.params import Params, join_params
+from metarl.core.params import Params
 
 Loss: TypeAlias = Callable[[Params], Tensor]
 """A function of the stacked parameters of a model, (B, ...), that returns the losses, (B,)."""
-
-
-@dataclass(frozen=True)
-class InnerState:
-    """The state of the adaptation to B tasks.
-
-    Attributes:
-        fast_params: the parameters that adapt, stacked (B, ...).
-        optimizer_state: the state of the update rule, stacked (B, ...).
-        step: number of adaptation steps taken.
-    """
-
-    fast_params: Params
-    optimizer_state: Params = field(default_factory=dict)
-    step: int = 0
-
-    @property
-    def num_tasks(self) -> int:
-        return len(next(iter(self.fast_params.values())))
-
-    def of_tasks(self, indices: Tensor) -> InnerState:
-        """Return the state of the tasks at `indices`, (n,)."""
-        fast_params, optimizer_state = (
-            {name: value[indices] for name, value in params.items()}
-            for params in (self.fast_params, self.optimizer_state)
-        )
-        return InnerState(fast_params, optimizer_state, self.step)
-
-    @staticmethod
-    def joined(states: Sequence[InnerState]) -> InnerState:
-        """Return the tasks of several states after the same number of steps as one state."""
-        return InnerState(
-            join_params([each.fast_params for each in states]),
-            join_params([each.optimizer_state for each in states]),
-            states[0].step,
-        )
 
 
 class InnerLoop:
@@ -140,6 +104,7 @@ class InnerLoop:
         rule_loss: Tensor | None = None,
         differentiable: bool = False,
         scale: float = 1.0,
+        gradient: Params | None = None,
     ) -> InnerState:
         """Take one adaptation step for each task (Finn et al. 2017, algorithm 1, lines 5 and 6).
 
@@ -152,50 +117,58 @@ class InnerLoop:
             differentiable: whether to keep the graph, so that the result can be differentiated with
                 respect to the meta-parameters.
             scale: factor on the step.
+            gradient: constants that are taken for the gradients, stacked (B, ...), so that `loss`
+                is not evaluated, and `rule_loss` is needed; see `gradients`.
 
         Returns:
             The state after the step.
 
         Raises:
-            ValueError: if `loss` does not return one number for each task, (B,).
+            ValueError: if `loss` does not return one number for each task, (B,), or `gradient`
+                comes without `rule_loss`.
             UserError: if the update rule does not return what `UpdateRule.step` says.
         """
+        fast_params = {
+            # Fast parameters that are constants, such as a context of zeros, are in no graph.
+            name: v if differentiable and v.requires_grad else v.detach().requires_grad_()
+            for name, v in state.fast_params.items()
+        }
+        if gradient is None:
+            losses, gradient = self._gradient(meta, fast_params, loss, differentiable)
+            # `rule_loss`, with the rounding of a correction to the surrogate loss; earlier runs
+            # have this rounding.
+            rule_loss = losses if rule_loss is None else losses + (rule_loss - losses).detach()
+        elif rule_loss is None:
+            raise ValueError("a step with given gradients needs rule_loss")
+        with torch.set_grad_enabled(differentiable):
+            # Line 6: the adapted parameters
+            result = self.rule.step(
+                meta, fast_params, state.optimizer_state, gradient, rule_loss, state.step
+            )
+            stepped, optimizer_state = self._checked(result, fast_params, differentiable)
+            if scale != 1:
+                stepped = {n: v + scale * (stepped[n] - v) for n, v in fast_params.items()}
+        return InnerState(stepped, optimizer_state, state.step + 1)
+
+    def _gradient(
+        self, meta: Params, fast_params: Params, loss: Loss, differentiable: bool
+    ) -> tuple[Tensor, Params]:
+        """Return the loss of each task, (B,), and its gradient, stacked (B, ...): line 5."""
         with torch.enable_grad():
-            fast_params = {
-                # Fast parameters that are constants, such as a context of zeros, are in no graph.
-                name: v if differentiable and v.requires_grad else v.detach().requires_grad_()
-                for name, v in state.fast_params.items()
-            }
             losses = loss(self.task_parameters.to_model_params(meta, fast_params))
-            if losses.shape != (state.num_tasks,):
+            num_tasks = len(next(iter(fast_params.values())))
+            if losses.shape != (num_tasks,):
                 raise ValueError(
-                    f"a loss returns one number per task, ({state.num_tasks},), not "
+                    f"a loss returns one number per task, ({num_tasks},), not "
                     f"{tuple(losses.shape)}: do not average over the tasks"
                 )
-            # Line 5: the gradient of the loss of each task
             gradients = torch.autograd.grad(
                 losses.sum(),
                 list(fast_params.values()),
                 create_graph=differentiable and not self.first_order,
                 materialize_grads=True,
             )
-        with torch.set_grad_enabled(differentiable):
-            gradient = dict(zip(fast_params, gradients, strict=True))
-            # Line 6: the adapted parameters
-            result = self.rule.step(
-                meta,
-                fast_params,
-                state.optimizer_state,
-                gradient,
-                # `rule_loss`, with the rounding of a correction to the surrogate loss; earlier runs
-                # have this rounding.
-                losses if rule_loss is None else losses + (rule_loss - losses).detach(),
-                state.step,
-            )
-            stepped, optimizer_state = self._checked(result, fast_params, differentiable)
-            if scale != 1:
-                stepped = {n: v + scale * (stepped[n] - v) for n, v in fast_params.items()}
-        return InnerState(stepped, optimizer_state, state.step + 1)
+        return losses, dict(zip(fast_params, gradients, strict=True))
 
     def _called(self, method: str) -> str:
         return f"the update rule {type(self.rule).__name__}: {method}"
@@ -253,6 +226,32 @@ class InnerLoop:
         """
         return self.trajectory(meta, losses, num_tasks, differentiable=differentiable)[-1]
 
+    def gradients(
+        self,
+        meta: Params,
+        losses: Sequence[Loss],
+        num_tasks: int,
+        *,
+        rule_losses: Sequence[Tensor],
+    ) -> list[Params]:
+        """Return the gradients of all steps of a `trajectory`, each stacked (B, ...), as constants.
+
+        Args:
+            meta, losses, num_tasks, rule_losses: as in `trajectory`.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        state, found = self.init_state(meta, num_tasks), []
+        for loss, rule_loss in zip(losses, rule_losses, strict=True):
+            fast_params = {
+                name: v.detach().requires_grad_() for name, v in state.fast_params.items()
+            }
+            _, gradient = self._gradient(meta, fast_params, loss, differentiable=False)
+            state = self.step(meta, state, loss, rule_loss=rule_loss, gradient=gradient)
+            found.append(gradient)
+        return found
+
     def trajectory(
         self,
         meta: Params,
@@ -261,6 +260,7 @@ class InnerLoop:
         *,
         rule_losses: Sequence[Tensor | None] | None = None,
         differentiable: bool = False,
+        gradients: Sequence[Params] = (),
     ) -> list[InnerState]:
         """Return the states before, between and after the steps.
 
@@ -269,6 +269,7 @@ class InnerLoop:
             losses: the losses of the K steps.
             num_tasks: B.
             rule_losses: the `rule_loss` of each step.
+            gradients: the `gradient` of each step; by default those of the losses.
 
         Returns:
             K + 1 states.
@@ -276,11 +277,17 @@ class InnerLoop:
         Raises:
             ValueError: as `step`.
         """
-        states = [self.init_state(meta, num_tasks)]
-        for loss, rule_loss in zip(losses, rule_losses or [None] * len(losses), strict=True):
+        states, none = [self.init_state(meta, num_tasks)], [None] * len(losses)
+        steps = zip(losses, rule_losses or none, gradients or none, strict=True)
+        for loss, rule_loss, gradient in steps:
             states.append(
                 self.step(
-                    meta, states[-1], loss, rule_loss=rule_loss, differentiable=differentiable
+                    meta,
+                    states[-1],
+                    loss,
+                    rule_loss=rule_loss,
+                    differentiable=differentiable,
+                    gradient=gradient,
                 )
             )
         return states

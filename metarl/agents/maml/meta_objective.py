@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.agents.maml.fisher import FisherMicrobatch
-from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.inner_loop import InnerLoop, Loss
 from metarl.agents.maml.kfac import KFACPreconditioner, kfac_preconditioner
 from metarl.agents.maml.microbatch import MetaMicrobatch, in_groups, joined, query_kl
 from metarl.agents.maml.surrogates import (
@@ -27,7 +27,7 @@ from metarl.agents.maml.surrogates import (
 from metarl.core.devices import upload
 from metarl.core.distributions import Distribution
 from metarl.core.parallel import MicrobatchPool, long_lived_memory
-from metarl.core.params import Params, concatenate, flat_gradient, flatten, leaves, total, unflatten
+from metarl.core.params import Params, flat_gradient, flatten, leaves, total, unflatten
 from metarl.core.policies import MLPPolicy
 from metarl.rollout.failures import check_finite
 
@@ -56,10 +56,11 @@ class MetaObjective:
     This is the objective of the meta-update of Finn et al. 2017, equation 1. At given
     meta-parameters the adaptation is repeated on the stored support batches (algorithm 3). In
     training on sequences of tasks, the loss of a sequence is the weighted sum over its queries.
-    Losses and the Reptile direction are multiplied by the weights of the tasks, if they have any;
-    KL divergences and curvature are means over all tasks.
+    Losses are multiplied by the weights of the tasks, if they have any; KL divergences and
+    curvature are means over all tasks.
 
     Attributes:
+        policy, inner_loop, surrogate: those of the adaptation.
         meta: the old meta-parameters, which played the support batches.
         vector: the old meta-parameters as a vector, (P,).
     """
@@ -89,7 +90,7 @@ class MetaObjective:
                 adaptation step.
             whole_episodes: whether the inner surrogate needs whole episodes.
         """
-        self._policy, self._inner_loop, self._surrogate = policy, inner_loop, surrogate
+        self.policy, self.inner_loop, self.surrogate = policy, inner_loop, surrogate
         self.meta, self.vector = meta, flatten(meta)
         self._pool, self._microbatches = pool, list(microbatches)
         self._emaml_weight, self._pre_adaptation_weight = emaml_weight, pre_adaptation_weight
@@ -102,14 +103,20 @@ class MetaObjective:
         self, meta: Params, microbatch: MetaMicrobatch, *, differentiable: bool
     ) -> list[Params]:
         """Return the policy parameters before, between and after the steps, (b, ...) each."""
-        states = self._inner_loop.trajectory(
+        states = self.inner_loop.trajectory(
             meta,
-            [policy_loss(batch, self._policy, self._surrogate) for batch in microbatch.support],
-            microbatch.num_tasks,
+            *self._inner_losses(microbatch),
             rule_losses=[batch.loss for batch in microbatch.support],
             differentiable=differentiable,
+            gradients=microbatch.gradients,
         )
-        return [self._inner_loop.to_model_params(meta, state) for state in states]
+        return [self.inner_loop.to_model_params(meta, state) for state in states]
+
+    def _inner_losses(self, microbatch: MetaMicrobatch) -> tuple[list[Loss], int]:
+        """Return the loss of each adaptation step, and the number of tasks."""
+        support = microbatch.support
+        losses = [policy_loss(batch, self.policy, self.surrogate) for batch in support]
+        return losses, microbatch.num_tasks
 
     def _distributions(
         self, trajectory: Sequence[Params], microbatch: MetaMicrobatch, support: bool = False
@@ -119,7 +126,7 @@ class MetaObjective:
         pairs = [(trajectory[query.step], query.batch) for query in microbatch.queries]
         if support or self._needs_support:
             pairs = [*zip(trajectory, microbatch.support, strict=False), *pairs]
-        return [self._policy(params, batch.obs) for params, batch in pairs]
+        return [self.policy(params, batch.obs) for params, batch in pairs]
 
     def _loss(
         self, policies: Sequence[Distribution], microbatch: MetaMicrobatch, outer: Surrogate
@@ -215,6 +222,25 @@ class MetaObjective:
         return self._old
 
     @property
+    def first_order(self) -> bool:
+        """Whether the meta-gradient treats the inner gradients as constants."""
+        return self.inner_loop.first_order
+
+    def with_constant_gradients(self) -> MetaObjective:
+        """Return the objective whose adaptation takes, at all meta-parameters, the inner gradients
+        at the old ones: those of the adaptation that was played."""
+
+        def work(microbatch: MetaMicrobatch) -> MetaMicrobatch:
+            rule_losses = [batch.loss for batch in microbatch.support]
+            losses = self._inner_losses(microbatch)
+            found = self.inner_loop.gradients(self.meta, *losses, rule_losses=rule_losses)
+            return replace(microbatch, gradients=tuple(found))
+
+        objective = copy.copy(self)
+        objective._microbatches = self._pool.map(work, self._microbatches)
+        return objective
+
+    @property
     def num_episodes(self) -> int:
         """Number of query episodes of each task."""
         return self._microbatches[0].queries[0].batch.num_episodes
@@ -256,32 +282,20 @@ class MetaObjective:
         loss, kl = (total(self._pool.map(work, pairs)) / self._num_tasks).tolist()
         return loss, kl
 
-    def reptile_direction(self) -> Tensor:
-        """Return the mean over tasks of adapted minus initial parameters after one further step on
-        the query batch, (P,) (Reptile, Nichol et al. 2018, algorithm 2).
+    def mean_over_tasks(self, work: Callable[[MetaMicrobatch], Tensor], what: str) -> Tensor:
+        """Return the mean over tasks of a vector.
 
-        The direction needs no derivatives through the adaptation. All parameters adapt.
+        Args:
+            work: returns the sum of the vectors of the tasks of a microbatch.
+            what: name of the vector in the error message.
 
         Raises:
-            NotFinite: if the direction is not finite; names the tasks.
+            NotFinite: if the mean is not finite; names the tasks.
         """
-
-        def work(microbatch: MetaMicrobatch) -> Tensor:
-            batch = microbatch.queries[-1].batch
-            loss = policy_loss(batch, self._policy, self._surrogate)
-            state = self._inner_loop.step(
-                self.meta, microbatch.inner_state, loss, rule_loss=batch.loss
-            )
-            # Sum over the tasks of W - phi in the notation of algorithm 2
-            return concatenate(
-                microbatch.weighted(state.fast_params[name] - value).sum(0)
-                for name, value in self.meta.items()
-            )
-
-        directions = self._pool.map(work, self._microbatches)
-        direction = total(directions) / self._num_tasks
-        check_finite("the direction of Reptile", direction, directions, self._sizes)
-        return direction
+        sums = self._pool.map(work, self._microbatches)
+        mean = total(sums) / self._num_tasks
+        check_finite(what, mean, sums, self._sizes)
+        return mean
 
     def kfac_preconditioner(self, damping: float) -> KFACPreconditioner:
         """Return an approximate inverse of the matrix of `fisher_vector_product`; see
@@ -290,7 +304,7 @@ class MetaObjective:
         Raises:
             NotFinite: if a factor is not finite.
         """
-        return kfac_preconditioner(self._policy, self.meta, self._microbatches, self._pool, damping)
+        return kfac_preconditioner(self.policy, self.meta, self._microbatches, self._pool, damping)
 
     def fisher_vector_product(
         self, fraction: float = 1.0, jacobian_fraction: float = 1.0
@@ -311,7 +325,7 @@ class MetaObjective:
             )
             start = leaves(self.meta)
             trajectory = self._adapt(start, few, differentiable=True)
-            return FisherMicrobatch(self._policy, start, trajectory, few.queries)
+            return FisherMicrobatch(self.policy, start, trajectory, few.queries)
 
         with long_lived_memory():
             groups = in_groups(self._microbatches, jacobian_stride)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.maml.batch import TrainingBatch
-from metarl.agents.maml.inner_loop import InnerState
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.surrogates import mean_kl
 from metarl.core.distributions import Distribution
 from metarl.core.params import Params, join_params, total
@@ -69,6 +69,8 @@ class MetaMicrobatch:
             last one is played after all of them.
         return_weight: mean return of the queries, standardised over the meta-batch, (b,).
         task_weight: weight of each task in the loss, (b,); None for equal weights.
+        gradients: the inner gradients of all adaptation steps, stacked (b, ...), where they are
+            constants; () where the adaptation computes them.
     """
 
     support: tuple[TrainingBatch, ...]
@@ -76,6 +78,7 @@ class MetaMicrobatch:
     queries: tuple[Query, ...]
     return_weight: Tensor
     task_weight: Tensor | None = None
+    gradients: tuple[Params, ...] = ()
 
     def weighted(self, values: Tensor) -> Tensor:
         """Return values of the tasks, (b, ...), times `task_weight`."""
@@ -98,19 +101,23 @@ class MetaMicrobatch:
         return replace(self, support=tuple(support), queries=tuple(queries))
 
     def of_episodes(self, indices: Tensor) -> MetaMicrobatch:
-        """Return the microbatch with the query episodes at `indices`, (n,), of each task."""
+        """Return the microbatch with the query episodes at `indices`, (n,), of each task; and with
+        these support episodes, if the adaptation does not need the others."""
         queries = (replace(q, batch=q.batch.of_episodes(indices)) for q in self.queries)
-        return replace(self, queries=tuple(queries))
+        support = self.support
+        if self.gradients:
+            support = tuple(batch.of_episodes(indices) for batch in support)
+        return replace(self, support=support, queries=tuple(queries))
 
     def policies_of_episodes(
         self, indices: Tensor, policies: Sequence[Distribution]
     ) -> list[Distribution]:
-        """Return action distributions, of which the last ones are those on the query batches, with
-        these at the steps of the query episodes at `indices`, (n,)."""
+        """Return action distributions on the batches of this microbatch, of which the last ones are
+        those on the query batches, as those on the batches of `of_episodes`."""
         horizon = self.queries[0].batch.horizon
         times = torch.arange(horizon, device=indices.device)
         steps = (indices[:, None] * horizon + times).flatten()
-        others = len(policies) - len(self.queries)
+        others = 0 if self.gradients else len(policies) - len(self.queries)
         return [*policies[:others], *(policy.at(steps) for policy in policies[others:])]
 
     @property

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.modules import batched, parameters
 from metarl.agents.maml.surrogates import inner_surrogate
 from metarl.agents.maml.update_rules import SGD, PerLayerPerStepLR
@@ -64,6 +65,32 @@ def test_only_second_order_differentiates_the_inner_gradient(
     )
     is_identity = all(torch.equal(piece, torch.ones_like(piece)) for piece in pulled)
     assert is_identity == first_order
+
+
+@pytest.mark.parametrize("loss_scaled_lr", [0.0, 0.2])
+def test_a_trajectory_by_its_own_gradients_is_the_same(
+    loss_scaled_lr, tiny_policy, tiny_params, make_batch
+):
+    """They are constants, and are taken at other parameters too, without any loss."""
+    batch = make_batch(tiny_policy, stack(tiny_params, 2), np.random.default_rng(0))
+    loop = InnerLoop(SGD(0.3, loss_scaled_lr=loss_scaled_lr), first_order=True)
+    losses, rule_losses = [loss_at(tiny_policy, batch)] * 2, [torch.tensor([0.4, 0.6]).double()] * 2
+    gradients = loop.gradients(tiny_params, losses, 2, rule_losses=rule_losses)
+    assert not any(x.requires_grad for gradient in gradients for x in gradient.values())
+    plain = loop.trajectory(tiny_params, losses, 2, rule_losses=rule_losses)
+
+    def none(params):
+        raise AssertionError("evaluated")
+
+    shifted = {name: value + 1 for name, value in tiny_params.items()}
+    for meta, shift in ((tiny_params, 0), (shifted, 1)):
+        found = loop.trajectory(meta, [none] * 2, 2, rule_losses=rule_losses, gradients=gradients)
+        for state, expected in zip(found, plain, strict=True):
+            assert state.step == expected.step
+            for name, value in expected.fast_params.items():
+                torch.testing.assert_close(state.fast_params[name], value + shift)
+    with pytest.raises(ValueError, match="a step with given gradients needs rule_loss"):
+        loop.step(tiny_params, plain[0], none, gradient=gradients[0])
 
 
 def test_a_plain_step_leaves_no_graph_and_does_not_write(tiny_policy, tiny_params, make_batch):

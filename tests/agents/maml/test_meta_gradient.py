@@ -20,6 +20,7 @@ from tests.agents.maml.references import (
     RULES,
     SURROGATES,
     TASK_PARAMETERS,
+    FrozenGradients,
     adapted,
     assert_close,
     assert_every_slope,
@@ -117,18 +118,6 @@ def test_the_gradient_through_gates_that_see_constants(
         return reference.loss_and_kl(vector)[0]
 
     assert_slopes(problem, gradient, frozen)
-
-
-class FrozenGradients:
-    """A rule that is given, at each step, the gradient and loss of the first time."""
-
-    def __init__(self, rule) -> None:
-        self.rule, self.given = rule, {}
-
-    def step(self, meta, fast_params, optimizer_state, gradient, loss, index):
-        # The microbatches have different numbers of tasks.
-        given = self.given.setdefault((len(loss), index), (gradient, loss.detach()))
-        return self.rule.step(meta, fast_params, optimizer_state, *given, index)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarl.agents.maml.outer.reptile import reptile_direction
 from metarl.agents.maml.surrogates import (
     clipped_ratio,
 )
@@ -167,7 +168,7 @@ def test_what_is_not_finite_is_refused(make_problem, bad, place):
         query = replace(query, batch=replace(query.batch, advantage=advantage))
         problem.microbatches[1] = replace(microbatch, queries=(query,))
         with pytest.raises(FloatingPointError, match="not finite; nothing was updated"):
-            problem.objective().reptile_direction()
+            reptile_direction(problem.objective())
     else:
         advantage = microbatch.support[0].advantage.clone()
         advantage[0, 0] = bad

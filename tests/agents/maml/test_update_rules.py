@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.maml.inner_loop import InnerLoop, InnerState
+from metarl.agents.maml.inner_loop import InnerLoop
+from metarl.agents.maml.inner_state import InnerState
 from metarl.agents.maml.surrogates import likelihood_ratio
 from metarl.agents.maml.update_rules import SGD, MetaLSTM, MetaSGD, PerLayerPerStepLR, preprocess
 from metarl.core.params import leaves, stack

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from metarl.agents.base import Metrics
 from metarl.agents.maml.meta_objective import MetaObjective
+from metarl.agents.maml.microbatch import MetaMicrobatch
+from metarl.agents.maml.surrogates import policy_loss
 from metarl.agents.vector_adam import VectorAdam
+from metarl.core.params import concatenate
 from metarl.core.schema import Section
 from metarl.core.timer import Timer
 
@@ -52,7 +55,7 @@ class Reptile:
     ) -> tuple[Tensor, Metrics]:
         old = objective.vector
         with timer("reptile direction"):
-            direction = objective.reptile_direction()
+            direction = reptile_direction(objective)
         # Algorithm 2: phi <- phi + epsilon mean(W - phi)
         new = self._adam.step(old, -direction) if self._adam else old + self._lr * direction
         with timer("evaluation"):
@@ -70,3 +73,27 @@ class Reptile:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if self._adam:
             self._adam.load_state_dict(state)
+
+
+def reptile_direction(objective: MetaObjective) -> Tensor:
+    """Return the mean over tasks of adapted minus initial parameters after one further step on the
+    query batch, (P,) (Nichol et al. 2018, algorithm 2), times the weights of the tasks.
+
+    The direction needs no derivatives through the adaptation. All parameters adapt.
+
+    Raises:
+        NotFinite: if the direction is not finite; names the tasks.
+    """
+    meta, loop = objective.meta, objective.inner_loop
+
+    def work(microbatch: MetaMicrobatch) -> Tensor:
+        batch = microbatch.queries[-1].batch
+        loss = policy_loss(batch, objective.policy, objective.surrogate)
+        state = loop.step(meta, microbatch.inner_state, loss, rule_loss=batch.loss)
+        # Sum over the tasks of W - phi in the notation of algorithm 2
+        return concatenate(
+            microbatch.weighted(state.fast_params[name] - value).sum(0)
+            for name, value in meta.items()
+        )
+
+    return objective.mean_over_tasks(work, "the direction of Reptile")

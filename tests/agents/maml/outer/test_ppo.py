@@ -12,8 +12,10 @@ from torch import Tensor
 from metarl.agents.maml.meta_objective import MetaGradient
 from metarl.agents.maml.outer.adam import AdamConfig
 from metarl.agents.maml.outer.ppo import PPOConfig
+from metarl.agents.maml.surrogates import clipped_ratio
 from metarl.core.errors import ConfigError
 from metarl.core.params import stack, unflatten
+from tests.agents.maml.references import RULES, TASK_PARAMETERS, FrozenGradients
 
 
 @pytest.mark.parametrize("clip", [1e-6, 0.3])
@@ -78,7 +80,7 @@ def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalti
 class Stub:
     """An objective that notes what is asked of it, and reports a given divergence."""
 
-    num_episodes = 1
+    num_episodes, first_order = 1, False
 
     def __init__(self, kl: float) -> None:
         self.kl, self.asked, self.vector = kl, [], torch.zeros(3)
@@ -210,3 +212,50 @@ def test_more_minibatches_than_episodes_are_one_for_each(make_problem, timer):
         for number in (9, 2)
     )
     assert torch.equal(many[0], two[0])
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("adapts", TASK_PARAMETERS)
+def test_first_order_all_steps_take_the_gradients_of_the_adaptation_that_was_played(
+    make_problem, timer, adapts, rule, minibatches
+):
+    """As a rule that is given these gradients at every step."""
+    problem = make_problem(2, adapts=adapts, rule=rule, first_order=True)
+    config = PPOConfig(lr=0.03, epochs=3, minibatches=minibatches, kl_weight=0.3)
+    new, found = config.make(problem.old).step(problem.objective(), np.random.default_rng(5), timer)
+    problem.loop.rule = FrozenGradients(problem.loop.rule)
+    reference = problem.objective()
+    reference.loss_and_kl(problem.old)
+    reference.with_constant_gradients = lambda: reference
+    expected, other = config.make(problem.old).step(reference, np.random.default_rng(5), timer)
+    torch.testing.assert_close(new, expected, rtol=1e-9, atol=1e-9)
+    assert found == pytest.approx(other, rel=1e-6, abs=1e-9)
+    assert float((new - problem.old).norm()) > 0.01
+
+
+def test_first_order_a_minibatch_has_a_part_of_the_episodes_before_adaptation(make_problem, timer):
+    """One episode in each of two steps, before and after an adaptation that is a constant shift."""
+    problem = make_problem(1, first_order=True, pre_adaptation_weight=0.4)
+    config = PPOConfig(lr=0.03, epochs=1, minibatches=2, clip=0.1)
+    new, _ = config.make(problem.old).step(problem.objective(), np.random.default_rng(5), timer)
+    parameter = torch.nn.Parameter(problem.old.clone())
+    adam = torch.optim.Adam([parameter], lr=0.03)
+    for episode in np.random.default_rng(5).permutation(2):
+        params, losses = unflatten(parameter, problem.meta), []
+        for microbatch in problem.singles():
+            shifted = {
+                name: value + (microbatch.adapted[name][0] - problem.meta[name])
+                for name, value in params.items()
+            }
+            parts = (
+                (shifted, microbatch.queries[0].batch, 1.0),
+                (params, microbatch.support[0], 0.4),
+            )
+            for each, batch, weight in parts:
+                few = batch.of_episodes(torch.tensor([episode]))
+                policy = problem.policy(stack(each, 1), few.obs)
+                losses.append(weight * clipped_ratio(config.clip)(policy, few).sum())
+        parameter.grad = torch.autograd.grad(sum(losses) / 3, parameter)[0]
+        adam.step()
+    torch.testing.assert_close(new, parameter.detach(), rtol=1e-8, atol=1e-9)
