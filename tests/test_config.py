@@ -69,14 +69,24 @@ USUAL = {
 CONTINUAL = "continual_"
 """Beginning of the names of configs that train a method on sequences of tasks."""
 
-BY_FIRST_ORDER = {"ant_dir/cavia_tuned", "ant_goal/cavia_tuned"}
+BY_FIRST_ORDER = {
+    "ant_dir/cavia_tuned",
+    "ant_goal/cavia_tuned",
+    "half_cheetah_dir/cavia_gymnasium",
+}
 """Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
-BY_PPO = {"ant_dir/cavia_tuned"}
+BY_PPO = {"ant_dir/cavia_tuned", "half_cheetah_dir/cavia_gymnasium"}
 """Configs of a method whose outer update is PPO in place of TRPO."""
 
 # Other settings of a method, and agents of other kinds
-SETTINGS = {"maml_trpo_tuned", "maml_trpo_gymnasium", "cavia_tuned", "oracle_tuned"}
+SETTINGS = {
+    "maml_trpo_tuned",
+    "maml_trpo_gymnasium",
+    "cavia_tuned",
+    "cavia_gymnasium",
+    "oracle_tuned",
+}
 
 
 @pytest.mark.parametrize("name", config_names())

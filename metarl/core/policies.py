@@ -61,8 +61,8 @@ class PolicyConfig(Section):
     init_std: Positive = 1.0
     """Initial standard deviation of the actions."""
     min_std: Positive = 1e-6
-    """Lower bound of the standard deviation. The gradient is 0 below the bound, so the bound is far
-    from the values that training should reach."""
+    """Lower bound of the standard deviation. The gradient is 0 below the bound: a standard
+    deviation that reaches it stays there, as one should that adaptation needs for its gradients."""
     max_std: Positive = 20.0
     """Upper bound of the standard deviation. The gradient is 0 above the bound."""
 
@@ -223,8 +223,8 @@ class GaussianMLP(MLPPolicy):
         return {**super().init(rng, dtype), "log_std": constant}
 
     def std_diagnostics(self, params: Iterable[Params]) -> dict[str, float]:
-        """Number of action dimensions whose std is at a bound or more than 1000 times away from
-        `init_std`.
+        """Number of action dimensions whose std is at `max_std` or more than 1000 times away from
+        `init_std`. One at a `min_std` that is nearer than that has not collapsed: it is kept there.
 
         Args:
             params: several sets of parameters, stacked or not. A dimension is counted if the std of
@@ -235,11 +235,12 @@ class GaussianMLP(MLPPolicy):
         """
         config = self.config
         # 1e-5: tolerance for rounding
-        low = math.log(max(config.min_std, config.init_std / MAX_STD_RATIO)) - 1e-5
+        low = math.log(config.init_std / MAX_STD_RATIO) - 1e-5
         high = math.log(min(config.max_std, config.init_std * MAX_STD_RATIO)) + 1e-5
         log_stds = [each["log_std"] for each in params if "log_std" in each]
         log_std = torch.cat([each.reshape(-1, self.sizes[-1]) for each in log_stds])  # (n, A)
-        out_of_range = {"std_collapsed": log_std < low, "std_exploded": log_std > high}
+        kept = log_std.clamp(min=math.log(config.min_std))
+        out_of_range = {"std_collapsed": kept < low, "std_exploded": log_std > high}
         counts = {name: float(mask.any(0).sum()) for name, mask in out_of_range.items()}
         return {name: count for name, count in counts.items() if count}
 

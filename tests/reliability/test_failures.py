@@ -20,6 +20,7 @@ from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.rollouts import adaptation_rollouts
 from metarl.cli.main import main
 from metarl.config_files import make_config
+from metarl.core import policies
 from metarl.core.params import stack
 from metarl.core.policies import GaussianMLP, PolicyConfig
 from metarl.core.rng import Purpose
@@ -680,34 +681,40 @@ def test_metrics_that_are_no_numbers_warn_of_nothing():
     assert [event.kind for event in monitor({"outer_kl": 5.0})] == ["warning"]
 
 
-@pytest.mark.parametrize(
-    ("bounds", "what"),
-    [
-        ({"agent.policy.min_std": 0.9999}, "the policy's std has collapsed in"),
-        ({"agent.policy.max_std": 1.0001}, "the policy's std has exploded in"),
-    ],
-)
-def test_a_std_beyond_its_bounds_is_warned_of(tmp_path, bounds, what):
+@pytest.mark.parametrize("change", ["collapsed", "exploded"])
+def test_a_std_that_has_collapsed_or_exploded_is_warned_of(tmp_path, monkeypatch, change):
+    """By a factor of 1.0001, or at an upper bound that is as near."""
+    bounds = {"agent.policy.max_std": 1.0001 if change == "exploded" else 20.0}
+    monkeypatch.setattr(policies, "MAX_STD_RATIO", 1000.0 if change == "exploded" else 1.0001)
     run = train(healthy(iterations=3, **bounds), tmp_path / "run")
-    assert [reason.startswith(what) for _, reason in warned(run)] == [True]
-    key = "std_collapsed" if "min_std" in str(bounds) else "std_exploded"
-    assert run.metrics()[-1][key] in (1.0, 2.0)
-    assert run.metrics()[-1]["warnings"] == 1
+    texts = [reason for _, reason in warned(run) if change in reason]
+    assert [text.startswith(f"the policy's std has {change} in") for text in texts] == [True]
+    assert run.metrics()[-1][f"std_{change}"] in (1.0, 2.0)
+    assert run.metrics()[-1]["warnings"] >= 1
+
+
+def test_a_std_that_is_kept_at_its_lower_bound_is_not_warned_of(tmp_path):
+    run = train(healthy(iterations=3, **{"agent.policy.min_std": 0.9999}), tmp_path / "run")
+    assert warned(run) == []
 
 
 @pytest.mark.parametrize("init_std", [1.0, 1e-6, 20.0])
 def test_a_std_has_collapsed_or_exploded_by_a_factor_of_a_thousand(init_std):
-    """Or at a bound; not where it began, be it there."""
+    """Or at the upper bound; not where it began, be it there, nor at a lower bound that is
+    nearer."""
     policy = GaussianMLP(PolicyConfig(hidden=(8,), init_std=init_std), 3, 2)
     params = policy.init(np.random.default_rng(0))
     start = params["log_std"]
     assert policy.std_diagnostics([params, stack(params, 4)]) == {}
-    for factor, key, beyond in ((1e-4, "std_collapsed", 1e-6), (1e4, "std_exploded", 20.0)):
+    for factor, key, bound in ((1e-4, "std_collapsed", 1e-6), (1e4, "std_exploded", 20.0)):
         for each, count in ((factor, 1.0), (factor**0.5, 0.0)):
             log_std = start.clone()
             log_std[0, 1] += np.log(each)
-            at_bound = (init_std * each < beyond) if each < 1 else (init_std * each > beyond)
-            expected = {key: 1.0} if count or at_bound else {}
+            if each > 1:
+                counted = count or init_std * each > bound
+            else:
+                counted = count and init_std / 1000 > bound
+            expected = {key: 1.0} if counted else {}
             assert policy.std_diagnostics([{"log_std": start}, {"log_std": log_std}]) == expected
 
 
