@@ -90,6 +90,10 @@ class MAMLConfig(AgentConfig):
             inner.retention_weight,
             "sampling.sequence is 1, so that no task is met before another one",
         )
+        if isinstance(self.outer, PPOConfig) and not inner.first_order:
+            keep = self.outer.keep_gradients
+            reason = "inner.first_order is false, so that inner gradients have derivatives"
+            _refuse(keep, "outer.keep_gradients", keep, reason)
         if self.outer.update == "reptile":
             _check_reptile(inner, sampling.sequence)
             reason = "outer.update reptile learns from no values after adaptation"

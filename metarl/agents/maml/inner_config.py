@@ -78,8 +78,7 @@ class InnerConfig(Section):
     earlier tasks after the last adaptation, relative to the mean return on each task directly after
     the adaptation to it. 0 measures plasticity only."""
     first_order: bool = False
-    """Whether the meta-gradient treats inner gradients as constants (FOMAML, Finn et al. 2017). All
-    steps of an outer update with PPO then keep those of the adaptation that was played."""
+    """Whether the meta-gradient treats inner gradients as constants (FOMAML, Finn et al. 2017)."""
 
     @model_validator(mode="after")
     def _check(self) -> InnerConfig:

@@ -221,11 +221,6 @@ class MetaObjective:
             self._old = self._pool.map(work, self._microbatches)
         return self._old
 
-    @property
-    def first_order(self) -> bool:
-        """Whether the meta-gradient treats the inner gradients as constants."""
-        return self.inner_loop.first_order
-
     def with_constant_gradients(self) -> MetaObjective:
         """Return the objective whose adaptation takes, at all meta-parameters, the inner gradients
         at the old ones: those of the adaptation that was played."""

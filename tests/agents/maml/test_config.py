@@ -124,3 +124,14 @@ def test_what_has_no_effect_without_adaptation_is_refused(agent, expected):
         MAMLConfig(**agent).check(FAMILY, sampling)
     assert str(error.value) == expected
     MAMLConfig(policy=INPUTS).check(FAMILY, sampling)  # adapts in an evaluation
+
+
+def test_inner_gradients_that_have_derivatives_are_not_kept():
+    settings = {"outer": {"update": "ppo", "keep_gradients": True}}
+    MAMLConfig(**settings, inner={"first_order": True}).check(FAMILY, SamplingConfig())
+    expected = (
+        "outer.keep_gradients: True makes no sense here: inner.first_order is false, so that inner "
+        "gradients have derivatives"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        MAMLConfig(**settings).check(FAMILY, SamplingConfig())

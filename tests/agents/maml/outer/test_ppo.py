@@ -80,7 +80,7 @@ def test_epochs_equal_a_plain_implementation(make_problem, timer, steps, penalti
 class Stub:
     """An objective that notes what is asked of it, and reports a given divergence."""
 
-    num_episodes, first_order = 1, False
+    num_episodes = 1
 
     def __init__(self, kl: float) -> None:
         self.kl, self.asked, self.vector = kl, [], torch.zeros(3)
@@ -217,12 +217,14 @@ def test_more_minibatches_than_episodes_are_one_for_each(make_problem, timer):
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("adapts", TASK_PARAMETERS)
-def test_first_order_all_steps_take_the_gradients_of_the_adaptation_that_was_played(
+def test_all_steps_may_keep_the_gradients_of_the_adaptation_that_was_played(
     make_problem, timer, adapts, rule, minibatches
 ):
     """As a rule that is given these gradients at every step."""
     problem = make_problem(2, adapts=adapts, rule=rule, first_order=True)
-    config = PPOConfig(lr=0.03, epochs=3, minibatches=minibatches, kl_weight=0.3)
+    config = PPOConfig(
+        lr=0.03, epochs=3, minibatches=minibatches, kl_weight=0.3, keep_gradients=True
+    )
     new, found = config.make(problem.old).step(problem.objective(), np.random.default_rng(5), timer)
     problem.loop.rule = FrozenGradients(problem.loop.rule)
     reference = problem.objective()
@@ -234,10 +236,12 @@ def test_first_order_all_steps_take_the_gradients_of_the_adaptation_that_was_pla
     assert float((new - problem.old).norm()) > 0.01
 
 
-def test_first_order_a_minibatch_has_a_part_of_the_episodes_before_adaptation(make_problem, timer):
+def test_with_kept_gradients_a_minibatch_has_a_part_of_the_episodes_before_adaptation(
+    make_problem, timer
+):
     """One episode in each of two steps, before and after an adaptation that is a constant shift."""
     problem = make_problem(1, first_order=True, pre_adaptation_weight=0.4)
-    config = PPOConfig(lr=0.03, epochs=1, minibatches=2, clip=0.1)
+    config = PPOConfig(lr=0.03, epochs=1, minibatches=2, clip=0.1, keep_gradients=True)
     new, _ = config.make(problem.old).step(problem.objective(), np.random.default_rng(5), timer)
     parameter = torch.nn.Parameter(problem.old.clone())
     adam = torch.optim.Adam([parameter], lr=0.03)
