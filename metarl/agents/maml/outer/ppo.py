@@ -40,7 +40,7 @@ class PPOConfig(Section):
     by another random part of the task's episodes after it; 1 for all of them."""
     keep_gradients: bool = False
     """Whether all steps keep the inner gradients of the adaptation that was played, instead of
-    repeating it; requires `inner.first_order`. Updates are several times faster, and cannot
+    repeating it; requires `inner.first_order`. They take about half of the time, and cannot
     diverge by inner gradients of a policy that has moved away from its episodes. In minibatches,
     the policy before adaptation is judged by a part of its episodes too."""
     clip: Annotated[float, Field(gt=0)] = 0.3
