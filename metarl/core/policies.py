@@ -61,8 +61,9 @@ class PolicyConfig(Section):
     init_std: Positive = 1.0
     """Initial standard deviation of the actions."""
     min_std: Positive = 1e-6
-    """Lower bound of the standard deviation. The gradient is 0 below the bound: a standard
-    deviation that reaches it stays there, as one should that adaptation needs for its gradients."""
+    """Lower bound of the standard deviation. The gradient is 0 below the bound, so a standard
+    deviation that reaches it stays there. Adaptation by gradients learns from the differences
+    between noisy actions, which a bound not far below `init_std` preserves."""
     max_std: Positive = 20.0
     """Upper bound of the standard deviation. The gradient is 0 above the bound."""
 

@@ -14,8 +14,6 @@ from metarl.agents.maml.batch import ReturnConfig
 from metarl.agents.maml.critic import Critic, CriticConfig
 from metarl.agents.maml.inner_config import InnerConfig, make_inner_loop
 from metarl.agents.maml.outer import OUTER_UPDATES, OuterConfig
-from metarl.agents.maml.outer.adam import AdamConfig
-from metarl.agents.maml.outer.ppo import PPOConfig
 from metarl.agents.maml.outer.trpo import TRPOConfig
 from metarl.agents.maml.surrogates import EPISODIC
 from metarl.agents.moments import with_weakened_moments
@@ -90,10 +88,9 @@ class MAMLConfig(AgentConfig):
             inner.retention_weight,
             "sampling.sequence is 1, so that no task is met before another one",
         )
-        if isinstance(self.outer, PPOConfig) and not inner.first_order:
-            keep = self.outer.keep_gradients
-            reason = "inner.first_order is false, so that inner gradients have derivatives"
-            _refuse(keep, "outer.keep_gradients", keep, reason)
+        keep = getattr(self.outer, "keep_gradients", False)
+        reason = "inner.first_order is false, so that inner gradients have derivatives"
+        _refuse(keep and not inner.first_order, "outer.keep_gradients", keep, reason)
         if self.outer.update == "reptile":
             _check_reptile(inner, sampling.sequence)
             reason = "outer.update reptile learns from no values after adaptation"
@@ -167,12 +164,8 @@ class MAMLConfig(AgentConfig):
         return Critic(self.critic, self.returns, *sizes)
 
     def schedules(self) -> dict[str, int]:
-        outer = self.outer
-        return (
-            {"outer.lr_anneal": outer.lr_anneal}
-            if isinstance(outer, PPOConfig | AdamConfig)
-            else {}
-        )
+        total = getattr(self.outer, "lr_anneal", 0)
+        return {"outer.lr_anneal": total} if total else {}
 
     def remarks(self, iterations: int) -> list[str]:
         return annealed_away(self.schedules(), iterations)

@@ -128,11 +128,7 @@ class InnerLoop:
                 comes without `rule_loss`.
             UserError: if the update rule does not return what `UpdateRule.step` says.
         """
-        fast_params = {
-            # Fast parameters that are constants, such as a context of zeros, are in no graph.
-            name: v if differentiable and v.requires_grad else v.detach().requires_grad_()
-            for name, v in state.fast_params.items()
-        }
+        fast_params = _differentiable(state, differentiable)
         if gradient is None:
             losses, gradient = self._gradient(meta, fast_params, loss, differentiable)
             # `rule_loss`, with the rounding of a correction to the surrogate loss; earlier runs
@@ -244,9 +240,7 @@ class InnerLoop:
         """
         state, found = self.init_state(meta, num_tasks), []
         for loss, rule_loss in zip(losses, rule_losses, strict=True):
-            fast_params = {
-                name: v.detach().requires_grad_() for name, v in state.fast_params.items()
-            }
+            fast_params = _differentiable(state, keep_graph=False)
             _, gradient = self._gradient(meta, fast_params, loss, differentiable=False)
             state = self.step(meta, state, loss, rule_loss=rule_loss, gradient=gradient)
             found.append(gradient)
@@ -291,3 +285,12 @@ class InnerLoop:
                 )
             )
         return states
+
+
+def _differentiable(state: InnerState, keep_graph: bool) -> Params:
+    """Return the fast parameters of a state, by which a loss can be differentiated: in their graph
+    if it is kept and they have one, which constants such as a context of zeros have not."""
+    return {
+        name: v if keep_graph and v.requires_grad else v.detach().requires_grad_()
+        for name, v in state.fast_params.items()
+    }

@@ -40,9 +40,9 @@ class PPOConfig(Section):
     by another random part of the task's episodes after it; 1 for all of them."""
     keep_gradients: bool = False
     """Whether all steps keep the inner gradients of the adaptation that was played, instead of
-    repeating it; requires `inner.first_order`. They take about half of the time, and cannot
-    diverge by inner gradients of a policy that has moved away from its episodes. In minibatches,
-    the policy before adaptation is judged by a part of its episodes too."""
+    repeating it; requires `inner.first_order`. A step then takes about half of the time, and no
+    inner gradient is that of a policy that has moved away from its episodes. In minibatches, the
+    policy before adaptation is judged by a part of its episodes too."""
     clip: Annotated[float, Field(gt=0)] = 0.3
     """Clipping of the likelihood ratio: the largest deviation from 1."""
     kl_weight: Annotated[float, Field(ge=0)] = 0.0
