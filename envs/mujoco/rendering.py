@@ -92,7 +92,7 @@ def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
             model.mat_texuniform[material] = False
             model.mat_texrepeat[material] = 2 * model.geom_size[floor, :2] / PERIOD
     model.light_diffuse[:] *= 0.6
-    # From lower down the floor throws streaks of shadow on itself in some images.
+    # What is above a light throws no shadow.
     distant = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
     model.light_pos[distant, 2] = np.maximum(model.light_pos[distant, 2], LIGHT_HEIGHT)
     model.vis.headlight.ambient[:] = 0.35
@@ -100,6 +100,17 @@ def restyled(model: mujoco.MjModel) -> mujoco.MjModel:
     model.mat_reflectance[:] = 0
     model.vis.quality.shadowsize = 512
     return model
+
+
+def cast_no_shadow(scene: mujoco.MjvScene) -> None:
+    """Make the floors of a scene receive shadows only.
+
+    Otherwise they throw streaks of shadow on themselves in some images, as the depth of the shadow
+    map is rounded.
+    """
+    for geom in scene.geoms[: scene.ngeom]:
+        if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
+            geom.category = mujoco.mjtCatBit.mjCAT_DECOR  # decorations throw none
 
 
 def floor_geoms(model: mujoco.MjModel) -> np.ndarray:
@@ -174,6 +185,7 @@ class MujocoRenderer:
         data.light_xpos[:, :2] += shift
         self._aim(path, position, self._family.goal_place(task))
         renderer.update_scene(data, self._camera)
+        cast_no_shadow(renderer.scene)
         lookat, distance = self._camera.lookat, self._camera.distance
         half_width = self._view.slopes[0] * distance  # that the camera sees, m
         metres = range(
@@ -214,10 +226,7 @@ class MujocoRenderer:
                 centre[:] = data.subtree_com[1][:2]
             if len(self._paths) == MAX_PATHS:
                 self._paths.pop(next(iter(self._paths)))
-            from scipy.ndimage import gaussian_filter1d  # slow, and only videos need it
-
-            sigma = CAMERA_SMOOTHING / self._family.dt
-            self._paths[key] = gaussian_filter1d(centres, sigma, axis=0, mode="nearest")
+            self._paths[key] = smoothed(centres, CAMERA_SMOOTHING / self._family.dt)
         return self._paths[key]
 
     def close(self) -> None:
@@ -226,6 +235,28 @@ class MujocoRenderer:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def smoothed(path: np.ndarray, sigma: float) -> np.ndarray:
+    """Return a path, (t, 2), filtered by a Gaussian of standard deviation `sigma`, steps.
+
+    Beyond its ends the path goes on along lines fitted to its first and last 2 sigma, so that the
+    result follows a steady movement there too.
+    """
+    from scipy.ndimage import gaussian_filter1d  # slow, and only videos need it
+
+    reach = math.ceil(4 * sigma)  # where the filter is cut
+    fitted, beyond = min(len(path), math.ceil(2 * sigma)), np.arange(1, reach + 1)
+    if fitted < 2:
+        return path.copy()
+
+    def ahead(end: np.ndarray) -> np.ndarray:
+        """Return the steps, (reach, 2), that follow the last ones, (fitted, 2)."""
+        slope, last = np.polyfit(np.arange(1 - fitted, 1), end, 1)
+        return last + slope * beyond[:, None]
+
+    longer = np.concatenate([ahead(path[fitted - 1 :: -1])[::-1], path, ahead(path[-fitted:])])
+    return gaussian_filter1d(longer, sigma, axis=0, truncate=4.0)[reach:-reach]
 
 
 def interpolated(
