@@ -66,8 +66,8 @@ def test_folders_of_runs_are_completed(completions, tmp_path, monkeypatch):
             (tmp_path / "runs" / name / "config.yaml").touch()
     monkeypatch.chdir(tmp_path)
     assert completions("metarl evaluate ")[:2] == ["runs/one", "runs/other"]
-    assert completions("metarl evaluate pretrained/half_cheetah_d") == [
-        "pretrained/half_cheetah_dir"
+    assert completions("metarl evaluate pretrained/half_cheetah_v") == [
+        "pretrained/half_cheetah_vel"
     ]
     assert completions("metarl render runs/ot") == ["runs/other"]
     assert completions("metarl train --resume runs/on") == ["runs/one"]
