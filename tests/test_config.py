@@ -72,11 +72,18 @@ CONTINUAL = "continual_"
 BY_FIRST_ORDER = {
     "ant_dir/cavia_tuned",
     "ant_goal/cavia_tuned",
+    "ant_vel/cavia_ppo",
     "half_cheetah_dir/cavia_gymnasium",
+    "half_cheetah_vel/cavia_gymnasium",
 }
 """Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
-BY_PPO = {"ant_dir/cavia_tuned", "half_cheetah_dir/cavia_gymnasium"}
+BY_PPO = {
+    "ant_dir/cavia_tuned",
+    "ant_vel/cavia_ppo",
+    "half_cheetah_dir/cavia_gymnasium",
+    "half_cheetah_vel/cavia_gymnasium",
+}
 """Configs of a method whose outer update is PPO in place of TRPO."""
 
 # Other settings of a method, and agents of other kinds
@@ -85,6 +92,7 @@ SETTINGS = {
     "maml_trpo_gymnasium",
     "cavia_tuned",
     "cavia_gymnasium",
+    "cavia_ppo",
     "oracle_tuned",
 }
 
@@ -106,6 +114,8 @@ def test_every_config_is_of_the_method_that_its_file_is_named_after(name):
     method = "maml_trpo" if stem == "demo" else stem
     for setting in ("_tuned", "_gymnasium", "_drift"):
         method = method.removesuffix(setting)
+    if name in BY_PPO:
+        method = method.removesuffix("_ppo")
     assert (config.sampling.drift > 0) == stem.endswith("_drift")
     assert config.method == (method if stem == "demo" else stem)
     assert (config.sampling.sequence > 1) == stem.startswith(CONTINUAL)

@@ -27,10 +27,19 @@ from metarl.runs.atomic_io import write_atomically
 from metarl.training.many_runs import Job, finish_all
 
 BASELINES = ("oracle", "oracle_tuned", "pretrained")
-METHODS = ("maml_trpo", "maml_trpo_tuned", "cavia_tuned", "maml_trpo_gymnasium", "cavia_gymnasium")
+METHODS = (
+    "maml_trpo",
+    "maml_trpo_tuned",
+    "cavia_tuned",
+    "cavia_ppo",
+    "maml_trpo_gymnasium",
+    "cavia_gymnasium",
+)
 ONLY = {
-    "ant_vel": (
-        *((method, seed) for method in ("maml_trpo_tuned", "cavia_tuned") for seed in range(3)),
+    "ant_vel": tuple(
+        (method, seed)
+        for method in ("maml_trpo_tuned", "cavia_tuned", "cavia_ppo")
+        for seed in range(3)
     ),
     "ant_dir": tuple(("cavia_tuned", seed) for seed in range(3)),
 }
