@@ -69,22 +69,17 @@ USUAL = {
 CONTINUAL = "continual_"
 """Beginning of the names of configs that train a method on sequences of tasks."""
 
-BY_FIRST_ORDER = {
-    "ant_dir/cavia_tuned",
-    "ant_goal/cavia_tuned",
-    "ant_vel/cavia_ppo",
-    "half_cheetah_dir/cavia_gymnasium",
-    "half_cheetah_vel/cavia_gymnasium",
-}
-"""Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
-
 BY_PPO = {
     "ant_dir/cavia_tuned",
     "ant_vel/cavia_ppo",
     "half_cheetah_dir/cavia_gymnasium",
+    "half_cheetah_dir/cavia_ppo",
     "half_cheetah_vel/cavia_gymnasium",
 }
 """Configs of a method whose outer update is PPO in place of TRPO."""
+
+BY_FIRST_ORDER = {"ant_goal/cavia_tuned", *BY_PPO}
+"""Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
 # Other settings of a method, and agents of other kinds
 SETTINGS = {

@@ -32,10 +32,13 @@ SHOWN = (
     "maml_trpo_tuned",
     "cavia_tuned",
     "pretrained, best step",
-    "random, best step",
+    "cavia_ppo",
     "maml_trpo, whole budget",
+    "random, best step",
 )
 """The rows that are drawn."""
+LEARNING = ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned", "cavia_tuned", "cavia_ppo")
+"""Those whose learning curves are drawn."""
 MAX_COLUMNS = 3  # of panels: more in a row are too small to be read on a page
 RETURN = {
     "adaptation": "mean return (band: 95% interval)",
@@ -172,7 +175,7 @@ def learning(axes: Axes, family: str, methods: dict[str, Any]) -> list[tuple]:
         PUBLISHED[family].maml[1], linestyle="--", color=TEXT, label="the paper's, in the end"
     )
     rows: list[tuple] = []
-    for method in ("maml_trpo, whole budget", "maml_trpo", "maml_trpo_tuned", "cavia_tuned"):
+    for method in LEARNING:
         row = methods.get(method, {})
         colour = method_style(SHOWN.index(method)).colour
         for seed, points in zip(row.get("seeds", []), row.get("curve", []), strict=True):

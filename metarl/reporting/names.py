@@ -13,6 +13,7 @@ from metarl.evaluation.tasks import CUSTOM
 METHODS = {
     "anil": "ANIL",
     "cavia": "CAVIA",
+    "cavia_ppo": "CAVIA-PPO",
     "continual_cavia": "CAVIA for sequences",
     "continual_maml": "MAML for sequences",
     "continual_meta_sgd": "Meta-SGD for sequences",
