@@ -69,16 +69,21 @@ USUAL = {
 CONTINUAL = "continual_"
 """Beginning of the names of configs that train a method on sequences of tasks."""
 
-BY_PPO = {
+CAVIA_BY_PPO = {
     "ant_dir/cavia_tuned",
     "ant_vel/cavia_ppo",
     "half_cheetah_dir/cavia_gymnasium",
     "half_cheetah_dir/cavia_ppo",
     "half_cheetah_vel/cavia_gymnasium",
 }
+BY_PPO = {
+    "half_cheetah_dir/oracle_gymnasium",
+    "half_cheetah_vel/oracle_gymnasium",
+    *CAVIA_BY_PPO,
+}
 """Configs of a method whose outer update is PPO in place of TRPO."""
 
-BY_FIRST_ORDER = {"ant_goal/cavia_tuned", *BY_PPO}
+BY_FIRST_ORDER = {"ant_goal/cavia_tuned", *CAVIA_BY_PPO}
 """Configs of a method that has first-order meta-gradients as a variant, as CAVIA has."""
 
 # Other settings of a method, and agents of other kinds
@@ -89,6 +94,7 @@ SETTINGS = {
     "cavia_gymnasium",
     "cavia_ppo",
     "oracle_tuned",
+    "oracle_gymnasium",
 }
 
 
@@ -581,9 +587,10 @@ def test_observe_task_wraps_the_family(tmp_path):
         make_config({"env": {"family": "point_nav", "observe_task": 1}}, "test", {})
 
 
-@pytest.mark.parametrize("name", [name for name in config_names() if name.endswith("/oracle")])
+@pytest.mark.parametrize("name", [name for name in config_names() if "/oracle" in name])
 def test_an_oracles_agent_sees_the_task(name):
-    config = load_config(name, **{"agent.policy.hidden": [4]})
+    values = {"agent.policy.hidden": [4], "agent.running_observations": False}
+    config = load_config(name, **values)
     assert isinstance(config.env, TaskObserved)
     family = config.env.family
     inputs = family.observation_space.shape[0] + family.task_space.shape[0]

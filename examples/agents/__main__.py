@@ -3,11 +3,13 @@
     python -m examples.agents RUN [RUN ...] --out docs/results/agents.json
     python -m examples.agents --tables docs/results/agents.json
     python -m examples.agents --figure docs/results/objectives.json
+    python -m examples.agents --overall docs/results/agents.json
 
 The first command evaluates runs and adds the means of all test tasks to the file; runs of one
 method on one family are its seeds. The second one prints the tables of docs/comparison.md, and of
 docs/objectives_measured.md from docs/results/objectives.json. The third one draws the figure of
-docs/objectives_measured.md beside the file.
+docs/objectives_measured.md beside the file. The last one puts families together: it prints the
+table of docs/comparison.md, and draws it beside the file.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from examples.agents.measure import (
     read_complete,
     tasks_text,
 )
+from examples.agents.overall import draw_overall, overall, overall_table
 from examples.agents.tables import tables
 from examples.command import run_script
 from metarl.core.errors import UserError
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file to add results to, after each measurement")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="print the tables of a file")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure of a file")
+    parser.add_argument("--overall", type=Path, metavar="FILE", help="put families together")
     parser.add_argument("--deterministic", action="store_true", help="measure mean actions")
     choices = (*MEASUREMENTS, UNADAPTED)
     parser.add_argument(
@@ -52,15 +56,20 @@ def main() -> None:
         help="what to measure; unadapted is disturbed without adaptation, in a row of its own",
     )
     args = parser.parse_args()
-    if (args.runs and not args.out) or not (args.runs or args.tables or args.figure):
-        parser.error("expected RUN ... --out FILE, --tables FILE, or --figure FILE")
-    for file in (args.tables, args.figure):
+    if (args.runs and not args.out) or not any((args.runs, args.tables, args.figure, args.overall)):
+        parser.error("expected RUN ... --out FILE, or one of --tables, --figure, --overall FILE")
+    for file in (args.tables, args.figure, args.overall):
         if file and not file.exists():
             parser.error(f"{file}: there is no such file")
     if args.tables:
         print("\n".join(tables(read_complete(args.tables))))
     if args.figure:
         print(*draw(read_complete(args.figure), args.figure.with_suffix(".png")), sep="\n")
+    if args.overall:
+        together = overall(read_complete(args.overall))
+        print(*together.scales, "", *overall_table(together), "", sep="\n")
+        path = args.overall.with_name(f"{args.overall.stem}-overall.png")
+        print(*draw_overall(together, path), sep="\n")
     if args.out:
         make_output_folder(args.out.parent)
     for folder in args.runs:

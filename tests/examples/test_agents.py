@@ -10,6 +10,7 @@ from examples.agents import measure
 from examples.agents.__main__ import main
 from examples.agents.figure import draw
 from examples.agents.measure import complete, read_complete
+from examples.agents.overall import COMPARED, draw_overall, overall, overall_table
 from examples.agents.tables import disturbance_table, experience_table
 from metarl.core.errors import UserError
 from tests.evaluation.tiny_runs import KINDS, train_tiny
@@ -243,7 +244,7 @@ def test_conditions_that_the_reference_lacks_are_not_drawn(tmp_path):
     assert "undisturbed" not in table.read_text()
 
 
-@pytest.mark.parametrize("flag", ["--tables", "--figure"])
+@pytest.mark.parametrize("flag", ["--tables", "--figure", "--overall"])
 def test_a_missing_file_is_named(flag, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["agents", flag, str(tmp_path / "no.json")])
     with pytest.raises(SystemExit):
@@ -256,4 +257,59 @@ def test_a_command_without_a_file_is_refused(words, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["agents", *words])
     with pytest.raises(SystemExit):
         main()
-    assert "expected RUN ... --out FILE, --tables FILE, or --figure FILE" in capsys.readouterr().err
+    assert "expected RUN ... --out FILE, or one of --tables, --figure" in capsys.readouterr().err
+
+
+def of_kinds(returns, ending=""):
+    """Return stored results of two seeds of each kind of agent, with the returns by episodes of
+    experience of one of them; an oracle that has 10; and an untrained agent that has -10."""
+    tasks = np.ones((4, 1))
+    stored = {
+        f"{kind}{ending}": {
+            str(seed): {"few_episode": part((tasks * row).tolist(), x=range(len(row)))}
+            for seed in range(2)
+        }
+        for kind, row in returns.items()
+    }
+    fixed = {f"oracle{ending}": (10.0,), "random": (-10.0,) * 3}
+    return stored | {
+        name: {"0": {"few_episode": part((tasks * row).tolist(), x=range(len(row)))}}
+        for name, row in fixed.items()
+    }
+
+
+def test_families_together_have_the_middle_half_of_normalised_returns(tmp_path):
+    """The x are those that all methods have. Of eight scores of 0.5 and eight of 1 the middle half
+    has as many of each; a family without one of the methods is left out."""
+    rows = dict.fromkeys(COMPARED, (-10.0, 0.0, 5.0)) | {"rl2": (10.0, 10.0)}
+    first, second = of_kinds(rows), of_kinds({**rows, "cavia": (0.0, 10.0, 10.0)}, "_gymnasium")
+    incomplete = of_kinds({"rl2": (0.0, 0.0)})
+    found = overall({"point_nav": first, "ant_vel": second, "ant_dir": incomplete})
+    assert found.x == (0, 1)
+    assert found.scales == [
+        "2D navigation: 0 is the untrained agent before adaptation (-10.0), 1 is Oracle (10.0)",
+        "Ant, goal velocity: 0 is the untrained agent before adaptation (-10.0), 1 is Oracle "
+        "(10.0)",
+    ]
+    assert found.iqm["rl2"].tolist() == [[1, 1], [1, 1], [1, 1]]
+    assert found.iqm["maml_trpo"][0].tolist() == [0, 0.5]
+    assert found.iqm["cavia"][0].tolist() == [0.25, 0.75]
+    lines = list(overall_table(found))
+    assert lines[0] == "| method | seeds | 0 | 1 |"
+    assert lines[2] == "| rl2 | 2 | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) |"
+    assert lines[3].startswith("| cavia | 2 | 0.25 (0.25 to 0.25) | 0.75 (")
+    numbers = draw_overall(found, tmp_path / "overall.png")[-1].read_text().splitlines()
+    assert numbers[0] == "method,seeds,x,mean,low,high"
+    assert "cavia,2,1,0.75,0.75,0.75" in numbers
+
+
+def test_two_methods_of_a_kind_on_a_family_are_refused():
+    stored = of_kinds(dict.fromkeys(COMPARED, (0.0, 0.0)))
+    stored["cavia_tuned"] = stored["cavia"]
+    with pytest.raises(UserError, match="point_nav: expected one cavia, got cavia and cavia_tuned"):
+        overall({"point_nav": stored})
+
+
+def test_no_family_with_every_kind_is_one_line():
+    with pytest.raises(UserError, match="no family has all of maml_trpo, rl2, varibad"):
+        overall({"point_nav": of_kinds({"rl2": (0.0, 0.0)})})
