@@ -12,6 +12,8 @@ import pytest
 
 from examples import digits, forgetting, references, sinusoid
 from examples.agents.figure import draw
+from examples.agents.measure import read_complete
+from examples.agents.overall import overall, overall_table
 from examples.agents.scores import evaluation
 from examples.agents.tables import number, tables
 from examples.reproduce import figures, measure
@@ -221,6 +223,15 @@ def test_the_tables_of_methods_side_by_side_are_those_of_the_stored_results(name
     assert len(shown) > least
     for table in shown:
         assert table.strip() in page
+
+
+def test_the_table_over_families_is_that_of_the_stored_results():
+    found = overall(read_complete(ROOT / "docs/results/agents.json"))
+    page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    assert len(found.scales) > 1
+    assert "\n".join(overall_table(found)) in page
+    for scale in found.scales:
+        assert scale in page
 
 
 def test_the_figure_of_objectives_is_that_of_the_stored_results(tmp_path):
