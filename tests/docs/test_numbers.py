@@ -249,6 +249,10 @@ def test_the_results_in_short_are_those_of_the_stored_results():
         "memory (RL2)": (1, ("rl2", "rl2", "rl2")),
         "belief (VariBAD)": (1, ("varibad", "varibad", "varibad")),
         "latent variable (PEARL), less than a sixth of the env steps": (2, ("pearl",) * 3),
+        "oracle, which observes the task (one seed)": (
+            0,
+            ("oracle", "oracle_gymnasium", "oracle_gymnasium"),
+        ),
     }
     families = ("point_nav", "half_cheetah_dir", "half_cheetah_vel, goal_high: 3.0")
     for name, (episodes, methods) in rows.items():
