@@ -257,7 +257,8 @@ def test_a_command_without_a_file_is_refused(words, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["agents", *words])
     with pytest.raises(SystemExit):
         main()
-    assert "expected RUN ... --out FILE, or one of --tables, --figure" in capsys.readouterr().err
+    expected = "expected RUN ... --out FILE, or one of --tables, --figure, --overall FILE"
+    assert expected in capsys.readouterr().err
 
 
 def of_kinds(returns, ending=""):
